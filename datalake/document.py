@@ -1,8 +1,8 @@
 """What a corpus is made of: the records that sources yield and the schemas of the tables they become.
 
 A *record* is one thing a source offers: a WARC `response`, `resource` or `conversion` record, a `<page>`, a code
-file, a row. Reading turns each record into exactly one `Entry`: a `Document`, `Conversation` or `Preference` (it becomes raw), a
-`Refused` (read, but not taken) or a `Quarantined` (could not be read). Hence, always:
+file, a row. Reading turns each record into exactly one `Entry`: a `Document`, `Conversation` or
+`Preference` (it becomes raw), a `Refused` (read, but not taken) or a `Quarantined` (could not be read). Hence, always:
 
     records in = raw + refused + quarantined
 """
@@ -211,7 +211,7 @@ def scrub(text: str) -> str:
 
 
 def to_table(entries: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Entries of one kind as an Arrow table. Maps are sorted by key and strings scrubbed: equal entries, equal bytes."""
+    """Entries of one kind as an Arrow table. Maps are sorted and strings scrubbed: equal entries, equal bytes."""
     entries = list(entries)
     columns = []
     for column in schema:
