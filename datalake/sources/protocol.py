@@ -1,0 +1,124 @@
+"""What every source has in common: the shard it hands out, the two functions that read it, and how paths become files.
+
+A source module offers two plain functions, `shards(config)` and `read(shard, config)` (see `Reader`). A shard is the
+unit of work and of reuse: one archive, dump or group of files. It is known by its *name*, which stays the same when a
+folder is moved, and by its *version*, which is its content; never by where it happens to lie.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from datalake.document import Entry
+from datalake.errors import UserError
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """One unit of input.
+
+    - `kind`: the source's kind, such as `common_crawl`.
+    - `name`: archive name relative to its source's root, with "/" between parts. The root is the fixed part of the
+      path before its first glob character. Equal on every machine and after every move; it enters every document's id.
+    - `path`: where it lies now, a local path. Never part of identity.
+    - `version`: version of its content. Files leave it empty and the caller fills in the xxh128 of their bytes; a
+      source that is no file (`pydoc`) sets it itself.
+    """
+
+    kind: str
+    name: str
+    path: str
+    version: str = ""
+
+
+class Reader(Protocol):
+    """The two functions of a source module. `config` is the class of `datalake.sources.config` with the same kind."""
+
+    def shards(self, config: Any) -> list[InputShard]:
+        """All shards of the source, sorted by name. Raises UserError where a path matches nothing or isn't there."""
+        ...
+
+    def read(self, shard: InputShard, config: Any) -> Iterator[Entry]:
+        """Exactly one entry for each record, in the archive's order, `Passed` for what is no record.
+
+        Damaged input never raises: each record or span of bytes that can't be read is one `Quarantined`.
+        """
+        ...
+
+
+def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
+    """The files behind paths, as (name, path) sorted by name.
+
+    A path is a file (its name is the file's own), a folder (every file below it, hidden ones left out) or a glob (`*`,
+    `?`, `[...]`, and `**` for any depth). With `descend=False` a folder stays one item and isn't looked into. A file
+    reached twice is taken once, under the name it got first.
+
+    Raises UserError where a path matches nothing, isn't there, or where two files would have the same name.
+    """
+    found: dict[str, str] = {}  # real path -> name
+    places: dict[str, str] = {}  # name -> path
+    for pattern in paths:
+        matches = _matches(pattern, descend)
+        if not matches:
+            raise UserError(f"nothing matches {pattern!r}: correct the path in `paths`")
+        for name, path in matches:
+            real = os.path.realpath(path)
+            if real in found:
+                continue
+            if name in places:
+                raise UserError(
+                    f"{places[name]} and {path} would both be called {name!r}: give one glob over their folders"
+                )
+            found[real], places[name] = name, path
+    return sorted(places.items())
+
+
+def _matches(pattern: str, descend: bool) -> list[tuple[str, str]]:
+    """(name, path) of everything one pattern stands for."""
+    if "://" in pattern:
+        raise UserError(f"{pattern!r} is a remote address: copy it to a local folder and name that in `paths`")
+    pattern = os.path.expanduser(pattern)  # noqa: PTH111 - a glob is no Path
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):  # a file whose name has brackets is that file
+        path = Path(pattern)
+        if not path.exists():
+            raise UserError(f"there is no {pattern!r}: correct the path in `paths`")
+        if path.is_dir() and descend:
+            return _below(path, path)
+        return [(path.resolve().name if path.name in ("", "..") else path.name, str(path))]
+    root = Path(_fixed_part(pattern))
+    out: list[tuple[str, str]] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - keeps the user's own spelling of the path
+        path = Path(match)
+        if path.is_dir() and descend:
+            out.extend(_below(path, root))
+        elif path != root:
+            out.append((path.relative_to(root).as_posix(), str(path)))
+    return out
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder before the first part of a glob that has a glob character."""
+    parts = Path(pattern).parts
+    fixed = []
+    for part in parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return str(Path(*fixed)) if fixed else "."
+
+
+def _below(folder: Path, root: Path) -> list[tuple[str, str]]:
+    """(name, path) of every visible file below a folder, in the order of their names."""
+    out = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                path = Path(parent, name)
+                out.append((path.relative_to(root).as_posix(), str(path)))
+    return out
