@@ -1,0 +1,225 @@
+"""What the Prefect UI and the terminal show: progress while shards flow, funnel, curves, evaluations, records.
+
+Everything here is for people: a failure to show something is logged and never fails a stage.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_logger
+
+from datalake.lake import FolderRef, Lake
+from datalake.records import StageRecord, record_path
+
+if TYPE_CHECKING:
+    from datalake.shards import ShardResult
+
+logger = get_logger("headwater")
+
+
+def _in_run() -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def _show(action: Callable[[], Any]) -> Any:
+    """Do something for the UI; outside a run nothing, and a failure is a warning."""
+    if not _in_run():
+        return None
+    try:
+        return action()
+    except Exception as error:
+        logger.warning("not shown in the UI: %s", error)
+        return None
+
+
+class Progress:
+    """Progress of one stage: a bar in the terminal and one progress artifact, at most one update a second."""
+
+    def __init__(self, title: str, total: int, unit: str = "shards"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.total, self.done, self._last, self._told = total, 0, 0.0, -1
+        console = Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description:<14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task(title, total=total, note="")
+        self._title = title
+        key = f"{title.lower().replace('_', '-').replace(' ', '-')}-progress"
+        self._artifact = _show(
+            lambda: create_progress_artifact(progress=0.0, key=key, description=f"{title}: 0 of {total} {unit}")
+        )
+        self._unit = unit
+
+    def __call__(self, result: ShardResult) -> None:
+        """Count one finished shard."""
+        self.at(self.done + 1, note=result.error)
+
+    def at(self, done: int, note: str = "") -> None:
+        """Say how far the work is, in shards or steps."""
+        self.done = done
+        self._bar.update(self._task, completed=done, note=note)
+        if time.monotonic() - self._last >= 1.0 or done >= self.total:
+            self._tell(note)
+
+    def _tell(self, note: str = "") -> None:
+        if self._told == self.done:
+            return
+        self._last, self._told = time.monotonic(), self.done
+        if self._artifact is not None:
+            share = 100.0 * self.done / max(self.total, 1)
+            text = f"{self._title}: {self.done} of {self.total} {self._unit} {note}".strip()
+            _show(lambda: update_progress_artifact(self._artifact, progress=min(share, 100.0), description=text))
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str = "shards") -> Iterator[Progress]:
+    """Show the progress of a piece of work with a known number of shards or steps."""
+    shown = Progress(title, total, unit)
+    with shown._bar:
+        yield shown
+    shown._tell()
+
+
+def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], ylabel: str) -> str:
+    """A line chart as an SVG text: one line per (label, steps, values)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
+    for label, steps, values in points:
+        axes.plot(steps, values, label=label, linewidth=1.4)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "headwater"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return buffer.getvalue()
+
+
+def svg_image(svg: str, title: str) -> str:
+    """A picture in markdown that both Prefect UIs draw."""
+    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+# Which metrics of a stage are drawn together, by the first name that is there.
+CURVES = {
+    "loss": ("loss", "heldout_loss"),
+    "reward": ("reward",),
+    "KL to the reference (nats per token)": ("kl",),
+    "accuracy": ("accuracy", "heldout_accuracy"),
+}
+
+
+def curves(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(title, SVG) for each group of curves the metric rows (step, name, value) have."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for row in metrics:
+        steps, values = series.setdefault(row["name"], ([], []))
+        steps.append(row["step"])
+        values.append(row["value"])
+    drawn = []
+    for title, names in CURVES.items():
+        points = [(name, *series[name]) for name in names if name in series]
+        if points:
+            drawn.append((title, curve_svg(points, title)))
+    return drawn
+
+
+def _key(stage: str, what: str) -> str:
+    return f"{stage.replace('_', '-')}-{what}"
+
+
+def record_markdown(lake: Lake, record: StageRecord) -> str:
+    """A record for people: what went in, what came out, and where the record lies."""
+    lines = [
+        f"**{record.stage}** of `{record.corpus}`: {record.state}, {record.seconds:.1f} s,"
+        f" {record.records_in:,} records in, {record.records_out:,} out.",
+        "",
+        f"Record: [`{record_path(record.fingerprint)}`](file://{lake.root / record_path(record.fingerprint)})"
+        f" (fingerprint `{record.fingerprint[:16]}`, version {record.version},"
+        f" commit `{(record.git_commit or 'none')[:12]}`{' with changes' if record.git_dirty else ''})",
+        "",
+        "| | name | rows | data version | fingerprint |",
+        "| --- | --- | ---: | --- | --- |",
+    ]
+    refs = [("in", ref) for refs in record.inputs.values() for ref in refs]
+    refs += [("out", ref) for ref in record.outputs.values()]
+    for way, ref in refs:
+        name, rows = (ref.name, "") if isinstance(ref, FolderRef) else (ref.table, f"{ref.rows:,}")
+        lines.append(f"| {way} | {name} | {rows} | `{ref.data_version[:12]}` | `{ref.fingerprint[:12]}` |")
+    return "\n".join(lines)
+
+
+def link_record(lake: Lake, record: StageRecord) -> None:
+    """Link a run's stage to its record."""
+    _show(lambda: create_markdown_artifact(record_markdown(lake, record), key=_key(record.stage, "record")))
+
+
+def publish(
+    lake: Lake,
+    record: StageRecord,
+    funnel: Sequence[dict[str, Any]],
+    metrics: Sequence[dict[str, Any]],
+    evaluations: Sequence[dict[str, Any]],
+) -> None:
+    """Show a finished stage in the UI: its record, funnel, curves and evaluation table, whichever it has."""
+    link_record(lake, record)
+    if funnel:
+        _show(
+            lambda: create_table_artifact(
+                list(funnel), key=_key(record.stage, "funnel"), description="What became of the records"
+            )
+        )
+    drawn = curves(metrics)
+    if drawn:
+        text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg in drawn)
+        _show(lambda: create_markdown_artifact(text, key=_key(record.stage, "curves")))
+    if evaluations:
+        _show(
+            lambda: create_table_artifact(
+                [
+                    {
+                        "task": row["task"],
+                        "metric": row["metric"],
+                        "value": round(row["value"], 4),
+                        "interval": f"{row['low']:.3f} to {row['high']:.3f}",
+                        "n": row["n"],
+                    }
+                    for row in evaluations
+                ],
+                key=_key(record.stage, "table"),
+                description="Evaluation, with 95% intervals",
+            )
+        )

@@ -1,0 +1,44 @@
+"""`run_alone`: one piece of work that takes all CPUs of the run, such as a training stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from datalake.errors import UserError
+from tasks.cluster.connect import connect
+from tasks.runtime import Runtime
+
+
+def run_alone(
+    work: Callable[..., Any], *arguments: Any, runtime: Runtime, poll: Callable[[], None] | None = None
+) -> Any:
+    """Call `work(*arguments)` in one task that holds all of the run's CPUs; `poll` is called about once a second.
+
+    Not retried here: such work keeps its own state for resuming, and the next run goes on from it.
+    """
+    config = runtime.config
+    if config.cluster == "inline":
+        return work(*arguments)
+    ray = connect(config)
+
+    def call(*values: Any) -> Any:
+        return work(*values)
+
+    task = ray.remote(num_cpus=config.workers, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
+    reference = task.remote(*arguments)
+    try:
+        while not ray.wait([reference], timeout=1.0)[0]:
+            if poll:
+                poll()
+        result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    except BaseException:
+        ray.cancel(reference, force=True)
+        raise
+    if poll:
+        poll()
+    return result

@@ -1,0 +1,149 @@
+"""`map_shards`: a bounded window of plain Ray tasks over shards, in any order of completion.
+
+Finished shards are found by their folder's `shard.json` and cost nothing. A shard that raises, dies or overruns its
+time is tried again and at last reported as failed; the others go on. Nothing but small results travels through Ray.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datalake.errors import UserError
+from datalake.shards import ShardResult, find_shard
+from tasks.cluster.connect import connect
+from tasks.runtime import Runtime, RuntimeConfig
+
+Work = Callable[["Shard"], ShardResult | None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One piece of work: a readable name, its key, what the work function needs, where its files go (if it has any)."""
+
+    name: str
+    key: str
+    payload: Any = None
+    folder: Path | None = None
+
+
+@dataclass
+class _Try:
+    """A shard on its way: which attempt this is and when it was handed over."""
+
+    shard: Shard
+    attempt: int = 0
+    submitted: float = 0.0
+
+    def failed(self, reason: str) -> ShardResult:
+        return ShardResult(self.shard.name, self.shard.key, state="failed", error=reason)
+
+
+def map_shards(
+    work: Work,
+    shards: Iterable[Shard],
+    runtime: Runtime,
+    progress: Callable[[ShardResult], None] | None = None,
+) -> Iterator[ShardResult]:
+    """Run `work` on every shard and yield results as they come; a shard finished earlier is yielded as `found`.
+
+    `work` must be importable on the workers (a module-level function or a `functools.partial` of one). A `UserError` it
+    raises ends the whole map; any other failure is retried `runtime.config.retries` times, then yielded as `failed`.
+    """
+    todo: deque[_Try] = deque()
+    for shard in shards:
+        found = find_shard(shard.folder) if shard.folder is not None else None
+        if found is None:
+            todo.append(_Try(shard))
+        else:
+            if progress:
+                progress(found)
+            yield found
+    if not todo:
+        return
+    run = _run_inline if runtime.config.cluster == "inline" else _run_on_ray
+    for result in run(work, todo, runtime.config):
+        if progress:
+            progress(result)
+        yield result
+
+
+def _timed(work: Work, shard: Shard) -> ShardResult:
+    start = time.perf_counter()
+    return work(shard) or ShardResult(shard.name, shard.key, seconds=time.perf_counter() - start)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[-1] if text else 'no message'}"
+
+
+def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterator[ShardResult]:
+    while todo:
+        flight = todo.popleft()
+        try:
+            result = _timed(work, flight.shard)
+        except UserError:
+            raise
+        except Exception as error:
+            flight.attempt += 1
+            if flight.attempt <= config.retries:
+                todo.append(flight)
+                continue
+            result = flight.failed(_one_line(error))
+        yield result
+
+
+def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterator[ShardResult]:
+    ray = connect(config)
+    limit = config.shard_seconds
+
+    def call(shard: Shard) -> ShardResult:
+        if limit:
+            # A watchdog in C: it ends the process even while native code holds the interpreter.
+            faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__ or 2)
+        try:
+            return _timed(work, shard)
+        finally:
+            if limit:
+                faulthandler.cancel_dump_traceback_later()
+
+    memory = int(config.memory_gb * (1 << 30) / config.workers)
+    task = ray.remote(num_cpus=1, memory=memory, max_retries=0)(call)
+    flights: dict[Any, _Try] = {}
+    try:
+        while todo or flights:
+            while todo and len(flights) < config.window * config.workers:
+                flight = todo.popleft()
+                flight.submitted = time.perf_counter()
+                flights[task.remote(flight.shard)] = flight
+            ready, rest = ray.wait(list(flights), num_returns=1)
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0] if rest else []
+            for reference in ready:
+                flight = flights.pop(reference)
+                try:
+                    yield ray.get(reference)
+                    continue
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, UserError):
+                        raise error.cause from None
+                    reason = _one_line(error.cause)
+                except ray.exceptions.OutOfMemoryError:
+                    reason = "out of memory: raise runtime.memory_gb or lower runtime.workers"
+                except ray.exceptions.RayError as error:
+                    over = limit is not None and time.perf_counter() - flight.submitted >= limit
+                    reason = f"over its time limit of {limit:g} s" if over else f"its worker died ({_one_line(error)})"
+                flight.attempt += 1
+                if flight.attempt <= config.retries:
+                    todo.append(flight)
+                else:
+                    yield flight.failed(reason)
+    finally:
+        for reference in flights:
+            ray.cancel(reference, force=True)

@@ -1,0 +1,80 @@
+"""Where and how wide a run works: everything that must never enter an identity."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from datalake.identity import fingerprint
+from datalake.lake import Lake
+from datalake.shards import shard_key
+
+
+class RuntimeConfig(BaseModel):
+    """The `runtime` section of a recipe: it changes how fast a run is and never what comes out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    workers: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2,
+        ge=1,
+        le=100_000,
+        title="Workers",
+        description="How many shards are worked on at once; all cores of this machine unless given",
+    )
+    cluster: str = Field(
+        "local",
+        title="Cluster",
+        description="`local` starts Ray on this machine, `auto` or an address joins a running cluster, "
+        "`inline` works in this process without Ray (for debugging)",
+    )
+    memory_gb: float = Field(4, gt=0, title="Memory (GB)", description="Memory asked for, shared by all workers")
+    window: int = Field(
+        4, ge=1, le=1000, title="Window", description="Shards handed to the cluster ahead of time, per worker"
+    )
+    retries: int = Field(2, ge=0, le=20, title="Retries", description="How often a failed shard is tried again")
+    shard_seconds: float | None = Field(
+        None, gt=0, title="Time limit per shard (s)", description="A shard over it is ended and counts as failed"
+    )
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What the shards of a stage have in common: it goes into each shard's key."""
+
+    name: str
+    version: str
+    libraries: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a stage function gets beside inputs and config: the lake, the cluster, and which stage it is."""
+
+    config: RuntimeConfig
+    lake_root: Path
+    corpus: str
+    run: str = ""
+    stage: StageKey | None = None
+    fingerprint: str = ""
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake this run reads and writes."""
+        return Lake(self.lake_root)
+
+    def shard_key(self, config: Any, source: Any) -> str:
+        """The key of one shard of this stage."""
+        assert self.stage is not None, "shard keys exist inside a stage"
+        version = fingerprint({"version": self.stage.version, "libraries": self.stage.libraries})
+        return shard_key(self.stage.name, version, config, source)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this stage's run for what isn't a table; state for resuming lives here too."""
+        assert self.stage is not None
+        return self.lake.folder(self.stage.name, self.fingerprint)

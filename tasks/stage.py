@@ -1,0 +1,365 @@
+"""A stage: a plain function, wrapped once with identity, cache, lease, commit, record and what the UI shows.
+
+    @stage(version="1", libraries=("pyarrow",))
+    def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced: ...
+
+    outputs = curate(raw=ref, config=config, runtime=runtime)      # inside a Prefect flow
+
+The function gets references, a config and a `Runtime`, and returns which files it produced; the wrapper makes them the
+lake's. Identity is sha256 over stage, version, libraries, config and the data versions of the inputs, never over
+where or how fast. Caching is Prefect's own, keyed by that fingerprint, so the UI shows `Cached`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, update_wrapper
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import CachePolicy
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.states import State
+from pydantic import BaseModel, TypeAdapter
+
+from datalake.identity import fingerprint
+from datalake.lake import FolderRef, Lake, Ref, TableRef, folder_version
+from datalake.records import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    METRICS,
+    StageRecord,
+    StageReport,
+    now,
+    read_record,
+    record_path,
+    write_record,
+)
+from datalake.shards import ShardFile
+from tasks import artifacts
+from tasks.runtime import Runtime, StageKey
+
+_OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
+
+
+@dataclass
+class Produced:
+    """What a stage function produced: files for tables, folders, and what it has to say.
+
+    `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder. `unfinished`
+    names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
+    the commit.
+    """
+
+    tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    records_in: int = 0
+    records_out: int = 0
+    equations: list[tuple[str, int, int]] = field(default_factory=list)
+    unfinished: dict[str, str] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    funnel: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    checkpoint: str | None = None
+
+
+Outputs = dict[str, Ref]
+
+
+@dataclass
+class RunLog:
+    """What one run has done so far: a report per stage, and Prefect's states, so that the UI draws the graph."""
+
+    run: str
+    reports: list[StageReport] = field(default_factory=list)
+    states: dict[str, State[Any]] = field(default_factory=dict)
+    on_report: Callable[[StageReport], None] | None = None
+
+    def add(self, report: StageReport) -> None:
+        """Append a report and tell whoever listens."""
+        self.reports.append(report)
+        if self.on_report:
+            self.on_report(report)
+
+
+RUN_LOG: ContextVar[RunLog | None] = ContextVar("run_log", default=None)
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message names it and its cause."""
+
+
+@dataclass
+class ByFingerprint(CachePolicy):
+    """Prefect's cache key is the stage's fingerprint, computed before the task is called."""
+
+    value: str = ""
+
+    def compute_key(self, *_: Any, **__: Any) -> str:
+        """The fingerprint."""
+        return self.value
+
+
+@cache
+def library_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Versions of the libraries that shape an output, Python's own included."""
+    versions = {name: importlib.metadata.version(name).split("+")[0] for name in names}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **versions}
+
+
+@cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of Headwater's own working tree; None outside one."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _identity_of(value: Any) -> Any:
+    """What of an input enters the fingerprint: content, never place or time."""
+    if isinstance(value, TableRef | FolderRef):
+        return value.data_version
+    if isinstance(value, Mapping):
+        return {name: _identity_of(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_identity_of(item) for item in value]
+    if hasattr(value, "identity"):
+        return value.identity
+    return value
+
+
+def _refs_of(value: Any) -> list[Ref]:
+    """All references inside an input."""
+    if isinstance(value, TableRef | FolderRef):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [ref for item in value for ref in _refs_of(item)]
+    return []
+
+
+@dataclass
+class Stage:
+    """A wrapped stage function. `fn` is the function itself, for tests and notebooks."""
+
+    fn: Callable[..., Produced]
+    name: str
+    version: str
+    libraries: tuple[str, ...]
+
+    def payload(self, config: BaseModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything that shapes the output: what the fingerprint is computed from."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "libraries": library_versions(self.libraries),
+            "config": config,
+            "inputs": {name: _identity_of(value) for name, value in inputs.items()},
+        }
+
+    def __call__(self, *, config: BaseModel, runtime: Runtime, **inputs: Any) -> Outputs:
+        """Run the stage as a Prefect task, or take it from the cache; returns its references by name.
+
+        Raises:
+            StageError: when the function fails.
+        """
+        payload = self.payload(config, inputs)
+        print_of_payload = fingerprint(payload)
+        runtime = Runtime(
+            runtime.config,
+            runtime.lake_root,
+            runtime.corpus,
+            runtime.run,
+            StageKey(self.name, self.version, library_versions(self.libraries)),
+            print_of_payload,
+        )
+        log = RUN_LOG.get() or RunLog(runtime.run)
+        start = time.perf_counter()
+        with runtime.lake.lease(print_of_payload):
+            record = read_record(runtime.lake, print_of_payload)
+            whole = record is not None and record.state == "done" and _all_present(runtime.lake, record)
+            ran = False
+
+            def body() -> dict[str, Any]:
+                nonlocal ran
+                ran = True
+                done = self._build(payload, config, runtime, inputs)
+                return _OUTPUTS.dump_python(done.outputs, mode="json")
+
+            run = task(
+                name=self.name,
+                task_run_name=f"{self.name} · {runtime.corpus}",
+                tags=["headwater"],
+                cache_policy=ByFingerprint(value=print_of_payload),
+                persist_result=True,
+                result_storage=runtime.lake.root / "results",
+                result_serializer="json",
+                refresh_cache=not whole,
+            )(body)
+            upstream = [log.states[ref.fingerprint] for ref in _refs_of(inputs) if ref.fingerprint in log.states]
+            state = run(return_state=True, wait_for=list({id(s): s for s in upstream}.values()))
+            seconds = time.perf_counter() - start
+            if not state.is_completed():
+                log.add(StageReport(stage=self.name, state="failed", seconds=seconds, fingerprint=print_of_payload))
+                error = state.result(raise_on_failure=False)
+                raise StageError(f"{self.name} failed: {_first_line(error)}") from (
+                    error if isinstance(error, BaseException) else None
+                )
+            record = read_record(runtime.lake, print_of_payload)
+            assert record is not None, "a finished stage has a record"
+        log.states[print_of_payload] = state
+        if not ran:
+            artifacts.link_record(runtime.lake, record)
+        partial = record.state == "partial"
+        log.add(
+            StageReport(
+                stage=self.name,
+                state="partial" if partial else "ran" if ran else "cached",
+                seconds=seconds,
+                records_in=record.records_in,
+                records_out=record.records_out,
+                fingerprint=print_of_payload,
+                outputs=record.outputs,
+                note=f"{len(record.unfinished)} shards unfinished: run again to do just these" if partial else "",
+            )
+        )
+        return dict(record.outputs)
+
+    def _build(
+        self, payload: dict[str, Any], config: BaseModel, runtime: Runtime, inputs: Mapping[str, Any]
+    ) -> StageRecord:
+        """Run the function, check its equations, commit what it produced and record it."""
+        from datalake.identity import plain
+
+        lake, started, start = runtime.lake, now(), time.perf_counter()
+        produced = self.fn(config=config, runtime=runtime, **inputs)
+        for name, left, right in produced.equations:
+            if left != right:
+                raise AssertionError(f"{self.name}: records don't add up: {name} ({left} against {right})")
+        outputs: Outputs = {}
+        for name, (schema, files) in produced.tables.items():
+            outputs[name] = lake.commit(f"{runtime.corpus}.{name}", schema, files, runtime.fingerprint)
+        for name, folder in produced.folders.items():
+            outputs[name] = FolderRef(
+                name=name,
+                path=lake.relative(folder),
+                fingerprint=runtime.fingerprint,
+                data_version=folder_version(folder),
+            )
+        commit, dirty = git_state()
+        flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
+        record = StageRecord(
+            stage=self.name,
+            version=self.version,
+            corpus=runtime.corpus,
+            fingerprint=runtime.fingerprint,
+            state="partial" if produced.unfinished else "done",
+            payload=json.loads(json.dumps(plain(payload))),
+            inputs={name: _refs_of(value) for name, value in inputs.items() if _refs_of(value)},
+            outputs=outputs,
+            counts=produced.counts,
+            report=produced.report,
+            unfinished=produced.unfinished,
+            records_in=produced.records_in,
+            records_out=produced.records_out,
+            started=started,
+            seconds=time.perf_counter() - start,
+            git_commit=commit,
+            git_dirty=dirty,
+            versions={name: importlib.metadata.version(name) for name in ("prefect", "ray", *self.libraries)},
+            run=runtime.run,
+            flow_run=str(flow_context.flow_run.id) if flow_context and flow_context.flow_run else None,
+            task_run=str(task_context.task_run.id) if task_context else None,
+        )
+        lake.append_rows(
+            "runs.metrics",
+            METRICS,
+            [{"fingerprint": runtime.fingerprint, "stage": self.name, **row} for row in produced.metrics],
+            runtime.fingerprint,
+        )
+        lake.append_rows(
+            "runs.evaluations",
+            EVALUATIONS,
+            [{"fingerprint": runtime.fingerprint, **row} for row in produced.evaluations],
+            runtime.fingerprint,
+        )
+        if produced.checkpoint:
+            lake.append_rows(
+                "models.checkpoints",
+                CHECKPOINTS,
+                [
+                    {
+                        "fingerprint": runtime.fingerprint,
+                        "stage": self.name,
+                        "path": lake.relative(produced.folders[produced.checkpoint]),
+                        "corpus": runtime.corpus,
+                        "record": record_path(runtime.fingerprint),
+                        "ancestors": ancestors(lake, record),
+                        "created": now(),
+                    }
+                ],
+                runtime.fingerprint,
+            )
+        artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations)
+        write_record(lake, record)
+        return record
+
+
+def ancestors(lake: Lake, record: StageRecord) -> list[str]:
+    """Fingerprints of every stage a record rests on, nearest first, each once."""
+    found: list[str] = []
+    queue = [record]
+    while queue:
+        for ref in [ref for refs in queue.pop(0).inputs.values() for ref in refs]:
+            if ref.fingerprint not in found:
+                found.append(ref.fingerprint)
+                parent = read_record(lake, ref.fingerprint)
+                if parent is not None:
+                    queue.append(parent)
+    return found
+
+
+def _all_present(lake: Lake, record: StageRecord) -> bool:
+    return all(lake.present(ref) for ref in record.outputs.values())
+
+
+def _first_line(error: Any) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+
+
+def stage(version: str, libraries: Sequence[str] = (), name: str | None = None) -> Callable[..., Stage]:
+    """Make a plain function `(inputs..., config, runtime) -> Produced` a tracked stage.
+
+    Args:
+        version: raise it whenever the code gives another output for the same input; part of the identity.
+        libraries: distributions whose version shapes the output; part of the identity.
+        name: the stage's name, the function's unless given.
+    """
+
+    def wrap(fn: Callable[..., Produced]) -> Stage:
+        wrapped = Stage(fn, name or fn.__name__, version, tuple(libraries))
+        update_wrapper(wrapped, fn)
+        return wrapped
+
+    return wrap
