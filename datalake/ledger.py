@@ -1,0 +1,138 @@
+"""Reading a lake with SQL: every corpus as its last finished run left it, and the ledger that joins what is known.
+
+Tables are views over the Parquet files a run's manifest names, so going back to an earlier recipe shows its tables again.
+Two views are made here: `clean` (documents that are no duplicates) and `ledger` (one row for every raw or refused record
+and everything decided about it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from datalake.errors import UserError
+from datalake.lake import Lake, TableRef
+from datalake.records import Manifest, find_manifest, manifests
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Columns of `curation` that the ledger shows elsewhere or under another name.
+_DECIDED = ("id", "source", "language", "verdict", "rule")
+SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "models.checkpoints")
+
+
+def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with a view for every table: each corpus by its last finished run, or by `run` alone.
+
+    Raises:
+        UserError: when there is no such run.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    if run:
+        shown = [find_manifest(lake, run)]
+    else:
+        shown = list({manifest.corpus: manifest for manifest in manifests(lake)}.values())
+    for manifest in shown:
+        _corpus_views(connection, lake, manifest)
+    for name in SHARED:
+        files = lake.current_files(name)
+        if files:
+            _view(connection, name, files, union=True)
+    return connection
+
+
+def _quoted(values: list[str]) -> str:
+    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+
+
+def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], union: bool = False) -> None:
+    corpus, table = name.split(".")
+    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
+    options = ", union_by_name = true" if union else ""
+    connection.execute(f'CREATE VIEW "{corpus}"."{table}" AS SELECT * FROM read_parquet({_quoted(files)}{options})')
+
+
+def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, manifest: Manifest) -> None:
+    tables = {name: ref for name, ref in manifest.refs.items() if isinstance(ref, TableRef)}
+    corpus = manifest.corpus
+    for name, ref in tables.items():
+        files = lake.files(ref)
+        if files:
+            _view(connection, f"{corpus}.{name}", files)
+        else:
+            empty = lake.catalog.load_table(ref.table).schema().as_arrow().empty_table()
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
+            connection.register(f"empty_{corpus}_{name}", empty)
+            connection.execute(f'CREATE VIEW "{corpus}"."{name}" AS SELECT * FROM "empty_{corpus}_{name}"')
+    if "documents" in tables:
+        connection.execute(clean_view(corpus, "duplicates" in tables))
+    if "raw" in tables:
+        columns: list[str] = []
+        if "curation" in tables:
+            rows = connection.execute(f'DESCRIBE "{corpus}".curation').fetchall()
+            columns = [row[0] for row in rows if row[0] not in _DECIDED]
+        connection.execute(ledger_view(corpus, set(tables), columns))
+
+
+def clean_view(corpus: str, deduplicated: bool) -> str:
+    """SQL that makes `<corpus>.clean`: documents kept by curation that are no duplicate."""
+    anti = (
+        f'WHERE id NOT IN (SELECT id FROM "{corpus}".duplicates WHERE duplicate_of IS NOT NULL)' if deduplicated else ""
+    )
+    return f'CREATE VIEW "{corpus}".clean AS SELECT * FROM "{corpus}".documents {anti}'
+
+
+def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
+    """SQL that makes `<corpus>.ledger`: one row per raw or refused record, with the decisions known so far.
+
+    It begins with id, uri, source, language, verdict, rule, duplicate_of, similarity; metrics follow. `verdict` is null
+    for a document that no stage has decided about yet.
+    """
+    curated, deduplicated = "curation" in tables, "duplicates" in tables
+    verdict = "c.verdict" if curated else "NULL"
+    if deduplicated:
+        verdict = f"CASE WHEN d.duplicate_of IS NOT NULL THEN 'duplicate' ELSE {verdict} END"
+    more = "".join(f', c."{name}"' for name in metrics)
+    raw = f"""
+        SELECT r.id, r.uri, r.source, r.language,
+               {verdict}::VARCHAR AS verdict,
+               {"c.rule" if curated else "NULL::VARCHAR"} AS rule,
+               {"d.duplicate_of" if deduplicated else "NULL::BLOB"} AS duplicate_of,
+               {"d.similarity" if deduplicated else "NULL::DOUBLE"} AS similarity,
+               r.archive, r."offset" {more}
+        FROM "{corpus}".raw r
+        {f'LEFT JOIN "{corpus}".curation c ON c.id = r.id' if curated else ""}
+        {f'LEFT JOIN "{corpus}".duplicates d ON d.id = r.id' if deduplicated else ""}"""
+    refused = f"""
+        SELECT id, uri, source, language, 'rejected' AS verdict, reason AS rule, archive, "offset"
+        FROM "{corpus}".refused"""
+    both = f"{raw} UNION ALL BY NAME {refused}" if "refused" in tables else raw
+    return f'CREATE VIEW "{corpus}".ledger AS {both}'
+
+
+def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises UserError with DuckDB's own words where the SQL is wrong."""
+    import duckdb
+
+    connection = connect(lake, run)
+    try:
+        result = connection.execute(sql)
+        return [column[0] for column in result.description or []], result.fetchall()
+    except duckdb.Error as error:
+        raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+
+
+def plain_value(value: Any) -> Any:
+    """A value of a query's result as JSON: ids in hex, times in ISO 8601."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, dict):
+        return {str(plain_value(key)): plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
