@@ -1,8 +1,8 @@
 """Reading a lake with SQL: every corpus as its last finished run left it, and the ledger that joins what is known.
 
-Tables are views over the Parquet files a run's manifest names, so going back to an earlier recipe shows its tables again.
-Two views are made here: `clean` (documents that are no duplicates) and `ledger` (one row for every raw or refused record
-and everything decided about it).
+Tables are views over the Parquet files a run's manifest names, so going back to an earlier recipe shows its tables
+again. Two views are made here: `clean` (documents that are no duplicates) and `ledger` (one row for every raw or
+refused record and everything decided about it).
 """
 
 from __future__ import annotations
