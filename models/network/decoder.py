@@ -1,0 +1,275 @@
+"""The decoder: a Llama-like language model with optional QK-norm (Qwen3) and mixture of experts (Mixtral).
+
+RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (Su et al. 2021, arXiv 2104.09864) in the layout
+of Llama on the Hugging Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
+et al. 2023, arXiv 2305.13245), SwiGLU (Shazeer 2020, arXiv 2002.05202), and top-k routing as in Mixtral (Jiang et al.
+2024, arXiv 2401.04088). Parameters carry the names of `LlamaForCausalLM` without its `model.` prefix; `checkpoint.py`
+maps them one to one and a test compares logits. Parallelism, precision and losses live elsewhere.
+
+Letters in names: B batch, T tokens now, S tokens attended to (cached and now), D width, V vocabulary, H heads, K width
+of a head, E experts, N tokens of all rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.network.config import NetworkConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, for each layer (B, kv heads, capacity, K), filled up to `length`.
+
+    `put` is called once for each layer of a forward pass; `length` moves on when the pass ends.
+    """
+
+    def __init__(self, config: NetworkConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype):
+        shape = (config.layers, batch, config.kv_heads, capacity, config.head_width)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens a row can hold."""
+        return self.keys.shape[3]
+
+    def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values of the tokens now (B, heads, T, K); returns those of all tokens (B, heads, S, K)."""
+        end = self.length + keys.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} tokens, {end} are needed: make it larger")
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Say that every layer has stored `tokens` more."""
+        self.length += tokens
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch, in this order."""
+        self.keys = self.keys[:, rows]
+        self.values = self.values[:, rows]
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps), times a weight for each feature; the mean is taken in float32."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last dimension."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+
+
+def rotation(positions_BT: Tensor, head_width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary embedding, (B, 1, T, head width / 2) each; angles are computed in float32."""
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_BT.device) / head_width
+    angles = positions_BT[:, None, :, None].float() * (1.0 / base**exponents)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (i, i + K/2) of every head by its position's angle."""
+    first, second = x_BHTK.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries, rotary positions and optional norms on queries and keys."""
+
+    def __init__(self, config: NetworkConfig, layer: int):
+        super().__init__()
+        self.layer, self.heads, self.kv_heads, self.head_width = (
+            layer,
+            config.heads,
+            config.kv_heads,
+            config.head_width,
+        )
+        self.q_proj = nn.Linear(config.width, config.heads * config.head_width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.v_proj = nn.Linear(config.width, config.kv_heads * config.head_width, bias=False)
+        self.o_proj = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        self.q_norm = RMSNorm(config.head_width, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.qk_norm else None
+
+    def forward(
+        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Tensor | None, causal: bool, cache: KVCache | None
+    ) -> Tensor:
+        """Mixes tokens. `attend` (B or 1, 1, T, S), True = may attend; `causal` only with T = S and no `attend`."""
+        B, T, _ = x_BTD.shape
+        # -1 for the heads: under tensor parallelism a rank holds only its share of them
+        q = self.q_proj(x_BTD).view(B, T, -1, self.head_width)
+        k = self.k_proj(x_BTD).view(B, T, -1, self.head_width)
+        v = self.v_proj(x_BTD).view(B, T, -1, self.head_width).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q.transpose(1, 2), *turn), rotate(k.transpose(1, 2), *turn)
+        if cache is not None:
+            k, v = cache.put(self.layer, k, v)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=attend, is_causal=causal, enable_gqa=self.kv_heads != self.heads
+        )
+        return self.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Mixture(nn.Module):
+    """Sparse experts as in Mixtral: softmax over all experts, the top k kept, their weights rescaled to sum to one.
+
+    After a forward pass in training mode, `routing` holds the router's logits (tokens, experts) for `balance_loss`.
+    """
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.per_token = config.experts_per_token
+        self.gate = nn.Linear(config.width, config.experts, bias=False)
+        self.experts = nn.ModuleList(SwiGLU(config.width, config.hidden) for _ in range(config.experts))
+        self.routing: Tensor | None = None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Sends every token to its experts and adds up what they say, weighted."""
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        logits_NE = self.gate(x_ND)
+        self.routing = logits_NE if self.training else None
+        weights_NK, chosen_NK = logits_NE.float().softmax(-1).topk(self.per_token, dim=-1)
+        weights_NK = (weights_NK / weights_NK.sum(-1, keepdim=True)).to(x_ND.dtype)
+        out_ND = torch.zeros_like(x_ND)
+        for number, expert in enumerate(self.experts):
+            token, choice = torch.where(chosen_NK == number)
+            if token.numel() or self.training:  # in training every expert stays in the graph: ranks reduce alike
+                out_ND = out_ND.index_add(0, token, expert(x_ND[token]) * weights_NK[token, choice, None])
+        return out_ND.view_as(x_BTD)
+
+
+class Block(nn.Module):
+    """One layer: attention, then SwiGLU or experts, each on a normalised copy and added to the residual stream."""
+
+    def __init__(self, config: NetworkConfig, layer: int):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
+        self.mlp: nn.Module = Mixture(config) if config.experts else SwiGLU(config.width, config.hidden)
+
+    def forward(
+        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Tensor | None, causal: bool, cache: KVCache | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); the other arguments as in `Attention`."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), turn, attend, causal, cache)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Decoder(nn.Module):
+    """Tokens to hidden states to logits. `forward` stops before the head, so that losses and values take it from there.
+
+    Fresh weights are drawn from a normal of deviation 0.02, those that write to the residual stream divided by
+    sqrt(2 x layers) (Radford et al. 2019, section 2.3).
+    """
+
+    def __init__(self, config: NetworkConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = None if config.tie else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.initialise(generator)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew, in the order of their names' definition; equal generators give equal weights."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                to_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                deviation = 0.02 / math.sqrt(2 * self.config.layers) if to_residual else 0.02
+                parameter.normal_(0.0, deviation, generator=generator)
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        attend: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Hidden states (B, T, D) after the last norm.
+
+        `positions_BT`: counts on from the cache unless given. `attend`: boolean (B or 1, 1, T, S), True = may attend;
+        without it a token attends to itself and all before it. `cache`: filled with keys and values of these tokens.
+        """
+        T = tokens_BT.shape[1]
+        past = 0 if cache is None else cache.length
+        if positions_BT is None:
+            positions_BT = torch.arange(past, past + T, device=tokens_BT.device).expand(1, T)
+        causal = attend is None and past == 0 and T > 1
+        if attend is None and past > 0 and T > 1:
+            reach = torch.arange(past + T, device=tokens_BT.device)
+            attend = (reach[None, :] <= reach[past:, None])[None, None]
+        x_BTD = self.embed_tokens(tokens_BT)
+        turn = rotation(positions_BT, self.config.head_width, self.config.rope_base, x_BTD.dtype)
+        for block in self.layers:
+            x_BTD = block(x_BTD, turn, attend, causal, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x_BTD)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, (..., D) -> (..., V)."""
+        return F.linear(hidden, self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` rows of up to `capacity` tokens, on the model's device and in its dtype."""
+        weight = self.embed_tokens.weight
+        return KVCache(self.config, batch, capacity, weight.device, weight.dtype)
+
+
+def within_documents(segments_BT: Tensor) -> Tensor:
+    """The mask (B, 1, T, T) of packed rows: a token attends to itself and to what came before in its own document.
+
+    Padding (segment -1) attends to itself too, as an empty row would turn the softmax into NaN.
+    """
+    T = segments_BT.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=segments_BT.device).tril()
+    return ((segments_BT[:, :, None] == segments_BT[:, None, :]) & causal)[:, None]
+
+
+def balance_loss(model: nn.Module) -> Tensor | None:
+    """The load-balancing loss of the last training pass, 1 when experts are evenly used; None without experts.
+
+    Fedus et al. 2021 (arXiv 2101.03961), equation 4, extended to top-k as in Transformers' Mixtral: experts times the
+    sum over experts of (share of choices that fell on it x mean probability), all layers' tokens taken together.
+    """
+    mixtures = [module for module in model.modules() if isinstance(module, Mixture) and module.routing is not None]
+    if not mixtures:
+        return None
+    logits_NE = torch.cat([module.routing for module in mixtures if module.routing is not None]).float()
+    probabilities_NE = logits_NE.softmax(-1)
+    experts, per_token = logits_NE.shape[1], mixtures[0].per_token
+    chosen_NK = probabilities_NE.topk(per_token, dim=-1).indices
+    share_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / chosen_NK.numel()
+    return experts * (share_E * probabilities_NE.mean(0)).sum()
