@@ -1,0 +1,199 @@
+"""What watches a run: metrics on disk, states to resume from, the spike guard, held-out evaluation, progress.
+
+Callbacks carry saved state, as in OLMo-core: after a resume the spike guard remembers its history and the metrics file
+holds every step once. Order matters: those that add to a step's row come first, then `Metrics`, then `Checkpoints`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.training.trainer import Callback, Run, save_state, snapshot
+
+Row = dict[str, float]
+
+
+def plain_row(row: Row) -> dict[str, float | int | None]:
+    """A row as JSON has it: whole numbers as integers, what isn't finite as null."""
+    whole = {"step", "targets", "skipped"}
+    return {
+        name: None if not math.isfinite(value) else int(value) if name in whole else float(value)
+        for name, value in row.items()
+    }
+
+
+class Metrics(Callback):
+    """Appends one JSON object a step to a file, for whoever follows the run.
+
+    On a resume the file is cut back to the state's step, so that no step is in it twice.
+    """
+
+    name = "metrics"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last: Row = {}
+        self.seconds_targets = [0.0, 0.0]
+
+    def on_start(self, run: Run) -> None:
+        """Drops rows after the state's step, and a last line that a kill cut short."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(self.path) if row["step"] <= run.state.step]
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def on_step(self, run: Run, row: Row) -> None:
+        """Appends the row."""
+        self.last = dict(row)
+        self.seconds_targets[0] += row["targets"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
+        self.seconds_targets[1] += row["targets"]
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(plain_row(row)) + "\n")
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Targets a second over all steps, evaluation and saving left out."""
+        seconds, targets = self.seconds_targets
+        return targets / seconds if seconds else 0.0
+
+    def saved(self) -> dict[str, Any]:
+        """The last row and the clock."""
+        return {"last": self.last, "seconds_targets": self.seconds_targets}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Puts them back."""
+        self.last, self.seconds_targets = dict(saved["last"]), list(saved["seconds_targets"])
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line cut short by a kill, or a missing file, gives none."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class Checkpoints(Callback):
+    """Saves a state every so many steps and at the end. Stands last, so that it sees what the others remember."""
+
+    def __init__(self, folder: Path, every: int, identity: str, keep: int = 2) -> None:
+        self.folder, self.every, self.identity, self.keep = folder, every, identity, keep
+
+    def on_step(self, run: Run, row: Row) -> None:
+        """Saves when it is time."""
+        if run.last or run.state.step % self.every == 0:
+            save_state(self.folder, snapshot(run), self.identity, self.keep)
+
+
+class SpikeGuard(Callback):
+    """Refuses an update whose loss lies more than `sigma` deviations above the recent mean, or isn't finite.
+
+    The history is the last `window` accepted losses and judges from `least` on; their deviation counts as at least
+    `smallest` of the mean, so that a flat stretch doesn't make every wobble a spike. Raises FloatingPointError after
+    `patience` refusals in a row: that is no spike but the end of learning. `sigma` 0 refuses only what isn't finite.
+    """
+
+    name = "spike_guard"
+
+    def __init__(
+        self, sigma: float, window: int = 128, least: int = 16, smallest: float = 0.01, patience: int = 20
+    ) -> None:
+        self.sigma, self.window, self.least, self.smallest, self.patience = sigma, window, least, smallest, patience
+        self.history: list[float] = []
+        self.events: list[dict[str, float]] = []
+        self.in_a_row = 0
+
+    def accept(self, run: Run, loss: float, norm: float) -> bool:
+        """Judges a loss (nats) and a gradient norm; what is accepted becomes history."""
+        limit = math.inf
+        if self.sigma and len(self.history) >= self.least:
+            mean = sum(self.history) / len(self.history)
+            variance = sum((value - mean) ** 2 for value in self.history) / len(self.history)
+            limit = mean + self.sigma * max(math.sqrt(variance), self.smallest * abs(mean))
+        if math.isfinite(loss) and math.isfinite(norm) and loss <= limit:
+            self.history = [*self.history, loss][-self.window :]
+            self.in_a_row = 0
+            return True
+        self.events.append({"step": run.state.step + 1, "loss": loss, "grad_norm": norm, "limit": limit})
+        self.in_a_row += 1
+        if self.in_a_row >= self.patience:
+            raise FloatingPointError(
+                f"{self.in_a_row} updates in a row were refused, the last for loss {loss:.4g} at step "
+                f"{run.state.step + 1}: lower the learning rate"
+            )
+        return False
+
+    def saved(self) -> dict[str, Any]:
+        """History and events."""
+        return {"history": self.history, "events": self.events, "in_a_row": self.in_a_row}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Puts them back."""
+        self.history, self.in_a_row = list(saved["history"]), saved["in_a_row"]
+        self.events = [dict(event) for event in saved["events"]]
+
+
+class Evaluation(Callback):
+    """Measures the model on held-out data every so many steps and at the end, and adds it to the row.
+
+    `measure` takes the model, in evaluation mode and without gradients, and gives named figures. It must draw no random
+    numbers from torch's global state, or how often one evaluates would shape the weights.
+    """
+
+    name = "evaluation"
+
+    def __init__(self, measure: Callable[[nn.Module], Row], every: int, prefix: str = "heldout_") -> None:
+        self.measure, self.every, self.prefix = measure, every, prefix
+        self.history: list[dict[str, float]] = []
+
+    def on_step(self, run: Run, row: Row) -> None:
+        """Evaluates when it is time."""
+        if not run.last and (self.every == 0 or run.state.step % self.every):
+            return
+        run.model.eval()
+        with torch.no_grad():
+            figures = {self.prefix + name: value for name, value in self.measure(run.model).items()}
+        run.model.train()
+        row |= figures
+        self.history.append({"step": run.state.step, **figures})
+
+    @property
+    def last(self) -> Row:
+        """The latest figures, without the prefix; empty before the first."""
+        if not self.history:
+            return {}
+        return {name.removeprefix(self.prefix): value for name, value in self.history[-1].items() if name != "step"}
+
+    def saved(self) -> dict[str, Any]:
+        """All figures so far."""
+        return {"history": self.history}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Puts them back."""
+        self.history = [dict(figures) for figures in saved["history"]]
+
+
+class Progress(Callback):
+    """Hands each step's row, with the total of steps, to a function; what it raises ends the run."""
+
+    def __init__(self, on_step: Callable[[dict[str, Any]], None] | None) -> None:
+        self.report = on_step
+
+    def on_step(self, run: Run, row: Row) -> None:
+        """Hands the row on."""
+        if self.report is not None:
+            self.report({**plain_row(row), "steps": run.steps})

@@ -1,0 +1,130 @@
+"""Optimizers: AdamW with decay on matrices only, and Muon for the inner matrices where a config asks for it.
+
+AdamW: Loshchilov and Hutter 2019. Muon: Jordan et al. 2024, torch's own implementation; its Newton-Schulz iteration runs
+in bfloat16, which a CPU without AVX512-BF16 or AMX computes slowly. Which parameters get decay: those with two or more
+dimensions, as in GPT-2's and nanoGPT's training; norms and biases get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.training.config import TrainingConfig
+
+
+class Optimizers:
+    """Several optimizers that step as one. `param_groups` are all their groups, in order."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts; a change to a group's `lr` takes effect."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every part, as torch saves it."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts a saved state back. Raises ValueError when it comes from another set of parts."""
+        if len(state["parts"]) != len(self.parts):
+            raise ValueError("the saved optimizer state belongs to another optimizer")
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+def _groups(parameters: Iterable[Tensor], config: TrainingConfig, rate: float, clip_unit: str) -> list[dict[str, Any]]:
+    """Parameters split into those that decay and those that don't; each group knows its peak rate and clip unit."""
+    shared = {"lr": rate, "peak": rate, "clip_unit": clip_unit}
+    matrices, others = [], []
+    for parameter in parameters:
+        (matrices if parameter.ndim >= 2 else others).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, **shared},
+        {"params": others, "weight_decay": 0.0, **shared},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(
+    config: TrainingConfig, modules: dict[str, nn.Module], rates: dict[str, float] | None = None
+) -> Optimizers:
+    """The optimizer of a config over named modules, whose gradients are clipped apart from each other.
+
+    `rates` gives a module a peak rate of its own (PPO's critic). A parameter shared by several modules or names, such as
+    a tied head, is updated once.
+    """
+    adam: list[dict[str, Any]] = []
+    muon: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for unit, module in modules.items():
+        rate = (rates or {}).get(unit, config.learning_rate)
+        outer, inner = [], []
+        embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+        for name, parameter in module.named_parameters():
+            if id(parameter) in seen or not parameter.requires_grad:
+                continue
+            seen.add(id(parameter))
+            is_inner = parameter.ndim == 2 and id(parameter) not in embeddings and "head" not in name
+            (inner if config.optimizer == "muon" and is_inner else outer).append(parameter)
+        adam += _groups(outer, config, rate, unit)
+        if inner:
+            peak = config.muon_learning_rate * rate / config.learning_rate
+            muon += _groups(inner, config, peak, unit)
+    if not adam and not muon:
+        raise ValueError("the model has no parameters to train")
+    # The fused kernel does one pass over memory; it exists for float parameters on every device we train on.
+    parts: list[torch.optim.Optimizer] = []
+    if adam:
+        parts.append(
+            torch.optim.AdamW(
+                adam, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
+            )
+        )
+    if muon:
+        parts.append(torch.optim.Muon(muon, lr=config.muon_learning_rate, weight_decay=config.weight_decay))
+    return Optimizers(parts)
+
+
+def set_rate(optimizer: Optimizers, factor: float) -> float:
+    """Sets every group's rate to its peak times the factor; returns the first group's."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def scale_and_clip(optimizer: Optimizers, scale: float, limit: float) -> float:
+    """Multiplies all gradients by `scale`, then clips each clip unit to the global norm `limit` (0: none).
+
+    Returns the norm over all units after scaling, before clipping; not finite where a gradient isn't.
+    """
+    units: dict[str, list[Tensor]] = {}
+    for group in optimizer.param_groups:
+        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+        units.setdefault(group["clip_unit"], []).extend(gradients)
+    squares = 0.0
+    for gradients in units.values():
+        if not gradients:
+            continue
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) * scale
+        squares += norm * norm
+        factor = scale * min(1.0, limit / norm) if limit and norm > 0 else scale
+        if factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+    return float(squares**0.5)
