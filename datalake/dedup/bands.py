@@ -1,0 +1,55 @@
+"""Locality-sensitive hashing: a signature's bands become buckets, and documents that share a bucket become candidates.
+
+The S-curve that says how likely a pair is to share one is in `config.collision_probability`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from datalake.dedup.shingles import fmix64
+
+Ints = npt.NDArray[np.int64]
+Members = npt.NDArray[np.int32]
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
+
+
+@numba.njit(cache=True, nogil=True)
+def _buckets(signatures: npt.NDArray[np.uint32], bands: int, rows: int, out: npt.NDArray[np.uint64]) -> None:
+    for d in range(signatures.shape[0]):
+        for band in range(bands):
+            h = fmix64(np.uint64(band) + _STEP)
+            for row in range(band * rows, (band + 1) * rows):
+                h = fmix64((h ^ np.uint64(signatures[d, row])) * _STEP)
+            out[d, band] = h
+
+
+def buckets(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> Ints:
+    """The 64-bit bucket of every document in every band, shape (documents, bands). Unlike rows collide at 2^-64."""
+    out = np.empty((signatures.shape[0], bands), np.uint64)
+    _buckets(signatures, bands, rows, out)
+    return out.view(np.int64)
+
+
+class Shared(NamedTuple):
+    """One band's buckets with at least two documents: bucket k holds `members[starts[k]:starts[k + 1]]`, ascending."""
+
+    members: Members
+    starts: Ints
+
+
+def shared_buckets(band: Ints) -> Shared:
+    """Groups documents by their bucket in one band (shape (documents,)); documents alone in theirs are left out."""
+    order = np.argsort(band, kind="stable")
+    values = band[order]
+    breaks = np.flatnonzero(values[1:] != values[:-1]) + 1
+    starts = np.concatenate(([0], breaks, [len(values)])).astype(np.int64)
+    sizes = np.diff(starts)
+    several = sizes > 1
+    members = order[np.repeat(several, sizes)].astype(np.int32)
+    return Shared(members, np.concatenate(([0], np.cumsum(sizes[several]))).astype(np.int64))

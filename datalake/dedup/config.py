@@ -1,0 +1,154 @@
+"""What a user may set about deduplication, and the band arithmetic that follows from it.
+
+A pair of documents with Jaccard similarity s agrees in one MinHash row with probability s, in all r rows of a band
+with s^r, and in at least one of b bands with 1 - (1 - s^r)^b: the S-curve (Leskovec, Rajaraman, Ullman, "Mining of
+Massive Datasets", section 3.4.2). Bands only propose candidates; every candidate's Jaccard is then computed exactly.
+Rows and bands are therefore chosen for recall at the threshold, and precision is not their business.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Precedence = Literal["source", "created", "length"]
+
+
+def collision_probability(similarity: float, bands: int, rows: int) -> float:
+    """The S-curve: the chance that two documents of this Jaccard similarity share at least one bucket."""
+    return 1.0 - (1.0 - similarity**rows) ** bands
+
+
+def bands_needed(similarity: float, rows: int, recall: float) -> int:
+    """The fewest bands of `rows` rows that find a pair of this similarity with at least this probability."""
+    agreement = similarity**rows
+    if agreement >= 1.0:
+        return 1
+    return max(1, math.ceil(math.log1p(-recall) / math.log1p(-agreement) - 1e-12))
+
+
+def choose_bands(threshold: float, recall: float, permutations: int) -> tuple[int, int]:
+    """(bands, rows): the most rows per band, hence the fewest false candidates, that reach the recall in the budget.
+
+    Raises ValueError when not even one row per band reaches the recall with this many permutations.
+    """
+    best = None
+    for rows in range(1, permutations + 1):
+        bands = bands_needed(threshold, rows, recall)
+        if bands * rows > permutations:  # from here on only more
+            break
+        best = bands, rows
+    if best is None:
+        raise ValueError(
+            f"{permutations} permutations cannot find pairs at similarity {threshold} with probability {recall}: "
+            "raise deduplicate.permutations or lower deduplicate.recall"
+        )
+    return best
+
+
+class SigningConfig(BaseModel):
+    """All that shapes a shard's signatures: shards signed under equal values are comparable, whatever else changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ngram: int = Field(5, ge=1, le=100, title="Words per shingle")
+    bands: int = Field(20, ge=1, le=10_000, title="Bands")
+    rows: int = Field(6, ge=1, le=1_000, title="Rows per band")
+    seed: int = Field(1, ge=0, le=2**32 - 1, title="Seed of the permutations")
+
+
+class DedupConfig(BaseModel):
+    """Deduplication: what counts as a duplicate, and which of two duplicates stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        title="Similarity threshold",
+        description="Jaccard similarity of the word shingle sets from which on two documents are duplicates",
+    )
+    ngram: int = Field(
+        5,
+        ge=1,
+        le=100,
+        title="Words per shingle",
+        description="Length of the word n-grams compared; a shorter text is one shingle as a whole",
+    )
+    floor: float = Field(
+        0.5,
+        gt=0.0,
+        le=1.0,
+        title="Similarity floor of stored pairs",
+        description="Verified pairs from this similarity on are stored, so that another threshold can be asked about; "
+        "below the threshold only the pairs that the bands happen to propose. At most the threshold counts",
+    )
+    recall: float = Field(
+        0.997,
+        gt=0.0,
+        lt=1.0,
+        title="Recall at the threshold",
+        description="Least probability that the bands propose a pair which lies exactly at the threshold",
+    )
+    permutations: int = Field(
+        144,
+        ge=1,
+        le=4096,
+        title="Permutations at most",
+        description="Budget for bands x rows when these are chosen from threshold and recall; time grows with it",
+    )
+    bands: int | None = Field(None, ge=1, le=10_000, title="Bands", description="Set together with rows, or leave both")
+    rows: int | None = Field(None, ge=1, le=1_000, title="Rows per band", description="Set together with bands")
+    seed: int = Field(1, ge=0, le=2**32 - 1, title="Seed of the permutations")
+    bucket_limit: int = Field(
+        64,
+        ge=2,
+        le=100_000,
+        title="Bucket limit",
+        description="In a bucket of up to this many distinct documents all pairs are verified; in a larger one each "
+        "document is compared with up to this many documents already kept there",
+    )
+    precedence: tuple[Precedence, ...] = Field(
+        ("source", "created", "length"),
+        title="Order of precedence",
+        description="Which of two duplicates stays: the one from the earlier source, then the earlier created, then "
+        "the longer; ties by id",
+    )
+    sources: tuple[str, ...] = Field(
+        (),
+        title="Order of the sources",
+        description="Sources from first to last; those not named come after them and are equal among themselves",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DedupConfig:
+        if (self.bands is None) != (self.rows is None):
+            raise ValueError("set bands and rows together, or neither")
+        if len(set(self.precedence)) != len(self.precedence):
+            raise ValueError("precedence names a criterion twice")
+        if len(set(self.sources)) != len(self.sources):
+            raise ValueError("sources names a source twice")
+        self.signing  # noqa: B018 - raises where no bands fit
+        return self
+
+    @property
+    def signing(self) -> SigningConfig:
+        """The part that shapes signatures, with bands and rows resolved."""
+        if self.bands is not None and self.rows is not None:
+            bands, rows = self.bands, self.rows
+        else:
+            bands, rows = choose_bands(self.threshold, self.recall, self.permutations)
+        return SigningConfig(ngram=self.ngram, bands=bands, rows=rows, seed=self.seed)
+
+    @property
+    def stored_from(self) -> float:
+        """The similarity from which on pairs are stored: the floor, never above the threshold."""
+        return min(self.floor, self.threshold)
+
+    def s_curve(self, steps: int = 20) -> list[tuple[float, float]]:
+        """(similarity, probability of being proposed) at `steps` + 1 even similarities from 0 to 1."""
+        signing = self.signing
+        return [(k / steps, collision_probability(k / steps, signing.bands, signing.rows)) for k in range(steps + 1)]

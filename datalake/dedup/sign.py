@@ -1,0 +1,75 @@
+"""One shard's documents to one shard of signatures: all that deduplication ever needs to know of their texts.
+
+A shard's signatures depend on its documents and the SigningConfig alone. They are written once and joined by the shards
+of later crawls without reading a text again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from datalake.dedup.bands import buckets
+from datalake.dedup.config import DedupConfig, SigningConfig
+from datalake.dedup.minhash import sign as minhash
+from datalake.dedup.schema import SIGNATURES
+from datalake.dedup.shingles import shingle
+from datalake.identity import canonical
+
+COLUMNS = ["id", "text", "source", "created"]
+BATCH_ROWS = 1024
+SIGNED_WITH = b"headwater.signing"  # metadata key: the SigningConfig in canonical JSON
+
+
+def signature_schema(config: SigningConfig) -> pa.Schema:
+    """SIGNATURES, marked with what it was signed with."""
+    return SIGNATURES.with_metadata({SIGNED_WITH: canonical(config)})
+
+
+def sign_batches(batches: Iterable[pa.RecordBatch], config: SigningConfig) -> Iterator[pa.RecordBatch]:
+    """Signs record batches with the columns `id, text, source, created`, one batch out for one batch in."""
+    schema = signature_schema(config)
+    for batch in batches:
+        sets = shingle(batch.column("text"), config.ngram)
+        signatures = minhash(sets.shingles, sets.ends, config.bands * config.rows, config.seed)
+        banded = buckets(signatures, config.bands, config.rows)
+        begins = np.concatenate(([0], sets.ends[:-1])) if len(sets.ends) else sets.ends
+        some = sets.ends > begins
+        view = sets.shingles.view(np.uint8).data
+        set_hashes = [
+            xxhash.xxh3_128_digest(view[8 * a : 8 * b])
+            for a, b in zip(begins.tolist(), sets.ends.tolist(), strict=True)
+        ]
+        columns = [
+            batch.column("id").cast(pa.binary(16)),
+            batch.column("source").cast(pa.string()),
+            batch.column("created").cast(SIGNATURES.field("created").type),
+            pa.array(sets.characters),
+            pa.array(sets.words),
+            pa.array(sets.text_hashes, pa.binary(16)),
+            pa.array(set_hashes, pa.binary(16)),
+            _lists(banded[some].ravel(), np.cumsum(some * config.bands)),
+            _lists(sets.shingles.view(np.int64), sets.ends),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def sign_file(documents: str | Path | pa.Table, config: DedupConfig | SigningConfig) -> dict[str, pa.Table]:
+    """{"signatures": table} of one shard of documents (a Parquet file or a table), a row per document, in its order."""
+    signing = config.signing if isinstance(config, DedupConfig) else config
+    if isinstance(documents, pa.Table):
+        batches = documents.select(COLUMNS).to_batches(max_chunksize=BATCH_ROWS)
+        return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
+    with pq.ParquetFile(documents) as file:
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=COLUMNS)
+        return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
+
+
+def _lists(values: np.ndarray, ends: np.ndarray) -> pa.ListArray:
+    offsets = np.concatenate(([0], ends)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
