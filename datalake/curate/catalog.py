@@ -1,0 +1,109 @@
+"""The metrics of a document: their order, types and definitions. Data alone; `metrics.py` computes them.
+
+Published filters share names and differ in formulas, so each metric has one definition, written here. Two families measure
+repetition. The *covered* family (`dup_*`, `top_*`) is the set-coverage definition of DCLM and RedPajama-v2: every
+occurrence of what repeats counts, over the characters of words. The *later* family (`later_*`) follows datatrove: only
+what comes after the first occurrence counts, over the length of the text. A threshold belongs to the family it was
+published with: Gopher's go with the first here, those of FineWeb and FineWeb-2 were set on the second.
+
+Units. A *line* is stripped and not blank. A *paragraph* is a run of lines between blank lines. A *token* is what white
+space separates, where a Chinese character and a run of hiragana or katakana are tokens of their own; in Chinese it is what the
+segmenter gives. `words` counts tokens with a letter or digit. An n-gram is over the project's words, the lower-cased matches of
+`[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for a document is missing (null),
+and a rule on a missing metric does not apply.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric's name, whether it is a whole number, and its definition."""
+
+    name: str
+    whole: bool
+    definition: str
+
+
+_TOP = (2, 3, 4)
+_DUP = (5, 6, 7, 8, 9, 10)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("chars", True, "code points of the text"),
+    Metric("lines", True, "lines that are not blank"),
+    Metric("paragraphs", True, "runs of lines between blank lines"),
+    Metric("tokens", True, "tokens, symbols included"),
+    Metric("words", True, "tokens with a letter or digit (Gopher)"),
+    Metric("mean_word_length", False, "mean length of these, stripped of what is neither letter nor digit at the ends"),
+    Metric("hash_ratio", False, "# per token (Gopher)"),
+    Metric("ellipsis_ratio", False, "... and … per token (Gopher)"),
+    Metric("bullet_lines", False, "share of lines that begin with ● • * or - (Gopher; the set of DCLM)"),
+    Metric("ellipsis_lines", False, "share of lines that end in ... or . . . or … (Gopher; the set of DCLM)"),
+    Metric("alpha_words", False, "share of tokens with a letter (Gopher)"),
+    Metric(
+        "stop_words", True, "distinct stop words of the document's language, where a list is known (Gopher, FineWeb-2)"
+    ),
+    Metric("dup_line_frac", False, "lines that occur more than once, all occurrences / lines (DCLM)"),
+    Metric("dup_line_chars", False, "characters of these / characters of lines (DCLM)"),
+    Metric("dup_para_frac", False, "paragraphs that occur more than once, all occurrences / paragraphs (DCLM)"),
+    Metric("dup_para_chars", False, "characters of these / characters of paragraphs (DCLM)"),
+    *(
+        Metric(
+            f"top_{n}gram", False, f"most frequent {n}-gram: count x characters / characters of words; 0 if once (DCLM)"
+        )
+        for n in _TOP
+    ),
+    *(
+        Metric(f"dup_{n}gram", False, f"characters of words in any repeated {n}-gram / characters of words (DCLM)")
+        for n in _DUP
+    ),
+    Metric("later_line_frac", False, "lines seen before / lines (datatrove)"),
+    Metric("later_line_chars", False, "characters of these / characters of the text (datatrove)"),
+    Metric("later_para_frac", False, "paragraphs seen before / paragraphs (datatrove)"),
+    Metric("later_para_chars", False, "characters of these / characters of the text (datatrove)"),
+    *(
+        Metric(
+            f"later_top_{n}gram",
+            False,
+            f"most frequent {n}-gram: count x its length in the text / characters (datatrove)",
+        )
+        for n in _TOP
+    ),
+    *(
+        Metric(
+            f"later_{n}gram", False, f"{n}-grams seen before, not overlapping: their length / characters (datatrove)"
+        )
+        for n in _DUP
+    ),
+    Metric("line_punct", False, "share of lines that end a sentence, in any script (FineWeb)"),
+    Metric("short_lines", False, "share of lines of at most 30 characters (FineWeb)"),
+    Metric("char_dup", False, "characters of lines seen before / characters but line breaks (FineWeb)"),
+    Metric("newline_ratio", False, "line breaks per token (FineWeb)"),
+    Metric("c4_lines", True, "lines that C4's line rules keep (5 words, terminal punctuation)"),
+    Metric("c4_sentences", True, "sentences on these lines"),
+    Metric("c4_javascript", True, "lines that C4 drops for the word javascript"),
+    Metric("c4_policy", True, "lines that C4 drops for a cookie or policy phrase"),
+    Metric("c4_lorem_ipsum", True, "lines with lorem ipsum that reach C4's check for it"),
+    Metric("c4_curly_bracket", True, "lines with { that reach C4's check for it"),
+    Metric("fw_lines", True, "lines that FineWeb's variant of C4's line rules keeps (3 words, any ending)"),
+    Metric("fw_sentences", True, "sentences on these lines"),
+    Metric("fw_lorem_ipsum", True, "as c4_lorem_ipsum, for FineWeb's variant"),
+    Metric("fw_curly_bracket", True, "as c4_curly_bracket, for FineWeb's variant"),
+    Metric("fw_line_punct", False, "line_punct of the text of these lines: FineWeb measures after C4's edits"),
+    Metric("fw_short_lines", False, "short_lines of the text of these lines"),
+    Metric("fw_char_dup", False, "char_dup of the text of these lines"),
+    Metric("fw_newline_ratio", False, "line breaks per white-space word of the text of these lines"),
+    Metric("max_line", True, "characters of the longest line (RedPajama, code)"),
+    Metric("mean_line", False, "mean characters of all lines, blank ones included (RedPajama, code)"),
+    Metric("alnum_ratio", False, "letters and digits / characters (RedPajama, code)"),
+    Metric("alpha_ratio", False, "letters / characters (StarCoder)"),
+    Metric("alpha_per_token", False, r"letters per match of \w+|[^\w\s]+ (RedPajama, code)"),
+    Metric("xml_header", True, "1 where <?xml version= stands in the first 100 characters (StarCoder)"),
+    Metric("han_ratio", False, r"characters in [\u4e00-\u9fa5] / characters (ChineseWebText)"),
+    Metric("kana_ratio", False, "hiragana and katakana / characters"),
+    Metric("hangul_ratio", False, "hangul syllables / characters"),
+    Metric("language_score", False, "confidence of the language as ingest found it; missing where none was computed"),
+)
+
+NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)

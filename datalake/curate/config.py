@@ -1,0 +1,42 @@
+"""What a user may set about curation. Imports nothing heavier than pydantic."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from datalake.curate.presets import Preset, check_thresholds
+
+
+class CurateConfig(BaseModel):
+    """Curation: which rules a document is held to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Preset = Field(
+        default="auto",
+        title="Preset",
+        description="The rules: `auto` chooses by language and source, `none` keeps all, the others are those of the "
+        "corpus they are named after",
+    )
+    thresholds: dict[str, float] = Field(
+        default_factory=dict,
+        title="Other thresholds",
+        description="Rule name to number, in place of the preset's; `set/rule` where only one rule set is meant, "
+        "for instance `wiki/min_words`",
+    )
+    languages: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        title="Languages kept",
+        description="Codes as lid.176 names them (en, zh, und); empty keeps all. Code is not asked for its language",
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> CurateConfig:
+        for name, value in self.thresholds.items():
+            if not math.isfinite(value):
+                raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
+        check_thresholds(self.preset, self.thresholds)
+        return self

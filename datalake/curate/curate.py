@@ -1,0 +1,122 @@
+"""Curation: raw documents in; a row with every metric and the verdict for each of them, and the kept documents, out.
+
+    repair -> measure -> judge -> line edits of what is kept
+
+Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it keeps;
+one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datalake.curate.catalog import METRICS, NAMES
+from datalake.curate.config import CurateConfig
+from datalake.curate.edits import keep_lines, repair
+from datalake.curate.metrics import KEPT_C4, KEPT_FINEWEB, measure_array
+from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
+from datalake.curate.rules import Rule, verdict
+from datalake.curate.schema import CURATION
+from datalake.document import DOCUMENTS, RAW
+
+LANGUAGE = "language"
+EMPTY = "empty_after_edits"
+_KINDS = {"c4": KEPT_C4, "fineweb": KEPT_FINEWEB}
+_BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
+
+
+def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
+    """(rule set, rule) for every rule of the preset, thresholds of the recipe put in; for reports."""
+    return [
+        (rules.name, rule)
+        for rules in (with_thresholds(s, config.thresholds) for s in rule_sets(config.preset))
+        for rule in rules.rules
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _rules_for(preset: Any, thresholds: tuple[tuple[str, float], ...], source: str, language: str) -> RuleSet:
+    return with_thresholds(choose(preset, source, language), dict(thresholds))
+
+
+def _judge(
+    text: str, source: str, language: str, score: float | None, config: CurateConfig
+) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
+    """(kept text, rule set, failed rules, metrics, verdict) of one document."""
+    rules = _rules_for(config.preset, tuple(sorted(config.thresholds.items())), source, language)
+    text = repair(text, rules.repair)
+    values, kinds = measure_array(text, language, score)
+    metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
+    failed = []
+    if config.languages is not None and language not in config.languages and source != "code":
+        failed.append(LANGUAGE)
+    failed += verdict(metrics, rules.rules, language).rules
+    if not failed and rules.line_edits != "none" and language == "en":
+        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
+    if not failed and config.preset != "none" and not text.strip():
+        failed.append(EMPTY)
+    return text, rules.name, failed, values, "rejected" if failed else "kept"
+
+
+def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[pa.Table, pa.Table]:
+    """Judge raw documents (schema RAW).
+
+    Returns (curation, documents): a row of schema CURATION per document, in the order given, and the kept documents
+    (schema DOCUMENTS) with their edited text, in the same order.
+    """
+    table = pa.Table.from_batches([raw]) if isinstance(raw, pa.RecordBatch) else raw
+    texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
+    languages, scores = table["language"].to_pylist(), table["language_score"].to_pylist()
+    metrics = np.full((len(texts), len(METRICS)), np.nan)
+    judged: list[tuple[str, list[str], str]] = []
+    kept_rows, kept_texts = [], []
+    sources = [source or "" for source in sources]
+    languages = [language or "und" for language in languages]
+    for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
+        text, rule_set, failed, metrics[row], decision = _judge(text or "", source, language, score, config)
+        judged.append((rule_set, failed, decision))
+        if not failed:
+            kept_rows.append(row)
+            kept_texts.append(text)
+    columns: dict[str, Any] = {
+        "id": table["id"].combine_chunks(),
+        "source": pa.array(sources, pa.string()),
+        "language": pa.array(languages, pa.string()),
+        "rule_set": pa.array([rule_set for rule_set, _, _ in judged], pa.string()),
+        "verdict": pa.array([decision for _, _, decision in judged], pa.string()),
+        "rule": pa.array([failed[0] if failed else None for _, failed, _ in judged], pa.string()),
+        "rules": pa.array([failed for _, failed, _ in judged], pa.list_(pa.string())),
+    }
+    for k, metric in enumerate(METRICS):
+        values = pa.array(np.ascontiguousarray(metrics[:, k]), pa.float64(), from_pandas=True)
+        columns[metric.name] = values.cast(pa.int64()) if metric.whole else values
+    curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
+
+    kept = table.take(pa.array(kept_rows, pa.int64()))
+    kept = kept.set_column(
+        kept.schema.get_field_index("text"), RAW.field("text"), pa.array(kept_texts, pa.large_string())
+    )
+    return curation, kept.select(DOCUMENTS.names).cast(DOCUMENTS)
+
+
+def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Curate a Parquet file of schema RAW, a slice of a row group at a time: pairs of (curation, documents).
+
+    Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
+    """
+    with pq.ParquetFile(path) as file:
+        missing = [name for name in RAW.names if name not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"{path} is no table of raw documents: column {missing[0]!r} is missing")
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=RAW.names)
+            rows = max(1, min(_BATCH_ROWS, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
+            for start in range(0, table.num_rows, rows):
+                yield curate_batch(table.slice(start, rows), config)

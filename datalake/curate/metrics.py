@@ -1,0 +1,796 @@
+"""All metrics of a document in one pass: text to code points to tokens and hashes to numbers. `catalog.py` defines them.
+
+The loops are compiled (numba) and work on offsets into the array of code points; nothing is copied per word or line.
+Equal words, lines and paragraphs are found by 64-bit hashes: two different ones collide with a probability of about 2^-64
+per pair. An n-gram can only repeat where both (n-1)-grams in it do, so longer n-grams are looked up at few places.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from datalake.curate.catalog import METRICS, NAMES
+from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
+from datalake.curate.words import (
+    ALNUM,
+    CJK_TERMINAL,
+    CLOSER,
+    HIRAGANA,
+    IDEOGRAPH,
+    KATAKANA,
+    LETTER,
+    LINE_END,
+    LOWER,
+    SPACE,
+    TERMINAL,
+    Classes,
+    Places,
+    Points,
+    points,
+    segment,
+    spans_by_space,
+    tables,
+)
+
+Hashes = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.float64]
+
+MAX_WORD, C4_WORDS, FINEWEB_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
+# Line kinds the C4 pass leaves behind for the edits.
+DROPPED, KEPT_C4, KEPT_FINEWEB = 0, 1, 2
+
+_K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
+_BASE = np.uint64(0xD6E8FEB86659FD93)
+_M1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3 fmix64
+_M2 = np.uint64(0xC4CEB9FE1A85EC53)
+
+(
+    CHARS,
+    LINES,
+    PARAGRAPHS,
+    TOKENS,
+    WORDS,
+    MEAN_WORD,
+    HASHES,
+    ELLIPSES,
+    BULLETS,
+    ELLIPSIS_LINES,
+    ALPHA_WORDS,
+    STOPS,
+    DUP_LINE,
+) = range(13)
+TOP, DUP, LATER_LINE, LATER_TOP, LATER_DUP, LINE_PUNCT, C4, FW, CODE, CJK = 16, 19, 25, 29, 32, 38, 42, 48, 56, 62
+_LAYOUT = {
+    "chars": CHARS,
+    "dup_line_frac": DUP_LINE,
+    "top_2gram": TOP,
+    "dup_5gram": DUP,
+    "later_line_frac": LATER_LINE,
+    "later_top_2gram": LATER_TOP,
+    "later_5gram": LATER_DUP,
+    "line_punct": LINE_PUNCT,
+    "c4_lines": C4,
+    "fw_lines": FW,
+    "max_line": CODE,
+    "han_ratio": CJK,
+}
+_CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END)
+# Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a change
+# in `catalog.py` or `words.py` can't meet loops compiled before it.
+if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+    64,
+    128,
+    256,
+    512,
+    1024,
+):
+    raise RuntimeError("datalake/curate/metrics.py: bring the layout constants in line with catalog.py and words.py")
+SIZE = len(NAMES)
+# What counts tokens is missing where there is no telling tokens apart.
+_OF_TOKENS = (
+    "tokens",
+    "words",
+    "mean_word_length",
+    "hash_ratio",
+    "ellipsis_ratio",
+    "alpha_words",
+    "newline_ratio",
+)
+_OF_C4 = tuple(name for name in NAMES if name.startswith(("c4_", "fw_")))
+
+PHRASES = (
+    "lorem ipsum",
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
+CITATIONS = ("edit]", "citation needed]")
+
+
+@numba.njit(cache=True, inline="always")
+def _mix(h: np.uint64) -> np.uint64:
+    h ^= h >> np.uint64(33)
+    h *= _M1
+    h ^= h >> np.uint64(33)
+    h *= _M2
+    h ^= h >> np.uint64(33)
+    return h
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
+    """The 64-bit hash of a span's code points, each through the table `lower`."""
+    h = np.uint64(end - start)
+    for k in range(start, end):
+        h = (h ^ np.uint64(lower[codes[k]])) * _K1
+        h ^= h >> np.uint64(29)
+    return _mix(h)
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_exact(codes: Points, start: int, end: int) -> np.uint64:
+    """The 64-bit hash of a span's code points as they stand."""
+    h = np.uint64(end - start)
+    for k in range(start, end):
+        h = (h ^ np.uint64(codes[k])) * _K1
+        h ^= h >> np.uint64(29)
+    return _mix(h)
+
+
+@numba.njit(cache=True, nogil=True)
+def _group(hashes: Hashes, count: int, first: Places, counts: Places) -> None:
+    """For each item, the index of its first equal into `first`, and there how many are equal into `counts`."""
+    bits = 3
+    while 1 << bits < 2 * count:
+        bits += 1
+    mask = (1 << bits) - 1
+    slots = np.full(1 << bits, -1, np.int64)
+    for k in range(count):
+        h = hashes[k]
+        at = np.int64(h >> np.uint64(20)) & mask
+        while slots[at] >= 0 and hashes[slots[at]] != h:
+            at = (at + 1) & mask
+        if slots[at] < 0:
+            slots[at] = k
+            counts[k] = 0
+        first[k] = slots[at]
+        counts[slots[at]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _repeated(
+    hashes: Hashes, starts: Places, ends: Places, count: int, size: int, covered: Numbers, later: Numbers
+) -> int:
+    """Shares of repeated items and their characters: all occurrences into `covered`, those after the first into `later`.
+
+    Returns the characters of items seen before.
+    """
+    first, counts = np.empty(count, np.int64), np.empty(count, np.int64)
+    _group(hashes, count, first, counts)
+    total, items, characters, repeats, repeat_characters = 0, 0, 0, 0, 0
+    for k in range(count):
+        length = ends[k] - starts[k]
+        total += length
+        if counts[first[k]] > 1:
+            items += 1
+            characters += length
+            if first[k] != k:
+                repeats += 1
+                repeat_characters += length
+    covered[0] = items / count
+    covered[1] = characters / total
+    later[0] = repeats / count
+    later[1] = repeat_characters / size
+    return repeat_characters
+
+
+@numba.njit(cache=True, nogil=True)
+def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int, out: Numbers) -> None:
+    """The n-gram metrics of both families, n from 2 to 10, over `count` words of a text of `size` characters."""
+    for n in range(2, 11):
+        here, there = (TOP + n - 2, LATER_TOP + n - 2) if n < 5 else (DUP + n - 5, LATER_DUP + n - 5)
+        out[here] = 0.0
+        out[there] = 0.0
+    sums = np.empty(count + 1, np.int64)  # characters of words before each
+    sums[0] = 0
+    for k in range(count):
+        sums[k + 1] = sums[k] + ends[k] - starts[k]
+    total = sums[count]
+    grams = hashes[:count].copy()
+    repeats = np.ones(count, np.bool_)  # whether the gram of the length before repeats
+    ids = np.empty(count, np.int64)
+    counts = np.zeros(count, np.int64)
+    bits = 3
+    while 1 << bits < 2 * count:
+        bits += 1
+    slots = np.empty(1 << bits, np.int64)
+    for n in range(2, 11):
+        last = count - n + 1
+        if last < 1:
+            break
+        asked = 0
+        for k in range(last):
+            grams[k] = grams[k] * _BASE + hashes[k + n - 1]
+            if repeats[k] and repeats[k + 1]:
+                asked += 1
+        if asked < 2:
+            break
+        bits = 3
+        while 1 << bits < 2 * asked:
+            bits += 1
+        mask = (1 << bits) - 1
+        slots[: mask + 1] = -1
+        for k in range(last):
+            ids[k] = -1
+            if not (repeats[k] and repeats[k + 1]):
+                continue
+            gram = grams[k]
+            at = np.int64(_mix(gram) >> np.uint64(20)) & mask
+            while slots[at] >= 0 and grams[slots[at]] != gram:
+                at = (at + 1) & mask
+            if slots[at] < 0:
+                slots[at] = k
+                counts[k] = 0
+            ids[k] = slots[at]
+            counts[slots[at]] += 1
+        most, longest, widest = 1, 0, 0
+        for k in range(last):
+            repeats[k] = ids[k] >= 0 and counts[ids[k]] > 1
+            if repeats[k]:
+                times = counts[ids[k]]
+                length, width = sums[k + n] - sums[k], ends[k + n - 1] - starts[k]
+                if times > most:
+                    most, longest, widest = times, length, width
+                elif times == most:
+                    longest, widest = max(longest, length), max(widest, width)
+        for k in range(last, count):
+            repeats[k] = False
+        if most == 1:
+            break
+        if n < 5:
+            out[TOP + n - 2] = most * longest / total
+            out[LATER_TOP + n - 2] = most * widest / size
+            continue
+        covered, until = 0, 0
+        for k in range(last):
+            if repeats[k]:
+                covered += sums[k + n] - sums[max(k, until)]
+                until = k + n
+        out[DUP + n - 5] = covered / total
+        seen_characters, k = 0, 0
+        while k < last:
+            if repeats[k] and counts[ids[k]] < 0:
+                seen_characters += ends[k + n - 1] - starts[k]
+                k += n
+            else:
+                if repeats[k]:
+                    counts[ids[k]] = -counts[ids[k]]  # seen
+                k += 1
+        out[LATER_DUP + n - 5] = seen_characters / size
+
+
+@numba.njit(cache=True, nogil=True)
+def _sentences(line: Points, size: int, classes: Classes) -> int:
+    """Sentences of a line: ends are a run of terminals and closers before the end, a space and no lower case, or CJK ones."""
+    count, at, pending = 0, 0, False
+    while at < size:
+        kind = classes[line[at]]
+        if not kind & TERMINAL:
+            if not kind & SPACE:
+                pending = True
+            at += 1
+            continue
+        cjk = False
+        while at < size and classes[line[at]] & TERMINAL:
+            cjk = classes[line[at]] & CJK_TERMINAL != 0
+            at += 1
+        while at < size and classes[line[at]] & CLOSER:
+            at += 1
+        pending = True
+        after = at
+        while after < size and classes[line[after]] & SPACE:
+            after += 1
+        if after == size or cjk or (after > at and not classes[line[after]] & LOWER):
+            count += 1
+            pending = False
+    return count + 1 if pending else count
+
+
+@numba.njit(cache=True, nogil=True)
+def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Places) -> int:
+    """Bits of the phrases that the lower-cased line holds."""
+    found = 0
+    for at in range(size):
+        c = lower[line[at]]
+        if c > 117 or c < 99:  # all phrases begin between c and u
+            continue
+        for p in range(len(bounds) - 1):
+            length = bounds[p + 1] - bounds[p]
+            if found >> p & 1 or at + length > size or phrases[bounds[p]] != c:
+                continue
+            k = 1
+            while k < length and lower[line[at + k]] == phrases[bounds[p] + k]:
+                k += 1
+            if k == length:
+                found |= 1 << p
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _uncited(codes: Points, start: int, end: int, marks: Points, bounds: Places, out: Points) -> int:
+    r"""The line without matches of `\[\d*\]|\[edit\]|\[citation needed\]` into `out`; returns its length.
+
+    Of digits the ASCII ones, in which citations are numbered.
+    """
+    size, at = 0, start
+    while at < end:
+        if codes[at] == 91:  # [
+            k = at + 1
+            while k < end and 48 <= codes[k] <= 57:
+                k += 1
+            if k < end and codes[k] == 93:  # ]
+                at = k + 1
+                continue
+            skipped = False
+            for m in range(len(bounds) - 1):
+                length = bounds[m + 1] - bounds[m]
+                if at + 1 + length > end:
+                    continue
+                k = 0
+                while k < length and codes[at + 1 + k] == marks[bounds[m] + k]:
+                    k += 1
+                if k == length:
+                    at += 1 + length
+                    skipped = True
+                    break
+            if skipped:
+                continue
+        out[size] = codes[at]
+        size += 1
+        at += 1
+    return size
+
+
+@numba.njit(cache=True, nogil=True)
+def _c4(
+    codes: Points,
+    starts: Places,
+    ends: Places,
+    count: int,
+    classes: Classes,
+    lower: Points,
+    phrases: Points,
+    phrase_bounds: Places,
+    marks: Points,
+    mark_bounds: Places,
+    out: Numbers,
+    kept: npt.NDArray[np.uint8],
+) -> None:
+    """C4's line rules and FineWeb's variant of them; what each keeps into `kept`, a bit each."""
+    for k in range(C4, FW + 4):
+        out[k] = 0.0
+    longest = 0
+    for k in range(count):
+        longest = max(longest, ends[k] - starts[k])
+    line = np.empty(longest, np.uint32)
+    hashes, lengths = np.empty(count, np.uint64), np.empty(count, np.int64)
+    fw, punct, short, words_kept, characters = 0, 0, 0, 0, 0
+    for k in range(count):
+        words, word, widest = 0, 0, 0  # white-space words of the line as it stands
+        for at in range(starts[k], ends[k]):
+            if classes[codes[at]] & SPACE:
+                word = 0
+                continue
+            words += word == 0
+            word += 1
+            widest = max(widest, word)
+        if widest > MAX_WORD:
+            continue
+        size = _uncited(codes, starts[k], ends[k], marks, mark_bounds, line)
+        left, inside = 0, False  # white-space words without citations
+        for at in range(size):
+            space = classes[line[at]] & SPACE != 0
+            left += not space and not inside
+            inside = not space
+        final = line[size - 1] if size else 0
+        terminal = final in (46, 63, 33, 34)  # . ? ! "
+        if final == 46 and size > 2 and line[size - 2] == 46 and line[size - 3] == 46:
+            terminal = False
+        c4 = terminal and left >= C4_WORDS
+        fineweb = words >= FINEWEB_WORDS
+        if not c4 and not fineweb:
+            continue
+        found = _phrases(line, size, lower, phrases, phrase_bounds)
+        if found & 1:
+            out[C4 + 4] += c4
+            out[FW + 2] += fineweb
+            continue
+        if found & 2:
+            out[C4 + 2] += c4
+            continue
+        curly = False
+        for at in range(size):
+            if line[at] == 123:
+                curly = True
+                break
+        if curly:
+            out[C4 + 5] += c4
+            out[FW + 3] += fineweb
+            continue
+        if found:
+            out[C4 + 3] += c4
+            continue
+        sentences = _sentences(line, size, classes)
+        if c4:
+            kept[k] |= KEPT_C4
+            out[C4] += 1
+            out[C4 + 1] += sentences
+        if fineweb:
+            kept[k] |= KEPT_FINEWEB
+            out[FW] += 1
+            out[FW + 1] += sentences
+            while size and classes[line[size - 1]] & SPACE:
+                size -= 1
+            punct += size > 0 and classes[line[size - 1]] & LINE_END != 0
+            short += size <= SHORT_LINE
+            words_kept += left
+            characters += size
+            hashes[fw] = hash_exact(line, 0, size)
+            lengths[fw] = size
+            fw += 1
+    if fw:
+        first, counts = np.empty(fw, np.int64), np.empty(fw, np.int64)
+        _group(hashes, fw, first, counts)
+        again = 0
+        for k in range(fw):
+            if first[k] != k:
+                again += lengths[k]
+        out[FW + 4] = punct / fw
+        out[FW + 5] = short / fw
+        if characters:
+            out[FW + 6] = again / characters
+        if words_kept:
+            out[FW + 7] = (fw - 1) / words_kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _characters(codes: Points, classes: Classes, out: Numbers) -> tuple[int, int, int]:
+    """Code and script metrics into `out`; returns line breaks, number signs and ellipses."""
+    size = len(codes)
+    breaks, signs, ellipses, dots = 0, 0, 0, 0
+    letters, alnum, tokens, previous = 0, 0, 0, 0  # previous: 1 in a word, 2 in symbols, 0 in space
+    han, kana, hangul = 0, 0, 0
+    longest, begin, lines = 0, 0, 0
+    for at in range(size):
+        c = codes[at]
+        kind = classes[c]
+        if c == 46:
+            dots += 1
+            if dots == 3:
+                ellipses += 1
+                dots = 0
+        else:
+            dots = 0
+        if c == 10:
+            breaks += 1
+            longest = max(longest, at - begin)
+            begin = at + 1
+        elif c == 35:
+            signs += 1
+        elif c == 0x2026:
+            ellipses += 1
+        if kind & LETTER:
+            letters += 1
+        if kind & ALNUM:
+            alnum += 1
+        if kind & SPACE:
+            previous = 0
+        elif kind & ALNUM or c == 95:
+            tokens += previous != 1
+            previous = 1
+        else:
+            tokens += previous != 2
+            previous = 2
+        if 0x4E00 <= c <= 0x9FA5:
+            han += 1
+        elif kind & (HIRAGANA | KATAKANA):
+            kana += 1
+        elif 0xAC00 <= c <= 0xD7A3:
+            hangul += 1
+    lines = breaks + (begin < size)
+    out[CODE] = max(longest, size - begin)
+    out[CODE + 1] = (size - breaks) / lines
+    out[CODE + 2] = alnum / size
+    out[CODE + 3] = letters / size
+    if tokens:
+        out[CODE + 4] = letters / tokens
+    out[CJK] = han / size
+    out[CJK + 1] = kana / size
+    out[CJK + 2] = hangul / size
+    return breaks, signs, ellipses
+
+
+@numba.njit(cache=True, nogil=True)
+def _words(codes: Points, classes: Classes, lower: Points, starts: Places, ends: Places, hashes: Hashes) -> int:
+    r"""The project's words, `[\u3400-\u9fff]|[^\W_]+`, lower-cased: bounds and hashes; returns how many."""
+    count, at, size = 0, 0, len(codes)
+    while at < size:
+        kind = classes[codes[at]]
+        if not kind & (IDEOGRAPH | ALNUM):
+            at += 1
+            continue
+        starts[count] = at
+        at += 1
+        if not kind & IDEOGRAPH:
+            while at < size and classes[codes[at]] & ALNUM:
+                at += 1
+        ends[count] = at
+        hashes[count] = hash_span(codes, starts[count], at, lower)
+        count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _tokens(
+    codes: Points, classes: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
+) -> None:
+    """Word counts and lengths, letters, stop words."""
+    words, length, alpha, seen = 0, 0, 0, np.uint64(0)
+    for k in range(count):
+        a, b = starts[k], ends[k]
+        letter = False
+        for at in range(a, b):
+            if classes[codes[at]] & LETTER:
+                letter = True
+                break
+        alpha += letter
+        while a < b and not classes[codes[a]] & ALNUM:
+            a += 1
+        while b > a and not classes[codes[b - 1]] & ALNUM:
+            b -= 1
+        if a < b:
+            words += 1
+            length += b - a
+        else:
+            a, b = starts[k], ends[k]
+        if b - a <= longest:
+            h = hash_exact(codes, a, b)
+            for s in range(len(stops)):
+                if stops[s] == h:
+                    seen |= np.uint64(1) << np.uint64(s)
+    out[TOKENS] = count
+    out[WORDS] = words
+    if words:
+        out[MEAN_WORD] = length / words
+    if count:
+        out[ALPHA_WORDS] = alpha / count
+    if len(stops):
+        distinct = 0
+        while seen:
+            distinct += 1
+            seen &= seen - np.uint64(1)
+        out[STOPS] = distinct
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure(
+    codes: Points,
+    segments: Places,
+    classes: Classes,
+    lower: Points,
+    stops: Hashes,
+    longest_stop: int,
+    phrases: Points,
+    phrase_bounds: Places,
+    marks: Points,
+    mark_bounds: Places,
+    out: Numbers,
+) -> npt.NDArray[np.uint8]:
+    """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
+
+    `segments`: ends of the segmenter's pieces, empty where white space separates words.
+    """
+    size = len(codes)
+    out[CHARS] = size
+    breaks, signs, ellipses = _characters(codes, classes, out)
+
+    # Tokens and words.
+    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
+    hashes = np.empty(size, np.uint64)
+    if len(segments):
+        count, begin = 0, 0
+        for end in segments:
+            a, b = begin, end
+            while a < b and classes[codes[a]] & SPACE:
+                a += 1
+            while b > a and classes[codes[b - 1]] & SPACE:
+                b -= 1
+            if a < b:
+                starts[count] = a
+                ends[count] = b
+                count += 1
+            begin = end
+    else:
+        count = spans_by_space(codes, classes, starts, ends)
+    _tokens(codes, classes, starts, ends, count, stops, longest_stop, out)
+    if count:
+        out[HASHES] = signs / count
+        out[ELLIPSES] = ellipses / count
+        out[LINE_PUNCT + 3] = breaks / count
+    if len(segments):
+        words = 0
+        for k in range(count):
+            for at in range(starts[k], ends[k]):
+                if classes[codes[at]] & ALNUM:
+                    starts[words] = starts[k]
+                    ends[words] = ends[k]
+                    hashes[words] = hash_span(codes, starts[k], ends[k], lower)
+                    words += 1
+                    break
+    else:
+        words = _words(codes, classes, lower, starts, ends, hashes)
+    if words:
+        _ngrams(hashes, starts, ends, words, size, out)
+
+    # Lines and paragraphs, stripped.
+    room = breaks + 1
+    line_starts, line_ends, line_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
+    para_starts, para_ends, para_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
+    lines, paragraphs, begin, fresh = 0, 0, 0, True
+    bullets, dotted, punct, short = 0, 0, 0, 0
+    for at in range(size + 1):
+        if at < size and codes[at] != 10:
+            continue
+        a, b = begin, at
+        begin = at + 1
+        while a < b and classes[codes[a]] & SPACE:
+            a += 1
+        while b > a and classes[codes[b - 1]] & SPACE:
+            b -= 1
+        if a == b:
+            fresh = True
+            continue
+        if fresh:
+            para_starts[paragraphs] = a
+            paragraphs += 1
+            fresh = False
+        para_ends[paragraphs - 1] = b
+        line_starts[lines], line_ends[lines] = a, b
+        line_hashes[lines] = hash_exact(codes, a, b)
+        lines += 1
+        bullets += codes[a] in (0x25CF, 0x2022, 42, 45)
+        final = codes[b - 1]
+        if final == 46 and b - a > 2:
+            three = codes[b - 2] == 46 and codes[b - 3] == 46
+            spaced = (
+                b - a > 4 and codes[b - 2] == 32 and codes[b - 3] == 46 and codes[b - 4] == 32 and codes[b - 5] == 46
+            )
+            dotted += three or spaced
+        elif final == 0x2026:
+            dotted += 1
+        punct += classes[final] & LINE_END != 0
+        short += b - a <= SHORT_LINE
+    out[LINES] = lines
+    out[PARAGRAPHS] = paragraphs
+    kept = np.zeros(lines, np.uint8)
+    if lines:
+        out[BULLETS] = bullets / lines
+        out[ELLIPSIS_LINES] = dotted / lines
+        out[LINE_PUNCT] = punct / lines
+        out[LINE_PUNCT + 1] = short / lines
+        again = _repeated(
+            line_hashes,
+            line_starts,
+            line_ends,
+            lines,
+            size,
+            out[DUP_LINE : DUP_LINE + 2],
+            out[LATER_LINE : LATER_LINE + 2],
+        )
+        out[LINE_PUNCT + 2] = again / (size - breaks)
+        for k in range(paragraphs):
+            para_hashes[k] = hash_exact(codes, para_starts[k], para_ends[k])
+        _repeated(
+            para_hashes,
+            para_starts,
+            para_ends,
+            paragraphs,
+            size,
+            out[DUP_LINE + 2 : DUP_LINE + 4],
+            out[LATER_LINE + 2 : LATER_LINE + 4],
+        )
+        _c4(
+            codes,
+            line_starts,
+            line_ends,
+            lines,
+            classes,
+            lower,
+            phrases,
+            phrase_bounds,
+            marks,
+            mark_bounds,
+            out,
+            kept,
+        )
+    return kept
+
+
+def _joined(texts: tuple[str, ...]) -> tuple[Points, Places]:
+    """Several texts' code points one after the other, and their n + 1 bounds."""
+    return points("".join(texts)), np.cumsum([0, *map(len, texts)], dtype=np.int64)
+
+
+@cache
+def _constants() -> tuple[Points, Places, Points, Places]:
+    return *_joined(PHRASES), *_joined(CITATIONS)
+
+
+@cache
+def _stops(language: str) -> tuple[Hashes, int]:
+    """Hashes of the stop words that are tokens, and the longest one's length."""
+    words = STOP_WORDS.get(language, ()) if language not in ("ja", "ko") else ()
+    hashes = [int(hash_exact(points(word), 0, len(word))) for word in words]
+    return np.array(hashes, np.uint64), max(map(len, words), default=0)
+
+
+_WHOLE = [metric.whole for metric in METRICS]
+_XML = NAMES.index("xml_header")
+_SCORE = NAMES.index("language_score")
+_TOKEN_PLACES = [NAMES.index(name) for name in _OF_TOKENS]
+_C4_PLACES = [NAMES.index(name) for name in _OF_C4]
+
+
+def measure_array(
+    text: str, language: str = "und", score: float | None = None
+) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+    """The metrics of a text in the order of `catalog.METRICS`, NaN where missing, and a kind for each of its lines.
+
+    `language` chooses the segmenter and the stop words. The kinds, bits of KEPT_C4 and KEPT_FINEWEB, tell which lines C4's
+    line edits keep. Never raises, whatever the text.
+    """
+    out = np.full(SIZE, np.nan)
+    if score:
+        out[_SCORE] = score
+    if not text:
+        out[[CHARS, LINES, PARAGRAPHS, TOKENS, WORDS]] = 0
+        return out, np.zeros(0, np.uint8)
+    codes = points(text)
+    classes, lower = tables()
+    segments = np.zeros(0, np.int64)
+    if language in CHINESE:
+        pieces = segment(text)
+        segments = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+    stops, longest = _stops(language)
+    kept = _measure(codes, segments, classes, lower, stops, longest, *_constants(), out)
+    if language in ("ja", "ko"):
+        out[STOPS] = sum(word in text for word in STOP_WORDS[language])
+    out[_XML] = "<?xml version=" in text[:100]
+    if language in UNSEGMENTED:
+        out[_TOKEN_PLACES] = np.nan
+    if language != "en":  # Latin terminals, English phrases
+        out[_C4_PLACES] = np.nan
+    return out, kept
+
+
+def measure(text: str, language: str = "und", score: float | None = None) -> dict[str, int | float | None]:
+    """The metrics of a text by name, None where a metric is missing."""
+    values = measure_array(text, language, score)[0].tolist()
+    return {
+        name: None if value != value else int(value) if whole else value
+        for name, whole, value in zip(NAMES, _WHOLE, values, strict=True)
+    }

@@ -1,0 +1,301 @@
+"""The rule sets of published corpora, exact to their own files, and how `auto` chooses among them.
+
+Sources of the thresholds: Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (tensorflow_datasets/text/c4_utils.py),
+FineWeb (datatrove, examples/fineweb.py and its filters), FineWeb-2 (configs/{cmn_Hani,jpn_Jpan,kor_Hang}.yml and
+fineweb-2-pipeline.py), Dolma 1.5 (wiki), RedPajama and StarCoder (code), HPLT (minimum length in characters).
+
+English presets filter by language before they judge. Here that is the user's choice (`languages: [en]`); what such a preset
+asks of English only (stop words, word length, letters per token, Latin terminal punctuation, C4's line edits, FineWeb's
+thresholds on lines) carries `languages=("en",)` and never touches a document in another language. What is left for those,
+length, symbols, bullets and repetition, holds in any language.
+
+Units. FineWeb-2 set its Chinese thresholds on jieba's words, and so are these (through rjieba). Its Japanese ones were set
+on Sudachi's words, where tokens here are characters' classes (ideograph, kana run): about as long, so they are taken
+over. Its Korean ones were set on morphemes and tokens here are what spaces separate, about twice as long: line breaks per
+token is left out for Korean. Its language scores are GlotLID's, a scale that lid.176 doesn't share: left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from datalake.curate.rules import Rule
+from datalake.errors import UserError
+
+Preset = Literal["auto", "none", "gopher", "c4", "fineweb", "fineweb2", "code"]
+LineEdits = Literal["none", "c4", "fineweb"]
+
+ENGLISH = ("en",)
+CHINESE = ("zh", "yue", "wuu")  # as lid.176 names them; written Chinese, segmented alike
+# Languages written without spaces for which there is no segmenter here: what counts tokens is missing for them.
+UNSEGMENTED = ("th", "lo", "km", "my", "bo", "dz")
+
+# Stop words by language. English: Gopher's eight, case-sensitive. The others: FineWeb-2's configs. Japanese and Korean ones are
+# particles and endings inside tokens, so they are looked for in the text as they stand.
+STOP_WORDS: dict[str, tuple[str, ...]] = {
+    "en": ("the", "be", "to", "of", "and", "that", "have", "with"),
+    "zh": tuple("的年在月是和日了於·為有被人中为他與後也而由"),
+    "ja": tuple("のにをはたてがとで年し・月れさ"),
+    "ko": (*"의다이는에을한년하은를했고", "에서", "가", "있", "으로", "인", "월", "로", "되"),
+}
+for _language in CHINESE[1:]:
+    STOP_WORDS[_language] = STOP_WORDS["zh"]
+
+
+class RuleSet(NamedTuple):
+    """What one kind of document is held to: its rules in order, and the line edits of those kept."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    line_edits: LineEdits = "none"
+    repair: Literal["text", "code", "none"] = "text"
+
+
+def _repetition_covered(source: str) -> tuple[Rule, ...]:
+    """Gopher's repetition rules (table A1) on the covered family."""
+    return (
+        Rule("dup_line_frac", "dup_line_frac", "<=", 0.30, source),
+        Rule("dup_para_frac", "dup_para_frac", "<=", 0.30, source),
+        Rule("dup_line_chars", "dup_line_chars", "<=", 0.20, source),
+        Rule("dup_para_chars", "dup_para_chars", "<=", 0.20, source),
+        *(Rule(f"top_{n}gram", f"top_{n}gram", "<=", t, source) for n, t in ((2, 0.20), (3, 0.18), (4, 0.16))),
+        *(Rule(f"dup_{n}gram", f"dup_{n}gram", "<=", t, source) for n, t in _GOPHER_DUP),
+    )
+
+
+def _repetition_later(
+    source: str,
+    line: float = 0.30,
+    top: tuple[float, float, float] = (0.20, 0.18, 0.16),
+    dup: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10),
+    paragraphs: bool = True,
+) -> tuple[Rule, ...]:
+    """Repetition rules on the later family; FineWeb-2 has the paragraph and line-character rules off."""
+    flat = (
+        Rule("dup_para_frac", "later_para_frac", "<=", 0.30, source),
+        Rule("dup_para_chars", "later_para_chars", "<=", 0.20, source),
+    )
+    return (
+        *(flat if paragraphs else ()),
+        Rule("dup_line_frac", "later_line_frac", "<=", line, source),
+        *((Rule("dup_line_chars", "later_line_chars", "<=", 0.20, source),) if paragraphs else ()),
+        *(Rule(f"top_{n}gram", f"later_top_{n}gram", "<=", t, source) for n, t in zip((2, 3, 4), top, strict=True)),
+        *(Rule(f"dup_{n}gram", f"later_{n}gram", "<=", t, source) for n, t in zip(range(5, 11), dup, strict=True)),
+    )
+
+
+_GOPHER_DUP = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+
+
+def _quality(
+    source: str,
+    lengths: tuple[float, float] | None,
+    alpha: float | None,
+    stop_words: bool,
+    languages: tuple[str, ...] | None,
+) -> tuple[Rule, ...]:
+    """Gopher's quality rules; word length, letters and stop words only for the given languages (None: all)."""
+    rules = [
+        Rule("min_words", "words", ">=", 50, source),
+        Rule("max_words", "words", "<=", 100_000, source),
+    ]
+    if lengths:
+        rules += [
+            Rule("min_mean_word_length", "mean_word_length", ">=", lengths[0], source, languages),
+            Rule("max_mean_word_length", "mean_word_length", "<=", lengths[1], source, languages),
+        ]
+    rules += [
+        Rule("max_hash_ratio", "hash_ratio", "<=", 0.1, source),
+        Rule("max_ellipsis_ratio", "ellipsis_ratio", "<=", 0.1, source),
+        Rule("max_bullet_lines", "bullet_lines", "<=", 0.9, source),
+        Rule("max_ellipsis_lines", "ellipsis_lines", "<=", 0.3, source),
+    ]
+    if alpha is not None:
+        rules.append(Rule("min_alpha_words", "alpha_words", ">=", alpha, source, languages))
+    if stop_words:
+        rules.append(Rule("min_stop_words", "stop_words", ">=", 2, source, languages))
+    return tuple(rules)
+
+
+GOPHER = RuleSet(
+    "gopher",
+    (*_quality("Gopher A.1.1", (3, 10), 0.8, True, ENGLISH), *_repetition_covered("Gopher table A1")),
+)
+
+C4 = RuleSet(
+    "c4",
+    (
+        Rule("max_chars", "chars", "<=", 190_000, "C4 c4_utils.py"),
+        Rule("lorem_ipsum", "c4_lorem_ipsum", "==", 0, "C4 c4_utils.py", ENGLISH),
+        Rule("curly_bracket", "c4_curly_bracket", "==", 0, "C4 c4_utils.py", ENGLISH),
+        Rule("min_sentences", "c4_sentences", ">=", 3, "C4 c4_utils.py, _MIN_NUM_SENTENCES", ENGLISH),
+    ),
+    line_edits="c4",
+)
+
+_FINEWEB = "FineWeb examples/fineweb.py"
+FINEWEB = RuleSet(
+    "fineweb",
+    (
+        Rule("min_language_score", "language_score", ">", 0.65, _FINEWEB, ENGLISH),
+        *_repetition_later(_FINEWEB),
+        *_quality(_FINEWEB, (3, 10), 0.8, True, ENGLISH),
+        Rule("lorem_ipsum", "fw_lorem_ipsum", "==", 0, _FINEWEB, ENGLISH),
+        Rule("curly_bracket", "fw_curly_bracket", "==", 0, _FINEWEB, ENGLISH),
+        Rule("min_sentences", "fw_sentences", ">=", 5, _FINEWEB, ENGLISH),
+        Rule("min_line_punct", "fw_line_punct", ">=", 0.12, _FINEWEB, ENGLISH),
+        Rule("max_short_lines", "fw_short_lines", "<=", 0.67, _FINEWEB, ENGLISH),
+        Rule("max_char_dup", "fw_char_dup", "<=", 0.01, _FINEWEB, ENGLISH),
+        Rule("max_newline_ratio", "fw_newline_ratio", "<=", 0.3, _FINEWEB, ENGLISH),
+    ),
+    line_edits="fineweb",
+)
+
+
+def _fineweb2(
+    name: str,
+    source: str,
+    line: float,
+    top: tuple[float, float, float],
+    dup: tuple[float, ...],
+    punct: float | None,
+    newline: float | None,
+    lengths: tuple[float, float] | None,
+    alpha: float,
+) -> RuleSet:
+    """FineWeb-2's pipeline: repetition, FineWeb's rules (no short lines, char_dup 0.1), Gopher's quality rules."""
+    rules = [
+        *_repetition_later(source, line, top, dup, paragraphs=False),
+        *([Rule("min_line_punct", "line_punct", ">=", punct, source)] if punct is not None else []),
+        Rule("max_char_dup", "char_dup", "<=", 0.1, source),
+        *([Rule("max_newline_ratio", "newline_ratio", "<=", newline, source)] if newline is not None else []),
+        *_quality(source, lengths, alpha, True, None),
+    ]
+    return RuleSet(name, tuple(rules))
+
+
+FINEWEB2_ZH = _fineweb2(
+    "fineweb2-zh",
+    "FineWeb-2 cmn_Hani.yml",
+    line=0.287,
+    top=(0.256, 0.201, 0.171),
+    dup=(0.198, 0.182, 0.167, 0.154, 0.14, 0.127),
+    punct=0.106,
+    newline=0.178,
+    lengths=(1, 5),
+    alpha=0.735,
+)
+FINEWEB2_JA = _fineweb2(
+    "fineweb2-ja",
+    "FineWeb-2 jpn_Jpan.yml",
+    line=0.328,
+    top=(0.239, 0.196, 0.172),
+    dup=(0.243, 0.225, 0.207, 0.19, 0.175, 0.159),
+    punct=0.096,
+    newline=0.13,
+    lengths=(1, 6),
+    alpha=0.759,
+)
+FINEWEB2_KO = _fineweb2(
+    "fineweb2-ko",
+    "FineWeb-2 kor_Hang.yml",
+    line=0.374,
+    top=(0.282, 0.228, 0.185),
+    dup=(0.201, 0.184, 0.168, 0.154, 0.14, 0.127),
+    punct=0.062,
+    newline=None,
+    lengths=(1, 6),
+    alpha=0.791,
+)
+# Languages whose own FineWeb-2 config isn't here: datatrove's defaults, without stop words, word length and the ending of lines.
+FINEWEB2_OTHER = RuleSet(
+    "fineweb2-other",
+    (
+        *_repetition_later("FineWeb-2 pipeline, datatrove defaults", paragraphs=False),
+        Rule("max_char_dup", "char_dup", "<=", 0.1, "fineweb-2-pipeline.py"),
+        Rule("max_newline_ratio", "newline_ratio", "<=", 0.3, "datatrove default"),
+        *_quality("Gopher A.1.1", None, 0.8, False, None),
+        Rule("min_chars", "chars", ">", 500, "HPLT: more than 500 characters", UNSEGMENTED),
+    ),
+)
+WIKI = RuleSet("wiki", (Rule("min_words", "words", ">=", 25, "Dolma 1.5: wiki documents under 25 words dropped"),))
+BOOKS = RuleSet("books", (Rule("min_words", "words", ">=", 50, "Gopher A.1.1"),))
+# Reference pages list names, signatures and inherited members: short lines, symbols and repeats are what they are made of.
+DOCUMENTATION = RuleSet(
+    "documentation",
+    (
+        Rule("min_words", "words", ">=", 25, "as wiki"),
+        Rule("min_alpha_words", "alpha_words", ">=", 0.4, "half of Gopher's 0.8: signatures and rulers are symbols"),
+    ),
+    repair="code",
+)
+_REDPAJAMA = "RedPajama-1, github"
+CODE = RuleSet(
+    "code",
+    (
+        Rule("max_line", "max_line", "<=", 1000, _REDPAJAMA),
+        Rule("mean_line", "mean_line", "<=", 100, _REDPAJAMA),
+        Rule("min_alnum", "alnum_ratio", ">=", 0.25, _REDPAJAMA),
+        Rule("min_alpha_per_token", "alpha_per_token", ">=", 1.5, _REDPAJAMA),
+        Rule("xml_header", "xml_header", "==", 0, "StarCoder, basic filters"),
+    ),
+    repair="code",
+)
+NONE = RuleSet("none", (), repair="none")
+
+_BY_LANGUAGE = {**dict.fromkeys(CHINESE, FINEWEB2_ZH), "ja": FINEWEB2_JA, "ko": FINEWEB2_KO}
+_BY_SOURCE = {"code": CODE, "pydoc": DOCUMENTATION, "wikipedia": WIKI, "books": BOOKS}
+
+_SETS: dict[str, tuple[RuleSet, ...]] = {
+    "none": (NONE,),
+    "gopher": (GOPHER,),
+    "c4": (C4,),
+    "fineweb": (FINEWEB,),
+    "fineweb2": (FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, FINEWEB2_OTHER),
+    "code": (CODE,),
+    "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, FINEWEB, FINEWEB2_OTHER),
+}
+
+
+def rule_sets(preset: Preset) -> tuple[RuleSet, ...]:
+    """All rule sets that documents under this preset may be held to."""
+    return _SETS[preset]
+
+
+def choose(preset: Preset, source: str, language: str) -> RuleSet:
+    """The rule set for a document of this source kind and language.
+
+    `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
+    Korean to FineWeb-2's sets, English to FineWeb's, everything else, `und` included, to rules that hold in any language.
+    """
+    if preset == "auto":
+        if source in _BY_SOURCE:
+            return _BY_SOURCE[source]
+        return FINEWEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+    if preset == "fineweb2":
+        return _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+    return _SETS[preset][0]
+
+
+def with_thresholds(rules: RuleSet, thresholds: Mapping[str, float]) -> RuleSet:
+    """The rule set with other numbers. A key is a rule's name, or `set/rule` where several sets have a rule of that name."""
+    if not thresholds:
+        return rules
+    return rules._replace(
+        rules=tuple(
+            rule._replace(
+                threshold=(t := thresholds.get(f"{rules.name}/{rule.name}", thresholds.get(rule.name, rule.threshold))),
+                source=rule.source if t == rule.threshold else "recipe",
+            )
+            for rule in rules.rules
+        )
+    )
+
+
+def check_thresholds(preset: Preset, thresholds: Mapping[str, float]) -> None:
+    """Raise UserError where a key names no rule of the preset."""
+    known = {name for s in rule_sets(preset) for rule in s.rules for name in (rule.name, f"{s.name}/{rule.name}")}
+    for name in sorted(set(thresholds) - known):
+        names = ", ".join(sorted(known - {n for n in known if "/" in n})) or "none"
+        raise UserError(f"curate.thresholds: preset {preset!r} has no rule {name!r}; its rules: {names}")
