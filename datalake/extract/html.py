@@ -21,51 +21,23 @@ MAX_DEPTH = 512
 MAX_FORMATTING = 64
 TITLE_CHARACTERS = 1_000
 
+
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)[^>]*>?")
 # Elements that never nest in themselves: they have no content, or the next one closes them (HTML standard, 13.1.2.4).
-_FLAT = frozenset(
-    [
-        "area",
-        "base",
-        "br",
-        "col",
-        "embed",
-        "hr",
-        "img",
-        "input",
-        "link",
-        "meta",
-        "param",
-        "source",
-        "track",
-        "wbr",
-        "p",
-        "li",
-        "dt",
-        "dd",
-        "option",
-        "optgroup",
-        "tr",
-        "td",
-        "th",
-        "thead",
-        "tbody",
-        "tfoot",
-        "colgroup",
-        "caption",
-        "rp",
-        "rt",
-        "html",
-        "head",
-        "body",
-    ]
+_FLAT = _names(
+    "area base br col embed hr img input link meta param source track wbr p li dt dd option optgroup tr td th thead "
+    "tbody tfoot colgroup caption rp rt html head body"
 )
-_FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())  # noqa: SIM905
-_SCOPE = frozenset("applet marquee object table template svg math select".split())  # noqa: SIM905
-_SPECIAL = _SCOPE | frozenset(  # noqa: SIM905
+_FORMATTING = _names("a b big code em font i nobr s small strike strong tt u")
+_SCOPE = _names("applet marquee object table template svg math select")
+_SPECIAL = _SCOPE | _names(
     "address article aside blockquote button center details dialog dir div dl fieldset figcaption figure footer form "
     "frameset h1 h2 h3 h4 h5 h6 header hgroup iframe main menu nav noembed noframes noscript ol plaintext pre script "
-    "search section style summary textarea title ul xmp".split()
+    "search section style summary textarea title ul xmp"
 )
 _META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([a-zA-Z0-9_:.()+-]+)""", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be"), (codecs.BOM_UTF16_LE, "utf-16-le"))
