@@ -1,0 +1,151 @@
+"""The mixture: one row per clean document with its split, its source's share, and how often it trains.
+
+A document is clean when curation kept it and deduplication names no other in its place. Lengths are counted in words,
+by the definition in dedup/shingles.py: an estimate that needs no tokenizer and doesn't change when one does.
+
+Shares: of T words in all, source s is given w_s / sum(w) * T, so each of its n_s words is seen e_s = that / n_s times.
+No e_s exceeds the cap; what a capped source can't take goes to the others by their weights (water-filling). Where all
+are capped, the mixture is shorter than T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datalake.dedup.shingles import count_words
+from datalake.document import ID
+from datalake.mixture.config import MixtureConfig
+from datalake.mixture.holdout import group_of, held_out
+
+Shard: TypeAlias = str | Path | pa.Table
+
+BATCH_ROWS = 1024
+
+# One row per clean document in the languages asked for whose source weighs more than 0, sorted by id.
+MIXTURE = pa.schema(
+    [
+        ("id", ID),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("split", pa.string()),  # train or heldout
+        ("weight", pa.float64()),  # the share of the training words that its source gets: 0 to 1, 1 over all sources
+        ("epochs", pa.float64()),  # how often it is to be seen; repetitions() makes it whole; 0 when held out
+        ("token_count", pa.int64()),  # words
+    ]
+)
+
+
+def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: MixtureConfig) -> pa.Table:
+    """The mixture (schema MIXTURE) of documents less duplicates, both as Parquet files or tables, in any order.
+
+    `duplicates` may be empty: then every document is clean. Raises ValueError where it is not and lacks a document, and
+    where no document is left to train on.
+    """
+    rows = pa.concat_tables([_measure(shard, config) for shard in documents] or [MEASURED.empty_table()])
+    rows = rows.combine_chunks()
+    if duplicates:
+        decided = pa.concat_tables([_columns(shard, ["id", "duplicate_of"]) for shard in duplicates])
+        if not pc.all(pc.is_in(rows["id"], decided["id"])).as_py() and len(rows):
+            raise ValueError("some documents have no decision on duplicates: run deduplicate over all of them first")
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], decided["id"].filter(decided["duplicate_of"].is_valid()))))
+    if config.weights:
+        ignored = [source for source, weight in config.weights.items() if weight == 0.0]
+        rows = rows.filter(pc.invert(pc.is_in(rows["source"], pa.array(ignored, pa.string()))))
+    if config.languages:
+        rows = rows.filter(pc.is_in(rows["language"], pa.array(config.languages, pa.string())))
+    rows = rows.sort_by("id")
+
+    train = pc.invert(rows["heldout"]).to_numpy(zero_copy_only=False)
+    words = rows["token_count"].to_numpy()
+    if documents and not np.any(words[train] > 0):
+        raise ValueError(
+            "no document is left to train on: lower mixture.holdout, or look at mixture.languages and mixture.weights"
+        )
+    sources = rows["source"].combine_chunks().dictionary_encode()
+    names, index = sources.dictionary.to_pylist(), sources.indices.to_numpy()
+    totals = dict(
+        zip(names, np.bincount(index[train], words[train], len(names)).astype(np.int64).tolist(), strict=True)
+    )
+    epochs = epochs_by_source(totals, config)
+    seen = sum(epochs[name] * totals[name] for name in names)
+    share = np.array([epochs[name] * totals[name] / seen if seen else 0.0 for name in names])
+    repeat = np.array([epochs[name] for name in names])
+    columns = [
+        rows["id"],
+        rows["source"],
+        rows["language"],
+        pc.if_else(rows["heldout"], "heldout", "train"),
+        pa.array(share[index]),
+        pa.array(np.where(train, repeat[index], 0.0)),
+        rows["token_count"],
+    ]
+    return pa.Table.from_arrays(columns, schema=MIXTURE).combine_chunks()
+
+
+def epochs_by_source(words: Mapping[str, int], config: MixtureConfig) -> dict[str, float]:
+    """How often each source's documents are seen, given its words to train on. Sources without words are seen once."""
+    epochs = {source: min(1.0, config.max_epochs) for source in words}
+    sources = sorted(source for source, count in words.items() if count)
+    total = float(config.tokens or sum(words.values()))
+    # Without weights every source's share is what it has.
+    weight = {source: config.weights.get(source, 1.0) if config.weights else float(words[source]) for source in sources}
+    left, open_sources = total, list(sources)
+    while open_sources:
+        unit = left / sum(weight[source] for source in open_sources)
+        capped = [s for s in open_sources if unit * weight[s] > config.max_epochs * words[s]]
+        for source in capped or open_sources:
+            epochs[source] = config.max_epochs if capped else unit * weight[source] / words[source]
+        if not capped:
+            break
+        left -= sum(config.max_epochs * words[source] for source in capped)
+        open_sources = [source for source in open_sources if source not in capped]
+    return epochs
+
+
+MEASURED = pa.schema(
+    [
+        ("id", ID),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("heldout", pa.bool_()),
+        ("token_count", pa.int64()),
+    ]
+)
+
+
+def _measure(shard: Shard, config: MixtureConfig) -> pa.Table:
+    """A shard's documents with their split and length, texts dropped as they are counted."""
+    parts = []
+    for batch in _batches(shard, ["id", "text", "source", "language", "attributes"]):
+        heldout = [
+            held_out(group_of(id, dict(attributes or ())), config.seed, config.holdout)
+            for id, attributes in zip(batch["id"].to_pylist(), batch["attributes"].to_pylist(), strict=True)
+        ]
+        counts: npt.NDArray[np.int64] = count_words(batch["text"])
+        columns = [batch["id"], batch["source"], batch["language"], pa.array(heldout, pa.bool_()), pa.array(counts)]
+        parts.append(pa.RecordBatch.from_arrays(columns, schema=MEASURED))
+    return pa.Table.from_batches(parts, MEASURED)
+
+
+def _batches(shard: Shard, columns: list[str]) -> Iterable[pa.RecordBatch]:
+    if isinstance(shard, pa.Table):
+        yield from shard.select(columns).to_batches(max_chunksize=BATCH_ROWS)
+        return
+    with pq.ParquetFile(shard) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+
+
+def _columns(shard: Shard, columns: list[str]) -> pa.Table:
+    return (
+        shard.select(columns)
+        if isinstance(shard, pa.Table)
+        else pq.read_table(shard, columns=columns, partitioning=None)
+    )

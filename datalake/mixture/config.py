@@ -1,0 +1,53 @@
+"""What a user may set about the mixture: which documents train, in what proportions, and which are held out."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class MixtureConfig(BaseModel):
+    """The mixture: shares of the sources, repetition, languages, and the held-out groups."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: dict[str, float] = Field(
+        default_factory=dict,
+        title="Weights of the sources",
+        description="Share of the training words each source gets, relative to the others; a source that isn't named "
+        "weighs 1, one that weighs 0 is left out. Without any weights every document is seen once",
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        title="Words to train on",
+        description="Total length of the mixture in words, repetitions included; by default as many as there are",
+    )
+    max_epochs: float = Field(
+        4.0,
+        gt=0.0,
+        le=1000.0,
+        title="Epochs at most",
+        description="No document is seen more often; what a small source can't give goes to the others. "
+        "Four epochs are almost as good as new text (Muennighoff et al. 2023)",
+    )
+    holdout: float = Field(
+        0.05,
+        ge=0.0,
+        lt=1.0,
+        title="Held-out share",
+        description="Share of the groups (modules, repositories, else single documents) that never train",
+    )
+    languages: tuple[str, ...] = Field(
+        (), title="Languages", description="Only documents in these languages (`en`, `zh`); empty takes all"
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, title="Seed of hold-out and repetition")
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_shares(cls, weights: dict[str, float]) -> dict[str, float]:
+        for source, weight in weights.items():
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {source} is {weight}: give a number of at least 0")
+        if weights and not any(weights.values()):
+            raise ValueError("all weights are 0: leave weights out to take every source as it comes")
+        return weights
