@@ -1,0 +1,44 @@
+"""Flow `align`: SFT, reward model and PPO. Stages done before are taken from the cache."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+import flows.curate
+import flows.ingest
+import flows.train
+from datalake.records import StageReport
+from flows.recipe import Recipe
+from flows.run import Run, running
+from tasks import alignment
+
+
+def stages(run: Run) -> None:
+    """Tune on dialogues, learn a reward from preferences, optimise the policy against it."""
+    recipe = run.recipe
+    split = alignment.HoldOut.of(recipe.mixture)
+    run.do(alignment.sft, alignment.with_split(recipe.sft, split), base="pretrain", conversations="conversations")
+    run.do(alignment.reward, alignment.with_split(recipe.reward, split), base="sft", preferences="preferences")
+    run.do(
+        alignment.ppo,
+        alignment.with_split(recipe.ppo, split),
+        policy="sft",
+        reward_model="reward",
+        conversations="conversations",
+    )
+
+
+@flow(name="align", flow_run_name="align {recipe.corpus}")
+def align(recipe: Recipe, lake: str = "") -> list[StageReport]:
+    """Make the pretrained decoder a chat model.
+
+    Args:
+        recipe: what to read, how to clean it, what to train.
+        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+    """
+    with running(recipe, lake, until="ppo") as run:
+        flows.ingest.stages(run)
+        flows.curate.stages(run)
+        flows.train.stages(run)
+        stages(run)
+    return run.log.reports

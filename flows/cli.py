@@ -1,0 +1,226 @@
+"""The `headwater` command. Each lives in `flows/commands/`, imported when it is called, so `--help` is quick.
+
+Errors a user can cause are one line on stderr, exit 2; a failed run exits 1. With `--json` stdout carries JSON alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+app = App(
+    name="headwater",
+    help="From raw Common Crawl, Wikipedia and code to an aligned chat model, in one tracked run.",
+    version="0.1.0",
+)
+
+StageName = Literal[
+    "ingest",
+    "curate",
+    "deduplicate",
+    "mixture",
+    "tokenizer",
+    "tokenize",
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "evaluate",
+]
+
+
+@Parameter(name="*")
+@dataclass
+class Common:
+    """What every command takes."""
+
+    lake: Annotated[Path, Parameter(env_var="HEADWATER_LAKE", help="Folder of the lake")] = Path("lake")
+    json: Annotated[bool, Parameter(negative="", help="Print JSON alone on stdout; logs go to stderr")] = False
+
+    @property
+    def folder(self) -> Path:
+        """The lake as an absolute path."""
+        return self.lake.expanduser().absolute()
+
+
+COMMON = Common()
+
+
+@app.command
+def run(
+    recipe: Path,
+    *,
+    until: StageName | None = None,
+    set: Annotated[
+        tuple[str, ...], Parameter(name="--set", negative="", help="Override a value: --set deduplicate.threshold=0.7")
+    ] = (),
+    workers: Annotated[int | None, Parameter(help="Shards worked on at once")] = None,
+    common: Common = COMMON,
+) -> int:
+    """Run a recipe, or up to a stage; what was done before is taken from the cache.
+
+    Parameters
+    ----------
+    recipe
+        A YAML file; see recipes/.
+    until
+        The last stage to run.
+    """
+    from flows.commands.run import run_recipe
+
+    return run_recipe(recipe, common.folder, until, set, workers, common.json)
+
+
+@app.command
+def query(sql: str, *, run: Annotated[str | None, Parameter(name="--run")] = None, common: Common = COMMON) -> int:
+    """DuckDB over the lake: every corpus as its last finished run left it.
+
+    Parameters
+    ----------
+    sql
+        Such as "SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL".
+    run
+        Show the tables as this run left them.
+    """
+    from flows.commands.look import query_lake
+
+    return query_lake(sql, common.folder, run, common.json)
+
+
+@app.command
+def explain(document: str, *, common: Common = COMMON) -> int:
+    """What became of a document, and why.
+
+    Parameters
+    ----------
+    document
+        Its address (`uri`) or its id in hex.
+    """
+    from flows.commands.look import explain_document
+
+    return explain_document(document, common.folder, common.json)
+
+
+@app.command
+def trace(checkpoint: str, *, step: int | None = None, common: Common = COMMON) -> int:
+    """Ancestors of a model, or the documents of one of its training steps.
+
+    Parameters
+    ----------
+    checkpoint
+        A stage of the last run (`ppo`), a checkpoint's folder, or a fingerprint.
+    step
+        Show the documents that this step of pretraining saw.
+    """
+    from flows.commands.look import trace_checkpoint
+
+    return trace_checkpoint(checkpoint, step, common.folder, common.json)
+
+
+@app.command
+def chat(
+    checkpoint: str = "last",
+    *,
+    message: Annotated[str | None, Parameter(name=("--message", "-m"))] = None,
+    temperature: float = 0.7,
+    max_tokens: int = 200,
+    seed: int | None = None,
+    common: Common = COMMON,
+) -> int:
+    """Talk to a model.
+
+    Parameters
+    ----------
+    checkpoint
+        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last run.
+    message
+        Ask this one thing and end.
+    temperature
+        0 takes the likeliest token each time.
+    max_tokens
+        Longest answer, in tokens.
+    seed
+        For an answer that can be repeated.
+    """
+    from flows.commands.chat import chat_with
+
+    return chat_with(checkpoint, message, temperature, max_tokens, seed, common.folder, common.json)
+
+
+@app.command
+def report(
+    run: str = "last",
+    *,
+    out: Annotated[Path | None, Parameter(name=("--out", "-o"), help="Where to write it")] = None,
+    common: Common = COMMON,
+) -> int:
+    """One HTML page about a run: funnel, samples of what was dropped, curves, evaluations.
+
+    Parameters
+    ----------
+    run
+        A run's id or its beginning; `last` for the last one.
+    """
+    from flows.commands.report import write_report
+
+    return write_report(run, out, common.folder, common.json)
+
+
+@app.command
+def up(*, port: int = 4200, common: Common = COMMON) -> int:
+    """Start the Prefect server, apply the deployments and run a worker; doing it again changes nothing.
+
+    Parameters
+    ----------
+    port
+        Where the server listens, on this machine only.
+    """
+    from flows.commands.service import start
+
+    return start(common.folder, port, common.json)
+
+
+@app.command
+def down(*, common: Common = COMMON) -> int:
+    """Stop what `up` started."""
+    from flows.commands.service import stop
+
+    return stop(common.folder, common.json)
+
+
+@app.command
+def doctor(*, common: Common = COMMON) -> int:
+    """What is installed, reachable and configured, and what to do about what isn't."""
+    from flows.commands.doctor import examine
+
+    return examine(common.folder, common.json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command's entry point."""
+    try:
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        status = 0
+    except ValueError as error:
+        from datalake.errors import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

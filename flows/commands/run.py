@@ -1,0 +1,76 @@
+"""`headwater run`: validate first, then prepare the surroundings, then run the pipeline flow."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datalake.errors import UserError
+from datalake.lake import Lake
+
+if TYPE_CHECKING:
+    from datalake.records import StageReport
+
+
+def run_recipe(
+    path: Path, lake: Path, until: str | None, overrides: Sequence[str], workers: int | None, as_json: bool
+) -> int:
+    """Run a recipe up to a stage; prints a line per stage. Returns the exit status."""
+    from flows.recipe import load
+
+    if workers is not None:
+        overrides = [*overrides, f"runtime.workers={workers}"]
+    recipe = load(path, overrides)
+    Lake(lake).create()
+    from flows.environment import prepare
+
+    start = time.perf_counter()
+    server = prepare(lake)
+    shown = f", shown at {server.removesuffix('/api')}" if server else ""
+    print(f"{recipe.corpus}: {path} in {lake}{shown}", file=sys.stderr, flush=True)
+
+    from datalake.records import now
+    from flows.pipeline import pipeline
+    from flows.run import new_run_id
+    from tasks.stage import RUN_LOG, RunLog, StageError
+
+    say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    log = RunLog(new_run_id(now()), on_report=lambda report: say(line(report)))
+    token = RUN_LOG.set(log)
+    status, failure = 0, ""
+    try:
+        pipeline(recipe=recipe, until=until, lake=str(lake))
+    except StageError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        status, failure = 1, f"{error}; the same command goes on from what is finished"
+    finally:
+        RUN_LOG.reset(token)
+        from tasks.cluster.connect import disconnect
+
+        disconnect()
+    if as_json:
+        body = {
+            "run": log.run,
+            "corpus": recipe.corpus,
+            "lake": str(lake),
+            "seconds": round(time.perf_counter() - start, 3),
+            "stages": [report.model_dump(mode="json") for report in log.reports],
+        }
+        print(json.dumps(body | ({"error": failure} if failure else {}), ensure_ascii=False))
+    if failure:
+        print(f"headwater: {failure}", file=sys.stderr)
+    else:
+        say(f"run {log.run}: {time.perf_counter() - start:.0f} s; headwater report {log.run} --lake {lake} shows it")
+    return status
+
+
+def line(report: StageReport) -> str:
+    """One line about a stage: its name, state, seconds, records in and out, and what there is to say."""
+    rows = "" if report.records_in is None else f"{report.records_in:>12,} in {report.records_out or 0:>12,} out"
+    return f"  {report.stage:<12} {report.state:<8} {report.seconds:>8.1f} s {rows}  {report.note}".rstrip()

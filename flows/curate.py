@@ -1,0 +1,33 @@
+"""Flow `curate`: from raw documents to the mixture that trains. Stages done before are taken from the cache."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+import flows.ingest
+from datalake.records import StageReport
+from flows.recipe import Recipe
+from flows.run import Run, running
+from tasks import data
+
+
+def stages(run: Run) -> None:
+    """Curate, deduplicate, mix."""
+    recipe = run.recipe
+    run.do(data.curate, recipe.curate, raw="raw")
+    run.do(data.deduplicate, recipe.deduplicate, documents="documents")
+    run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")
+
+
+@flow(name="curate", flow_run_name="curate {recipe.corpus}")
+def curate(recipe: Recipe, lake: str = "") -> list[StageReport]:
+    """Clean, deduplicate and mix the documents of the recipe's sources.
+
+    Args:
+        recipe: what to read and how to clean it.
+        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+    """
+    with running(recipe, lake, until="mixture") as run:
+        flows.ingest.stages(run)
+        stages(run)
+    return run.log.reports

@@ -1,0 +1,39 @@
+"""Flow `ingest`: read every source of a recipe into raw, refused, quarantine, conversations and preferences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from datalake.records import StageReport
+from flows.recipe import Recipe
+from flows.run import Run, running
+from tasks import data
+
+
+def stages(run: Run) -> None:
+    """List every archive with its content version and read those that no run has read yet."""
+    sources = [source_at_home(source, run.runtime.lake.root) for source in run.recipe.sources]
+    archives = data.list_archives(sources, run.runtime.lake)
+    run.do(data.ingest, data.IngestConfig(sources=sources), archives=archives)
+
+
+def source_at_home(source: data.Source, lake: Path) -> data.Source:
+    """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""
+    if source.kind == "pydoc" and not source.folder:
+        return source.model_copy(update={"folder": str(lake / "archives" / "pydoc")})
+    return source
+
+
+@flow(name="ingest", flow_run_name="ingest {recipe.corpus}")
+def ingest(recipe: Recipe, lake: str = "") -> list[StageReport]:
+    """Read every source of the recipe.
+
+    Args:
+        recipe: what to read.
+        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+    """
+    with running(recipe, lake, until="ingest") as run:
+        stages(run)
+    return run.log.reports

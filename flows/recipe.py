@@ -1,0 +1,267 @@
+"""The Recipe: what a run is. One pydantic model, read from YAML, drawn as a form in the Prefect UI.
+
+It is composed of the config models that live beside the code they configure. Each section but `corpus` and `sources`
+has defaults; a training section set to null is left out. `${name}` stands for a variable: `--set vars.name=...`, else
+the environment's HEADWATER_NAME, else the recipe's `vars`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from datalake.curate.config import CurateConfig
+from datalake.dedup.config import DedupConfig
+from datalake.errors import UserError
+from datalake.mixture.config import MixtureConfig
+from datalake.sources.config import Source
+from models.evaluation.config import EvaluateConfig
+from models.text.config import TokenizerConfig
+from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from tasks.runtime import RuntimeConfig
+
+STAGES = (
+    "ingest",
+    "curate",
+    "deduplicate",
+    "mixture",
+    "tokenizer",
+    "tokenize",
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "evaluate",
+)
+
+# Names a corpus can't have: the lake's own namespaces, and schemas DuckDB keeps for itself.
+_TAKEN = {"runs", "models", "main", "temp", "system", "information_schema", "pg_catalog"}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Recipe(BaseModel):
+    """What to read, how to clean it, what to train on it. `corpus` and `sources` are enough."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    corpus: str = Field(
+        title="Corpus",
+        description="Namespace of the lake's tables: a lower-case identifier such as `samples`",
+        max_length=64,
+    )
+    vars: dict[str, str] = Field(
+        default_factory=dict, title="Variables", description="Values for ${name}; HEADWATER_NAME goes before them"
+    )
+    sources: list[Source] = Field(title="Sources", description="Where records come from", min_length=1)
+    curate: CurateConfig = Field(default_factory=CurateConfig, title="Curation")
+    deduplicate: DedupConfig = Field(default_factory=DedupConfig, title="Deduplication")
+    mixture: MixtureConfig = Field(default_factory=MixtureConfig, title="Mixture")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, title="Tokenizer")
+    pretrain: PretrainConfig | None = Field(default_factory=PretrainConfig, title="Pretraining")
+    sft: SftConfig | None = Field(default_factory=SftConfig, title="Supervised fine-tuning")
+    reward: RewardConfig | None = Field(default_factory=RewardConfig, title="Reward model")
+    ppo: PpoConfig | None = Field(default_factory=PpoConfig, title="PPO")
+    evaluate: EvaluateConfig | None = Field(default_factory=EvaluateConfig, title="Evaluation")
+    runtime: RuntimeConfig = Field(
+        default_factory=RuntimeConfig, title="Runtime", description="How wide to work; never part of identity"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_variables(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = data.get("vars") or {}
+        if not isinstance(given, dict):
+            return data
+        values = _Environment(given)
+        return {key: value if key == "vars" else _filled(value, values) for key, value in data.items()}
+
+    @field_validator("corpus")
+    @classmethod
+    def _is_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", value):
+            raise ValueError(f"{value!r} is not an identifier: use lower-case letters, digits and underscores")
+        if value in _TAKEN:
+            raise ValueError(f"{value!r} is taken: choose another name")
+        return value
+
+    def skipped(self, until: str | None = None) -> dict[str, str]:
+        """Stages that this recipe doesn't run, and why."""
+        kinds = {source.kind for source in self.sources}
+        reasons: dict[str, str] = {}
+        if not kinds - {"conversations", "preferences"}:
+            for stage in STAGES[1:7]:
+                reasons[stage] = "no source of documents"
+        for stage in ("pretrain", "sft", "reward", "ppo", "evaluate"):
+            if getattr(self, stage) is None:
+                reasons.setdefault(stage, f"`{stage}` is null in the recipe")
+        needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}
+        if "conversations" not in kinds:
+            reasons.setdefault("sft", "no source of conversations")
+        if "preferences" not in kinds:
+            reasons.setdefault("reward", "no source of preferences")
+        for stage, needed in needs.items():
+            if needed in reasons:
+                reasons.setdefault(stage, f"it needs {needed}")
+        if until is not None:
+            for stage in STAGES[STAGES.index(until) + 1 :]:
+                reasons[stage] = f"after --until {until}"
+        return {stage: reasons[stage] for stage in STAGES if stage in reasons}
+
+
+def _filled(value: Any, given: Mapping[str, Any]) -> Any:
+    """The value with every ${name} replaced, however deep."""
+    if isinstance(value, str):
+
+        def fill(match: re.Match[str]) -> str:
+            name = match[1]
+            if name not in given:
+                raise ValueError(
+                    f"${{{name}}} has no value: set HEADWATER_{name.upper()}, or --set vars.{name}=..., or `vars`"
+                )
+            return str(given[name])
+
+        return _VARIABLE.sub(fill, value)
+    if isinstance(value, dict):
+        return {key: _filled(item, given) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(item, given) for item in value]
+    return value
+
+
+class _Environment(dict[str, str]):
+    """Values of variables: the environment's HEADWATER_NAME goes before the recipe's own."""
+
+    def __contains__(self, name: object) -> bool:
+        return f"HEADWATER_{str(name).upper()}" in os.environ or super().__contains__(name)
+
+    def __getitem__(self, name: str) -> str:
+        return os.environ.get(f"HEADWATER_{name.upper()}") or super().__getitem__(name)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `a.b=c` overrides and validate it.
+
+    Raises:
+        UserError: in one line, for a file that isn't there, an unknown key, a value out of bounds.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no recipe at {path}: the ones at hand are {_at_hand()}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name a recipe, a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a recipe: it must be a mapping with `corpus` and `sources`")
+    chosen = override(data, overrides)
+    if chosen and isinstance(data.get("vars"), dict):
+        # What --set names goes before the environment, so it is filled in first.
+        data = {key: value if key == "vars" else _partly_filled(value, chosen) for key, value in data.items()}
+    return validate(data, str(path))
+
+
+def _partly_filled(value: Any, given: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
+    if isinstance(value, dict):
+        return {key: _partly_filled(item, given) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_partly_filled(item, given) for item in value]
+    return value
+
+
+def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Apply `a.b=c` (values in YAML, list items by number) in place; returns the variables set that way.
+
+    Raises:
+        UserError: where an override has no `=` or walks through something that isn't there.
+    """
+    chosen: dict[str, str] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text}: write it as key=value, such as deduplicate.threshold=0.7")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        target: Any = data
+        *parents, last = key.strip().split(".")
+        try:
+            for name in parents:
+                target = target[int(name)] if isinstance(target, list) else target.setdefault(name, {})
+                if target is None:
+                    raise TypeError
+            if isinstance(target, list):
+                target[int(last)] = parsed
+            else:
+                target[last] = parsed
+        except (TypeError, ValueError, IndexError, AttributeError):
+            raise UserError(f"--set {text}: the recipe has nothing at {key.strip()}") from None
+        if parents == ["vars"]:
+            chosen[last] = target[last] = str(parsed)
+    return chosen
+
+
+def validate(data: Any, origin: str) -> Recipe:
+    """The recipe in `data`. Raises UserError with the first mistake in one line."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """The first mistake of a validation, in one line that says what to do."""
+    first, more = error.errors()[0], error.error_count() - 1
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    if first["type"] == "extra_forbidden":
+        *parents, name = first["loc"]
+        known = _keys_at(Recipe, [part for part in parents])
+        near = difflib.get_close_matches(str(name), known, 1)
+        text = f"unknown key {place!r}" + (
+            f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
+        )
+    elif first["type"] == "missing":
+        text = f"{place!r} is missing"
+    else:
+        given = first.get("input")
+        shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{place}: {message[0].lower() + message[1:]}{shown}" if place else message
+    return text + (f" (and {more} more mistake{'s' if more > 1 else ''})" if more else "")
+
+
+def _keys_at(model: Any, parts: Sequence[Any]) -> list[str]:
+    """Names a section knows; a part may be a field, a number in a list, or the tag of a union."""
+    for part in parts:
+        if isinstance(part, int):
+            continue
+        if isinstance(model, type) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        candidates = _models_in(model)
+        tagged = [m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        model = (tagged or candidates or [model])[0]
+    return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _at_hand() -> str:
+    folder = Path(__file__).parent.parent / "recipes"
+    return ", ".join(f"recipes/{path.name}" for path in sorted(folder.glob("*.yaml"))) or "none"

@@ -1,0 +1,36 @@
+"""Flow `train`: tokenizer, token shards and a pretrained decoder. Stages done before are taken from the cache."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+import flows.curate
+import flows.ingest
+from datalake.records import StageReport
+from flows.recipe import Recipe
+from flows.run import Run, running
+from tasks import training
+
+
+def stages(run: Run) -> None:
+    """Train the tokenizer, encode the mixture, pretrain."""
+    recipe = run.recipe
+    run.do(
+        training.tokenize, training.TokenizeConfig(), documents="documents", mixture="mixture", tokenizer="tokenizer"
+    )
+    run.do(training.pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", tokenizer="tokenizer")
+
+
+@flow(name="train", flow_run_name="train {recipe.corpus}")
+def train(recipe: Recipe, lake: str = "") -> list[StageReport]:
+    """Pretrain a decoder on the recipe's mixture.
+
+    Args:
+        recipe: what to read, how to clean it, what to train.
+        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+    """
+    with running(recipe, lake, until="pretrain") as run:
+        flows.ingest.stages(run)
+        flows.curate.stages(run)
+        stages(run)
+    return run.log.reports

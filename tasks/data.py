@@ -1,0 +1,346 @@
+"""The data stages: ingest, curate, deduplicate, mixture. Each maps a plain function of `datalake` over shards.
+
+The functions that run on workers take paths and configs and write one shard's files; the stages list shards, gather
+results and check that every record is accounted for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from datalake.curate.config import CurateConfig
+from datalake.dedup.config import DedupConfig
+from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
+from datalake.errors import UserError
+from datalake.lake import Lake, TableRef
+from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard, read_batches
+from datalake.sources import reader
+from datalake.sources.config import Source
+from datalake.sources.protocol import InputShard
+from datalake.versions import FileVersions
+from tasks.artifacts import progress
+from tasks.cluster import Shard, map_shards, run_alone
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+
+# Entries are turned into Arrow in blocks of this many, so that a shard's memory stays bounded.
+_BLOCK = 256
+
+_DIALOGUES = {"conversations": "conversations", "preferences": "preferences"}
+
+
+class IngestConfig(BaseModel):
+    """The sources of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sources: list[Source]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One input shard and the source it belongs to (its place in the recipe)."""
+
+    source: int
+    shard: InputShard
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it shapes the output: its name and content, not its place."""
+        return {
+            "source": self.source,
+            "kind": self.shard.kind,
+            "name": self.shard.name,
+            "version": self.shard.version,
+        }
+
+
+def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
+    """Every archive of every source with the version of its content.
+
+    Raises:
+        UserError: a path that matches nothing or can't be read; two archives of one kind with one name.
+    """
+    versions = FileVersions(lake.root / "versions.json")
+    archives: list[Archive] = []
+    seen: dict[tuple[str, str], str] = {}
+    for index, source in enumerate(sources):
+        for found in reader(source.kind).shards(source):
+            shard = found
+            if not shard.version:
+                try:
+                    version = versions.version(shard.path)
+                except OSError as error:
+                    raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
+                shard = InputShard(shard.kind, shard.name, shard.path, version)
+            twin = seen.setdefault((shard.kind, shard.name), shard.path)
+            if twin != shard.path:
+                raise UserError(
+                    f"{twin} and {shard.path} would both be {shard.kind} archive {shard.name!r}: "
+                    "put them in one source with a glob above both folders"
+                )
+            archives.append(Archive(index, shard))
+    versions.save()
+    return archives
+
+
+def _ingest_shard(sources: Sequence[Source], shard: Shard) -> ShardResult:
+    """Read one archive into raw (or conversations, preferences), refused and quarantine."""
+    archive: Archive = shard.payload
+    source = sources[archive.source]
+    kept = _DIALOGUES.get(source.kind, "raw")
+    schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}
+    assert shard.folder is not None
+    with ShardWriter(shard.folder, shard.name, shard.key, schemas) as out:
+        blocks: dict[str, list[Any]] = {name: [] for name in schemas}
+
+        def flush(name: str) -> None:
+            out.write(name, to_table(blocks[name], schemas[name]))
+            blocks[name].clear()
+
+        for entry in reader(source.kind).read(archive.shard, source):
+            if isinstance(entry, Passed):
+                out.count(f"passed:{entry.type}")
+                continue
+            out.count("records")
+            name, _ = TABLES[type(entry)]
+            if isinstance(entry, Refused):
+                out.count("refused")
+                out.count(f"refused:{entry.reason}")
+            elif isinstance(entry, Quarantined):
+                out.count("quarantined")
+                out.count(f"quarantined:{entry.reason}")
+            else:
+                out.count("raw")
+            blocks[name].append(entry)
+            if len(blocks[name]) >= _BLOCK:
+                flush(name)
+        for name in blocks:
+            flush(name)
+    return out.result
+
+
+def gather(results: Iterable[ShardResult]) -> tuple[list[ShardResult], dict[str, str]]:
+    """Finished results in the order of their names, and why the others failed."""
+    done, failed = [], {}
+    for result in results:
+        if result.state == "failed":
+            failed[result.name] = result.error
+        else:
+            done.append(result)
+    return sorted(done, key=lambda result: (result.name, result.key)), failed
+
+
+def total(results: Iterable[ShardResult]) -> dict[str, int]:
+    """The shards' counts, added up."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.counts)
+    return dict(sorted(counts.items()))
+
+
+def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
+    """The files of one table among the shards' files."""
+    return [file for result in results for file in result.files if file.table == table]
+
+
+@stage(version="1", libraries=("fastwarc", "resiliparse", "fasttext-predict", "mwparserfromhell", "OpenCC", "pyarrow"))
+def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> Produced:
+    """Read every archive of every source: each record becomes raw, refused or quarantined."""
+    shards = []
+    for archive in archives:
+        source = config.sources[archive.source]
+        entry = {name: value for name, value in archive.identity.items() if name != "source"}
+        key = runtime.shard_key(source, entry)
+        name = f"{archive.source:03d} {source.label} {archive.shard.name}"
+        shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
+    with progress("ingest", len(shards)) as tell:
+        results, failed = gather(map_shards(partial(_ingest_shard, config.sources), shards, runtime, tell))
+    counts = total(results)
+    kinds = {source.kind for source in config.sources}
+    names = ["raw"] if kinds - set(_DIALOGUES) else []
+    names += [name for name in ("conversations", "preferences") if name in kinds]
+    schemas = dict(TABLES.values())
+    funnel = []
+    for index, source in enumerate(config.sources):
+        part = total(result for result in results if result.name.startswith(f"{index:03d} "))
+        row: dict[str, Any] = {"source": source.label, "archives": sum(a.source == index for a in archives)}
+        row |= {name: part.get(name, 0) for name in ("records", "raw", "refused", "quarantined")}
+        row["why"] = ", ".join(
+            f"{name.split(':', 1)[1]} {amount}"
+            for name, amount in part.items()
+            if name.startswith(("refused:", "quarantined:"))
+        )
+        funnel.append(row)
+    taken = counts.get("raw", 0)
+    return Produced(
+        tables={name: (schemas[name], files_of(results, name)) for name in (*names, "refused", "quarantine")},
+        counts=counts,
+        records_in=counts.get("records", 0),
+        records_out=taken,
+        equations=[
+            (
+                f"{row['source']}: records = raw + refused + quarantined",
+                row["records"],
+                row["raw"] + row["refused"] + row["quarantined"],
+            )
+            for row in funnel
+        ]
+        + [
+            ("rows of raw tables = raw", sum(f.rows for n in names for f in files_of(results, n)), taken),
+            ("rows of refused", sum(f.rows for f in files_of(results, "refused")), counts.get("refused", 0)),
+            ("rows of quarantine", sum(f.rows for f in files_of(results, "quarantine")), counts.get("quarantined", 0)),
+        ],
+        unfinished=failed,
+        funnel=funnel,
+        report={"sources": funnel},
+    )
+
+
+def shards_of(ref: TableRef, runtime: Runtime, config: Any) -> list[Shard]:
+    """A shard for each file of a table: its input version is the file's content, its name the one it was made under."""
+    shards = []
+    for path in runtime.lake.files(ref):
+        made = find_shard(Path(path).parent)
+        if made is None:
+            raise UserError(f"{path} is incomplete: remove {Path(path).parent} and run again")
+        digest = next(file.digest for file in made.files if file.path == path)
+        key = runtime.shard_key(config, digest)
+        assert runtime.stage is not None
+        shards.append(Shard(made.name, key, path, runtime.lake.shard_folder(runtime.stage.name, key)))
+    return sorted(shards, key=lambda shard: (shard.name, shard.key))
+
+
+def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
+    """Metrics, verdict and kept text for one file of raw documents."""
+    from datalake.curate.curate import curate_file
+    from datalake.curate.schema import CURATION
+    from datalake.document import DOCUMENTS
+
+    assert shard.folder is not None
+    with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
+        for decisions, documents in curate_file(shard.payload, config):
+            out.write("curation", decisions)
+            out.write("documents", documents)
+            out.count("raw", decisions.num_rows)
+            out.count("documents", documents.num_rows)
+            for decision in decisions.select(["source", "language", "verdict", "rule"]).to_pylist():
+                if decision["verdict"] == "rejected":
+                    out.count("rejected")
+                    out.count(f"rejected:{decision['rule']}")
+                    out.count(f"rejected by source:{decision['source']}")
+                else:
+                    out.count(f"kept by source:{decision['source']}")
+    return out.result
+
+
+@stage(version="1", libraries=("pyarrow", "numpy"))
+def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
+    """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
+    from datalake.curate.schema import CURATION
+    from datalake.document import DOCUMENTS
+
+    shards = shards_of(raw, runtime, config)
+    with progress("curate", len(shards)) as tell:
+        results, failed = gather(map_shards(partial(_curate_shard, config), shards, runtime, tell))
+    counts = total(results)
+    rules = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("rejected:")}
+    sources = sorted({name.split(":", 1)[1] for name in counts if " by source:" in name})
+    taken = counts.get("raw", 0)
+    funnel: list[dict[str, Any]] = [{"what": "documents in", "records": taken}]
+    funnel += [{"what": f"rejected by {rule}", "records": n} for rule, n in sorted(rules.items(), key=lambda r: -r[1])]
+    funnel += [{"what": "kept", "records": counts.get("documents", 0)}]
+    funnel += [{"what": f"kept of {name}", "records": counts.get(f"kept by source:{name}", 0)} for name in sources]
+    return Produced(
+        tables={
+            "curation": (CURATION, files_of(results, "curation")),
+            "documents": (DOCUMENTS, files_of(results, "documents")),
+        },
+        counts=counts,
+        records_in=taken,
+        records_out=counts.get("documents", 0),
+        equations=[
+            (
+                "raw = documents + rejected",
+                counts.get("raw", 0),
+                counts.get("documents", 0) + counts.get("rejected", 0),
+            ),
+            (
+                "one decision for each raw document",
+                sum(f.rows for f in files_of(results, "curation")),
+                counts.get("raw", 0),
+            ),
+        ]
+        + ([] if failed else [("every raw document is decided", raw.rows, counts.get("raw", 0))]),
+        unfinished=failed,
+        funnel=funnel,
+        report={"rejected": rules},
+    )
+
+
+def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
+    """Signatures, buckets and shingles of one file of documents."""
+    from datalake.dedup.sign import COLUMNS, sign_batches, signature_schema
+
+    assert shard.folder is not None
+    schema = signature_schema(config.signing)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"signatures": schema}) as out:
+        for batch in sign_batches(read_batches(shard.payload, COLUMNS), config.signing):
+            out.write("signatures", pa.Table.from_batches([batch], schema))
+    return out.result
+
+
+def _decide(files: list[str], config: DedupConfig, threads: int, folder: Path, key: str) -> ShardResult:
+    """Pairs and duplicates over all signatures."""
+    from datalake.dedup.decide import decide
+    from datalake.dedup.schema import DUPLICATES, PAIRS
+
+    decision = decide(files, config, threads)
+    with ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out:
+        out.write("pairs", decision.pairs)
+        out.write("duplicates", decision.duplicates)
+        for name, amount in decision.report.items():
+            out.count(name, amount)
+    return out.result
+
+
+@stage(version="1", libraries=("pyarrow", "numpy", "xxhash"))
+def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
+    """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
+    from datalake.dedup.schema import DUPLICATES, PAIRS
+
+    shards = shards_of(documents, runtime, config.signing)
+    with progress("deduplicate", len(shards) + 1) as tell:
+        results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
+        folder = runtime.lake.shard_folder("deduplicate", runtime.fingerprint)
+        if failed:  # decisions over part of the documents belong to that part alone
+            folder = runtime.lake.shard_folder("deduplicate", runtime.shard_key(config, [r.key for r in results]))
+        decided = find_shard(folder)
+        if decided is None:
+            files = [file.path for file in files_of(results, "signatures") if file.rows]
+            decided = run_alone(
+                _decide, files, config, runtime.config.workers, folder, runtime.fingerprint, runtime=runtime
+            )
+        tell(decided)
+    rows = sum(file.rows for file in decided.files if file.table == "duplicates")
+    removed = decided.counts["duplicates"]
+    return Produced(
+        tables={
+            "pairs": (PAIRS, files_of([decided], "pairs")),
+            "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
+        },
+        counts=decided.counts,
+        records_in=documents.rows,
+        records_out=rows - removed,
+        equations=[] if failed else [("one decision for each document", documents.rows, rows)],
+        unfinished=failed,
+        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
+        report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
+    )
