@@ -17,8 +17,8 @@ class EvaluateConfig(BaseModel):
     tasks: list[Task] = Field(
         default_factory=lambda: ["perplexity", "multiple_choice", "generation", "reward_accuracy"],
         title="Tasks",
-        description="perplexity of held-out documents; the right answer among wrong ones by likelihood; written answers "
-        "against the reference; which answer of a pair the reward model prefers",
+        description="perplexity of held-out documents; the right answer among wrong ones by likelihood; answers "
+        "written against the reference; which answer of a pair the reward model prefers",
     )
     limit: int = Field(
         200, ge=1, le=1_000_000, title="Items", description="Held-out items per task at most, drawn by the seed."

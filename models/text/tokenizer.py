@@ -1,9 +1,9 @@
-"""The tokenizer: byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; bytes as in Radford et al. 2019), trained here,
-kept as a folder that Transformers' `AutoTokenizer` loads, and the one place where text becomes token ids.
+"""The tokenizer: byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; bytes as in Radford et al. 2019), kept as a
+folder that Transformers' `AutoTokenizer` loads, and the one place where text becomes token ids.
 
-Text is split as GPT-4's cl100k does (letters with one leading character, punctuation, line ends), but every digit stands
-alone, so that numbers are read place by place. Text never yields a special token, whatever it contains: a user who
-writes `<|end|>` gets the tokens of those seven characters. Code puts special tokens in by their ids.
+Text is split as GPT-4's cl100k does (letters with one leading character, punctuation, line ends), but every digit
+stands alone, so that numbers are read place by place. Text never yields a special token, whatever it contains: a user
+who writes `<|end|>` gets the tokens of those seven characters. Code puts special tokens in by their ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLIT = (
 _RUN = 10_000  # characters without a split (a data blob) are cut here, so that no word costs the trainer its memory
 
 
-def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> PreTrainedTokenizerFast:
+def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> PreTrainedTokenizerBase:
     """Train on texts in their order and save to `folder`, atomically; equal texts and config give equal bytes.
 
     Raises:
@@ -98,7 +98,7 @@ class _Taken:
                 yield text[start : start + _RUN]
 
 
-def load(folder: Path | str) -> PreTrainedTokenizerFast:
+def load(folder: Path | str) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, ours or any other's. Raises UserError where there is none."""
     folder = Path(folder)
     if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():

@@ -1,0 +1,183 @@
+"""Token shards: documents as tokens in a flat file, with an index that finds each of them again.
+
+`<name>.bin` holds token ids one after the other, little-endian uint16 (uint32 for vocabularies above 65,535). Every
+document is <|bos|>, its tokens, <|eos|>. `<name>.index.parquet` has a row for each document: its id, the shard's name,
+where it starts and how long it is in tokens, and the bytes of its text. Both appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from datalake.document import ID
+from datalake.errors import UserError
+from models.text.config import BOS, EOS
+from models.text.tokenizer import encode, special
+
+INDEX = pa.schema(
+    [
+        ("id", ID),
+        ("shard", pa.string()),
+        ("start", pa.int64()),
+        ("length", pa.int64()),
+        ("bytes", pa.int64()),
+    ]
+)
+_BATCH = 256  # documents handed to the tokenizer at once: enough to use its threads, little memory
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFiles:
+    """What `write_shard` wrote: two paths, documents, tokens (<|bos|> and <|eos|> counted) and bytes of text."""
+
+    tokens_path: Path
+    index_path: Path
+    documents: int
+    tokens: int
+    bytes: int
+
+
+def write_shard(
+    documents: Iterable[tuple[bytes, str]], tokenizer: PreTrainedTokenizerBase, folder: Path | str, name: str
+) -> ShardFiles:
+    """Write documents (16-byte id, text) in their order as one shard. Equal documents and tokenizer give equal bytes.
+
+    The index is renamed last: a shard exists when its index does.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype("<u2") if len(tokenizer) <= 65535 else np.dtype("<u4")
+    bos, eos = special(tokenizer, BOS), special(tokenizer, EOS)
+    ids: list[bytes] = []
+    lengths: list[int] = []
+    sizes: list[int] = []
+    tokens_path, index_path = folder / f"{name}.bin", folder / f"{name}.index.parquet"
+    parts = [folder / f".{path.name}.{os.getpid()}.tmp" for path in (tokens_path, index_path)]
+    try:
+        with parts[0].open("wb") as stream:
+            source = iter(documents)
+            while batch := list(islice(source, _BATCH)):
+                for (number, text), tokens in zip(batch, encode(tokenizer, [text for _, text in batch]), strict=True):
+                    np.array([bos, *tokens, eos], dtype).tofile(stream)
+                    ids.append(number)
+                    lengths.append(len(tokens) + 2)
+                    sizes.append(len(text.encode("utf-8", "replace")))
+            _sync(stream.fileno())
+        length = np.array(lengths, np.int64)
+        start = np.cumsum(length) - length
+        table = pa.table([ids, [name] * len(ids), start, length, sizes], schema=INDEX)
+        details = {"dtype": dtype.name, "vocabulary": str(len(tokenizer)), "bos": str(bos), "eos": str(eos)}
+        with parts[1].open("wb") as stream:
+            pq.write_table(table.replace_schema_metadata(details), stream, compression="zstd")
+            _sync(stream.fileno())
+        for part, path in zip(parts, (tokens_path, index_path), strict=True):
+            part.rename(path)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes))
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+class TokenShards:
+    """Documents of many shards by number, in the order of the shards given and, within one, of its index.
+
+    `ids` (list of 16 bytes), `lengths` (int64, tokens) and `sizes` (int64, bytes of text) run over all documents.
+    Files are mapped into memory when first read.
+    """
+
+    def __init__(self, places: Sequence[Path | str] | Path | str):
+        """`places`: folders of shards (taken in the order of their names), index files, or .bin files."""
+        if isinstance(places, str | Path):
+            places = [places]
+        indices = [index for place in places for index in _indices(Path(place))]
+        self._files: list[tuple[Path, np.dtype]] = []
+        self._maps: dict[int, np.ndarray] = {}
+        self.ids: list[bytes] = []
+        columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.vocabulary = 0
+        for number, index in enumerate(indices):
+            table = pq.read_table(index)
+            details = table.schema.metadata or {}
+            if b"dtype" not in details:
+                raise UserError(f"{index} is no index of token shards: give the folder that the tokenize stage wrote")
+            path = index.with_name(index.name.removesuffix(".index.parquet") + ".bin")
+            if not path.is_file():
+                raise UserError(f"{path} is missing beside its index: tokenize again")
+            dtype = np.dtype(details[b"dtype"].decode()).newbyteorder("<")
+            self.vocabulary = max(self.vocabulary, int(details[b"vocabulary"]))
+            self._files.append((path, dtype))
+            self.ids += table["id"].to_pylist()
+            start, length = (table[column].to_numpy() for column in ("start", "length"))
+            if length.sum() * dtype.itemsize != path.stat().st_size:
+                raise UserError(f"{path} doesn't fit its index: tokenize again")
+            columns.append((np.full(len(start), number), start, length, table["bytes"].to_numpy()))
+        empty = np.zeros(0, np.int64)
+        self._shard, self._start, self.lengths, self.sizes = (
+            np.concatenate(parts).astype(np.int64) if parts else empty
+            for parts in (list(zip(*columns, strict=True)) or [()] * 4)
+        )
+        self._number = {document: number for number, document in enumerate(self.ids)}
+        if len(self._number) != len(self.ids):
+            raise UserError("a document is in these token shards twice: give each shard once")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def total(self) -> int:
+        """Tokens of all documents."""
+        return int(self.lengths.sum())
+
+    def number(self, document: bytes) -> int:
+        """The number of a document. Raises KeyError for one that isn't here."""
+        return self._number[document]
+
+    def __contains__(self, document: object) -> bool:
+        return document in self._number
+
+    def tokens(self, number: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """Token ids of a document, <|bos|> and <|eos|> included, or a stretch of them: a view into the file."""
+        shard = int(self._shard[number])
+        if shard not in self._maps:
+            path, dtype = self._files[shard]
+            self._maps[shard] = np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+        first = int(self._start[number]) + start
+        last = int(self._start[number] + self.lengths[number])
+        return self._maps[shard][first : last if length is None else min(last, first + length)]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_maps": {}}  # a mapped file travels as its name
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.ids)
+
+
+def _indices(place: Path) -> list[Path]:
+    if place.is_dir():
+        found = sorted(place.glob("*.index.parquet"))
+        if not found:
+            raise UserError(f"{place} holds no token shards: give the folder that the tokenize stage wrote")
+        return found
+    if place.suffix == ".bin":
+        place = place.with_name(f"{place.stem}.index.parquet")
+    if not place.is_file():
+        raise UserError(f"no token shard at {place}: give the folder that the tokenize stage wrote")
+    return [place]
