@@ -1,8 +1,8 @@
 """What an objective is: a small function from (model, batch) to a `Loss`, a sum over targets and how many there were.
 
-Objectives return sums and never means, so that the loop can divide by the number of targets in the whole update: a loss
-is then the same whatever the accumulation, the packing or the padding. A target is what the loss is a mean over: a token
-for language modelling, a pair for a reward model, an action for PPO.
+Objectives return sums and never means, so that the loop can divide by the number of targets in the whole update: a
+loss is then the same whatever the accumulation, the packing or the padding. A target is what the loss is a mean over:
+a token for language modelling, a pair for a reward model, an action for PPO.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Optimizers: AdamW with decay on matrices only, and Muon for the inner matrices where a config asks for it.
 
-AdamW: Loshchilov and Hutter 2019. Muon: Jordan et al. 2024, torch's own implementation; its Newton-Schulz iteration runs
-in bfloat16, which a CPU without AVX512-BF16 or AMX computes slowly. Which parameters get decay: those with two or more
-dimensions, as in GPT-2's and nanoGPT's training; norms and biases get none.
+AdamW: Loshchilov and Hutter 2019. Muon: Jordan et al. 2024, torch's own implementation; its Newton-Schulz iteration
+runs in bfloat16, which a CPU without AVX512-BF16 or AMX computes slowly. Which parameters get decay: those with two or
+more dimensions, as in GPT-2's and nanoGPT's training; norms and biases get none.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def build_optimizer(
 ) -> Optimizers:
     """The optimizer of a config over named modules, whose gradients are clipped apart from each other.
 
-    `rates` gives a module a peak rate of its own (PPO's critic). A parameter shared by several modules or names, such as
-    a tied head, is updated once.
+    `rates` gives a module a peak rate of its own (PPO's critic). A parameter shared by several modules or names, such
+    as a tied head, is updated once.
     """
     adam: list[dict[str, Any]] = []
     muon: list[dict[str, Any]] = []

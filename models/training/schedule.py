@@ -42,7 +42,7 @@ def build_schedule(
 
 
 def schedule_of(config: TrainingConfig, steps: int) -> Schedule:
-    """The schedule of a config over so many steps. Warm-up and decay round to whole steps; the warm-up has right of way."""
+    """The schedule of a config over so many steps. Both parts round to whole steps; the warm-up has right of way."""
     warmup = min(round(config.warmup * steps), steps)
     decay = min(round(config.decay * steps), steps - warmup)
     return build_schedule(config.schedule, steps, warmup, decay, config.floor)

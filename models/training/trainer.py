@@ -2,8 +2,8 @@
 
 A step is one or more optimizer updates, an update one or more micro-batches. Gradients of loss *sums* add up over the
 micro-batches and are divided once by the number of targets in the whole update, so accumulation, packing and padding
-change nothing. Everything that shapes the next step (weights, optimizer, random state, callbacks) is in the saved state;
-data order is a pure function of (seed, step) and needs none.
+change nothing. Everything that shapes the next step (weights, optimizer, random state, callbacks) is in the saved
+state; data order is a pure function of (seed, step) and needs none.
 """
 
 from __future__ import annotations
@@ -243,8 +243,8 @@ def save_state(folder: Path, saved: dict[str, Any], identity: str, keep: int = 2
 def load_state(folder: Path, identity: str) -> State:
     """The newest whole state in a folder, or a fresh one; leftovers of a kill are cleared.
 
-    A state whose bytes aren't those written is passed over for the one before. Raises UserError where a state belongs to
-    another config or other inputs.
+    A state whose bytes aren't those written is passed over for the one before. Raises UserError where a state belongs
+    to another config or other inputs.
     """
     if not folder.is_dir():
         return State()

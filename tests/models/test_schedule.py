@@ -58,7 +58,7 @@ def test_a_run_of_warmup_alone_never_divides_by_zero():
     ("kind", "warmup", "decay"), [("wsd", 60, 50), ("cosine", 101, 0), ("wsd", -1, 0), ("x", 0, 0)]
 )
 def test_what_does_not_fit_is_said_in_one_line(kind, warmup, decay):
-    with pytest.raises(ValueError, match="schedule|shorten") as error:
+    with pytest.raises(ValueError, match=r"schedule|shorten") as error:
         build_schedule(kind, 100, warmup, decay)
     assert "\n" not in str(error.value)
 
