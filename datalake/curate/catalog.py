@@ -1,16 +1,16 @@
 """The metrics of a document: their order, types and definitions. Data alone; `metrics.py` computes them.
 
-Published filters share names and differ in formulas, so each metric has one definition, written here. Two families measure
-repetition. The *covered* family (`dup_*`, `top_*`) is the set-coverage definition of DCLM and RedPajama-v2: every
-occurrence of what repeats counts, over the characters of words. The *later* family (`later_*`) follows datatrove: only
-what comes after the first occurrence counts, over the length of the text. A threshold belongs to the family it was
-published with: Gopher's go with the first here, those of FineWeb and FineWeb-2 were set on the second.
+Published filters share names and differ in formulas, so each metric has one definition, written here. Two families
+measure repetition. The *covered* family (`dup_*`, `top_*`) is the set-coverage definition of DCLM and RedPajama-v2:
+every occurrence of what repeats counts, over the characters of words. The *later* family (`later_*`) follows
+datatrove: only what comes after the first occurrence counts, over the length of the text. A threshold belongs to the
+family it was published with: Gopher's go with the first here, those of FineWeb and FineWeb-2 were set on the second.
 
-Units. A *line* is stripped and not blank. A *paragraph* is a run of lines between blank lines. A *token* is what white
-space separates, where a Chinese character and a run of hiragana or katakana are tokens of their own; in Chinese it is what the
-segmenter gives. `words` counts tokens with a letter or digit. An n-gram is over the project's words, the lower-cased matches of
-`[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for a document is missing (null),
-and a rule on a missing metric does not apply.
+Units. A *line* is stripped and not blank. A *paragraph* is a run of lines between blank lines. A *token* is what
+white space separates, where a Chinese character and a run of hiragana or katakana are tokens of their own; in Chinese
+it is what the segmenter gives. `words` counts tokens with a letter or digit. An n-gram is over the project's words,
+the lower-cased matches of `[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for
+a document is missing (null), and a rule on a missing metric does not apply.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     repair -> measure -> judge -> line edits of what is kept
 
-Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it keeps;
-one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
+Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
+keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Edits of text: the repair every document gets before it is measured, and line edits of documents that are kept.
 
-Repair changes what is broken or invisible and no wording: lone surrogates, line breaks of any convention, control characters,
-Unicode's composed form (NFC), kinds of space, blank space at the ends of lines, runs of blank lines. Zero-width joiners
-stay, since Persian, Indic scripts and emoji are written with them, and so does the ideographic space that begins a
-Chinese paragraph.
+Repair changes what is broken or invisible and no wording: lone surrogates, line breaks of any convention, control
+characters, Unicode's composed form (NFC), kinds of space, blank space at the ends of lines, runs of blank lines.
+Zero-width joiners stay, since Persian, Indic scripts and emoji are written with them, and so does the ideographic
+space that begins a Chinese paragraph.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from datalake.curate.presets import LineEdits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _CODE_BREAKS = re.compile("\r\n|\r")
-# C0 and C1 controls but tab, line break (and form feed, a page break in code); soft hyphen, word joiner, byte-order mark.
+# C0 and C1 controls but tab, line break (and form feed, a page break in code); soft hyphen, word joiner, byte-order
+# mark.
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _CODE_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]|\\A\ufeff")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")

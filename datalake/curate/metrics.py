@@ -1,8 +1,9 @@
-"""All metrics of a document in one pass: text to code points to tokens and hashes to numbers. `catalog.py` defines them.
+"""All metrics of a document in one pass: text to code points to tokens and hashes to numbers.
 
-The loops are compiled (numba) and work on offsets into the array of code points; nothing is copied per word or line.
-Equal words, lines and paragraphs are found by 64-bit hashes: two different ones collide with a probability of about 2^-64
-per pair. An n-gram can only repeat where both (n-1)-grams in it do, so longer n-grams are looked up at few places.
+The metrics are defined in `catalog.py`. The loops are compiled (numba) and work on offsets into the array of code
+points; nothing is copied per word or line. Equal words, lines and paragraphs are found by 64-bit hashes: two
+different ones collide with a probability of about 2^-64 per pair. An n-gram can only repeat where both (n-1)-grams in
+it do, so longer n-grams are looked up at few places.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ _LAYOUT = {
     "han_ratio": CJK,
 }
 _CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END)
-# Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a change
-# in `catalog.py` or `words.py` can't meet loops compiled before it.
+# Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
+# change in `catalog.py` or `words.py` can't meet loops compiled before it.
 if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     1,
     2,
@@ -175,7 +176,7 @@ def _group(hashes: Hashes, count: int, first: Places, counts: Places) -> None:
 def _repeated(
     hashes: Hashes, starts: Places, ends: Places, count: int, size: int, covered: Numbers, later: Numbers
 ) -> int:
-    """Shares of repeated items and their characters: all occurrences into `covered`, those after the first into `later`.
+    """Shares of repeated items and their characters: all into `covered`, those after the first into `later`.
 
     Returns the characters of items seen before.
     """
@@ -285,7 +286,11 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
 
 @numba.njit(cache=True, nogil=True)
 def _sentences(line: Points, size: int, classes: Classes) -> int:
-    """Sentences of a line: ends are a run of terminals and closers before the end, a space and no lower case, or CJK ones."""
+    """How many sentences a line holds.
+
+    One ends with a run of terminals and closers, at the line's end or before a space and no lower case; with a Chinese
+    or Japanese terminal anywhere.
+    """
     count, at, pending = 0, 0, False
     while at < size:
         kind = classes[line[at]]
@@ -760,8 +765,8 @@ def measure_array(
 ) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """The metrics of a text in the order of `catalog.METRICS`, NaN where missing, and a kind for each of its lines.
 
-    `language` chooses the segmenter and the stop words. The kinds, bits of KEPT_C4 and KEPT_FINEWEB, tell which lines C4's
-    line edits keep. Never raises, whatever the text.
+    `language` chooses the segmenter and the stop words. The kinds, bits of KEPT_C4 and KEPT_FINEWEB, tell which lines
+    C4's line edits keep. Never raises, whatever the text.
     """
     out = np.full(SIZE, np.nan)
     if score:

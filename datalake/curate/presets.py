@@ -1,18 +1,20 @@
 """The rule sets of published corpora, exact to their own files, and how `auto` chooses among them.
 
-Sources of the thresholds: Gopher (Rae et al. 2021, table A1 and section A.1.1), C4 (tensorflow_datasets/text/c4_utils.py),
-FineWeb (datatrove, examples/fineweb.py and its filters), FineWeb-2 (configs/{cmn_Hani,jpn_Jpan,kor_Hang}.yml and
-fineweb-2-pipeline.py), Dolma 1.5 (wiki), RedPajama and StarCoder (code), HPLT (minimum length in characters).
+Sources of the thresholds: Gopher (Rae et al. 2021, table A1 and section A.1.1), C4
+(tensorflow_datasets/text/c4_utils.py), FineWeb (datatrove, examples/fineweb.py and its filters), FineWeb-2
+(configs/{cmn_Hani,jpn_Jpan,kor_Hang}.yml and fineweb-2-pipeline.py), Dolma 1.5 (wiki), RedPajama and StarCoder
+(code), HPLT (minimum length in characters).
 
-English presets filter by language before they judge. Here that is the user's choice (`languages: [en]`); what such a preset
-asks of English only (stop words, word length, letters per token, Latin terminal punctuation, C4's line edits, FineWeb's
-thresholds on lines) carries `languages=("en",)` and never touches a document in another language. What is left for those,
-length, symbols, bullets and repetition, holds in any language.
+English presets filter by language before they judge. Here that is the user's choice (`languages: [en]`); what such a
+preset asks of English only (stop words, word length, letters per token, Latin terminal punctuation, C4's line edits,
+FineWeb's thresholds on lines) carries `languages=("en",)` and never touches a document in another language. What is
+left for those, length, symbols, bullets and repetition, holds in any language.
 
-Units. FineWeb-2 set its Chinese thresholds on jieba's words, and so are these (through rjieba). Its Japanese ones were set
-on Sudachi's words, where tokens here are characters' classes (ideograph, kana run): about as long, so they are taken
-over. Its Korean ones were set on morphemes and tokens here are what spaces separate, about twice as long: line breaks per
-token is left out for Korean. Its language scores are GlotLID's, a scale that lid.176 doesn't share: left out.
+Units. FineWeb-2 set its Chinese thresholds on jieba's words, and so are these (through rjieba). Its Japanese ones
+were set on Sudachi's words, where tokens here are characters' classes (ideograph, kana run): about as long, so they
+are taken over. Its Korean ones were set on morphemes and tokens here are what spaces separate, about twice as long:
+line breaks per token is left out for Korean. Its language scores are GlotLID's, a scale that lid.176 doesn't share:
+left out.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ CHINESE = ("zh", "yue", "wuu")  # as lid.176 names them; written Chinese, segmen
 # Languages written without spaces for which there is no segmenter here: what counts tokens is missing for them.
 UNSEGMENTED = ("th", "lo", "km", "my", "bo", "dz")
 
-# Stop words by language. English: Gopher's eight, case-sensitive. The others: FineWeb-2's configs. Japanese and Korean ones are
-# particles and endings inside tokens, so they are looked for in the text as they stand.
+# Stop words by language. English: Gopher's eight, case-sensitive. The others: FineWeb-2's configs. Japanese and
+# Korean ones are particles and endings inside tokens, so they are looked for in the text as they stand.
 STOP_WORDS: dict[str, tuple[str, ...]] = {
     "en": ("the", "be", "to", "of", "and", "that", "have", "with"),
     "zh": tuple("的年在月是和日了於·為有被人中为他與後也而由"),
@@ -208,7 +210,9 @@ FINEWEB2_KO = _fineweb2(
     lengths=(1, 6),
     alpha=0.791,
 )
-# Languages whose own FineWeb-2 config isn't here: datatrove's defaults, without stop words, word length and the ending of lines.
+ENGLISH_WEB = RuleSet("english", FINEWEB.rules[1:], line_edits="fineweb")
+# Languages whose own FineWeb-2 config isn't here: datatrove's defaults, without stop words, word length and the
+# ending of lines.
 FINEWEB2_OTHER = RuleSet(
     "fineweb2-other",
     (
@@ -221,7 +225,8 @@ FINEWEB2_OTHER = RuleSet(
 )
 WIKI = RuleSet("wiki", (Rule("min_words", "words", ">=", 25, "Dolma 1.5: wiki documents under 25 words dropped"),))
 BOOKS = RuleSet("books", (Rule("min_words", "words", ">=", 50, "Gopher A.1.1"),))
-# Reference pages list names, signatures and inherited members: short lines, symbols and repeats are what they are made of.
+# Reference pages list names, signatures and inherited members: short lines, symbols and repeats are what they are
+# made of.
 DOCUMENTATION = RuleSet(
     "documentation",
     (
@@ -254,7 +259,7 @@ _SETS: dict[str, tuple[RuleSet, ...]] = {
     "fineweb": (FINEWEB,),
     "fineweb2": (FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, FINEWEB2_OTHER),
     "code": (CODE,),
-    "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, FINEWEB, FINEWEB2_OTHER),
+    "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, ENGLISH_WEB, FINEWEB2_OTHER),
 }
 
 
@@ -267,19 +272,20 @@ def choose(preset: Preset, source: str, language: str) -> RuleSet:
     """The rule set for a document of this source kind and language.
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
-    Korean to FineWeb-2's sets, English to FineWeb's, everything else, `und` included, to rules that hold in any language.
+    Korean to FineWeb-2's sets, English to FineWeb's but for its language score (that of another model; ingest calls
+    the unsure `und`), everything else, `und` included, to rules that hold in any language.
     """
     if preset == "auto":
         if source in _BY_SOURCE:
             return _BY_SOURCE[source]
-        return FINEWEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+        return ENGLISH_WEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
     if preset == "fineweb2":
         return _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
     return _SETS[preset][0]
 
 
 def with_thresholds(rules: RuleSet, thresholds: Mapping[str, float]) -> RuleSet:
-    """The rule set with other numbers. A key is a rule's name, or `set/rule` where several sets have a rule of that name."""
+    """The rule set with other numbers. A key is a rule's name, or `set/rule` where only one set is meant."""
     if not thresholds:
         return rules
     return rules._replace(

@@ -1,0 +1,413 @@
+"""Every metric equals its definition, written again in plain Python over strings and counters."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datalake.curate.catalog import NAMES
+from datalake.curate.metrics import measure
+from datalake.curate.presets import STOP_WORDS
+from datalake.curate.words import CJK_TERMINALS, CLOSERS, LINE_ENDS, segment, tables, terminal_points
+
+TERMINALS = {chr(p) for p in terminal_points()}
+KANA = (re.compile("[\u3041-\u309f]+"), re.compile("[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]+"))
+POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+
+
+def lowered(text: str) -> str:
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
+
+
+def oracle_tokens(text: str, language: str) -> list[str]:
+    if language in ("zh", "yue", "wuu"):
+        return [stripped for piece in segment(text) if (stripped := piece.strip())]
+    tokens = []
+    for piece in text.split():
+        while piece:
+            run = next((m.end() for kana in KANA if (m := kana.match(piece))), 0)
+            if not run and "\u3400" <= piece[0] <= "\u9fff":
+                run = 1
+            while not run or (
+                run < len(piece)
+                and not any(kana.match(piece[run - 1]) or kana.match(piece[run]) for kana in KANA)
+                and not any("\u3400" <= c <= "\u9fff" for c in piece[run - 1 : run + 1])
+            ):
+                run += 1
+            tokens.append(piece[:run])
+            piece = piece[run:]
+    return tokens
+
+
+def strip_symbols(token: str) -> str:
+    while token and not token[0].isalnum():
+        token = token[1:]
+    while token and not token[-1].isalnum():
+        token = token[:-1]
+    return token
+
+
+def oracle_words(text: str, language: str) -> list[tuple[int, int, str]]:
+    """(start, end, lower-cased) of the words n-grams are made of."""
+    if language in ("zh", "yue", "wuu"):
+        words, at = [], 0
+        for piece in segment(text):
+            if any(c.isalnum() for c in piece):
+                word = piece.strip()
+                start = at + piece.index(word)
+                words.append((start, start + len(word), lowered(word)))
+            at += len(piece)
+        return words
+    return [(m.start(), m.end(), lowered(m.group())) for m in re.finditer(r"[\u3400-\u9fff]|[^\W_]+", text)]
+
+
+def oracle_ngrams(text: str, words: list[tuple[int, int, str]]) -> dict[str, float]:
+    result = {}
+    total = sum(end - start for start, end, _ in words)
+    for n in range(2, 11):
+        grams = [tuple(word for _, _, word in words[k : k + n]) for k in range(len(words) - n + 1)]
+        counts = Counter(grams)
+        length = [sum(end - start for start, end, _ in words[k : k + n]) for k in range(len(grams))]
+        span = [words[k + n - 1][1] - words[k][0] for k in range(len(grams))]
+        most = max(counts.values(), default=1)
+        if n < 5:
+            tops = [k for k, gram in enumerate(grams) if counts[gram] == most and most > 1]
+            result[f"top_{n}gram"] = most * max((length[k] for k in tops), default=0) / total
+            result[f"later_top_{n}gram"] = most * max((span[k] for k in tops), default=0) / len(text)
+            continue
+        covered = {j for k, gram in enumerate(grams) if counts[gram] > 1 for j in range(k, k + n)}
+        result[f"dup_{n}gram"] = sum(words[j][1] - words[j][0] for j in covered) / total
+        seen, again, k = set(), 0, 0
+        while k < len(grams):
+            if grams[k] in seen:
+                again += span[k]
+                k += n
+            else:
+                seen.add(grams[k])
+                k += 1
+        result[f"later_{n}gram"] = again / len(text)
+    return result
+
+
+def repeated(items: list[str], size: int) -> tuple[float, float, float, float, int]:
+    counts = Counter(items)
+    again = [item for k, item in enumerate(items) if item in items[:k]] if max(counts.values()) > 1 else []
+    many = [item for item in items if counts[item] > 1]
+    characters = sum(map(len, again))
+    total = sum(map(len, items))
+    return (
+        len(many) / len(items),
+        sum(map(len, many)) / total,
+        len(again) / len(items),
+        characters / size,
+        characters,
+    )
+
+
+def oracle_sentences(line: str) -> int:
+    ends = "".join(map(re.escape, sorted(TERMINALS)))
+    closers = "".join(map(re.escape, CLOSERS))
+    count, begin = 0, 0
+    for m in re.finditer(f"[{ends}]+[{closers}]*", line):
+        if m.start() < begin:
+            continue
+        rest = line[m.end() :]
+        run = [c for c in m.group() if c in TERMINALS]
+        # a closer may itself stand before further terminals: only the run's last terminal counts
+        cjk = bool(run) and m.group().rstrip(CLOSERS)[-1:] in CJK_TERMINALS
+        after = rest.lstrip()
+        if not after or cjk or (len(after) < len(rest) and not after[0].islower()):
+            count += 1
+            begin = m.end()
+    return count + bool(line[begin:].strip())
+
+
+def oracle_c4(lines: list[str]) -> dict[str, float | None]:
+    result: dict[str, float | None] = dict.fromkeys((n for n in NAMES if n.startswith("c4_")), 0)
+    result |= dict.fromkeys(("fw_lines", "fw_sentences", "fw_lorem_ipsum", "fw_curly_bracket"), 0)
+    kept = {"c4": [], "fw": []}
+    left_words = 0
+    for line in lines:
+        if any(len(word) > 1000 for word in line.split()):
+            continue
+        plain = re.sub(r"\[[0-9]*\]|\[edit\]|\[citation needed\]", "", line)
+        wanted = {
+            "c4": plain.endswith((".", "?", "!", '"')) and not plain.endswith("...") and len(plain.split()) >= 5,
+            "fw": len(line.split()) >= 3,
+        }
+        low = lowered(plain)
+        for kind in (k for k, want in wanted.items() if want):
+            if "lorem ipsum" in low:
+                result[f"{kind}_lorem_ipsum"] += 1
+            elif "javascript" in low:
+                if kind == "c4":
+                    result["c4_javascript"] += 1
+            elif "{" in plain:
+                result[f"{kind}_curly_bracket"] += 1
+            elif any(phrase in low for phrase in POLICY):
+                if kind == "c4":
+                    result["c4_policy"] += 1
+            else:
+                kept[kind].append(plain.rstrip())
+                result[f"{kind}_sentences"] += oracle_sentences(plain)
+                left_words += len(plain.split()) if kind == "fw" else 0
+    result["c4_lines"], result["fw_lines"] = len(kept["c4"]), len(kept["fw"])
+    fw = kept["fw"]
+    result |= dict.fromkeys(("fw_line_punct", "fw_short_lines", "fw_char_dup", "fw_newline_ratio"))
+    if fw:
+        result["fw_line_punct"] = sum(line[-1:] in TERMINALS | set(LINE_ENDS) for line in fw if line) / len(fw)
+        result["fw_short_lines"] = sum(len(line) <= 30 for line in fw) / len(fw)
+        if any(fw):
+            again = [line for k, line in enumerate(fw) if line in fw[:k]]
+            result["fw_char_dup"] = sum(map(len, again)) / sum(map(len, fw))
+        if left_words:
+            result["fw_newline_ratio"] = (len(fw) - 1) / left_words
+    return result
+
+
+def oracle(text: str, language: str) -> dict[str, float | None]:
+    """All metrics by their definitions in `catalog.py`, slow and plain."""
+    result: dict[str, float | None] = dict.fromkeys(NAMES)
+    tokens = oracle_tokens(text, language)
+    result |= {"chars": len(text), "tokens": len(tokens), "lines": 0, "paragraphs": 0}
+    words = [word for token in tokens if (word := strip_symbols(token))]
+    result["words"] = len(words)
+    if not text:
+        return result
+    if words:
+        result["mean_word_length"] = sum(map(len, words)) / len(words)
+    if tokens:
+        result["hash_ratio"] = text.count("#") / len(tokens)
+        result["ellipsis_ratio"] = (text.count("...") + text.count("…")) / len(tokens)
+        result["alpha_words"] = sum(any(c.isalpha() for c in token) for token in tokens) / len(tokens)
+        result["newline_ratio"] = text.count("\n") / len(tokens)
+    if language in ("ja", "ko"):
+        result["stop_words"] = sum(word in text for word in STOP_WORDS[language])
+    elif language in STOP_WORDS:
+        found = {strip_symbols(token) or token for token in tokens}
+        result["stop_words"] = len(found & set(STOP_WORDS[language]))
+    ngram_words = oracle_words(text, language)
+    if ngram_words:
+        result |= oracle_ngrams(text, ngram_words)
+
+    lines = [line for raw in text.split("\n") if (line := raw.strip())]
+    result["lines"] = len(lines)
+    paragraphs = [p.strip() for p in re.split(r"\n(?:[^\S\n]*\n)+", text) if p.strip()]
+    result["paragraphs"] = len(paragraphs)
+    if lines:
+        result["bullet_lines"] = sum(line.startswith(("●", "•", "*", "-")) for line in lines) / len(lines)
+        result["ellipsis_lines"] = sum(line.endswith(("...", "…", ". . .")) for line in lines) / len(lines)
+        result["line_punct"] = sum(line[-1] in TERMINALS | set(LINE_ENDS) for line in lines) / len(lines)
+        result["short_lines"] = sum(len(line) <= 30 for line in lines) / len(lines)
+        names = ("dup_line_frac", "dup_line_chars", "later_line_frac", "later_line_chars")
+        *shares, again = repeated(lines, len(text))
+        result |= dict(zip(names, shares, strict=True))
+        result["char_dup"] = again / (len(text) - text.count("\n"))
+        names = ("dup_para_frac", "dup_para_chars", "later_para_frac", "later_para_chars")
+        result |= dict(zip(names, repeated(paragraphs, len(text))[:4], strict=True))
+        if language == "en":
+            result |= oracle_c4(lines)
+
+    every = text.split("\n")
+    every = every[:-1] if every[-1] == "" else every
+    result["max_line"] = max(map(len, every))
+    result["mean_line"] = sum(map(len, every)) / len(every)
+    result["alnum_ratio"] = sum(c.isalnum() for c in text) / len(text)
+    result["alpha_ratio"] = sum(c.isalpha() for c in text) / len(text)
+    if pieces := re.findall(r"\w+|[^\w\s]+", text):
+        result["alpha_per_token"] = sum(c.isalpha() for c in text) / len(pieces)
+    result["xml_header"] = int("<?xml version=" in text[:100])
+    result["han_ratio"] = len(re.findall("[\u4e00-\u9fa5]", text)) / len(text)
+    result["kana_ratio"] = sum(len(m) for kana in KANA for m in kana.findall(text)) / len(text)
+    result["hangul_ratio"] = len(re.findall("[\uac00-\ud7a3]", text)) / len(text)
+    return result
+
+
+def assert_equal(text: str, language: str) -> None:
+    got, want = measure(text, language), oracle(text, language)
+    for name in NAMES:
+        assert got[name] == pytest.approx(want[name], abs=1e-12), f"{name} of {text[:200]!r} as {language}"
+
+
+PIECES = (
+    *("the", "The", "and", "of", "with", "have", "cat", "don't", "well-known", "3.14", "#", "##", "...", "…", ". . ."),
+    *(
+        "lorem ipsum",
+        "JavaScript",
+        "{",
+        "}",
+        "use cookies",
+        "Privacy Policy",
+        "[1]",
+        "[edit]",
+        "[citation needed]",
+        "[x]",
+    ),
+    *("End.", "Why?", 'Yes!"', "etc. and", "z" * 30, "•", "-", "*", "_x_", "é", "naïve", "Ünï", "ß"),
+    *(
+        "我们",
+        "的",
+        "在北京大学",
+        "學習",
+        "。",
+        "？",
+        "！",
+        "，",
+        "·",
+        "ひらがな",
+        "カタカナ",
+        "ー",
+        "日本語",
+        "한국어",
+        "에서",
+        "ไทย",
+    ),
+    *(
+        "\u3000",
+        "\xa0",
+        "\t",
+        "\n",
+        "\n",
+        "\n\n",
+        "\n \n",
+        "\r",
+        "\u2028",
+        "\x1c",
+        "नमस्ते",
+        "שלום",
+        "مرحبا؟",
+        "😀",
+        "👩‍👩‍👧",
+        "\ud800",
+    ),
+)
+LANGUAGES = ("en", "zh", "ja", "ko", "de", "und")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=60),
+    st.sampled_from(LANGUAGES),
+)
+def test_metrics_equal_their_definitions_on_texts_made_of_hard_pieces(
+    parts: list[tuple[str, str]], language: str
+) -> None:
+    assert_equal("".join(piece + gap for piece, gap in parts), language)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=80), st.sampled_from(LANGUAGES))
+def test_metrics_equal_their_definitions_on_any_characters(text: str, language: str) -> None:
+    assert_equal(text, language)
+
+
+def test_metrics_equal_their_definitions_where_much_repeats() -> None:
+    rng = random.Random(5)
+    for _ in range(40):
+        vocabulary = [rng.choice("abcdefgh") * rng.randint(1, 4) for _ in range(rng.randint(1, 6))]
+        text = "".join(
+            rng.choice(vocabulary) + rng.choice((" ", " ", ", ", "\n", "\n\n")) for _ in range(rng.randint(1, 200))
+        )
+        assert_equal(text, rng.choice(LANGUAGES))
+
+
+def test_metrics_equal_their_definitions_on_real_pages(samples: Path) -> None:
+    with gzip.open(samples / "cc" / "pages" / "pages-dev.jsonl.gz", "rt", encoding="utf-8") as stream:
+        pages = [page for line in stream if (page := json.loads(line)).get("gold_text")]
+    languages = Counter()
+    for page in pages[::12]:
+        language = page["lang"] if page["lang"] in LANGUAGES else "und"
+        languages[language] += 1
+        assert_equal(page["gold_text"][:4000], language)
+    assert languages["en"] >= 5
+    assert languages["zh"] >= 5
+
+
+def test_one_known_text_by_hand() -> None:
+    text = "the cat sat. the cat sat. the cat ran.\n- one\n- one\n\n#tag ..."
+    metrics = measure(text, "en")
+    assert metrics["lines"] == 4
+    assert metrics["paragraphs"] == 2
+    assert metrics["tokens"] == 15
+    assert metrics["words"] == 12  # not -, - and ...
+    assert metrics["stop_words"] == 1
+    assert metrics["bullet_lines"] == 2 / 4
+    assert metrics["ellipsis_lines"] == 1 / 4
+    assert metrics["hash_ratio"] == 1 / 15
+    assert metrics["ellipsis_ratio"] == 1 / 15
+    assert metrics["dup_line_frac"] == 2 / 4
+    assert metrics["later_line_frac"] == 1 / 4
+    assert metrics["top_2gram"] == 3 * 6 / 36  # the cat, three times, of 36 characters of words
+    assert metrics["fw_lines"] == 1
+    assert metrics["fw_sentences"] == 1  # no upper case after the full stops
+    assert metrics["c4_lines"] == 1
+
+
+def test_what_counts_tokens_is_missing_in_a_language_written_without_spaces() -> None:
+    metrics = measure("ภาษาไทยเป็นภาษาที่มีระดับเสียงของคำแน่นอน", "th")
+    assert metrics["words"] is None
+    assert metrics["mean_word_length"] is None
+    assert metrics["chars"] == 41
+
+
+def test_c4_metrics_are_missing_where_the_text_is_not_english() -> None:
+    assert measure("Das ist ein Satz mit acht schönen Wörtern.", "de")["c4_lines"] is None
+    assert measure("This is a sentence with nine rather fine words.", "en")["c4_lines"] == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n",
+        "\n\n\n",
+        "\x00",
+        "...",
+        "!?!?" * 1000,
+        "\ud800",
+        "\udc00\ud800",
+        "مرحبا " * 100,
+        "😀" * 100,
+        "\u200d" * 50,
+    ],
+)
+def test_no_text_raises(text: str, language: str) -> None:
+    metrics = measure(text, language)
+    assert metrics["chars"] == len(text)
+
+
+def test_random_bytes_and_a_line_of_ten_million_characters_do_not_raise() -> None:
+    rng = random.Random(1)
+    for size in (1, 100, 10_000):
+        for language in LANGUAGES:
+            measure(rng.randbytes(size).decode("utf-8", "replace"), language)
+            measure(rng.randbytes(size * 2 // 2 * 2).decode("utf-16-le", "surrogatepass"), language)
+    metrics = measure("word " * 2_000_000, "en")
+    assert metrics["words"] == 2_000_000
+    assert metrics["max_line"] == 10_000_000
+    assert measure("x" * 10_000_000, "und")["words"] == 1
+
+
+def test_the_class_tables_cover_every_letter_and_digit_of_this_python() -> None:
+    classes, lower = tables()
+    for point in range(0, 0x110000, 7):
+        character = chr(point)
+        assert bool(classes[point] & 4) == character.isalnum()
+        assert bool(classes[point] & 1) == character.isspace()
+        low = character.lower()
+        assert lower[point] == (ord(low) if len(low) == 1 else point)
+
+
+def test_the_segmenter_loses_no_character() -> None:
+    text = "我们在北京大学学习 NLP 3.14%，\u3000真的！\n他說：「為什麼」\t😀 x+y\r\n"
+    assert "".join(segment(text)) == text
