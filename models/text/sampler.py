@@ -144,7 +144,7 @@ class Sampler:
 
 
 def heldout(shards: TokenShards, documents: Sequence[bytes], context: int, batch: int) -> Iterator[Batch]:
-    """All tokens of these documents in order, each but a document's first a target once; the last batch may be small."""
+    """All tokens of these documents in order, each but a document's first a target once; the last may be smaller."""
     stream = Stream(shards, np.array([shards.number(document) for document in documents], np.int64))
     starts = range(0, stream.total, context)
     for first in range(0, len(starts), batch):
