@@ -1,0 +1,206 @@
+"""Web pages from WARC archives and the text of WET archives (Common Crawl and any other crawler's).
+
+Records are `response`, `resource` and `conversion`; `warcinfo`, `request`, `metadata`, `revisit` and others are passed.
+Framing is `datalake.sources.warc`; each record is then parsed by FastWARC and its page extracted by Resiliparse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from fastwarc.warc import WarcRecord
+
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.extract.html import decode, extract, tidy
+from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
+from datalake.language import detect
+from datalake.sources import warc
+from datalake.sources.config import CommonCrawl, Pydoc
+from datalake.sources.protocol import InputShard, expand
+
+RECORDS = ("response", "resource", "conversion")
+MEDIA_TYPES = ("text/html", "application/xhtml+xml")
+_NO_TYPE = ("", "unknown/unknown", "application/unknown", "*/*")  # what the MIME Sniffing standard takes for none
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|title|script|div|p|h1|table|!--)", re.I)
+# What servers send as text/html though it is none.
+_BINARY = {b"%PDF-": "application/pdf", b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
+
+
+def shards(config: CommonCrawl) -> list[InputShard]:
+    """One shard an archive."""
+    return [InputShard(config.kind, name, path) for name, path in expand(config.paths)]
+
+
+def read(shard: InputShard, config: CommonCrawl) -> Iterator[Entry]:
+    """One entry for each record of an archive, plain or gzip; what can't be read is quarantined and passed by."""
+    return read_archive(shard, shard.path, config, host)
+
+
+def host(uri: str) -> str:
+    """The host of an address, lower case; empty where it has none."""
+    try:
+        return urlsplit(uri.strip("<>")).hostname or ""
+    except ValueError:
+        return ""
+
+
+def read_archive(
+    shard: InputShard, path: str, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Iterator[Entry]:
+    """`read` for an archive wherever it lies, with `group` telling the unit of hold-out from an address."""
+    for one in warc.records(path, config.max_bytes):
+        if isinstance(one, warc.Fault):
+            yield Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
+        elif one.type not in RECORDS:
+            yield Passed(one.type)
+        else:
+            yield _entry(one, shard, config, group)
+
+
+class _NotTakenError(Exception):
+    """Ends the reading of a record with a refusal."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def _entry(
+    record: warc.Record, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Document | Refused | Quarantined:
+    """What one record becomes."""
+    key = document_id(shard.kind, shard.name, record.locator)
+    uri = record.headers.get("warc-target-uri", "")
+    try:
+        if record.block is None:
+            raise _NotTakenError("too_large", str(record.block_length))
+        text, attributes = _text(record, record.block, config)
+        if not text:
+            raise _NotTakenError("empty")
+    except _NotTakenError as refusal:
+        return Refused(
+            key,
+            config.label,
+            uri,
+            refusal.reason,
+            refusal.detail,
+            archive=shard.name,
+            offset=record.offset,
+            length=record.length,
+        )
+    except BodyError as error:
+        return Quarantined(config.label, shard.name, error.reason, str(error), record.offset, record.length)
+    attributes["group"] = group(uri)
+    if record.inner:
+        attributes["inner_offset"] = str(record.inner)
+    if "warc-truncated" in record.headers:
+        attributes["truncated"] = record.headers["warc-truncated"]
+    options = config.language
+    language, score = detect(text, model=options.model, threshold=options.threshold, characters=options.characters)
+    return Document(
+        id=key,
+        text=text,
+        source=config.label,
+        uri=uri,
+        language=language,
+        language_score=score,
+        licence=config.licence,
+        created=_date(record.headers.get("warc-date", "")),
+        archive=shard.name,
+        offset=record.offset,
+        length=record.length,
+        attributes={name: value for name, value in attributes.items() if value},
+    )
+
+
+def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tuple[str, dict[str, str]]:
+    """The text of a record and what its headers say of it."""
+    declared = record.headers.get("content-type", "")
+    if record.type == "conversion":
+        if _media_type(declared) not in ("text/plain", *_NO_TYPE):
+            raise _NotTakenError("media_type", _media_type(declared))
+        return tidy(block.decode("utf-8", "replace")), {"media_type": "text/plain", "charset": "utf-8"}
+    status = ""
+    if record.type == "response":
+        if _media_type(declared) not in ("application/http", *_NO_TYPE):
+            raise _NotTakenError("media_type", _media_type(declared))
+        status, declared, block = _http(record, block, config.max_bytes)
+    media_type = _media_type(declared)
+    if not block.strip():
+        raise _NotTakenError("empty")
+    if media_type in _NO_TYPE and _MARKUP.match(block):
+        media_type = "text/html"
+    sniffed = next((name for magic, name in _BINARY.items() if block.startswith(magic)), media_type)
+    if sniffed not in MEDIA_TYPES:
+        raise _NotTakenError("media_type", sniffed)
+    charset = _CHARSET.search(declared)
+    html, codec = decode(block, charset[1] if charset else None)
+    page = extract(html, config.main_content)
+    return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
+
+
+def _http(record: warc.Record, block: bytes, max_bytes: int) -> tuple[str, str, bytes]:
+    """Status, Content-Type and decoded body of an HTTP response of status 200."""
+    if not block.startswith((b"HTTP/", b"ICY ")):
+        raise BodyError("http_header", "no status line")
+    message = WarcRecord.from_bytes(record.header + _with_crlf(block))
+    try:
+        message.parse_http(auto_decode="none", max_header_len=1 << 20)
+    except (OSError, ValueError) as error:
+        raise BodyError("http_header", str(error)[:200]) from None
+    headers = message.http_headers
+    status = _status(block)
+    if status is None:
+        raise BodyError("http_header", "no status")
+    if 300 <= status < 400 and status != 304:
+        raise _NotTakenError("redirect", str(status))
+    if status != 200:
+        raise _NotTakenError("status", str(status))
+    declared = headers.get("content-type") or ""
+    if _media_type(declared) not in (*MEDIA_TYPES, *_NO_TYPE):
+        raise _NotTakenError("media_type", _media_type(declared))
+    try:
+        body = decode_body(
+            message.reader.read(),
+            headers.get_multiple("transfer-encoding"),
+            headers.get_multiple("content-encoding"),
+            max_bytes,
+            cut="warc-truncated" in record.headers,
+        )
+    except BodyTooLargeError:
+        raise _NotTakenError("too_large", f"decodes to more than {max_bytes}") from None
+    return str(status), declared, body
+
+
+def _with_crlf(block: bytes) -> bytes:
+    """The message with CRLF in its header: FastWARC takes a header of bare newlines for one without an end."""
+    first = block.find(b"\n")
+    end = block.find(b"\n\n")
+    if first <= 0 or end < 0 or block[first - 1 : first] == b"\r" or b"\r\n\r\n" in block[:end]:
+        return block
+    header = re.sub(rb"\r?\n", b"\r\n", block[: end + 2])
+    return header + block[end + 2 :]
+
+
+def _status(block: bytes) -> int | None:
+    """The status of a response's first line (`HTTP/1.1 200 OK`, `ICY 200 OK`)."""
+    words = block[:64].split(None, 2)
+    return int(words[1]) if len(words) > 1 and len(words[1]) == 3 and words[1].isdigit() else None
+
+
+def _media_type(content_type: str) -> str:
+    """`text/html` of `Text/HTML; charset=utf-8`."""
+    return content_type.partition(";")[0].partition(",")[0].strip().lower()
+
+
+def _date(text: str) -> datetime | None:
+    """A WARC-Date as UTC; None where it is no date."""
+    try:
+        date = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)

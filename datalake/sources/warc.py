@@ -1,0 +1,397 @@
+"""Framing of WARC archives (ISO 28500): every byte of an archive is in a record, between two records, or in a fault.
+
+Archives are plain or gzip, with a member for each record or one for all. What to do on damage is why framing is done
+here: a library that resynchronises silently loses records without a trace. Here each unreadable record or span of bytes
+is one `Fault`, and reading goes on at the next member or header that can be found.
+
+The work is in two steps: an archive is cut into *segments* of bytes without a gap (`_segments`), and a segment into
+records (`_frame`). Memory is bounded: plain archives and large segments are mapped, not read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mmap
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+PIECE = 1 << 16
+MAX_HEADER = 1 << 16  # bytes of a record's header
+IN_MEMORY = 32 << 20  # inflated bytes of a segment that are kept in memory; more go to a temporary file
+MAX_SEGMENT = 4 << 30  # inflated bytes of a segment: what a gzip bomb may cost
+MAX_HELD = 1_000
+MAGIC = b"\x1f\x8b\x08"
+
+_VERSION = re.compile(rb"WARC/\d\.\d{1,2}[ \t]*\r?\n")
+# A header anywhere: the version's line and the beginning of a named field.
+_START = re.compile(rb"WARC/\d\.\d{1,2}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,60}[ \t]*:")
+_END_OF_HEADER = re.compile(rb"\n\r?\n")
+_NOT_BETWEEN = re.compile(rb"[^\r\n \t]")
+_OTHER = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+}
+
+Bytes = bytes | bytearray | mmap.mmap
+
+
+@dataclass(slots=True)
+class Record:
+    """One WARC record.
+
+    - `type`: its WARC-Type, lower case. `headers`: named fields, names in lower case, the first of each name.
+    - `offset`: where its gzip member (in a plain archive: its header) begins in the archive; `inner`: how far into the
+      inflated bytes from there it begins, 0 but in archives compressed as a whole.
+    - `length`: bytes of its member when that is its own, else of its header and block.
+    - `header`: its header as it stands.
+    - `block`: its content, `block_length` bytes; None when that is more than the limit.
+    """
+
+    type: str
+    headers: dict[str, str]
+    header: bytes
+    block: bytes | None
+    block_length: int
+    offset: int
+    inner: int
+    length: int
+
+    @property
+    def locator(self) -> str:
+        """What finds the record in its archive."""
+        return f"{self.offset}+{self.inner}" if self.inner else str(self.offset)
+
+
+@dataclass(slots=True)
+class Fault:
+    """A record or span of bytes that can't be read: `offset` and `length` in the archive, -1 where unknown.
+
+    Reasons: `not_an_archive`, `no_header` (bytes before the next header), `header` (unusable), `content_length` (not
+    the true one), `truncated`, `gzip` (damaged member), `checksum` (of a member), `garbage` (between members),
+    `too_large` (a member that inflates without end).
+    """
+
+    reason: str
+    detail: str = ""
+    offset: int = -1
+    length: int = -1
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Bytes without a gap: a plain archive, or one gzip member and those after it that continue its bytes."""
+
+    data: Bytes
+    offset: int
+    length: int
+    gzip: bool
+    damage: Fault | None = None  # what ends it before its time
+
+    def span(self, begin: int, end: int) -> tuple[int, int]:
+        """Offset and length in the archive of bytes of this segment."""
+        if not self.gzip:
+            return self.offset + begin, end - begin
+        return self.offset, self.length if begin == 0 and end >= len(self.data) else -1
+
+
+def records(path: str, max_bytes: int) -> Iterator[Record | Fault]:
+    """All records and faults of an archive, in order. A file that is no archive gives one Fault `not_an_archive`.
+
+    Blocks longer than `max_bytes` aren't kept. Raises OSError alone, when the file can't be read: that is no property
+    of the archive and may pass.
+    """
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(8)
+        held: list[Fault] | None = []  # until a record shows that this is an archive at all
+        for segment in _segments(file, size, head):
+            for one in _frame(segment, max_bytes):
+                if held is None:
+                    yield one
+                elif isinstance(one, Fault) and len(held) < MAX_HELD:
+                    held.append(one)
+                else:
+                    yield from held
+                    held = None
+                    yield one
+        if held is not None:
+            if all(fault.reason in ("no_header", "garbage") for fault in held):
+                kind = next((name for magic, name in _OTHER.items() if head.startswith(magic)), "")
+                detail = f"{kind} file" if kind else "no WARC header" if size else "empty file"
+                held = [Fault("not_an_archive", detail, 0, size)]
+            yield from held
+
+
+def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
+    """The records of one segment and its faults, its own damage last."""
+    data, size, damage = segment.data, len(segment.data), segment.damage
+    suspect = damage is not None and damage.reason != "truncated"  # its last bytes may be noise
+    at = 0
+
+    def fault(reason: str, detail: str, begin: int, end: int) -> Fault:
+        if segment.gzip and begin:
+            detail = f"{detail}, {begin} inflated bytes into the member"
+        return Fault(reason, detail, *segment.span(begin, end))
+
+    while (begun := _NOT_BETWEEN.search(data, at)) is not None:
+        begin = begun.start()
+        if not _VERSION.match(data, begin):
+            at = _next_start(data, begin, size)
+            if at == size and damage is not None:
+                break
+            yield fault("no_header", f"{at - begin} bytes", begin, at)
+            continue
+        ending = _END_OF_HEADER.search(data, begin, begin + MAX_HEADER)
+        if ending is None:
+            at = _next_start(data, begin + 5, size)
+            if at < size:
+                yield fault("header", "without an end", begin, at)
+            elif damage is None:
+                reason = "truncated" if size - begin < MAX_HEADER else "header"
+                yield fault(reason, "ends within a header", begin, size)
+            continue
+        start = ending.end()
+        headers = _fields(bytes(data[begin:start]))
+        kind, declared = headers.get("warc-type", "").lower(), headers.get("content-length", "")
+        if not kind or not (declared.isascii() and declared.isdigit()):
+            at = _next_start(data, start, size)
+            yield fault("header", f"Content-Length {declared[:40]!r}, WARC-Type {kind[:40]!r}", begin, at)
+            continue
+        stated = int(declared[:18])
+        end = start + stated
+        follows = _NOT_BETWEEN.search(data, end) if end <= size else None
+        fits = end <= size and (follows is None or bool(_VERSION.match(data, follows.start())))
+        if not fits:
+            nested = _next_start(data, start, min(end, size))
+            if nested < min(end, size):
+                yield fault("content_length", f"says {stated}, {nested - start} are there", begin, nested)
+                at = nested
+                continue
+            if end > size:
+                if damage is None:
+                    yield fault("truncated", f"says {stated}, {size - start} are there", begin, size)
+                at = size
+                break
+        at = end
+        if suspect and (follows is None or not _digest_holds(headers, data, start, end)):
+            if follows is None:
+                break  # the damage speaks for it
+            yield fault("checksum", "block digest, in a damaged member", begin, end)
+            continue
+        offset = segment.span(begin, end)[0]
+        alone = segment.gzip and begin == 0 and follows is None
+        yield Record(
+            kind,
+            headers,
+            bytes(data[begin:start]),
+            bytes(data[start:end]) if stated <= max_bytes else None,
+            stated,
+            offset,
+            begin if segment.gzip else 0,
+            segment.length if alone else end - begin,
+        )
+    if damage is not None:
+        yield damage
+
+
+def _next_start(data: Bytes, begin: int, end: int) -> int:
+    """Where the next header begins, `end` if there is none before it."""
+    match = _START.search(data, begin)
+    return match.start() if match is not None and match.start() < end else end
+
+
+def _fields(header: bytes) -> dict[str, str]:
+    """Named fields of a record's header, the first of each name; folded lines are joined."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in header.splitlines()[1:]:
+        text = line.decode("utf-8", "replace")
+        if text[:1] in (" ", "\t"):
+            if name:
+                fields[name] += " " + text.strip()
+            continue
+        key, colon, value = text.partition(":")
+        name = key.strip().lower()
+        if not colon or name in fields:
+            name = ""
+        else:
+            fields[name] = value.strip()
+    return fields
+
+
+def _digest_holds(headers: dict[str, str], data: Bytes, start: int, end: int) -> bool:
+    """Whether a block agrees with its SHA-1 digest; True where there is none to compare."""
+    algorithm, _, stated = headers.get("warc-block-digest", "").partition(":")
+    if algorithm.lower() != "sha1":
+        return True
+    digest = hashlib.sha1(memoryview(data)[start:end], usedforsecurity=False).digest()
+    return stated.upper() in (base64.b32encode(digest).decode(), digest.hex().upper())
+
+
+def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
+    """The segments of an archive, and for what can't be inflated segments with damage."""
+    if not head.startswith(MAGIC):
+        if size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield _Segment(data, 0, size, gzip=False)
+        return
+    at = 0
+    while at < size:
+        if not _is_member(file, at):
+            after = _next_member(file, at, size)
+            if after < size or not _only_zeros(file, at, size):  # gzip itself pads with zeros
+                yield _Segment(b"", at, after - at, True, Fault("garbage", f"{after - at} bytes", at, after - at))
+            at = after
+            continue
+        with _Room() as room:
+            begin, damage = at, None
+            while True:
+                damage, at = _inflate(file, at, size, room)
+                if damage is not None or at >= size or not _continues(file, at):
+                    break
+            if damage is not None:
+                at = _next_member(file, at + 1, size)  # from the damaged member's own beginning
+                damage.offset, damage.length = begin, at - begin
+            yield _Segment(room.data(), begin, at - begin, True, damage)
+
+
+def _inflate(file: BinaryIO, begin: int, size: int, room: _Room) -> tuple[Fault | None, int]:
+    """Inflates one member into `room`: (None, where it ends), or what is wrong and where the member begins.
+
+    All bytes before the damage are inflated.
+    """
+    file.seek(begin)
+    inflater = zlib.decompressobj(31)
+    while not inflater.eof:
+        piece = file.read(PIECE)
+        if not piece:
+            return Fault("truncated", "ends within a gzip member"), begin
+        while piece and not inflater.eof:
+            saved = inflater.copy()
+            try:
+                out = inflater.decompress(piece, 1 << 20)
+            except zlib.error as error:
+                _salvage(saved, piece, room)
+                check = "incorrect data check" in str(error) or "incorrect length check" in str(error)
+                reason = "checksum" if check else "gzip"
+                return Fault(reason, str(error)), begin
+            if room.size + len(out) > MAX_SEGMENT:
+                return Fault("too_large", f"inflates to more than {MAX_SEGMENT} bytes"), begin
+            room.write(out)
+            piece = inflater.unconsumed_tail
+    return None, file.tell() - len(inflater.unused_data)
+
+
+def _salvage(inflater: zlib._Decompress, piece: bytes, room: _Room) -> None:
+    """What can be had from a piece before its damage, byte by byte."""
+    for at in range(len(piece)):
+        try:
+            room.write(inflater.decompress(piece[at : at + 1]))
+        except zlib.error:
+            return
+
+
+def _glimpse(file: BinaryIO, at: int) -> tuple[bytes, bool]:
+    """The first inflated bytes of what may be a member, and whether it ends well among them; empty if it is none."""
+    file.seek(at)
+    raw = file.read(PIECE + 1024)
+    if not raw.startswith(MAGIC) or len(raw) < 4 or raw[3] & 0xE0:  # reserved flags
+        return b"", False
+    inflater = zlib.decompressobj(31)
+    try:
+        out = inflater.decompress(raw, PIECE + 1)
+    except zlib.error:
+        try:  # damage further in: its beginning may still be good
+            out = zlib.decompressobj(31).decompress(raw, 256)
+        except zlib.error:
+            return b"", False
+    return out, inflater.eof
+
+
+def _is_member(file: BinaryIO, at: int) -> bool:
+    """Whether a gzip member begins here, damaged further in or not."""
+    file.seek(at)
+    head = file.read(4)
+    return head.startswith(MAGIC) and (len(head) < 4 or not head[3] & 0xE0)
+
+
+def _continues(file: BinaryIO, at: int) -> bool:
+    """Whether the member here goes on with the bytes of the one before: whole, and not the beginning of a record."""
+    out, whole = _glimpse(file, at)
+    return whole and bool(out.strip(b"\r\n \t")) and not out.lstrip(b"\r\n \t").startswith(b"WARC/")
+
+
+def _next_member(file: BinaryIO, at: int, size: int) -> int:
+    """Where after damage the next member begins that starts a record or is whole; `size` if there is none."""
+    while at < size:
+        file.seek(at)
+        piece = file.read(1 << 20)
+        found = piece.find(MAGIC)
+        if found < 0:
+            at += max(1, len(piece) - len(MAGIC) + 1) if len(piece) == 1 << 20 else len(piece)
+            continue
+        at += found
+        out, whole = _glimpse(file, at)
+        if whole or out.lstrip(b"\r\n \t").startswith(b"WARC/"):
+            return at
+        at += 1
+    return size
+
+
+def _only_zeros(file: BinaryIO, begin: int, end: int) -> bool:
+    """Whether all bytes of the range are zero."""
+    file.seek(begin)
+    while begin < end:
+        piece = file.read(min(PIECE, end - begin))
+        if piece.strip(b"\0"):
+            return False
+        begin += len(piece)
+    return True
+
+
+class _Room:
+    """Where a segment is inflated to: memory, and a mapped temporary file once it is large."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._file: BinaryIO | None = None
+        self._map: mmap.mmap | None = None
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+        if self._file is None and self.size > IN_MEMORY:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the room
+            self._file.write(self._bytes)
+            self._bytes = bytearray()
+        if self._file is not None:
+            self._file.write(data)
+        else:
+            self._bytes += data
+
+    def data(self) -> Bytes:
+        """All that was written."""
+        if self._file is None:
+            return self._bytes
+        self._file.flush()
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
+
+    def __enter__(self) -> _Room:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._map is not None:
+            self._map.close()
+        if self._file is not None:
+            self._file.close()
