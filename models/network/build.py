@@ -1,0 +1,199 @@
+"""One call for every network: our decoder from its config, any other family from a folder through Transformers.
+
+Both kinds answer to the same four: `forward(tokens, positions, attend, cache) -> hidden`, `logits(hidden)`,
+`new_cache(batch, capacity)` and `config.context`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datalake.errors import UserError
+from models.network.config import NetworkConfig
+from models.network.decoder import Decoder
+
+
+def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """A network with fresh weights (a `NetworkConfig`, or its fields), or one that exists.
+
+    `{"family": "auto", "path": folder}` loads a causal model of any family Transformers knows; with `"task": "masked"`
+    an encoder for masked tokens. Equal config and seed give equal weights.
+
+    Raises:
+        UserError: for a path that holds no model, or a family whose head can't be taken apart from its body.
+    """
+    if not isinstance(config, NetworkConfig):
+        fields = dict(config)
+        family = fields.pop("family", "decoder")
+        if family == "auto":
+            return Foreign.load(fields["path"], fields.get("task", "causal"))
+        if family != "decoder":
+            raise UserError(f"unknown family {family!r}: use decoder, or auto with a path")
+        config = NetworkConfig(**fields)
+    return Decoder(config, torch.Generator().manual_seed(seed))
+
+
+class ForeignConfig:
+    """What callers ask of a config, answered for a model of another family."""
+
+    def __init__(self, config: Any):
+        self.vocabulary = int(config.vocab_size)
+        self.width = int(config.hidden_size)
+        self.context = int(getattr(config, "max_position_embeddings", 0) or (1 << 30))
+
+
+class Foreign(nn.Module):
+    """A model of another family behind the decoder's interface; `inner` is the Transformers model, saved as itself."""
+
+    def __init__(self, inner: Any, causal: bool = True):
+        super().__init__()
+        self.inner = inner
+        self.causal = causal
+        self.config = ForeignConfig(inner.config)
+        self._check()
+
+    @classmethod
+    def load(cls, folder: Path | str, task: Literal["causal", "masked"] = "causal") -> Foreign:
+        """The model in a Hugging Face folder, in float32."""
+        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+        if not (Path(folder) / "config.json").is_file():
+            raise UserError(f"{folder} is not a checkpoint: expected config.json and model.safetensors")
+        auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
+        try:
+            inner = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+        return cls(inner, task == "causal")
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        """What stands above the body, in its order: one linear layer, or a masked model's small stack."""
+        body = self.inner.base_model_prefix
+        for name, module in self.inner.named_children():
+            if name != body:
+                hidden = module(hidden)
+        return hidden
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """A head may hold more than its modules (scaling, capping): compare with the whole model once, at loading."""
+        was_training = self.inner.training
+        self.inner.eval()
+        tokens = torch.arange(4)[None] % self.config.vocabulary
+        try:
+            whole = self.inner(tokens).logits
+            apart = self.logits(self(tokens))
+            equal = apart.shape == whole.shape and torch.allclose(apart, whole, atol=1e-4, rtol=1e-4)
+        except (RuntimeError, TypeError, NotImplementedError):
+            equal = False
+        self.inner.train(was_training)
+        if not equal:
+            raise UserError(
+                f"{type(self.inner).__name__} computes its logits in a way not supported: take another model"
+            )
+
+    def forward(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None, cache: Any = None
+    ) -> Tensor:
+        """Hidden states (B, T, D), as `Decoder.forward`; for an encoder `attend` defaults to everything."""
+        more: dict[str, Any] = {}
+        if positions_BT is not None:
+            more["position_ids"] = positions_BT.expand(tokens_BT.shape)
+        if attend is not None:
+            more["attention_mask"] = attend.expand(tokens_BT.shape[0], -1, -1, -1)
+        if cache is not None:
+            more |= {"past_key_values": cache.inner, "use_cache": True}
+        elif self.causal:
+            more["use_cache"] = False
+        hidden_BTD = self.inner.base_model(tokens_BT, **more).last_hidden_state
+        if cache is not None:
+            cache.length += tokens_BT.shape[1]
+        return hidden_BTD
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of tokens, (..., D) -> (..., V)."""
+        return self._head(hidden)
+
+    def new_cache(self, batch: int, capacity: int) -> ForeignCache:
+        """An empty cache; it grows, so `batch` and `capacity` only mirror the decoder's call."""
+        return ForeignCache()
+
+
+class ForeignCache:
+    """Transformers' own cache with the three things generation asks of one."""
+
+    def __init__(self) -> None:
+        from transformers import DynamicCache
+
+        self.inner = DynamicCache()
+        self.length = 0
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch, in this order."""
+        self.inner.batch_select_indices(rows)
+
+
+class ScalarHead(nn.Module):
+    """A network's body with one number per token instead of logits: a reward model, or a critic.
+
+    The head starts at zero (a critic, Huang et al. 2024, "The N+ implementation details of RLHF with PPO") or from a
+    normal of deviation 1/sqrt(d + 1) (a reward model, Stiennon et al. 2020).
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        initial: Literal["zero", "normal"] = "zero",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.trunk = trunk
+        self.config = trunk.config
+        width = int(trunk.config.width)  # type: ignore[union-attr, arg-type]
+        some = next(trunk.parameters())
+        self.head = nn.Linear(width, 1).to(device=some.device, dtype=some.dtype)
+        with torch.no_grad():
+            self.head.bias.zero_()
+            if initial == "zero":
+                self.head.weight.zero_()
+            else:
+                self.head.weight.normal_(0.0, 1 / math.sqrt(width + 1), generator=generator)
+
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None) -> Tensor:
+        """Values (B, T): the number at each token, told what stands up to there."""
+        return self.head(self.trunk(tokens_BT, positions_BT, attend))[..., 0]
+
+
+def choose_dtype(device: torch.device | str) -> torch.dtype:
+    """bfloat16 where the device multiplies it natively, else float32.
+
+    On a CPU that takes AMX or AVX512-BF16; without them bfloat16 products are some 50 times slower than float32. A
+    choice by machine changes results between machines: a training config names its dtype, and this is for inference.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return torch.bfloat16 if "amx_bf16" in flags or "avx512_bf16" in flags else torch.float32
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory instead of giving it back; True where it agreed.
+
+    A training step on a CPU frees and takes the same large blocks again and again; by default each of them is a new
+    map, and most of the step goes into page faults (1,467 against 7,168 tokens/s for 3.4M parameters on 2 cores). Call
+    it once, before training or generating, in the process that does. Linux with glibc only.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        # M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1), malloc.h
+        return bool(library.mallopt(-3, 1 << 30)) and bool(library.mallopt(-1, (1 << 31) - 1))
+    except (OSError, AttributeError):
+        return False

@@ -1,0 +1,271 @@
+"""A checkpoint is a Hugging Face folder: config, weights in safetensors, tokenizer, chat template, generation settings.
+
+Our decoder is written as the architecture it equals: Llama, Qwen3 (QK-norm), Mixtral (experts) or Qwen3-MoE (both), so
+`AutoModelForCausalLM.from_pretrained(folder)` gives the same logits, and `load` reads folders of these architectures
+from anywhere. Names map one to one: ours with `model.` before them; Mixtral's files call the block `block_sparse_moe`
+and its matrices w1 (gate), w3 (up), w2 (down).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from datalake.errors import UserError
+from models.network.build import Foreign, ScalarHead
+from models.network.config import NetworkConfig
+from models.network.decoder import Decoder
+from models.text import tokenizer as text
+
+VALUE_HEAD = "value_head.safetensors"
+_FAMILIES = {"llama": (False, False), "qwen3": (True, False), "mixtral": (False, True), "qwen3_moe": (True, True)}
+_MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+
+
+def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | None, folder: Path | str) -> Path:
+    """Write a checkpoint, whole or not at all; a folder that is there already is replaced. Returns the folder.
+
+    `model`: a `Decoder`, a model of another family, or a `ScalarHead` on either, whose head lies beside the body's
+    weights. `tokenizer`: one, or a folder that holds one, or None for weights alone.
+    """
+    folder = Path(folder)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = text.load(tokenizer)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        temporary.chmod(0o755)
+        trunk = model.trunk if isinstance(model, ScalarHead) else model
+        if isinstance(model, ScalarHead):
+            _write(model.head.state_dict(), temporary / VALUE_HEAD)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        if isinstance(trunk, Foreign):
+            trunk.inner.save_pretrained(temporary)
+        elif isinstance(trunk, Decoder):
+            _write(to_hub(trunk), temporary / "model.safetensors")
+            _write_json(hub_config(trunk.config, tokenizer, trunk.embed_tokens.weight.dtype), temporary / "config.json")
+            _write_json(_generation(tokenizer), temporary / "generation_config.json")
+        else:
+            raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
+        for path in temporary.iterdir():
+            _sync(path)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        _sync(folder.parent)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path | str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """The model (a `Decoder` where the architecture is ours, else a `Foreign`; a `ScalarHead` where a head lies beside)
+    and its tokenizer, in float32 and evaluation mode.
+
+    Raises:
+        UserError: for a folder that is no checkpoint, in one line.
+    """
+    folder = Path(folder)
+    model = load_model(folder)
+    return model, text.load(folder)
+
+
+def load_model(folder: Path | str) -> nn.Module:
+    """The model of a checkpoint without its tokenizer; as `load` otherwise."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a checkpoint: expected a folder with config.json and model.safetensors")
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = from_hub_config(settings)
+        model: nn.Module
+        if config is None:
+            model = Foreign.load(folder)
+        else:
+            model = Decoder(config)
+            model.load_state_dict(from_hub(_read(folder), config))
+        if (folder / VALUE_HEAD).is_file():
+            model = ScalarHead(model)
+            model.head.load_state_dict(load_file(folder / VALUE_HEAD))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+        raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
+    return model.eval()
+
+
+def to_hub(model: Decoder) -> dict[str, Tensor]:
+    """The decoder's weights under the names of its architecture's files."""
+    mixtral = bool(model.config.experts) and not model.config.qk_norm
+    return {_hub_name(name, mixtral): weight for name, weight in model.state_dict().items()}
+
+
+def from_hub(weights: dict[str, Tensor], config: NetworkConfig) -> dict[str, Tensor]:
+    """A file's weights under the decoder's names, in float32. Raises KeyError where one is missing."""
+    mixtral = bool(config.experts) and not config.qk_norm
+    with torch.device("meta"):
+        names = list(Decoder(config).state_dict())
+    return {name: weights[_hub_name(name, mixtral)].float() for name in names}
+
+
+def _hub_name(name: str, mixtral: bool) -> str:
+    if name.startswith("lm_head."):
+        return name
+    if mixtral:
+        name = re.sub(r"\.mlp\.experts\.(\d+)\.(\w+)\.", lambda m: f".mlp.experts.{m[1]}.{_MIXTRAL[m[2]]}.", name)
+        name = name.replace(".mlp.", ".block_sparse_moe.")
+    return f"model.{name}"
+
+
+def hub_config(
+    config: NetworkConfig, tokenizer: PreTrainedTokenizerBase | None = None, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """`config.json` of the architecture that the decoder equals."""
+    family = next(name for name, traits in _FAMILIES.items() if traits == (config.qk_norm, bool(config.experts)))
+    architecture = {"llama": "Llama", "qwen3": "Qwen3", "mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe"}[family]
+    settings: dict[str, Any] = {
+        "architectures": [f"{architecture}ForCausalLM"],
+        "model_type": family,
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.context,
+        "rms_norm_eps": config.norm_eps,
+        # Both spellings: Transformers 5 reads the first, older readers the second.
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_theta": config.rope_base,
+        "tie_word_embeddings": config.tie,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "dtype": str(dtype).removeprefix("torch."),
+        "use_cache": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    if family == "llama":
+        settings["mlp_bias"] = False
+    if family.startswith("qwen3"):
+        settings |= {"use_sliding_window": False, "sliding_window": None}
+    if family == "mixtral":
+        settings |= {"num_local_experts": config.experts, "sliding_window": None}
+    if family == "qwen3_moe":
+        settings |= {
+            "num_experts": config.experts,
+            "moe_intermediate_size": config.hidden,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+    if config.experts:
+        settings |= {"num_experts_per_tok": config.experts_per_token, "output_router_logits": False}
+    if tokenizer is not None:
+        stops = text.stop_ids(tokenizer)
+        settings |= {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": stops if len(stops) != 1 else stops[0],
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    return settings
+
+
+def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
+    """The decoder's shape from a `config.json`; None where the model does something our decoder doesn't."""
+    family = settings.get("model_type")
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    sparse = family in ("mixtral", "qwen3_moe")
+    if (
+        family not in _FAMILIES
+        or rope.get("rope_type", rope.get("type", "default")) != "default"
+        or rope.get("partial_rotary_factor", 1.0) != 1.0
+        or settings.get("hidden_act", "silu") != "silu"
+        or settings.get("attention_bias")
+        or settings.get("mlp_bias")
+        or settings.get("quantization_config")
+        or (settings.get("sliding_window") and (family == "mixtral" or settings.get("use_sliding_window")))
+        or (family == "qwen3_moe" and not settings.get("norm_topk_prob"))
+        or (family == "qwen3_moe" and (settings.get("mlp_only_layers") or settings.get("decoder_sparse_step", 1) != 1))
+    ):
+        return None
+    heads = settings["num_attention_heads"]
+    base = {"mixtral": 1e6}.get(str(family), 10000.0)  # what Transformers takes where a file is silent
+    eps = {"mixtral": 1e-5}.get(str(family), 1e-6)
+    return NetworkConfig(
+        vocabulary=settings["vocab_size"],
+        layers=settings["num_hidden_layers"],
+        width=settings["hidden_size"],
+        heads=heads,
+        kv_heads=settings.get("num_key_value_heads") or heads,
+        head_width=settings.get("head_dim") or settings["hidden_size"] // heads,
+        hidden=settings["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
+        context=settings["max_position_embeddings"],
+        rope_base=rope.get("rope_theta") or settings.get("rope_theta") or base,
+        norm_eps=settings.get("rms_norm_eps", eps),
+        tie=bool(settings.get("tie_word_embeddings", False)),
+        qk_norm=_FAMILIES[str(family)][0],
+        experts=(settings.get("num_local_experts") or settings["num_experts"]) if sparse else 0,
+        experts_per_token=settings.get("num_experts_per_tok", 2) if sparse else 2,
+    )
+
+
+def _generation(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    settings: dict[str, Any] = {"do_sample": False}
+    if tokenizer is not None:
+        settings["eos_token_id"] = text.stop_ids(tokenizer)
+        for name in ("bos_token_id", "pad_token_id"):
+            if getattr(tokenizer, name) is not None:
+                settings[name] = getattr(tokenizer, name)
+    return settings
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    """All weights of a folder, in one file or in the several that its index names."""
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        raise UserError(f"{folder} is not a checkpoint: model.safetensors is missing")
+    weights: dict[str, Tensor] = {}
+    for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+        weights |= load_file(folder / name)
+    return weights
+
+
+def _write(weights: dict[str, Tensor], path: Path) -> None:
+    save_file({name: weight.detach().contiguous().cpu() for name, weight in weights.items()}, path, {"format": "pt"})
+
+
+def _write_json(settings: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
