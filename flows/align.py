@@ -17,15 +17,10 @@ def stages(run: Run) -> None:
     """Tune on dialogues, learn a reward from preferences, optimise the policy against it."""
     recipe = run.recipe
     split = alignment.HoldOut.of(recipe.mixture)
-    run.do(alignment.sft, alignment.with_split(recipe.sft, split), base="pretrain", conversations="conversations")
-    run.do(alignment.reward, alignment.with_split(recipe.reward, split), base="sft", preferences="preferences")
-    run.do(
-        alignment.ppo,
-        alignment.with_split(recipe.ppo, split),
-        policy="sft",
-        reward_model="reward",
-        conversations="conversations",
-    )
+    dialogues = {"conversations": "conversations", "holdout": split}
+    run.do(alignment.sft, recipe.sft, base="pretrain", **dialogues)
+    run.do(alignment.reward, recipe.reward, base="sft", preferences="preferences", holdout=split)
+    run.do(alignment.ppo, recipe.ppo, policy="sft", reward_model="reward", **dialogues)
 
 
 @flow(name="align", flow_run_name="align {recipe.corpus}")

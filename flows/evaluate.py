@@ -18,7 +18,7 @@ def stages(run: Run) -> None:
     """Evaluate the models that are there on held-out documents and dialogues."""
     run.do(
         evaluation.evaluate,
-        alignment.with_split(run.recipe.evaluate, alignment.HoldOut.of(run.recipe.mixture)),
+        run.recipe.evaluate,
         tokens="tokens",
         mixture="mixture",
         pretrain="pretrain",
@@ -27,6 +27,7 @@ def stages(run: Run) -> None:
         ppo="ppo?",
         conversations="conversations?",
         preferences="preferences?",
+        holdout=alignment.HoldOut.of(run.recipe.mixture),
     )
 
 

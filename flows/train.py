@@ -18,7 +18,14 @@ def stages(run: Run) -> None:
     run.do(
         training.tokenize, training.TokenizeConfig(), documents="documents", mixture="mixture", tokenizer="tokenizer"
     )
-    run.do(training.pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", tokenizer="tokenizer")
+    run.do(
+        training.pretrain,
+        recipe.pretrain,
+        tokens="tokens",
+        mixture="mixture",
+        tokenizer="tokenizer",
+        repetition_seed=recipe.mixture.seed,
+    )
 
 
 @flow(name="train", flow_run_name="train {recipe.corpus}")

@@ -344,3 +344,38 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
         funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
         report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
     )
+
+
+def _mix(documents: list[str], duplicates: list[str], config: MixtureConfig, folder: Path, key: str) -> ShardResult:
+    """The mixture over all clean documents."""
+    from datalake.mixture.build import MIXTURE, build
+
+    table = build(documents, duplicates, config)
+    with ShardWriter(folder, "mixture", key, {"mixture": MIXTURE}) as out:
+        out.write("mixture", table)
+        groups = table.group_by(["source", "split"]).aggregate([("id", "count"), ("token_count", "sum")])
+        for row in groups.to_pylist():
+            out.count(f"{row['split']} documents of {row['source']}", row["id_count"])
+            out.count(f"{row['split']} words of {row['source']}", row["token_count_sum"])
+    return out.result
+
+
+@stage(version="1", libraries=("pyarrow", "numpy", "xxhash"))
+def mixture(documents: TableRef, duplicates: TableRef, config: MixtureConfig, runtime: Runtime) -> Produced:
+    """Choose what trains, how often, and which groups are held out, among documents that are no duplicates."""
+    from datalake.mixture.build import MIXTURE
+
+    lake = runtime.lake
+    folder = lake.shard_folder("mixture", runtime.fingerprint)
+    made = find_shard(folder)
+    if made is None:
+        inputs = lake.files(documents), lake.files(duplicates)
+        made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
+    rows = sum(file.rows for file in made.files)
+    return Produced(
+        tables={"mixture": (MIXTURE, made.files)},
+        counts=made.counts,
+        records_in=documents.rows,
+        records_out=rows,
+        funnel=[{"what": name, "number": amount} for name, amount in sorted(made.counts.items())],
+    )

@@ -1,0 +1,143 @@
+"""The alignment stages: SFT, reward model, PPO. What is held out in the mixture is held out here, by the same rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from datalake.errors import UserError
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.mixture.config import MixtureConfig
+from datalake.mixture.holdout import group_of, held_out
+from models.training.config import PpoConfig, RewardConfig, SftConfig
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+from tasks.training import planned_steps, train_alone, trained
+
+
+class HoldOut(BaseModel):
+    """Which groups never train: the mixture's own seed and share, so one rule holds for texts and dialogues alike."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: int
+    share: float
+
+    @classmethod
+    def of(cls, mixture: MixtureConfig) -> HoldOut:
+        """The hold-out of a mixture."""
+        return cls(seed=mixture.seed, share=mixture.holdout)
+
+    def __call__(self, id: bytes, attributes: dict[str, str]) -> bool:
+        return held_out(group_of(id, attributes), self.seed, self.share)
+
+
+def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of a table sorted by id, so that their order doesn't depend on how the archives were sharded."""
+    rows = [row for file in lake.files(ref) for row in pq.read_table(file, columns=columns).to_pylist()]
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Conversations as (training, held out), each a dict of id, group, messages."""
+    split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows_of(lake, ref, ["id", "messages", "attributes"]):
+        attributes = dict(row["attributes"] or ())
+        item = {"id": row["id"], "group": group_of(row["id"], attributes), "messages": row["messages"]}
+        split[holdout(row["id"], attributes)].append(item)
+    return split
+
+
+def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Preferences as (training, held out), each a dict of id, group, prompt, chosen, rejected."""
+    split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows_of(lake, ref, ["id", "prompt", "chosen", "rejected", "attributes"]):
+        attributes = dict(row.pop("attributes") or ())
+        row["group"] = group_of(row["id"], attributes)
+        split[holdout(row["id"], attributes)].append(row)
+    return split
+
+
+def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
+    from models.training.sft import sft as run
+
+    return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
+
+
+@stage(version="1", libraries=("torch", "numpy"))
+def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftConfig, runtime: Runtime) -> Produced:
+    """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
+    train, heldout = dialogues(runtime.lake, conversations, holdout)
+    if not train:
+        raise UserError("no conversation is left to train on: add some to `sources`, or set sft to null")
+    report = train_alone(
+        "sft",
+        _sft,
+        planned_steps(config, len(train)),
+        runtime,
+        config,
+        runtime.lake.path(base),
+        train,
+        heldout,
+    )
+    return trained("sft", report, runtime, records_in=conversations.rows)
+
+
+def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
+    from models.training.reward import reward as run
+
+    return run(config, base, train, heldout, out)
+
+
+@stage(version="1", libraries=("torch", "numpy"))
+def reward(
+    base: FolderRef, preferences: TableRef, holdout: HoldOut, config: RewardConfig, runtime: Runtime
+) -> Produced:
+    """Learn a scalar reward from pairs of a preferred and another answer."""
+    train, heldout = pairs(runtime.lake, preferences, holdout)
+    if not train:
+        raise UserError("no preference pair is left to train on: add some to `sources`, or set reward to null")
+    report = train_alone(
+        "reward",
+        _reward,
+        planned_steps(config, len(train)),
+        runtime,
+        config,
+        runtime.lake.path(base),
+        train,
+        heldout,
+    )
+    return trained("reward", report, runtime, records_in=preferences.rows)
+
+
+def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any], out: Path) -> Any:
+    from models.training.ppo import ppo as run
+
+    return run(config, policy, reward_model, prompts, out)
+
+
+@stage(version="1", libraries=("torch", "numpy"))
+def ppo(
+    policy: FolderRef,
+    reward_model: FolderRef,
+    conversations: TableRef,
+    holdout: HoldOut,
+    config: PpoConfig,
+    runtime: Runtime,
+) -> Produced:
+    """Optimise the tuned model against the reward model, held near the reference by KL control."""
+    train, _ = dialogues(runtime.lake, conversations, holdout)
+    prompts = [row["messages"][:-1] for row in train]
+    report = train_alone(
+        "ppo",
+        _ppo,
+        config.steps,
+        runtime,
+        config,
+        runtime.lake.path(policy),
+        runtime.lake.path(reward_model),
+        prompts,
+    )
+    return trained("ppo", report, runtime, records_in=len(prompts))

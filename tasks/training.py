@@ -1,0 +1,252 @@
+"""The training stages: tokenizer, token shards, pretraining. `models` does the learning; here it meets the lake.
+
+A training function takes local paths and plain values, runs alone on the cluster and keeps its state for resuming in
+the stage's folder, so a killed run goes on from its last checkpoint. It appends to `metrics.jsonl`, which is what the
+progress bar, the curves and `runs.metrics` are made from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from datalake.errors import UserError
+from datalake.identity import file_digest, fingerprint
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.mixture.holdout import repetitions
+from datalake.shards import ShardFile, ShardResult, finish_shard, read_batches, write_atomically
+from models.text.config import TokenizerConfig
+from models.training.config import PretrainConfig, RewardConfig, SftConfig
+from tasks.artifacts import progress
+from tasks.cluster import Shard, map_shards, run_alone
+from tasks.data import gather, shards_of, total
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+
+
+def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
+    """Ids of the documents in the mixture, or in one split of it."""
+    filters = None if split is None else [("split", "=", split)]
+    tables = [pq.read_table(file, columns=["id"], filters=filters) for file in files]
+    return pa.concat_tables(tables)["id"] if tables else pa.chunked_array([], pa.binary(16))
+
+
+def selected_texts(documents: str, wanted: pa.ChunkedArray) -> Iterator[tuple[bytes, str]]:
+    """(id, text) of the documents of one file whose id is wanted, in the file's order."""
+    for batch in read_batches(documents, ["id", "text"]):
+        kept = batch.filter(pc.is_in(batch["id"], wanted))
+        yield from zip(kept["id"].to_pylist(), kept["text"].to_pylist(), strict=True)
+
+
+def _train_tokenizer(documents: list[str], mixture: list[str], config: TokenizerConfig, folder: Path) -> None:
+    """Train on the documents of the train split, an even sample of them where they exceed the config's cap."""
+    from models.text.tokenizer import train
+
+    wanted = mixture_ids(mixture, "train")
+    size = sum(
+        pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+        for file in documents
+        for batch in read_batches(file, ["text"])
+    )
+    share = min(1.0, config.sample_bytes / max(size, 1))
+    texts = (
+        text
+        for file in documents
+        for id, text in selected_texts(file, wanted)
+        if int.from_bytes(id[:8], "big") < share * 2**64
+    )
+    train(texts, config, folder)
+
+
+@stage(version="1", libraries=("tokenizers", "transformers"))
+def tokenizer(documents: TableRef, mixture: TableRef, config: TokenizerConfig, runtime: Runtime) -> Produced:
+    """Train a byte-level BPE tokenizer on the mixture's training documents."""
+    lake = runtime.lake
+    folder = runtime.folder
+    files = [shard.payload for shard in shards_of(documents, runtime, config)]
+    run_alone(_train_tokenizer, files, lake.files(mixture), config, folder, runtime=runtime)
+    size = len(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])
+    return Produced(
+        folders={"tokenizer": folder},
+        counts={"vocabulary": size},
+        records_in=mixture.rows,
+        records_out=size,
+        report={"vocabulary": size},
+    )
+
+
+class TokenizeConfig(BaseModel):
+    """Nothing to set: the tokenizer and the documents say it all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _tokenize_shard(shard: Shard) -> ShardResult:
+    """The tokens of one file's documents, those of the mixture."""
+    from models.text.shards import write_shard
+    from models.text.tokenizer import load
+
+    documents, mixture, tokenizer_folder = shard.payload
+    assert shard.folder is not None
+    texts = selected_texts(documents, mixture_ids(mixture))
+    written = write_shard(texts, load(tokenizer_folder), shard.folder, "tokens")
+    result = ShardResult(shard.name, shard.key)
+    for table, path in (("index", written.index_path), ("tokens", written.tokens_path)):
+        digest, size = file_digest(str(path)), path.stat().st_size
+        result.files.append(ShardFile(table, str(path), written.documents, digest, size))
+    result.counts = {"documents": written.documents, "tokens": written.tokens, "bytes": written.bytes}
+    finish_shard(shard.folder, result)
+    return result
+
+
+@stage(version="1", libraries=("tokenizers", "transformers", "numpy"))
+def tokenize(
+    documents: TableRef, mixture: TableRef, tokenizer: FolderRef, config: TokenizeConfig, runtime: Runtime
+) -> Produced:
+    """Encode every document of the mixture into memory-mapped token shards with an index."""
+    lake = runtime.lake
+    mixture_files = lake.files(mixture)
+    wanted = mixture_ids(mixture_files)
+    shards = []
+    for shard in shards_of(documents, runtime, config):
+        # A shard's tokens change with the documents chosen in its file, not with what is chosen elsewhere.
+        ids = pq.read_table(shard.payload, columns=["id"])["id"]
+        chosen = ids.filter(pc.is_in(ids, wanted)).to_pylist()
+        if not chosen:
+            continue
+        source = {"file": shard.key, "ids": fingerprint(chosen), "tokenizer": tokenizer.data_version}
+        key = runtime.shard_key(config, source)
+        payload = (shard.payload, mixture_files, lake.path(tokenizer))
+        shards.append(Shard(shard.name, key, payload, lake.shard_folder("tokenize", key)))
+    with progress("tokenize", len(shards)) as tell:
+        results, failed = gather(map_shards(_tokenize_shard, shards, runtime, tell))
+    counts = total(results)
+    listed = [
+        {"index": lake.relative(Path(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
+        for r in results
+    ]
+    write_atomically(runtime.folder / "tokens.json", json.dumps({"shards": listed}, indent=1).encode())
+    return Produced(
+        folders={"tokens": runtime.folder},
+        counts=counts,
+        records_in=mixture.rows,
+        records_out=counts.get("documents", 0),
+        equations=[] if failed else [("every document of the mixture has tokens", mixture.rows, counts["documents"])],
+        unfinished=failed,
+    )
+
+
+def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
+    """The index files of token shards, in their fixed order."""
+    listed = json.loads((lake.path(tokens) / "tokens.json").read_bytes())["shards"]
+    return [lake.root / shard["index"] for shard in listed]
+
+
+def training_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+    """(id, repetitions) of what trains, and the ids that are held out, both in the mixture's order."""
+    train: list[tuple[bytes, int]] = []
+    heldout: list[bytes] = []
+    for file in lake.files(mixture):
+        for row in pq.read_table(file, columns=["id", "split", "epochs"]).to_pylist():
+            if row["split"] == "heldout":
+                heldout.append(row["id"])
+            else:
+                train.append((row["id"], repetitions(row["epochs"], row["id"], seed)))
+    return train, heldout
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows (step, name, value) of a trainer's `metrics.jsonl`, complete lines only."""
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:  # the line being written just now
+                continue
+            step = values.pop("step")
+            rows += [
+                {"step": step, "name": name, "value": float(value)}
+                for name, value in values.items()
+                if isinstance(value, int | float)
+            ]
+    return rows
+
+
+def planned_steps(config: SftConfig | RewardConfig, items: int) -> int:
+    """About how many steps a stage will take, for its progress bar."""
+    return config.steps or max(1, math.ceil(config.epochs * math.ceil(items / config.batch)))
+
+
+def train_alone(
+    title: str, work: Callable[..., dict[str, Any]], steps: int, runtime: Runtime, *arguments: Any
+) -> dict[str, Any]:
+    """Run a training function alone on the cluster while its metrics drive the progress bar; returns its report."""
+    out = runtime.folder
+    out.mkdir(parents=True, exist_ok=True)
+
+    with progress(title, steps, "steps") as bar:
+
+        def poll() -> None:
+            rows = read_metrics(out / "metrics.jsonl")
+            if rows:
+                last = {row["name"]: row["value"] for row in rows[-12:]}
+                note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
+                bar.at(min(int(rows[-1]["step"]) + 1, steps), note)
+
+        return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
+
+
+def _pretrain(config: PretrainConfig, indices: list[Path], documents: Any, tokenizer: Path, out: Path) -> Any:
+    from models.training.pretrain import pretrain as run
+
+    train, heldout = documents
+    return run(config, indices, train, heldout, tokenizer, out)
+
+
+@stage(version="1", libraries=("torch", "numpy"))
+def pretrain(
+    tokens: FolderRef,
+    mixture: TableRef,
+    tokenizer: FolderRef,
+    repetition_seed: int,
+    config: PretrainConfig,
+    runtime: Runtime,
+) -> Produced:
+    """Train a decoder from nothing on the mixture's token shards."""
+    lake = runtime.lake
+    documents = training_documents(lake, mixture, repetition_seed)
+    if not any(times for _, times in documents[0]):
+        raise UserError("no document is left to train on: lower mixture.holdout, or choose a milder curate.preset")
+    report = train_alone(
+        "pretrain",
+        _pretrain,
+        config.total_steps,
+        runtime,
+        config,
+        token_indices(lake, tokens),
+        documents,
+        lake.path(tokenizer),
+    )
+    return trained("pretrain", report, runtime, records_in=len(documents[0]))
+
+
+def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int) -> Produced:
+    """What every training stage produces: a checkpoint, metrics, a report."""
+    return Produced(
+        folders={name: runtime.folder / "checkpoint"},
+        counts={key: value for key, value in report.items() if isinstance(value, int) and not isinstance(value, bool)},
+        records_in=records_in,
+        records_out=int(report.get("steps", 0)),
+        report=report,
+        metrics=read_metrics(runtime.folder / "metrics.jsonl"),
+        checkpoint=name,
+    )
