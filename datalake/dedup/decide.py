@@ -7,8 +7,8 @@
 3. Bands propose, exact Jaccard decides (verify.py): all pairs of every bucket of at most `bucket_limit` distinct
    documents.
 4. In order of precedence a document is removed only when a document *already kept* is its verified partner at or above
-   the threshold: the most similar one, the first among equals. In buckets over the limit a document is compared, here,
-   with the first `bucket_limit` documents kept there instead of with all: work stays linear in the bucket's size.
+   the threshold: the most similar of them, the first among equals. In buckets over the limit a document is compared,
+   here, with the first `bucket_limit` documents kept there instead of with all: linear in the bucket's size.
 
 Hence every removed document has a kept one at or above the threshold, directly, whatever the buckets. What step 4
 leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the guarantee.
@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -30,7 +29,7 @@ from datalake.dedup.components import components
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.schema import DUPLICATES, PAIRS
 from datalake.dedup.signed import Corpus, Shard, as_bytes, check_signing, collapse, gather, read, same
-from datalake.dedup.verify import Links, Sets, jaccard, link_band
+from datalake.dedup.verify import Links, Numbered, Sets, link_band, settle
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -44,18 +43,6 @@ class Decision(NamedTuple):
     pairs: pa.Table
     duplicates: pa.Table
     report: dict[str, int]
-
-
-class Settled(NamedTuple):
-    """For each node the kept node that replaces it (-1: kept itself) and their similarity; pairs found on the way."""
-
-    partner: Ints
-    similarity: Floats
-    first: Ints
-    second: Ints
-    alike: Floats
-    candidates: int
-    crowded: int
 
 
 def decide(files: Sequence[Shard], config: DedupConfig, threads: int = 1) -> Decision:
@@ -92,21 +79,11 @@ def decide(files: Sequence[Shard], config: DedupConfig, threads: int = 1) -> Dec
     links = _in_threads(link, range(signing.bands), threads)
     first, second, alike = (np.concatenate([part[k] for part in links]) for k in range(3))
     order = np.lexsort((first, second))
-    first, second, alike = first[order], second[order], alike[order]
-    found = _settle(
-        len(nodes),
-        np.searchsorted(second, np.arange(len(nodes) + 1)),
-        first,
-        alike,
-        config.threshold,
-        config.stored_from,
-        *_large_buckets(len(nodes), shared, config.bucket_limit),
-        config.bucket_limit,
-        *sets,
-    )
-    settled = Settled(*found)
-    first, second = np.concatenate((first, settled.first)), np.concatenate((second, settled.second))
-    alike = np.concatenate((alike, settled.alike))
+    linked = Links(first[order], second[order], alike[order], sum(part.candidates for part in links))
+    buckets = _large_buckets(len(nodes), shared, config.bucket_limit)
+    settled = settle(len(nodes), linked, config.threshold, config.stored_from, buckets, config.bucket_limit, sets)
+    first, second = np.concatenate((linked.first, settled.first)), np.concatenate((linked.second, settled.second))
+    alike = np.concatenate((linked.similarity, settled.alike))
 
     # From nodes back to documents: a document's decision is its node's, or its node itself.
     node_of = np.full(len(corpus.rows), -1)
@@ -134,7 +111,7 @@ def decide(files: Sequence[Shard], config: DedupConfig, threads: int = 1) -> Dec
         "kept": len(target) - len(removed),
         "exact": int(np.sum(same(corpus.texts[removed], corpus.texts[target[removed]]))),
         "pairs": pairs.num_rows,
-        "candidates": sum(part.candidates for part in links) + settled.candidates,
+        "candidates": linked.candidates + settled.candidates,
         "large_buckets": sum(int(np.sum(np.diff(band.starts) > config.bucket_limit)) for band in shared),
         "crowded": settled.crowded,
         **_groups(group, node, settled.partner),
@@ -150,8 +127,8 @@ def _in_threads(work: Callable[[int], Links], items: Iterable[int], threads: int
         return list(pool.map(work, items))
 
 
-def _large_buckets(count: int, shared: Sequence[Shared], limit: int) -> tuple[Ints, Ints, int]:
-    """Buckets over the limit, numbered through all bands: node k is in `numbers[starts[k]:starts[k + 1]]`; how many."""
+def _large_buckets(count: int, shared: Sequence[Shared], limit: int) -> Numbered:
+    """The buckets with more than `limit` documents."""
     members, numbers, total = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for band in shared:
         sizes = np.diff(band.starts)
@@ -162,70 +139,7 @@ def _large_buckets(count: int, shared: Sequence[Shared], limit: int) -> tuple[In
         total += int(large.sum())
     member, number = np.concatenate(members), np.concatenate(numbers)
     order = np.argsort(member, kind="stable")
-    return np.searchsorted(member[order], np.arange(count + 1)), number[order], total
-
-
-@numba.njit(cache=True, nogil=True)
-def _settle(
-    count: int,
-    starts: Ints,
-    first: Ints,
-    alike: Floats,
-    threshold: float,
-    floor: float,
-    bucket_starts: Ints,
-    bucket_numbers: Ints,
-    bucket_count: int,
-    limit: int,
-    values: Hashes,
-    begins: Ints,
-    ends: Ints,
-) -> tuple[Ints, Floats, Ints, Ints, Floats, int, int]:
-    partner, similarity = np.full(count, -1, np.int64), np.ones(count, np.float64)
-    kept = np.empty((bucket_count, limit), np.int64)  # the first documents kept in each large bucket
-    filled = np.zeros(bucket_count, np.int64)
-    compared = np.full(count, -1, np.int64)  # the last document that each was compared with
-    room, found, candidates, crowded = 1024, 0, 0, 0
-    out_first, out_second, out_alike = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.float64)
-    for d in range(count):
-        best, best_alike = np.int64(-1), 0.0
-        for k in range(starts[d], starts[d + 1]):
-            i = first[k]
-            compared[i] = d
-            if alike[k] >= threshold and partner[i] < 0 and alike[k] > best_alike:
-                best, best_alike = i, alike[k]
-        if best < 0:
-            for b in range(bucket_starts[d], bucket_starts[d + 1]):
-                bucket = bucket_numbers[b]
-                for k in range(filled[bucket]):
-                    i = kept[bucket, k]
-                    if compared[i] == d:
-                        continue
-                    compared[i] = d
-                    candidates += 1
-                    s = jaccard(values, begins, ends, i, d, floor)
-                    if s < floor:
-                        continue
-                    if found == room:
-                        out_first = np.concatenate((out_first, np.empty(room, np.int64)))
-                        out_second = np.concatenate((out_second, np.empty(room, np.int64)))
-                        out_alike = np.concatenate((out_alike, np.empty(room, np.float64)))
-                        room *= 2
-                    out_first[found], out_second[found], out_alike[found] = i, d, s
-                    found += 1
-                    if s >= threshold and (s > best_alike or (s == best_alike and i < best)):
-                        best, best_alike = i, s
-        if best >= 0:
-            partner[d], similarity[d] = best, best_alike
-            continue
-        for b in range(bucket_starts[d], bucket_starts[d + 1]):
-            bucket = bucket_numbers[b]
-            if filled[bucket] < limit:
-                kept[bucket, filled[bucket]] = d
-                filled[bucket] += 1
-            else:
-                crowded += 1
-    return partner, similarity, out_first[:found], out_second[:found], out_alike[:found], candidates, crowded
+    return Numbered(np.searchsorted(member[order], np.arange(count + 1)), number[order], total)
 
 
 def _levels(exact: Flags) -> pa.Array:

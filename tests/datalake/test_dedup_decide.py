@@ -161,6 +161,7 @@ def test_with_enough_bands_decisions_are_those_of_comparing_every_pair(seed: int
     distinct = {tuple(sorted(shingles(r["text"], 5))) for r in rows}
     assert len(pairs) > 20
     assert len(distinct) < len(rows), "copies take part"
+    assert decision.report["candidates"] <= len(distinct) * (len(distinct) - 1) // 2, "no pair is measured twice"
 
 
 def test_any_order_and_number_of_shards_gives_the_same_tables(tmp_path: Path) -> None:
@@ -366,10 +367,64 @@ def test_a_bucket_over_the_limit_stays_linear_and_keeps_the_guarantee() -> None:
     assert decision.report["large_buckets"] > 0
     assert decision.report["crowded"] > 0, "the limit was met"
     assert decision.report["kept"] == 301
-    assert decision.report["candidates"] < 900 * 16 * 60
+    assert decision.report["candidates"] < 900 * 301
     unlimited = run(documents, DedupConfig(bucket_limit=1000, bands=60, rows=1))
     assert unlimited.report["candidates"] > 600 * 599 // 2
     assert kept(unlimited) == kept(decision)
+
+
+def test_small_buckets_are_verified_whole_and_large_ones_against_what_is_kept_each_pair_once() -> None:
+    texts = list({shingles(text, 5): text for seed in range(5) for text in families(seed)}.values())
+    documents = make(texts)
+    config = DedupConfig(bucket_limit=3, bands=30, rows=3)
+    decision = run(documents, config)
+    check(documents, decision, config)
+    ids, bands = documents["id"].to_pylist(), sign_file(documents, config)["signatures"]["bands"].to_pylist()
+    stay, small, large = set(kept(decision)), set(), set()
+    for band in range(30):
+        members: dict[int, list[int]] = {}
+        for k in range(len(texts)):
+            members.setdefault(bands[k][band], []).append(k)
+        for bucket in members.values():
+            pairs = {frozenset(pair) for pair in itertools.combinations(bucket, 2)}
+            if len(bucket) <= 3:
+                small |= pairs
+            else:
+                large |= {pair for pair in pairs if any(ids[k] in stay for k in pair)}
+    listed = {frozenset((r["a"], r["b"])) for r in decision.pairs.to_pylist()}
+    missed = [(a, b) for a, b in small if similarity(texts[a], texts[b]) >= 0.5 and {ids[a], ids[b]} not in listed]
+    assert missed == []
+    assert len(small & large) > 30, "some pairs share small and large buckets"
+    assert decision.report["large_buckets"] > 30
+    assert len(small) <= decision.report["candidates"] <= len(small) + len(large)
+
+
+@pytest.mark.parametrize(("start", "named"), [(10, 0), (12, 1), (8, 0)])
+def test_in_large_buckets_too_the_most_similar_then_the_first_is_named(start: int, named: int) -> None:
+    texts, created = [], []
+    for k in range(20):
+        words = sentence(random.Random(k), 220)
+        texts += [" ".join(words[:200]), " ".join(words[20:]), " ".join(words[start : start + 200])]
+        created += [DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)]
+    documents = make(texts, created=created)
+    config = DedupConfig(threshold=0.85, bucket_limit=2, bands=6, rows=1)
+    decision = run(documents, config)
+    check(documents, decision, config)
+    assert decision.report["large_buckets"] > 50
+    assert decision.report["crowded"] == 0
+    ids = documents["id"].to_pylist()
+    of = {r["id"]: r["duplicate_of"] for r in decision.duplicates.to_pylist() if r["duplicate_of"]}
+    assert of == {ids[k + 2]: ids[k + named] for k in range(0, 60, 3)}
+
+
+def test_a_similarity_of_just_the_threshold_joins() -> None:
+    for threshold, few, many in ((0.8, 8, 10), (0.55, 55, 100), (0.7, 7, 10), (0.9, 9, 10), (0.35, 35, 100)):
+        words = sentence(random.Random(few), many + 4)
+        documents = make([" ".join(words), " ".join(words[: few + 4])])
+        config = DedupConfig(threshold=threshold, bands=300, rows=1)
+        decision = run(documents, config)
+        check(documents, decision, config)
+        assert decision.report["near"] == 1, threshold
 
 
 @pytest.mark.parametrize("name", ["articles_100", "articles_2500"])
