@@ -125,6 +125,16 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterato
                 flights[task.remote(flight.shard)] = flight
             ready, rest = ray.wait(list(flights), num_returns=1)
             ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0] if rest else []
+            try:
+                # One round trip for all that are there; where one of them failed, each is asked for by itself below.
+                results = ray.get(ready)
+            except ray.exceptions.RayError:
+                pass
+            else:
+                for reference in ready:
+                    del flights[reference]
+                yield from results
+                continue
             for reference in ready:
                 flight = flights.pop(reference)
                 try:
