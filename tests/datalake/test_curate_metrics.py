@@ -309,6 +309,63 @@ def test_metrics_equal_their_definitions_on_any_characters(text: str, language: 
     assert_equal(text, language)
 
 
+C4_PIECES = (
+    *(
+        "one two three four five",
+        "six Seven.",
+        "why? Yes",
+        "why? yes",
+        'he said "no." Then',
+        "it ended.) More",
+        "。更多",
+        "！Go",
+    ),
+    *(
+        "x.",
+        "end...",
+        "[1]",
+        "[edit].",
+        "[citation needed]",
+        "a b",
+        "lorem ipsum",
+        "javascript",
+        "{",
+        "use cookies",
+        "z" * 999,
+    ),
+    *("zz", "\n", "\n", "\n", "."),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(C4_PIECES), st.sampled_from(("", " ", " ", " "))), max_size=30))
+def test_c4_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
+    assert_equal("".join(piece + gap for piece, gap in parts), "en")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("No end at all here", 1),
+        ("One sentence here. Another one there.", 2),
+        ("The file is at example.com and not elsewhere.", 1),
+        ("About 3.5 of them, approx. half, came.", 1),
+        ('He said "go now." Then he left! Why?', 3),
+        ("Mixed 我来了。他走了！Then it ends", 3),
+        ("Wait... what did you say?!", 1),
+    ],
+)
+def test_sentences_end_where_a_reader_would_end_them(line: str, sentences: int) -> None:
+    assert measure(line, "en")["fw_sentences"] == sentences
+
+
+def test_c4_counts_words_after_citations_are_gone_and_fineweb_before() -> None:
+    metrics = measure("one two three four [1] . \nand two [2]", "en")
+    assert metrics["c4_lines"] == 1  # one two three four .
+    assert metrics["fw_lines"] == 2
+    assert measure("one two three [1] .", "en")["c4_lines"] == 0
+
+
 def test_metrics_equal_their_definitions_where_much_repeats() -> None:
     rng = random.Random(5)
     for _ in range(40):
