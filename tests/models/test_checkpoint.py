@@ -1,0 +1,247 @@
+"""A checkpoint is a Hugging Face folder: Transformers reads ours with equal logits, and we read theirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from datalake.errors import UserError
+from models.network import checkpoint
+from models.network.build import Foreign, ScalarHead, build_model
+from models.network.config import NetworkConfig
+from models.network.decoder import Decoder
+from models.network.generate import generate
+from models.text import tokenizer as text
+from models.text.config import TokenizerConfig
+
+TALK = [{"role": "user", "content": "水 flows where?"}]
+SHAPES = {
+    "Llama": {},
+    "LlamaUntied": {"tie": False, "kv_heads": 1, "head_width": 24, "rope_base": 5e5},
+    "Qwen3": {"qk_norm": True, "norm_eps": 1e-6},
+    "Mixtral": {"experts": 4, "experts_per_token": 2},
+    "Qwen3Moe": {"experts": 4, "experts_per_token": 3, "qk_norm": True},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    texts = ["where does the water flow? downhill. 水往低处流。" * 9]
+    return text.train(texts, TokenizerConfig(vocabulary=300), tmp_path_factory.mktemp("t") / "tokenizer")
+
+
+def stirred(model: torch.nn.Module) -> torch.nn.Module:
+    """With weights far enough from each other that no two names can be mixed up unseen."""
+    draw = torch.Generator().manual_seed(11)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, 0.15, generator=draw)
+        else:
+            parameter.data.uniform_(0.5, 1.5, generator=draw)
+    return model.eval()
+
+
+def shape(name: str, tokens: int) -> NetworkConfig:
+    base = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "hidden": 48, "context": 64}
+    return NetworkConfig(**{**base, **SHAPES[name]}).sized(tokens)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@torch.no_grad()
+def test_transformers_reads_our_folder_with_equal_logits_and_equal_text(name: str, tokenizer, tmp_path: Path) -> None:
+    model = stirred(build_model(shape(name, len(tokenizer))))
+    folder = checkpoint.save(model, tokenizer, tmp_path / "model")
+    theirs, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert type(theirs).__name__ == f"{name.removesuffix('Untied')}ForCausalLM"
+    assert not any(loading[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    x = torch.randint(len(tokenizer), (3, 40), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model.logits(model(x)), theirs(x).logits, atol=1e-5)
+
+    prompt, _ = text.render(TALK, tokenizer, prompt=True)
+    reader = AutoTokenizer.from_pretrained(folder)
+    assert reader.apply_chat_template(TALK, add_generation_prompt=True)["input_ids"] == prompt
+    written = theirs.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
+    ours = generate(model, [prompt], 24, temperature=0, eos_id=text.stop_ids(tokenizer))[0]
+    assert reader.decode(ours) == reader.decode(written)
+    assert theirs.generation_config.eos_token_id == text.stop_ids(tokenizer)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@torch.no_grad()
+def test_our_folder_comes_back_as_it_was(name: str, tokenizer, tmp_path: Path) -> None:
+    model = stirred(build_model(shape(name, len(tokenizer))))
+    checkpoint.save(model, tokenizer, tmp_path / "model")
+    loaded, reader = checkpoint.load(tmp_path / "model")
+    assert isinstance(loaded, Decoder)
+    assert loaded.config == model.config
+    assert all(torch.equal(weight, model.state_dict()[key]) for key, weight in loaded.state_dict().items())
+    assert text.render(TALK, reader) == text.render(TALK, tokenizer)
+    assert not loaded.training
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "more"),
+    [
+        (LlamaConfig, LlamaForCausalLM, {}),
+        (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+        (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+        (MixtralConfig, MixtralForCausalLM, {"num_local_experts": 3}),
+    ],
+)
+@torch.no_grad()
+def test_we_read_their_folders_with_equal_logits(config, kind, more: dict, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    theirs = stirred(kind(config(**sizes, **heads, **more)))
+    theirs.save_pretrained(tmp_path, max_shard_size="30KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    ours = checkpoint.load_model(tmp_path)
+    assert isinstance(ours, Decoder)
+    x = torch.randint(70, (2, 30), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_llama_with_scaled_positions_is_left_to_transformers(tmp_path: Path) -> None:
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    sizes = {
+        "vocab_size": 70,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)))
+    theirs.save_pretrained(tmp_path)
+    ours = checkpoint.load_model(tmp_path)
+    assert isinstance(ours, Foreign)
+    x = torch.randint(70, (2, 30), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
+
+
+@torch.no_grad()
+def test_another_family_answers_through_the_same_calls(tokenizer, tmp_path: Path) -> None:
+    theirs = stirred(GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64)))
+    theirs.save_pretrained(tmp_path / "gpt2")
+    model = build_model({"family": "auto", "path": tmp_path / "gpt2"}).eval()
+    x = torch.randint(320, (2, 20), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model.logits(model(x)), theirs(x).logits, atol=1e-5)
+    causal = torch.ones(20, 20, dtype=torch.bool).tril()[None, None]
+    assert torch.allclose(model(x, attend=causal), model(x), atol=1e-5)
+    prompts = [[1, 2, 3], [4], [5, 6]]
+    alone = [generate(model, [prompt], 12, temperature=0)[0] for prompt in prompts]
+    assert generate(model, prompts, 12, temperature=0) == alone
+    written = theirs.generate(torch.tensor([prompts[0]]), max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert written[0, 3:].tolist() == alone[0]
+    assert ScalarHead(model)(x).shape == (2, 20)
+    checkpoint.save(ScalarHead(model), tokenizer, tmp_path / "again")
+    again, _ = checkpoint.load(tmp_path / "again")
+    assert torch.equal(again.trunk(x), model(x))
+
+
+@torch.no_grad()
+def test_an_encoder_answers_through_the_same_calls(tmp_path: Path) -> None:
+    sizes = {
+        "vocab_size": 90,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    theirs = stirred(BertForMaskedLM(BertConfig(**sizes)))
+    theirs.save_pretrained(tmp_path / "bert")
+    model = build_model({"family": "auto", "path": tmp_path / "bert", "task": "masked"}).eval()
+    x = torch.randint(90, (2, 20), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(model.logits(model(x)), theirs(x).logits, atol=1e-5)
+    seen = torch.ones(2, 20, dtype=torch.bool)
+    seen[1, 12:] = False
+    masked = theirs(x, attention_mask=seen.long()).logits
+    apart = model.logits(model(x, attend=seen[:, None, None, :].expand(2, 1, 20, 20)))
+    assert torch.allclose(apart, masked, atol=1e-5)
+
+
+def test_a_family_whose_head_cant_be_taken_apart_is_refused(tmp_path: Path) -> None:
+    DistilBertForMaskedLM(
+        DistilBertConfig(vocab_size=90, dim=32, n_layers=1, n_heads=4, hidden_dim=48)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="DistilBertForMaskedLM computes its logits in a way not supported"):
+        build_model({"family": "auto", "path": tmp_path, "task": "masked"})
+
+
+@torch.no_grad()
+def test_a_scalar_head_lies_beside_the_body(tokenizer, tmp_path: Path) -> None:
+    reward = ScalarHead(stirred(build_model(shape("Llama", len(tokenizer)))), "normal")
+    reward.head.bias.fill_(0.25)
+    checkpoint.save(reward, tokenizer, tmp_path / "reward")
+    loaded, _ = checkpoint.load(tmp_path / "reward")
+    assert isinstance(loaded, ScalarHead)
+    x = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(x), reward(x))
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "reward")) is LlamaForCausalLM
+
+
+def test_saving_replaces_whole_or_not_at_all_and_gives_equal_bytes(tokenizer, tmp_path: Path, monkeypatch) -> None:
+    model = stirred(build_model(shape("Llama", len(tokenizer))))
+    checkpoint.save(model, tokenizer, tmp_path / "a")
+    checkpoint.save(model, tmp_path / "a", tmp_path / "b")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    (tmp_path / "a" / "stale").write_text("from another save")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", fail)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint.save(model, tokenizer, tmp_path / "a")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before["model.safetensors"]
+    checkpoint.save(model, tokenizer, tmp_path / "a")
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_what_is_no_checkpoint_is_said_in_one_line(tokenizer, tmp_path: Path) -> None:
+    def said(folder: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            checkpoint.load(folder)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "is not a checkpoint" in said(tmp_path / "nothing")
+    assert "is not a checkpoint" in said(tmp_path)
+    folder = checkpoint.save(build_model(shape("Llama", len(tokenizer))), tokenizer, tmp_path / "m")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:1000])
+    assert "can't be read" in said(folder)
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in said(folder)
+    (folder / "model.safetensors").write_bytes(weights)
+    settings = json.loads((folder / "config.json").read_text())
+    for wrong in (
+        "{",
+        json.dumps({**settings, "num_hidden_layers": 3}),
+        json.dumps({"model_type": "llama"}),
+        '{"model_type": "x"}',
+    ):
+        (folder / "config.json").write_text(wrong)
+        said(folder)
