@@ -1,0 +1,186 @@
+"""Rules are data; presets hold the published numbers; no document meets a rule made for another language."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from datalake.curate.catalog import NAMES
+from datalake.curate.config import CurateConfig
+from datalake.curate.curate import rules_in_use
+from datalake.curate.presets import ENGLISH, Preset, choose, rule_sets
+from datalake.curate.rules import Rule, verdict
+from datalake.errors import UserError
+from datalake.identity import fingerprint
+
+PRESETS = get_args(Preset)
+WORDS = Rule("min_words", "words", ">=", 50, "here")
+
+
+def thresholds(preset: Preset, source: str = "common_crawl", language: str = "en") -> dict[str, float]:
+    return {rule.name: rule.threshold for rule in choose(preset, source, language).rules}
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "kept"),
+    [
+        *((">=", 2, True), (">=", 1.9, False), (">", 2, False), (">", 2.1, True)),
+        *(("<=", 2, True), ("<=", 2.1, False), ("<", 2, False), ("==", 2, True), ("==", 1, False)),
+    ],
+)
+def test_a_rule_states_what_a_kept_document_satisfies(op: str, value: float, kept: bool) -> None:
+    assert (verdict({"m": value}, [Rule("r", "m", op, 2, "here")]).verdict == "kept") is kept
+
+
+def test_a_verdict_names_the_first_failed_rule_and_all_of_them_in_order() -> None:
+    rules = [WORDS, Rule("lines", "lines", ">", 3, "here"), Rule("chars", "chars", "<=", 10, "here")]
+    assert verdict({"words": 50, "lines": 3, "chars": 11}, rules) == ("rejected", "lines", ["lines", "chars"])
+    assert verdict({"words": 50, "lines": 4, "chars": 10}, rules) == ("kept", None, [])
+
+
+def test_a_missing_metric_makes_its_rule_not_apply() -> None:
+    assert verdict({}, [WORDS]).verdict == "kept"
+    assert verdict({"words": None}, [WORDS]).verdict == "kept"
+    assert verdict({"words": 0}, [WORDS]).verdict == "rejected"
+
+
+def test_a_rule_for_a_language_leaves_documents_in_others_alone() -> None:
+    rule = WORDS._replace(languages=("en",))
+    assert verdict({"words": 1}, [rule], "en").verdict == "rejected"
+    assert verdict({"words": 1}, [rule], "zh").verdict == "kept"
+    assert verdict({"words": 1}, [rule]).verdict == "kept"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rules_ask_for_metrics_that_exist_and_their_names_are_unique_within_a_set(preset: Preset) -> None:
+    for rules in rule_sets(preset):
+        assert {rule.metric for rule in rules.rules} <= set(NAMES)
+        assert len({rule.name for rule in rules.rules}) == len(rules.rules)
+        assert all(rule.source for rule in rules.rules)
+    names = [rules.name for rules in rule_sets(preset)]
+    assert len(set(names)) == len(names)
+
+
+def test_gophers_numbers_are_those_of_its_paper() -> None:
+    assert thresholds("gopher") == {
+        **{"min_words": 50, "max_words": 100_000, "min_mean_word_length": 3, "max_mean_word_length": 10},
+        **{"max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1, "max_bullet_lines": 0.9, "max_ellipsis_lines": 0.3},
+        **{"min_alpha_words": 0.8, "min_stop_words": 2},
+        **{"dup_line_frac": 0.3, "dup_para_frac": 0.3, "dup_line_chars": 0.2, "dup_para_chars": 0.2},
+        **{"top_2gram": 0.2, "top_3gram": 0.18, "top_4gram": 0.16},
+        **{"dup_5gram": 0.15, "dup_6gram": 0.14, "dup_7gram": 0.13},
+        **{"dup_8gram": 0.12, "dup_9gram": 0.11, "dup_10gram": 0.1},
+    }
+
+
+def test_the_chinese_set_is_fineweb_2s_and_other_languages_have_their_own() -> None:
+    chinese = thresholds("fineweb2", language="zh")
+    assert chinese == {
+        **{"dup_line_frac": 0.287, "top_2gram": 0.256, "top_3gram": 0.201, "top_4gram": 0.171},
+        **{"dup_5gram": 0.198, "dup_6gram": 0.182, "dup_7gram": 0.167},
+        **{"dup_8gram": 0.154, "dup_9gram": 0.14, "dup_10gram": 0.127},
+        **{"min_line_punct": 0.106, "max_char_dup": 0.1, "max_newline_ratio": 0.178},
+        **{"min_words": 50, "max_words": 100_000, "min_mean_word_length": 1, "max_mean_word_length": 5},
+        **{"max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1, "max_bullet_lines": 0.9, "max_ellipsis_lines": 0.3},
+        **{"min_alpha_words": 0.735, "min_stop_words": 2},
+    }
+    assert thresholds("fineweb2", language="yue") == chinese
+    assert thresholds("fineweb2", language="ja")["max_newline_ratio"] == 0.13
+    assert thresholds("fineweb2", language="ko")["top_2gram"] == 0.282
+    assert "min_stop_words" not in thresholds("fineweb2", language="fr")
+
+
+def test_c4_fineweb_and_code_hold_the_numbers_of_their_code() -> None:
+    assert thresholds("c4") == {"max_chars": 190_000, "lorem_ipsum": 0, "curly_bracket": 0, "min_sentences": 3}
+    fineweb = thresholds("fineweb")
+    assert (fineweb["min_line_punct"], fineweb["max_short_lines"], fineweb["max_char_dup"]) == (0.12, 0.67, 0.01)
+    assert (fineweb["max_newline_ratio"], fineweb["min_sentences"], fineweb["min_language_score"]) == (0.3, 5, 0.65)
+    assert thresholds("code") == {
+        **{"max_line": 1000, "mean_line": 100, "min_alnum": 0.25, "min_alpha_per_token": 1.5, "xml_header": 0}
+    }
+    assert thresholds("none") == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "rule_set"),
+    [
+        *(
+            ("code", "en", "code"),
+            ("pydoc", "en", "documentation"),
+            ("wikipedia", "zh", "wiki"),
+            ("books", "fr", "books"),
+        ),
+        *(("common_crawl", "en", "english"), ("common_crawl", "zh", "fineweb2-zh"), ("table", "wuu", "fineweb2-zh")),
+        *(("common_crawl", "ja", "fineweb2-ja"), ("table", "ko", "fineweb2-ko"), ("table", "en", "english")),
+        *(
+            ("common_crawl", "ar", "fineweb2-other"),
+            ("common_crawl", "und", "fineweb2-other"),
+            ("", "", "fineweb2-other"),
+        ),
+    ],
+)
+def test_auto_chooses_by_source_and_then_by_language(source: str, language: str, rule_set: str) -> None:
+    assert choose("auto", source, language).name == rule_set
+    assert rule_set in {rules.name for rules in rule_sets("auto")}
+
+
+ENGLISH_ONLY = ("stop_words", "mean_word_length", "alpha_words", "c4_sentences", "fw_line_punct", "fw_short_lines")
+
+
+@pytest.mark.parametrize("preset", ["gopher", "c4", "fineweb"])
+def test_what_english_presets_ask_of_english_is_marked_so(preset: Preset) -> None:
+    for rules in rule_sets(preset):
+        for rule in rules.rules:
+            assert (rule.languages == ENGLISH) or not rule.metric.startswith((*ENGLISH_ONLY, "c4_", "fw_"))
+
+
+@pytest.mark.parametrize("preset", ["auto", "fineweb2"])
+@pytest.mark.parametrize("language", ["zh", "yue", "wuu", "ja", "ko", "ar", "und"])
+@pytest.mark.parametrize("source", ["common_crawl", "wikipedia", "table", "books", "pydoc", "code"])
+def test_no_rule_for_english_reaches_another_language(preset: Preset, language: str, source: str) -> None:
+    for rule in choose(preset, source, language).rules:
+        assert rule.languages is None or "en" not in rule.languages
+
+
+def test_a_threshold_can_be_changed_in_every_set_or_in_one() -> None:
+    everywhere = {(name, rule.name): rule for name, rule in rules_in_use(CurateConfig(thresholds={"min_words": 7}))}
+    assert {rule.threshold for (_, name), rule in everywhere.items() if name == "min_words"} == {7}
+    assert everywhere["wiki", "min_words"].source == "recipe"
+    one = {(s, r.name): r.threshold for s, r in rules_in_use(CurateConfig(thresholds={"wiki/min_words": 7}))}
+    assert one["wiki", "min_words"] == 7
+    assert one["english", "min_words"] == 50
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"preset": "gopher", "thresholds": {"min_wrods": 7}}, "has no rule 'min_wrods'"),
+        ({"preset": "none", "thresholds": {"min_words": 7}}, "has no rule"),
+        ({"preset": "gopher", "thresholds": {"min_words": float("nan")}}, "finite"),
+        ({"preset": "ccnet"}, "preset"),
+        ({"prest": "auto"}, "prest"),
+        ({"languages": ()}, "languages"),
+    ],
+)
+def test_a_config_that_means_nothing_is_refused_with_the_reason(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CurateConfig.model_validate(config)
+    assert issubclass(UserError, ValueError)
+
+
+def test_every_setting_enters_identity() -> None:
+    configs = [
+        CurateConfig(),
+        CurateConfig(preset="gopher"),
+        CurateConfig(thresholds={"min_words": 7}),
+        CurateConfig(languages=("en",)),
+    ]
+    assert len({fingerprint(config) for config in configs}) == len(configs)
+
+
+def test_the_config_loads_nothing_heavy() -> None:
+    code = "import sys, datalake.curate.config; print({'numpy', 'numba', 'pyarrow', 'torch'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
