@@ -29,7 +29,7 @@ class Language(BaseModel):
         description="xxh128 of the model file; filled in from the file when left empty.",
     )
     threshold: float = Field(
-        default=0.25, ge=0, le=1, title="Least score", description="Below this score a text's language is `und`."
+        default=0.4, ge=0, le=1, title="Least score", description="Below this score a text's language is `und`."
     )
     characters: int = Field(
         default=2_000,
@@ -113,6 +113,12 @@ class Wikipedia(_Source):
         title="Largest page",
         description="In bytes; larger pages are refused.",
     )
+    variant: Literal["zh-hans", "zh-cn", "zh-sg", "zh-hant", "zh-tw", "zh-hk"] = Field(
+        default="zh-cn",
+        title="Variant of Chinese",
+        description="Which form is taken where an article offers several: -{zh-hans:...;zh-hant:...}-.",
+    )
+    licence: str | None = Field(default="CC-BY-SA-4.0", title="Licence", description="SPDX identifier of the articles.")
     language: Language = Field(default=Language(), title="Language identification")
 
 
