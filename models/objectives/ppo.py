@@ -24,7 +24,7 @@ LOG_RATIO_LIMIT = 20.0  # keeps exp finite (OpenRLHF's clamp)
 class Rollouts:
     """Sampled answers with what was known when they were sampled; rows are padded on the right.
 
-    `tokens` (B, S): prompt and answer. `starts` (B): where each answer starts. All others (B, A), over action positions:
+    `tokens` (B, S): prompt and answer. `starts` (B): where each answer starts. All others (B, A), over actions:
     `actions` the sampled tokens, `mask`, `log_probs` of the policy then, `values` of the critic then, `advantages`
     (whitened) and `returns`.
     """
@@ -61,16 +61,23 @@ def at_actions(sequence_BSX: Tensor, positions_BA: Tensor) -> Tensor:
 
 
 def action_log_probs(
-    policy: nn.Module, tokens_BS: Tensor, starts_B: Tensor, actions_BA: Tensor, mask_BA: Tensor, temperature: float
+    policy: nn.Module,
+    tokens_BS: Tensor,
+    starts_B: Tensor,
+    actions_BA: Tensor,
+    mask_BA: Tensor,
+    temperature: float,
+    vocabulary: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability (B, A) of each action and entropy (B, A) of its distribution, in nats; 0 off the mask.
 
-    Logits are divided by the sampling temperature: these are the probabilities the actions were drawn with.
+    Logits are divided by the sampling temperature, and ids from `vocabulary` on (the embedding's spare rows) can't be
+    drawn: these are the probabilities the actions were sampled with.
     """
     positions = action_positions(starts_B, actions_BA.shape[1], tokens_BS.shape[1])
     chosen = mask_BA.bool()
     hidden_ND = at_actions(policy(tokens_BS), positions)[chosen]
-    logits_NV = policy.logits(hidden_ND).float() / temperature  # type: ignore[operator]
+    logits_NV = policy.logits(hidden_ND)[:, :vocabulary].float() / temperature  # type: ignore[operator]
     log_probs_NV = F.log_softmax(logits_NV, -1)
     taken = log_probs_NV.gather(1, actions_BA[chosen][:, None])[:, 0]
     entropies = -(log_probs_NV.detach().exp() * log_probs_NV).sum(-1)
@@ -87,7 +94,7 @@ def action_values(critic: nn.Module, tokens_BS: Tensor, starts_B: Tensor, mask_B
 def token_rewards(
     scores_B: Tensor, log_probs_BA: Tensor, reference_BA: Tensor, mask_BA: Tensor, kl_coefficient: float
 ) -> Tensor:
-    """The reward (B, A) of each action: minus the coefficient times k1 = log p - log reference, and the score at the last.
+    """The reward (B, A) of each action: minus the coefficient times k1 = log p - log reference; at the last, the score.
 
     k1 is the plain estimator of KL(policy, reference): its mean over samples of the policy is the KL.
     """
@@ -99,7 +106,7 @@ def token_rewards(
 def advantages_and_returns(
     rewards_BA: Tensor, values_BA: Tensor, mask_BA: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantages (B, A) and their sum with the values, the critic's target. Nothing follows the last action.
+    """Generalised advantages (B, A), and their sum with the values, the critic's target. The last action ends all.
 
     delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1}.
     """
@@ -182,13 +189,14 @@ def ppo(
     value_clip: float = 0.2,
     value_coefficient: float = 0.5,
     entropy_coefficient: float = 0.0,
+    vocabulary: int | None = None,
 ) -> Objective:
     """The objective over `Rollouts` for an `ActorCritic`: policy loss + coefficient x value loss - bonus x entropy."""
 
     def objective(model: nn.Module, batch: Rollouts) -> Loss:
         assert isinstance(model, ActorCritic)
         log_probs, entropies = action_log_probs(
-            model.policy, batch.tokens, batch.starts, batch.actions, batch.mask, temperature
+            model.policy, batch.tokens, batch.starts, batch.actions, batch.mask, temperature, vocabulary
         )
         values = action_values(model.critic, batch.tokens, batch.starts, batch.mask)
         for_policy, sums = policy_loss(log_probs, batch.log_probs, batch.advantages, batch.mask, policy_clip)

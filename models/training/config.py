@@ -59,12 +59,20 @@ class TrainingConfig(BaseModel):
     checkpoint_every: int = Field(
         50, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."
     )
+
+
+class EvaluatedConfig(TrainingConfig):
+    """What the stages with a held-out loss add."""
+
     eval_every: int = Field(
         100, ge=0, le=1_000_000, title="Evaluate every", description="Steps between two held-out losses; 0: at the end."
     )
+    eval_rows: int = Field(
+        64, ge=1, le=1_000_000, title="Held-out rows", description="Rows that each held-out figure is measured on."
+    )
 
 
-class PretrainConfig(TrainingConfig):
+class PretrainConfig(EvaluatedConfig):
     """Next-token pretraining of a decoder from nothing. The vocabulary's size is the tokenizer's."""
 
     layers: int = Field(6, ge=1, le=256, title="Layers", description="Decoder blocks.")
@@ -93,13 +101,6 @@ class PretrainConfig(TrainingConfig):
     z_loss: float = Field(
         0.0, ge=0, le=1, title="z-loss", description="Weight of the squared log partition (1e-4 is usual)."
     )
-    eval_rows: int = Field(
-        64,
-        ge=1,
-        le=1_000_000,
-        title="Held-out rows",
-        description="Rows of context tokens that the held-out loss reads.",
-    )
 
     @model_validator(mode="after")
     def _shapes(self) -> PretrainConfig:
@@ -125,7 +126,7 @@ class PretrainConfig(TrainingConfig):
         return self.steps if self.tokens is None else max(1, -(-self.tokens // (self.batch * self.context)))
 
 
-class SftConfig(TrainingConfig):
+class SftConfig(EvaluatedConfig):
     """Supervised tuning on dialogues: the loss counts the assistant's tokens only."""
 
     learning_rate: float = Field(5e-4, gt=0, le=1, title="Learning rate", description="The peak, for AdamW's share.")
@@ -137,7 +138,7 @@ class SftConfig(TrainingConfig):
     )
 
 
-class RewardConfig(TrainingConfig):
+class RewardConfig(EvaluatedConfig):
     """A reward model from pairs: Bradley-Terry on the difference of two scalar scores."""
 
     learning_rate: float = Field(3e-4, gt=0, le=1, title="Learning rate", description="The peak, for AdamW's share.")
@@ -173,7 +174,6 @@ class PpoConfig(TrainingConfig):
     checkpoint_every: int = Field(
         5, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."
     )
-    eval_every: int = Field(0, ge=0, le=0, title="Evaluate every", description="PPO has no held-out loss.")
     steps: int = Field(30, ge=1, le=1_000_000, title="Steps", description="Iterations of rollouts and updates.")
     epochs: int = Field(2, ge=1, le=100, title="Epochs", description="Passes over each batch of rollouts.")
     minibatches: int = Field(2, ge=1, le=1024, title="Minibatches", description="Updates in each pass.")
@@ -200,7 +200,6 @@ class PpoConfig(TrainingConfig):
     critic: Literal["reward", "policy"] = Field(
         "reward", title="Critic from", description="Whose body the critic starts with; its head starts at zero."
     )
-    micro_rows: int = Field(32, ge=1, le=65536, title="Rows at a time", description="In passes without gradients.")
 
     @model_validator(mode="after")
     def _parts(self) -> PpoConfig:

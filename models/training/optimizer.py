@@ -52,7 +52,8 @@ class Optimizers:
 def _groups(parameters: Iterable[Tensor], config: TrainingConfig, rate: float, clip_unit: str) -> list[dict[str, Any]]:
     """Parameters split into those that decay and those that don't; each group knows its peak rate and clip unit."""
     shared = {"lr": rate, "peak": rate, "clip_unit": clip_unit}
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for parameter in parameters:
         (matrices if parameter.ndim >= 2 else others).append(parameter)
     groups = [
@@ -75,7 +76,8 @@ def build_optimizer(
     seen: set[int] = set()
     for unit, module in modules.items():
         rate = (rates or {}).get(unit, config.learning_rate)
-        outer, inner = [], []
+        outer: list[Tensor] = []
+        inner: list[Tensor] = []
         embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
         for name, parameter in module.named_parameters():
             if id(parameter) in seen or not parameter.requires_grad:

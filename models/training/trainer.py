@@ -8,12 +8,10 @@ state; data order is a pure function of (seed, step) and needs none.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import math
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.identity import data_version, file_digest
+from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
 from models.training.optimizer import Optimizers, scale_and_clip, set_rate
 from models.training.schedule import Schedule
@@ -100,7 +99,7 @@ def fit(
     The metrics of a step are means over the targets of its accepted updates; `loss` is the objective's own unless it
     reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite.
     """
-    raise_malloc_thresholds()
+    keep_freed_memory()
     run = Run(model, optimizer, state, steps, callbacks)
     if state.saved is not None:
         _restore(run, state.saved)
@@ -177,20 +176,22 @@ def split(batch: Any, parts: int) -> list[Any]:
     return [type(batch)(**{name: chunk[part] for name, chunk in chunks.items()}) for part in range(count)]
 
 
-def raise_malloc_thresholds(size: int = 1 << 30) -> bool:
-    """Tells glibc to keep freed buffers instead of giving them back at once; returns whether it took.
+def mean_loss(model: nn.Module, batches: Sequence[Any], objective: Objective) -> dict[str, float]:
+    """An objective's metrics as means over all targets of these batches."""
+    totals: dict[str, float] = {}
+    targets = 0
+    for batch in batches:
+        loss = objective(model, batch)
+        targets += loss.targets
+        for name, value in {"loss": loss.total, **loss.sums}.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+    return {name: value / max(targets, 1) for name, value in totals.items()}
 
-    A step allocates and frees the same large buffers again and again, each time paying for fresh zeroed pages: 10% of
-    a small model's time. Elsewhere than on glibc nothing happens.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        return bool(libc.mallopt(m_mmap_threshold, size)) and bool(libc.mallopt(m_trim_threshold, size))
-    except (OSError, AttributeError):
-        return False
+
+def context_of(model: nn.Module, asked: int | None = None) -> int:
+    """The tokens a model takes at once, or fewer where fewer are asked for."""
+    longest = int(model.config.context)  # type: ignore[union-attr, arg-type]
+    return min(asked or longest, longest)
 
 
 # ---- the saved state -------------------------------------------------------------------------------------------------
@@ -269,6 +270,12 @@ def load_state(folder: Path, identity: str) -> State:
 def _saved_folders(folder: Path) -> list[Path]:
     """The states of a folder, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def folder_digest(folder: Path) -> str:
+    """A digest over the names and bytes of a folder's files, wherever it lies."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])
 
 
 def fsync(path: Path) -> None:

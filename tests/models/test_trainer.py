@@ -338,13 +338,3 @@ class TestCallbacks:
         told = []
         train(tmp_path, extra=[Progress(told.append)])
         assert [(row["step"], row["steps"]) for row in told] == [(step, STEPS) for step in range(1, STEPS + 1)]
-
-
-def test_malloc_thresholds_are_left_alone_where_there_is_no_glibc(monkeypatch):
-    monkeypatch.setattr(trainer.platform, "libc_ver", lambda: ("musl", "1.2"))
-    assert trainer.raise_malloc_thresholds() is False
-
-
-@pytest.mark.skipif(trainer.platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_malloc_thresholds_are_raised_on_glibc():
-    assert trainer.raise_malloc_thresholds() is True

@@ -1,0 +1,194 @@
+"""PPO against a learned reward model: the tuned model learns to give answers that score well, and stays near itself.
+
+A step is one iteration: rollouts for `batch` prompts with the weights as they are, then `epochs` passes of
+`minibatches` updates. Policy and critic are two networks in one loop; the reference is the policy as it was; the
+coefficient of the KL penalty is fixed or steered. Prompts and random numbers of a step are a function of (seed, step),
+so a killed run resumes bit-equal at the last saved iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datalake.errors import UserError
+from datalake.identity import fingerprint
+from models.network import checkpoint
+from models.network.build import ScalarHead
+from models.objectives.ppo import ActorCritic, KLController, Rollouts
+from models.objectives.ppo import ppo as ppo_objective
+from models.rollouts import RolloutSettings, roll_out, rows_of
+from models.text.tokenizer import render, stop_ids
+from models.training.callbacks import Checkpoints, Metrics, Progress, Row, SpikeGuard, read_metrics
+from models.training.config import PpoConfig
+from models.training.epochs import Epochs, draw
+from models.training.optimizer import build_optimizer
+from models.training.reward import after_first_turn, load_reward_model
+from models.training.schedule import schedule_of
+from models.training.trainer import Callback, Run, context_of, fit, folder_digest, load_state
+
+Messages = Sequence[dict[str, str]]
+
+
+class Iterations(Callback):
+    """Gives each step its rollouts and updates, adds their figures to its row, and steers the KL coefficient."""
+
+    name = "ppo"
+
+    def __init__(self, config: PpoConfig, make: Callable[[int, float], tuple[Rollouts, dict[str, float]]]) -> None:
+        self.config, self.make = config, make
+        target = config.kl_target if config.kl_control == "adaptive" else None
+        self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
+        self.figures: Row = {}
+
+    def __call__(self, step: int) -> Iterator[list[Rollouts]]:
+        """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
+        config = self.config
+        rollouts, self.figures = self.make(step, self.controller.coefficient)
+        rows = config.batch // (config.minibatches * config.accumulation)
+        for epoch in range(config.epochs):
+            order = list(range(config.batch))
+            if epoch:
+                order = draw(config.seed, 2, step, epoch).permutation(config.batch).tolist()
+            parts = [rows_of(rollouts, order[first : first + rows]) for first in range(0, config.batch, rows)]
+            for first in range(0, len(parts), config.accumulation):
+                yield parts[first : first + config.accumulation]
+
+    def on_step(self, run: Run, row: Row) -> None:
+        """Adds the rollouts' figures and moves the coefficient by their KL."""
+        row |= {**self.figures, "kl_coefficient": self.controller.coefficient}
+        self.controller.update(self.figures["kl_per_answer"], self.config.batch)
+
+    def saved(self) -> dict[str, Any]:
+        """The controller's coefficient."""
+        return {"coefficient": self.controller.coefficient}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Puts it back."""
+        self.controller.coefficient = saved["coefficient"]
+
+
+def ppo(
+    config: PpoConfig,
+    policy: Path,
+    reward_model: Path,
+    prompts: Sequence[Messages],
+    out: Path,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Trains the model in `policy` on prompts (messages ending with the user's) and writes it to `out/checkpoint`.
+
+    `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. Old turns of a prompt that leaves no
+    room for an answer go; a prompt that still leaves none is dropped and counted. Each step's metrics hold the score,
+    KL to the reference, entropy, clip fraction, approximate KL, explained variance and the share of answers that end.
+    Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
+    """
+    torch.manual_seed(config.seed)
+    actor, words = checkpoint.load(policy)
+    reference, _ = checkpoint.load(policy)
+    judge, judges_words = load_reward_model(reward_model)
+    if words.get_vocab() != judges_words.get_vocab():
+        raise UserError(
+            f"{policy} and {reward_model} have different tokenizers: train the reward model from this policy"
+        )
+    body = load_reward_model(reward_model)[0].trunk if config.critic == "reward" else checkpoint.load(policy)[0]
+    critic = ScalarHead(body, "zero")
+    for frozen in (reference, judge):
+        frozen.eval().requires_grad_(False)
+    room = min(context_of(actor), context_of(judge)) - config.new_tokens
+    rendered = [found for prompt in prompts if (found := fitting_prompt(prompt, words, room))]
+    if not rendered:
+        raise UserError(
+            f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower new_tokens"
+        )
+    settings = RolloutSettings(
+        new_tokens=config.new_tokens,
+        temperature=config.temperature,
+        rows=config.batch // (config.minibatches * config.accumulation),
+        stop_ids=tuple(stop_ids(words)),
+        vocabulary=len(words),
+        missing_eos_penalty=config.missing_eos_penalty,
+        reward_clip=config.reward_clip,
+        gamma=config.gamma,
+        lam=config.lam,
+    )
+    model = ActorCritic(actor, critic)
+    order = Epochs([1] * len(rendered), config.seed, 1)
+
+    def make(step: int, coefficient: float) -> tuple[Rollouts, dict[str, float]]:
+        chosen = [order.items(place)[0] for place in range(step * config.batch, (step + 1) * config.batch)]
+        generator = torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62)))
+        given = [rendered[place] for place in chosen]
+        rollouts = roll_out(model, reference, judge, given, settings, coefficient, generator)
+        model.train()
+        return rollouts
+
+    identity = fingerprint(
+        {
+            "stage": "ppo",
+            "config": config,
+            "policy": folder_digest(policy),
+            "reward_model": folder_digest(reward_model),
+            "prompts": rendered,
+        }
+    )
+    iterations = Iterations(config, make)
+    metrics = Metrics(out / "metrics.jsonl")
+    guard = SpikeGuard(config.spike_sigma)
+    state = fit(
+        model,
+        ppo_objective(
+            config.temperature,
+            config.policy_clip,
+            config.value_clip,
+            config.value_coefficient,
+            config.entropy_coefficient,
+            len(words),
+        ),
+        iterations,
+        build_optimizer(config, {"policy": actor, "critic": critic}, {"critic": config.critic_learning_rate}),
+        schedule_of(config, config.steps),
+        [
+            iterations,
+            guard,
+            metrics,
+            Progress(on_step),
+            Checkpoints(out / "state", config.checkpoint_every, identity),
+        ],
+        load_state(out / "state", identity),
+        steps=config.steps,
+        clip=config.clip,
+    )
+    checkpoint.save(actor, words, out / "checkpoint")
+    rows = read_metrics(metrics.path)
+    few = max(1, len(rows) // 5)
+    return {
+        "steps": state.step,
+        "rollouts": state.step * config.batch,
+        "prompts": len(rendered),
+        "dropped": len(prompts) - len(rendered),
+        "score_first": sum(row["score"] for row in rows[:few]) / few,
+        "score_last": sum(row["score"] for row in rows[-few:]) / few,
+        "kl_per_answer": metrics.last["kl_per_answer"],
+        "kl_per_token": metrics.last["kl_per_token"],
+        "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
+        "entropy": metrics.last["entropy"],
+        "eos_rate": metrics.last["eos_rate"],
+        "explained_variance": metrics.last["explained_variance"],
+        "skipped": len(guard.events),
+    }
+
+
+def fitting_prompt(prompt: Messages, words: Any, room: int) -> list[int] | None:
+    """A prompt as tokens up to where the assistant is to speak, its oldest turns taken away until it has room."""
+    messages = list(prompt)
+    system, turns = (messages[:1], messages[1:]) if messages and messages[0]["role"] == "system" else ([], messages)
+    while turns:
+        ids, _ = render([*system, *turns], words, prompt=True)
+        if len(ids) <= room:
+            return ids
+        turns = after_first_turn(turns)
+    return None

@@ -1,0 +1,134 @@
+"""Supervised tuning: a pretrained decoder learns to answer, from dialogues whose assistant's tokens alone count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from datalake.errors import UserError
+from datalake.identity import fingerprint
+from models.network import checkpoint
+from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate
+from models.text.tokenizer import render
+from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
+from models.training.config import SftConfig
+from models.training.epochs import Epochs, draw
+from models.training.optimizer import build_optimizer
+from models.training.schedule import schedule_of
+from models.training.trainer import Callback, context_of, fit, folder_digest, load_state, mean_loss, split
+
+Messages = Sequence[dict[str, str]]
+Rendered = tuple[list[int], list[bool]]
+
+
+def sft(
+    config: SftConfig,
+    base: Path,
+    conversations: Sequence[Messages],
+    heldout: Sequence[Messages],
+    out: Path,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Tunes the model in `base` on dialogues and writes it to `out/checkpoint`; returns a report of plain values.
+
+    A dialogue longer than the context is cut at whole turns; one of which no answer fits is dropped; the report counts
+    both. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
+    """
+    torch.manual_seed(config.seed)
+    model, words = checkpoint.load(base)
+    context = context_of(model, config.context)
+    rendered, cut, dropped = render_all(conversations, words, context)
+    if not rendered:
+        raise UserError(f"none of {len(conversations)} dialogues has an answer within {context} tokens: give others")
+    judged_dialogues, _, heldout_dropped = render_all(heldout, words, context)
+    order = draw(config.seed, 1 << 20).permutation(len(judged_dialogues))[: config.eval_rows]
+    judged = in_batches([judged_dialogues[place] for place in order], config.batch)
+    epochs = Epochs([len(ids) for ids, _ in rendered], config.seed, config.batch)
+    steps = config.steps or epochs.steps(config.epochs)
+    identity = fingerprint(
+        {
+            "stage": "sft",
+            "config": config,
+            "base": folder_digest(base),
+            "conversations": [[list(ids), list(mask)] for ids, mask in rendered],
+        }
+    )
+
+    def measure(network: nn.Module) -> dict[str, float]:
+        return mean_loss(network, judged, assistant_tokens)
+
+    guard, metrics = SpikeGuard(config.spike_sigma), Metrics(out / "metrics.jsonl")
+    evaluation = Evaluation(measure, config.eval_every)
+    callbacks: list[Callback] = [guard, *([evaluation] if judged else []), metrics, Progress(on_step)]
+    before = mean_loss_of(model, judged)
+    state = fit(
+        model,
+        assistant_tokens,
+        lambda step: [split(collate([rendered[item] for item in epochs.items(step)]), config.accumulation)],
+        build_optimizer(config, {"model": model}),
+        schedule_of(config, steps),
+        [*callbacks, Checkpoints(out / "state", config.checkpoint_every, identity)],
+        load_state(out / "state", identity),
+        steps=steps,
+        clip=config.clip,
+    )
+    checkpoint.save(model, words, out / "checkpoint")
+    report: dict[str, Any] = {
+        "steps": state.step,
+        "dialogues": len(rendered),
+        "cut": cut,
+        "dropped": dropped,
+        "target_tokens": state.targets,
+        "epochs": state.step / epochs.steps_per_epoch,
+        "loss": metrics.last["loss"],
+        "tokens_per_s": metrics.tokens_per_s,
+        "skipped": len(guard.events),
+    }
+    if judged:
+        report |= {
+            "heldout_dialogues": len(order),
+            "heldout_dropped": heldout_dropped,
+            "heldout_loss_before": before,
+            "heldout_loss": evaluation.last["loss"],
+            "heldout_token_accuracy": evaluation.last["token_accuracy"],
+        }
+    return report
+
+
+def render_all(conversations: Sequence[Messages], words: Any, context: int) -> tuple[list[Rendered], int, int]:
+    """Dialogues as tokens and assistant masks, at most `context` + 1 long; how many were cut, and how many dropped."""
+    kept, cut, dropped = [], 0, 0
+    for messages in conversations:
+        found, turns = fitting(messages, words, context + 1)
+        if found is None:
+            dropped += 1
+        else:
+            kept.append(found)
+            cut += turns < len(messages)
+    return kept, cut, dropped
+
+
+def fitting(messages: Messages, words: Any, limit: int) -> tuple[Rendered | None, int]:
+    """The longest run of whole turns from the start that ends with the assistant and has at most `limit` tokens."""
+    for turns in range(len(messages), 0, -1):
+        if messages[turns - 1]["role"] == "assistant":
+            ids, mask = render(messages[:turns], words)
+            if len(ids) <= limit and any(mask[1:]):
+                return (ids, mask), turns
+    return None, 0
+
+
+def in_batches(dialogues: list[Rendered], batch: int) -> list[Dialogues]:
+    """Dialogues as batches of like length, for a figure over all of them."""
+    dialogues = sorted(dialogues, key=lambda dialogue: len(dialogue[0]))
+    return [collate(dialogues[first : first + batch]) for first in range(0, len(dialogues), batch)]
+
+
+@torch.no_grad()
+def mean_loss_of(model: nn.Module, judged: list[Dialogues]) -> float | None:
+    """The loss before training, in nats per assistant token; None without dialogues."""
+    return mean_loss(model.eval(), judged, assistant_tokens)["loss"] if judged else None
