@@ -1,7 +1,8 @@
 """Text and title of a web page: Resiliparse's extraction (Bevendorff et al., ECIR 2018), bounded on any page.
 
 Bytes are decoded as browsers do (WHATWG Encoding and HTML standards): byte-order mark, then the HTTP header's charset,
-then the `<meta>` prescan of the first 1,024 bytes, then detection.
+then the `<meta>` prescan of the first 1,024 bytes, then detection. One thing is done that browsers don't do: bytes that
+are valid UTF-8 and not all ASCII are UTF-8, whatever is declared; in another charset that doesn't happen by chance.
 """
 
 from __future__ import annotations
@@ -84,6 +85,12 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, str]:
     for mark, name in _MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(name, "replace"), name
+    if not data.isascii():
+        try:
+            return data.decode("utf-8"), "utf-8"
+        except UnicodeDecodeError as error:
+            if error.start > 0 and error.start >= len(data) - 3 and not data[: error.start].isascii():  # cut short
+                return data.decode("utf-8", "replace"), "utf-8"
     declared = _known(charset)
     if declared is None:
         match = _META.search(data[:1024])
