@@ -12,6 +12,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,8 @@ def prepare(lake: Path, quiet: bool = True) -> str | None:
 
     Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected.
     """
-    clear_leftovers(lake)
     os.environ.update(settings(lake))
-    os.environ[_LAKE_MARK] = str(lake)
-    os.environ[_OWNER_MARK] = _mark(os.getpid())
+    enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -75,16 +74,46 @@ def prepare(lake: Path, quiet: bool = True) -> str | None:
     return None
 
 
-def _mark(pid: int) -> str:
-    """A process by number and start, so that a number used again is not mistaken."""
+def enter(lake: Path) -> None:
+    """Make this process the owner of what it starts for a lake, and end what killed owners left there.
+
+    A run that the worker starts calls this at its beginning; before, it carries no mark, so the worker is no owner.
+    """
+    mark = process_mark(os.getpid())
+    if (os.environ.get(_LAKE_MARK), os.environ.get(_OWNER_MARK)) == (str(lake), mark):
+        return
+    clear_leftovers(lake)
+    os.environ[_LAKE_MARK], os.environ[_OWNER_MARK] = str(lake), mark
+
+
+def unowned(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without the marks: for what outlives the process that starts it."""
+    return {name: value for name, value in environment.items() if name not in (_LAKE_MARK, _OWNER_MARK)}
+
+
+def process_mark(pid: int) -> str:
+    """A process by number and start, so that a number used again is not mistaken.
+
+    Raises:
+        Exception: of psutil or OSError where there is no such process, or only the entry of an ended one.
+    """
     import psutil
 
-    return f"{pid}:{psutil.Process(pid).create_time():.2f}"
-
-
-def _alive(mark: str) -> bool:
+    process = psutil.Process(pid)
+    if process.status() == psutil.STATUS_ZOMBIE:
+        raise psutil.NoSuchProcess(pid)
     try:
-        return _mark(int(mark.split(":")[0])) == mark
+        # Ticks since boot (field 22 of proc(5)'s stat): unlike a time of day, clock adjustments don't move them.
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        start = f"{process.create_time():.2f}"
+    return f"{pid}:{start}"
+
+
+def alive(mark: str) -> bool:
+    """Whether the process of a mark still runs."""
+    try:
+        return process_mark(int(mark.split(":")[0])) == mark
     except Exception:  # gone, or not a mark
         return False
 
@@ -98,7 +127,7 @@ def clear_leftovers(lake: Path) -> list[int]:
         with contextlib.suppress(psutil.Error, OSError):
             environment = process.environ()
             owner = environment.get(_OWNER_MARK)
-            if environment.get(_LAKE_MARK) == str(lake) and owner and not _alive(owner) and process.pid != os.getpid():
+            if environment.get(_LAKE_MARK) == str(lake) and owner and not alive(owner) and process.pid != os.getpid():
                 left.append(process)
     for process in left:
         with contextlib.suppress(psutil.Error):

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
+from flows.environment import enter
 from flows.recipe import STAGES, Recipe
 from tasks.runtime import Runtime
 from tasks.stage import RUN_LOG, RunLog, Stage
@@ -64,6 +65,7 @@ def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = 
     if until is not None and until not in STAGES:
         raise ValueError(f"no stage {until!r}: choose one of {', '.join(STAGES)}")
     opened = Lake(lake_folder(lake)).create()
+    enter(opened.root)
     started = now()
     log = RUN_LOG.get() or RunLog(new_run_id(started))
     token = RUN_LOG.set(log)
