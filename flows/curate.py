@@ -15,7 +15,7 @@ def stages(run: Run) -> None:
     """Curate, deduplicate, mix."""
     recipe = run.recipe
     run.do(data.curate, recipe.curate, raw="raw")
-    run.do(data.deduplicate, recipe.deduplicate, documents="documents")
+    run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")
 
 

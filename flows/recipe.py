@@ -93,6 +93,14 @@ class Recipe(BaseModel):
             raise ValueError(f"{value!r} is taken: choose another name")
         return value
 
+    @property
+    def dedup_in_order(self) -> DedupConfig:
+        """Deduplication with the recipe's order of sources as the order of precedence, unless one is given."""
+        if self.deduplicate.sources:
+            return self.deduplicate
+        labels = tuple(dict.fromkeys(source.label for source in self.sources))
+        return self.deduplicate.model_copy(update={"sources": labels})
+
     def skipped(self, until: str | None = None) -> dict[str, str]:
         """Stages that this recipe doesn't run, and why."""
         kinds = {source.kind for source in self.sources}
@@ -228,7 +236,7 @@ def explain(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
-        known = _keys_at(Recipe, [part for part in parents])
+        known = _keys_at(Recipe, parents)
         near = difflib.get_close_matches(str(name), known, 1)
         text = f"unknown key {place!r}" + (
             f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
@@ -248,12 +256,13 @@ def _keys_at(model: Any, parts: Sequence[Any]) -> list[str]:
     for part in parts:
         if isinstance(part, int):
             continue
-        if isinstance(model, type) and part in model.model_fields:
-            model = model.model_fields[part].annotation
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
         candidates = _models_in(model)
         tagged = [m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == part]
         model = (tagged or candidates or [model])[0]
-    return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+    return sorted(getattr(model, "model_fields", ()))
 
 
 def _models_in(annotation: Any) -> list[Any]:

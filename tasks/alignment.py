@@ -31,6 +31,7 @@ class HoldOut(BaseModel):
         return cls(seed=mixture.seed, share=mixture.holdout)
 
     def __call__(self, id: bytes, attributes: dict[str, str]) -> bool:
+        """Whether a record is held out."""
         return held_out(group_of(id, attributes), self.seed, self.share)
 
 

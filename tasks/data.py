@@ -21,6 +21,7 @@ from datalake.dedup.config import DedupConfig
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
 from datalake.lake import Lake, TableRef
+from datalake.mixture.config import MixtureConfig
 from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard, read_batches
 from datalake.sources import reader
 from datalake.sources.config import Source
@@ -330,7 +331,6 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")
-    removed = decided.counts["duplicates"]
     return Produced(
         tables={
             "pairs": (PAIRS, files_of([decided], "pairs")),
@@ -338,7 +338,7 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
         },
         counts=decided.counts,
         records_in=documents.rows,
-        records_out=rows - removed,
+        records_out=decided.counts["kept"],
         equations=[] if failed else [("one decision for each document", documents.rows, rows)],
         unfinished=failed,
         funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],

@@ -44,7 +44,7 @@ def run_recipe(
     token = RUN_LOG.set(log)
     status, failure = 0, ""
     try:
-        pipeline(recipe=recipe, until=until, lake=str(lake))
+        pipeline(recipe=recipe, until=until, lake=str(lake))  # type: ignore[arg-type] - checked by the command
     except StageError as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

@@ -23,6 +23,8 @@ def connect(config: RuntimeConfig) -> Any:
 
     if ray.is_initialized():
         return ray
+    # Ray turns its token on by itself and says so on every start; the token stays on, the notice goes.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if config.cluster == "local":
         options |= {

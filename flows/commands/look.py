@@ -1,0 +1,253 @@
+"""`query`, `explain` and `trace`: reading what a lake knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datalake.errors import UserError
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.ledger import connect, query
+from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from flows.commands.show import as_json, as_table, text
+
+
+def query_lake(sql: str, lake: Path, run: str | None, json: bool) -> int:
+    """Run SQL over the lake and print the rows."""
+    columns, rows = query(Lake(lake).require(), sql, run)
+    if json:
+        as_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        as_table(columns, rows)
+    return 0
+
+
+# Explain --------------------------------------------------------------------------------------------------------
+
+
+def explain_document(document: str, lake_folder: Path, json: bool) -> int:
+    """Print what became of every record with this address or id, in each corpus."""
+    lake = Lake(lake_folder).require()
+    stories = [
+        story
+        for manifest in {manifest.corpus: manifest for manifest in manifests(lake)}.values()
+        for story in stories_of(lake, manifest, document)
+    ]
+    if not stories:
+        raise UserError(
+            f"no record {document!r} in {lake.root}: give an address as in the `uri` column, or an id in hex"
+        )
+    if json:
+        as_json(stories)
+        return 0
+    for story in stories:
+        for name, value in story.items():
+            if isinstance(value, dict):
+                print(f"{name}:")
+                for key, item in value.items():
+                    print(f"  {key:<22} {text(item)}")
+            else:
+                print(f"{name:<24} {text(value)}")
+        print()
+    return 0
+
+
+def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, Any]]:
+    """Everything a run knows of the records with this address or id."""
+    connection = connect(lake, manifest.run)
+    corpus, tables = manifest.corpus, set(manifest.refs)
+    try:
+        id = bytes.fromhex(document)
+    except ValueError:
+        id = b""
+
+    def rows(table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
+        if table.split(".")[-1] not in tables | {"ledger"}:
+            return []
+        cursor = connection.execute(f'SELECT * FROM "{corpus}"."{table}" WHERE {condition}', list(values))
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    stories = []
+    if "raw" in tables:
+        for row in rows("ledger", "uri = ? OR id = ?", document, id):
+            stories.append(_document_story(manifest, row, rows))
+    for table in ("conversations", "preferences"):
+        for row in rows(table, "uri = ? OR id = ?", document, id):
+            stories.append({"corpus": corpus, "run": manifest.run, "table": table, **row})
+    return stories
+
+
+def _document_story(manifest: Manifest, ledger: dict[str, Any], rows: Any) -> dict[str, Any]:
+    id = ledger["id"]
+    story: dict[str, Any] = {"corpus": manifest.corpus, "run": manifest.run}
+    decided = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "archive", "offset")
+    story |= {name: ledger[name] for name in decided}
+    raw = rows("raw", "id = ?", id)
+    if raw:
+        story["provenance"] = {
+            name: value for name, value in raw[0].items() if name not in (*decided, "text", "attributes")
+        } | {"characters": len(raw[0]["text"])}
+        story["attributes"] = dict(raw[0]["attributes"] or {})
+    else:
+        refused = rows("refused", "id = ?", id)
+        story["refused"] = {"reason": refused[0]["reason"], "detail": refused[0]["detail"]} if refused else {}
+    curation = rows("curation", "id = ?", id)
+    if curation:
+        story["curation"] = {
+            name: value for name, value in curation[0].items() if name not in decided and value is not None
+        }
+    if ledger["duplicate_of"] is not None:
+        kept = rows("raw", "id = ?", ledger["duplicate_of"])
+        story["kept instead"] = {"id": ledger["duplicate_of"], "uri": kept[0]["uri"] if kept else None}
+    near = rows("pairs", "a = ? OR b = ? ORDER BY similarity DESC LIMIT 5", id, id)
+    if near:
+        story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}
+    mixed = rows("mixture", "id = ?", id)
+    if mixed:
+        story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "token_count")}
+    return story
+
+
+# Trace ----------------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(lake: Lake, name: str) -> StageRecord:
+    """The record of a training stage by stage name (of the last run that has it), folder, or fingerprint.
+
+    Raises:
+        UserError: when there is none, or the folder is not a checkpoint of this lake.
+    """
+    order = ("ppo", "sft", "pretrain")
+    if name == "last" or name in (*order, "reward"):
+        wanted = order if name == "last" else (name,)
+        for manifest in reversed(manifests(lake)):
+            for stage in wanted:
+                for report in manifest.stages:
+                    if report.stage == stage and report.fingerprint and report.outputs:
+                        record = read_record(lake, report.fingerprint)
+                        if record is not None:
+                            return record
+        raise UserError(f"no finished run in {lake.root} has a model{'' if name == 'last' else f' of stage {name}'}")
+    path = Path(name).expanduser().absolute()
+    known = []
+    for file in (lake.root / "records").glob("*.json"):
+        if file.stem.startswith(name):
+            known.append(file.stem)
+    if len(known) == 1:
+        record = read_record(lake, known[0])
+        if record is not None:
+            return record
+    for file in (lake.root / "records").glob("*.json"):
+        record = read_record(lake, file.stem)
+        if record and any(
+            isinstance(ref, FolderRef) and (lake.path(ref) == path or lake.path(ref).parent == path)
+            for ref in record.outputs.values()
+        ):
+            return record
+    raise UserError(
+        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a checkpoint's folder, or a fingerprint"
+    )
+
+
+def trace_checkpoint(checkpoint: str, step: int | None, lake_folder: Path, json: bool) -> int:
+    """Print a model's ancestors, nearest first, or the documents of one training step."""
+    lake = Lake(lake_folder).require()
+    record = find_checkpoint(lake, checkpoint)
+    if step is not None:
+        return _trace_step(lake, record, step, json)
+    lineage = [_summary(lake, one) for one in line_of(lake, record)]
+    if json:
+        as_json(lineage)
+        return 0
+    as_table(
+        ["stage", "fingerprint", "records in", "records out", "seconds", "commit", "made"],
+        [
+            [
+                one["stage"],
+                one["fingerprint"][:16],
+                one["records_in"],
+                one["records_out"],
+                one["seconds"],
+                (one["git_commit"] or "")[:12] + ("+" if one["git_dirty"] else ""),
+                ", ".join(ref.get("table") or ref.get("name", "") for ref in one["outputs"]),
+            ]
+            for one in lineage
+        ],
+    )
+    archives = next((one["archives"] for one in lineage if one["archives"]), [])
+    print(f"\n{len(archives)} archives at the source:")
+    for archive in archives[:20]:
+        print(f"  {archive['kind']}  {archive['name']}  {archive['version'][:16]}")
+    if len(archives) > 20:
+        print(f"  ... and {len(archives) - 20} more (--json shows all)")
+    return 0
+
+
+def line_of(lake: Lake, record: StageRecord) -> list[StageRecord]:
+    """A record and every record it rests on, nearest first, each once."""
+    found = {record.fingerprint: record}
+    queue = [record]
+    while queue:
+        for ref in [ref for refs in queue.pop(0).inputs.values() for ref in refs]:
+            if ref.fingerprint not in found:
+                parent = read_record(lake, ref.fingerprint)
+                if parent is not None:
+                    found[ref.fingerprint] = parent
+                    queue.append(parent)
+    return list(found.values())
+
+
+def _summary(lake: Lake, record: StageRecord) -> dict[str, Any]:
+    body = record.model_dump(mode="json", exclude={"payload", "report"})
+    body["config"] = record.payload["config"]
+    body["outputs"] = [ref.model_dump(mode="json") for ref in record.outputs.values()]
+    body["archives"] = record.payload["inputs"].get("archives", [])
+    return body
+
+
+def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
+    """The documents that a pretraining step saw: its batch, turned back through the token index."""
+    line = line_of(lake, record)
+    pretrain = next((one for one in line if one.stage == "pretrain"), None)
+    if pretrain is None:
+        raise UserError("only a model that was pretrained here has steps to trace")
+    steps = int(pretrain.report["steps"])
+    if not 0 <= step < steps:
+        raise UserError(f"step {step} is out of range: this model was trained for {steps} steps, 0 to {steps - 1}")
+    from models.text.sampler import Sampler
+    from models.text.shards import TokenShards
+    from models.training.config import PretrainConfig
+    from tasks.training import token_indices, training_documents
+
+    config = PretrainConfig.model_validate(pretrain.payload["config"])
+    tokens, mixture = pretrain.inputs["tokens"][0], pretrain.inputs["mixture"][0]
+    assert isinstance(tokens, FolderRef)
+    assert isinstance(mixture, TableRef)
+    documents, _ = training_documents(lake, mixture, int(pretrain.payload["inputs"]["repetition_seed"]))
+    shards = TokenShards(token_indices(lake, tokens))
+    sampler = Sampler(shards, documents, config.seed, config.context, config.batch)
+    seen = sampler.documents(step)
+    connection = connect(lake, find_manifest_of(lake, pretrain).run)
+    ids = sorted({id for id, _, _ in seen})
+    known = {
+        row[0]: row[1:]
+        for row in connection.execute(
+            f'SELECT id, uri, source, language FROM "{pretrain.corpus}".documents WHERE id IN (SELECT unnest(?))', [ids]
+        ).fetchall()
+    }
+    rows = [[*known.get(id, (None, None, None)), id, first, count] for id, first, count in seen]
+    columns = ["uri", "source", "language", "id", "first_token", "tokens"]
+    if json:
+        as_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        as_table(columns, rows)
+    return 0
+
+
+def find_manifest_of(lake: Lake, record: StageRecord) -> Manifest:
+    """The last finished run that used a record."""
+    for manifest in reversed(manifests(lake)):
+        if any(report.fingerprint == record.fingerprint for report in manifest.stages):
+            return manifest
+    return find_manifest(lake, corpus=record.corpus)
