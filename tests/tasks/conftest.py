@@ -1,0 +1,43 @@
+"""One local Ray for every test that needs a real one: starting it takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.cluster.connect import connect, disconnect
+from tasks.runtime import Runtime, RuntimeConfig
+
+RuntimeOf = Callable[..., Runtime]
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[RuntimeConfig]:
+    """The config of a local Ray with two workers, up for the whole session."""
+    config = RuntimeConfig(workers=2, cluster="local", memory_gb=1, retries=1)
+    connect(config)
+    yield config
+    disconnect()
+
+
+@pytest.fixture
+def on_ray(ray_runtime: RuntimeConfig, tmp_path: Path) -> RuntimeOf:
+    """Makes a Runtime on the session's Ray; keyword arguments change its config."""
+
+    def make(**changes: Any) -> Runtime:
+        return Runtime(ray_runtime.model_copy(update=changes), tmp_path / "lake", "tests")
+
+    return make
+
+
+@pytest.fixture
+def inline(tmp_path: Path) -> RuntimeOf:
+    """Makes a Runtime that works in this process, without Ray; keyword arguments change its config."""
+
+    def make(**changes: Any) -> Runtime:
+        return Runtime(RuntimeConfig(**{"workers": 1, "cluster": "inline", "retries": 1, **changes}), tmp_path, "tests")
+
+    return make
