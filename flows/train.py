@@ -15,9 +15,9 @@ from tasks import training
 def stages(run: Run) -> None:
     """Train the tokenizer, encode the mixture, pretrain."""
     recipe = run.recipe
-    run.do(
-        training.tokenize, training.TokenizeConfig(), documents="documents", mixture="mixture", tokenizer="tokenizer"
-    )
+    texts = {"documents": "documents", "mixture": "mixture"}
+    run.do(training.tokenizer, recipe.tokenizer, **texts)
+    run.do(training.tokenize, training.TokenizeConfig(), **texts, tokenizer="tokenizer")
     run.do(
         training.pretrain,
         recipe.pretrain,

@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from datalake.lake import FolderRef, TableRef
 from models.evaluation.config import EvaluateConfig
-from tasks.alignment import HoldOut
+from tasks.alignment import HoldOut, dialogues, pairs
+from tasks.cluster import run_alone
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
+from tasks.training import token_indices, training_documents
+
+# What each model is asked. A reward model scores pairs; everything else that writes text is asked all there is.
+ASKED = {
+    "pretrain": ("perplexity", "multiple_choice"),
+    "sft": ("perplexity", "multiple_choice", "generation"),
+    "reward": ("reward_accuracy",),
+    "ppo": ("perplexity", "multiple_choice", "generation"),
+}
+
+
+def _evaluate(
+    config: EvaluateConfig,
+    models: dict[str, Path],
+    indices: list[Path],
+    documents: list[bytes],
+    conversations: list[dict[str, Any]],
+    preferences: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Rows of `runs.evaluations`, model after model."""
+    from models.evaluation.evaluate import Held, evaluate
+    from models.evaluation.tasks import drawn
+    from models.network.checkpoint import load
+    from models.text.sampler import heldout
+    from models.text.shards import TokenShards
+
+    shards = TokenShards(indices)
+    chosen = [documents[number] for number in drawn(len(documents), config.limit, config.seed)]
+    sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
+    rows = []
+    for name, folder in models.items():
+        model, tokenizer = load(folder)
+        context = int(model.config.context)  # type: ignore[union-attr, arg-type]
+        windows = list(heldout(shards, chosen, context, config.batch)) if chosen else []
+        held = Held(windows, sizes, conversations, preferences)
+        asked = config.model_copy(update={"tasks": [task for task in config.tasks if task in ASKED[name]]})
+        scorer = model if name == "reward" else None
+        for result in evaluate(model, tokenizer, held, asked, scorer):
+            rows.append({"checkpoint": name, **asdict(result)})
+    return rows
 
 
 @stage(version="1", libraries=("torch", "numpy"))
@@ -19,7 +62,30 @@ def evaluate(
     holdout: HoldOut,
     config: EvaluateConfig,
     runtime: Runtime,
-    **others: Any,
+    conversations: TableRef | None = None,
+    preferences: TableRef | None = None,
+    **tuned: FolderRef,
 ) -> Produced:
-    """Judge every model that is there; each figure comes with its interval."""
-    raise NotImplementedError
+    """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
+    lake = runtime.lake
+    _, documents = training_documents(lake, mixture, holdout.seed)
+    models = {"pretrain": pretrain, **tuned}
+    asked = dialogues(lake, conversations, holdout)[1] if conversations else []
+    judged = pairs(lake, preferences, holdout)[1] if preferences else []
+    rows = run_alone(
+        _evaluate,
+        config,
+        {name: lake.path(models[name]) for name in ASKED if name in models},
+        token_indices(lake, tokens),
+        documents,
+        asked,
+        judged,
+        runtime=runtime,
+    )
+    return Produced(
+        evaluations=rows,
+        counts={"documents": len(documents), "dialogues": len(asked), "pairs": len(judged)},
+        records_in=len(documents) + len(asked) + len(judged),
+        records_out=len(rows),
+        report={"results": rows},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 
@@ -48,10 +49,14 @@ def chat_with(
     model, tokenizer = load(folder)
     history: list[dict[str, str]] = []
 
+    def draw() -> int:
+        """A repeatable seed for each turn where one was given, else chance."""
+        return secrets.randbits(31) if seed is None else seed + len(history)
+
     def answer(text: str) -> str:
         history.append({"role": "user", "content": text})
         pieces = []
-        for piece in reply(model, tokenizer, history, max_new_tokens=max_tokens, temperature=temperature, seed=seed):
+        for piece in reply(model, tokenizer, history, max_new_tokens=max_tokens, temperature=temperature, seed=draw()):
             pieces.append(piece)
             if not json:
                 print(piece, end="", flush=True)
