@@ -15,7 +15,7 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: list[Task] = Field(
-        default_factory=lambda: ["perplexity", "multiple_choice", "generation", "reward_accuracy"],
+        default=["perplexity", "multiple_choice", "generation", "reward_accuracy"],
         title="Tasks",
         description="perplexity of held-out documents; the right answer among wrong ones by likelihood; answers "
         "written against the reference; which answer of a pair the reward model prefers",

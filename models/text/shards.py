@@ -104,7 +104,7 @@ class TokenShards:
     """
 
     def __init__(self, places: Sequence[Path | str] | Path | str):
-        """`places`: folders of shards (taken in the order of their names), index files, or .bin files."""
+        """`places`: folders of shards (taken in the order of their paths), index files, or .bin files."""
         if isinstance(places, str | Path):
             places = [places]
         indices = [index for place in places for index in _indices(Path(place))]
@@ -172,7 +172,7 @@ class TokenShards:
 
 def _indices(place: Path) -> list[Path]:
     if place.is_dir():
-        found = sorted(place.glob("*.index.parquet"))
+        found = sorted(place.rglob("*.index.parquet"))
         if not found:
             raise UserError(f"{place} holds no token shards: give the folder that the tokenize stage wrote")
         return found
