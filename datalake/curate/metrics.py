@@ -107,7 +107,6 @@ _OF_TOKENS = (
     "alpha_words",
     "newline_ratio",
 )
-_OF_C4 = tuple(name for name in NAMES if name.startswith(("c4_", "fw_")))
 
 PHRASES = (
     "lorem ipsum",
@@ -120,6 +119,9 @@ PHRASES = (
     "use cookies",
 )
 CITATIONS = ("edit]", "citation needed]")
+# The letters that phrases begin with, a bit each from c on, and their second letters, from a on.
+_FIRST = sum(1 << (ord(c) - ord("c")) for c in "cjlptu")
+_SECOND = sum(1 << (ord(c) - ord("a")) for c in "aeors")
 
 
 @numba.njit(cache=True, inline="always")
@@ -319,10 +321,14 @@ def _sentences(line: Points, size: int, classes: Classes) -> int:
 def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Places) -> int:
     """Bits of the phrases that the lower-cased line holds."""
     found = 0
-    for at in range(size):
-        c = lower[line[at]]
-        if c > 117 or c < 99:  # all phrases begin between c and u
+    for at in range(size - 1):
+        c = np.int64(lower[line[at]]) - 99
+        if c < 0 or c > 18 or not _FIRST >> c & 1:
             continue
+        d = np.int64(lower[line[at + 1]]) - 97
+        if d < 0 or d > 18 or not _SECOND >> d & 1:
+            continue
+        c += 99
         for p in range(len(bounds) - 1):
             length = bounds[p + 1] - bounds[p]
             if found >> p & 1 or at + length > size or phrases[bounds[p]] != c:
@@ -603,11 +609,13 @@ def _measure(
     phrase_bounds: Places,
     marks: Points,
     mark_bounds: Places,
+    english: bool,
     out: Numbers,
 ) -> npt.NDArray[np.uint8]:
     """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
 
-    `segments`: ends of the segmenter's pieces, empty where white space separates words.
+    `segments`: ends of the segmenter's pieces, empty where white space separates words. `english`: whether C4's line
+    rules (Latin terminals, English phrases) have a meaning.
     """
     size = len(codes)
     out[CHARS] = size
@@ -718,20 +726,21 @@ def _measure(
             out[DUP_LINE + 2 : DUP_LINE + 4],
             out[LATER_LINE + 2 : LATER_LINE + 4],
         )
-        _c4(
-            codes,
-            line_starts,
-            line_ends,
-            lines,
-            classes,
-            lower,
-            phrases,
-            phrase_bounds,
-            marks,
-            mark_bounds,
-            out,
-            kept,
-        )
+        if english:
+            _c4(
+                codes,
+                line_starts,
+                line_ends,
+                lines,
+                classes,
+                lower,
+                phrases,
+                phrase_bounds,
+                marks,
+                mark_bounds,
+                out,
+                kept,
+            )
     return kept
 
 
@@ -757,7 +766,6 @@ _WHOLE = [metric.whole for metric in METRICS]
 _XML = NAMES.index("xml_header")
 _SCORE = NAMES.index("language_score")
 _TOKEN_PLACES = [NAMES.index(name) for name in _OF_TOKENS]
-_C4_PLACES = [NAMES.index(name) for name in _OF_C4]
 
 
 def measure_array(
@@ -781,14 +789,12 @@ def measure_array(
         pieces = segment(text)
         segments = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
     stops, longest = _stops(language)
-    kept = _measure(codes, segments, classes, lower, stops, longest, *_constants(), out)
+    kept = _measure(codes, segments, classes, lower, stops, longest, *_constants(), language == "en", out)
     if language in ("ja", "ko"):
         out[STOPS] = sum(word in text for word in STOP_WORDS[language])
     out[_XML] = "<?xml version=" in text[:100]
     if language in UNSEGMENTED:
         out[_TOKEN_PLACES] = np.nan
-    if language != "en":  # Latin terminals, English phrases
-        out[_C4_PLACES] = np.nan
     return out, kept
 
 
