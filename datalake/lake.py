@@ -153,8 +153,12 @@ class Lake:
         The fingerprint and data version go into the snapshot's properties. A table that already holds this content
         isn't committed again. Concurrent commits by other processes are retried.
         """
-        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
         from pyiceberg.expressions import AlwaysTrue
+        from sqlalchemy.exc import OperationalError
+
+        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits.
+        in_the_way = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
 
         version = data_version([file.digest for file in files])
         rows = sum(file.rows for file in files)
@@ -173,9 +177,9 @@ class Lake:
                     paths = [file.path for file in files if file.rows]
                     if paths:
                         transaction.add_files(paths, snapshot_properties=properties, check_duplicate_files=False)
-                current = table.refresh().current_snapshot()
+                current = table.current_snapshot()  # our own: a refresh could already see the next one's
                 break
-            except (CommitFailedException, CommitStateUnknownException):
+            except in_the_way:
                 if attempt == 9:
                     raise
                 time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))

@@ -158,8 +158,8 @@ def find_shard(folder: Path) -> ShardResult | None:
         if any(Path(file.path).stat().st_size != file.bytes for file in files):
             return None
         return ShardResult(**{**body, "files": files, "state": "found"})
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None  # ValueError: a mark that isn't JSON, nor even text
 
 
 def read_batches(path: str, columns: list[str] | None = None, rows: int = 1024) -> Iterator[pa.RecordBatch]:
