@@ -8,29 +8,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
+
+from flows.stages import StageName
 
 app = App(
     name="headwater",
     help="From raw Common Crawl, Wikipedia and code to an aligned chat model, in one tracked run.",
     version="0.1.0",
 )
-
-StageName = Literal[
-    "ingest",
-    "curate",
-    "deduplicate",
-    "mixture",
-    "tokenizer",
-    "tokenize",
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
-    "evaluate",
-]
 
 
 @Parameter(name="*")

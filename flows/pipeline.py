@@ -5,8 +5,6 @@ ingest -> curate -> deduplicate -> mixture -> tokenizer -> tokenize -> pretrain 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from prefect import flow
 
 import flows.align
@@ -15,22 +13,8 @@ import flows.evaluate
 import flows.ingest
 import flows.train
 from datalake.records import StageReport
-from flows.recipe import Recipe
+from flows.recipe import Recipe, StageName
 from flows.run import running
-
-StageName = Literal[
-    "ingest",
-    "curate",
-    "deduplicate",
-    "mixture",
-    "tokenizer",
-    "tokenize",
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
-    "evaluate",
-]
 
 
 @flow(name="pipeline", flow_run_name="pipeline {recipe.corpus}")

@@ -22,24 +22,13 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
 from datalake.sources.config import Source
+from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
-STAGES = (
-    "ingest",
-    "curate",
-    "deduplicate",
-    "mixture",
-    "tokenizer",
-    "tokenize",
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
-    "evaluate",
-)
+__all__ = ["STAGES", "Recipe", "StageName", "explain", "load", "override", "validate"]
 
 # Names a corpus can't have: the lake's own namespaces, and schemas DuckDB keeps for itself.
 _TAKEN = {"runs", "models", "main", "temp", "system", "information_schema", "pg_catalog"}
@@ -116,9 +105,9 @@ class Recipe(BaseModel):
             reasons.setdefault("sft", "no source of conversations")
         if "preferences" not in kinds:
             reasons.setdefault("reward", "no source of preferences")
-        for stage, needed in needs.items():
+        for later, needed in needs.items():
             if needed in reasons:
-                reasons.setdefault(stage, f"it needs {needed}")
+                reasons.setdefault(later, f"it needs {needed}")
         if until is not None:
             for stage in STAGES[STAGES.index(until) + 1 :]:
                 reasons[stage] = f"after --until {until}"

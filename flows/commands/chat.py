@@ -43,7 +43,6 @@ def chat_with(
         raise UserError("temperature must be at least 0 and max-tokens at least 1")
     folder = checkpoint_folder(checkpoint, lake)
     from models.chat import reply
-
     from models.network.checkpoint import load
 
     model, tokenizer = load(folder)

@@ -175,7 +175,7 @@ def trace_checkpoint(checkpoint: str, step: int | None, lake_folder: Path, json:
             for one in lineage
         ],
     )
-    archives = next((one["archives"] for one in lineage if one["archives"]), [])
+    archives: list[dict[str, Any]] = next((one["archives"] for one in lineage if one["archives"]), [])
     print(f"\n{len(archives)} archives at the source:")
     for archive in archives[:20]:
         print(f"  {archive['kind']}  {archive['name']}  {archive['version'][:16]}")

@@ -15,10 +15,11 @@ from datalake.lake import Lake
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
+    from flows.stages import StageName
 
 
 def run_recipe(
-    path: Path, lake: Path, until: str | None, overrides: Sequence[str], workers: int | None, as_json: bool
+    path: Path, lake: Path, until: StageName | None, overrides: Sequence[str], workers: int | None, as_json: bool
 ) -> int:
     """Run a recipe up to a stage; prints a line per stage. Returns the exit status."""
     from flows.recipe import load
@@ -44,7 +45,7 @@ def run_recipe(
     token = RUN_LOG.set(log)
     status, failure = 0, ""
     try:
-        pipeline(recipe=recipe, until=until, lake=str(lake))  # type: ignore[arg-type] - checked by the command
+        pipeline(recipe=recipe, until=until, lake=str(lake))
     except StageError as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

@@ -1,0 +1,21 @@
+"""The names of the stages, in the order of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+StageName = Literal[
+    "ingest",
+    "curate",
+    "deduplicate",
+    "mixture",
+    "tokenizer",
+    "tokenize",
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "evaluate",
+]
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
