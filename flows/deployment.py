@@ -1,0 +1,22 @@
+"""A step of deployments/prefect.yaml: what its deployments start from, so that no recipe is written down twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def defaults(recipe: str) -> dict[str, Any]:
+    """The folder of Headwater's code and a recipe in it (`recipes/demo.yaml`), for the templates of prefect.yaml.
+
+    Raises:
+        UserError: where the recipe is missing or wrong.
+    """
+    from flows.recipe import load
+
+    load(ROOT / recipe)  # a mistake is told now and not when a run starts
+    return {"root": str(ROOT), "recipe": yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))}
