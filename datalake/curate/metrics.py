@@ -8,6 +8,7 @@ it do, so longer n-grams are looked up at few places.
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 import numba
@@ -610,20 +611,21 @@ def _measure(
     marks: Points,
     mark_bounds: Places,
     english: bool,
+    starts: Places,
+    ends: Places,
+    hashes: Hashes,
     out: Numbers,
 ) -> npt.NDArray[np.uint8]:
     """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
 
     `segments`: ends of the segmenter's pieces, empty where white space separates words. `english`: whether C4's line
-    rules (Latin terminals, English phrases) have a meaning.
+    rules (Latin terminals, English phrases) have a meaning. `starts`, `ends`, `hashes`: room for one a character.
     """
     size = len(codes)
     out[CHARS] = size
     breaks, signs, ellipses = _characters(codes, classes, out)
 
     # Tokens and words.
-    starts, ends = np.empty(size, np.int64), np.empty(size, np.int64)
-    hashes = np.empty(size, np.uint64)
     if len(segments):
         count, begin = 0, 0
         for end in segments:
@@ -762,6 +764,23 @@ def _stops(language: str) -> tuple[Hashes, int]:
     return np.array(hashes, np.uint64), max(map(len, words), default=0)
 
 
+class _Room(threading.local):
+    """Each thread's arrays for the bounds and hashes of words, kept from text to text: fresh ones cost page faults."""
+
+    def __init__(self) -> None:
+        self.arrays = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+
+    def of(self, size: int) -> tuple[Places, Places, Hashes]:
+        if size > _ROOM_KEPT:
+            return np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.uint64)
+        if size > len(self.arrays[0]):
+            size = 1 << size.bit_length()
+            self.arrays = (np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.uint64))
+        return self.arrays
+
+
+_ROOM_KEPT = 1 << 20  # characters; a longer text gets room of its own, given back after it
+_room = _Room()
 _WHOLE = [metric.whole for metric in METRICS]
 _XML = NAMES.index("xml_header")
 _SCORE = NAMES.index("language_score")
@@ -789,7 +808,9 @@ def measure_array(
         pieces = segment(text)
         segments = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
     stops, longest = _stops(language)
-    kept = _measure(codes, segments, classes, lower, stops, longest, *_constants(), language == "en", out)
+    kept = _measure(
+        codes, segments, classes, lower, stops, longest, *_constants(), language == "en", *_room.of(len(codes)), out
+    )
     if language in ("ja", "ko"):
         out[STOPS] = sum(word in text for word in STOP_WORDS[language])
     out[_XML] = "<?xml version=" in text[:100]
