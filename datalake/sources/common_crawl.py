@@ -27,6 +27,7 @@ _NO_TYPE = ("", "unknown/unknown", "application/unknown", "*/*")  # what the MIM
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|title|script|div|p|h1|table|!--)", re.I)
 # What servers send as text/html though it is none.
 _BINARY = {b"%PDF-": "application/pdf", b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_HTTP_RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
 
 
@@ -94,6 +95,11 @@ def _entry(
         )
     except BodyError as error:
         return Quarantined(config.label, shard.name, error.reason, str(error), record.offset, record.length)
+    except MemoryError:  # says nothing about the page
+        raise
+    except Exception as error:  # one page that a parser doesn't foresee mustn't cost the archive; it is told
+        detail = f"{type(error).__name__}: {error}"[:200]
+        return Quarantined(config.label, shard.name, "unexpected", detail, record.offset, record.length)
     attributes["group"] = group(uri)
     if record.inner:
         attributes["inner_offset"] = str(record.inner)
@@ -147,14 +153,16 @@ def _http(record: warc.Record, block: bytes, max_bytes: int) -> tuple[str, str, 
     """Status, Content-Type and decoded body of an HTTP response of status 200."""
     if not block.startswith((b"HTTP/", b"ICY ")):
         raise BodyError("http_header", "no status line")
-    message = WarcRecord.from_bytes(record.header + _with_crlf(block))
+    # Under a header of our own: the record's may be too odd for FastWARC to see that it holds HTTP.
+    block = _with_crlf(block)
+    message = WarcRecord.from_bytes(b"%sContent-Length: %d\r\n\r\n%s" % (_HTTP_RECORD, len(block), block))
     try:
         message.parse_http(auto_decode="none", max_header_len=1 << 20)
     except (OSError, ValueError) as error:
         raise BodyError("http_header", str(error)[:200]) from None
     headers = message.http_headers
     status = _status(block)
-    if status is None:
+    if status is None or headers is None:
         raise BodyError("http_header", "no status")
     if 300 <= status < 400 and status != 304:
         raise _NotTakenError("redirect", str(status))

@@ -25,10 +25,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-import fastwarc
 from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
 
@@ -116,7 +116,7 @@ def _groups(config: Pydoc) -> Iterator[tuple[str, list[str]]]:
 def _version(modules: list[str]) -> str:
     """The version of a group's pages: what they are asked for, of which Python, written how."""
     # sys.version names release, build and compiler; fastwarc's version stands for its deflate.
-    parts = [str(SCHEME), sys.version, sys.platform, getattr(fastwarc, "__version__", ""), *modules]
+    parts = [str(SCHEME), sys.version, sys.platform, version("fastwarc"), *modules]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

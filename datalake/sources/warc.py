@@ -52,13 +52,11 @@ class Record:
     - `offset`: where its gzip member (in a plain archive: its header) begins in the archive; `inner`: how far into the
       inflated bytes from there it begins, 0 but in archives compressed as a whole.
     - `length`: bytes of its member when that is its own, else of its header and block.
-    - `header`: its header as it stands.
     - `block`: its content, `block_length` bytes; None when that is more than the limit.
     """
 
     type: str
     headers: dict[str, str]
-    header: bytes
     block: bytes | None
     block_length: int
     offset: int
@@ -193,7 +191,6 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
         yield Record(
             kind,
             headers,
-            bytes(data[begin:start]),
             bytes(data[start:end]) if stated <= max_bytes else None,
             stated,
             offset,
@@ -240,11 +237,14 @@ def _digest_holds(headers: dict[str, str], data: Bytes, start: int, end: int) ->
 
 def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
     """The segments of an archive, and for what can't be inflated segments with damage."""
-    if not head.startswith(MAGIC):
-        if size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                yield _Segment(data, 0, size, gzip=False)
+    if not size:
         return
+    if not head.startswith(MAGIC):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # A gzip archive whose very beginning is damaged still has its other members.
+            if _START.search(data) is not None or _next_member(file, 0, size) == size:
+                yield _Segment(data, 0, size, gzip=False)
+                return
     at = 0
     while at < size:
         if not _is_member(file, at):
