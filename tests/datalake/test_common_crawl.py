@@ -306,6 +306,16 @@ def test_damage_inside_one_large_member_keeps_what_came_before(tmp_path: Path) -
     assert quarantined(entries)
 
 
+def test_in_a_member_with_a_wrong_checksum_block_digests_tell_which_record_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(b"".join(ARCHIVE), compresslevel=0, mtime=0))  # stored: a changed byte stays alone
+    at = data.index(b"number2 ") + 12
+    data[at] ^= 1
+    entries = read(write(tmp_path, bytes(data)))
+    assert numbers(entries) == [0, 1, 3, 4, 5]
+    # The damaged record, and the last one, of which the checksum at the end leaves nothing certain.
+    assert [fault.reason for fault in quarantined(entries)] == ["checksum", "checksum"]
+
+
 def test_a_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warc, "MAX_SEGMENT", 4 << 20)
     monkeypatch.setattr(warc, "IN_MEMORY", 1 << 20)

@@ -66,6 +66,10 @@ def test_nothing_of_the_machine_or_the_user_is_in_the_archive(once: tuple[Path, 
     assert b"/python/lib/os.py" in data
 
 
+def test_the_server_sees_an_environment_of_its_own() -> None:
+    assert set(pydoc.ENVIRONMENT) == {"PYTHONHASHSEED", "LC_ALL", "TZ", "COLUMNS", "HOME", "PATH"}
+
+
 def test_groups_are_fixed_by_sorted_order() -> None:
     config = Pydoc(modules=["json", "abc", "re", "os", "abc"], group=2)
     one, two = pydoc.shards(config)
@@ -94,6 +98,7 @@ def test_the_server_is_ended_whatever_happens(monkeypatch: pytest.MonkeyPatch, t
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **options)  # type: ignore[call-overload]
             started.append(self)
+            assert options["env"] == pydoc.ENVIRONMENT
 
     def fail(port: int, module: str) -> str:
         raise RuntimeError("stop")
