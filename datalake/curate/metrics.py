@@ -30,18 +30,18 @@ from datalake.curate.words import (
     SPACE,
     TERMINAL,
     Classes,
-    Places,
     Points,
     points,
     segment,
-    spans_by_space,
     tables,
 )
 
+Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.float64]
 
 MAX_WORD, C4_WORDS, FINEWEB_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
+NO_RUN = SPACE | IDEOGRAPH | HIRAGANA | KATAKANA  # what a run of other characters ends before
 # Line kinds the C4 pass leaves behind for the edits.
 DROPPED, KEPT_C4, KEPT_FINEWEB = 0, 1, 2
 
@@ -413,11 +413,13 @@ def _c4(
         if widest > MAX_WORD:
             continue
         size = _uncited(codes, starts[k], ends[k], marks, mark_bounds, line)
-        left, inside = 0, False  # white-space words without citations
-        for at in range(size):
-            space = classes[line[at]] & SPACE != 0
-            left += not space and not inside
-            inside = not space
+        left = words
+        if size < ends[k] - starts[k]:
+            left, inside = 0, False  # white-space words without citations
+            for at in range(size):
+                space = classes[line[at]] & SPACE != 0
+                left += not space and not inside
+                inside = not space
         final = line[size - 1] if size else 0
         terminal = final in (46, 63, 33, 34)  # . ? ! "
         if final == 46 and size > 2 and line[size - 2] == 46 and line[size - 3] == 46:
@@ -557,6 +559,29 @@ def _words(codes: Points, classes: Classes, lower: Points, starts: Places, ends:
 
 
 @numba.njit(cache=True, nogil=True)
+def _spans(codes: Points, classes: Classes, starts: Places, ends: Places) -> int:
+    """Token bounds into `starts` and `ends` (room for one a character); returns how many."""
+    count, at, size = 0, 0, len(codes)
+    while at < size:
+        kind = classes[codes[at]]
+        if kind & SPACE:
+            at += 1
+            continue
+        starts[count] = at
+        at += 1
+        if kind & (HIRAGANA | KATAKANA):
+            run = kind & (HIRAGANA | KATAKANA)
+            while at < size and classes[codes[at]] & run:
+                at += 1
+        elif not kind & IDEOGRAPH:
+            while at < size and not classes[codes[at]] & NO_RUN:
+                at += 1
+        ends[count] = at
+        count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
 def _tokens(
     codes: Points, classes: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
 ) -> None:
@@ -640,7 +665,7 @@ def _measure(
                 count += 1
             begin = end
     else:
-        count = spans_by_space(codes, classes, starts, ends)
+        count = _spans(codes, classes, starts, ends)
     _tokens(codes, classes, starts, ends, count, stops, longest_stop, out)
     if count:
         out[HASHES] = signs / count

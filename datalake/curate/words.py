@@ -12,18 +12,15 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.uint32]
-Places = npt.NDArray[np.int64]
 Classes = npt.NDArray[np.uint16]
 
 SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END = (
     1 << k for k in range(11)
 )
-NO_RUN = SPACE | IDEOGRAPH | HIRAGANA | KATAKANA
 
 # No letters or digits are assigned beyond (Unicode 16); the planes above are tags, variation selectors and private use.
 _ASSIGNED = 0x33480
@@ -95,29 +92,6 @@ def tables() -> Tables:
 def points(text: str) -> Points:
     """The text's code points, shape (len(text),); lone surrogates stand for themselves."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32, copy=False)
-
-
-@numba.njit(cache=True, nogil=True)
-def spans_by_space(codes: Points, classes: Classes, starts: Places, ends: Places) -> int:
-    """Token bounds into `starts` and `ends` (room for one a character); returns how many."""
-    count, at, size = 0, 0, len(codes)
-    while at < size:
-        kind = classes[codes[at]]
-        if kind & SPACE:
-            at += 1
-            continue
-        starts[count] = at
-        at += 1
-        if kind & (HIRAGANA | KATAKANA):
-            run = kind & (HIRAGANA | KATAKANA)
-            while at < size and classes[codes[at]] & run:
-                at += 1
-        elif not kind & IDEOGRAPH:
-            while at < size and not classes[codes[at]] & NO_RUN:
-                at += 1
-        ends[count] = at
-        count += 1
-    return count
 
 
 def segment(text: str) -> list[str]:
