@@ -5,8 +5,6 @@ Everything here is for people: a failure to show something is logged and never f
 
 from __future__ import annotations
 
-import base64
-import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,7 @@ from prefect.logging import get_logger
 
 from datalake.lake import FolderRef, Lake
 from datalake.records import StageRecord, record_path
+from tasks.curves import curves, svg_image
 
 if TYPE_CHECKING:
     from datalake.shards import ShardResult
@@ -104,57 +103,6 @@ def progress(title: str, total: int, unit: str = "shards") -> Iterator[Progress]
     with shown._bar:
         yield shown
     shown._tell()
-
-
-def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], ylabel: str) -> str:
-    """A line chart as an SVG text: one line per (label, steps, values)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    for label, steps, values in points:
-        axes.plot(steps, values, label=label, linewidth=1.4)
-    axes.set_xlabel("step")
-    axes.set_ylabel(ylabel)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "headwater"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return buffer.getvalue()
-
-
-def svg_image(svg: str, title: str) -> str:
-    """A picture in markdown that both Prefect UIs draw."""
-    return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-
-
-# Which metrics of a stage are drawn together, by the first name that is there.
-CURVES = {
-    "loss": ("loss", "heldout_loss"),
-    "reward": ("reward",),
-    "KL to the reference (nats per token)": ("kl",),
-    "accuracy": ("accuracy", "heldout_accuracy"),
-}
-
-
-def curves(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(title, SVG) for each group of curves the metric rows (step, name, value) have."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for row in metrics:
-        steps, values = series.setdefault(row["name"], ([], []))
-        steps.append(row["step"])
-        values.append(row["value"])
-    drawn = []
-    for title, names in CURVES.items():
-        points = [(name, *series[name]) for name in names if name in series]
-        if points:
-            drawn.append((title, curve_svg(points, title)))
-    return drawn
 
 
 def _key(stage: str, what: str) -> str:
