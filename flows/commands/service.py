@@ -102,13 +102,9 @@ def _complete(lake: Path, port: int, say: Callable[[str], None]) -> list[str]:
     if len(servers) != 1 or not _answers(servers[0], url):
         daemons.end([*workers, *servers])  # a worker without its server is of no use
         workers = []
-        _require_free(port)
-        url = f"http://{HOST}:{port}/api"
         say(f"starting the Prefect server at {HOST}:{port} (log: {lake / 'prefect' / 'server.log'})")
-        pid = daemons.spawn("server", lake, _server_command(port), _environment(lake, url, port))
-        state = {"url": url, "server": process_mark(pid), "applied": state.get("applied")}
-        _write(lake, state)
-        _wait(lambda: healthy(url), pid, lake / "prefect" / "server.log", "the Prefect server")
+        url = start_server(lake, port, state.get("applied"))
+        state = server_state(lake)
         changed.append("server")
     state["server"] = process_mark(daemons.find("server", lake)[0].pid)
     _make_pool(url)
@@ -133,6 +129,21 @@ def _complete(lake: Path, port: int, say: Callable[[str], None]) -> list[str]:
         changed.append("deployments")
     _wait(lambda: _worker_online(url), pid, lake / "prefect" / "worker.log", "the worker")
     return changed
+
+
+def start_server(lake: Path, port: int, applied: str | None = None) -> str:
+    """Start the lake's Prefect server and wait until it is healthy; returns its API's address.
+
+    Raises:
+        UserError: where the port is taken.
+        NotUpError: where the server ends or doesn't answer.
+    """
+    _require_free(port)
+    url = f"http://{HOST}:{port}/api"
+    pid = daemons.spawn("server", lake, _server_command(port), _environment(lake, url, port))
+    _write(lake, {"url": url, "server": process_mark(pid), "applied": applied})
+    _wait(lambda: healthy(url), pid, lake / "prefect" / "server.log", "the Prefect server")
+    return url
 
 
 def _answers(server: Any, url: str) -> bool:
