@@ -1,0 +1,369 @@
+"""`headwater report`: one self-contained HTML page about a run, to read, print and pass on.
+
+What the page says is read from the run's manifest, its stages' records and its tables, never from a log. Samples are
+drawn by the digest of id and seed, so the same run gives the same page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datalake.errors import UserError
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.records import Manifest, StageRecord, find_manifest, read_record, record_path
+from datalake.shards import write_atomically
+
+if TYPE_CHECKING:
+    import duckdb
+
+SEED = "headwater"
+TEXTS_PER_RULE = 3  # dropped texts shown for each rule
+PAIRS_PER_LEVEL = 3
+REFUSED_PER_REASON = 3
+CHARACTERS = 700  # of each text shown
+
+Row = dict[str, Any]
+
+
+def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
+    """Write the page about a run and print where it lies; returns the exit status."""
+    opened = Lake(lake).require()
+    manifest = find_manifest(opened, run)
+    place = (out or lake / "reports" / f"{manifest.run}.html").expanduser().absolute()
+    if place.is_dir():
+        raise UserError(f"{place} is a folder: name a file, such as {place / 'report.html'}")
+    page = render(opened, manifest, place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(f"{place} can't be written ({error.strerror}): name another place with --out") from None
+    print(json.dumps({"run": manifest.run, "report": str(place), "bytes": len(page.encode())}) if as_json else place)
+    return 0
+
+
+def render(lake: Lake, manifest: Manifest, place: Path) -> str:
+    """The page as HTML. Links to records are relative to `place`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "share": share, "seconds": seconds, "excerpt": excerpt}
+    return environment.get_template("report.html.j2").render(contents(lake, manifest, place))
+
+
+def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
+    """Everything the page shows."""
+    from datalake.ledger import connect
+    from flows.environment import server_state
+
+    records = {report.stage: record for report in manifest.stages if (record := _record(lake, report.fingerprint))}
+    connection = connect(lake, manifest.run)
+    tables = {name for name, ref in manifest.refs.items() if isinstance(ref, TableRef)}
+    look = _Look(connection, manifest.corpus, tables)
+    server = str(server_state(lake.root).get("url") or "http://127.0.0.1:4200/api").removesuffix("/api")
+    return {
+        "run": manifest,
+        "lake": str(lake.root),
+        "took": (manifest.finished - manifest.started).total_seconds(),
+        "flow_run": f"{server}/runs/flow-run/{manifest.flow_run}" if manifest.flow_run else None,
+        "stages": _stages(lake, manifest, records, place),
+        "funnel": _funnel(manifest, records),
+        "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
+        "rules": _rules(records, look),
+        "by_source": look.by_source(),
+        "refused": look.refused(),
+        "quarantine": look.quarantine(),
+        "duplicates": look.duplicates(),
+        "deduplication": _counts(records, "deduplicate"),
+        "s_curve": _s_curve(records, manifest),
+        "training": _training(connection, manifest, records),
+        "evaluations": _evaluations(connection, manifest),
+        "lineage": _lineage(records),
+        "recipe": json.dumps(manifest.recipe, indent=1, ensure_ascii=False),
+        "versions": next((record.versions for record in records.values()), {}),
+    }
+
+
+# Numbers for people ---------------------------------------------------------------------------------------------
+
+
+def number(value: Any) -> str:
+    """A count with separators, a fraction with four digits."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return f"{int(value):,}"
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole in percent."""
+    if not whole:
+        return ""
+    percent = 100 * part / whole
+    return f"{percent:.1f}%" if percent >= 0.1 or not part else "under 0.1%"
+
+
+def seconds(value: float) -> str:
+    """A span of time in the unit that suits it."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def excerpt(text: str, limit: int = CHARACTERS) -> str:
+    """The beginning of a text; what is cut off is said."""
+    text = text.strip()
+    return text if len(text) <= limit else f"{text[:limit].rstrip()} … ({len(text) - limit:,} more characters)"
+
+
+# Parts of the page ----------------------------------------------------------------------------------------------
+
+
+def _record(lake: Lake, fingerprint: str | None) -> StageRecord | None:
+    return read_record(lake, fingerprint) if fingerprint else None
+
+
+def _stages(lake: Lake, manifest: Manifest, records: dict[str, StageRecord], place: Path) -> list[Row]:
+    longest = max((record.seconds for record in records.values()), default=0.0) or 1.0
+    rows = []
+    for report in manifest.stages:
+        record = records.get(report.stage)
+        link = os.path.relpath(lake.root / record_path(record.fingerprint), place.parent) if record else None
+        rows.append(
+            {
+                "stage": report.stage,
+                "state": report.state,
+                "seconds": report.seconds,
+                "built": record.seconds if record else None,
+                "bar": 100 * record.seconds / longest if record else 0,
+                "records_in": report.records_in,
+                "records_out": report.records_out,
+                "note": report.note,
+                "fingerprint": report.fingerprint,
+                "link": link,
+                "unfinished": record.unfinished if record else {},
+            }
+        )
+    return rows
+
+
+def _counts(records: dict[str, StageRecord], stage: str) -> dict[str, int]:
+    return records[stage].counts if stage in records else {}
+
+
+def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
+    """What is left after each stage: label, number, and what became of the others."""
+    steps: list[tuple[str, int, list[tuple[str, int]]]] = []
+    if "ingest" in records:
+        counts = _counts(records, "ingest")
+        taken = counts.get("records", 0)
+        steps.append(("records read", taken, []))
+        lost = [(name, counts.get(name, 0)) for name in ("refused", "quarantined")]
+        steps.append(("taken (raw)", counts.get("raw", 0), lost))
+    raw = manifest.refs.get("raw")
+    if "curate" in records:
+        counts = _counts(records, "curate")
+        if isinstance(raw, TableRef) and raw.rows != _counts(records, "ingest").get("raw"):
+            steps.append(("of these documents", raw.rows, []))
+        steps.append(("kept by curation", counts.get("documents", 0), [("rejected", counts.get("rejected", 0))]))
+    if "deduplicate" in records:
+        record = records["deduplicate"]
+        steps.append(
+            ("no duplicate", record.records_out, [("duplicates", max(record.records_in - record.records_out, 0))])
+        )
+    mixture = manifest.refs.get("mixture")
+    if isinstance(mixture, TableRef):
+        steps.append(("in the mixture", mixture.rows, []))
+    whole = max((amount for _, amount, _ in steps), default=0)
+    return [
+        {"what": what, "number": amount, "bar": 100 * amount / whole if whole else 0, "lost": [x for x in lost if x[1]]}
+        for what, amount, lost in steps
+    ]
+
+
+def _rules(records: dict[str, StageRecord], look: _Look) -> list[Row]:
+    """Rules by how many documents they rejected first, with samples of those."""
+    rejected: dict[str, int] = records["curate"].report.get("rejected", {}) if "curate" in records else {}
+    samples = look.rejected()
+    most = max(rejected.values(), default=1)
+    return [
+        {"rule": rule, "number": amount, "bar": 100 * amount / most, "texts": samples.get(rule, [])}
+        for rule, amount in sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _s_curve(records: dict[str, StageRecord], manifest: Manifest) -> str | None:
+    """How likely a pair of a given similarity is found, as a picture."""
+    points = records["deduplicate"].report.get("s_curve") if "deduplicate" in records else None
+    if not points:
+        return None
+    from tasks.curves import curve_svg, svg_uri
+
+    threshold = manifest.recipe.get("deduplicate", {}).get("threshold")
+    lines: list[tuple[str, Sequence[float], Sequence[float]]] = [
+        ("probability of being compared", [x for x, _ in points], [y for _, y in points])
+    ]
+    if threshold is not None:
+        lines.append((f"threshold {threshold}", [threshold, threshold], [0.0, 1.0]))
+    return svg_uri(curve_svg(lines, "probability", "Jaccard similarity of word n-grams"))
+
+
+def _training(connection: duckdb.DuckDBPyConnection, manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
+    """Curves and closing figures of each training stage."""
+    from tasks.curves import curves, svg_uri
+
+    if not _there(connection, "runs", "metrics"):
+        return []
+    parts = []
+    for report in manifest.stages:
+        rows = connection.execute(
+            "SELECT DISTINCT step, name, value FROM runs.metrics WHERE fingerprint = ? ORDER BY name, step",
+            [report.fingerprint],
+        ).fetchall()
+        drawn = curves([{"step": step, "name": name, "value": value} for step, name, value in rows])
+        if drawn and report.stage in records:
+            figures = {
+                name.replace("_", " "): value
+                for name, value in records[report.stage].report.items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            }
+            pictures = [(title, svg_uri(svg)) for title, svg in drawn]
+            parts.append({"stage": report.stage, "pictures": pictures, "figures": figures})
+    return parts
+
+
+def _evaluations(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Row]:
+    if not _there(connection, "runs", "evaluations"):
+        return []
+    prints = [report.fingerprint for report in manifest.stages if report.fingerprint]
+    found = connection.execute(
+        "SELECT DISTINCT checkpoint, task, metric, value, low, high, n FROM runs.evaluations "
+        "WHERE list_contains(?, fingerprint)",
+        [prints],
+    )
+    names = [column[0] for column in found.description or []]
+    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    order = {report.stage: place for place, report in enumerate(manifest.stages)}
+    return sorted(rows, key=lambda row: (order.get(row["checkpoint"], -1), row["task"], row["metric"]))
+
+
+def _lineage(records: dict[str, StageRecord]) -> list[Row]:
+    """For each stage, its inputs and outputs by name, fingerprint and data version."""
+
+    def shown(ref: TableRef | FolderRef) -> Row:
+        name = ref.name if isinstance(ref, FolderRef) else ref.table
+        rows = None if isinstance(ref, FolderRef) else ref.rows
+        return {"name": name, "rows": rows, "made_by": ref.fingerprint[:12], "version": ref.data_version[:12]}
+
+    return [
+        {
+            "stage": stage,
+            "version": record.version,
+            "fingerprint": record.fingerprint,
+            "commit": (record.git_commit or "")[:12] + (" with changes" if record.git_dirty else ""),
+            "libraries": record.payload.get("libraries", {}),
+            "inputs": [shown(ref) for refs in record.inputs.values() for ref in refs],
+            "outputs": [shown(ref) for ref in record.outputs.values()],
+        }
+        for stage, record in records.items()
+    ]
+
+
+def _there(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = ? AND table_name = ?", [schema, table]
+    ).fetchone()
+    return found is not None
+
+
+class _Look:
+    """Samples from a corpus as the run left it; empty where the run has no such table."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, corpus: str, tables: set[str]):
+        self.connection, self.corpus, self.tables = connection, corpus, tables
+
+    def rows(self, sql: str, needed: set[str], *values: Any) -> list[Row]:
+        """Rows of a query in which {c} stands for the corpus."""
+        if not needed <= self.tables:
+            return []
+        found = self.connection.execute(sql.replace("{c}", f'"{self.corpus}"'), list(values))
+        names = [column[0] for column in found.description or []]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def by_source(self) -> list[Row]:
+        """Each source's documents: read, kept, rejected, duplicates."""
+        return self.rows(
+            """SELECT source, count(*) AS raw, count(*) FILTER (verdict = 'kept') AS kept,
+                      count(*) FILTER (verdict = 'rejected') AS rejected,
+                      count(*) FILTER (verdict = 'duplicate') AS duplicates
+               FROM {c}.ledger l WHERE l.id IN (SELECT id FROM {c}.raw) GROUP BY source ORDER BY source""",
+            {"raw", "curation"},
+        )
+
+    def rejected(self) -> dict[str, list[Row]]:
+        """Some of the texts each rule rejected."""
+        rows = self.rows(
+            """WITH drawn AS (
+                   SELECT id, rule, rules FROM {c}.curation WHERE verdict = 'rejected'
+                   QUALIFY row_number() OVER (PARTITION BY rule ORDER BY md5(hex(id) || ?)) <= ?)
+               SELECT d.rule, d.rules, r.uri, r.source, r.language, r.text
+               FROM drawn d JOIN {c}.raw r ON r.id = d.id ORDER BY d.rule, md5(hex(d.id) || ?)""",
+            {"raw", "curation"},
+            SEED,
+            TEXTS_PER_RULE,
+            SEED,
+        )
+        samples: dict[str, list[Row]] = {}
+        for row in rows:
+            samples.setdefault(row["rule"], []).append(row)
+        return samples
+
+    def refused(self) -> list[Row]:
+        """How many records were refused for each reason, with some of their addresses."""
+        return self.rows(
+            """SELECT source, reason, count(*) AS number,
+                      list({'uri': uri, 'detail': detail} ORDER BY md5(hex(id) || ?))[1:?] AS some
+               FROM {c}.refused GROUP BY source, reason ORDER BY source, number DESC, reason""",
+            {"refused"},
+            SEED,
+            REFUSED_PER_REASON,
+        )
+
+    def quarantine(self) -> list[Row]:
+        """What could not be read, by reason, with the first places."""
+        return self.rows(
+            """SELECT source, reason, count(*) AS number,
+                      list({'archive': archive, 'offset': "offset", 'detail': detail}
+                           ORDER BY archive, "offset")[1:?] AS some
+               FROM {c}.quarantine GROUP BY source, reason ORDER BY source, number DESC, reason""",
+            {"quarantine"},
+            REFUSED_PER_REASON,
+        )
+
+    def duplicates(self) -> list[Row]:
+        """Some duplicates beside the kept document they repeat."""
+        return self.rows(
+            """WITH drawn AS (
+                   SELECT * FROM {c}.duplicates WHERE duplicate_of IS NOT NULL
+                   QUALIFY row_number() OVER (PARTITION BY level ORDER BY md5(hex(id) || ?)) <= ?)
+               SELECT d.level, d.similarity, a.uri, a.text, a.source, b.uri AS kept_uri, b.text AS kept_text,
+                      b.source AS kept_source
+               FROM drawn d JOIN {c}.documents a ON a.id = d.id JOIN {c}.documents b ON b.id = d.duplicate_of
+               ORDER BY d.level, d.similarity, hex(d.id)""",
+            {"documents", "duplicates"},
+            SEED,
+            PAIRS_PER_LEVEL,
+        )
