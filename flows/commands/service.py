@@ -213,16 +213,29 @@ def _last_line(log: Path) -> str:
 
 
 def call(url: str, path: str, body: Any = None, method: str | None = None) -> Any:
-    """One request to the Prefect API; plain HTTP, since importing Prefect's client takes seconds."""
+    """One request to the Prefect API; plain HTTP, since importing Prefect's client takes seconds.
+
+    A server whose SQLite is locked just then says 503; it is asked again, as Prefect's own client does.
+
+    Raises:
+        urllib.error.HTTPError: for any other refusal.
+    """
     request = urllib.request.Request(
         f"{url}{path}",
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
         method=method or ("GET" if body is None else "POST"),
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+    for attempt in range(8):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or attempt == 7:
+                raise
+            time.sleep(0.25 * 2**attempt)
+    return None
 
 
 def _make_pool(url: str) -> None:

@@ -1,0 +1,272 @@
+"""The report says what the lake's records and tables say, in one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from datalake.curate.schema import CURATION
+from datalake.dedup.schema import DUPLICATES
+from datalake.document import DOCUMENTS, QUARANTINE, RAW, REFUSED, Document, Quarantined, Refused, document_id, to_table
+from datalake.errors import UserError
+from datalake.identity import fingerprint
+from datalake.lake import Lake, Ref, TableRef
+from datalake.records import EVALUATIONS, METRICS, Manifest, StageRecord, StageReport, write_manifest, write_record
+from datalake.shards import ShardWriter
+from flows.commands.report import excerpt, number, seconds, share, write_report
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, addresses it would load, text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on"), f"{name} runs code"
+            if name == "src" or (tag == "link" and name == "href"):
+                self.loaded.append(value or "")
+            elif name == "href":
+                self.links.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def document(name: str, text: str, source: str = "web") -> Document:
+    return Document(document_id("table", "a", name), text, source, f"https://example.org/{name}", "en")
+
+
+def commit(lake: Lake, table: str, schema, rows: list | object, print_of: str) -> TableRef:
+    key = fingerprint({"table": table})
+    with ShardWriter(lake.shard_folder("test", key), table, key, {table: schema}) as out:
+        out.write(table, rows if hasattr(rows, "schema") else to_table(rows, schema))
+    return lake.commit(f"toy.{table}", schema, out.result.files, print_of)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A run made by hand: four documents, of which one is rejected and one a duplicate."""
+    import pyarrow as pa
+
+    lake = Lake(tmp_path_factory.mktemp("report") / "lake").create()
+    kept, copy, bad, other = (
+        document("kept", "A text that stays."),
+        document("copy", "A text that stays, again."),
+        document("bad", f"{EVIL} " + "spam " * 400),
+        document("other", "Ein anderer Text & mehr", source="books"),
+    )
+    prints = {stage: fingerprint({"stage": stage}) for stage in ("ingest", "curate", "deduplicate", "ppo", "evaluate")}
+    blank = dict.fromkeys(CURATION.names)
+    curation = [
+        blank | {"id": d.id, "source": d.source, "language": "en", "verdict": "kept", "rules": []}
+        for d in (kept, copy, other)
+    ]
+    curation += [
+        blank
+        | {"id": bad.id, "source": "web", "verdict": "rejected", "rule": "too_much", "rules": ["too_much", "spam<b>"]}
+    ]
+    refused = [Refused(document_id("table", "a", "r"), "web", "https://example.org/moved", "redirect", "301")]
+    quarantine = [Quarantined("web", "a.warc", "bad_block", "checksum", 12)]
+    duplicates = [
+        {"id": kept.id, "duplicate_of": None, "level": None, "similarity": None},
+        {"id": copy.id, "duplicate_of": kept.id, "level": "near", "similarity": 0.875},
+        {"id": other.id, "duplicate_of": None, "level": None, "similarity": None},
+    ]
+    outputs: dict[str, dict[str, Ref]] = {
+        "ingest": {
+            "raw": commit(lake, "raw", RAW, [kept, copy, bad, other], prints["ingest"]),
+            "refused": commit(lake, "refused", REFUSED, refused, prints["ingest"]),
+            "quarantine": commit(lake, "quarantine", QUARANTINE, quarantine, prints["ingest"]),
+        },
+        "curate": {
+            "curation": commit(
+                lake, "curation", CURATION, pa.Table.from_pylist(curation, schema=CURATION), prints["curate"]
+            ),
+            "documents": commit(lake, "documents", DOCUMENTS, [kept, copy, other], prints["curate"]),
+        },
+        "deduplicate": {
+            "duplicates": commit(
+                lake,
+                "duplicates",
+                DUPLICATES,
+                pa.Table.from_pylist(duplicates, schema=DUPLICATES),
+                prints["deduplicate"],
+            )
+        },
+        "ppo": {},
+        "evaluate": {},
+    }
+    sources = [
+        {"source": "web", "archives": 1, "records": 6, "raw": 4, "refused": 1, "quarantined": 1, "why": "redirect 1"}
+    ]
+    said = {
+        "ingest": {"counts": {"records": 6, "raw": 4, "refused": 1, "quarantined": 1}, "report": {"sources": sources}},
+        "curate": {
+            "counts": {"raw": 4, "documents": 3, "rejected": 1},
+            "report": {"rejected": {"too_much": 1}},
+            "inputs": {"raw": [outputs["ingest"]["raw"]]},
+        },
+        "deduplicate": {
+            "counts": {"documents": 3, "near": 1},
+            "report": {"s_curve": [[0, 0], [0.5, 0.2], [1, 1]]},
+            "records_in": 3,
+            "records_out": 2,
+        },
+        "ppo": {"counts": {}, "report": {"score_last": 0.5}},
+        "evaluate": {"counts": {}, "report": {}},
+    }
+    reports = []
+    for stage, more in said.items():
+        record = StageRecord.model_validate(
+            {
+                "stage": stage,
+                "version": "1",
+                "corpus": "toy",
+                "fingerprint": prints[stage],
+                "state": "done",
+                "payload": {},
+                "inputs": {},
+                "outputs": outputs[stage],
+                "started": TIME,
+                "seconds": 65.0,
+            }
+            | more
+        )
+        write_record(lake, record)
+        reports.append(
+            StageReport(stage=stage, state="ran", seconds=65.0, fingerprint=prints[stage], outputs=dict(record.outputs))
+        )
+    reports.append(StageReport(stage="sft", state="skipped", seconds=0, note="no source of conversations"))
+    curve = [
+        {"fingerprint": prints["ppo"], "stage": "ppo", "step": step, "name": name, "value": step / 10}
+        for name in ("score", "kl_per_token")
+        for step in (1, 2, 3)
+    ]
+    lake.append_rows("runs.metrics", METRICS, curve, prints["ppo"])
+    result = {"checkpoint": "ppo", "task": "perplexity", "metric": "loss", "value": 2.5, "low": 2.25, "high": 2.75}
+    row = result | {"n": 40, "fingerprint": prints["evaluate"]}
+    lake.append_rows("runs.evaluations", EVALUATIONS, [row, row], prints["evaluate"])
+    write_manifest(
+        lake,
+        Manifest(
+            run="20260102-030405-abcd",
+            corpus="toy",
+            recipe={"corpus": "toy", "deduplicate": {"threshold": 0.8}},
+            started=TIME,
+            finished=TIME.replace(minute=6),
+            flow_run="11111111-2222-3333-4444-555555555555",
+            stages=reports,
+        ),
+    )
+    return lake
+
+
+@pytest.fixture(scope="module")
+def page(lake: Lake) -> str:
+    assert write_report("last", None, lake.root, as_json=True) == 0
+    return (lake.root / "reports" / "20260102-030405-abcd.html").read_text(encoding="utf-8")
+
+
+def test_it_needs_nothing_but_itself(page: str) -> None:
+    seen = Page(page)
+    assert seen.loaded, "there are pictures"
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in seen.loaded)
+    assert "script" not in seen.tags
+    assert "link" not in seen.tags
+
+
+def test_what_a_document_says_stays_text(page: str) -> None:
+    assert EVIL not in page
+    assert EVIL in Page(page).text
+    assert "spam<b>" in Page(page).text
+
+
+def test_it_shows_what_was_dropped_with_its_rules(page: str) -> None:
+    text = Page(page).text
+    assert "too_much" in text
+    assert "also fails spam<b>" in text
+    assert "https://example.org/bad" in text
+    assert "more characters" in text, "long texts are cut, and it says so"
+    assert "https://example.org/moved" in text
+    assert "a.warc @ 12" in text
+
+
+def test_the_funnel_adds_up(page: str) -> None:
+    funnel = re.search(r'id="funnel".*?</table>', page, re.S)
+    assert funnel
+    numbers = [int(n) for n in re.findall(r'<td class="n">(\d+)</td>', funnel[0])]
+    assert numbers == [6, 4, 3, 2]
+    assert "1 refused, 1 quarantined" in Page(funnel[0]).text
+
+
+def test_a_duplicate_stands_beside_the_document_it_repeats(page: str) -> None:
+    text = Page(page).text
+    assert "near, similarity 0.875" in text
+    assert text.index("https://example.org/copy") < text.index("A text that stays, again.")
+    assert "kept · web · https://example.org/kept" in text
+
+
+def test_curves_and_evaluations_are_there_once(page: str) -> None:
+    assert 'alt="ppo: score by the reward model"' in page
+    assert 'alt="ppo: KL to the reference (nats per token)"' in page
+    assert page.count("2.25 to 2.75") == 1
+    assert "score last 0.5" in Page(page).text
+
+
+def test_links_lead_to_the_records_and_the_flow_run(lake: Lake, page: str) -> None:
+    links = Page(page).links
+    records = [link for link in links if link.endswith(".json")]
+    assert len(records) == 5
+    for link in records:
+        assert json.loads((lake.root / "reports" / link).read_bytes())["corpus"] == "toy"
+    assert "http://127.0.0.1:4200/runs/flow-run/11111111-2222-3333-4444-555555555555" in links
+
+
+def test_skipped_stages_say_why(page: str) -> None:
+    assert "no source of conversations" in Page(page).text
+
+
+def test_the_same_run_gives_the_same_page(lake: Lake, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = lake.root / "reports" / "again.html"
+    assert write_report("20260102", out, lake.root, as_json=False) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert out.read_text(encoding="utf-8") == page
+
+
+def test_a_run_that_reads_nothing_but_dialogues_has_a_page_too(tmp_path: Path) -> None:
+    lake = Lake(tmp_path).create()
+    write_manifest(lake, Manifest(run="r", corpus="c", recipe={}, started=TIME, finished=TIME, stages=[]))
+    assert write_report("r", None, tmp_path, as_json=True) == 0
+
+
+def test_an_unknown_run_is_one_line(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run 1999"):
+        write_report("1999", None, lake.root, as_json=False)
+    with pytest.raises(UserError, match="is a folder"):
+        write_report("last", tmp_path, lake.root, as_json=False)
+    with pytest.raises(UserError, match="no lake"):
+        write_report("last", None, tmp_path / "none", as_json=False)
+
+
+def test_numbers_are_for_people() -> None:
+    assert (number(1234567), number(0.123456), number(None)) == ("1,234,567", "0.1235", "")
+    assert (share(1, 4), share(1, 10_000), share(0, 5), share(1, 0)) == ("25.0%", "under 0.1%", "0.0%", "")
+    assert (seconds(5.04), seconds(65), seconds(3700)) == ("5.0 s", "1 min 5 s", "1 h 1 min")
+    assert excerpt(" a ") == "a"
+    assert excerpt("abcdef", 4) == "abcd … (2 more characters)"
