@@ -394,9 +394,11 @@ def _table(node: Tag, drop: frozenset[str] | set[str]) -> str:
             cells = child.contents.nodes if child.contents is not None else []
             rows.append([_cell(cell, drop) for cell in cells if isinstance(cell, Tag)])
         elif isinstance(child, Tag) and kind in ("td", "th"):
-            rows[0].append(_cell(child, drop))
-        elif kind == "" and (line := _node(child, drop).strip()).startswith("|+"):
-            caption = line[2:].split("|")[-1].split("\n")[0].strip()
+            cell = _cell(child, drop)
+            if cell.startswith("+") and not rows[0] and len(rows) == 1:  # the parser takes `|+` for a cell
+                caption = cell[1:].strip()
+            else:
+                rows[0].append(cell)
     lines = [" | ".join(cell for cell in row if cell) for row in rows if any(row)]
     if len(lines) < 2:  # a frame around text or picture, not a table
         return "\n" + "\n".join(lines) + "\n"

@@ -93,11 +93,14 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
     licence = config.licence
     if shard.path == SITE_PACKAGES:
         label = shard.name.partition("/")[2]
-        distribution = _distributions().get(label)
-        if distribution is None:
+        name, _, version = label.partition("@")
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            distribution = None
+        if distribution is None or distribution.version != version:
             yield Quarantined(config.label, shard.name, "unreadable", f"{label} isn't installed any more")
             return
-        name, _, version = label.partition("@")
         licence = distribution_licence(distribution) or licence
         yield from _files(_distribution_files(distribution), name, version, licence, name, shard, config)
     elif shard.path == STDLIB:
