@@ -21,6 +21,15 @@ SHAPES = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices this small only wait for each other on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def config(name: str = "grouped", **other) -> NetworkConfig:
     shape = {"vocabulary": 64, "layers": 2, "width": 48, "heads": 4, "context": 32, **SHAPES[name], **other}
     return NetworkConfig(**shape)
