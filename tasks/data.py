@@ -81,12 +81,15 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
                 except OSError as error:
                     raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
                 shard = InputShard(shard.kind, shard.name, shard.path, version)
-            twin = seen.setdefault((shard.kind, shard.name), shard.path)
-            if twin != shard.path:
+            twin = seen.get((shard.kind, shard.name))
+            if twin == shard.path:
+                raise UserError(f"{shard.path} is in two sources of kind {shard.kind}: name it in one of them")
+            if twin is not None:
                 raise UserError(
                     f"{twin} and {shard.path} would both be {shard.kind} archive {shard.name!r}: "
                     "put them in one source with a glob above both folders"
                 )
+            seen[shard.kind, shard.name] = shard.path
             archives.append(Archive(index, shard))
     versions.save()
     return archives
@@ -155,12 +158,16 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 @stage(version="1", libraries=("fastwarc", "resiliparse", "fasttext-predict", "mwparserfromhell", "OpenCC", "pyarrow"))
 def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> Produced:
     """Read every archive of every source: each record becomes raw, refused or quarantined."""
-    shards = []
+    shards: list[Shard] = []
+    source_of: dict[str, int] = {}
     for archive in archives:
         source = config.sources[archive.source]
         entry = {name: value for name, value in archive.identity.items() if name != "source"}
         key = runtime.shard_key(source, entry)
-        name = f"{archive.source:03d} {source.label} {archive.shard.name}"
+        source_of[key] = archive.source
+        # The name says nothing that isn't in the key, such as the source's place in this recipe: a shard that an
+        # earlier recipe finished comes with the name it was given then.
+        name = f"{source.label} {archive.shard.name}"
         shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
     with progress("ingest", len(shards)) as tell:
         results, failed = gather(map_shards(partial(_ingest_shard, config.sources), shards, runtime, tell))
@@ -171,7 +178,7 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
     schemas = dict(TABLES.values())
     funnel = []
     for index, source in enumerate(config.sources):
-        part = total(result for result in results if result.name.startswith(f"{index:03d} "))
+        part = total(result for result in results if source_of[result.key] == index)
         row: dict[str, Any] = {"source": source.label, "archives": sum(a.source == index for a in archives)}
         row |= {name: part.get(name, 0) for name in ("records", "raw", "refused", "quarantined")}
         row["why"] = ", ".join(

@@ -228,12 +228,14 @@ def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
     shards = TokenShards(token_indices(lake, tokens))
     sampler = Sampler(shards, documents, config.seed, config.context, config.batch)
     seen = sampler.documents(step)
-    connection = connect(lake, find_manifest_of(lake, pretrain).run)
+    # The run that used it may have another corpus than the one that built it: equal sources share their stages.
+    manifest = find_manifest_of(lake, pretrain)
+    connection = connect(lake, manifest.run)
     ids = sorted({id for id, _, _ in seen})
     known = {
         row[0]: row[1:]
         for row in connection.execute(
-            f'SELECT id, uri, source, language FROM "{pretrain.corpus}".documents WHERE id IN (SELECT unnest(?))', [ids]
+            f'SELECT id, uri, source, language FROM "{manifest.corpus}".documents WHERE id IN (SELECT unnest(?))', [ids]
         ).fetchall()
     }
     rows = [[*known.get(id, (None, None, None)), id, first, count] for id, first, count in seen]

@@ -35,6 +35,8 @@ def run_alone(
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
+        if isinstance(error.cause, Exception):
+            raise error.cause from error  # the mistake itself; Ray's wrapping begins with where it ran
         raise
     except BaseException:
         ray.cancel(reference, force=True)
