@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datalake.errors import UserError
 from datalake.identity import fingerprint
@@ -38,8 +39,18 @@ class Iterations(Callback):
 
     name = "ppo"
 
-    def __init__(self, config: PpoConfig, make: Callable[[int, float], tuple[Rollouts, dict[str, float]]]) -> None:
-        self.config, self.make = config, make
+    def __init__(
+        self,
+        config: PpoConfig,
+        model: ActorCritic,
+        reference: nn.Module,
+        judge: nn.Module,
+        prompts: Sequence[list[int]],
+        settings: RolloutSettings,
+    ) -> None:
+        self.config, self.model, self.reference, self.judge = config, model, reference, judge
+        self.prompts, self.settings = prompts, settings
+        self.order = Epochs([1] * len(prompts), config.seed, 1)
         target = config.kl_target if config.kl_control == "adaptive" else None
         self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
         self.figures: Row = {}
@@ -47,7 +58,17 @@ class Iterations(Callback):
     def __call__(self, step: int) -> Iterator[list[Rollouts]]:
         """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
         config = self.config
-        rollouts, self.figures = self.make(step, self.controller.coefficient)
+        places = range(step * config.batch, (step + 1) * config.batch)
+        rollouts, self.figures = roll_out(
+            self.model,
+            self.reference,
+            self.judge,
+            [self.prompts[self.order.items(place)[0]] for place in places],
+            self.settings,
+            self.controller.coefficient,
+            torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62))),
+        )
+        self.model.train()
         rows = config.batch // (config.minibatches * config.accumulation)
         for epoch in range(config.epochs):
             order = list(range(config.batch))
@@ -104,28 +125,7 @@ def ppo(
         raise UserError(
             f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower new_tokens"
         )
-    settings = RolloutSettings(
-        new_tokens=config.new_tokens,
-        temperature=config.temperature,
-        rows=config.batch // (config.minibatches * config.accumulation),
-        stop_ids=tuple(stop_ids(words)),
-        vocabulary=len(words),
-        missing_eos_penalty=config.missing_eos_penalty,
-        reward_clip=config.reward_clip,
-        gamma=config.gamma,
-        lam=config.lam,
-    )
     model = ActorCritic(actor, critic)
-    order = Epochs([1] * len(rendered), config.seed, 1)
-
-    def make(step: int, coefficient: float) -> tuple[Rollouts, dict[str, float]]:
-        chosen = [order.items(place)[0] for place in range(step * config.batch, (step + 1) * config.batch)]
-        generator = torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62)))
-        given = [rendered[place] for place in chosen]
-        rollouts = roll_out(model, reference, judge, given, settings, coefficient, generator)
-        model.train()
-        return rollouts
-
     identity = fingerprint(
         {
             "stage": "ppo",
@@ -135,7 +135,7 @@ def ppo(
             "prompts": rendered,
         }
     )
-    iterations = Iterations(config, make)
+    iterations = Iterations(config, model, reference, judge, rendered, settings_of(config, words))
     metrics = Metrics(out / "metrics.jsonl")
     guard = SpikeGuard(config.spike_sigma)
     state = fit(
@@ -180,6 +180,21 @@ def ppo(
         "explained_variance": metrics.last["explained_variance"],
         "skipped": len(guard.events),
     }
+
+
+def settings_of(config: PpoConfig, words: Any) -> RolloutSettings:
+    """How a config samples and scores; passes have the rows of a micro-batch, see `RolloutSettings`."""
+    return RolloutSettings(
+        new_tokens=config.new_tokens,
+        temperature=config.temperature,
+        rows=config.batch // (config.minibatches * config.accumulation),
+        stop_ids=tuple(stop_ids(words)),
+        vocabulary=len(words),
+        missing_eos_penalty=config.missing_eos_penalty,
+        reward_clip=config.reward_clip,
+        gamma=config.gamma,
+        lam=config.lam,
+    )
 
 
 def fitting_prompt(prompt: Messages, words: Any, room: int) -> list[int] | None:

@@ -1,0 +1,105 @@
+"""The reward model learns pairs that can be told apart, starts at ln 2, and is put on one scale."""
+
+import math
+import random
+
+import pytest
+import torch
+from toys import base, dialogue, reversals, words
+
+from datalake.errors import UserError
+from models.text.tokenizer import render
+from models.training.callbacks import read_metrics
+from models.training.config import RewardConfig
+from models.training.reward import fitting, load_reward_model, reward, score
+
+CONFIG = RewardConfig(batch=32, steps=40, learning_rate=3e-3, warmup=0.1, checkpoint_every=10, eval_every=20)
+
+
+def separable(number, seed):
+    """Answers that hold a 7 are better than those that don't."""
+    draw = random.Random(seed)
+    pairs = []
+    for question, _ in reversals(number, seed):
+        good, bad = ([draw.choice("01234568") for _ in range(5)] for _ in range(2))
+        good[draw.randrange(5)] = "7"
+        prompt = [{"role": "user", "content": question}]
+        pairs.append({"prompt": prompt, "chosen": "".join(good), "rejected": "".join(bad)})
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward")
+    tokenizer = words(folder / "tokenizer")
+    return {"base": base(folder / "base", tokenizer), "pairs": separable(600, 1), "heldout": separable(200, 2)}
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return out, reward(CONFIG, **world, out=out)
+
+
+def test_it_starts_at_ln_2_and_tells_separable_pairs_apart(whole):
+    out, report = whole
+    rows = read_metrics(out / "metrics.jsonl")
+    assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert report["heldout_pairs"] == 200
+    assert report["heldout_accuracy"] >= 0.95
+    assert report["heldout_accuracy_low"] < report["heldout_accuracy"] <= report["heldout_accuracy_high"]
+    assert report["heldout_accuracy_low"] > 0.9
+
+
+def test_chosen_training_answers_score_0_on_average_with_deviation_1(world, whole):
+    model, tokenizer = load_reward_model(whole[0] / "checkpoint")
+    chosen = [
+        render([*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}], tokenizer)[0]
+        for pair in world["pairs"]
+    ]
+    scores = score(model, chosen, 32)
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(scores.std(correction=0)) == pytest.approx(1, abs=1e-3)
+    apart = torch.cat([score(model, [one], 1) for one in chosen[:5]])
+    torch.testing.assert_close(scores[:5], apart, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path):
+    def cut(row):
+        if row["step"] == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reward(CONFIG, **world, out=tmp_path, on_step=cut)
+    report = reward(CONFIG, **world, out=tmp_path)
+    for name in ("model.safetensors", "value_head.safetensors"):
+        assert (tmp_path / "checkpoint" / name).read_bytes() == (whole[0] / "checkpoint" / name).read_bytes()
+    assert report == whole[1]
+
+
+def test_old_turns_go_first_the_same_for_both_answers_and_the_system_stays(tmp_path):
+    tokenizer = words(tmp_path / "tokenizer")
+    system = {"role": "system", "content": "0"}
+    turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
+    pair = {"prompt": [system, *turns], "chosen": "4", "rejected": "55555"}
+    whole = fitting(pair, tokenizer, 100)
+    cut = fitting(pair, tokenizer, len(whole[1]) - 1)
+    assert cut == fitting({**pair, "prompt": [system, turns[-1]]}, tokenizer, 100)
+    assert fitting(pair, tokenizer, 5) is None
+    assert fitting({**pair, "rejected": "4"}, tokenizer, 100) is None
+
+
+def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, tmp_path):
+    pair = world["pairs"][0]
+    useless = [{**pair, "rejected": pair["chosen"]}, {**pair, "chosen": "7" * 40}]
+    config = CONFIG.model_copy(update={"steps": 1})
+    report = reward(config, world["base"], [*world["pairs"][:5], *useless], [], tmp_path / "a")
+    assert (report["pairs"], report["dropped"]) == (5, 2)
+    assert "heldout_accuracy" not in report
+    with pytest.raises(UserError, match="none of 2 pairs"):
+        reward(config, world["base"], useless, [], tmp_path / "b")
+
+
+def test_a_language_model_is_no_reward_model(world):
+    with pytest.raises(UserError, match="is not a reward model"):
+        load_reward_model(world["base"])
