@@ -208,16 +208,25 @@ class Lake:
             return []
         return sorted(task.file.file_path.removeprefix("file://") for task in table.scan().plan_files())
 
-    def append_rows(self, name: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], owner: str) -> None:
-        """Append rows to one of the `runs.*` or `models.*` tables: one small file, named after who wrote it."""
+    def append_rows(
+        self, name: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], owner: str, once: bool = False
+    ) -> None:
+        """Append rows to one of the `runs.*` or `models.*` tables: one small file, named after who wrote it.
+
+        With `once`, what this owner has appended before stands, as when a stage was killed after telling its metrics
+        and before its record.
+        """
         import pyarrow as pa
 
         from datalake.shards import ShardWriter
 
         if not rows:
             return
-        key = fingerprint({"table": name, "owner": owner, "rows": len(rows), "at": time.time_ns()})
-        with ShardWriter(self.shard_folder(name, key), owner, key, {name.split(".")[1]: schema}) as out:
+        key = fingerprint({"table": name, "owner": owner} | ({} if once else {"rows": len(rows), "at": time.time_ns()}))
+        folder = self.shard_folder(name, key)
+        if once and str(folder / f"{name.split('.')[1]}.parquet") in self.current_files(name):
+            return
+        with ShardWriter(folder, owner, key, {name.split(".")[1]: schema}) as out:
             out.write(name.split(".")[1], pa.Table.from_pylist(list(rows), schema=schema))
         self.commit(name, schema, out.result.files, owner, append=True)
 

@@ -296,12 +296,14 @@ class Stage:
             METRICS,
             [{"fingerprint": runtime.fingerprint, "stage": self.name, **row} for row in produced.metrics],
             runtime.fingerprint,
+            once=True,
         )
         lake.append_rows(
             "runs.evaluations",
             EVALUATIONS,
             [{"fingerprint": runtime.fingerprint, **row} for row in produced.evaluations],
             runtime.fingerprint,
+            once=True,
         )
         if produced.checkpoint:
             lake.append_rows(
@@ -319,6 +321,7 @@ class Stage:
                     }
                 ],
                 runtime.fingerprint,
+                once=True,
             )
         artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations)
         write_record(lake, record)
