@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from datalake.lake import Lake
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
+    from flows.recipe import Recipe
     from flows.stages import StageName
 
 
@@ -27,6 +29,7 @@ def run_recipe(
     if workers is not None:
         overrides = [*overrides, f"runtime.workers={workers}"]
     recipe = load(path, overrides)
+    find_inputs(recipe)
     Lake(lake).create()
     from flows.environment import prepare
 
@@ -46,10 +49,12 @@ def run_recipe(
     status, failure = 0, ""
     try:
         pipeline(recipe=recipe, until=until, lake=str(lake))
+    except UserError as error:
+        status, failure = 2, str(error)
     except StageError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
         status, failure = 1, f"{error}; the same command goes on from what is finished"
+        if isinstance(error.__cause__, UserError):
+            status, failure = 2, str(error.__cause__)
     finally:
         RUN_LOG.reset(token)
         from tasks.cluster.connect import disconnect
@@ -65,10 +70,25 @@ def run_recipe(
         }
         print(json.dumps(body | ({"error": failure} if failure else {}), ensure_ascii=False))
     if failure:
-        print(f"headwater: {failure}", file=sys.stderr)
+        print(f"headwater: {' '.join(failure.split())}", file=sys.stderr)
     else:
         say(f"run {log.run}: {time.perf_counter() - start:.0f} s; headwater report {log.run} --lake {lake} shows it")
     return status
+
+
+def find_inputs(recipe: Recipe) -> None:
+    """Look whether every path of every source is there, before anything is made or started.
+
+    Raises:
+        UserError: where a path matches nothing, or names what can't be read.
+    """
+    from datalake.sources.protocol import expand
+
+    for source in recipe.sources:
+        paths = [path for path in getattr(source, "paths", ()) if not path.startswith("python:")]
+        for _, found in expand(paths, descend=False):
+            if not os.access(found, os.R_OK):
+                raise UserError(f"{found} can't be read: change its permissions, or correct the path")
 
 
 def line(report: StageReport) -> str:
