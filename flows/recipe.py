@@ -197,9 +197,9 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
         *parents, last = key.strip().split(".")
         try:
             for name in parents:
-                target = target[int(name)] if isinstance(target, list) else target.setdefault(name, {})
-                if target is None:
-                    raise TypeError
+                if isinstance(target, dict) and target.get(name) is None:
+                    target[name] = {}  # not in the file, or null there
+                target = target[int(name)] if isinstance(target, list) else target[name]
             if isinstance(target, list):
                 target[int(last)] = parsed
             else:
@@ -232,6 +232,9 @@ def explain(error: ValidationError) -> str:
         )
     elif first["type"] == "missing":
         text = f"{place!r} is missing"
+    elif first["type"] == "model_type":
+        given = "null" if first["input"] is None else f"{first['input']!r}"
+        text = f"{place}: a section of keys is wanted, not {given}: leave it out for its defaults"
     else:
         given = first.get("input")
         shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""

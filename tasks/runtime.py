@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.identity import fingerprint
 from datalake.lake import Lake
-from datalake.shards import shard_key
 
 
 class RuntimeConfig(BaseModel):
@@ -69,6 +68,8 @@ class Runtime:
 
     def shard_key(self, config: Any, source: Any) -> str:
         """The key of one shard of this stage."""
+        from datalake.shards import shard_key  # imports Arrow, which a recipe doesn't need
+
         assert self.stage is not None, "shard keys exist inside a stage"
         version = fingerprint({"version": self.stage.version, "libraries": self.stage.libraries})
         return shard_key(self.stage.name, version, config, source)
