@@ -1,0 +1,331 @@
+"""A recipe: what is valid, what each mistake is answered with, and which value counts when several are given."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datalake.errors import UserError
+from datalake.identity import fingerprint
+from flows.recipe import STAGES, Recipe, load, override, validate
+from tasks.runtime import RuntimeConfig
+
+TABLE = {"kind": "table", "paths": ["in.jsonl"]}
+LEAST: dict[str, Any] = {"corpus": "small", "sources": [TABLE]}
+
+
+def write(path: Path, data: Any) -> Path:
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def mistake(data: Any) -> str:
+    """What a recipe is answered with: always one line."""
+    with pytest.raises(UserError) as error:
+        validate(data, "small.yaml")
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.startswith("small.yaml: ")
+    return text.removeprefix("small.yaml: ")
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADWATER_SAMPLES", raising=False)
+
+
+# What is valid -------------------------------------------------------------------------------------------------------
+
+
+def test_corpus_and_sources_are_enough() -> None:
+    recipe = validate(LEAST, "small.yaml")
+    assert recipe.curate.preset == "auto"
+    assert recipe.deduplicate.threshold == 0.8
+    assert recipe.pretrain is not None
+
+
+def test_the_recipes_of_this_repository_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).parents[2] / "recipes"
+    found = sorted(folder.glob("*.yaml"))
+    assert {path.name for path in found} >= {"demo.yaml", "samples.yaml"}
+    for path in found:
+        assert load(path).corpus == path.stem
+
+
+def test_a_recipe_survives_json_as_a_manifest_and_a_form_keep_it() -> None:
+    recipe = validate(LEAST | {"curate": {"preset": "gopher"}, "sft": None}, "small.yaml")
+    assert Recipe.model_validate(json.loads(recipe.model_dump_json())) == recipe
+
+
+def test_every_field_of_the_form_says_what_it_is() -> None:
+    schema = Recipe.model_json_schema()
+    for model in [schema, *schema["$defs"].values()]:
+        for name, one in model.get("properties", {}).items():
+            told = one | schema["$defs"].get(str(one.get("$ref")).rpartition("/")[2], {})
+            constant = "const" in one  # the kind of a source
+            assert told.get("description") or told.get("title") or constant, (model.get("title"), name)
+
+
+def test_reading_a_recipe_imports_nothing_heavy() -> None:
+    code = "import sys, flows.recipe; print([m for m in ('torch', 'numpy', 'pyarrow', 'prefect', 'ray', 'numba', 'transformers', 'duckdb') if m in sys.modules])"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# Mistakes ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_is_answered_with_the_one_that_was_meant() -> None:
+    assert mistake(LEAST | {"dedupliacte": {}}) == "unknown key 'dedupliacte': did you mean 'deduplicate'?"
+    assert "unknown key 'deduplicate.treshold': did you mean 'threshold'?" in mistake(
+        LEAST | {"deduplicate": {"treshold": 0.7}}
+    )
+    text = mistake(LEAST | {"sources": [TABLE | {"path": ["x"]}]})
+    assert "did you mean 'paths'?" in text
+    text = mistake(LEAST | {"sources": [TABLE | {"language": {"treshold": 1}}]})
+    assert "treshold" in text
+    assert "did you mean 'threshold'?" in text
+
+
+def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
+    text = mistake(LEAST | {"tokenizer": {"zzz": 1}})
+    assert text.startswith("unknown key 'tokenizer.zzz': known are ")
+    assert "vocabulary" in text
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("deduplicate", {"threshold": 1.5}, "less than or equal to 1 (it is 1.5)"),
+        ("deduplicate", {"threshold": 0}, "greater than 0 (it is 0)"),
+        ("deduplicate", {"ngram": "five"}, "integer"),
+        ("deduplicate", {"bands": 3}, "bands and rows together"),
+        ("mixture", {"holdout": 1.0}, "less than 1"),
+        ("mixture", {"weights": {"web": -1}}, "weight of web is -1"),
+        ("tokenizer", {"vocabulary": 10}, "greater than or equal to 263"),
+        ("pretrain", {"width": 100, "heads": 3}, "heads"),
+        ("pretrain", {"learning_rate": 0}, "greater than 0"),
+        ("ppo", {"batch": 7, "minibatches": 2}, "multiple of minibatches"),
+        ("curate", {"preset": "fineweb3"}, "'fineweb2'"),
+        ("runtime", {"workers": 0}, "greater than or equal to 1"),
+        ("runtime", {"memory_gb": -1}, "greater than 0"),
+        ("evaluate", {"tasks": ["poetry"]}, "'perplexity'"),
+    ],
+)
+def test_a_value_out_of_bounds_is_named_with_its_bounds(section: str, values: dict[str, Any], said: str) -> None:
+    text = mistake(LEAST | {section: values})
+    assert text.startswith(section)
+    assert said in text
+
+
+@pytest.mark.parametrize("name", ["two words", "1st", "a-b", "Ünï", "", "a.b", 'x"; DROP', "A"])
+def test_a_corpus_is_an_identifier(name: str) -> None:
+    text = mistake(LEAST | {"corpus": name})
+    assert "identifier" in text
+
+
+@pytest.mark.parametrize("name", ["runs", "models", "main", "information_schema"])
+def test_names_the_lake_needs_itself_are_taken(name: str) -> None:
+    assert f"{name!r} is taken" in mistake(LEAST | {"corpus": name})
+
+
+def test_corpus_and_sources_must_be_there() -> None:
+    assert "'corpus' is missing" in mistake({"sources": [TABLE]})
+    assert "'sources' is missing" in mistake({"corpus": "small"})
+    assert mistake(LEAST | {"sources": []}).startswith("sources: ")
+    assert "paths" in mistake(LEAST | {"sources": [{"kind": "table"}]})
+
+
+def test_an_unknown_kind_of_source_is_answered_with_those_there_are() -> None:
+    text = mistake(LEAST | {"sources": [{"kind": "crawl", "paths": ["x"]}]})
+    assert "'crawl'" in text
+    assert "common_crawl" in text
+    assert "kind" in mistake(LEAST | {"sources": [{"paths": ["x"]}]})
+
+
+def test_several_mistakes_are_counted() -> None:
+    assert mistake(LEAST | {"curat": {}, "mixtur": {}}).endswith("(and 1 more mistake)")
+
+
+@pytest.mark.parametrize("section", ["curate", "deduplicate", "mixture", "tokenizer", "runtime"])
+def test_a_section_no_run_can_do_without_is_not_null(section: str) -> None:
+    text = mistake(LEAST | {section: None})
+    assert text.startswith(f"{section}: ")
+    assert "leave it out" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("corpus: [", "is not YAML"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("corpus: a\n\tsources: b", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_told_in_one_line(tmp_path: Path, content: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        load(write(tmp_path / "r.yaml", content))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_answered_with_those_at_hand(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no recipe at .*none\.yaml: the ones at hand are .*recipes/demo\.yaml"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="is a folder"):
+        load(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match="is not YAML"):
+        load(tmp_path / "binary.yaml")
+
+
+# Variables and overrides ---------------------------------------------------------------------------------------------
+
+
+def test_a_variable_is_taken_from_set_else_the_environment_else_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = LEAST | {
+        "vars": {"samples": "from-recipe"},
+        "sources": [{"kind": "table", "paths": ["${samples}/a.jsonl", "${samples}/${samples}"]}],
+    }
+    path = write(tmp_path / "r.yaml", data)
+
+    def first(*overrides: str) -> str:
+        source: Any = load(path, overrides).sources[0]
+        assert source.paths[1] == "{0}/{0}".format(source.paths[0].split("/")[0])
+        return str(source.paths[0])
+
+    assert first() == "from-recipe/a.jsonl"
+    monkeypatch.setenv("HEADWATER_SAMPLES", "from-environment")
+    assert first() == "from-environment/a.jsonl"
+    assert first("vars.samples=from-set") == "from-set/a.jsonl"
+
+
+def test_set_names_a_variable_the_recipe_does_not(tmp_path: Path) -> None:
+    data = LEAST | {"sources": [{"kind": "table", "paths": ["${place}/a.jsonl"]}]}
+    path = write(tmp_path / "r.yaml", data)
+    source: Any = load(path, ["vars.place=here"]).sources[0]
+    assert source.paths == ["here/a.jsonl"]
+
+
+def test_a_variable_without_a_value_is_told_with_the_ways_to_give_it() -> None:
+    text = mistake(LEAST | {"sources": [{"kind": "table", "paths": ["${nowhere}/a"]}]})
+    assert "${nowhere} has no value" in text
+    assert "HEADWATER_NOWHERE" in text
+    assert "--set vars.nowhere=" in text
+
+
+def test_set_goes_before_the_file_and_the_last_one_wins(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", LEAST | {"deduplicate": {"threshold": 0.9}})
+    assert load(path).deduplicate.threshold == 0.9
+    assert load(path, ["deduplicate.threshold=0.7"]).deduplicate.threshold == 0.7
+    assert load(path, ["deduplicate.threshold=0.7", "deduplicate.threshold=0.6"]).deduplicate.threshold == 0.6
+
+
+def test_set_reaches_sections_that_are_not_in_the_file_lists_and_null(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", LEAST)
+    recipe = load(path, ["pretrain.steps=5", "sources.0.name=web", "sft=null", "mixture.weights={web: 2}"])
+    assert recipe.pretrain is not None
+    assert recipe.pretrain.steps == 5
+    assert recipe.sources[0].label == "web"
+    assert recipe.sft is None
+    assert recipe.mixture.weights == {"web": 2}
+
+
+def test_set_reopens_a_section_the_file_leaves_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", LEAST | {"pretrain": None})
+    recipe = load(path, ["pretrain.steps=5"])
+    assert recipe.pretrain is not None
+    assert recipe.pretrain.steps == 5
+
+
+@pytest.mark.parametrize("text", ["deduplicate", "=1", "corpus.x=1", "sources.9.name=a", "sources.first=1"])
+def test_an_override_that_leads_nowhere_is_told(text: str) -> None:
+    with pytest.raises(UserError, match="--set") as error:
+        override(json.loads(json.dumps(LEAST)), [text])
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_is_held_to_the_same_bounds(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", LEAST)
+    with pytest.raises(UserError, match=r"deduplicate.threshold: .*less than or equal to 1"):
+        load(path, ["deduplicate.threshold=7"])
+    with pytest.raises(UserError, match=r"unknown key 'deduplicate.thresh': did you mean 'threshold'"):
+        load(path, ["deduplicate.thresh=0.7"])
+
+
+# What runs -----------------------------------------------------------------------------------------------------------
+
+
+def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
+    return validate(LEAST | sections, "small.yaml").skipped(until)
+
+
+ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
+
+
+def test_with_sources_of_all_kinds_nothing_is_skipped() -> None:
+    assert skipped(sources=ALL) == {}
+
+
+def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() -> None:
+    assert skipped() == {
+        "sft": "no source of conversations",
+        "reward": "no source of preferences",
+        "ppo": "it needs reward",
+    }
+    only_dialogues = skipped(sources=ALL[1:])
+    assert set(only_dialogues) == set(STAGES) - {"ingest"}
+    assert only_dialogues["curate"] == "no source of documents"
+    assert only_dialogues["sft"] == "it needs pretrain"
+
+
+def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
+    assert skipped(sources=ALL, pretrain=None) == {
+        "pretrain": "`pretrain` is null in the recipe",
+        "sft": "it needs pretrain",
+        "reward": "it needs sft",
+        "ppo": "it needs reward",
+        "evaluate": "it needs pretrain",
+    }
+    assert skipped(sources=ALL, reward=None) == {
+        "reward": "`reward` is null in the recipe",
+        "ppo": "it needs reward",
+    }
+    assert set(skipped(sources=ALL, evaluate=None)) == {"evaluate"}
+
+
+def test_until_skips_what_comes_after_it() -> None:
+    for place, stage in enumerate(STAGES):
+        assert list(skipped(stage, sources=ALL)) == list(STAGES[place + 1 :])
+    assert skipped("curate", sources=ALL)["pretrain"] == "after --until curate"
+
+
+# Identity ------------------------------------------------------------------------------------------------------------
+
+
+def test_places_and_runtime_are_no_part_of_a_sections_identity() -> None:
+    here = validate(LEAST, "r").sources[0]
+    there = validate(LEAST | {"sources": [TABLE | {"paths": ["/elsewhere/in.jsonl"]}]}, "r").sources[0]
+    other = validate(LEAST | {"sources": [TABLE | {"max_bytes": 5000}]}, "r").sources[0]
+    assert fingerprint(here) == fingerprint(there) != fingerprint(other)
+
+
+def test_the_order_of_sources_is_the_order_of_precedence_unless_one_is_given() -> None:
+    both = [TABLE, TABLE | {"name": "web"}]
+    assert validate(LEAST | {"sources": both}, "r").dedup_in_order.sources == ("table", "web")
+    given = validate(LEAST | {"sources": both, "deduplicate": {"sources": ["web"]}}, "r")
+    assert given.dedup_in_order.sources == ("web",)
+
+
+def test_workers_are_all_the_cores_unless_given() -> None:
+    import os
+
+    assert RuntimeConfig().workers == len(os.sched_getaffinity(0))
