@@ -15,9 +15,13 @@ class FileVersions:
     def __init__(self, remembered: Path):
         self._path = remembered
         try:
-            self._known: dict[str, list[object]] = json.loads(remembered.read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
-            self._known = {}
+            known = json.loads(remembered.read_bytes())
+        except (FileNotFoundError, ValueError):  # not there, or nothing that was written here
+            known = {}
+        entries = known.items() if isinstance(known, dict) else ()
+        self._known: dict[str, list[object]] = {
+            path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 4
+        }
         self._fresh = False
 
     def version(self, path: str) -> str:
