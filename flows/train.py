@@ -17,15 +17,9 @@ def stages(run: Run) -> None:
     recipe = run.recipe
     texts = {"documents": "documents", "mixture": "mixture"}
     run.do(training.tokenizer, recipe.tokenizer, **texts)
-    run.do(training.tokenize, training.TokenizeConfig(), **texts, tokenizer="tokenizer")
-    run.do(
-        training.pretrain,
-        recipe.pretrain,
-        tokens="tokens",
-        mixture="mixture",
-        tokenizer="tokenizer",
-        repetition_seed=recipe.mixture.seed,
-    )
+    words = {"tokenizer": "tokenizer", "repetition_seed": recipe.mixture.seed}
+    run.do(training.tokenize, training.TokenizeConfig(), **texts, **words)
+    run.do(training.pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", **words)
 
 
 @flow(name="train", flow_run_name="train {recipe.corpus}")

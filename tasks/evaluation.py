@@ -68,7 +68,7 @@ def evaluate(
 ) -> Produced:
     """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
     lake = runtime.lake
-    _, documents = training_documents(lake, mixture, holdout.seed)
+    _, documents = training_documents(lake, mixture, tokens, holdout.seed)
     models = {"pretrain": pretrain, **tuned}
     asked = dialogues(lake, conversations, holdout)[1] if conversations else []
     judged = pairs(lake, preferences, holdout)[1] if preferences else []

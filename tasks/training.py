@@ -90,13 +90,13 @@ class TokenizeConfig(BaseModel):
 
 
 def _tokenize_shard(shard: Shard) -> ShardResult:
-    """The tokens of one file's documents, those of the mixture."""
+    """The tokens of the documents chosen from one file."""
     from models.text.shards import write_shard
     from models.text.tokenizer import load
 
-    documents, mixture, tokenizer_folder = shard.payload
+    documents, chosen, tokenizer_folder = shard.payload
     assert shard.folder is not None
-    texts = selected_texts(documents, mixture_ids(mixture))
+    texts = selected_texts(documents, pa.chunked_array([pa.array(chosen, pa.binary(16))]))
     written = write_shard(texts, load(tokenizer_folder), shard.folder, "tokens")
     result = ShardResult(shard.name, shard.key)
     for table, path in (("index", written.index_path), ("tokens", written.tokens_path)):
@@ -109,12 +109,17 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
 
 @stage(version="1", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
-    documents: TableRef, mixture: TableRef, tokenizer: FolderRef, config: TokenizeConfig, runtime: Runtime
+    documents: TableRef,
+    mixture: TableRef,
+    tokenizer: FolderRef,
+    repetition_seed: int,
+    config: TokenizeConfig,
+    runtime: Runtime,
 ) -> Produced:
-    """Encode every document of the mixture into memory-mapped token shards with an index."""
+    """Encode every document that trains or is held out into memory-mapped token shards with an index."""
     lake = runtime.lake
-    mixture_files = lake.files(mixture)
-    wanted = mixture_ids(mixture_files)
+    train, heldout = split_documents(lake, mixture, repetition_seed)
+    wanted = pa.array([*(id for id, times in train if times), *heldout], pa.binary(16))
     shards = []
     for shard in shards_of(documents, runtime, config):
         # A shard's tokens change with the documents chosen in its file, not with what is chosen elsewhere.
@@ -124,7 +129,7 @@ def tokenize(
             continue
         source = {"file": shard.key, "ids": fingerprint(chosen), "tokenizer": tokenizer.data_version}
         key = runtime.shard_key(config, source)
-        payload = (shard.payload, mixture_files, lake.path(tokenizer))
+        payload = (shard.payload, chosen, lake.path(tokenizer))
         shards.append(Shard(shard.name, key, payload, lake.shard_folder("tokenize", key)))
     with progress("tokenize", len(shards)) as tell:
         results, failed = gather(map_shards(_tokenize_shard, shards, runtime, tell))
@@ -139,7 +144,7 @@ def tokenize(
         counts=counts,
         records_in=mixture.rows,
         records_out=counts.get("documents", 0),
-        equations=[] if failed else [("every document of the mixture has tokens", mixture.rows, counts["documents"])],
+        equations=[] if failed else [("every document chosen has tokens", len(wanted), counts.get("documents", 0))],
         unfinished=failed,
     )
 
@@ -150,8 +155,8 @@ def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
     return [lake.root / shard["index"] for shard in listed]
 
 
-def training_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:
-    """(id, repetitions) of what trains, and the ids that are held out, both in the mixture's order."""
+def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+    """(id, repetitions) of what may train, and the ids that are held out, both in the mixture's order."""
     train: list[tuple[bytes, int]] = []
     heldout: list[bytes] = []
     for file in lake.files(mixture):
@@ -161,6 +166,20 @@ def training_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[t
             else:
                 train.append((row["id"], repetitions(row["epochs"], row["id"], seed)))
     return train, heldout
+
+
+def training_documents(
+    lake: Lake, mixture: TableRef, tokens: FolderRef, seed: int
+) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+    """(id, repetitions) of what trains, and the ids that are held out: those that have tokens.
+
+    Where tokenize was partial, documents of its unfinished shards are missing here, and its data version says so.
+    """
+    have = {
+        id for index in token_indices(lake, tokens) for id in pq.read_table(index, columns=["id"])["id"].to_pylist()
+    }
+    train, heldout = split_documents(lake, mixture, seed)
+    return [(id, times) for id, times in train if times and id in have], [id for id in heldout if id in have]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -223,8 +242,8 @@ def pretrain(
 ) -> Produced:
     """Train a decoder from nothing on the mixture's token shards."""
     lake = runtime.lake
-    documents = training_documents(lake, mixture, repetition_seed)
-    if not any(times for _, times in documents[0]):
+    documents = training_documents(lake, mixture, tokens, repetition_seed)
+    if not documents[0]:
         raise UserError("no document is left to train on: lower mixture.holdout, or choose a milder curate.preset")
     report = train_alone(
         "pretrain",

@@ -224,7 +224,7 @@ def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
     tokens, mixture = pretrain.inputs["tokens"][0], pretrain.inputs["mixture"][0]
     assert isinstance(tokens, FolderRef)
     assert isinstance(mixture, TableRef)
-    documents, _ = training_documents(lake, mixture, int(pretrain.payload["inputs"]["repetition_seed"]))
+    documents, _ = training_documents(lake, mixture, tokens, int(pretrain.payload["inputs"]["repetition_seed"]))
     shards = TokenShards(token_indices(lake, tokens))
     sampler = Sampler(shards, documents, config.seed, config.context, config.batch)
     seen = sampler.documents(step)
