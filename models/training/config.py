@@ -167,6 +167,7 @@ class PpoConfig(TrainingConfig):
         description="After the warm-up: hold, half a cosine, or hold and then fall in a line.",
     )
     weight_decay: float = Field(0.0, ge=0, le=10, title="Weight decay", description="On matrices only.")
+    beta2: float = Field(0.999, ge=0, lt=1, title="Beta 2", description="AdamW's decay of the gradient's square.")
     epsilon: float = Field(1e-5, gt=0, le=1, title="Epsilon", description="AdamW's; 1e-5 tames the first updates.")
     spike_sigma: float = Field(
         0.0, ge=0, le=100, title="Spike guard", description="Off for PPO: its loss has no trend."

@@ -29,6 +29,7 @@ from models.training.epochs import Epochs, draw
 from models.training.optimizer import build_optimizer
 from models.training.reward import after_first_turn, load_reward_model
 from models.training.schedule import schedule_of
+from models.training.sft import load_language_model
 from models.training.trainer import Callback, Run, context_of, fit, folder_digest, load_state
 
 Messages = Sequence[dict[str, str]]
@@ -108,8 +109,8 @@ def ppo(
     Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
     """
     torch.manual_seed(config.seed)
-    actor, words = checkpoint.load(policy)
-    reference, _ = checkpoint.load(policy)
+    actor, words = load_language_model(policy)
+    reference, _ = load_language_model(policy)
     judge, judges_words = load_reward_model(reward_model)
     if words.get_vocab() != judges_words.get_vocab():
         raise UserError(

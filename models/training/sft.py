@@ -12,6 +12,7 @@ from torch import nn
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from models.network import checkpoint
+from models.network.build import ScalarHead
 from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate
 from models.text.tokenizer import render
 from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
@@ -39,7 +40,7 @@ def sft(
     both. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
     """
     torch.manual_seed(config.seed)
-    model, words = checkpoint.load(base)
+    model, words = load_language_model(base)
     context = context_of(model, config.context)
     rendered, cut, dropped = render_all(conversations, words, context)
     if not rendered:
@@ -97,6 +98,14 @@ def sft(
             "heldout_token_accuracy": evaluation.last["token_accuracy"],
         }
     return report
+
+
+def load_language_model(folder: Path) -> tuple[nn.Module, Any]:
+    """The model in a checkpoint and its tokenizer. Raises UserError for a reward model, which can't write."""
+    model, words = checkpoint.load(folder)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
+    return model, words
 
 
 def render_all(conversations: Sequence[Messages], words: Any, context: int) -> tuple[list[Rendered], int, int]:

@@ -277,18 +277,22 @@ class RightDigits(torch.nn.Module):
 
 
 def test_it_learns_to_reverse_digits(world):
+    """From a policy that gets about half the digits right, by the reward alone."""
+    game = [dialogue(*pair) for pair in reversals(2000, seed=1, digits=3)]
+    tuning = SftConfig(batch=64, steps=130, learning_rate=3e-3, warmup=0.1, schedule="constant")
+    sft(tuning, world["root"], game, [], world["folder"] / "half")
+    start = world["folder"] / "half" / "checkpoint"
     config = PpoConfig(
-        batch=128, steps=20, epochs=2, minibatches=4, new_tokens=8, learning_rate=1e-3, critic_learning_rate=1e-3,
-        kl_control="fixed", kl_coefficient=0.02, missing_eos_penalty=0.3,
+        batch=128, steps=30, epochs=4, minibatches=1, new_tokens=6, learning_rate=2e-3, critic_learning_rate=3e-3,
+        lam=1.0, kl_control="fixed", kl_coefficient=0.01, missing_eos_penalty=0.3,
     )  # fmt: skip
     torch.manual_seed(0)
-    policy, tokenizer = checkpoint.load(world["policy"])
-    reference, _ = checkpoint.load(world["policy"])
-    model = ActorCritic(policy, ScalarHead(checkpoint.load(world["policy"])[0], "zero"))
-    prompts = [render(dialogue(*pair)[:1], tokenizer, prompt=True)[0] for pair in reversals(2000, seed=5, digits=5)]
-    iterations = Iterations(
-        config, model, reference, RightDigits(tokenizer, 5), prompts, settings_of(config, tokenizer)
-    )
+    policy, tokenizer = checkpoint.load(start)
+    reference, _ = checkpoint.load(start)
+    model = ActorCritic(policy, ScalarHead(checkpoint.load(start)[0], "zero"))
+    prompts = [render(dialogue(*pair)[:1], tokenizer, prompt=True)[0] for pair in reversals(2000, seed=5, digits=3)]
+    judge = RightDigits(tokenizer, 3)
+    iterations = Iterations(config, model, reference, judge, prompts, settings_of(config, tokenizer))
     rows = []
     fit(
         model,
@@ -302,16 +306,17 @@ def test_it_learns_to_reverse_digits(world):
     )
     scores = [row["score"] for row in rows]
     print([round(score, 2) for score in scores])
+    assert scores[0] < 0.65
     assert sum(scores[-3:]) / 3 >= scores[0] + 0.3
-    assert rows[-1]["explained_variance"] > rows[0]["explained_variance"]
     assert rows[-1]["eos_rate"] > 0.9
-    assert all(row["approx_kl"] < 0.2 for row in rows)
+    assert rows[-1]["kl_per_answer"] < 5
+    assert all(row["approx_kl"] < 0.3 for row in rows)
 
 
 class TestWithALearnedReward:
     config = PpoConfig(
-        batch=32, steps=8, epochs=2, minibatches=2, new_tokens=8, learning_rate=1e-3, critic_learning_rate=1e-3,
-        checkpoint_every=2, kl_target=3.0, kl_horizon=128, accumulation=2,
+        batch=64, steps=12, epochs=2, minibatches=2, new_tokens=8, learning_rate=2e-3, critic_learning_rate=2e-3,
+        checkpoint_every=2, kl_target=3.0, kl_horizon=256, accumulation=2, missing_eos_penalty=0.3, lam=1.0,
     )  # fmt: skip
     prompts: ClassVar = [dialogue(*pair)[:1] for pair in reversals(50, seed=7)]
 
@@ -363,7 +368,7 @@ class TestWithALearnedReward:
     def test_the_controller_moves_the_coefficient(self, whole):
         rows = read_metrics(whole[0] / "metrics.jsonl")
         assert rows[0]["kl_coefficient"] == self.config.kl_coefficient
-        assert rows[1]["kl_coefficient"] == pytest.approx(self.config.kl_coefficient * (1 - 0.2 * 32 / 128))
+        assert rows[1]["kl_coefficient"] == pytest.approx(self.config.kl_coefficient * (1 - 0.2 * 64 / 256))
 
     def test_prompts_that_leave_no_room_are_said_in_one_line(self, world, judged, tmp_path):
         with pytest.raises(UserError, match="lower new_tokens"):

@@ -51,16 +51,18 @@ def test_it_starts_at_ln_2_and_tells_separable_pairs_apart(whole):
     assert report["heldout_accuracy_low"] > 0.9
 
 
-def test_chosen_training_answers_score_0_on_average_with_deviation_1(world, whole):
+def test_answers_of_the_training_pairs_score_0_on_average_with_deviation_1(world, whole):
     model, tokenizer = load_reward_model(whole[0] / "checkpoint")
-    chosen = [
-        render([*pair["prompt"], {"role": "assistant", "content": pair["chosen"]}], tokenizer)[0]
+    answers = [
+        render([*pair["prompt"], {"role": "assistant", "content": pair[kind]}], tokenizer)[0]
         for pair in world["pairs"]
+        for kind in ("chosen", "rejected")
     ]
-    scores = score(model, chosen, 32)
+    scores = score(model, answers, 32)
     assert float(scores.mean()) == pytest.approx(0, abs=1e-3)
     assert float(scores.std(correction=0)) == pytest.approx(1, abs=1e-3)
-    apart = torch.cat([score(model, [one], 1) for one in chosen[:5]])
+    assert float((scores[::2] > scores[1::2]).float().mean()) > 0.95
+    apart = torch.cat([score(model, [one], 1) for one in answers[:5]])
     torch.testing.assert_close(scores[:5], apart, rtol=1e-3, atol=1e-4)
 
 
@@ -103,3 +105,8 @@ def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, 
 def test_a_language_model_is_no_reward_model(world):
     with pytest.raises(UserError, match="is not a reward model"):
         load_reward_model(world["base"])
+
+
+def test_a_reward_model_is_no_language_model(world, whole, tmp_path):
+    with pytest.raises(UserError, match="is a reward model"):
+        reward(CONFIG, whole[0] / "checkpoint", world["pairs"], [], tmp_path)
