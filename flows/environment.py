@@ -14,7 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
 
 _LAKE_MARK = "HEADWATER_PROCESS_LAKE"
 _OWNER_MARK = "HEADWATER_PROCESS_OWNER"
@@ -118,8 +121,8 @@ def alive(mark: str) -> bool:
         return False
 
 
-def clear_leftovers(lake: Path) -> list[int]:
-    """End servers and Ray processes whose run in this lake was killed; returns their process ids."""
+def leftovers(lake: Path) -> list[psutil.Process]:
+    """Servers and Ray processes whose run in this lake was killed."""
     import psutil
 
     left = []
@@ -129,6 +132,14 @@ def clear_leftovers(lake: Path) -> list[int]:
             owner = environment.get(_OWNER_MARK)
             if environment.get(_LAKE_MARK) == str(lake) and owner and not alive(owner) and process.pid != os.getpid():
                 left.append(process)
+    return left
+
+
+def clear_leftovers(lake: Path) -> list[int]:
+    """End servers and Ray processes whose run in this lake was killed; returns their process ids."""
+    import psutil
+
+    left = leftovers(lake)
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.terminate()
