@@ -115,7 +115,7 @@ def record_markdown(lake: Lake, record: StageRecord) -> str:
         f"**{record.stage}** of `{record.corpus}`: {record.state}, {record.seconds:.1f} s,"
         f" {record.records_in:,} records in, {record.records_out:,} out.",
         "",
-        f"Record: [`{record_path(record.fingerprint)}`](file://{lake.root / record_path(record.fingerprint)})"
+        f"Record: [{record_path(record.fingerprint)}](file://{lake.root / record_path(record.fingerprint)})"
         f" (fingerprint `{record.fingerprint[:16]}`, version {record.version},"
         f" commit `{(record.git_commit or 'none')[:12]}`{' with changes' if record.git_dirty else ''})",
         "",
@@ -159,6 +159,7 @@ def publish(
             lambda: create_table_artifact(
                 [
                     {
+                        "model": row["checkpoint"],
                         "task": row["task"],
                         "metric": row["metric"],
                         "value": round(row["value"], 4),
