@@ -7,6 +7,7 @@ refused record and everything decided about it).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
@@ -120,6 +121,8 @@ def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list
     connection = connect(lake, run)
     try:
         result = connection.execute(sql)
+        if result is None:
+            raise UserError("the query is empty: give one, such as 'SHOW ALL TABLES'")
         return [column[0] for column in result.description or []], result.fetchall()
     except duckdb.Error as error:
         raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
@@ -133,6 +136,8 @@ def plain_value(value: Any) -> Any:
         return {str(plain_value(key)): plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such numbers
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
