@@ -1,0 +1,208 @@
+"""The ledger: one row for each raw or refused record and all that was decided about it, as a run left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from datalake.curate.schema import CURATION
+from datalake.dedup.schema import DUPLICATES
+from datalake.document import DOCUMENTS, RAW, REFUSED
+from datalake.errors import UserError
+from datalake.lake import Lake, Ref
+from datalake.ledger import connect, plain_value, query
+from datalake.records import Manifest, StageReport, write_manifest
+from datalake.shards import ShardWriter
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+FIRST = ["id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity"]
+
+
+def number(n: int) -> bytes:
+    return n.to_bytes(16, "big")
+
+
+def raw(n: int) -> dict[str, Any]:
+    return {
+        "id": number(n), "text": f"text {n}", "source": "web", "uri": f"http://x.example/{n}", "language": "en",
+        "language_score": 0.9, "archive": "a.warc", "offset": n, "length": 1, "attributes": [("host", "x.example")],
+    }  # fmt: skip
+
+
+def decided(n: int, rule: str | None = None) -> dict[str, Any]:
+    verdict = "rejected" if rule else "kept"
+    return {
+        "id": number(n),
+        "source": "web",
+        "language": "en",
+        "verdict": verdict,
+        "rule": rule,
+        "rules": [rule] if rule else [],
+    }
+
+
+def refused(n: int) -> dict[str, Any]:
+    return {"id": number(n), "source": "web", "uri": f"http://x.example/{n}", "reason": "status", "detail": "404",
+            "language": "und", "archive": "a.warc", "offset": n, "length": 1}  # fmt: skip
+
+
+def commit(lake: Lake, name: str, schema: pa.Schema, rows: Sequence[dict[str, Any]], key: str) -> Ref:
+    short = name.split(".")[1]
+    with ShardWriter(lake.shard_folder(short, key), key, key, {short: schema}) as out:
+        out.write(short, pa.Table.from_pylist(list(rows), schema=schema))
+    return lake.commit(name, schema, out.result.files, key)
+
+
+def finish(lake: Lake, run: str, refs: dict[str, Ref], corpus: str = "small", minute: int = 0) -> None:
+    at = START + timedelta(minutes=minute)
+    report = StageReport(stage="all", state="ran", seconds=0, outputs=refs)  # type: ignore[arg-type]
+    write_manifest(lake, Manifest(run=run, corpus=corpus, recipe={}, started=at, finished=at, stages=[report]))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A finished run: 0 and 1 kept, 2 rejected, 3 a duplicate of 0, 4 refused."""
+    lake = Lake(tmp_path / "it's a lake").create()
+    refs = {
+        "raw": commit(lake, "small.raw", RAW, [raw(n) for n in range(4)], "one"),
+        "refused": commit(lake, "small.refused", REFUSED, [refused(4)], "one"),
+        "curation": commit(
+            lake, "small.curation", CURATION, [decided(0), decided(1), decided(2, "min_words"), decided(3)], "one"
+        ),
+        "documents": commit(lake, "small.documents", DOCUMENTS, [raw(0), raw(1), raw(3)], "one"),
+        "duplicates": commit(
+            lake,
+            "small.duplicates",
+            DUPLICATES,
+            [
+                {"id": number(0)},
+                {"id": number(1)},
+                {"id": number(3), "duplicate_of": number(0), "level": "near", "similarity": 0.9},
+            ],
+            "one",
+        ),
+    }
+    finish(lake, "first", refs)
+    return lake
+
+
+def test_the_ledger_begins_with_what_was_decided_and_metrics_follow(lake: Lake) -> None:
+    columns, _ = query(lake, "SELECT * FROM small.ledger")
+    assert columns[:8] == FIRST
+    metrics = [name for name in CURATION.names if name not in ("id", "source", "language", "verdict", "rule")]
+    assert set(columns[8:]) == {*metrics, "archive", "offset"}
+
+
+def test_each_record_has_one_row_with_its_verdict(lake: Lake) -> None:
+    _, rows = query(lake, f"SELECT {', '.join(FIRST)} FROM small.ledger ORDER BY id")
+    assert [row[1].rpartition("/")[2] for row in rows] == list("01234")
+    assert [row[4] for row in rows] == ["kept", "kept", "rejected", "duplicate", "rejected"]
+    assert [row[5] for row in rows] == [None, None, "min_words", None, "status"]
+    assert [row[6] for row in rows] == [None, None, None, number(0), None]
+    assert [row[7] for row in rows] == [None, None, None, 0.9, None]
+
+
+def test_clean_is_what_curation_kept_less_the_duplicates(lake: Lake) -> None:
+    columns, rows = query(lake, "SELECT * FROM small.clean ORDER BY id")
+    assert columns == DOCUMENTS.names
+    assert [row[0] for row in rows] == [number(0), number(1)]
+
+
+def test_before_deduplication_clean_is_all_that_curation_kept(lake: Lake) -> None:
+    refs = {name: ref for name, ref in _refs(lake).items() if name != "duplicates"}
+    finish(lake, "second", refs, minute=1)
+    assert query(lake, "SELECT count(*) FROM small.clean")[1] == [(3,)]
+    assert query(lake, "SELECT verdict, duplicate_of FROM small.ledger WHERE id = '\\x03'::BLOB OR uri LIKE '%/3'")[
+        1
+    ] == [("kept", None)]
+
+
+def test_before_curation_a_record_has_no_verdict_yet_but_a_refused_one_has(lake: Lake) -> None:
+    refs = {name: ref for name, ref in _refs(lake).items() if name in ("raw", "refused")}
+    finish(lake, "second", refs, minute=1)
+    columns, rows = query(lake, "SELECT * FROM small.ledger ORDER BY id")
+    assert columns[:8] == FIRST
+    assert [row[4] for row in rows] == [None, None, None, None, "rejected"]
+
+
+def _refs(lake: Lake) -> dict[str, Ref]:
+    from datalake.records import find_manifest
+
+    return find_manifest(lake, "first").refs
+
+
+def test_a_table_without_rows_is_an_empty_table(lake: Lake) -> None:
+    refs = _refs(lake) | {"refused": commit(lake, "small.refused", REFUSED, [], "two")}
+    finish(lake, "second", refs, minute=1)
+    columns, rows = query(lake, "SELECT * FROM small.refused")
+    assert (columns, rows) == (REFUSED.names, [])
+    assert query(lake, "SELECT count(*) FROM small.ledger")[1] == [(4,)]
+
+
+def test_a_corpus_is_shown_as_its_last_finished_run_left_it_or_as_another_did(lake: Lake) -> None:
+    refs = _refs(lake) | {"raw": commit(lake, "small.raw", RAW, [raw(0)], "two")}
+    finish(lake, "second", refs, minute=1)
+    count = "SELECT count(*) FROM small.raw"
+    assert query(lake, count)[1] == [(1,)]
+    assert query(lake, count, "first")[1] == [(4,)]
+    assert query(lake, count, "fir")[1] == [(4,)]
+    assert query(lake, count, "second")[1] == [(1,)]
+    finish(lake, "third", _refs(lake), minute=2)  # an earlier recipe again: its own references
+    assert query(lake, count)[1] == [(4,)]
+
+
+def test_two_corpora_are_seen_at_once_and_one_run_shows_its_own_alone(lake: Lake) -> None:
+    finish(lake, "other", {"raw": commit(lake, "other.raw", RAW, [raw(7)], "three")}, "other", minute=1)
+    both = "SELECT (SELECT count(*) FROM small.raw), (SELECT count(*) FROM other.raw)"
+    assert query(lake, both)[1] == [(4, 1)]
+    with pytest.raises(UserError, match="the query failed"):
+        query(lake, both, "other")
+
+
+def test_a_corpus_may_be_called_like_a_word_of_sql(lake: Lake) -> None:
+    finish(lake, "odd", {"raw": commit(lake, "select.raw", RAW, [raw(7)], "four")}, "select", minute=1)
+    assert query(lake, 'SELECT count(*) FROM "select".raw')[1] == [(1,)]
+
+
+@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT * FROM small.nothing", "SELECT nothing FROM small.raw", "", "'"])
+def test_wrong_sql_is_answered_with_duckdbs_words_in_one_line(lake: Lake, sql: str) -> None:
+    with pytest.raises(UserError, match="the query") as error:
+        query(lake, sql)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_run_is_told_with_those_there_are(lake: Lake) -> None:
+    with pytest.raises(UserError, match=r"no finished run 9999 in .*\(finished runs: first\)"):
+        query(lake, "SELECT 1", "9999")
+
+
+def test_times_are_shown_in_utc(lake: Lake) -> None:
+    assert query(lake, "SELECT current_setting('TimeZone')")[1] == [("UTC",)]
+
+
+def test_a_query_changes_nothing_in_the_lake(lake: Lake) -> None:
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in lake.root.rglob("*") if path.is_file())
+    query(lake, "CREATE TABLE small.mine AS SELECT * FROM small.raw")
+    connect(lake).execute("DROP VIEW small.raw")
+    after = sorted((str(path), path.stat().st_mtime_ns) for path in lake.root.rglob("*") if path.is_file())
+    assert after == before
+
+
+def test_values_are_plain_json_with_ids_in_hex() -> None:
+    from decimal import Decimal
+
+    assert plain_value(number(255)) == "00" * 15 + "ff"
+    assert plain_value({"a": [number(1)], "b": START}) == {
+        "a": ["00" * 15 + "01"],
+        "b": "2026-11-23T00:00:00+00:00",
+    }
+    assert plain_value((1, None, True, 0.5, "x")) == [1, None, True, 0.5, "x"]
+    assert plain_value(Decimal("1.50")) == "1.50"
+    assert plain_value([{b"\x01": 1}]) == [{"01": 1}]
+    assert plain_value(float("nan")) is None
+    assert plain_value([float("inf")]) == [None]
