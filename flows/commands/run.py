@@ -72,6 +72,10 @@ def run_recipe(
     if failure:
         print(f"headwater: {' '.join(failure.split())}", file=sys.stderr)
     else:
+        from flows.commands.summary import lines
+
+        for text in lines(Lake(lake), log.reports):
+            say(text)
         say(f"run {log.run}: {time.perf_counter() - start:.0f} s; headwater report {log.run} --lake {lake} shows it")
     return status
 
