@@ -1,0 +1,234 @@
+"""A run that is killed or has company: what was finished is never done again, and nobody is left behind.
+
+Runs here are processes of their own, since they die. A kill is SIGKILL of the driver alone, at a moment told by what
+lies in the lake; Ray and the Prefect server it had started are left to the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import world
+import yaml
+
+from datalake.lake import Lake
+from datalake.records import find_manifest
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def processes_of(lake: Path) -> list[psutil.Process]:
+    """Every process that was started for a run in this lake."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HEADWATER_PROCESS_LAKE") == str(lake) and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `headwater run` as a process; whatever it leaves is ended after the test."""
+    begun: list[subprocess.Popen[str]] = []
+    lakes: set[Path] = set()
+
+    def run(recipe: dict[str, Any], lake: Path, until: str, api: str = "") -> subprocess.Popen[str]:
+        path = tmp_path / f"recipe{len(begun)}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        ours = ("HEADWATER_LAKE", "HEADWATER_PROCESS_LAKE", "HEADWATER_PROCESS_OWNER", "PREFECT_API_URL")
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment | ({"PREFECT_API_URL": api} if api else {}),
+        )
+        begun.append(process)
+        lakes.add(lake)
+        return process
+
+    yield run
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for lake in lakes:
+        for left in processes_of(lake):
+            try:
+                left.kill()
+            except psutil.Error:
+                continue
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 400) -> dict[str, Any]:
+    """The JSON of a run that ends well."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err[-3000:]
+    return dict(json.loads(out))
+
+
+def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool], seconds: float = 300) -> None:
+    """SIGKILL as soon as the moment has come."""
+    deadline = time.monotonic() + seconds
+    while not moment():
+        assert process.poll() is None, f"ended before it could be killed: {process.communicate()[1][-3000:]}"
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def state(body: dict[str, Any], stage: str) -> str:
+    return next(str(report["state"]) for report in body["stages"] if report["stage"] == stage)
+
+
+def many_archives(folder: Path, archives: int, pages: int) -> dict[str, Any]:
+    """A recipe over archives of pages, enough for a kill to fall between two shards."""
+    for number in range(archives):
+        world.crawl(folder / f"{number:02d}.warc.gz", 1000 * number, pages)
+    source = {"kind": "common_crawl", "paths": [f"{folder}/*.warc.gz"]}
+    return {
+        "corpus": "small",
+        "sources": [source],
+        "curate": {"preset": "none"},
+        "mixture": {"holdout": 0.1},
+        **world.tiny_models(),
+        "runtime": world.on_ray(2),
+    }
+
+
+def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(
+    start: Start, tmp_path: Path, prefect_server: Any
+) -> None:
+    recipe, lake = many_archives(tmp_path / "in", 16, 25), tmp_path / "lake"
+    killed = start(recipe, lake, "ingest")  # with a Prefect server and a Ray of its own
+    kill_when(killed, lambda: len(world.shard_marks(lake, "ingest")) >= 2)
+    left = processes_of(lake)
+    names = " ".join(" ".join(process.cmdline()) for process in left if process.is_running())
+    assert "raylet" in names
+    assert "uvicorn" in names or "prefect" in names
+    assert list((lake / "records").glob("*")) == []
+
+    body = ended(start(recipe, lake, "ingest", prefect_server.url))
+    assert state(body, "ingest") == "ran"
+    assert not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert processes_of(lake) == []  # nor of the second run's own
+    assert list(lake.rglob("*.tmp")) == []
+
+    undisturbed = tmp_path / "undisturbed"
+    world.run(recipe | {"runtime": world.inline()}, undisturbed, "ingest")
+    assert world.parquet(lake, ["ingest"]) == world.parquet(undisturbed, ["ingest"])
+    assert world.rows(lake, "SELECT count(*) FROM small.raw") == [(16 * 25,)]
+
+
+def test_shards_finished_before_a_kill_are_not_done_again(start: Start, tmp_path: Path, prefect_server: Any) -> None:
+    recipe, lake = many_archives(tmp_path / "in", 30, 25) | {"runtime": world.inline()}, tmp_path / "lake"
+    kill_when(start(recipe, lake, "ingest", prefect_server.url), lambda: len(world.shard_marks(lake, "ingest")) >= 3)
+    before = world.shard_marks(lake, "ingest")
+    assert 3 <= len(before) < 30
+    body = ended(start(recipe, lake, "ingest", prefect_server.url))
+    assert state(body, "ingest") == "ran"
+    marks = world.shard_marks(lake, "ingest")
+    assert before.items() <= marks.items()
+    assert len(marks) == 30
+
+
+def test_two_runs_at_once_do_the_work_once_and_both_end_well(start: Start, tmp_path: Path, prefect_server: Any) -> None:
+    recipe = many_archives(tmp_path / "in", 8, 25) | {"runtime": world.inline()}
+    lake = tmp_path / "lake"
+    both = [start(recipe, lake, "tokenize", prefect_server.url) for _ in range(2)]
+    bodies = [ended(process) for process in both]
+    for stage in ("ingest", "curate", "deduplicate", "mixture", "tokenizer", "tokenize"):
+        assert sorted(state(body, stage) for body in bodies) == ["cached", "ran"], stage
+    prints = [[(report["stage"], report["outputs"]) for report in body["stages"]] for body in bodies]
+    assert prints[0] == prints[1]
+    assert world.rows(lake, "SELECT stage, count(*) FROM runs.stages GROUP BY ALL HAVING count(*) > 1") == []
+    assert {find_manifest(Lake(lake), body["run"]).run for body in bodies} == {body["run"] for body in bodies}
+    assert world.rows(lake, "SELECT count(*) FROM small.raw") == [(200,)]
+    undisturbed = tmp_path / "undisturbed"
+    world.run(recipe, undisturbed, "tokenize")
+    assert world.parquet(lake) == world.parquet(undisturbed)
+
+
+def test_two_recipes_at_once_on_one_lake_leave_each_its_own_tables(
+    start: Start, tmp_path: Path, prefect_server: Any
+) -> None:
+    one = many_archives(tmp_path / "in", 4, 10) | {"runtime": world.inline()}
+    other = one | {"corpus": "other", "curate": {"preset": "gopher"}, "deduplicate": {"threshold": 0.9}}
+    lake = tmp_path / "lake"
+    both = [start(recipe, lake, "mixture", prefect_server.url) for recipe in (one, other)]
+    bodies = [ended(process) for process in both]
+    assert sorted(state(body, "ingest") for body in bodies) == ["cached", "ran"]
+    assert [state(body, "curate") for body in bodies] == ["ran", "ran"]
+    assert world.rows(lake, "SELECT (SELECT count(*) FROM small.ledger), (SELECT count(*) FROM other.ledger)") == [
+        (40, 40)
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A recipe large enough to be killed in any stage, and a lake where nobody was."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = many_archives(folder / "in", 24, 60)
+    recipe["pretrain"] |= {"steps": 60, "checkpoint_every": 5}
+    world.run(recipe | {"runtime": world.inline()}, folder / "lake", "pretrain")
+    return recipe, folder / "lake"
+
+
+def steps_done(lake: Path) -> int:
+    return sum(len(path.read_bytes().splitlines()) for path in (lake / "folders").glob("pretrain/*/metrics.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["ingest", "curate", "deduplicate", "tokenize"])
+def test_a_kill_in_any_data_stage_costs_the_shards_in_flight(
+    start: Start, tmp_path: Path, prefect_server: Any, undisturbed: tuple[dict[str, Any], Path], stage: str
+) -> None:
+    recipe, whole = undisturbed
+    lake = tmp_path / "lake"
+    kill_when(start(recipe, lake, "tokenize", prefect_server.url), lambda: bool(world.shard_marks(lake, stage)))
+    # What its workers still finish before the next run ends them is finished too.
+    before = {stage: world.shard_marks(lake, stage) for stage in ("ingest", "curate", "deduplicate", "tokenize")}
+    body = ended(start(recipe, lake, "tokenize", prefect_server.url))
+    for name, marks in before.items():
+        assert marks.items() <= world.shard_marks(lake, name).items(), name
+    earlier = {"curate": ["ingest"], "deduplicate": ["ingest", "curate"], "tokenize": ["ingest", "curate", "mixture"]}
+    for name in earlier.get(stage, []):
+        assert state(body, name) == "cached"
+    assert world.parquet(lake) == world.parquet(whole, [*before, "mixture"])
+    assert processes_of(lake) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 12, 33])
+def test_a_kill_in_pretraining_changes_no_weight(
+    start: Start, tmp_path: Path, prefect_server: Any, undisturbed: tuple[dict[str, Any], Path], step: int
+) -> None:
+    from datalake.lake import folder_version
+
+    recipe, whole = undisturbed
+    lake = tmp_path / "lake"
+    kill_when(start(recipe, lake, "pretrain", prefect_server.url), lambda: steps_done(lake) >= step)
+    body = ended(start(recipe, lake, "pretrain", prefect_server.url))
+    assert state(body, "tokenize") == "cached"
+    assert state(body, "pretrain") == "ran"
+    [ours], [theirs] = ([*folder.glob("folders/pretrain/*/checkpoint")] for folder in (lake, whole))
+    assert folder_version(ours) == folder_version(theirs)
+    told = "SELECT count(*), count(DISTINCT (step, name)) FROM runs.metrics"
+    assert world.rows(lake, told) == world.rows(whole, told)

@@ -1,0 +1,311 @@
+"""A small world for tests of whole runs: archives of every kind made on the spot, recipes over them, runs in process.
+
+Everything is a function of its arguments, so that two worlds made alike give equal bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.records import StageReport
+
+_NOUNS = """river teacher engine garden letter market museum planet school sailor doctor forest village writer bridge
+station harbour valley library kitchen mountain island workshop theatre square tower painter lamp window carpet orchard
+bakery castle meadow lantern compass violin farmer student captain notebook glacier desert canal monument clock train
+ladder blanket mirror pocket button candle feather hammer needle parcel ribbon saddle ticket umbrella
+wagon yard""".split()  # noqa: SIM905
+_VERBS = """crossed repaired remembered described followed measured painted opened visited watched answered built
+carried cleaned closed collected copied counted covered designed discovered explained finished gathered guarded hid
+improved invited joined kept learned lifted moved named offered packed planted polished protected reached""".split()  # noqa: SIM905
+_ADJECTIVES = """quiet narrow bright ancient heavy gentle curious distant careful golden hidden early broken clever
+crowded dusty empty faithful famous fresh hollow honest humble icy jolly lively lonely modern muddy noble patient
+plain proud rapid rough rusty silent simple slender steep stormy sturdy tidy tiny wooden young""".split()  # noqa: SIM905
+_SHAPES = (
+    "The {a} {n} {v} the {m} that had been left beside a {b} {o}.",
+    "When a {n} {v} every {m}, nobody in the {a} {o} was surprised.",
+    "In {y}, people of the {o} said that this {a} {n} {v} their {b} {m}.",
+    "Because of the {a} {m}, she {v} a {n} and then {w} the {o} with her brother.",
+    "They {v} it twice, but the {b} {n} near the {o} is still {a}.",
+    "Have you seen how the {n} {v} our {m} before the {a} {o} {w} it?",
+    "After {y} years a {b} {m} was found under the {n}; it {v} and {w} more than any {o}.",
+    "He has never {v} {o}s, {m}s or a {n}, to be {a} about it.",
+)
+
+
+def prose(seed: int, sentences: int = 12) -> str:
+    """English sentences that the usual filters keep; other seeds share few word 5-grams."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(sentences):
+        n, m, o = draw.sample(_NOUNS, 3)
+        (v, w), (a, b) = draw.sample(_VERBS, 2), draw.sample(_ADJECTIVES, 2)
+        made.append(draw.choice(_SHAPES).format(n=n, m=m, o=o, v=v, w=w, a=a, b=b, y=draw.randrange(100, 2000)))
+    return "\n\n".join(" ".join(made[i : i + 4]) for i in range(0, len(made), 4))
+
+
+def page(seed: int, sentences: int = 12) -> str:
+    """An HTML page with such prose."""
+    paragraphs = "".join(f"<p>{part}</p>" for part in prose(seed, sentences).split("\n\n"))
+    return f"<!doctype html><html><head><title>Page {seed}</title></head><body><main>{paragraphs}</main></body></html>"
+
+
+def warc(path: Path, pages: Mapping[str, str], missing: Sequence[str] = (), damaged: bool = False) -> Path:
+    """A gzipped WARC: an HTML response for each page, a 404 for each missing address, and a cut record at the end."""
+    members = [_member("warcinfo", "", b"software: tests\r\n", "application/warc-fields")]
+    for uri, html in pages.items():
+        members.append(_member("request", uri, b"GET / HTTP/1.1\r\n\r\n", "application/http; msgtype=request"))
+        members.append(_member("response", uri, _http("200 OK", html), "application/http; msgtype=response"))
+    for uri in missing:
+        body = _http("404 Not Found", "<html><body><p>Nothing here</p></body></html>")
+        members.append(_member("response", uri, body, "application/http; msgtype=response"))
+    if damaged:
+        last = _member("response", "http://cut.example/", _http("200 OK", page(999)), "application/http")
+        members.append(last[: len(last) // 2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(members))
+    return path
+
+
+def _http(status: str, html: str) -> bytes:
+    body = html.encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _member(kind: str, uri: str, block: bytes, media_type: str) -> bytes:
+    target = f"WARC-Target-URI: {uri}\r\n" if uri else ""
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\n{target}WARC-Date: 2024-05-20T10:00:00Z\r\n"
+        f"WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{abs(hash_of(kind + uri)):012x}>\r\n"
+        f"Content-Type: {media_type}\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    return gzip.compress(head.encode() + block + b"\r\n\r\n", mtime=0)
+
+
+def hash_of(text: str) -> int:
+    """A small number for a text, the same in every process."""
+    return sum((i + 1) * byte for i, byte in enumerate(text.encode())) % 10**12
+
+
+def crawl(path: Path, first: int, pages: int = 6, **more: Any) -> Path:
+    """A WARC of pages numbered from `first`, each at an address of its own host."""
+    return warc(path, {f"http://host{n}.example/page": page(n) for n in range(first, first + pages)}, **more)
+
+
+def wiki(path: Path, seeds: Sequence[int]) -> Path:
+    """A MediaWiki export with an article a seed and one redirect."""
+    articles = "".join(
+        f"<page><title>Article {n}</title><ns>0</ns><id>{n}</id><revision><id>{n + 10_000}</id>"
+        f"<timestamp>2024-01-02T03:04:05Z</timestamp><model>wikitext</model><format>text/x-wiki</format>"
+        f'<text xml:space="preserve">{prose(n)}</text></revision></page>\n'
+        for n in seeds
+    )
+    redirect = (
+        "<page><title>Elsewhere</title><ns>0</ns><id>1</id><redirect title='Article'/><revision><id>9</id>"
+        "<timestamp>2024-01-02T03:04:05Z</timestamp><model>wikitext</model><format>text/x-wiki</format>"
+        "<text>#REDIRECT [[Article]]</text></revision></page>"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">'
+        "<siteinfo><sitename>Test</sitename><dbname>testwiki</dbname><base>https://wiki.example/wiki/Main</base>"
+        '<namespaces><namespace key="0" case="first-letter"/></namespaces></siteinfo>'
+        f"{articles}{redirect}</mediawiki>\n"
+    )
+    return path
+
+
+def jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A JSON Lines file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def texts(path: Path, seeds: Sequence[int], sentences: int = 12) -> Path:
+    """A JSON Lines file of documents with ids."""
+    return jsonl(path, [{"id": str(n), "text": prose(n, sentences)} for n in seeds])
+
+
+def dialogues(path: Path, amount: int = 30) -> Path:
+    """Alpaca rows: short questions with short answers."""
+    rows = [
+        {
+            "instruction": f"Where is the {_NOUNS[n % 14]} number {n}?",
+            "input": "",
+            "output": f"In the {_NOUNS[20 + n % 12]}.",
+        }
+        for n in range(amount)
+    ]
+    return jsonl(path, rows)
+
+
+def preferences(path: Path, amount: int = 30) -> Path:
+    """Pairs in the DPO form."""
+    rows = [
+        {
+            "prompt": f"Where is the {_NOUNS[n % 14]} number {n}?",
+            "chosen": f"In the {_NOUNS[20 + n % 12]}.",
+            "rejected": f"No {n}.",
+        }
+        for n in range(amount)
+    ]
+    return jsonl(path, rows)
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """A recipe over one small source of every kind, through every stage, with tiny models."""
+    crawl(folder / "cc" / "one.warc.gz", 100, missing=["http://gone.example/"])
+    crawl(folder / "cc" / "two.warc.gz", 103, damaged=True)  # 103 to 105 are in both
+    wiki(folder / "wiki.xml", range(200, 206))
+    (folder / "code").mkdir(parents=True, exist_ok=True)
+    for n in range(3):
+        lines = "\n".join(f"    total = total + {n * k} * scale  # {w}" for k, w in enumerate(_NOUNS[:14]))
+        body = f"def total_{n}(scale: int) -> int:\n    total = 0\n{lines}\n    return total\n"
+        (folder / "code" / f"module{n}.py").write_text(f'"""Module {n}: adds up."""\n\n\n{body}')
+    short = {"id": "short", "text": "Too short to keep."}
+    empty = {"id": "empty", "text": "  "}
+    rows = [{"id": str(n), "text": prose(n)} for n in range(300, 308)]
+    jsonl(folder / "table.jsonl", [*rows, short, empty])
+    dialogues(folder / "dialogues.jsonl")
+    preferences(folder / "preferences.jsonl")
+    return {
+        "corpus": "tiny",
+        "sources": [
+            {"kind": "common_crawl", "paths": [f"{folder}/cc/*.warc.gz"]},
+            {"kind": "wikipedia", "paths": [f"{folder}/wiki.xml"]},
+            {"kind": "code", "paths": [f"{folder}/code"]},
+            {"kind": "table", "paths": [f"{folder}/table.jsonl"]},
+            {"kind": "conversations", "paths": [f"{folder}/dialogues.jsonl"]},
+            {"kind": "preferences", "paths": [f"{folder}/preferences.jsonl"]},
+        ],
+        "mixture": {"holdout": 0.2},
+        **tiny_models(),
+        "runtime": inline(),
+    }
+
+
+def tiny_models() -> dict[str, Any]:
+    """Sections that train the smallest models in about a second each."""
+    return {
+        "tokenizer": {"vocabulary": 320},
+        "pretrain": {
+            "layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "context": 64, "batch": 4, "steps": 12,
+            "checkpoint_every": 4, "eval_every": 0, "eval_rows": 4,
+        },
+        "sft": {"batch": 4, "steps": 4, "eval_every": 0, "eval_rows": 4},
+        "reward": {"batch": 4, "steps": 4, "eval_every": 0, "eval_rows": 4},
+        "ppo": {"batch": 4, "steps": 2, "new_tokens": 6, "epochs": 1, "minibatches": 1},
+        "evaluate": {"limit": 6, "generation_limit": 2, "max_new_tokens": 6, "resamples": 100},
+    }  # fmt: skip
+
+
+def inline() -> dict[str, Any]:
+    """A runtime in this process, without Ray."""
+    return {"workers": 1, "cluster": "inline", "retries": 0, "memory_gb": 1}
+
+
+def on_ray(workers: int = 2) -> dict[str, Any]:
+    """A runtime on a local Ray; a Ray that this process runs already is used."""
+    return {"workers": workers, "cluster": "local", "retries": 1, "memory_gb": 1}
+
+
+def tables(folder: Path, files: Sequence[Path], corpus: str = "small", **sections: Any) -> dict[str, Any]:
+    """A recipe over tables of documents up to the mixture, without rules."""
+    source = {"kind": "table", "paths": [str(file) for file in files]}
+    return {"corpus": corpus, "sources": [source], "curate": {"preset": "none"}, "runtime": inline(), **sections}
+
+
+def run(recipe: Mapping[str, Any], lake: Path, until: str | None = None) -> dict[str, StageReport]:
+    """Run the pipeline in this process; its reports by stage. Needs the fixture `prefect_server`."""
+    from flows.pipeline import pipeline
+    from flows.recipe import validate
+
+    reports = pipeline(recipe=validate(dict(recipe), "recipe"), until=until, lake=str(lake))
+    return {report.stage: report for report in reports}
+
+
+def states(reports: Mapping[str, StageReport], skipped: bool = False) -> dict[str, str]:
+    """The state of each stage, skipped ones left out unless asked for."""
+    return {name: report.state for name, report in reports.items() if skipped or report.state != "skipped"}
+
+
+def unfinished(lake: Path) -> dict[str, str]:
+    """Why shards of any stage could not be finished."""
+    from datalake.records import read_record
+
+    records = [read_record(Lake(lake), path.stem) for path in sorted((lake / "records").glob("*.json"))]
+    return {name: why for record in records if record for name, why in record.unfinished.items()}
+
+
+def shard_marks(lake: Path, stage: str) -> dict[str, tuple[int, int]]:
+    """Inode and time of each finished shard's mark, by its folder: unchanged marks mean shards not done again."""
+    found = {}
+    for mark in sorted((lake / "shards" / stage).rglob("shard.json")):
+        status = mark.stat()
+        found[mark.parent.name] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def parquet(lake: Path, stages: Sequence[str] = ()) -> dict[str, str]:
+    """The content hash of every shard's files by stage, key and name: equal for lakes with equal shards."""
+    from datalake.identity import file_digest
+
+    found = {}
+    for path in sorted((lake / "shards").rglob("*")):
+        stage = path.relative_to(lake / "shards").parts[0]
+        if path.suffix in (".parquet", ".bin", ".tokens") and (not stages or stage in stages) and "." not in stage:
+            found[path.relative_to(lake / "shards").as_posix()] = file_digest(str(path))
+    return found
+
+
+def rows(lake: Path, sql: str, run: str | None = None) -> list[tuple[Any, ...]]:
+    """The rows of a query over a lake."""
+    from datalake.ledger import query
+
+    return query(Lake(lake), sql, run)[1]
+
+
+def folder_of(lake: Path, report: StageReport, name: str) -> Path:
+    """Where a folder output of a stage lies."""
+    ref = report.outputs[name]
+    assert isinstance(ref, FolderRef)
+    return Lake(lake).path(ref)
+
+
+def table_of(report: StageReport, name: str) -> TableRef:
+    """A table output of a stage."""
+    ref = report.outputs[name]
+    assert isinstance(ref, TableRef)
+    return ref
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One finished run of `everything`, shared by the tests that only read it."""
+
+    folder: Path
+    lake: Path
+    recipe: dict[str, Any]
+    reports: dict[str, StageReport]
+
+
+_WHOLE: list[Whole] = []
+
+
+def whole(factory: pytest.TempPathFactory) -> Whole:
+    """The suite's one whole run, made when first asked for. Needs the fixture `prefect_server`; read only."""
+    if not _WHOLE:
+        folder = factory.mktemp("whole")
+        recipe = everything(folder / "input")
+        _WHOLE.append(Whole(folder, folder / "lake", recipe, run(recipe, folder / "lake")))
+    return _WHOLE[0]
