@@ -41,6 +41,8 @@ def chat_with(
     """Answer one message, or hold a dialogue until the input ends."""
     if temperature < 0 or max_tokens < 1:
         raise UserError("temperature must be at least 0 and max-tokens at least 1")
+    if message is not None and not message.strip():
+        raise UserError("the message is empty: give --message something to answer, or leave it out for a dialogue")
     folder = checkpoint_folder(checkpoint, lake)
     from models.chat import reply
     from models.network.checkpoint import load
