@@ -38,11 +38,12 @@ def config(name: str = "grouped", **other) -> NetworkConfig:
 def model(name: str = "grouped", seed: int = 0, **other) -> Decoder:
     decoder = build_model(config(name, **other), seed)
     assert isinstance(decoder, Decoder)
+    draw = torch.Generator().manual_seed(seed)
     for parameter in decoder.parameters():  # wide enough weights that an error shows
         if parameter.ndim > 1:
-            parameter.data.mul_(5)
+            parameter.data.normal_(0, 0.1, generator=draw)
         else:
-            parameter.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+            parameter.data.uniform_(0.5, 1.5, generator=draw)
     return decoder.eval()
 
 
@@ -153,6 +154,15 @@ def test_a_tiny_model_learns_to_repeat() -> None:
         optimizer.zero_grad()
     assert losses[0] == pytest.approx(math.log(64), abs=0.2)
     assert losses[-1] < 0.1
+
+
+@torch.no_grad()
+def test_a_fresh_model_is_nearly_its_embedding() -> None:
+    decoder = build_model(config())
+    x = tokens()
+    assert F.cosine_similarity(decoder(x), decoder.embed_tokens(x), dim=-1).mean() > 0.9
+    assert decoder.layers[1].mlp.down_proj.weight.std().item() == pytest.approx(0.002, rel=0.1)
+    assert decoder.layers[1].mlp.gate_proj.weight.std().item() == pytest.approx(48**-0.5, rel=0.1)
 
 
 def test_equal_seeds_give_equal_weights() -> None:
