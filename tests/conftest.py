@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness import PrefectServer, free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,25 +24,6 @@ def samples() -> Path:
     if not root.is_dir():
         pytest.skip(f"no samples at {root}: set HEADWATER_SAMPLES")
     return root
-
-
-@dataclass(frozen=True)
-class PrefectServer:
-    """The suite's one Prefect server: its API, the lake it belongs to, and the environment of commands that use it."""
-
-    url: str
-    port: int
-    lake: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"PREFECT_API_URL": self.url}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

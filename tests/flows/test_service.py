@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
-from conftest import PrefectServer, free_port
+from harness import PrefectServer, free_port
 
 from datalake.errors import UserError
 from flows import daemons
@@ -24,25 +24,14 @@ from flows.commands import service
 from flows.environment import alive, process_mark, server_state
 from flows.recipe import STAGES
 
+Up = Callable[[Path, int], dict[str, Any]]
+
 
 def headwater(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, env=os.environ | more, cwd=service.ROOT, check=False
     )
-
-
-def up(lake: Path, port: int) -> dict[str, Any]:
-    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json")
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-@pytest.fixture(scope="module")
-def running(prefect_server: PrefectServer) -> Iterator[dict[str, Any]]:
-    """What `up` says where only a server is there: the suite's."""
-    yield up(prefect_server.lake, prefect_server.port)
-    daemons.end(daemons.find("worker", prefect_server.lake))
 
 
 def finished(url: str, run: str, limit_s: float = 180) -> dict[str, Any]:
@@ -68,7 +57,7 @@ def test_up_completes_what_is_half_there(running: dict[str, Any], prefect_server
     assert psutil.Process(running["worker"]).is_running()
 
 
-def test_a_second_up_changes_nothing(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+def test_a_second_up_changes_nothing(running: dict[str, Any], prefect_server: PrefectServer, up: Up) -> None:
     again = up(prefect_server.lake, prefect_server.port)
     assert again["changed"] == []
     assert (again["server"], again["worker"]) == (running["server"], running["worker"])
@@ -183,7 +172,7 @@ def test_daemons_are_found_by_what_they_are_not_by_a_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_up_repairs_what_kills_left(tmp_path: Path) -> None:
+def test_up_repairs_what_kills_left(tmp_path: Path, up: Up) -> None:
     lake, port = tmp_path / "lake", free_port()
     try:
         first = up(lake, port)

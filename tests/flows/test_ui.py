@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from conftest import PrefectServer
+from harness import PrefectServer
 from pydantic import BaseModel
 
 BROWSER = next(
@@ -215,10 +215,11 @@ def test_a_run_names_its_record(prefect_server: PrefectServer, flow_run: str, lo
     assert flow_run in record.read_text(), "and the record names the run"
 
 
-def test_the_form_of_a_deployment_is_drawn_from_the_recipe(prefect_server: PrefectServer, look: Look) -> None:
-    from flows.commands.service import call, start
+def test_the_form_of_a_deployment_is_drawn_from_the_recipe(
+    prefect_server: PrefectServer, running: dict[str, Any], look: Look
+) -> None:
+    from flows.commands.service import call
 
-    assert start(prefect_server.lake, prefect_server.port, as_json=True) == 0
     deployment = call(prefect_server.url, "/deployments/name/pipeline/pipeline")
     seen = look(f"{ui(prefect_server)}/deployments/deployment/{deployment['id']}/run", "form")
     for text in ("Corpus", "Sources", "Curation", "Deduplication"):
