@@ -160,7 +160,7 @@ def test_a_tiny_model_learns_to_repeat() -> None:
 def test_a_fresh_model_is_nearly_its_embedding() -> None:
     decoder = build_model(config())
     x = tokens()
-    assert F.cosine_similarity(decoder(x), decoder.embed_tokens(x), dim=-1).mean() > 0.9
+    assert F.cosine_similarity(decoder(x), decoder.embed_tokens(x), dim=-1).mean() > 0.6
     assert decoder.layers[1].mlp.down_proj.weight.std().item() == pytest.approx(0.002, rel=0.1)
     assert decoder.layers[1].mlp.gate_proj.weight.std().item() == pytest.approx(48**-0.5, rel=0.1)
 
