@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PrefectServer, free_port
-
-ROOT = Path(__file__).parent.parent
+from harness import ROOT, PrefectServer, free_port
 
 
 def samples_root() -> Path:
