@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -233,8 +233,10 @@ class Lake:
     # Leases ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def lease(self, fingerprint: str) -> Iterator[bool]:
+    def lease(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
         """Hold the right to build one fingerprint; waits for whoever holds it. Yields whether it had to wait.
+
+        `on_wait` is called before waiting, to tell so.
 
         A lock of the operating system on a file: it ends with its holder, however that ends.
         """
@@ -248,6 +250,8 @@ class Lake:
             lock.acquire(timeout=0)
         except Timeout:
             waited = True
+            if on_wait:
+                on_wait()
             lock.acquire()
         try:
             yield waited

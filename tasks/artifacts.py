@@ -18,7 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.logging import get_logger
+from prefect.logging import get_logger, get_run_logger
 
 from datalake.lake import FolderRef, Lake
 from datalake.records import StageRecord, record_path
@@ -43,6 +43,12 @@ def _show(action: Callable[[], Any]) -> Any:
     except Exception as error:
         logger.warning("not shown in the UI: %s", error)
         return None
+
+
+def say(text: str) -> None:
+    """Tell something that happens during a run: on the terminal and in the run's log."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+    _show(lambda: get_run_logger().info(text))
 
 
 class Progress:

@@ -195,7 +195,9 @@ class Stage:
         )
         log = RUN_LOG.get() or RunLog(runtime.run)
         start = time.perf_counter()
-        with runtime.lake.lease(print_of_payload):
+        with runtime.lake.lease(
+            print_of_payload, lambda: artifacts.say(f"{self.name}: another run is building this; waiting for it")
+        ):
             record = read_record(runtime.lake, print_of_payload)
             whole = record is not None and record.state == "done" and _all_present(runtime.lake, record)
             ran = False
