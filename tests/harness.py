@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,3 +31,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def headwater(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | more, cwd=ROOT, check=False
+    )
+
+
+def up(lake: Path, port: int) -> dict[str, Any]:
+    """What `headwater up` says."""
+    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))

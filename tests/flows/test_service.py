@@ -9,29 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
-from harness import PrefectServer, free_port
+from harness import PrefectServer, free_port, headwater, up
 
 from datalake.errors import UserError
 from flows import daemons
 from flows.commands import service
 from flows.environment import alive, process_mark, server_state
 from flows.recipe import STAGES
-
-Up = Callable[[Path, int], dict[str, Any]]
-
-
-def headwater(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | more, cwd=service.ROOT, check=False
-    )
 
 
 def finished(url: str, run: str, limit_s: float = 180) -> dict[str, Any]:
@@ -57,7 +47,7 @@ def test_up_completes_what_is_half_there(running: dict[str, Any], prefect_server
     assert psutil.Process(running["worker"]).is_running()
 
 
-def test_a_second_up_changes_nothing(running: dict[str, Any], prefect_server: PrefectServer, up: Up) -> None:
+def test_a_second_up_changes_nothing(running: dict[str, Any], prefect_server: PrefectServer) -> None:
     again = up(prefect_server.lake, prefect_server.port)
     assert again["changed"] == []
     assert (again["server"], again["worker"]) == (running["server"], running["worker"])
@@ -172,7 +162,7 @@ def test_daemons_are_found_by_what_they_are_not_by_a_file(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_up_repairs_what_kills_left(tmp_path: Path, up: Up) -> None:
+def test_up_repairs_what_kills_left(tmp_path: Path) -> None:
     lake, port = tmp_path / "lake", free_port()
     try:
         first = up(lake, port)
