@@ -34,10 +34,12 @@ def _evaluate(
     """Rows of `runs.evaluations`, model after model."""
     from models.evaluation.evaluate import Held, evaluate
     from models.evaluation.tasks import drawn
+    from models.network.build import keep_freed_memory
     from models.network.checkpoint import load
     from models.text.sampler import heldout
     from models.text.shards import TokenShards
 
+    keep_freed_memory()
     shards = TokenShards(indices)
     chosen = [documents[number] for number in drawn(len(documents), config.limit, config.seed)]
     sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
