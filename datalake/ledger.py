@@ -29,6 +29,7 @@ def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
         UserError: when there is no such run.
     """
     import duckdb
+    from pyiceberg.exceptions import NoSuchTableError
 
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
@@ -37,7 +38,13 @@ def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
     else:
         shown = list({manifest.corpus: manifest for manifest in manifests(lake)}.values())
     for manifest in shown:
-        _corpus_views(connection, lake, manifest)
+        try:
+            _corpus_views(connection, lake, manifest)
+        except (duckdb.Error, NoSuchTableError, OSError) as error:
+            why = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"tables of run {manifest.run} are gone or damaged ({why}): run its recipe again to make them anew"
+            ) from None
     for name in SHARED:
         files = lake.current_files(name)
         if files:

@@ -75,6 +75,21 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files (`.NAME.PID.tmp`) of processes that were killed while they wrote here.
+
+    On a folder shared by machines a living writer elsewhere may lose its file: its shard is then tried again.
+    """
+    for path in folder.glob(".*.tmp"):
+        number = path.name.split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue  # not ours to judge
+
+
 class ShardWriter:
     """Writes the tables of one shard into its folder. Use as a context manager; an exception leaves nothing finished.
 
@@ -94,6 +109,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self._start = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
         for table, schema in self._schemas.items():
             self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, compression="zstd")
         return self

@@ -22,7 +22,7 @@ from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.holdout import repetitions
-from datalake.shards import ShardFile, ShardResult, finish_shard, read_batches, write_atomically
+from datalake.shards import ShardFile, ShardResult, finish_shard, read_batches, remove_leftovers, write_atomically
 from models.text.config import TokenizerConfig
 from models.training.config import PretrainConfig, RewardConfig, SftConfig
 from tasks.artifacts import progress
@@ -96,6 +96,7 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
 
     documents, chosen, tokenizer_folder = shard.payload
     assert shard.folder is not None
+    remove_leftovers(shard.folder)
     texts = selected_texts(documents, pa.chunked_array([pa.array(chosen, pa.binary(16))]))
     written = write_shard(texts, load(tokenizer_folder), shard.folder, "tokens")
     result = ShardResult(shard.name, shard.key)

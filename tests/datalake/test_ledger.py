@@ -176,6 +176,16 @@ def test_wrong_sql_is_answered_with_duckdbs_words_in_one_line(lake: Lake, sql: s
     assert "\n" not in str(error.value)
 
 
+def test_a_lost_or_damaged_file_is_told_with_what_to_do(lake: Lake) -> None:
+    ref: Any = _refs(lake)["curation"]
+    [path] = lake.files(ref)
+    for damage in (lambda: Path(path).write_bytes(b"PAR1 no"), Path(path).unlink):
+        damage()
+        with pytest.raises(UserError, match=r"run first are gone or damaged .*run its recipe again") as error:
+            query(lake, "SELECT 1")
+        assert "\n" not in str(error.value)
+
+
 def test_an_unknown_run_is_told_with_those_there_are(lake: Lake) -> None:
     with pytest.raises(UserError, match=r"no finished run 9999 in .*\(finished runs: first\)"):
         query(lake, "SELECT 1", "9999")
