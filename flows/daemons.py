@@ -21,7 +21,7 @@ LAKE = "HEADWATER_SERVICE_LAKE"
 ROLE = "HEADWATER_SERVICE_ROLE"
 
 # A run that is told to end writes down its state and ends its Ray cluster; that takes it some seconds.
-GRACE_S = 20.0
+GRACE_S = 8.0
 
 
 def spawn(role: str, lake: Path, command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -74,19 +74,21 @@ def runs(lake: Path) -> list[psutil.Process]:
 
 
 def end(processes: Sequence[psutil.Process], grace_s: float = GRACE_S) -> list[int]:
-    """End processes and all they started, politely first; returns the pids of those named."""
+    """End processes, then all they started, politely first; returns the pids of those named."""
     import psutil
 
-    family = list(processes)
+    family: list[psutil.Process] = []
     for process in processes:
         with contextlib.suppress(psutil.Error):
             family += process.children(recursive=True)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    psutil.wait_procs(processes, timeout=grace_s)
-    for process in family:
+    left: list[psutil.Process] = []
+    for group in (processes, family):
+        for process in group:
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        left += psutil.wait_procs(group, timeout=grace_s)[1]
+    for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(family, timeout=5)
+    psutil.wait_procs(left, timeout=5)
     return [process.pid for process in processes]
