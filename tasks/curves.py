@@ -23,6 +23,7 @@ def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], yl
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     # The text stays text, and the salt makes the picture the same bytes for the same points.
     style = {"svg.hashsalt": "headwater", "svg.fonttype": "none", "font.family": ["sans-serif"], "font.size": 10}
@@ -33,6 +34,8 @@ def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], yl
         for label, steps, values in points:
             axes.plot(steps, values, label=label, linewidth=1.6, marker="o" if len(steps) <= 30 else None, markersize=3)
         axes.set_xlabel(xlabel)
+        if xlabel == "step":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(ylabel)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

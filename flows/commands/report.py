@@ -173,10 +173,11 @@ def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
         steps.append(("records read", taken, []))
         lost = [(name, counts.get(name, 0)) for name in ("refused", "quarantined")]
         steps.append(("taken (raw)", counts.get("raw", 0), lost))
-    raw = manifest.refs.get("raw")
+    raw, base = manifest.refs.get("raw"), 0
     if "curate" in records:
         counts = _counts(records, "curate")
         if isinstance(raw, TableRef) and raw.rows != _counts(records, "ingest").get("raw"):
+            base = len(steps)  # dialogues take another way from here: what follows is a share of the documents
             steps.append(("of these documents", raw.rows, []))
         steps.append(("kept by curation", counts.get("documents", 0), [("rejected", counts.get("rejected", 0))]))
     if "deduplicate" in records:
@@ -187,11 +188,12 @@ def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
     mixture = manifest.refs.get("mixture")
     if isinstance(mixture, TableRef):
         steps.append(("in the mixture", mixture.rows, []))
-    whole = max((amount for _, amount, _ in steps), default=0)
-    return [
-        {"what": what, "number": amount, "bar": 100 * amount / whole if whole else 0, "lost": [x for x in lost if x[1]]}
-        for what, amount, lost in steps
-    ]
+    rows = []
+    for place, (what, amount, lost) in enumerate(steps):
+        whole = steps[base if place >= base else 0][1]
+        bar = 100 * amount / whole if whole else 0
+        rows.append({"what": what, "number": amount, "whole": whole, "bar": bar, "lost": [x for x in lost if x[1]]})
+    return rows
 
 
 def _rules(records: dict[str, StageRecord], look: _Look) -> list[Row]:
