@@ -41,6 +41,16 @@ _SHAPES = (
 )
 
 
+CHINESE = """老城的河边有一座木桥，桥头住着一位修钟表的老人。每天清晨，他打开窗户，听见对岸学校的铃声，便知道新的一天开始了。
+镇上的人把走得不准的钟送到他的小屋里，他从不着急，先把零件一件一件摆在桌上，再用一块旧布慢慢擦干净。
+
+有一年冬天下了很大的雪，桥被压坏了，两岸的孩子没有办法去上课。老人放下手里的工作，和木匠、渔夫一起砍来树木，用三天时间搭好了新的桥面。
+从那以后，每一个过桥的人都会在他的门前停下来，和他说几句话，有时候还会带来一壶热茶。
+
+后来老人年纪大了，看不清细小的齿轮，就把手艺教给了一个喜欢提问的女孩。女孩学会的第一件事，是在动手之前先听：每一座钟走动的声音都不一样，
+毛病往往就藏在那一点点不同里。"""
+
+
 def prose(seed: int, sentences: int = 12) -> str:
     """English sentences that the usual filters keep; other seeds share few word 5-grams."""
     draw = random.Random(seed)
@@ -175,7 +185,7 @@ def everything(folder: Path) -> dict[str, Any]:
     short = {"id": "short", "text": "Too short to keep."}
     empty = {"id": "empty", "text": "  "}
     rows = [{"id": str(n), "text": prose(n)} for n in range(300, 308)]
-    jsonl(folder / "table.jsonl", [*rows, short, empty])
+    jsonl(folder / "table.jsonl", [*rows, short, empty, {"id": "zh", "text": CHINESE}])
     dialogues(folder / "dialogues.jsonl")
     preferences(folder / "preferences.jsonl")
     return {
