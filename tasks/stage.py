@@ -210,7 +210,7 @@ class Stage:
 
             run = task(
                 name=self.name,
-                task_run_name=f"{self.name} · {runtime.corpus}",
+                task_run_name=f"{self.name} {runtime.corpus}",
                 tags=["headwater"],
                 cache_policy=ByFingerprint(value=print_of_payload),
                 persist_result=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
@@ -36,6 +37,8 @@ def connect(config: RuntimeConfig) -> Any:
         }
     else:
         options |= {"address": config.cluster}
+        if (Path.home() / ".ray" / "auth_token").exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
     try:
         with contextlib.redirect_stdout(None):
             ray.init(**options)
