@@ -60,8 +60,11 @@ Ref = TableRef | FolderRef
 
 
 def folder_version(folder: Path) -> str:
-    """The data version of a folder: a digest over the names and contents of its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """The data version of a folder: a digest over the names and contents of its files.
+
+    Temporary files that a kill left there (`.NAME.PID.tmp`) are none of it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(".*.tmp"))
     return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])
 
 
@@ -140,6 +143,11 @@ class Lake:
             table = self.catalog.create_table_if_not_exists(name, schema=schema)
         except (TableAlreadyExistsError, IntegrityError):
             table = self.catalog.load_table(name)
+        except FileNotFoundError:
+            # The catalog knows where the metadata was: the lake has been moved since, or lost it. What the table holds
+            # is committed anew from the shards, so only the history of the old place is given up.
+            self.catalog.drop_table(name)
+            table = self.catalog.create_table_if_not_exists(name, schema=schema)
         if set(schema.names) - {field.name for field in table.schema().fields}:
             with table.update_schema() as update:
                 update.union_by_name(schema)
@@ -204,7 +212,7 @@ class Lake:
 
         try:
             table = self.catalog.load_table(name)
-        except NoSuchTableError:
+        except (NoSuchTableError, FileNotFoundError):  # the latter: a lake that was moved, see `_table`
             return []
         return sorted(task.file.file_path.removeprefix("file://") for task in table.scan().plan_files())
 
@@ -261,7 +269,7 @@ class Lake:
     def present(self, ref: Ref) -> bool:
         """Whether everything a reference points to is still there."""
         if isinstance(ref, FolderRef):
-            return self.path(ref).is_dir()
+            return any(path.is_file() for path in self.path(ref).rglob("*"))
         try:
             return all(Path(path).exists() for path in self.files(ref))
         except Exception:  # a table or snapshot that is gone, whatever the catalog calls it

@@ -112,6 +112,16 @@ class TestCommit:
         Path(lake.files(ref)[0]).unlink()
         assert not lake.present(ref)
 
+    def test_a_lake_that_was_moved_takes_its_tables_up_again_at_the_new_place(self, lake: Lake) -> None:
+        old = lake.commit("demo.raw", SCHEMA, [shard(lake, [1, 2])], "f1")
+        moved = Lake(lake.root.rename(lake.root.with_name("elsewhere")))
+        assert not moved.present(old)
+        assert moved.current_files("demo.raw") == []
+        new = moved.commit("demo.raw", SCHEMA, [shard(moved, [1, 2])], "f1")
+        assert moved.present(new)
+        assert numbers(moved, new) == [1, 2]
+        assert new.data_version == old.data_version
+
     def test_a_table_that_never_was_is_not_present(self, lake: Lake) -> None:
         assert not lake.present(TableRef(table="a.b", snapshot=1, fingerprint="f", data_version="d", rows=1))
         assert lake.current_files("a.b") == []
@@ -234,11 +244,19 @@ class TestPlaces:
         assert make("b", {"deep/y": "2", "x": "1"}) == base
         assert len({base, make("c", {"x": "2", "deep/y": "1"}), make("d", {"x": "1", "y": "2"})}) == 3
 
-    def test_a_folder_reference_is_present_while_its_folder_is(self, lake: Lake) -> None:
+    def test_a_temporary_file_that_a_kill_left_is_no_part_of_a_folders_version(self, tmp_path: Path) -> None:
+        (tmp_path / "tokens.json").write_text("{}")
+        before = folder_version(tmp_path)
+        (tmp_path / ".tokens.json.17.tmp").write_text("{")
+        assert folder_version(tmp_path) == before
+
+    def test_a_folder_reference_is_present_while_its_folder_holds_something(self, lake: Lake) -> None:
         folder = lake.folder("tokenizer", "f" * 64)
         ref = FolderRef(name="tokenizer", path=lake.relative(folder), fingerprint="f" * 64, data_version="d")
         assert not lake.present(ref)
         folder.mkdir(parents=True)
+        assert not lake.present(ref)
+        (folder / "tokenizer.json").write_text("{}")
         assert lake.present(ref)
 
     def test_the_catalog_is_one_file_inside_the_lake(self, lake: Lake) -> None:
