@@ -13,8 +13,11 @@ alternate, beginning with the user and ending with the assistant, and none is em
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import xxhash
 
 from datalake.document import Conversation, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
@@ -42,6 +45,7 @@ ROLES = {
     "function": "tool",
 }
 Messages = list[dict[str, str]]
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # as in dedup/shingles.py, which brings compiled loops along
 
 
 class InvalidError(ValueError):
@@ -89,7 +93,7 @@ def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
                 length=row.length,
             )
             continue
-        attributes = {"format": style, "group": uri}
+        attributes = {"format": style, "group": asked(messages)}
         if isinstance(tools := row.value.get("tools"), str) and tools:
             attributes["tools"] = tools
         yield Conversation(
@@ -103,6 +107,17 @@ def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
             offset=row.offset,
             attributes=attributes,
         )
+
+
+def asked(messages: Messages) -> str:
+    """The unit of hold-out of a dialogue: what its user says first, by its words.
+
+    Collections repeat each other's questions and give several dialogues one beginning: none of them trains when one of
+    them is held out.
+    """
+    first = next(message["content"] for message in messages if message["role"] == "user")
+    words = " ".join(WORD.findall(first.lower())) or first.strip()
+    return "asked:" + xxhash.xxh3_128_hexdigest(words.encode("utf-8", "surrogatepass"))
 
 
 def language_of(messages: Messages, config: LanguageConfig) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from datalake.document import Entry, Preference, Quarantined, Refused, document_id
 from datalake.sources import docstrings
 from datalake.sources.config import Preferences
-from datalake.sources.conversations import InvalidError, Messages, language_of, turns, validate
+from datalake.sources.conversations import InvalidError, Messages, asked, language_of, turns, validate
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.rows import Locators, json_rows
 
@@ -75,7 +75,7 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
             licence=config.licence,
             archive=shard.name,
             offset=row.offset,
-            attributes={"format": style, "group": uri},
+            attributes={"format": style, "group": asked(prompt)},
         )
 
 

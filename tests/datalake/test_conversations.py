@@ -128,3 +128,22 @@ def test_docstrings_shards_change_with_the_source_and_hold_each_module_once() ->
     config = Conversations(paths=[docstrings.PATH])
     modules = [{e.attributes["module"] for e in read(s, config) if isinstance(e, Conversation)} for s in found]
     assert sum(map(len, modules)) == len(set().union(*modules))
+
+
+def test_dialogues_that_begin_alike_are_held_out_together(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Name three colours.", "output": "Red."},
+        {"instruction": "name three colours", "output": "Blue."},
+        {
+            "messages": [
+                {"role": r, "content": c} for r, c in ((U, "Name three colours!"), (A, "x"), (U, "y"), (A, "z"))
+            ]
+        },
+        {"instruction": "Name four colours.", "output": "Red."},
+        {"instruction": "?!", "output": "What?"},
+        {"instruction": "!?", "output": "What?"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    groups = [entry.attributes["group"] for entry in entries(tmp_path / "rows.jsonl")]  # type: ignore[union-attr]
+    assert groups[0] == groups[1] == groups[2]
+    assert len(set(groups)) == 4

@@ -110,3 +110,14 @@ def test_docstrings_give_pairs_with_every_kind_of_damage() -> None:
     for pair in pairs:
         if pair.attributes["damage"] in ("shuffled", "reversed"):
             assert sorted(pair.rejected.split()) == sorted(pair.chosen.split())
+
+
+def test_pairs_about_dialogues_that_begin_alike_are_held_out_together(tmp_path: Path) -> None:
+    rows = [
+        {"chosen": f"{H}a{B}yes", "rejected": f"{H}a{B}no"},
+        {"chosen": f"{H}a{B}b{H}c{B}yes", "rejected": f"{H}a{B}b{H}c{B}no"},
+        {"prompt": "c", "chosen": "yes", "rejected": "no"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    groups = [entry.attributes["group"] for entry in entries(tmp_path / "rows.jsonl")]  # type: ignore[union-attr]
+    assert groups[0] == groups[1] != groups[2]
