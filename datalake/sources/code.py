@@ -70,7 +70,9 @@ def shards(config: Code) -> list[InputShard]:
     plain = [path for path in config.paths if not path.startswith("python:")]
     for name, path in expand(plain, descend=False) if plain else []:
         if Path(path).is_dir():
-            out.append(InputShard(KIND, name, path, _version(_folder_files(path))))
+            repository, revision = _repository(InputShard(KIND, name, path))
+            tree = [repository, revision] if revision else []  # they stand in every uri
+            out.append(InputShard(KIND, name, path, _version(_folder_files(path), *tree)))
         elif is_archive(path) or programming_language(path):
             out.append(InputShard(KIND, name, path))
         else:
@@ -238,9 +240,9 @@ def _folder_files(folder: str) -> list[tuple[str, str]]:
     return sorted(out)
 
 
-def _version(files: list[tuple[str, str]]) -> str:
-    """A version of files' names and contents, wherever they lie."""
-    digest = xxhash.xxh3_128()
+def _version(files: list[tuple[str, str]], *more: str) -> str:
+    """A version of files' names and contents, wherever they lie, and of what else shapes their documents."""
+    digest = xxhash.xxh3_128("\0".join(more).encode("utf-8", "surrogatepass"))
     for path, file in files:
         try:
             content = "link" if Path(file).is_symlink() else file_digest(file)

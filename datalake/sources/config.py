@@ -123,7 +123,7 @@ class Wikipedia(_Source):
 
 
 class Code(_Source):
-    """Source code: folders, repositories, archives, tables, or `python:site-packages`, `python:stdlib`."""
+    """Source code: folders, repositories, archives, or `python:site-packages`, `python:stdlib`."""
 
     kind: Literal["code"] = "code"
     paths: Paths = _PATHS

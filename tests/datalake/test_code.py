@@ -114,6 +114,10 @@ def test_a_working_tree_is_known_by_its_remote_and_commit(tmp_path: Path) -> Non
     (document,) = (entry for entry in entries(root) if isinstance(entry, Document) and entry.uri.endswith("/a.py"))
     assert document.uri == f"example.org/team/tool@{commit}/a.py"
     assert document.attributes["blob"] == blob
+    (before,) = shards(Code(paths=[str(root)]))
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
+    (after,) = shards(Code(paths=[str(root)]))
+    assert after.version != before.version  # the same files, but every uri names another commit
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
