@@ -14,7 +14,7 @@ from tasks import data
 def stages(run: Run) -> None:
     """Curate, deduplicate, mix."""
     recipe = run.recipe
-    run.do(data.curate, recipe.curate, raw="raw")
+    run.do(data.curate, recipe.curate_by_kind, raw="raw")
     run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")
 

@@ -32,6 +32,8 @@ __all__ = ["STAGES", "Recipe", "StageName", "explain", "load", "override", "vali
 
 # Names a corpus can't have: the lake's own namespaces, and schemas DuckDB keeps for itself.
 _TAKEN = {"runs", "models", "main", "temp", "system", "information_schema", "pg_catalog"}
+# Kinds of sources that give no documents.
+_DIALOGUES = {"conversations", "preferences"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -82,19 +84,33 @@ class Recipe(BaseModel):
             raise ValueError(f"{value!r} is taken: choose another name")
         return value
 
+    @model_validator(mode="after")
+    def _one_kind_a_name(self) -> Recipe:
+        kinds: dict[str, str] = {}
+        for source in self.sources:
+            if kinds.setdefault(source.label, source.kind) != source.kind:
+                raise ValueError(f"sources of two kinds are called {source.label!r}: give them different names")
+        return self
+
+    @property
+    def curate_by_kind(self) -> CurateConfig:
+        """Curation that knows the kind of every source with a name of its own."""
+        kinds = {s.label: s.kind for s in self.sources if s.kind not in _DIALOGUES and s.label != s.kind}
+        return self.curate.model_copy(update={"kinds": kinds | self.curate.kinds}) if kinds else self.curate
+
     @property
     def dedup_in_order(self) -> DedupConfig:
         """Deduplication with the recipe's order of sources as the order of precedence, unless one is given."""
         if self.deduplicate.sources:
             return self.deduplicate
-        labels = tuple(dict.fromkeys(source.label for source in self.sources))
+        labels = tuple(dict.fromkeys(source.label for source in self.sources if source.kind not in _DIALOGUES))
         return self.deduplicate.model_copy(update={"sources": labels})
 
     def skipped(self, until: str | None = None) -> dict[str, str]:
         """Stages that this recipe doesn't run, and why."""
         kinds = {source.kind for source in self.sources}
         reasons: dict[str, str] = {}
-        if not kinds - {"conversations", "preferences"}:
+        if not kinds - _DIALOGUES:
             for stage in STAGES[1:7]:
                 reasons[stage] = "no source of documents"
         for stage in ("pretrain", "sft", "reward", "ppo", "evaluate"):
@@ -138,7 +154,7 @@ class _Environment(dict[str, str]):
     """Values of variables: the environment's HEADWATER_NAME goes before the recipe's own."""
 
     def __contains__(self, name: object) -> bool:
-        return f"HEADWATER_{str(name).upper()}" in os.environ or super().__contains__(name)
+        return bool(os.environ.get(f"HEADWATER_{str(name).upper()}")) or super().__contains__(name)
 
     def __getitem__(self, name: str) -> str:
         return os.environ.get(f"HEADWATER_{name.upper()}") or super().__getitem__(name)
@@ -157,6 +173,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"no recipe at {path}: the ones at hand are {_at_hand()}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name a recipe, a YAML file") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): correct the path or its permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):

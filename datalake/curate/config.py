@@ -33,6 +33,12 @@ class CurateConfig(BaseModel):
         description="Codes as lid.176 names them (en, zh, und); empty keeps all. Code is not asked for its language",
     )
 
+    kinds: dict[str, str] = Field(
+        default_factory=dict,
+        title="Kinds of named sources",
+        description="Source name to kind, since `auto` goes by kind; filled in from the recipe's sources",
+    )
+
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
         for name, value in self.thresholds.items():

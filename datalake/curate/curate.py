@@ -42,20 +42,20 @@ def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
 
 
 @lru_cache(maxsize=4096)
-def _rules_for(preset: Any, thresholds: tuple[tuple[str, float], ...], source: str, language: str) -> RuleSet:
-    return with_thresholds(choose(preset, source, language), dict(thresholds))
+def _rules_for(preset: Any, thresholds: tuple[tuple[str, float], ...], kind: str, language: str) -> RuleSet:
+    return with_thresholds(choose(preset, kind, language), dict(thresholds))
 
 
 def _judge(
-    text: str, source: str, language: str, score: float | None, config: CurateConfig
+    text: str, kind: str, language: str, score: float | None, config: CurateConfig
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
-    """(kept text, rule set, failed rules, metrics, verdict) of one document."""
-    rules = _rules_for(config.preset, tuple(sorted(config.thresholds.items())), source, language)
+    """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
+    rules = _rules_for(config.preset, tuple(sorted(config.thresholds.items())), kind, language)
     text = repair(text, rules.repair)
     values, kinds = measure_array(text, language, score)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
     failed = []
-    if config.languages is not None and language not in config.languages and source != "code":
+    if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
     failed += verdict(metrics, rules.rules, language).rules
     if not failed and rules.line_edits != "none" and language == "en":
@@ -80,7 +80,8 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     sources = [source or "" for source in sources]
     languages = [language or "und" for language in languages]
     for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
-        text, rule_set, failed, metrics[row], decision = _judge(text or "", source, language, score, config)
+        kind = config.kinds.get(source, source)
+        text, rule_set, failed, metrics[row], decision = _judge(text or "", kind, language, score, config)
         judged.append((rule_set, failed, decision))
         if not failed:
             kept_rows.append(row)

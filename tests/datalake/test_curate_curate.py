@@ -118,6 +118,17 @@ def test_auto_keeps_and_drops_each_for_its_reason(raw: pa.Table) -> None:
     assert rows[15]["rule"] == "min_words"
 
 
+def test_a_source_with_a_name_of_its_own_is_judged_by_its_kind() -> None:
+    text = "def smallest(numbers):\n    return min(numbers, default=None)\n"
+    table = to_table([document(text, "und", source) for source in ("code", "mine", "other")], RAW)
+    rows = curate_batch(table, CurateConfig(kinds={"mine": "code"}, languages=("en",)))[0].to_pylist()
+    assert [(row["source"], row["rule_set"], row["verdict"]) for row in rows] == [
+        ("code", "code", "kept"),
+        ("mine", "code", "kept"),
+        ("other", "fineweb2-other", "rejected"),
+    ]
+
+
 def test_what_provenance_says_is_passed_on(raw: pa.Table) -> None:
     _, documents = curate_batch(raw, CurateConfig())
     originals = {row["id"]: row for row in raw.to_pylist()}
