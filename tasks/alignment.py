@@ -15,7 +15,7 @@ from datalake.mixture.holdout import group_of, held_out
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
-from tasks.training import planned_steps, train_alone, trained
+from tasks.training import LEARNING, planned_steps, train_alone, trained
 
 
 class HoldOut(BaseModel):
@@ -67,7 +67,7 @@ def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], ou
     return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
 
 
-@stage(version="1", libraries=("torch", "numpy"))
+@stage(version="1", libraries=LEARNING)
 def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftConfig, runtime: Runtime) -> Produced:
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)
@@ -92,7 +92,7 @@ def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[An
     return run(config, base, train, heldout, out)
 
 
-@stage(version="1", libraries=("torch", "numpy"))
+@stage(version="1", libraries=LEARNING)
 def reward(
     base: FolderRef, preferences: TableRef, holdout: HoldOut, config: RewardConfig, runtime: Runtime
 ) -> Produced:
@@ -119,7 +119,7 @@ def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any]
     return run(config, policy, reward_model, prompts, out)
 
 
-@stage(version="1", libraries=("torch", "numpy"))
+@stage(version="1", libraries=LEARNING)
 def ppo(
     policy: FolderRef,
     reward_model: FolderRef,

@@ -330,7 +330,7 @@ def _decide(files: list[str], config: DedupConfig, threads: int, folder: Path, k
     return out.result
 
 
-@stage(version="1", libraries=("pyarrow", "numpy", "xxhash"))
+@stage(version="1", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
     """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
     from datalake.dedup.schema import DUPLICATES, PAIRS
@@ -378,7 +378,7 @@ def _mix(documents: list[str], duplicates: list[str], config: MixtureConfig, fol
     return out.result
 
 
-@stage(version="1", libraries=("pyarrow", "numpy", "xxhash"))
+@stage(version="1", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def mixture(documents: TableRef, duplicates: TableRef, config: MixtureConfig, runtime: Runtime) -> Produced:
     """Choose what trains, how often, and which groups are held out, among documents that are no duplicates."""
     from datalake.mixture.build import MIXTURE

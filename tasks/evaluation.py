@@ -12,7 +12,7 @@ from tasks.alignment import HoldOut, dialogues, pairs
 from tasks.cluster import run_alone
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
-from tasks.training import token_indices, training_documents
+from tasks.training import LEARNING, token_indices, training_documents
 
 # What each model is asked. A reward model scores pairs; everything else that writes text is asked all there is.
 ASKED = {
@@ -56,7 +56,7 @@ def _evaluate(
     return rows
 
 
-@stage(version="1", libraries=("torch", "numpy"))
+@stage(version="1", libraries=LEARNING)
 def evaluate(
     tokens: FolderRef,
     mixture: TableRef,

@@ -31,6 +31,9 @@ from tasks.data import gather, shards_of, total
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
 
+# What shapes a checkpoint beside our own code: the arithmetic, the text as tokens, the files it is written to.
+LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+
 
 def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
     """Ids of the documents in the mixture, or in one split of it."""
@@ -232,7 +235,7 @@ def _pretrain(config: PretrainConfig, indices: list[Path], documents: Any, token
     return run(config, indices, train, heldout, tokenizer, out)
 
 
-@stage(version="1", libraries=("torch", "numpy"))
+@stage(version="1", libraries=LEARNING)
 def pretrain(
     tokens: FolderRef,
     mixture: TableRef,
