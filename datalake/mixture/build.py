@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from datalake.dedup.shingles import count_words
 from datalake.document import ID
+from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import group_of, held_out
 
@@ -47,7 +48,7 @@ def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: Mixtu
     """The mixture (schema MIXTURE) of documents less duplicates, both as Parquet files or tables, in any order.
 
     `duplicates` may be empty: then every document is clean. Raises ValueError where it is not and lacks a document, and
-    where no document is left to train on.
+    UserError where no document is left to train on.
     """
     rows = pa.concat_tables([_measure(shard, config) for shard in documents] or [MEASURED.empty_table()])
     rows = rows.combine_chunks()
@@ -66,7 +67,7 @@ def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: Mixtu
     train = pc.invert(rows["heldout"]).to_numpy(zero_copy_only=False)
     words = rows["token_count"].to_numpy()
     if documents and not np.any(words[train] > 0):
-        raise ValueError(
+        raise UserError(
             "no document is left to train on: lower mixture.holdout, or look at mixture.languages and mixture.weights"
         )
     sources = rows["source"].combine_chunks().dictionary_encode()

@@ -30,5 +30,5 @@ class TokenizerConfig(BaseModel):
         ge=1,
         le=100_000_000_000,
         title="Sample",
-        description="Bytes of UTF-8 text to train on: documents are taken in the given order until it is reached.",
+        description="Bytes of UTF-8 text to train on at most; where there is more, an even sample of the documents.",
     )
