@@ -8,6 +8,7 @@ refused record and everything decided about it).
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
@@ -130,9 +131,21 @@ def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list
         result = connection.execute(sql)
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW ALL TABLES'")
-        return [column[0] for column in result.description or []], result.fetchall()
+        return _each_once([column[0] for column in result.description or []]), result.fetchall()
     except duckdb.Error as error:
         raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+
+
+def _each_once(names: list[str]) -> list[str]:
+    """Names of which none comes twice: a second `id` is `id_1`, so that a row as a mapping loses nothing."""
+    found: list[str] = []
+    for name in names:
+        number, fresh = 0, name
+        while fresh in found:
+            number += 1
+            fresh = f"{name}_{number}"
+        found.append(fresh)
+    return found
 
 
 def plain_value(value: Any) -> Any:
@@ -143,6 +156,8 @@ def plain_value(value: Any) -> Any:
         return {str(plain_value(key)): plain_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no such numbers
     if value is None or isinstance(value, bool | int | float | str):

@@ -195,6 +195,10 @@ def test_times_are_shown_in_utc(lake: Lake) -> None:
     assert query(lake, "SELECT current_setting('TimeZone')")[1] == [("UTC",)]
 
 
+def test_columns_of_one_name_are_told_apart(lake: Lake) -> None:
+    assert query(lake, "SELECT 1 AS id, 2 AS id, 3 AS id_1, 4 AS id")[0] == ["id", "id_1", "id_1_1", "id_2"]
+
+
 def test_a_query_changes_nothing_in_the_lake(lake: Lake) -> None:
     before = sorted((str(path), path.stat().st_mtime_ns) for path in lake.root.rglob("*") if path.is_file())
     query(lake, "CREATE TABLE small.mine AS SELECT * FROM small.raw")
@@ -212,7 +216,8 @@ def test_values_are_plain_json_with_ids_in_hex() -> None:
         "b": "2026-11-23T00:00:00+00:00",
     }
     assert plain_value((1, None, True, 0.5, "x")) == [1, None, True, 0.5, "x"]
-    assert plain_value(Decimal("1.50")) == "1.50"
+    for decimal, number_in_json in (("1.50", 1.5), ("50.0", 50), ("NaN", "NaN")):
+        assert plain_value(Decimal(decimal)) == number_in_json
     assert plain_value([{b"\x01": 1}]) == [{"01": 1}]
     assert plain_value(float("nan")) is None
     assert plain_value([float("inf")]) == [None]
