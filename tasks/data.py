@@ -80,7 +80,8 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
                     version = versions.version(shard.path)
                 except OSError as error:
                     raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
-                shard = InputShard(shard.kind, shard.name, shard.path, version)
+                # Absolute: a worker elsewhere in the cluster may stand in another folder.
+                shard = InputShard(shard.kind, shard.name, str(Path(shard.path).absolute()), version)
             twin = seen.get((shard.kind, shard.name))
             if twin == shard.path:
                 raise UserError(f"{shard.path} is in two sources of kind {shard.kind}: name it in one of them")

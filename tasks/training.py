@@ -55,9 +55,9 @@ def _train_tokenizer(documents: list[str], mixture: list[str], config: Tokenizer
 
     wanted = mixture_ids(mixture, "train")
     size = sum(
-        pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+        pc.sum(pc.binary_length(batch.filter(pc.is_in(batch["id"], wanted))["text"])).as_py() or 0
         for file in documents
-        for batch in read_batches(file, ["text"])
+        for batch in read_batches(file, ["id", "text"])
     )
     share = min(1.0, config.sample_bytes / max(size, 1))
     texts = (

@@ -176,7 +176,7 @@ def choose_dtype(device: torch.device | str) -> torch.dtype:
 
     On a CPU that takes AMX: with AVX512-BF16 alone a training step of 3.4M parameters ran at 0.68 of float32's speed,
     and without either bfloat16 products are some 50 times slower. A choice by machine changes results between machines:
-    a training config names its dtype, and this is for inference.
+    training is in float32, and this is for inference.
     """
     device = torch.device(device)
     if device.type == "cuda":
