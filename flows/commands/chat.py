@@ -21,9 +21,9 @@ def checkpoint_folder(name: str, lake: Path) -> Path:
         raise UserError(f"{path} is not a checkpoint: it has no config.json")
     opened = Lake(lake).require()
     record = find_checkpoint(opened, name)
-    if record.stage == "reward":
-        raise UserError("a reward model scores answers and can't write any: chat with sft or ppo")
-    folder = next(opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef))
+    folder = next((opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)), None)
+    if folder is None:
+        raise UserError(f"{name} is a record of {record.stage}, which makes no model: chat with pretrain, sft or ppo")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is gone or not a checkpoint: run the recipe again")
     return folder
@@ -45,9 +45,12 @@ def chat_with(
         raise UserError("the message is empty: give --message something to answer, or leave it out for a dialogue")
     folder = checkpoint_folder(checkpoint, lake)
     from models.chat import reply
+    from models.network.build import ScalarHead
     from models.network.checkpoint import load
 
     model, tokenizer = load(folder)
+    if isinstance(model, ScalarHead):
+        raise UserError("a reward model scores answers and can't write any: chat with sft or ppo")
     history: list[dict[str, str]] = []
 
     def draw() -> int:
