@@ -16,7 +16,8 @@ def defaults(recipe: str) -> dict[str, Any]:
     Raises:
         UserError: where the recipe is missing or wrong.
     """
-    from flows.recipe import load
+    from flows.recipe import at_home, load
 
-    load(ROOT / recipe)  # a mistake is told now and not when a run starts
-    return {"root": str(ROOT), "recipe": yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))}
+    path = ROOT / recipe
+    load(path)  # a mistake is told now and not when a run starts
+    return {"root": str(ROOT), "recipe": at_home(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)}

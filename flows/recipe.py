@@ -2,7 +2,7 @@
 
 It is composed of the config models that live beside the code they configure. Each section but `corpus` and `sources`
 has defaults; a training section set to null is left out. `${name}` stands for a variable: `--set vars.name=...`, else
-the environment's HEADWATER_NAME, else the recipe's `vars`.
+the environment's HEADWATER_NAME, else the recipe's `vars`; `${recipe}` is the folder the recipe lies in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -98,6 +98,15 @@ class Recipe(BaseModel):
         kinds = {s.label: s.kind for s in self.sources if s.kind not in _DIALOGUES and s.label != s.kind}
         return self.curate.model_copy(update={"kinds": kinds | self.curate.kinds}) if kinds else self.curate
 
+    @model_validator(mode="after")
+    def _weights_name_sources(self) -> Self:
+        known = {source.label for source in self.sources}
+        for name in self.mixture.weights:
+            if name not in known:
+                there = ", ".join(sorted(known))
+                raise ValueError(f"mixture.weights names {name!r}, which is no source: there are {there}")
+        return self
+
     @property
     def dedup_in_order(self) -> DedupConfig:
         """Deduplication with the recipe's order of sources as the order of precedence, unless one is given."""
@@ -179,11 +188,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a recipe: it must be a mapping with `corpus` and `sources`")
+    # What --set names goes before the environment, so it is filled in first.
     chosen = override(data, overrides)
-    if chosen and isinstance(data.get("vars"), dict):
-        # What --set names goes before the environment, so it is filled in first.
-        data = {key: value if key == "vars" else _partly_filled(value, chosen) for key, value in data.items()}
-    return validate(data, str(path))
+    return validate(at_home(data, path.parent, chosen), str(path))
+
+
+def at_home(data: dict[str, Any], folder: Path, chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The data of a recipe with ${recipe}, the folder it lies in, and the variables `chosen` filled in."""
+    given = {"recipe": str(folder), **(chosen or {})}
+    return {key: value if key == "vars" else _partly_filled(value, given) for key, value in data.items()}
 
 
 def _partly_filled(value: Any, given: Mapping[str, str]) -> Any:

@@ -242,7 +242,7 @@ class Stage:
                 records_out=record.records_out,
                 fingerprint=print_of_payload,
                 outputs=record.outputs,
-                note=f"{len(record.unfinished)} shards unfinished: run again to do just these" if partial else "",
+                note=_unfinished(record) if partial else "",
             )
         )
         return dict(record.outputs)
@@ -346,6 +346,14 @@ def ancestors(lake: Lake, record: StageRecord) -> list[str]:
 
 def _all_present(lake: Lake, record: StageRecord) -> bool:
     return all(lake.present(ref) for ref in record.outputs.values())
+
+
+def _unfinished(record: StageRecord) -> str:
+    """How many shards failed, the first one's reason, and what to do."""
+    count = len(record.unfinished)
+    name, reason = next(iter(record.unfinished.items()))
+    shards = "1 shard" if count == 1 else f"{count} shards"
+    return f"{shards} unfinished ({name}: {reason}); the same command does just {'it' if count == 1 else 'these'}"
 
 
 def _first_line(error: Any) -> str:

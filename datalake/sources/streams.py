@@ -39,22 +39,20 @@ def compression(head: bytes) -> str:
 def decompressed(path: str | Path, archive: str, source: str) -> Iterator[bytes | Quarantined]:
     """A file's bytes in blocks, decompressed. Damage is a `Quarantined` with offset and length in the file itself.
 
-    Never raises for what is in the file; a file that can't be opened is one `Quarantined("unreadable")`.
+    Never raises for what is in the file. A file that can't be opened or read raises OSError: that is no property of the
+    file's content and may pass, so the shard is tried again instead of being remembered without its records.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            head = stream.read(_LONGEST_SIGNATURE)
-            kind = compression(head)
-            if kind == "none":
-                yield head
-                while block := stream.read(BLOCK):
-                    yield block
-            elif kind == "zstd":
-                yield from _zstd(str(path), archive, source)
-            else:
-                yield from _streams(head, stream, kind, archive, source)
-    except OSError as error:
-        yield Quarantined(source, archive, "unreadable", error.strerror or str(error), 0, -1)
+    with Path(path).open("rb") as stream:
+        head = stream.read(_LONGEST_SIGNATURE)
+        kind = compression(head)
+        if kind == "none":
+            yield head
+            while block := stream.read(BLOCK):
+                yield block
+        elif kind == "zstd":
+            yield from _zstd(str(path), archive, source)
+        else:
+            yield from _streams(head, stream, kind, archive, source)
 
 
 def _decoder(kind: str) -> Any:
@@ -106,6 +104,8 @@ def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> 
                 read += len(more)
                 pending += more
         except (OSError, zlib.error, lzma.LZMAError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not bzip2's, which says of bad data OSError without a number
             start = max(read - len(last), begin + 1)
             pending, read = _resynchronise(last[start - (read - len(last)) :], read, stream, signature)
             yield Quarantined(source, archive, "damaged", f"{kind}: {error}", begin, read - len(pending) - begin)

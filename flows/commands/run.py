@@ -77,6 +77,11 @@ def run_recipe(
         for text in lines(Lake(lake), log.reports):
             say(text)
         say(f"run {log.run}: {time.perf_counter() - start:.0f} s; headwater report {log.run} --lake {lake} shows it")
+    for report in log.reports:
+        if report.state == "partial":
+            # What there is went on through the later stages; whoever waits for all of it must be told.
+            status = status or 1
+            print(f"headwater: {report.stage} is partial: {report.note}", file=sys.stderr)
     return status
 
 

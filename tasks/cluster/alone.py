@@ -25,7 +25,10 @@ def run_alone(
     def call(*values: Any) -> Any:
         return work(*values)
 
-    task = ray.remote(num_cpus=config.workers, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
+    # One task lives on one node: it can't have more CPUs than the largest one has.
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    cpus = max(1, min(config.workers, largest))
+    task = ray.remote(num_cpus=cpus, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
     reference = task.remote(*arguments)
     try:
         while not ray.wait([reference], timeout=1.0)[0]:
