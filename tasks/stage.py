@@ -353,7 +353,7 @@ def _unfinished(record: StageRecord) -> str:
     count = len(record.unfinished)
     name, reason = next(iter(record.unfinished.items()))
     shards = "1 shard" if count == 1 else f"{count} shards"
-    return f"{shards} unfinished ({name}: {reason}); the same command does just {'it' if count == 1 else 'these'}"
+    return f"{shards} unfinished ({name}: {reason}); run again to do just {'this one' if count == 1 else 'these'}"
 
 
 def _first_line(error: Any) -> str:
