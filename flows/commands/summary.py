@@ -76,7 +76,7 @@ def _sources(records: dict[str, StageRecord]) -> Iterator[str]:
 
 def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
     """The reward and the divergence from the reference, step by step."""
-    rows = _metrics(lake, record.fingerprint)
+    rows = metrics(lake, record.fingerprint)
     for name, title in (("score", "mean reward"), ("kl_per_token", "KL, nats a token"), ("kl_per_answer", "KL, nats")):
         values = rows.get(name)
         if values:
@@ -86,7 +86,8 @@ def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
             )
 
 
-def _metrics(lake: Lake, fingerprint: str) -> dict[str, list[float]]:
+def metrics(lake: Lake, fingerprint: str) -> dict[str, list[float]]:
+    """A training stage's metrics by name, in the order of their steps."""
     import pyarrow.dataset as ds
 
     files = lake.current_files("runs.metrics")

@@ -84,7 +84,8 @@ def test_the_form_is_the_recipe_filled_in_with_the_demo(running: dict[str, Any],
     assert {"corpus", "sources", "runtime", *STAGES[1:4]} <= set(recipe["properties"])
     assert recipe["properties"]["corpus"]["description"]
     assert "Wikipedia" in schema["definitions"]
-    demo = yaml.safe_load((service.ROOT / "recipes" / "demo.yaml").read_text())
+    folder = service.ROOT / "recipes"
+    demo = yaml.safe_load((folder / "demo.yaml").read_text().replace("${recipe}", str(folder)))
     assert deployment["parameters"] == {"recipe": demo}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import subprocess
 import sys
@@ -292,10 +293,11 @@ def test_a_stage_being_built_elsewhere_is_waited_for_and_taken_as_cached(runtime
     made, logs, outputs = made_by(slow), [RunLog("a"), RunLog("b")], list[Outputs]()
 
     def one(log: RunLog) -> None:
-        RUN_LOG.set(log)  # a thread has a context of its own
+        RUN_LOG.set(log)
         outputs.append(made(config=Config(), runtime=runtime))
 
-    threads = [threading.Thread(target=one, args=(log,)) for log in logs]
+    # Each thread in a copy of this context: the suite's Prefect server is a setting of it.
+    threads = [threading.Thread(target=contextvars.copy_context().run, args=(one, log)) for log in logs]
     for thread in threads:
         thread.start()
     for thread in threads:
