@@ -1,5 +1,5 @@
-"""The demo keeps its promises: it learns, the reward model tells right from wrong, PPO's reward rises near the reference,
-and a second run does no work. Ten minutes on two cores, so only `make test-all` runs it.
+"""The demo keeps its promises: it learns, the reward model tells right from wrong, PPO's reward rises near the
+reference, and a second run does no work. Ten minutes on two cores, so only `make test-all` runs it.
 """
 
 from __future__ import annotations
