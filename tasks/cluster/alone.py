@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +24,18 @@ def run_alone(
         return work(*arguments)
     ray = connect(config)
 
-    def call(*values: Any) -> Any:
-        return work(*values)
-
     # One task lives on one node: it can't have more CPUs than the largest one has.
     largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
     cpus = max(1, min(config.workers, largest))
+
+    def call(*values: Any) -> Any:
+        # Ray fixes a process's threads when it starts; this one may have started for a task with a single CPU.
+        os.environ["OMP_NUM_THREADS"] = str(cpus)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_num_threads(cpus)
+        return work(*values)
+
     task = ray.remote(num_cpus=cpus, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
     reference = task.remote(*arguments)
     try:

@@ -217,3 +217,19 @@ def test_alone_polls_while_it_waits(on_ray: RuntimeOf) -> None:
     polls: list[float] = []
     run_alone(time.sleep, 2.5, runtime=on_ray(), poll=lambda: polls.append(time.perf_counter()))
     assert len(polls) >= 2
+
+
+def threads(shard: Shard | None = None) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def loads_torch(shard: Shard) -> None:
+    threads()
+
+
+def test_work_alone_has_the_threads_of_all_its_cpus_whatever_its_process_did_before(on_ray: RuntimeOf) -> None:
+    runtime = on_ray()
+    list(map_shards(loads_torch, [Shard(f"shard {k}", f"{k}") for k in range(4)], runtime))
+    assert run_alone(threads, runtime=runtime) == runtime.config.workers
