@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,13 @@ class Archive:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it shapes the output: its name and content, not its place."""
+        """What of it shapes the output: its name, content and part, not its place."""
         return {
             "source": self.source,
             "kind": self.shard.kind,
             "name": self.shard.name,
             "version": self.shard.version,
-        }
+        } | ({"part": self.shard.part} if self.shard.spans else {})
 
 
 def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
@@ -71,7 +71,7 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
     """
     versions = FileVersions(lake.root / "versions.json")
     archives: list[Archive] = []
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str, str], str] = {}
     for index, source in enumerate(sources):
         for found in reader(source.kind).shards(source):
             shard = found
@@ -81,8 +81,8 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
                 except OSError as error:
                     raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
                 # Absolute: a worker elsewhere in the cluster may stand in another folder.
-                shard = InputShard(shard.kind, shard.name, str(Path(shard.path).absolute()), version)
-            twin = seen.get((shard.kind, shard.name))
+                shard = replace(shard, path=str(Path(shard.path).absolute()), version=version)
+            twin = seen.get((shard.kind, shard.name, shard.part))
             if twin == shard.path:
                 raise UserError(f"{shard.path} is in two sources of kind {shard.kind}: name it in one of them")
             if twin is not None:
@@ -90,7 +90,7 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
                     f"{twin} and {shard.path} would both be {shard.kind} archive {shard.name!r}: "
                     "put them in one source with a glob above both folders"
                 )
-            seen[shard.kind, shard.name] = shard.path
+            seen[shard.kind, shard.name, shard.part] = shard.path
             archives.append(Archive(index, shard))
     versions.save()
     return archives
@@ -179,7 +179,7 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
         source_of[key] = archive.source
         # The name says nothing that isn't in the key, such as the source's place in this recipe: a shard that an
         # earlier recipe finished comes with the name it was given then.
-        name = f"{source.label} {archive.shard.name}"
+        name = f"{source.label} {archive.shard.name} {archive.shard.part}".rstrip()
         shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
     with progress("ingest", len(shards)) as tell:
         results, failed = gather(map_shards(partial(_ingest_shard, config.sources), shards, runtime, tell))

@@ -12,10 +12,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from datalake.document import Entry
 from datalake.errors import UserError
+from datalake.identity import fingerprint
+
+
+class Span(NamedTuple):
+    """A stretch of an archive's bytes. `archive` is its name relative to the shard's path, "" for the shard's own."""
+
+    archive: str
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -28,12 +37,20 @@ class InputShard:
     - `path`: where it lies now, a local path. Never part of identity.
     - `version`: version of its content. Files leave it empty and the caller fills in the xxh128 of their bytes; a
       source that is no file (`pydoc`) sets it itself.
+    - `spans`: the stretches of bytes that belong to this shard, where it isn't all of its archive: a part of a
+      multistream dump, the records an index chose. Part of identity.
     """
 
     kind: str
     name: str
     path: str
     version: str = ""
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """What tells it from the other shards of its archive: a digest of its spans, empty where it has none."""
+        return fingerprint(self.spans)[:16] if self.spans else ""
 
 
 class Reader(Protocol):
