@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Set
 from datetime import date, datetime
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import xxhash
@@ -80,3 +81,12 @@ def file_digest(path: str) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def folder_version(folder: Path) -> str:
+    """The data version of a folder: a digest over the names and contents of its files.
+
+    Temporary files that a kill left there (`.NAME.PID.tmp`) are none of it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(".*.tmp"))
+    return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])

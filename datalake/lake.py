@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from datalake.errors import UserError
-from datalake.identity import data_version, file_digest, fingerprint
+from datalake.identity import data_version, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,15 +57,6 @@ class FolderRef(BaseModel):
 
 
 Ref = TableRef | FolderRef
-
-
-def folder_version(folder: Path) -> str:
-    """The data version of a folder: a digest over the names and contents of its files.
-
-    Temporary files that a kill left there (`.NAME.PID.tmp`) are none of it.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(".*.tmp"))
-    return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])
 
 
 class Lake:

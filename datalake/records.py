@@ -150,6 +150,19 @@ def read_record(lake: Lake, fingerprint: str) -> StageRecord | None:
         return None
 
 
+def lineage(lake: Lake, record: StageRecord) -> dict[str, StageRecord | None]:
+    """A record and every stage it rests on by fingerprint, nearest first; None where a record is no longer there."""
+    found: dict[str, StageRecord | None] = {record.fingerprint: record}
+    queue = [record]
+    while queue:
+        for ref in [ref for refs in queue.pop(0).inputs.values() for ref in refs]:
+            if ref.fingerprint not in found:
+                parent = found[ref.fingerprint] = read_record(lake, ref.fingerprint)
+                if parent is not None:
+                    queue.append(parent)
+    return found
+
+
 def write_record(lake: Lake, record: StageRecord) -> None:
     """Write a record beside its outputs and as one row of `runs.stages`."""
     write_atomically(lake.root / record_path(record.fingerprint), record.model_dump_json(indent=1).encode())

@@ -31,14 +31,15 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import State
 from pydantic import BaseModel, TypeAdapter
 
-from datalake.identity import fingerprint
-from datalake.lake import FolderRef, Lake, Ref, TableRef, folder_version
+from datalake.identity import fingerprint, folder_version
+from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.records import (
     CHECKPOINTS,
     EVALUATIONS,
     METRICS,
     StageRecord,
     StageReport,
+    lineage,
     now,
     read_record,
     record_path,
@@ -318,7 +319,7 @@ class Stage:
                         "path": lake.relative(produced.folders[produced.checkpoint]),
                         "corpus": runtime.corpus,
                         "record": record_path(runtime.fingerprint),
-                        "ancestors": ancestors(lake, record),
+                        "ancestors": list(lineage(lake, record))[1:],
                         "created": now(),
                     }
                 ],
@@ -328,20 +329,6 @@ class Stage:
         artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations)
         write_record(lake, record)
         return record
-
-
-def ancestors(lake: Lake, record: StageRecord) -> list[str]:
-    """Fingerprints of every stage a record rests on, nearest first, each once."""
-    found: list[str] = []
-    queue = [record]
-    while queue:
-        for ref in [ref for refs in queue.pop(0).inputs.values() for ref in refs]:
-            if ref.fingerprint not in found:
-                found.append(ref.fingerprint)
-                parent = read_record(lake, ref.fingerprint)
-                if parent is not None:
-                    queue.append(parent)
-    return found
 
 
 def _all_present(lake: Lake, record: StageRecord) -> bool:

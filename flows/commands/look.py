@@ -8,7 +8,7 @@ from typing import Any
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.ledger import connect, query
-from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from datalake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
 from flows.commands.show import as_json, as_table, text
 
 
@@ -156,9 +156,9 @@ def trace_checkpoint(checkpoint: str, step: int | None, lake_folder: Path, json:
     record = find_checkpoint(lake, checkpoint)
     if step is not None:
         return _trace_step(lake, record, step, json)
-    lineage = [_summary(lake, one) for one in line_of(lake, record)]
+    ancestors = [_summary(lake, one) for one in lineage(lake, record).values() if one]
     if json:
-        as_json(lineage)
+        as_json(ancestors)
         return 0
     as_table(
         ["stage", "fingerprint", "records in", "records out", "seconds", "commit", "made"],
@@ -172,30 +172,16 @@ def trace_checkpoint(checkpoint: str, step: int | None, lake_folder: Path, json:
                 (one["git_commit"] or "")[:12] + ("+" if one["git_dirty"] else ""),
                 ", ".join(ref.get("table") or ref.get("name", "") for ref in one["outputs"]),
             ]
-            for one in lineage
+            for one in ancestors
         ],
     )
-    archives: list[dict[str, Any]] = next((one["archives"] for one in lineage if one["archives"]), [])
+    archives: list[dict[str, Any]] = next((one["archives"] for one in ancestors if one["archives"]), [])
     print(f"\n{len(archives)} archives at the source:")
     for archive in archives[:20]:
         print(f"  {archive['kind']}  {archive['name']}  {archive['version'][:16]}")
     if len(archives) > 20:
         print(f"  ... and {len(archives) - 20} more (--json shows all)")
     return 0
-
-
-def line_of(lake: Lake, record: StageRecord) -> list[StageRecord]:
-    """A record and every record it rests on, nearest first, each once."""
-    found = {record.fingerprint: record}
-    queue = [record]
-    while queue:
-        for ref in [ref for refs in queue.pop(0).inputs.values() for ref in refs]:
-            if ref.fingerprint not in found:
-                parent = read_record(lake, ref.fingerprint)
-                if parent is not None:
-                    found[ref.fingerprint] = parent
-                    queue.append(parent)
-    return list(found.values())
 
 
 def _summary(lake: Lake, record: StageRecord) -> dict[str, Any]:
@@ -208,8 +194,8 @@ def _summary(lake: Lake, record: StageRecord) -> dict[str, Any]:
 
 def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
     """The documents that a pretraining step saw: its batch, turned back through the token index."""
-    line = line_of(lake, record)
-    pretrain = next((one for one in line if one.stage == "pretrain"), None)
+    records = [one for one in lineage(lake, record).values() if one]
+    pretrain = next((one for one in records if one.stage == "pretrain"), None)
     if pretrain is None:
         raise UserError("only a model that was pretrained here has steps to trace")
     steps = int(pretrain.report["steps"])

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import fingerprint
+from datalake.identity import fingerprint, folder_version
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.ppo import ActorCritic, KLController, Rollouts
@@ -30,7 +30,7 @@ from models.training.optimizer import build_optimizer
 from models.training.reward import after_first_turn, load_reward_model
 from models.training.schedule import schedule_of
 from models.training.sft import load_language_model
-from models.training.trainer import Callback, Run, context_of, fit, folder_digest, load_state
+from models.training.trainer import Callback, Run, context_of, fit, load_state
 
 Messages = Sequence[dict[str, str]]
 
@@ -131,8 +131,8 @@ def ppo(
         {
             "stage": "ppo",
             "config": config,
-            "policy": folder_digest(policy),
-            "reward_model": folder_digest(reward_model),
+            "policy": folder_version(policy),
+            "reward_model": folder_version(reward_model),
             "prompts": rendered,
         }
     )

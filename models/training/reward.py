@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import fingerprint
+from datalake.identity import fingerprint, folder_version
 from models.evaluation.intervals import wilson
 from models.network import checkpoint
 from models.network.build import ScalarHead
@@ -28,7 +28,7 @@ from models.training.epochs import Epochs, draw
 from models.training.optimizer import build_optimizer
 from models.training.schedule import schedule_of
 from models.training.sft import load_language_model
-from models.training.trainer import Callback, context_of, fit, folder_digest, load_state, mean_loss, split
+from models.training.trainer import Callback, context_of, fit, load_state, mean_loss, split
 
 Pair = Mapping[str, Any]  # prompt: messages, chosen: text, rejected: text
 Rendered = tuple[list[int], list[int]]
@@ -62,7 +62,7 @@ def reward(
     epochs = Epochs([max(map(len, pair)) for pair in rendered], config.seed, config.batch)
     steps = config.steps or epochs.steps(config.epochs)
     identity = fingerprint(
-        {"stage": "reward", "config": config, "base": folder_digest(base), "pairs": [list(pair) for pair in rendered]}
+        {"stage": "reward", "config": config, "base": folder_version(base), "pairs": [list(pair) for pair in rendered]}
     )
 
     def measure(network: nn.Module) -> dict[str, float]:

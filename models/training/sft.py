@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import fingerprint
+from datalake.identity import fingerprint, folder_version
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate
@@ -20,7 +20,7 @@ from models.training.config import SftConfig
 from models.training.epochs import Epochs, draw
 from models.training.optimizer import build_optimizer
 from models.training.schedule import schedule_of
-from models.training.trainer import Callback, context_of, fit, folder_digest, load_state, mean_loss, split
+from models.training.trainer import Callback, context_of, fit, load_state, mean_loss, split
 
 Messages = Sequence[dict[str, str]]
 Rendered = tuple[list[int], list[bool]]
@@ -54,7 +54,7 @@ def sft(
         {
             "stage": "sft",
             "config": config,
-            "base": folder_digest(base),
+            "base": folder_version(base),
             "conversations": [[list(ids), list(mask)] for ids, mask in rendered],
         }
     )

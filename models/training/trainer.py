@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
-from datalake.identity import data_version, file_digest
+from datalake.identity import file_digest
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
 from models.training.optimizer import Optimizers, scale_and_clip, set_rate
@@ -270,12 +270,6 @@ def load_state(folder: Path, identity: str) -> State:
 def _saved_folders(folder: Path) -> list[Path]:
     """The states of a folder, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
-
-
-def folder_digest(folder: Path) -> str:
-    """A digest over the names and bytes of a folder's files, wherever it lies."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])
 
 
 def fsync(path: Path) -> None:

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake, TableRef, folder_version
+from datalake.identity import folder_version
+from datalake.lake import FolderRef, Lake, TableRef
 from datalake.records import (
     Manifest,
     StageRecord,

@@ -231,7 +231,7 @@ def test_a_kill_in_any_data_stage_costs_the_shards_in_flight(
 def test_a_kill_in_pretraining_changes_no_weight(
     start: Start, tmp_path: Path, prefect_server: Any, undisturbed: tuple[dict[str, Any], Path], step: int
 ) -> None:
-    from datalake.lake import folder_version
+    from datalake.identity import folder_version
 
     recipe, whole = undisturbed
     lake = tmp_path / "lake"

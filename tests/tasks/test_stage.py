@@ -21,10 +21,10 @@ from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.ledger import query
-from datalake.records import Manifest, now, read_record, write_manifest
+from datalake.records import Manifest, lineage, now, read_record, write_manifest
 from datalake.shards import ShardWriter, find_shard
 from tasks.runtime import Runtime, RuntimeConfig
-from tasks.stage import RUN_LOG, Outputs, Produced, RunLog, Stage, StageError, ancestors, stage
+from tasks.stage import RUN_LOG, Outputs, Produced, RunLog, Stage, StageError, stage
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = pa.schema([("n", pa.int64())])
@@ -333,7 +333,7 @@ def test_a_record_says_what_went_in_what_shaped_it_and_what_came_out(runtime: Ru
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         assert len(second.git_commit) == len(head)
         assert second.git_dirty in (True, False)
-    assert ancestors(runtime.lake, second) == [first.fingerprint]
+    assert list(lineage(runtime.lake, second)) == [second.fingerprint, first.fingerprint]
 
 
 def test_why_did_this_rerun_is_the_difference_of_two_payloads(runtime: Runtime, log: RunLog) -> None:
