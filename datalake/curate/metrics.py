@@ -15,9 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from datalake.curate.catalog import METRICS, NAMES
-from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
-from datalake.curate.words import (
+from datalake.characters import (
     ALNUM,
     CJK_TERMINAL,
     CLOSER,
@@ -32,9 +30,11 @@ from datalake.curate.words import (
     Classes,
     Points,
     points,
-    segment,
     tables,
 )
+from datalake.curate.catalog import METRICS, NAMES
+from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
+from datalake.curate.words import segment
 
 Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -82,7 +82,7 @@ _LAYOUT = {
 }
 _CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END)
 # Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
-# change in `catalog.py` or `words.py` can't meet loops compiled before it.
+# change in `catalog.py` or `characters.py` can't meet loops compiled before it.
 if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     1,
     2,
@@ -96,7 +96,7 @@ if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     512,
     1024,
 ):
-    raise RuntimeError("datalake/curate/metrics.py: bring the layout constants in line with catalog.py and words.py")
+    raise RuntimeError("datalake/curate/metrics.py: bring the layout constants in line with catalog.py and characters.py")
 SIZE = len(NAMES)
 # What counts tokens is missing where there is no telling tokens apart.
 _OF_TOKENS = (

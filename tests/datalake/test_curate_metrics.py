@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datalake.characters import CJK_TERMINALS, CLOSERS, LINE_ENDS, tables, terminal_points
 from datalake.curate.catalog import NAMES
 from datalake.curate.metrics import measure
 from datalake.curate.presets import STOP_WORDS
-from datalake.curate.words import CJK_TERMINALS, CLOSERS, LINE_ENDS, segment, tables, terminal_points
+from datalake.curate.words import segment
 
 TERMINALS = {chr(p) for p in terminal_points()}
 KANA = (re.compile("[\u3041-\u309f]+"), re.compile("[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]+"))
