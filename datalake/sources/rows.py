@@ -15,6 +15,7 @@ import xxhash
 from datalake.document import Quarantined
 from datalake.sources.streams import as_utf8, decompressed
 
+LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
 MAX_WHOLE = 1 << 30  # bytes of a JSON array, which has to be held at once
 _SPACE = b" \t\r\n"
 

@@ -15,12 +15,10 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
 from datalake.sources.config import Table
+from datalake.sources.parquet import parquet_rows
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.rows import Locators, Row, json_rows
 from datalake.sources.streams import as_utf8, decompressed
@@ -52,7 +50,7 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
         return
     locators = Locators()
     if style == "parquet":
-        rows = _parquet(shard, config)
+        rows = parquet_rows(shard.path, shard.name, config.label, max(1 << 20, 8 * config.max_bytes))
     elif style in ("csv", "tsv"):
         rows = _csv(shard, config, "\t" if style == "tsv" else ",")
     else:
@@ -204,26 +202,3 @@ def _csv(shard: InputShard, config: Table, delimiter: str) -> Iterator[Row | Qua
             yield Row(number, offset, length, dict(zip(header, cells, strict=True)))
             number += 1
     yield from damage
-
-
-def _parquet(shard: InputShard, config: Table) -> Iterator[Row | Quarantined]:
-    """Rows of a Parquet file, row group by row group; an unreadable one is one span. Offsets: row numbers."""
-    try:
-        with pq.ParquetFile(shard.path) as file:
-            number = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                done = 0
-                try:
-                    for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
-                        values = batch.to_pylist()
-                        for value in values:
-                            yield Row(number + done, number + done, 1, value)
-                            done += 1
-                except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError) as error:
-                    problem = f"row group {group}, {rows - done} rows: {str(error).splitlines()[0][:200]}"
-                    yield Quarantined(config.label, shard.name, "parquet", problem, number + done, rows - done)
-                number += rows
-    except (OSError, pa.ArrowException) as error:
-        problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        yield Quarantined(config.label, shard.name, "parquet", problem, 0, -1)
