@@ -152,7 +152,11 @@ class Books(_Source):
 
 
 class Columns(BaseModel):
-    """Which column of a table is what. A column that isn't there is left out, `text` excepted."""
+    """Which column of a table is what. A column that isn't there is left out, `text` excepted.
+
+    `meta.url` is a nested column, `a|b` the first of two that has a value, `title+body` both with a blank line between
+    them, `=en` the constant `en`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -164,12 +168,35 @@ class Columns(BaseModel):
     created: str = Field(default="created", title="Time of origin")
 
 
+CORPORA = Literal[
+    "columns", "auto", "c4", "refinedweb", "fineweb", "fineweb2", "openwebtext", "dolma", "pile", "roots",
+    "chinesewebtext", "wanjuan",
+]  # fmt: skip
+
+
 class Table(_Source):
-    """Rows with a text: JSONL, Parquet, CSV or text files."""
+    """Rows with a text: JSONL, Parquet, CSV or text files, alone or in zip and tar archives."""
 
     kind: Literal["table"] = "table"
     paths: Paths = _PATHS
+    format: CORPORA = Field(
+        default="columns",
+        title="Corpus",
+        description="Whose columns the rows have; columns named in `columns` come before the corpus's. `columns`: no "
+        "corpus's; `auto`: told by each row's keys.",
+    )
     columns: Columns = Field(default=Columns(), title="Columns")
+    delimiter: str = Field(
+        default="",
+        pattern=r"""^[^"\r\n]?$""",
+        title="Delimiter",
+        description="What parts the cells of CSV files; empty: a comma, in .tsv files a tab.",
+    )
+    text_unit: Literal["file", "line", "block"] = Field(
+        default="file",
+        title="Document of a text file",
+        description="The whole file, each line, or each block of lines between blank lines.",
+    )
     max_bytes: int = Field(
         default=10_000_000,
         ge=1_000,
