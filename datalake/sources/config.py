@@ -256,8 +256,19 @@ class Conversations(_Source):
 
     kind: Literal["conversations"] = "conversations"
     paths: Paths = _PATHS
-    format: Literal["auto", "alpaca", "sharegpt", "messages"] = Field(
-        default="auto", title="Format", description="`auto` looks at each file's first rows."
+    format: Literal[
+        "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "openassistant"
+    ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    paths_of_tree: Literal["best", "all"] = Field(
+        default="best",
+        title="Dialogues of a tree",
+        description="The best-ranked way down each tree of replies (OpenAssistant), or every way to a last answer.",
+    )
+    tools: Literal["attributes", "system"] = Field(
+        default="attributes",
+        title="Tools",
+        description="Where the tools that a dialogue may call are kept: in its attributes alone, or also at the end of "
+        "its system message, one JSON object a line.",
     )
     language: Language = Field(default=Language(), title="Language identification")
 
@@ -267,8 +278,20 @@ class Preferences(_Source):
 
     kind: Literal["preferences"] = "preferences"
     paths: Paths = _PATHS
-    format: Literal["auto", "hh", "dpo", "messages"] = Field(
-        default="auto", title="Format", description="`auto` looks at each file's first rows."
+    format: Literal["auto", "hh", "dpo", "messages", "shp", "safe", "kto", "ratings"] = Field(
+        default="auto", title="Format", description="`auto` looks at each row's keys."
+    )
+    prefer: Literal["better", "safer"] = Field(
+        default="better",
+        title="Which answer is preferred",
+        description="In rows that judge helpfulness and safety apart (PKU-SafeRLHF).",
+    )
+    least_ratio: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=1_000.0,
+        title="Least ratio of scores",
+        description="Pairs whose scores are nearer to each other are refused (SHP's `score_ratio`; its authors: 2).",
     )
     language: Language = Field(default=Language(), title="Language identification")
 

@@ -60,7 +60,7 @@ def turns(*roles: str) -> dict[str, Any]:
     [
         (turns(U), "unanswered"), (turns(U, A, U), "unanswered"), (turns(A, U), "order"), (turns(U, U, A), "order"),
         (turns(U, A, S), "order"), (turns(S), "empty"), (turns(), "empty"), (turns("wizard", A), "role"),
-        (turns(T, A), "order"), ({"instruction": "x", "output": ""}, "empty"), ({"instruction": "x"}, "empty"),
+        (turns(T, A), "order"), ({"instruction": "x", "output": ""}, "empty"), ({"instruction": "x"}, "unanswered"),
         ({"instruction": "x", "output": 5}, "format"), ({"text": "x"}, "format"), ([1], "format"), ("x", "format"),
         ({"instruction": "x", "output": "y", "history": [["a"]]}, "format"), ({"messages": ["x"]}, "format"),
     ],
