@@ -148,6 +148,16 @@ class Books(_Source):
         title="Largest book",
         description="In bytes; larger files are refused.",
     )
+    unit: Literal["book", "chapter"] = Field(
+        default="book",
+        title="Document",
+        description="The whole book, or each chapter; what stands before the first one is a document of its own.",
+    )
+    reflow: bool = Field(
+        default=False,
+        title="Join lines",
+        description="Join hard-wrapped lines of prose to paragraphs; verse and tables stay as they are.",
+    )
     language: Language = Field(default=Language(), title="Language identification")
 
 

@@ -185,11 +185,11 @@ def _literal(text: str) -> dict[Any, Any] | None:
 
 
 def as_text(value: Any) -> str | None:
-    """A value as a text: itself, or the texts of a list joined by blank lines; None where it is none."""
+    """A value as a text: itself, or the texts of a list as lines; None where it is none."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return "\n\n".join(item for item in value if item.strip())
+        return "\n".join(item for item in value if item.strip())
     return value if isinstance(value, str) else None
 
 
