@@ -8,7 +8,8 @@ As Python reads JSON, `NaN` and `Infinity` are numbers, the last of two equal ke
 stay in a text (they are replaced when it is stored).
 
 Memory: one row of at most `longest` bytes, raw and as Python objects (twenty times as much if it is all brackets, less
-than twice for a text), and a window of twice that in an array. A longer row is skipped over without being held.
+than twice for a text); in an array as much again for what is read with it. A longer row is passed over without being
+held.
 """
 
 from __future__ import annotations
@@ -229,8 +230,9 @@ class _Values:
             return False
         parts = [self.window[self.place :]]
         self.base += self.place
-        self.place = 0
-        goal, size = 2 * len(parts[0]) + 1, len(parts[0])
+        self.place, self.window = 0, b""  # not held while it is copied
+        size = len(parts[0])
+        goal = size + min(size, self.longest) + 1 if size > self.longest else min(2 * size, self.longest) + 1
         while size < goal:
             chunk = next(self.chunks, None)
             if chunk is None:
