@@ -24,8 +24,8 @@ from typing import Any
 from datalake.sources import trees
 from datalake.sources.turns import InvalidError, Messages, calls, message, turns, with_system
 
-ASKED = ("prompt", "question", "query", "inputs", "inputs_pretokenized", "input")
-ANSWERED = ("response", "completion", "output", "answer", "target", "targets", "targets_pretokenized")
+ASKED = ("prompt", "question", "query", "inputs_pretokenized", "inputs", "input")
+ANSWERED = ("response", "completion", "output", "answer", "target", "targets_pretokenized", "targets")
 LISTS = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "items": "sharegpt",
          "data": "sharegpt"}  # fmt: skip
 # What a row's attributes leave out: it is in the messages.

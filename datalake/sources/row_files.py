@@ -174,6 +174,12 @@ def _tar(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile
         if not stream.damage:
             raise
         yield Quarantined(source, name, "damaged", f"the archive breaks off: {error}"[:200])
+    if not stream.damage:  # where an archive ends is told by zeros
+        behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
+        if behind:
+            yield Quarantined(source, name, "damaged", "something stands behind the archive's end")
+        elif stream.tail.strip(b"\0"):
+            yield Quarantined(source, name, "truncated", "the archive doesn't end")
     yield from stream.damage
 
 
@@ -183,6 +189,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, chunks: Chunks):
         self._chunks = chunks
         self._rest = b""
+        self.tail = b""  # the last block that was read
         self.damage: list[Quarantined] = []
 
     def readable(self) -> bool:
@@ -198,6 +205,7 @@ class _Stream(io.RawIOBase):
             else:
                 self._rest = chunk
         out, self._rest = (self._rest[:size], self._rest[size:]) if size >= 0 else (self._rest, b"")
+        self.tail = (self.tail + out[-512:])[-512:]
         return out
 
 

@@ -52,7 +52,7 @@ class Row:
 def lines(path: str, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
     """(offset, line) of each line of a file with something in it; lines beyond `longest` bytes are quarantined."""
     for line in split_lines(as_utf8(decompressed(path, archive, source)), archive, source, longest):
-        if isinstance(line, Quarantined) or line[1].strip():
+        if isinstance(line, Quarantined) or line[1].strip(_SPACE):
             yield line
 
 
@@ -68,7 +68,7 @@ def split_lines(chunks: Chunks, archive: str, source: str, longest: int) -> Iter
         if isinstance(chunk, Quarantined):
             if size > longest:
                 yield too_large()
-            elif b"".join(parts).strip():
+            elif b"".join(parts).strip(_SPACE):
                 yield Quarantined(source, archive, "truncated", "a row breaks off at damage", base, size)
             base, size, parts = base + size, 0, []
             yield chunk
@@ -112,7 +112,7 @@ def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
         if isinstance(chunk, Quarantined):
             break
         head = (head + chunk).lstrip(_SPACE)
-        if head.partition(b"\n")[2].strip() or len(head) > _HEAD:
+        if head.partition(b"\n")[2].strip(_SPACE) or len(head) > _HEAD:
             break
     return head, chain(taken, chunks)
 
@@ -122,7 +122,7 @@ def _is_lines(head: bytes) -> bool:
     line, end, rest = head.partition(b"\n")
     if head[:1] == b"[":  # rows can be arrays too, if more than one line has one
         value, problem = _load(line)
-        return bool(end and rest.strip() and not problem and not any(isinstance(item, dict) for item in value))
+        return bool(end and rest.strip(_SPACE) and not problem and not any(isinstance(item, dict) for item in value))
     return line.strip() != b"{"
 
 
@@ -142,7 +142,7 @@ def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Itera
             yield line
             continue
         offset, content = line
-        if not content.strip():
+        if not content.strip(_SPACE):
             continue
         value, problem = _load(content)
         if problem:
