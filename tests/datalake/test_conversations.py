@@ -24,8 +24,8 @@ U, A, S, T = "user", "assistant", "system", "tool"
 KEYS = st.sampled_from(
     ["instruction", "input", "output", "system", "history", "instances", "prompt", "response", "messages",
      "conversations", "role", "content", "from", "value", "tool_calls", "function", "name", "arguments", "tools",
-     "chat", "data", "inputs", "targets", "message_id", "parent_id", "text", "replies", "rank", "message_tree_id", "deleted",
-     "id", "license"]
+     "chat", "data", "inputs", "targets", "message_id", "parent_id", "text", "replies", "rank", "message_tree_id",
+     "deleted", "id", "license"]
 )  # fmt: skip
 
 

@@ -21,8 +21,8 @@ H, B = "\n\nHuman: ", "\n\nAssistant: "
 KEYS = st.sampled_from(
     ["chosen", "rejected", "prompt", "instruction", "input", "question", "system", "conversations", "messages", "label",
      "completion", "completions", "response", "score", "overall_score", "history", "human_ref_A", "human_ref_B",
-     "labels", "score_ratio", "response_0", "response_1", "better_response_id", "role", "content", "from", "value", "id",
-     "license"]
+     "labels", "score_ratio", "response_0", "response_1", "better_response_id", "role", "content", "from", "value",
+     "id", "license"]
 )  # fmt: skip
 
 

@@ -286,6 +286,19 @@ def test_a_row_of_300_mb_is_one_entry_in_bounded_memory(
     assert size < bound
 
 
+@pytest.mark.slow
+def test_a_cell_of_300_mb_is_one_entry_in_six_times_its_memory(tmp_path: Path) -> None:
+    for name, size in (("small", 1), ("large", SIZE)):
+        table = pa.table({"id": [1, 2, 3], "text": ["a", "x" * size, "b"]})
+        pq.write_table(table, tmp_path / f"{name}.parquet", compression="zstd")
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "small.parquet"), str(tmp_path / "large.parquet")]
+    root = Path(__file__).parents[2]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    found, _, size_MiB = out.rpartition("] ")
+    assert found == "['document', 'too_large', 'document'"
+    assert int(size_MiB) < 6 * SIZE / 2**20
+
+
 def test_an_array_larger_than_its_window_is_streamed(tmp_path: Path) -> None:
     row = json.dumps({"text": "x" * 900}).encode()
     with gzip.open(tmp_path / "a.json.gz", "wb", compresslevel=1) as stream:
