@@ -2,7 +2,7 @@
 
 Every row or span that can't be read is one `Quarantined` with its offset in the decompressed stream, and reading goes
 on behind it. In JSON Lines the next line is the next row. In an array a malformed row ends where its brackets close;
-where they don't, at the next one that begins as its neighbours do.
+where they don't, at the next one that begins as the first one did.
 
 As Python reads JSON, `NaN` and `Infinity` are numbers, the last of two equal keys counts, and lone surrogates and NUL
 stay in a text (they are replaced when it is stored).
@@ -163,7 +163,8 @@ class _Values:
         self.ended = False
         self.damage: list[Quarantined] = []  # met while reading on: `window` ends where it is
         self.number = 0
-        self.like = b""  # the last good object: how its neighbours begin
+        self.like = b""  # how the first good object begins, and so its neighbours
+        self.nested = False  # whether good objects hold others that begin so
         self.separated = True  # whether a comma, or the array's beginning, stands before what comes
 
     def rows(self) -> Iterator[Row | Quarantined]:
@@ -218,7 +219,9 @@ class _Values:
         if problem:
             return self._lost("json", problem, start, self.place)
         if isinstance(value, dict):
-            self.like = content
+            if not self.like and (first := _BEGINNING.match(content)):
+                self.like = first.group()
+            self.nested = self.nested or content.find(self.like, len(self.like)) >= 0
         return Row(number, self.base + start, size, value)
 
     def _lost(self, reason: str, detail: str, start: int, end: int) -> Quarantined:
@@ -284,18 +287,15 @@ class _Values:
                 return looked if at not in (b"{", b"[", b'"') and self.ended else -1
 
     def _neighbour(self, start: int, end: int) -> int:
-        """Where, in this part of the window, an object begins as the last good one did (its first key); -1: nowhere.
+        """Where, in this part of the window, an object begins as the first good one did, with its key; -1: nowhere.
 
         Where good objects hold others that begin alike, as trees do, that is no sign: -1.
         """
-        example = self.like or self.window[self.place : self.place + 4096]
-        first = _BEGINNING.match(example)
-        if not first:
+        first = _BEGINNING.match(self.window, self.place) if not self.like else None
+        like = first.group() if first else self.like
+        if not like or self.nested:
             return -1
-        pattern = re.compile(rb"[,\s]\s*(" + re.escape(first.group()) + rb")")
-        if self.like and pattern.search(self.like, first.end()):
-            return -1
-        match = pattern.search(self.window, start, end)
+        match = re.compile(rb"[,\s]\s*(" + re.escape(like) + rb")").search(self.window, start, end)
         return match.start(1) if match else -1
 
     def _too_long(self) -> Quarantined:

@@ -79,6 +79,9 @@ def test_lines_are_read_as_json_reads_them(rows: list[Any], size: int) -> None:
         (b'[{"a":1},{"a":2]},{"a":3}]', [{"a": 1}, "json", "json", {"a": 3}]),
         (b'[{"a":1},{"a":{"b":2},{"a":3},{"a":4}]', [{"a": 1}, "json", {"a": 3}, {"a": 4}]),
         (b'[{"a":1,"r":[{"a":2}]},{"a":0x},{"a":4,"r":[]}]', [{"a": 1, "r": [{"a": 2}]}, "json", {"a": 4, "r": []}]),
+        (b'[{"a":1,"r":[{"a":2}]},{"a":"x,"r":[{"a":3},{"a":5}]},{"a":4}]', [{"a": 1, "r": [{"a": 2}]}, "truncated"]),
+        (b'[{"a":1,"r":[{"a":2}]},{"a":3},{"a":"x,"r":[0,{"a":4}]},{"a":5}]',
+         [{"a": 1, "r": [{"a": 2}]}, {"a": 3}, "truncated"]),
         (b'[{"a":1} {"a":2},{"a":3}]', [{"a": 1}, "json", {"a": 3}]),
         (b'[{"a":"' + b'x\\"' * 900 + b'"},{"a":3}]', ["too_large", {"a": 3}]),
         (b'[{"a":1},"' + b"x" * 3_000 + b'",{"a":3}]', [{"a": 1}, "too_large", {"a": 3}]),
@@ -238,7 +241,12 @@ import resource, sys
 from datalake.document import Document, Quarantined
 from datalake.sources.config import Table
 from datalake.sources.table import read, shards
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak():  # a child inherits its parent's ru_maxrss, but not its high-water mark
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small, large = (Table(paths=[path]) for path in sys.argv[1:])
 list(read(shards(small)[0], small))  # models and libraries are loaded now
 before = peak()
