@@ -28,7 +28,7 @@ from datalake.sources.rows import LONGEST, Chunks, Row, rows_of_json
 from datalake.sources.streams import BLOCK, as_utf8, compression, decompressed
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-MAX_SPOOL = 1 << 34  # bytes
+MAX_SPOOL = 1 << 32  # bytes
 MAX_DEPTH = 4  # archives within archives
 _LONGEST_HEADER = 1 << 20  # bytes of a tar member's extended header
 _FORMS = {

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
+from datalake.sources import row_files
 from datalake.sources.config import Table
 from datalake.sources.table import form, read, shards
 
@@ -225,6 +226,17 @@ def test_an_archive_cut_anywhere_gives_what_is_before_the_cut(tmp_path: Path, na
         assert ids == whole[: len(ids)]
         if len(ids) < len(whole):
             assert any(isinstance(entry, Quarantined) for entry in found), cut
+
+
+def test_a_packed_member_beyond_the_limit_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "MAX_SPOOL", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("bomb.jsonl.gz", bytes(100_000_000))
+        target.writestr("in.jsonl.gz", gzip.compress(b'{"text": "a"}'))
+    bomb, good = entries(tmp_path / "bomb.zip")
+    assert isinstance(bomb, Quarantined)
+    assert bomb.reason == "too_large"
+    assert isinstance(good, Document)
 
 
 def test_archives_within_archives_have_an_end(tmp_path: Path) -> None:
