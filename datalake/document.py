@@ -66,14 +66,17 @@ class Conversation:
 
 @dataclass(slots=True)
 class Preference:
-    """A prompt (messages ending with the user's) and two answers to it, the first preferred."""
+    """A prompt (messages ending with the user's) and two answers to it, the first preferred.
+
+    One of them is None where an answer was judged by itself: a good one has no rejected, a bad one no chosen.
+    """
 
     id: bytes
     source: str
     uri: str
     prompt: list[dict[str, str]]
-    chosen: str
-    rejected: str
+    chosen: str | None
+    rejected: str | None
     language: str = "und"
     licence: str | None = None
     archive: str = ""

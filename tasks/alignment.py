@@ -52,10 +52,15 @@ def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[st
 
 
 def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Preferences as (training, held out), each a dict of id, group, prompt, chosen, rejected."""
+    """Preferences as (training, held out), each a dict of id, group, prompt, chosen, rejected.
+
+    An answer that was judged by itself has no other to be compared with: it is left out.
+    """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for row in rows_of(lake, ref, ["id", "prompt", "chosen", "rejected", "attributes"]):
         attributes = dict(row.pop("attributes") or ())
+        if row["chosen"] is None or row["rejected"] is None:
+            continue
         row["group"] = group_of(row["id"], attributes)
         split[holdout(row["id"], attributes)].append(row)
     return split
@@ -100,6 +105,7 @@ def reward(
     train, heldout = pairs(runtime.lake, preferences, holdout)
     if not train:
         raise UserError("no preference pair is left to train on: add some to `sources`, or set reward to null")
+    unpaired = preferences.rows - len(train) - len(heldout)
     report = train_alone(
         "reward",
         _reward,
@@ -110,6 +116,8 @@ def reward(
         train,
         heldout,
     )
+    if unpaired:
+        report["unpaired"] = unpaired
     return trained("reward", report, runtime, records_in=preferences.rows)
 
 

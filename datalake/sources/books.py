@@ -1,29 +1,42 @@
-"""Books: long plain texts, one document a file; Project Gutenberg's frame around them is taken off.
+"""Books: long plain texts, one document a file or a chapter; Project Gutenberg's frame around them is taken off.
 
-Files stand alone (compressed or not) or in zip and tar archives; a record is a text file. Gutenberg's header gives
-title, author, language and release; its licence text before `*** START OF` and after `*** END OF` isn't the book.
+Files stand alone (compressed or not) or in zip and tar archives; a record is a text or HTML file, or a chapter of one
+(`unit`). What Gutenberg's header says is kept: title, author, language, release, number. Its books are in the public
+domain in the United States, or under their author's terms where it says so (`attributes["rights"]`): no SPDX identifier
+says the first, so `licence` is the configured one.
+
+Memory: a few times `max_bytes`.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
-from datalake.document import Document, Entry, Quarantined, Refused, document_id
-from datalake.language import detect
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.language import UNDETERMINED, detect
 from datalake.sources.config import Books
 from datalake.sources.files import Member, archive_members, is_archive
+from datalake.sources.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.streams import as_utf8, decompressed
 
+__all__ = ["read", "shards", "strip_frame"]
+
 KIND = "books"
-_START = re.compile(r"^\s*\*\*\*\s*START OF (?:THE|THIS) PROJECT GUTENBERG[^\n]*$", re.IGNORECASE | re.MULTILINE)
-_END = re.compile(
-    r"^\s*(?:\*\*\*\s*END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the )?Project Gutenberg)[^\n]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_FIELD = re.compile(r"^(Title|Author|Language|Release Date|Translator|Editor):[ \t]*([^\n]+)$", re.MULTILINE)
-_CREDIT = re.compile(r"\A\s*(?:Produced by|E-text prepared by|Transcribed (?:from|by))[^\n]*(?:\n(?!\n)[^\n]*)*", re.I)
+# Files that come along with books in their archives and are none.
+_OTHERS = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".css", ".js", ".mid", ".mp3", ".ogg", ".pdf", ".epub", ".mobi",
+           ".xml", ".rdf", ".opf", ".ncx", ".ttf", ".otf", ".woff", ".ds_store")  # fmt: skip
+_DECLARED = re.compile(rb"^Character set encoding:[ \t]*(?:Unicode )?([\w .:-]+?)[ \t]*\r?$", re.I | re.M)
+_HTML = re.compile(r"\.x?html?(?:\.\w+)?\Z", re.I)
+_EAST_ASIAN = ("gb18030", "gbk", "gb2312", "big5", "shift_jis", "euc-jp", "euc-kr", "iso-2022-jp")
+_LANGUAGES = {
+    "english": "en", "french": "fr", "german": "de", "italian": "it", "spanish": "es", "portuguese": "pt",
+    "dutch": "nl", "finnish": "fi", "swedish": "sv", "danish": "da", "norwegian": "no", "latin": "la", "greek": "el",
+    "hungarian": "hu", "polish": "pl", "czech": "cs", "russian": "ru", "chinese": "zh", "japanese": "ja",
+    "esperanto": "eo", "catalan": "ca", "tagalog": "tl", "welsh": "cy", "irish": "ga", "icelandic": "is",
+}  # fmt: skip
 
 
 def shards(config: Books) -> list[InputShard]:
@@ -32,10 +45,15 @@ def shards(config: Books) -> list[InputShard]:
 
 
 def read(shard: InputShard, config: Books) -> Iterator[Entry]:
-    """One entry a text file: a document, refused (empty, too_large) or quarantined (encoding, damage)."""
+    """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
     if is_archive(shard.path):
         for member in archive_members(shard, config.label, config.max_bytes):
-            yield member if not isinstance(member, Member) else _book(member, shard, config)
+            if not isinstance(member, Member):
+                yield member
+            elif member.name.lower().endswith(_OTHERS) or "__MACOSX" in member.name.split("/"):
+                yield Passed("other_file")
+            else:
+                yield from _book(member, shard, config)
         return
     parts: list[bytes] = []
     size = 0
@@ -47,52 +65,105 @@ def read(shard: InputShard, config: Books) -> Iterator[Entry]:
         size += len(chunk)
         if size > config.max_bytes:
             break
-    yield _book(Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size), shard, config)
+    yield from _book(Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size), shard, config)
 
 
-def strip_frame(text: str) -> tuple[str, dict[str, str]]:
-    """A Gutenberg text without header and footer, and what the header says (`title`, `author`, ...)."""
-    start = _START.search(text)
-    end = _END.search(text, start.end() if start else 0)
-    if not start:
-        return text, {}
-    found = {match[1].lower().replace(" ", "_"): match[2].strip() for match in _FIELD.finditer(text[: start.start()])}
-    body = text[start.end() : end.start() if end else len(text)]
-    return _CREDIT.sub("", body).strip("\n"), found
+def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
+    locator = member.name or "0"
+    here = f"{shard.name}#{locator}"
 
+    def refused(reason: str, detail: str = "") -> Refused:
+        identity = document_id(KIND, shard.name, locator)
+        where = {"archive": shard.name, "offset": member.offset, "length": member.length}
+        return Refused(identity, config.label, here, reason, detail, "und", **where)  # type: ignore[arg-type]
 
-def _book(member: Member, shard: InputShard, config: Books) -> Entry:
-    identity = document_id(KIND, shard.name, member.name or "0")
-    uri = f"{shard.name}#{member.name or 0}"
-    if member.content is None or len(member.content) > config.max_bytes:
-        detail = f"{member.length} bytes"
-        return Refused(
-            identity, config.label, uri, "too_large", detail, "und", shard.name, member.offset, member.length
-        )
+    content = member.content
+    if content is None or len(content) > config.max_bytes:
+        yield refused("too_large", f"{member.length} bytes")
+        return
+    if b"\0" in content[:4096] and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield refused("media_type", "no text")
+        return
     try:
-        text = member.content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = member.content.decode("cp1252")  # older Gutenberg files
-        except UnicodeDecodeError as error:
-            return Quarantined(
-                config.label, shard.name, "encoding", f"{member.name}: {error}", member.offset, member.length
-            )
+        text = _decoded(content)
+    except (UnicodeDecodeError, LookupError) as error:
+        detail = f"{member.name}: {error}"[:200]
+        yield Quarantined(config.label, shard.name, "encoding", detail, member.offset, member.length)
+        return
+    if _HTML.search(member.name or shard.name):
+        from datalake.extract.html import extract
+
+        text = extract(text, main_content=False).text
     text, found = strip_frame(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
-        return Refused(identity, config.label, uri, "empty", "", "und", shard.name, member.offset, member.length)
+        yield refused("empty")
+        return
     how = config.language
     language, score = detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
-    return Document(
-        id=identity,
-        text=text,
-        source=config.label,
-        uri=uri,
-        language=language,
-        language_score=score,
-        licence=config.licence,
-        archive=shard.name,
-        offset=member.offset,
-        length=member.length,
-        attributes=found | {"group": found.get("title") or member.name or shard.name},
-    )
+    if language == UNDETERMINED:
+        language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
+    uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here
+    found |= {"group": found.get("title") or member.name or shard.name}
+    parts = chapters(text) if config.unit == "chapter" else [("", text)]
+    for number, (heading, part) in enumerate(parts):
+        chapter = {"chapter": heading, "chapter_number": str(number)} if config.unit == "chapter" else {}
+        at = f"{locator}/{number}" if chapter else locator
+        yield Document(
+            id=document_id(KIND, shard.name, at),
+            text=(reflow(part) if config.reflow else part).strip("\n"),
+            source=config.label,
+            uri=(f"{uri}#{number}" if uri != here else f"{shard.name}#{at}") if chapter else uri,
+            language=language,
+            language_score=score,
+            licence=config.licence,
+            created=release(found.get("release_date", "")),
+            archive=shard.name,
+            offset=member.offset,
+            length=member.length,
+            attributes=found | {key: value for key, value in chapter.items() if value},
+        )
+
+
+def _decoded(content: bytes) -> str:
+    """A book's text: UTF-16 by its mark, UTF-8, as its header declares, as East Asian text is told, or Windows-1252.
+
+    Raises UnicodeDecodeError or LookupError where it is none of them.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    if declared := _DECLARED.search(content[:20_000]):
+        name = declared[1].decode("ascii", "replace").strip().lower().replace(" ", "-")
+        try:
+            return content.decode({"iso-latin-1": "cp1252", "iso-8859-1": "cp1252", "ascii": "cp1252"}.get(name, name))
+        except (UnicodeDecodeError, LookupError):
+            pass  # headers err
+    from resiliparse.parse.encoding import detect_encoding
+
+    told = detect_encoding(content[: 1 << 16]) or ""
+    if told.lower() in _EAST_ASIAN:
+        return content.decode(told)
+    return _windows_1252(content)
+
+
+def _windows_1252(content: bytes) -> str:
+    """Windows-1252 as browsers read it: the five bytes it lacks are control characters. Raises where there are many."""
+    try:
+        return content.decode("cp1252")
+    except UnicodeDecodeError:
+        lacking = sum(content.count(byte) for byte in (b"\x81", b"\x8d", b"\x8f", b"\x90", b"\x9d"))
+        if lacking > len(content) / 1_000:
+            raise
+        return content.decode("cp1252", _LACKING)
+
+
+def _control(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(chr(byte) for byte in error.object[error.start : error.end]), error.end
+
+
+_LACKING = "headwater.windows-1252"
+codecs.register_error(_LACKING, _control)

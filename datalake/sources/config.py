@@ -148,11 +148,25 @@ class Books(_Source):
         title="Largest book",
         description="In bytes; larger files are refused.",
     )
+    unit: Literal["book", "chapter"] = Field(
+        default="book",
+        title="Document",
+        description="The whole book, or each chapter; what stands before the first one is a document of its own.",
+    )
+    reflow: bool = Field(
+        default=False,
+        title="Join lines",
+        description="Join hard-wrapped lines of prose to paragraphs; verse and tables stay as they are.",
+    )
     language: Language = Field(default=Language(), title="Language identification")
 
 
 class Columns(BaseModel):
-    """Which column of a table is what. A column that isn't there is left out, `text` excepted."""
+    """Which column of a table is what. A column that isn't there is left out, `text` excepted.
+
+    `meta.url` is a nested column, `a|b` the first of two that has a value, `title+body` both with a blank line between
+    them, `=en` the constant `en`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -164,12 +178,35 @@ class Columns(BaseModel):
     created: str = Field(default="created", title="Time of origin")
 
 
+CORPORA = Literal[
+    "columns", "auto", "c4", "refinedweb", "fineweb", "fineweb2", "openwebtext", "dolma", "pile", "roots",
+    "chinesewebtext", "wanjuan",
+]  # fmt: skip
+
+
 class Table(_Source):
-    """Rows with a text: JSONL, Parquet, CSV or text files."""
+    """Rows with a text: JSONL, Parquet, CSV or text files, alone or in zip and tar archives."""
 
     kind: Literal["table"] = "table"
     paths: Paths = _PATHS
+    format: CORPORA = Field(
+        default="columns",
+        title="Corpus",
+        description="Whose columns the rows have; columns named in `columns` come before the corpus's. `columns`: no "
+        "corpus's; `auto`: told by each row's keys.",
+    )
     columns: Columns = Field(default=Columns(), title="Columns")
+    delimiter: str = Field(
+        default="",
+        pattern=r"""^[^"\r\n]?$""",
+        title="Delimiter",
+        description="What parts the cells of CSV files; empty: a comma, in .tsv files a tab.",
+    )
+    text_unit: Literal["file", "line", "block"] = Field(
+        default="file",
+        title="Document of a text file",
+        description="The whole file, each line, or each block of lines between blank lines.",
+    )
     max_bytes: int = Field(
         default=10_000_000,
         ge=1_000,
@@ -229,8 +266,19 @@ class Conversations(_Source):
 
     kind: Literal["conversations"] = "conversations"
     paths: Paths = _PATHS
-    format: Literal["auto", "alpaca", "sharegpt", "messages"] = Field(
-        default="auto", title="Format", description="`auto` looks at each file's first rows."
+    format: Literal[
+        "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "openassistant"
+    ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    paths_of_tree: Literal["best", "all"] = Field(
+        default="best",
+        title="Dialogues of a tree",
+        description="The best-ranked way down each tree of replies (OpenAssistant), or every way to a last answer.",
+    )
+    tools: Literal["attributes", "system"] = Field(
+        default="attributes",
+        title="Tools",
+        description="Where the tools that a dialogue may call are kept: in its attributes alone, or also at the end of "
+        "its system message, one JSON object a line.",
     )
     language: Language = Field(default=Language(), title="Language identification")
 
@@ -240,8 +288,20 @@ class Preferences(_Source):
 
     kind: Literal["preferences"] = "preferences"
     paths: Paths = _PATHS
-    format: Literal["auto", "hh", "dpo", "messages"] = Field(
-        default="auto", title="Format", description="`auto` looks at each file's first rows."
+    format: Literal["auto", "hh", "dpo", "messages", "shp", "safe", "kto", "ratings"] = Field(
+        default="auto", title="Format", description="`auto` looks at each row's keys."
+    )
+    prefer: Literal["better", "safer"] = Field(
+        default="better",
+        title="Which answer is preferred",
+        description="In rows that judge helpfulness and safety apart (PKU-SafeRLHF).",
+    )
+    least_ratio: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=1_000.0,
+        title="Least ratio of scores",
+        description="Pairs whose scores are nearer to each other are refused (SHP's `score_ratio`; its authors: 2).",
     )
     language: Language = Field(default=Language(), title="Language identification")
 

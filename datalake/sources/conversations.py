@@ -1,59 +1,29 @@
-"""Dialogues to learn from, in the formats people publish them in, one of them a row.
+"""Dialogues to learn from, in the formats people publish them in (see `dialogues`), one of them a row.
 
-- Alpaca: `instruction`, `input`, `output`, optional `system` and `history` (pairs of earlier turns); also the seed
-  tasks' `instances`, and plain `prompt` with `response`.
-- ShareGPT: `conversations` of `from` and `value`; tool calls as LLaMA-Factory writes them (`function_call`,
-  `observation`).
-- messages: `messages` of `role` and `content`.
-
-A dialogue is valid if an optional system message comes first, then the user's side (user, tool) and the assistant's
-alternate, beginning with the user and ending with the assistant, and none is empty. Others are refused with a reason:
-`format`, `role`, `order`, `unanswered`, `empty`.
+Where a row holds several (the instances of a seed task, all ways down a tree), each of them is a record. Where several
+rows make one (the messages of a tree), each row is a record still: the one that ends the dialogue becomes it, those
+before are refused as `joined`, replies ranked behind others as `branch`. What makes a dialogue valid is in `turns`;
+others are refused with a reason: `format`, `role`, `order`, `unanswered`, `empty`, `media`, `deleted`, `orphan`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import xxhash
-
-from datalake.document import Conversation, Entry, Quarantined, Refused, document_id
+from datalake.document import Conversation, Entry, Passed, Quarantined, Refused, document_id
 from datalake.language import detect
-from datalake.sources import docstrings
+from datalake.sources import docstrings, mappings, trees
 from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
+from datalake.sources.dialogues import CONTENT, Dialogue, dialogues
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.rows import Locators, json_rows
+from datalake.sources.row_files import RowFile, row_files
+from datalake.sources.rows import Locators, Row
+from datalake.sources.turns import InvalidError, Messages, asked, tools_of, validate
 
 KIND = "conversations"
-ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "observation": "tool",
-    "tool": "tool",
-    "function": "tool",
-}
-Messages = list[dict[str, str]]
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # as in dedup/shingles.py, which brings compiled loops along
-
-
-class InvalidError(ValueError):
-    """Why a row is no dialogue: `reason` in one word, `detail` in a few."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+_LONGEST_TREE = 10_000  # messages
 
 
 def shards(config: Conversations) -> list[InputShard]:
@@ -66,58 +36,24 @@ def shards(config: Conversations) -> list[InputShard]:
 
 
 def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
-    """One entry a row: a conversation, or refused for what is wrong with it, or quarantined where it isn't JSON."""
+    """One entry a dialogue: a conversation, or refused for what is wrong with it, or quarantined where malformed."""
     if shard.path == docstrings.PATH:
         yield from docstrings.conversations(shard, config.label)
         return
-    locators = Locators()
-    for row in json_rows(shard.path, shard.name, config.label):
-        if isinstance(row, Quarantined):
-            yield row
-            continue
-        own = row.value.get("id") if isinstance(row.value, dict) else None
-        locator = locators.of(own, row.number)
-        identity, uri = document_id(KIND, shard.name, locator), f"{shard.name}#{locator}"
-        try:
-            messages, style = dialogue(row.value, config.format)
-            validate(messages)
-        except InvalidError as problem:
-            yield Refused(
-                identity,
-                config.label,
-                uri,
-                problem.reason,
-                problem.detail,
-                archive=shard.name,
-                offset=row.offset,
-                length=row.length,
-            )
-            continue
-        attributes = {"format": style, "group": asked(messages)}
-        if isinstance(tools := row.value.get("tools"), str) and tools:
-            attributes["tools"] = tools
-        yield Conversation(
-            id=identity,
-            source=config.label,
-            uri=uri,
-            messages=messages,
-            language=language_of(messages, config.language),
-            licence=config.licence,
-            archive=shard.name,
-            offset=row.offset,
-            attributes=attributes,
-        )
+    for file in dialogue_files(shard, config.label):
+        if isinstance(file, RowFile):
+            yield from _Reading(file.name, config).entries(file.rows(config.label))
+        else:
+            yield file
 
 
-def asked(messages: Messages) -> str:
-    """The unit of hold-out of a dialogue: what its user says first, by its words.
-
-    Collections repeat each other's questions and give several dialogues one beginning: none of them trains when one of
-    them is held out.
-    """
-    first = next(message["content"] for message in messages if message["role"] == "user")
-    words = " ".join(WORD.findall(first.lower())) or first.strip()
-    return "asked:" + xxhash.xxh3_128_hexdigest(words.encode("utf-8", "surrogatepass"))
+def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed | Quarantined]:
+    """The files of rows in a shard. Text files in archives are about the others."""
+    for file in row_files(shard.path, shard.name, source):
+        if isinstance(file, RowFile) and file.form == "text" and file.name != shard.name:
+            yield Passed("other_file")
+        else:
+            yield file
 
 
 def language_of(messages: Messages, config: LanguageConfig) -> str:
@@ -126,82 +62,113 @@ def language_of(messages: Messages, config: LanguageConfig) -> str:
     return detect(text, model=config.model, threshold=config.threshold, characters=config.characters)[0]
 
 
-def dialogue(row: Any, style: str = "auto") -> tuple[Messages, str]:
-    """A row's messages and the format they are in: `alpaca`, `sharegpt` or `messages`. Raises InvalidError."""
-    if not isinstance(row, dict):
-        raise InvalidError("format", f"a {type(row).__name__}, not an object")
-    if style in ("auto", "messages") and isinstance(row.get("messages"), list):
-        return _with_system(row, turns(row["messages"])), "messages"
-    if style in ("auto", "sharegpt", "messages") and isinstance(row.get("conversations"), list):
-        return _with_system(row, turns(row["conversations"])), "sharegpt"
-    if style in ("auto", "alpaca"):
-        if "instruction" in row:
-            return _alpaca(row), "alpaca"
-        if "prompt" in row and any(key in row for key in ("response", "completion", "output")):
-            answer = next(row[key] for key in ("response", "completion", "output") if key in row)
-            return _with_system(row, [_message("user", row["prompt"]), _message("assistant", answer)]), "alpaca"
-    raise InvalidError("format", f"keys {', '.join(sorted(map(str, row))[:8])}")
+class _Reading:
+    """One file being read: which row ids were seen, and the messages of a tree that isn't complete yet."""
+
+    def __init__(self, name: str, config: Conversations):
+        self.name, self.config = name, config
+        self.locators = Locators()
+        self.tree: list[Row] = []
+
+    def entries(self, rows: Iterator[Row | Quarantined]) -> Iterator[Entry]:
+        """What the rows become, in their order."""
+        single = self.config.format in ("auto", "openassistant")
+        for row in rows:
+            if single and isinstance(row, Row) and trees.is_message(row.value):
+                if self.tree and (_tree_of(self.tree[0]) != _tree_of(row) or len(self.tree) >= _LONGEST_TREE):
+                    yield from self._tree()
+                self.tree.append(row)
+                continue
+            yield from self._tree()
+            if isinstance(row, Quarantined):
+                yield row
+            else:
+                yield from self._row(row)
+        yield from self._tree()
+
+    def _row(self, row: Row) -> Iterator[Entry]:
+        own = row.value.get("id") if isinstance(row.value, dict) else None
+        if own is None and isinstance(row.value, dict):
+            own = row.value.get("message_tree_id")
+        locator = self.locators.of(own, row.number)
+        for found in dialogues(row.value, self.config.format, self.config.paths_of_tree == "all"):
+            yield self._entry(row, f"{locator}/{found.part}" if found.part else locator, found)
+
+    def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused:
+        try:
+            if found.problem:
+                raise found.problem
+            validate(found.messages)
+            tools = tools_of(row.value)
+        except InvalidError as problem:
+            return self._refused(row, locator, problem.reason, problem.detail)
+        value, messages = row.value, found.messages
+        attributes = mappings.attributes_of(value, CONTENT) | found.attributes
+        if tools:
+            messages = self._with_tools(messages, tools)
+            attributes["tools"] = f"[{', '.join(tools)}]"
+        licence = mappings.spdx(value.get("licence") or value.get("license")) or self.config.licence
+        return Conversation(
+            id=self._identity(locator),
+            source=self.config.label,
+            uri=f"{self.name}#{locator}",
+            messages=messages,
+            language=language_of(found.messages, self.config.language),
+            licence=licence,
+            archive=self.name,
+            offset=row.offset,
+            attributes=attributes | {"format": found.format, "group": asked(messages)},
+        )
+
+    def _with_tools(self, messages: Messages, tools: list[str]) -> Messages:
+        """The messages with the tools at the end of the system's, one JSON object a line, where that is configured."""
+        if self.config.tools != "system":
+            return messages
+        system, others = (messages[0]["content"], messages[1:]) if messages[0]["role"] == "system" else ("", messages)
+        content = "\n\n".join(part for part in (system, "\n".join(["Tools:", *tools])) if part)
+        return [{"role": "system", "content": content}, *others]
+
+    def _identity(self, locator: str) -> bytes:
+        return document_id(KIND, self.name, locator)
+
+    def _refused(self, row: Row, locator: str, reason: str, detail: str) -> Refused:
+        where = {"archive": self.name, "offset": row.offset, "length": row.length}
+        uri = f"{self.name}#{locator}"
+        return Refused(self._identity(locator), self.config.label, uri, reason, detail, **where)  # type: ignore[arg-type]
+
+    def _tree(self) -> Iterator[Entry]:
+        """What the messages of a tree become: those that end a dialogue it, the others refused."""
+        rows, self.tree = self.tree, []
+        locators = [self.locators.of(row.value["message_id"], row.number) for row in rows]
+        nodes: list[dict[str, Any]] = [row.value for row in rows]
+        first: dict[str, int] = {}
+        for place, node in enumerate(nodes):
+            first.setdefault(str(node["message_id"]), place)
+        parents = [-1 if node["parent_id"] is None else first.get(str(node["parent_id"]), -2) for node in nodes]
+        found = [
+            trees.dialogue_of(nodes, way) for way in trees.ways(nodes, parents, self.config.paths_of_tree == "all")
+        ]
+        ends = {path.steps[-1]: path for path in found}
+        led_to = {step: path.steps[-1] for path in reversed(found) for step in path.steps[:-1]}
+        connected = trees.connected(parents)
+        for place, (row, locator) in enumerate(zip(rows, locators, strict=True)):
+            if path := ends.get(place):
+                about = {"tree": path.tree, "lang": path.lang}
+                about = {key: value for key, value in about.items() if value}
+                yield self._entry(row, locator, Dialogue(path.messages, "openassistant", path.problem, "", about))
+            elif place in led_to:
+                yield self._refused(row, locator, "joined", f"in {self.name}#{locators[led_to[place]]}")
+            elif nodes[place].get("deleted"):
+                yield self._refused(row, locator, "deleted", "marked as deleted")
+            elif not connected[place]:
+                yield self._refused(row, locator, "orphan", f"no way up to a prompt from {nodes[place]['parent_id']!r}")
+            elif not found:
+                yield self._refused(row, locator, "unanswered", "no answer in its tree")
+            else:
+                yield self._refused(row, locator, "branch", f"not on the way to {self.name}#{locators[min(ends)]}")
 
 
-def turns(items: list[Any]) -> Messages:
-    """Turns in `from`/`value` or `role`/`content` as messages. Raises InvalidError."""
-    out = []
-    for item in items:
-        if not isinstance(item, dict):
-            raise InvalidError("format", f"a turn is a {type(item).__name__}, not an object")
-        speaker = item.get("role", item.get("from"))
-        role = ROLES.get(str(speaker).lower())
-        if role is None:
-            raise InvalidError("role", f"{speaker!r}")
-        out.append(_message(role, item.get("content", item.get("value"))))
-    return out
-
-
-def _message(role: str, content: Any) -> dict[str, str]:
-    if content is None:
-        content = ""
-    if not isinstance(content, str):
-        raise InvalidError("format", f"the {role}'s text is a {type(content).__name__}")
-    return {"role": role, "content": content.strip()}
-
-
-def _with_system(row: dict[str, Any], messages: Messages) -> Messages:
-    system = row.get("system")
-    if isinstance(system, str) and system.strip() and not (messages and messages[0]["role"] == "system"):
-        return [{"role": "system", "content": system.strip()}, *messages]
-    return messages
-
-
-def _alpaca(row: dict[str, Any]) -> Messages:
-    instance = row
-    if isinstance(row.get("instances"), list) and row["instances"] and isinstance(row["instances"][0], dict):
-        instance = row["instances"][0]
-    instruction, given = _message("user", row["instruction"]), _message("user", instance.get("input"))
-    if given["content"]:
-        instruction["content"] = f"{instruction['content']}\n\n{given['content']}".strip()
-    messages: Messages = []
-    for pair in row.get("history") or []:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise InvalidError("format", "a turn of the history isn't a pair")
-        messages += [_message("user", pair[0]), _message("assistant", pair[1])]
-    return _with_system(row, [*messages, instruction, _message("assistant", instance.get("output"))])
-
-
-def validate(messages: Messages, *, answered: bool = True) -> None:
-    """Raises InvalidError unless the messages are a dialogue; with `answered=False`, one that awaits an answer."""
-    turns_only = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    if not turns_only:
-        raise InvalidError("empty", "no turn")
-    for number, message in enumerate(turns_only, 1):
-        side = "assistant" if number % 2 == 0 else "user"
-        if message["role"] == "system":
-            raise InvalidError("order", f"turn {number} is the system's")
-        if (message["role"] == "assistant") != (side == "assistant") or (number == 1 and message["role"] != "user"):
-            raise InvalidError("order", f"turn {number} is the {message['role']}'s")
-    for message in messages:
-        if not message["content"]:
-            raise InvalidError("empty", f"a text of the {message['role']}")
-    if answered and turns_only[-1]["role"] != "assistant":
-        raise InvalidError("unanswered", "the last turn isn't the assistant's")
-    if not answered and turns_only[-1]["role"] == "assistant":
-        raise InvalidError("order", "the prompt ends with the assistant")
+def _tree_of(row: Row) -> Any:
+    """What the messages of one tree have in common."""
+    value = row.value
+    return value.get("message_tree_id") or (value["message_id"] if value["parent_id"] is None else None)

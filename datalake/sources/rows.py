@@ -1,13 +1,24 @@
-"""Rows of JSON files: JSON Lines, one JSON array, or one object; compressed or not, damaged or not.
+"""Rows of JSON files: JSON Lines, JSON arrays, one object or several; compressed or not, damaged or not.
 
-Every row or span that can't be read is one `Quarantined` with its offset in the decompressed stream.
+Every row or span that can't be read is one `Quarantined` with its offset in the decompressed stream, and reading goes
+on behind it. In JSON Lines the next line is the next row. In an array a malformed row ends where its brackets close;
+where they don't, at the next one that begins as the first one did.
+
+As Python reads JSON, `NaN` and `Infinity` are numbers, the last of two equal keys counts, and lone surrogates and NUL
+stay in a text (they are replaced when it is stored).
+
+Memory: one row of at most `longest` bytes, raw and as Python objects (twenty times as much if it is all brackets, less
+than twice for a text); in an array as much again for what is read with it. A longer row is passed over without being
+held.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import xxhash
@@ -15,8 +26,17 @@ import xxhash
 from datalake.document import Quarantined
 from datalake.sources.streams import as_utf8, decompressed
 
-MAX_WHOLE = 1 << 30  # bytes of a JSON array, which has to be held at once
+LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
+Chunks = Iterator[bytes | Quarantined]
+
 _SPACE = b" \t\r\n"
+_HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
+# A whole string, a bracket, or a quote whose string doesn't end in what there is.
+# Possessive, so that a string of any length costs no memory.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]', re.DOTALL)
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_SCALAR_END = re.compile(rb"[,\]\s]")
+_BEGINNING = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 @dataclass(slots=True)
@@ -30,67 +50,80 @@ class Row:
 
 
 def lines(path: str, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
-    """(offset, line) of each line with something in it; lines beyond `longest` bytes are quarantined."""
-    buffer = b""
-    base = 0
-    for chunk in as_utf8(decompressed(path, archive, source)):
+    """(offset, line) of each line of a file with something in it; lines beyond `longest` bytes are quarantined."""
+    for line in split_lines(as_utf8(decompressed(path, archive, source)), archive, source, longest):
+        if isinstance(line, Quarantined) or line[1].strip(_SPACE):
+            yield line
+
+
+def split_lines(chunks: Chunks, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
+    """(offset, line without its "\\n") of every line. One beyond `longest` bytes is one `too_large`, and isn't held."""
+    parts: list[bytes] = []  # of the line that hasn't ended
+    base = size = 0  # where it begins, how much of it there is
+
+    def too_large() -> Quarantined:
+        return Quarantined(source, archive, "too_large", f"a row of {size} bytes", base, size)
+
+    for chunk in chunks:
         if isinstance(chunk, Quarantined):
-            if buffer.strip():
-                yield Quarantined(source, archive, "truncated", "a row breaks off at damage", base, len(buffer))
-            base, buffer = base + len(buffer), b""
+            if size > longest:
+                yield too_large()
+            elif b"".join(parts).strip(_SPACE):
+                yield Quarantined(source, archive, "truncated", "a row breaks off at damage", base, size)
+            base, size, parts = base + size, 0, []
             yield chunk
             continue
-        buffer += chunk
-        *whole, buffer = buffer.split(b"\n")
-        for line in whole:
-            if len(line) > longest:
-                yield Quarantined(source, archive, "too_large", f"a row of {len(line)} bytes", base, len(line))
-            elif line.strip():
-                yield base, line
-            base += len(line) + 1
-        if len(buffer) > 16 * longest:  # no end of line in sight: give the span up rather than hold it
-            yield Quarantined(source, archive, "too_large", "a row without an end", base, len(buffer))
-            base, buffer = base + len(buffer), b""
-    if len(buffer) > longest:
-        yield Quarantined(source, archive, "too_large", f"a row of {len(buffer)} bytes", base, len(buffer))
-    elif buffer.strip():
-        yield base, buffer
+        first, *others = chunk.split(b"\n")
+        size += len(first)
+        parts = [*parts, first] if size <= longest else []
+        for line in others:  # each begins behind an end of line
+            if size > longest:
+                yield too_large()
+            else:
+                yield base, b"".join(parts)
+            base, size = base + size + 1, len(line)
+            parts = [line] if size <= longest else []
+    if size > longest:
+        yield too_large()
+    elif size:
+        yield base, b"".join(parts)
 
 
-def json_rows(path: str, archive: str, source: str, longest: int = 1 << 26) -> Iterator[Row | Quarantined]:
-    """All rows of a JSON file in order. First character and line tell its form."""
-    first = b""
-    for chunk in as_utf8(decompressed(path, archive, source)):
+def json_rows(path: str, archive: str, source: str, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
+    """All rows of a JSON file in order. Its first line tells its form."""
+    yield from rows_of_json(as_utf8(decompressed(path, archive, source)), archive, source, longest)
+
+
+def rows_of_json(chunks: Chunks, archive: str, source: str, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
+    """`json_rows` of bytes from elsewhere, in UTF-8."""
+    head, chunks = _peek(chunks)
+    if _is_lines(head):
+        yield from _line_rows(chunks, archive, source, longest)
+    else:
+        yield from _Values(chunks, archive, source, longest).rows()
+
+
+def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
+    """The first line with something in it and something of what is behind it, and all chunks again."""
+    taken: list[bytes | Quarantined] = []
+    head = b""
+    for chunk in chunks:
+        taken.append(chunk)
         if isinstance(chunk, Quarantined):
             break
-        first = (first + chunk).lstrip(_SPACE)
-        if len(first) > 1:
+        head = (head + chunk).lstrip(_SPACE)
+        if head.partition(b"\n")[2].strip(_SPACE) or len(head) > _HEAD:
             break
-    if first[:1] == b"[" and not _is_line(first):
-        yield from _array(path, archive, source)
-        return
-    number = 0
-    for line in lines(path, archive, source, longest):
-        if isinstance(line, Quarantined):
-            yield line
-            continue
-        offset, content = line
-        value, problem = _load(content)
-        if problem and number == 0 and content.strip() in (b"{", b"["):
-            yield from _array(path, archive, source)
-            return
-        number += 1
-        if problem:
-            yield Quarantined(source, archive, "json", problem, offset, len(content))
-        else:
-            yield Row(number - 1, offset, len(content), value)
+    return head, chain(taken, chunks)
 
 
-def _is_line(first: bytes) -> bool:
-    """Whether the first line alone is a JSON array of plain values (a row), with more lines behind it."""
-    line, end, rest = first.partition(b"\n")
-    value, problem = _load(line)
-    return bool(end and rest.strip() and not problem and not any(isinstance(item, dict) for item in value))
+def _is_lines(head: bytes) -> bool:
+    """Whether a file that begins so has a row a line: not where an array of rows, or an indented object, begins."""
+    line, end, rest = head.partition(b"\n")
+    if head[:1] == b"[":  # rows can be arrays too, if more than one line has one
+        value, problem = _load(line)
+        return bool(end and rest.strip(_SPACE) and not problem and not any(isinstance(item, dict) for item in value))
+    return line.strip() != b"{"
 
 
 def _load(content: bytes) -> tuple[Any, str]:
@@ -101,53 +134,216 @@ def _load(content: bytes) -> tuple[Any, str]:
         return None, str(error)[:200]
 
 
-def _array(path: str, archive: str, source: str) -> Iterator[Row | Quarantined]:
-    """The elements of one JSON array, or one object; what follows a malformed element can't be told apart any more."""
-    parts: list[bytes] = []
-    size = 0
-    damage: list[Quarantined] = []
-    for chunk in as_utf8(decompressed(path, archive, source)):
-        if isinstance(chunk, Quarantined):
-            damage.append(chunk)
-            break  # behind damage there is no telling where an element begins
-        parts.append(chunk)
-        size += len(chunk)
-        if size > MAX_WHOLE:
-            yield Quarantined(source, archive, "too_large", f"a JSON array of more than {MAX_WHOLE} bytes", 0, -1)
-            return
-    text = b"".join(parts).decode("utf-8", "surrogateescape")
-    decoder = json.JSONDecoder()
-    place = _skip(text, 0)
-    inside = text[place : place + 1] == "["
-    place = _skip(text, place + 1) if inside else place
+def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Iterator[Row | Quarantined]:
     number = 0
-    while place < len(text) and not (inside and text[place] == "]"):
-        try:
-            value, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            yield Quarantined(source, archive, "json", str(error)[:200], place, len(text) - place)
-            yield from damage
-            return
-        yield Row(number, place, end - place, value)
+    for line in split_lines(chunks, archive, source, longest):
+        if isinstance(line, Quarantined):
+            number += line.reason in ("too_large", "truncated")
+            yield line
+            continue
+        offset, content = line
+        if not content.strip(_SPACE):
+            continue
+        value, problem = _load(content)
+        if problem:
+            yield Quarantined(source, archive, "json", problem, offset, len(content))
+        else:
+            yield Row(number, offset, len(content), value)
         number += 1
-        place = _skip(text, end)
-        if inside and text[place : place + 1] == ",":
-            place = _skip(text, place + 1)
-        elif inside and text[place : place + 1] not in ("]", ""):
-            yield Quarantined(source, archive, "json", "no comma between two rows", place, len(text) - place)
-            yield from damage
-            return
-    if inside and place >= len(text) and not damage:
-        yield Quarantined(source, archive, "truncated", "the array doesn't end", place, 0)
-    elif inside and text[place + 1 :].strip():
-        yield Quarantined(source, archive, "json", "text behind the array", place + 1, len(text) - place - 1)
-    yield from damage
 
 
-def _skip(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+class _Values:
+    """The values of a JSON stream: elements of its arrays, and values outside of any. Holds one of them at a time."""
+
+    def __init__(self, chunks: Chunks, archive: str, source: str, longest: int):
+        self.chunks, self.archive, self.source, self.longest = chunks, archive, source, longest
+        self.window = b""  # what is read and not yet done with
+        self.place = 0  # how much of it is done with
+        self.base = 0  # where it begins in the stream
+        self.ended = False
+        self.damage: list[Quarantined] = []  # met while reading on: `window` ends where it is
+        self.number = 0
+        self.like = b""  # how the first good object begins, and so its neighbours
+        self.nested = False  # whether good objects hold others that begin so
+        self.separated = True  # whether a comma, or the array's beginning, stands before what comes
+
+    def rows(self) -> Iterator[Row | Quarantined]:
+        inside, whole = False, True  # in an array; the last element not cut off
+        while True:
+            if not self._skip_space():
+                if not self.damage:
+                    break
+                yield self.damage.pop()
+                if inside or self.like:  # somewhere inside an element, who knows where
+                    yield from self._resume()
+                continue
+            byte = self.window[self.place : self.place + 1]
+            if byte == b"[" and not inside:
+                inside = self.separated = True
+                self.place += 1
+            elif byte == b"]" and inside:
+                inside = False
+                self.place += 1
+            elif byte == b"," and inside and not self.separated:
+                self.separated = True
+                self.place += 1
+            else:
+                entry = self._element(inside)
+                whole = not isinstance(entry, Quarantined) or entry.reason != "truncated"
+                yield entry
+        if inside and whole:
+            yield self._lost("truncated", "the array doesn't end", self.place, self.place)
+
+    def _element(self, inside: bool) -> Row | Quarantined:
+        """The value that begins here, or what is lost of it."""
+        size = self._end()
+        if size > self.longest:
+            self.separated = False
+            return self._too_long()
+        content = self.window[self.place : self.place + size] if size >= 0 else b""
+        value, problem = _load(content) if content else (None, "a row doesn't end")
+        separated, self.separated = self.separated or not inside, False
+        if problem and (self.like or not content):
+            following = self._neighbour(self.place + 1, self.place + size if content else len(self.window))
+            if following >= 0:  # the brackets closed in another row, or never
+                size = following - self.place
+                self.separated = True
+            elif not content:
+                start, self.place = self.place, len(self.window)
+                return self._lost("truncated", problem, start, self.place)
+        start, number = self.place, self.number
+        self.place += size
+        self.number += 1
+        if not problem and not separated:
+            problem = "no comma before this row"
+        if problem:
+            return self._lost("json", problem, start, self.place)
+        if isinstance(value, dict):
+            if not self.like and (first := _BEGINNING.match(content)):
+                self.like = first.group()
+            self.nested = self.nested or content.find(self.like, len(self.like)) >= 0
+        return Row(number, self.base + start, size, value)
+
+    def _lost(self, reason: str, detail: str, start: int, end: int) -> Quarantined:
+        return Quarantined(self.source, self.archive, reason, detail, self.base + start, end - start)
+
+    def _more(self) -> bool:
+        """Read on, as much again as there is, so that what is looked at anew each time stays in proportion."""
+        if self.ended or self.damage:
+            return False
+        parts = [self.window[self.place :]]
+        self.base += self.place
+        self.place, self.window = 0, b""  # not held while it is copied
+        size = len(parts[0])
+        goal = size + min(size, self.longest) + 1 if size > self.longest else min(2 * size, self.longest) + 1
+        while size < goal:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                self.ended = True
+                break
+            if isinstance(chunk, Quarantined):
+                self.damage.append(chunk)
+                break
+            parts.append(chunk)
+            size += len(chunk)
+        self.window = b"".join(parts)
+        return size > len(parts[0])
+
+    def _skip_space(self) -> bool:
+        """Go to the next byte that isn't space; False at the end or where damage is."""
+        while True:
+            while self.window[self.place : self.place + 1] in (b" ", b"\t", b"\r", b"\n"):
+                self.place += 1
+            if self.place < len(self.window):
+                return True
+            if not self._more():
+                return False
+
+    def _end(self) -> int:
+        """The length of the value that begins here; more than `longest` if it is longer; -1 if it doesn't end."""
+        at = self.window[self.place : self.place + 1]
+        depth, looked = 0, 0  # how deep, and how far from the value's beginning
+        while True:
+            if at in (b"{", b"[", b'"'):
+                for token in _TOKEN.finditer(self.window, self.place + looked):
+                    first = self.window[token.start()]
+                    if first == 0x22:  # a string
+                        if token.end() - token.start() == 1:
+                            break
+                    else:
+                        depth += 1 if first in b"{[" else -1
+                    looked = token.end() - self.place
+                    if depth <= 0:
+                        return looked
+                else:
+                    looked = len(self.window) - self.place
+            elif match := _SCALAR_END.search(self.window, self.place + max(looked, 1)):
+                return match.start() - self.place
+            else:
+                looked = len(self.window) - self.place
+            if len(self.window) - self.place > self.longest:  # with a neighbour in sight it isn't long but broken
+                return -1 if self._neighbour(self.place + 1, len(self.window)) >= 0 else self.longest + 1
+            if not self._more():
+                return looked if at not in (b"{", b"[", b'"') and self.ended else -1
+
+    def _neighbour(self, start: int, end: int) -> int:
+        """Where, in this part of the window, an object begins as the first good one did, with its key; -1: nowhere.
+
+        Where good objects hold others that begin alike, as trees do, that is no sign: -1.
+        """
+        first = _BEGINNING.match(self.window, self.place) if not self.like else None
+        like = first.group() if first else self.like
+        if not like or self.nested:
+            return -1
+        match = re.compile(rb"[,\s]\s*(" + re.escape(like) + rb")").search(self.window, start, end)
+        return match.start(1) if match else -1
+
+    def _too_long(self) -> Quarantined:
+        """Pass over the value that begins here, whatever its length, without holding it."""
+        start = self.base + self.place
+        depth, in_string, done = 0, False, False
+        scalar = self.window[self.place : self.place + 1] not in (b"{", b"[", b'"')
+        while not done:
+            if in_string:
+                match = _IN_STRING.match(self.window, self.place)
+            else:
+                match = (_SCALAR_END if scalar else _TOKEN).search(self.window, self.place)
+            if not match:
+                self.place = len(self.window) - (_open_escape(self.window) if in_string else 0)
+                if not self._more():
+                    self.place = len(self.window)
+                    break
+                continue
+            first = self.window[match.start()]
+            self.place = match.start() if scalar else match.end()
+            if in_string:
+                in_string = False
+            elif first == 0x22:
+                in_string = match.end() - match.start() == 1
+            else:
+                depth += 1 if first in b"{[" else -1
+            done = scalar or (depth <= 0 and not in_string)
+        self.number += 1
+        size = self.base + self.place - start
+        return Quarantined(self.source, self.archive, "too_large", f"a row of {size} bytes", start, size)
+
+    def _resume(self) -> Iterator[Quarantined]:
+        """Go on, behind damage, at the next object that begins as those before did."""
+        self.separated = True
+        start = self.base + self.place
+        while (place := self._neighbour(self.place, len(self.window))) < 0:
+            self.place = max(self.place, len(self.window) - 4096)  # a beginning may lie across the end
+            if not self._more():
+                place = len(self.window)
+                break
+        self.place = place
+        if (end := self.base + place) > start:
+            yield Quarantined(self.source, self.archive, "json", "the row that damage is in", start, end - start)
+
+
+def _open_escape(window: bytes) -> int:
+    """1 if the window ends in a backslash that escapes what follows, else 0."""
+    return (len(window) - len(window.rstrip(b"\\"))) % 2
 
 
 class Locators:

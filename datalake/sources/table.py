@@ -1,33 +1,33 @@
-"""Rows with a text: JSON Lines and JSON arrays, Parquet, CSV, and plain text files (one document a file).
+"""Rows with a text: JSON Lines and JSON arrays, Parquet, CSV, and plain text files; also compressed, in zip and in tar.
 
-A record is a row. Which columns are id, text, address, language, licence and time is configured (`columns`); the rest
-of a row's plain values is kept in its attributes. Text files and JSON may be compressed; their form is told by the
-file's name, without the ending of the compression.
+A record is a row, or a text file (or a line or block of one: `text_unit`). Which columns are id, text, address,
+language, licence and time is configured (`columns`) or known by the corpus's name (`format`, see `mappings`); the rest
+of a row's plain values is kept in its attributes. A file inside an archive is called `archive/member`.
+
+Memory: one row of at most 8 times `max_bytes` (at least 1 MiB); see `rows`, `csv_rows` and `parquet` for their factors.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from urllib.parse import urlsplit
 
 from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
-from datalake.sources.config import Table
+from datalake.sources import mappings
+from datalake.sources.config import Columns, Table
+from datalake.sources.mappings import MAPPINGS, Mapping, at
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.rows import Locators, Row, json_rows
-from datalake.sources.streams import as_utf8, decompressed
+from datalake.sources.row_files import RowFile, form, row_files
+from datalake.sources.rows import Chunks, Locators, Row, split_lines
+
+__all__ = ["form", "read", "shards"]
 
 KIND = "table"
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-LONGEST_ATTRIBUTE = 1_000  # characters; longer values aren't metadata
 
 
 def shards(config: Table) -> list[InputShard]:
@@ -35,62 +35,81 @@ def shards(config: Table) -> list[InputShard]:
     return [InputShard(KIND, name, path) for name, path in expand(config.paths)]
 
 
-def form(name: str) -> str:
-    """`parquet`, `csv`, `tsv`, `text` or `json`, by a file's name."""
-    path = PurePosixPath(name.lower())
-    while path.suffix in COMPRESSIONS:
-        path = path.with_suffix("")
-    known = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".text": "text", ".md": "text"}
-    return known.get(path.suffix, "json")
-
-
 def read(shard: InputShard, config: Table) -> Iterator[Entry]:
-    """One entry a row: a document, refused (empty, too_large, column), or quarantined where it is malformed."""
-    style = form(shard.name)
-    if style == "text":
-        yield _whole(shard, config)
-        return
-    locators = Locators()
-    if style == "parquet":
-        rows = _parquet(shard, config)
-    elif style in ("csv", "tsv"):
-        rows = _csv(shard, config, "\t" if style == "tsv" else ",")
-    else:
-        rows = json_rows(shard.path, shard.name, config.label, max(1 << 20, 8 * config.max_bytes))
-    for row in rows:
-        if isinstance(row, Quarantined):
-            yield row
-        elif not isinstance(row.value, dict):
-            what = f"row {row.number} is a {type(row.value).__name__}, not an object"
-            yield Quarantined(config.label, shard.name, "row", what, row.offset, row.length)
+    """One entry a row: a document, refused (empty, too_large, column, link), or quarantined where it is malformed."""
+    longest = max(1 << 20, 8 * config.max_bytes)
+    for file in row_files(shard.path, shard.name, config.label):
+        if not isinstance(file, RowFile):
+            yield file
+            continue
+        if file.form == "text":
+            rows = _texts(file, config, longest)
         else:
-            yield _document(row, locators, shard, config)
+            rows = file.rows(config.label, longest, config.delimiter)
+        locators = Locators()
+        for row in rows:
+            if isinstance(row, Quarantined | Refused):
+                yield row
+            elif not isinstance(row.value, dict):
+                what = f"row {row.number} is a {type(row.value).__name__}, not an object"
+                yield Quarantined(config.label, file.name, "row", what, row.offset, row.length)
+            else:
+                yield _document(row, locators, file.name, config)
 
 
-def _document(row: Row, locators: Locators, shard: InputShard, config: Table) -> Document | Refused:
-    columns, value = config.columns, row.value
-    locator = locators.of(value.get(columns.id), row.number)
-    identity = document_id(KIND, shard.name, locator)
-    own = value.get(columns.uri)
-    uri = own if isinstance(own, str) and own else f"{shard.name}#{locator}"
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the rows of one format are read: its mapping, the user's own columns over it, and what attributes leave."""
+
+    corpus: str
+    mapping: Mapping
+    taken: frozenset[str]
+
+
+@lru_cache(maxsize=64)
+def _plan(format: str, columns: Columns) -> _Plan:
+    if format in MAPPINGS:
+        corpus, mapping = format, replace(MAPPINGS[format], **columns.model_dump(exclude_unset=True))
+    else:
+        corpus, mapping = "", Mapping(**columns.model_dump())
+    paths = (mapping.id, mapping.text, mapping.uri, mapping.language, mapping.licence, mapping.created)
+    taken = {part for path in paths for part in (path, *path.replace("+", "|").split("|"))}
+    return _Plan(corpus, mapping, frozenset(taken))
+
+
+def _document(row: Row, locators: Locators, name: str, config: Table) -> Document | Refused:
+    value: dict[str, Any] = row.value
+    format = (mappings.recognise(value) or "columns") if config.format == "auto" else config.format
+    plan = _plan(format, config.columns)
+    mapping = plan.mapping
+    locator = locators.of(at(value, mapping.id), row.number)
+    identity = document_id(KIND, name, locator)
+    own = at(value, mapping.uri)
+    uri = own if isinstance(own, str) and own else f"{name}#{locator}"
 
     def refused(reason: str, detail: str = "") -> Refused:
-        where = {"archive": shard.name, "offset": row.offset, "length": row.length}
+        where = {"archive": name, "offset": row.offset, "length": row.length}
         return Refused(identity, config.label, uri, reason, detail, "und", **where)  # type: ignore[arg-type]
 
-    text = value.get(columns.text)
-    if columns.text not in value or not isinstance(text, str | None):
-        return refused("column", f"no text in column {columns.text!r}")
-    if text is None or not text.strip():
+    found = at(value, mapping.text)
+    text = mappings.as_text(found)
+    if found is None and plan.corpus == "openwebtext" and uri == own:
+        return refused("link", "an address without its text")
+    if found is None and mappings.has(value, mapping.text):
+        return refused("empty")
+    if text is None:
+        return refused("column", f"no text in column {mapping.text!r}")
+    if not text.strip():
         return refused("empty")
     if len(text.encode("utf-8", "replace")) > config.max_bytes:
         return refused("too_large", f"{len(text)} characters")
-    named = value.get(columns.language)
-    language, score = (named, 1.0) if isinstance(named, str) and named else _detect(text, config)
-    licence = value.get(columns.licence)
-    taken = {columns.id, columns.text, columns.uri, columns.language, columns.licence, columns.created}
-    attributes = {str(key): plain for key, item in value.items() if key not in taken and (plain := _plain(item))}
-    attributes.setdefault("group", locator)
+    attributes = mappings.attributes_of(value, plan.taken)
+    language, score = _language(text, value, mapping, attributes, config)
+    licence = _licence(value, mapping, attributes, config)
+    attributes |= {key: plain for key, path in mapping.attributes.items() if (plain := mappings.plain(at(value, path)))}
+    if plan.corpus:
+        attributes["corpus"] = plan.corpus
+    attributes.setdefault("group", (uri == own and _host(uri)) or locator)
     return Document(
         id=identity,
         text=text,
@@ -98,132 +117,122 @@ def _document(row: Row, locators: Locators, shard: InputShard, config: Table) ->
         uri=uri,
         language=language,
         language_score=score,
-        licence=licence if isinstance(licence, str) and licence else config.licence,
-        created=_time(value.get(columns.created)),
-        archive=shard.name,
+        licence=licence,
+        created=mappings.time_of(at(value, mapping.created)),
+        archive=name,
         offset=row.offset,
         length=row.length,
         attributes=attributes,
     )
 
 
-def _detect(text: str, config: Table) -> tuple[str, float]:
+def _language(
+    text: str, value: dict[str, Any], mapping: Mapping, attributes: dict[str, str], config: Table
+) -> tuple[str, float]:
+    """The language that the row names, else the one that is found. A name that is no code stays in the attributes."""
+    named = at(value, mapping.language)
+    if isinstance(named, str) and named.strip():
+        if code := mappings.language_code(named[:100]):
+            score = at(value, mapping.language_score)
+            plain = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
+            return code, float(score) if plain else 1.0
+        attributes["language_named"] = named[:100]
     how = config.language
     return detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
 
 
-def _plain(value: Any) -> str:
-    """A value worth keeping as attribute, as text; "" for nested, long or missing ones."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float) and len(str(value)) <= LONGEST_ATTRIBUTE:
-        return str(value)
-    return ""
+def _licence(value: dict[str, Any], mapping: Mapping, attributes: dict[str, str], config: Table) -> str | None:
+    """The licence that the row names, else the configured one, else the collection's, which is marked as such.
+
+    One that can't be told in SPDX stays in the attributes, and nothing takes its place.
+    """
+    if named := mappings.plain(at(value, mapping.licence)):
+        licence = mappings.spdx(at(value, mapping.licence))
+        if licence is None:
+            attributes["licence_named"] = named
+        return licence
+    if config.licence is None and mapping.of_collection:
+        attributes["licence_of"] = "collection"
+    return config.licence or mapping.of_collection
 
 
-def _time(value: Any) -> datetime | None:
-    """A time given as such or in ISO 8601; without a zone it is UTC."""
+def _host(uri: str) -> str:
+    """The host of a web address, by which pages of all sources are held out together; "" where it has none."""
     try:
-        time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        parts = urlsplit(uri)
+        return (parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    except ValueError:
+        return ""
 
 
-def _whole(shard: InputShard, config: Table) -> Entry:
-    """A text file as one document."""
+def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarantined | Refused]:
+    """The texts of a text file, each as a row: the file, or its lines, or its blocks that blank lines part."""
+    first, chunks = _first(file.chunks)
+    if config.format == "openwebtext" and _is_link(first):
+        column, unit = "url", "line"
+    else:
+        column, unit = _plan(config.format, config.columns).mapping.text, config.text_unit
+    if unit == "file":
+        yield _whole(chunks, file.name, column, config)
+        return
+    pending: list[bytes] = []
+    number = start = size = 0
+
+    def row(end: int) -> Row | Quarantined:
+        content = b"\n".join(pending)
+        if size > longest:
+            return Quarantined(config.label, file.name, "too_large", f"a block of {size} bytes", start, end - start)
+        try:
+            return Row(number, start, end - start, {column: content.decode("utf-8").strip()})
+        except UnicodeDecodeError as error:
+            return Quarantined(config.label, file.name, "encoding", str(error)[:200], start, end - start)
+
+    end = 0
+    for line in split_lines(chunks, file.name, config.label, longest):
+        blank = isinstance(line, Quarantined) or not line[1].strip()
+        if pending and (blank or unit == "line"):
+            yield row(end)
+            number += 1
+            pending, size = [], 0
+        if isinstance(line, Quarantined):
+            yield line
+            number += line.reason in ("too_large", "truncated")
+        elif not blank:
+            start = start if pending else line[0]
+            end = line[0] + len(line[1])
+            size += len(line[1]) + 1
+            pending.append(line[1] if size <= longest else b"")
+    if pending:
+        yield row(end)
+
+
+def _first(chunks: Chunks) -> tuple[bytes, Chunks]:
+    """The first bytes, and all chunks again."""
+    first = next(chunks, b"")
+    return (b"" if isinstance(first, Quarantined) else first[:4096]), chain([first], chunks)
+
+
+def _is_link(head: bytes) -> bool:
+    """Whether a text begins with a line that is a web address and nothing else."""
+    line = head.lstrip().partition(b"\n")[0].strip()
+    return line.startswith((b"http://", b"https://")) and b" " not in line
+
+
+def _whole(chunks: Chunks, name: str, column: str, config: Table) -> Row | Quarantined | Refused:
+    """A text file as one row. No more of it than may be taken is held."""
     parts: list[bytes] = []
     size = 0
-    for chunk in as_utf8(decompressed(shard.path, shard.name, config.label)):
+    for chunk in chunks:
         if isinstance(chunk, Quarantined):
             return chunk
         parts.append(chunk)
         size += len(chunk)
         if size > config.max_bytes:
-            break
-    identity = document_id(KIND, shard.name, "0")
-    uri = f"{shard.name}#0"
-    if size > config.max_bytes:
-        detail = f"more than {config.max_bytes} bytes"
-        return Refused(identity, config.label, uri, "too_large", detail, archive=shard.name, length=size)
+            detail = f"more than {config.max_bytes} bytes"
+            uri, where = f"{name}#0", document_id(KIND, name, "0")
+            return Refused(where, config.label, uri, "too_large", detail, archive=name, length=size)
     try:
         text = b"".join(parts).decode("utf-8")
     except UnicodeDecodeError as error:
-        return Quarantined(config.label, shard.name, "encoding", str(error), error.start, size - error.start)
-    return _document(Row(0, 0, size, {config.columns.text: text}), Locators(), shard, config)
-
-
-def _csv(shard: InputShard, config: Table, delimiter: str) -> Iterator[Row | Quarantined]:
-    """Rows of a CSV file (RFC 4180) by its header. Offset is the row's first line in the decompressed stream."""
-    damage: list[Quarantined] = []
-    places: list[int] = [0]  # where each line begins
-
-    def text_lines() -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        rest = ""
-        for chunk in as_utf8(decompressed(shard.path, shard.name, config.label)):
-            if isinstance(chunk, Quarantined):
-                damage.append(chunk)
-                continue
-            *whole, rest = (rest + decoder.decode(chunk)).split("\n")
-            for line in whole:
-                places.append(places[-1] + len(line.encode("utf-8", "surrogateescape")) + 1)
-                yield line + "\n"
-        if rest:
-            places.append(places[-1] + len(rest.encode("utf-8", "surrogateescape")))
-            yield rest
-
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1, max(1 << 20, 8 * config.max_bytes)))
-    reader = csv.reader(text_lines(), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    number = 0
-    while True:
-        start = reader.line_num
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            yield Quarantined(config.label, shard.name, "csv", str(error), places[start], places[-1] - places[start])
-            number += 1
-            continue
-        offset = places[start]
-        length = places[reader.line_num] - offset
-        if not cells:
-            continue
-        if header is None:
-            header = cells
-        elif len(cells) != len(header):
-            problem = f"row {number} has {len(cells)} cells, the header {len(header)}"
-            yield Quarantined(config.label, shard.name, "csv", problem, offset, length)
-            number += 1
-        elif any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
-            yield Quarantined(config.label, shard.name, "encoding", f"row {number} isn't UTF-8", offset, length)
-            number += 1
-        else:
-            yield Row(number, offset, length, dict(zip(header, cells, strict=True)))
-            number += 1
-    yield from damage
-
-
-def _parquet(shard: InputShard, config: Table) -> Iterator[Row | Quarantined]:
-    """Rows of a Parquet file, row group by row group; an unreadable one is one span. Offsets: row numbers."""
-    try:
-        with pq.ParquetFile(shard.path) as file:
-            number = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                done = 0
-                try:
-                    for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
-                        values = batch.to_pylist()
-                        for value in values:
-                            yield Row(number + done, number + done, 1, value)
-                            done += 1
-                except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError) as error:
-                    problem = f"row group {group}, {rows - done} rows: {str(error).splitlines()[0][:200]}"
-                    yield Quarantined(config.label, shard.name, "parquet", problem, number + done, rows - done)
-                number += rows
-    except (OSError, pa.ArrowException) as error:
-        problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        yield Quarantined(config.label, shard.name, "parquet", problem, 0, -1)
+        return Quarantined(config.label, name, "encoding", str(error)[:200], error.start, size - error.start)
+    return Row(0, 0, size, {column: text})

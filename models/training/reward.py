@@ -46,8 +46,8 @@ def reward(
     """Trains a reward model from the model in `base`, writes it to `out/checkpoint`, returns a report of plain values.
 
     A pair has `prompt` (messages), `chosen` and `rejected` (texts). Where a dialogue is longer than the context its
-    oldest turns go, the same for both answers; a pair that can't be made to fit, or whose answers are equal, is dropped
-    and counted. Held-out accuracy comes with its 95% Wilson interval. Raises UserError when no pair is left.
+    oldest turns go, the same for both answers; a pair that can't be made to fit, that has one answer or two equal ones,
+    is dropped and counted. Held-out accuracy comes with its 95% Wilson interval. Raises UserError when no pair is left.
     """
     torch.manual_seed(config.seed)
     body, words = load_language_model(base)
@@ -115,7 +115,7 @@ def fitting(pair: Pair, words: Any, context: int) -> Rendered | None:
 
     A system message stays. What is left starts with the user, and both answers see the same prompt.
     """
-    if pair["chosen"] == pair["rejected"]:
+    if pair["chosen"] == pair["rejected"] or pair["chosen"] is None or pair["rejected"] is None:
         return None
     prompt = list(pair["prompt"])
     system, turns = (prompt[:1], prompt[1:]) if prompt and prompt[0]["role"] == "system" else ([], prompt)

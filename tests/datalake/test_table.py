@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import lzma
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datalake.document import Document, Entry, Quarantined, Refused
+from datalake.document import Document, Entry, Passed, Quarantined, Refused
+from datalake.sources import row_files
 from datalake.sources.config import Table
 from datalake.sources.table import form, read, shards
 
@@ -134,13 +139,175 @@ def test_a_text_file_is_one_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "column"),
     [("llamafactory-c4_demo.jsonl.gz", "text"), ("llmfoundry-arxiv.jsonl.gz", "text"),
-     ("datajuicer-stack_exchange.jsonl.gz", "text"), ("chinesewebtext-2021-43-cleared1.jsonl.gz", "text")],
+     ("datajuicer-stack_exchange.jsonl.gz", "text"), ("chinesewebtext-2021-43-cleared1.jsonl.gz", "raw_content")],
 )  # fmt: skip
 def test_every_row_of_the_real_tables_is_accounted_for(samples: Path, name: str, column: str) -> None:
     path = samples / "text" / name
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).split(b"\n") if line.strip()]
+    found = entries(path, format="auto")
+    assert [entry.text for entry in found if isinstance(entry, Document)] == [row[column] for row in rows]
+
+
+def packed(folder: Path) -> list[Path]:
+    """The same three files of rows in archives of all kinds, also within each other."""
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    parquet = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), parquet)
+    members = {"a/x.jsonl": lines, "a/y.jsonl.gz": gzip.compress(lines), "b/z.parquet": parquet.getvalue(),
+               "README": b"about", "b/.hidden.jsonl": b"{}"}  # fmt: skip
+
+    def tar(mode: str) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            for name, kind in (("link.jsonl", tarfile.SYMTYPE), ("pipe.jsonl", tarfile.FIFOTYPE)):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = kind, "/etc/passwd"
+                archive.addfile(info)
+        return out.getvalue()
+
+    def archive(files: dict[str, bytes]) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
+            for name, content in files.items():
+                target.writestr(name, content)
+        return out.getvalue()
+
+    made = {"rows.zip": archive(members), "rows.tar": tar("w"), "rows.tar.gz": tar("w:gz"), "rows.tar.xz": tar("w:xz"),
+            "outer.zip": archive({"inner.tar.bz2": tar("w:bz2")}),
+            "subset_data.xz": lzma.compress(tar("w"))}  # fmt: skip
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    return sorted(folder / name for name in made)
+
+
+def test_archives_of_all_kinds_give_the_rows_of_their_files(tmp_path: Path) -> None:
+    for path in packed(tmp_path):
+        found = entries(path)
+        documents = [entry for entry in found if isinstance(entry, Document)]
+        assert [entry.text for entry in documents] == ["One small text.", "No id here."] * 3, path.name
+        prefix = f"{path.name}/inner.tar.bz2" if path.name == "outer.zip" else path.name
+        assert documents[0].uri == f"{prefix}/a/x.jsonl#x"
+        assert documents[5].uri == f"{prefix}/b/z.parquet#2"
+        assert len({entry.id for entry in documents}) == 6
+        assert {entry.type for entry in found if isinstance(entry, Passed)} <= {"other_file", "link", "special"}
+        assert not any(isinstance(entry, Quarantined) for entry in found)
+
+
+def test_names_that_leave_an_archive_are_quarantined(tmp_path: Path) -> None:
+    members = {"../out.jsonl": b"{}", "/tmp/out.jsonl": b"{}", "in.jsonl": b'{"text": "a"}'}
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as target, tarfile.open(tmp_path / "rows.tar", "w") as tar:
+        for name, content in members.items():
+            target.writestr(name, content)
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    for name in ("rows.tar", "rows.zip"):
+        *bad, good = entries(tmp_path / name)
+        assert [entry.reason for entry in bad if isinstance(entry, Quarantined)] == ["path_traversal"] * 2
+        assert isinstance(good, Document)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.tar", "rows.zip"]
+
+
+@pytest.mark.parametrize("name", ["rows.tar.gz", "rows.tar", "rows.zip", "outer.zip", "subset_data.xz"])
+def test_an_archive_cut_anywhere_gives_what_is_before_the_cut(tmp_path: Path, name: str) -> None:
+    packed(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    whole = [entry.id for entry in entries(tmp_path / name) if isinstance(entry, Document)]
+    for cut in range(1, len(content) - 1, max(1, len(content) // 25)):
+        path = tmp_path / "cut" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content[:cut])
+        found = entries(path)
+        ids = [entry.id for entry in found if isinstance(entry, Document)]
+        assert ids == whole[: len(ids)]
+        if len(ids) < len(whole):
+            assert any(isinstance(entry, Quarantined) for entry in found), cut
+
+
+def test_a_packed_member_beyond_the_limit_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_files, "MAX_SPOOL", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("bomb.jsonl.gz", bytes(100_000_000))
+        target.writestr("in.jsonl.gz", gzip.compress(b'{"text": "a"}'))
+    bomb, good = entries(tmp_path / "bomb.zip")
+    assert isinstance(bomb, Quarantined)
+    assert bomb.reason == "too_large"
+    assert isinstance(good, Document)
+
+
+def test_archives_within_archives_have_an_end(tmp_path: Path) -> None:
+    content = b'{"text": "a"}'
+    for depth in range(8):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as target:
+            target.writestr("a.zip" if depth else "a.jsonl", content)
+        content = out.getvalue()
+    (tmp_path / "deep.zip").write_bytes(content)
+    (entry,) = entries(tmp_path / "deep.zip")
+    assert isinstance(entry, Quarantined)
+    assert entry.reason == "nested"
+
+
+def test_what_stands_behind_an_archive_is_told(tmp_path: Path) -> None:
+    packed(tmp_path)
+    content = (tmp_path / "rows.tar").read_bytes()
+    (tmp_path / "rows.tar").write_bytes(content * 2)
+    assert [entry.reason for entry in entries(tmp_path / "rows.tar") if isinstance(entry, Quarantined)] == ["damaged"]
+
+
+def test_an_extended_header_beyond_reason_is_damage(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.jsonl")
+        info.pax_headers = {"comment": "x" * (1 << 21)}
+        archive.addfile(info)
+    (entry,) = entries(tmp_path / "a.tar.gz")
+    assert isinstance(entry, Quarantined)
+    assert entry.reason == "damaged"
+
+
+def test_a_text_file_can_be_lines_or_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("One.\nTwo.\n\n\nThree.\n")
+    for unit, texts in (("line", ["One.", "Two.", "Three."]), ("block", ["One.\nTwo.", "Three."])):
+        found = [entry for entry in entries(path, text_unit=unit) if isinstance(entry, Document)]
+        assert [entry.text for entry in found] == texts
+        assert [path.read_bytes()[e.offset : e.offset + e.length].decode() for e in found] == texts
+        assert len({entry.id for entry in found}) == len(texts)
+
+
+def test_a_block_beyond_the_limit_or_in_no_encoding_costs_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"One.\n\n" + b"x\n" * 600_000 + b"\n\xff\n\nTwo.\n")
+    found = entries(path, text_unit="block", max_bytes=1_000)
+    assert [getattr(entry, "reason", "") for entry in found] == ["", "too_large", "encoding", ""]
+
+
+def test_cells_can_be_parted_by_another_character(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;text\n1;a,b\n")
+    (document,) = entries(path, delimiter=";")
+    assert isinstance(document, Document)
+    assert document.text == "a,b"
+
+
+def test_a_poem_in_lines_is_one_text(samples: Path) -> None:
+    path = samples / "text" / "chinese-poetry.tar.xz"
+    found = entries(path, columns={"text": "paragraphs"})
+    poems = [entry for entry in found if isinstance(entry, Document)]
+    assert len(poems) > 1_000
+    assert sum("\n" in poem.text for poem in poems) > 0.9 * len(poems)
+    assert not any(isinstance(entry, Quarantined) and entry.reason != "row" for entry in found)
+
+
+def test_texts_in_real_archives_are_accounted_for(samples: Path) -> None:
+    path = samples / "text" / "inaugural.zip"
+    with zipfile.ZipFile(path) as archive:
+        texts = [info for info in archive.infolist() if info.filename.endswith(".txt")]
     found = entries(path)
-    assert len(found) == len(rows)
-    assert sum(isinstance(entry, Document) for entry in found) == sum(
-        bool(str(r.get(column, "")).strip()) for r in rows
-    )
+    assert sum(isinstance(entry, Document) for entry in found) + sum(
+        isinstance(entry, Quarantined) and entry.reason == "encoding" for entry in found
+    ) == len(texts)

@@ -89,6 +89,8 @@ def test_old_turns_go_first_the_same_for_both_answers_and_the_system_stays(tmp_p
     assert cut == fitting({**pair, "prompt": [system, turns[-1]]}, tokenizer, 100)
     assert fitting(pair, tokenizer, 5) is None
     assert fitting({**pair, "rejected": "4"}, tokenizer, 100) is None
+    assert fitting({**pair, "rejected": None}, tokenizer, 100) is None
+    assert fitting({**pair, "chosen": None}, tokenizer, 100) is None
 
 
 def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, tmp_path):

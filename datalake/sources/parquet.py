@@ -1,0 +1,126 @@
+"""Rows of Parquet files in bounded memory, damaged or not.
+
+Memory. Arrow decompresses a page whole and copies what is in it, and a batch is chosen to hold about `_BATCH` bytes of
+average rows. So the bound is 64 MiB and six times the largest page, which is 1 MiB as writers make them unless one cell
+is larger (measured: 1.5 GiB for a cell of 300 MB). Columns in dictionary encoding stay so until a row is taken: a long
+value that many rows share is held once. Cells beyond the limit never become Python values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datalake.document import Quarantined
+from datalake.sources.rows import LONGEST, Row
+
+_BATCH = 16 << 20  # bytes
+_ROWS = 1024
+
+
+def parquet_rows(path: str, archive: str, source: str, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
+    """Rows of a Parquet file, row group by row group; an unreadable one is one span. Offsets: row numbers.
+
+    A row of more than `longest` bytes is quarantined as `too_large`. A file that can't be opened raises OSError.
+    """
+    with open(path, "rb"):  # noqa: PTH123 - what the disk refuses may pass; what Arrow refuses is the file's content
+        pass
+    try:
+        with pq.ParquetFile(path) as file:
+            encoded = _dictionaries(file)
+        with pq.ParquetFile(path, read_dictionary=encoded) as file:
+            number = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                yield from _group(file, group, number, archive, source, longest)
+                number += rows
+    except (OSError, pa.ArrowException) as error:
+        yield Quarantined(source, archive, "parquet", _first_line(error), 0, -1)
+
+
+def _group(
+    file: pq.ParquetFile, group: int, number: int, archive: str, source: str, longest: int
+) -> Iterator[Row | Quarantined]:
+    """The rows of one row group, the first of which is row `number` of the file."""
+    about = file.metadata.row_group(group)
+    each = max(1, about.total_byte_size // max(1, about.num_rows))
+    done = 0
+    try:
+        for batch in file.iter_batches(batch_size=max(1, min(_ROWS, _BATCH // each)), row_groups=[group]):
+            for value in _values(batch, longest):
+                place = number + done
+                if isinstance(value, int):
+                    problem = f"a row of {value} bytes"
+                    yield Quarantined(source, archive, "too_large", problem, place, 1)
+                else:
+                    yield Row(place, place, 1, value)
+                done += 1
+    except (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, OverflowError) as error:
+        left = about.num_rows - done
+        problem = f"row group {group}, {left} rows: {_first_line(error)}"
+        yield Quarantined(source, archive, "parquet", problem, number + done, left)
+
+
+def _values(batch: pa.RecordBatch, longest: int) -> Iterator[dict[str, Any] | int]:
+    """Each row of a batch as a dict, or its size in bytes where that is beyond the limit."""
+    sizes = _sizes(batch)
+    start = 0
+    while start < batch.num_rows:
+        if sizes[start] > longest:
+            yield sizes[start]
+            start += 1
+            continue
+        end, held = start + 1, sizes[start]
+        while end < batch.num_rows and sizes[end] <= longest and held + sizes[end] <= _BATCH:
+            held += sizes[end]
+            end += 1
+        yield from batch.slice(start, end - start).to_pylist()
+        start = end
+
+
+def _sizes(batch: pa.RecordBatch) -> list[int]:
+    """The bytes of each row's texts; columns that nest count by their Arrow size, and only in large batches."""
+    total = [0] * batch.num_rows
+    for column in batch.columns:
+        kind = column.type
+        if pa.types.is_dictionary(kind) and _is_text(kind.value_type):
+            lengths = pc.binary_length(column.dictionary)
+            found = pc.take(lengths, column.indices).to_pylist() if len(lengths) else []
+        elif _is_text(kind):
+            found = pc.binary_length(column).to_pylist()
+        elif pa.types.is_nested(kind) and column.nbytes > _BATCH:
+            found = [column.slice(row, 1).nbytes for row in range(len(column))]
+        else:
+            continue
+        total = [size + (more or 0) for size, more in zip(total, found, strict=True)] if found else total
+    return total
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+def _dictionaries(file: pq.ParquetFile) -> list[str]:
+    """The flat text columns that are written with a dictionary anywhere in the file."""
+    flat = {field.name for field in file.schema_arrow if _is_text(field.type)}
+    found = set()
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        for place in range(about.num_columns):
+            column = about.column(place)
+            if column.path_in_schema in flat and any("DICTIONARY" in name for name in column.encodings):
+                found.add(column.path_in_schema)
+    return sorted(found)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

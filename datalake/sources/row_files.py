@@ -1,0 +1,258 @@
+"""Files of rows, wherever they lie: alone, compressed, or in zip and tar archives, also within each other.
+
+What a file is, is told by its first bytes (zip, tar, Parquet, the compressions of `streams`), else by its name without
+the ending of a compression. Archives are read as streams; only a file inside an archive that is itself compressed, an
+archive or Parquet is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL` bytes, gone with the
+process). Names that would leave the archive are quarantined; links and other files are passed.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from datalake.document import Passed, Quarantined
+from datalake.sources.csv_rows import csv_rows
+from datalake.sources.files import safe
+from datalake.sources.parquet import parquet_rows
+from datalake.sources.rows import LONGEST, Chunks, Row, rows_of_json
+from datalake.sources.streams import BLOCK, as_utf8, compression, decompressed
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+MAX_SPOOL = 1 << 32  # bytes
+MAX_DEPTH = 4  # archives within archives
+_LONGEST_HEADER = 1 << 20  # bytes of a tar member's extended header
+_FORMS = {
+    ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".text": "text", ".md": "text",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json",
+}  # fmt: skip
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
+           RuntimeError, ValueError)  # fmt: skip
+
+
+@dataclass(slots=True)
+class RowFile:
+    """One file of rows. Has to be read before the next one is asked for.
+
+    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet file lies, else `chunks` are
+    its bytes, decompressed and in UTF-8.
+    """
+
+    name: str
+    form: str
+    path: str
+    chunks: Chunks
+
+    def rows(self, source: str, longest: int = LONGEST, delimiter: str = "") -> Iterator[Row | Quarantined]:
+        """Its rows, those of a text file excepted. `delimiter` parts the cells of CSV; empty: as the name says."""
+        if self.form == "parquet":
+            return parquet_rows(self.path, self.name, source, longest)
+        if self.form in ("csv", "tsv"):
+            parted_by = delimiter or ("\t" if self.form == "tsv" else ",")
+            return csv_rows(self.chunks, self.name, source, longest, parted_by)
+        return rows_of_json(self.chunks, self.name, source, longest)
+
+
+def form(name: str) -> str:
+    """`parquet`, `csv`, `tsv`, `text` or `json` (also where nothing says), by a file's name."""
+    return _known_form(name) or "json"
+
+
+def _known_form(name: str) -> str:
+    path = PurePosixPath(name.lower())
+    while path.suffix in COMPRESSIONS:
+        path = path.with_suffix("")
+    return _FORMS.get(path.suffix, "")
+
+
+def row_files(path: str, name: str, source: str) -> Iterator[RowFile | Passed | Quarantined]:
+    """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does."""
+    yield from _files(path, name, source, form(name), 0)
+
+
+def _files(path: str, name: str, source: str, kind: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+    with Path(path).open("rb") as stream:
+        head = stream.read(4)
+    if depth > MAX_DEPTH:
+        yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
+    elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        yield from _guarded(_zip(path, name, source, depth), name, source)
+    elif head == b"PAR1" or (kind == "parquet" and compression(head + bytes(8)) == "none"):
+        yield RowFile(name, "parquet", path, iter(()))
+    else:
+        chunks = decompressed(path, name, source)
+        first, chunks = _peek(chunks, 512)
+        if first[257:262] == b"ustar":
+            yield from _guarded(_tar(chunks, name, source, depth), name, source)
+        elif first[:4] == b"PAR1":
+            yield from _spooled(chunks, name, source, depth)
+        elif kind:
+            yield RowFile(name, kind, path, as_utf8(chunks))
+        else:
+            yield Passed("other_file")
+
+
+def _guarded(
+    entries: Iterator[RowFile | Passed | Quarantined], name: str, source: str
+) -> Iterator[RowFile | Passed | Quarantined]:
+    """Entries up to damage."""
+    try:
+        yield from entries
+    except _DAMAGE as error:
+        yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200])
+
+
+def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
+    """The first bytes (up to damage), and all chunks again."""
+    taken: list[bytes | Quarantined] = []
+    head = b""
+    for chunk in chunks:
+        taken.append(chunk)
+        if isinstance(chunk, Quarantined):
+            break
+        head += chunk
+        if len(head) >= size:
+            break
+    return head, chain(taken, chunks)
+
+
+def _zip(path: str, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            member = info.filename
+            if info.is_dir():
+                continue
+            if not safe(member):
+                yield Quarantined(source, name, "path_traversal", member[:200], info.header_offset, info.compress_size)
+            elif (info.external_attr >> 28) == 0xA:
+                yield Passed("link")
+            else:
+                try:
+                    stream = archive.open(info)
+                except _DAMAGE as error:
+                    problem = f"{member}: {error}"[:200]
+                    yield Quarantined(source, name, "damaged", problem, info.header_offset, info.compress_size)
+                    continue
+                with stream:
+                    yield from _member(stream, info.file_size, f"{name}/{member}", source, depth, [])
+
+
+class _Info(tarfile.TarInfo):
+    """A tar member whose extended header, which tarfile holds whole, has a bound."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+        if self.type in extended and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"an extended header of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def _tar(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+    stream = _Stream(chunks)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Info) as archive:
+            for info in archive:
+                if info.isdir():
+                    continue
+                if not safe(info.name):
+                    yield Quarantined(source, name, "path_traversal", info.name[:200], info.offset, info.size)
+                elif not info.isfile() or info.issparse():
+                    yield Passed("link" if info.issym() or info.islnk() else "special")
+                elif content := archive.extractfile(info):
+                    yield from _member(content, info.size, f"{name}/{info.name}", source, depth, stream.damage)
+                archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
+    except _DAMAGE as error:
+        if not stream.damage:
+            raise
+        yield Quarantined(source, name, "damaged", f"the archive breaks off: {error}"[:200])
+    if not stream.damage:  # where an archive ends is told by zeros
+        behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
+        if behind:
+            yield Quarantined(source, name, "damaged", "something stands behind the archive's end")
+        elif stream.tail.strip(b"\0"):
+            yield Quarantined(source, name, "truncated", "the archive doesn't end")
+    yield from stream.damage
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read from; ends at damage, which it keeps."""
+
+    def __init__(self, chunks: Chunks):
+        self._chunks = chunks
+        self._rest = b""
+        self.tail = b""  # the last block that was read
+        self.damage: list[Quarantined] = []
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._rest and not self.damage:
+            chunk = next(self._chunks, b"")
+            while chunk == b"" and (following := next(self._chunks, None)) is not None:
+                chunk = following
+            if isinstance(chunk, Quarantined):
+                self.damage.append(chunk)
+            else:
+                self._rest = chunk
+        out, self._rest = (self._rest[:size], self._rest[size:]) if size >= 0 else (self._rest, b"")
+        self.tail = (self.tail + out[-512:])[-512:]
+        return out
+
+
+def _member(
+    stream: IO[bytes], size: int, name: str, source: str, depth: int, damage: list[Quarantined]
+) -> Iterator[RowFile | Passed | Quarantined]:
+    """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
+    kind = _known_form(name)
+    packed = name.lower().endswith((*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz")) or kind == "parquet"
+    parts = PurePosixPath(name).parts
+    if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
+        yield Passed("other_file")
+        return
+    chunks = _blocks(stream, size, name, source, damage)
+    if packed:
+        yield from _spooled(chunks, name, source, depth)
+    else:
+        yield RowFile(name, kind, "", as_utf8(chunks))
+
+
+def _blocks(stream: IO[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:
+    """What a member holds, and at its end, if that comes too early, why."""
+    done = 0
+    try:
+        while block := stream.read(BLOCK):
+            done += len(block)
+            yield block
+    except _DAMAGE as error:
+        if not damage:
+            yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
+    if damage:
+        yield damage.pop()
+    elif done < size:
+        yield Quarantined(source, name, "truncated", f"{done} of {size} bytes", done, -1)
+
+
+def _spooled(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+    damage: list[Quarantined] = []
+    with tempfile.TemporaryFile() as file:
+        for chunk in chunks:
+            if isinstance(chunk, Quarantined):
+                damage.append(chunk)
+                break
+            file.write(chunk)
+            if file.tell() > MAX_SPOOL:
+                yield Quarantined(source, name, "too_large", f"more than {MAX_SPOOL} bytes in an archive", 0, -1)
+                return
+        file.flush()
+        yield from _files(f"/dev/fd/{file.fileno()}", name, source, _known_form(name), depth + 1)
+    yield from damage
