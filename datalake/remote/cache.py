@@ -1,0 +1,184 @@
+"""Local copies of remote files, kept by content, shared by all processes of a machine.
+
+    objects/K    a whole file: K is a digest of its version (where that is a hash of the content) or of address and version
+    parts/K      one on its way, gone on with after a break
+    ranges/K     stretches of archives, until the shard they belong to is done
+    use/PID-N/   the copies a process reads, as links: what is removed from `objects` stays readable till it is done
+    locks/       who is fetching what; slots of connections
+
+A copy appears under its name only when it is whole and checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import xxhash
+from filelock import FileLock, Timeout
+
+from datalake.remote.address import base_name, lasting, shown
+from datalake.remote.client import ChangedError, Client, Facts
+from datalake.shards import write_atomically
+
+# S3's tag of content: MD5, or MD5 of the parts' MD5s with their number. Other servers' tags are made from file times.
+_BY_CONTENT = re.compile(r"[0-9a-f]{32}(-\d+)? \d+")
+HASHED = "xxh128:"
+_numbers = itertools.count()
+
+
+class Cache:
+    """The copies in one folder. `budget` is in bytes; files used longest ago go first."""
+
+    def __init__(self, folder: Path, budget: int):
+        self.folder = folder
+        self._budget = budget
+        for name in ("objects", "parts", "ranges", "use", "locks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._clear_leftovers()
+
+    def key(self, address: str, version: str) -> str:
+        """What a file's copy is called."""
+        place = "" if _BY_CONTENT.fullmatch(version) else lasting(address)
+        return hashlib.sha256(f"{place}\n{version}".encode()).hexdigest()
+
+    def version(self, address: str, client: Client) -> str:
+        """The version of a remote file's content; where the server names none it is fetched and hashed."""
+        facts = client.facts(address)
+        if facts.version:
+            return facts.version
+        return self._hashed(address, facts, client)
+
+    def _hashed(self, address: str, facts: Facts, client: Client) -> str:
+        part = self.folder / "parts" / f"{os.getpid()}-{next(_numbers)}.tmp"
+        try:
+            client.download(address, facts, part)
+            digest = xxhash.xxh3_128()
+            with part.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+            version = HASHED + digest.hexdigest()
+            part.replace(self.folder / "objects" / self.key(address, version))
+        finally:
+            part.unlink(missing_ok=True)
+        return version
+
+    @contextmanager
+    def copy(self, address: str, version: str, client: Client, *, keep: bool = True) -> Iterator[Path]:
+        """The path of a local copy of that version, under the file's own name; valid until the block is left.
+
+        Raises ChangedError where the file isn't of that version any more, and OSError where it can't be had.
+        """
+        key = self.key(address, version)
+        place = self.folder / "objects" / key
+        folder = self.folder / "use" / f"{os.getpid()}-{next(_numbers)}"
+        folder.mkdir(parents=True)
+        link = folder / base_name(address)
+        try:
+            while True:
+                self._fetch(address, version, place, client)
+                try:
+                    os.utime(place)
+                    _link(place, link)
+                except FileNotFoundError:  # removed in between to make room
+                    continue
+                break
+            self._make_room(place)
+            yield link
+            if not keep:
+                place.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, address: str, version: str, place: Path, client: Client) -> None:
+        """Make sure that a copy is there; one process fetches, the others wait for it."""
+        if place.exists():
+            return
+        with FileLock(self.folder / "locks" / f"{place.name}.lock", thread_local=False):
+            if place.exists():
+                return
+            facts = client.facts(address)
+            now = facts.version
+            if version.startswith(HASHED) and not now:
+                now = self._hashed(address, facts, client)
+            if now != version:
+                raise ChangedError(
+                    f"{shown(address)} changed after it was listed: it was {version!r} and is {now!r}; "
+                    "the next run reads it anew"
+                )
+            if not version.startswith(HASHED):
+                part = self.folder / "parts" / place.name
+                client.download(address, facts, part)
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                part.replace(place)
+
+    # Stretches ---------------------------------------------------------------------------------------------------
+
+    def stretch(self, key: str) -> bytes | None:
+        """A stretch fetched before, if it is still there."""
+        try:
+            return (self.folder / "ranges" / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_stretch(self, key: str, data: bytes) -> None:
+        """Keep a stretch until its shard is done."""
+        write_atomically(self.folder / "ranges" / key, data)
+
+    def drop_stretch(self, key: str) -> None:
+        """Forget a stretch."""
+        (self.folder / "ranges" / key).unlink(missing_ok=True)
+
+    # Room --------------------------------------------------------------------------------------------------------
+
+    def _make_room(self, sparing: Path) -> None:
+        """Remove the copies used longest ago until the rest is within the budget; stretches of broken runs too."""
+        with FileLock(self.folder / "locks" / "room.lock", thread_local=False):
+            found = []
+            for kind in ("objects", "ranges", "parts"):
+                for path in (self.folder / kind).iterdir():
+                    with suppress(FileNotFoundError):
+                        status = path.stat()
+                        found.append((status.st_mtime_ns, status.st_size, path))
+            total = sum(size for _, size, _ in found)
+            for _, size, path in sorted(found):
+                if total <= self._budget:
+                    break
+                if path == sparing:
+                    continue
+                try:
+                    with FileLock(self.folder / "locks" / f"{path.name}.lock", thread_local=False, blocking=False):
+                        path.unlink(missing_ok=True)
+                except Timeout:  # it is being fetched
+                    continue
+                total -= size
+
+    def _clear_leftovers(self) -> None:
+        """Remove what processes of this machine left in `use` when they were killed."""
+        for folder in [*(self.folder / "use").iterdir(), *(self.folder / "parts").glob("*-*.tmp")]:
+            try:
+                os.kill(int(folder.name.partition("-")[0]), 0)
+            except ProcessLookupError:
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    folder.unlink(missing_ok=True)
+            except (ValueError, PermissionError):
+                continue
+
+
+def _link(place: Path, link: Path) -> None:
+    """The same file under another name; a copy on file systems without links."""
+    try:
+        os.link(place, link)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(place, link)
