@@ -1,6 +1,6 @@
 """Local copies of remote files, kept by content, shared by all processes of a machine.
 
-    objects/K    a whole file: K is a digest of its version (where that is a hash of the content) or of address and version
+    objects/K    a whole file: K is a digest of its version, and of its address where the version is no content hash
     parts/K      one on its way, gone on with after a break
     ranges/K     stretches of archives, until the shard they belong to is done
     use/PID-N/   the copies a process reads, as links: what is removed from `objects` stays readable till it is done
@@ -23,7 +23,7 @@ from pathlib import Path
 import xxhash
 from filelock import FileLock, Timeout
 
-from datalake.remote.address import base_name, lasting, shown
+from datalake.remote.address import base_name, checksum, lasting, shown
 from datalake.remote.client import ChangedError, Client, Facts
 from datalake.shards import write_atomically
 
@@ -50,10 +50,8 @@ class Cache:
 
     def version(self, address: str, client: Client) -> str:
         """The version of a remote file's content; where the server names none it is fetched and hashed."""
-        facts = client.facts(address)
-        if facts.version:
-            return facts.version
-        return self._hashed(address, facts, client)
+        facts = client.known.get(checksum(address)[0]) or client.facts(address)
+        return facts.version or self._hashed(address, facts, client)
 
     def _hashed(self, address: str, facts: Facts, client: Client) -> str:
         part = self.folder / "parts" / f"{os.getpid()}-{next(_numbers)}.tmp"
@@ -89,7 +87,7 @@ class Cache:
                 except FileNotFoundError:  # removed in between to make room
                     continue
                 break
-            self._make_room(place)
+            self.make_room(place)
             yield link
             if not keep:
                 place.unlink(missing_ok=True)
@@ -138,7 +136,7 @@ class Cache:
 
     # Room --------------------------------------------------------------------------------------------------------
 
-    def _make_room(self, sparing: Path) -> None:
+    def make_room(self, sparing: Path | None = None) -> None:
         """Remove the copies used longest ago until the rest is within the budget; stretches of broken runs too."""
         with FileLock(self.folder / "locks" / "room.lock", thread_local=False):
             found = []

@@ -456,17 +456,18 @@ class Client:
             proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
         with self._lock:
             if proxy not in self._pools:
-                size = {"num_pools": 64, "maxsize": self.config.connections_per_host}
+                most = self.config.connections_per_host
                 if proxy:
                     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
                     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
                     self._pools[proxy] = urllib3.ProxyManager(
                         urlunsplit((at.scheme, at.netloc.rpartition("@")[2], "", "", "")),
+                        num_pools=64,
                         proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
-                        **size,
+                        maxsize=most,
                     )
                 else:
-                    self._pools[proxy] = urllib3.PoolManager(**size)
+                    self._pools[proxy] = urllib3.PoolManager(num_pools=64, maxsize=most)
             return self._pools[proxy]
 
     # Other stores ------------------------------------------------------------------------------------------------

@@ -46,7 +46,11 @@ class RemoteConfig(BaseModel):
     longest_wait_seconds: float = Field(default=60, gt=0, le=3_600, title="Longest wait (s)")
     connect_seconds: float = Field(default=10, gt=0, le=600, title="Time to connect (s)")
     stall_seconds: float = Field(
-        default=60, gt=0, le=3_600, title="Longest silence (s)", description="Without a byte, after which it is retried."
+        default=60,
+        gt=0,
+        le=3_600,
+        title="Longest silence (s)",
+        description="After which a request is made again.",
     )
     proxy: str = Field(
         default="",
@@ -81,7 +85,7 @@ class RemoteConfig(BaseModel):
         description="Records of an archive that lie nearer than this are fetched with one request.",
     )
     range_bytes: int = Field(
-        default=32 << 20,
+        default=8 << 20,
         ge=1 << 10,
         le=1 << 30,
         title="Largest range (bytes)",

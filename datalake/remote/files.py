@@ -11,6 +11,8 @@ import glob
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import unquote
 
 from datalake.errors import UserError
 from datalake.remote.address import HTTP, base_name, checksum, scheme, shown
@@ -45,10 +47,8 @@ def matches(pattern: str, descend: bool = True) -> list[tuple[str, str]]:
             if not descend:
                 raise UserError(f"{shown(address)} is a remote folder: copy it to a local one and name that in `paths`")
             return [(_relative(place, path), place) for place in _below(client, address)]
-        try:
+        with suppress(RemoteError):  # then its shard fails, and is read by a later run
             client.facts(address)
-        except RemoteError:  # its shard fails, and is read by a later run
-            pass
         return [(base_name(address), pattern)]
     except FileNotFoundError as error:
         raise UserError(f"there is no {shown(address)}: correct the path in `paths` ({_told(error)})") from None
@@ -75,8 +75,6 @@ def _fixed_part(path: str) -> str:
 
 def _relative(address: str, root: str) -> str:
     """The name of a file below the fixed part of its path."""
-    from urllib.parse import unquote
-
     if scheme(address) in HTTP:
         return unquote(address.partition("?")[0].removeprefix(root.partition("?")[0]).strip("/"))
     return address.removeprefix(root).strip("/")

@@ -7,22 +7,20 @@ HEADWATER_CACHE, or ~/.cache/headwater. Sessions are kept by process, so that sh
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
-from datalake.remote.address import is_remote
+from datalake.remote.address import is_remote, shown
 from datalake.remote.cache import Cache
-from datalake.remote.client import Client
+from datalake.remote.client import Client, RemoteError
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.sources.protocol import InputShard
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,36 +32,50 @@ class Session:
     cache: Cache
 
 
-_current: ContextVar[Session | None] = ContextVar("remote session", default=None)
-
-
-@lru_cache(maxsize=8)
-def _session(config: str, folder: str, process: int) -> Session:
-    del process  # a forked process has connections of its own
-    settings = RemoteConfig.model_validate_json(config)
-    cache = Cache(Path(folder), int(settings.cache_gb * 1e9))
-    return Session(settings, Client(settings, Limits(Path(folder, "locks"), settings)), cache)
-
-
-def session(config: RemoteConfig, folder: Path | None = None) -> Session:
-    """The session of these settings; copies are kept in the settings' folder, HEADWATER_CACHE, or `folder`."""
-    place = config.cache or os.environ.get("HEADWATER_CACHE") or folder or Path("~/.cache/headwater")
-    return _session(config.model_dump_json(), str(Path(place).expanduser().absolute()), os.getpid())
+_current: ContextVar[tuple[RemoteConfig, Path | None]] = ContextVar("remote session", default=(RemoteConfig(), None))
+_built: dict[tuple[str, str, int], Session] = {}
+_building = threading.Lock()
 
 
 def current() -> Session:
-    """The session of the block that the caller is in."""
-    return _current.get() or session(RemoteConfig())
+    """The session of the block that the caller is in, made when first asked for."""
+    config, folder = _current.get()
+    place = config.cache or os.environ.get("HEADWATER_CACHE") or folder or Path("~/.cache/headwater")
+    place = Path(place).expanduser().absolute()
+    key = (config.model_dump_json(), str(place), os.getpid())  # a forked process has connections of its own
+    with _building:
+        if key not in _built:
+            cache = Cache(place, int(config.cache_gb * 1e9))
+            _built[key] = Session(config, Client(config, Limits(place / "locks", config)), cache)
+        return _built[key]
 
 
 @contextmanager
-def using(config: RemoteConfig, folder: Path | None = None) -> Iterator[Session]:
-    """Let everything in the block read with these settings."""
-    token = _current.set(session(config, folder))
+def using(config: RemoteConfig, folder: Path | None = None) -> Iterator[None]:
+    """Let everything in the block read with these settings; copies are kept in the settings' folder, HEADWATER_CACHE,
+    or `folder`."""
+    token = _current.set((config, folder))
     try:
-        yield current()
+        yield
     finally:
         _current.reset(token)
+
+
+def forget() -> None:
+    """Ask anew for what servers have said: archives are about to be listed."""
+    for session in _built.values():
+        session.client.forget()
+
+
+@contextmanager
+def counted(shard: InputShard) -> Iterator[Callable[[], dict[str, int]]]:
+    """A function that says what reading a remote shard has taken so far: `requests`, `retries`, `bytes`."""
+    if not is_remote(shard.path):
+        yield dict
+        return
+    client = current().client
+    before = Counter(client.counts)
+    yield lambda: dict(sorted((client.counts - before).items()))
 
 
 @contextmanager
@@ -76,5 +88,8 @@ def at_hand(shard: InputShard) -> Iterator[InputShard]:
         yield shard
         return
     here = current()
+    if not shard.version:  # it couldn't be asked for when the archives were listed
+        here.client.facts(shard.path)
+        raise RemoteError(f"{shown(shard.path)} couldn't be reached when archives were listed: the next run reads it")
     with here.cache.copy(shard.path, shard.version, here.client, keep=here.config.keep) as path:
         yield replace(shard, path=str(path))
