@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -417,9 +418,11 @@ class Client:
                         decode_content=False,
                         redirect=False,
                         retries=False,
-                        timeout=urllib3.Timeout(self.config.connect_seconds, self.config.stall_seconds),
+                        timeout=urllib3.Timeout(connect=self.config.connect_seconds, read=self.config.stall_seconds),
                     )
                     try:
+                        if method == "HEAD" or response.status not in (200, 206):
+                            response.drain_conn()  # so that the connection serves again
                         target = response.headers.get("location")
                         if response.status in (301, 302, 303, 307, 308) and target:
                             url = urljoin(bare, target)
@@ -581,6 +584,8 @@ def _facts(response: urllib3.BaseHTTPResponse) -> Facts:
 def _facts_of_info(info: Mapping[str, Any]) -> Facts:
     """What fsspec says of a file; the names of its keys differ by store."""
     changed = next((info[name] for name in ("LastModified", "mtime", "updated", "created") if info.get(name)), "")
+    if isinstance(changed, datetime):  # one store tells a file's time in one way and a listing's in another
+        changed = changed.timestamp()
     size = info.get("size")
     return Facts(-1 if size is None else int(size), str(info.get("ETag") or info.get("etag") or ""), str(changed))
 

@@ -118,6 +118,10 @@ def select(config: CommonCrawl) -> Picked:
     files = expand(config.index) if config.index else index_files(config)
     snapshots = set(resolve(config.snapshots, config.collinfo))
     here = current()
+    try:
+        duckdb.execute("SELECT regexp_matches('', ?)", [where.url])
+    except duckdb.Error as error:
+        raise UserError(f"`where.url` is no regular expression: {str(error).splitlines()[0]}") from None
     with ThreadPoolExecutor(_FILES) as pool:
         parts = list(pool.map(lambda file: _pick(here, file[1], where), files))
     found = pa.concat_tables([part for parts_, _, _, _ in parts for part in parts_] or [_EMPTY])
@@ -181,7 +185,7 @@ def _pick(here: Session, path: str, where: Where) -> tuple[list[pa.Table], int, 
                 stream.seek(max(0, size - 4))
                 parquet = stream.read(4) == b"PAR1"
             if parquet:
-                return *_pick_rows(str(place), path, where), size, size
+                return *_pick_rows(pa.OSFile(str(place)), path, where), size, size
             return *_pick_lines(place, path, where), size, size
         except RemoteError as error:
             raise UserError(f"{error}: run again later, or correct `index`") from None
@@ -191,6 +195,7 @@ def _pick(here: Session, path: str, where: Where) -> tuple[list[pa.Table], int, 
 
 def _pick_rows(source: Any, path: str, where: Where) -> tuple[list[pa.Table], int]:
     """Records of a Parquet file; statistics of row groups are used to pass by what can't match."""
+    import duckdb
     import pyarrow.dataset as ds
 
     in_path = dict(re.findall(r"/([a-z_]+)=([^/]+)", path))
@@ -218,7 +223,7 @@ def _pick_rows(source: Any, path: str, where: Where) -> tuple[list[pa.Table], in
         reader = fragment.scanner(schema=schema, columns=columns, filter=filters, batch_readahead=2).to_reader()
         extra = "content_mime_detected" not in names and "mime" in asked
         table = _where(reader, where, asked, {*columns}, {"content_mime_detected"} if extra else set())
-    except (pa.ArrowException, RangeIgnoredError) as error:
+    except (pa.ArrowException, duckdb.Error, RangeIgnoredError) as error:
         raise UserError(f"the index {shown(path)} can't be read ({str(error).splitlines()[0]})") from None
     return [table], looked
 
@@ -252,10 +257,7 @@ def _where(
         """
     with duckdb.connect() as connection:
         connection.register("rows", rows)
-        try:
-            return connection.sql(query, params=values).to_arrow_table()
-        except duckdb.InvalidInputException as error:
-            raise UserError(f"`where.url`: {str(error).splitlines()[0]}") from None
+        return connection.sql(query, params=values).to_arrow_table()
 
 
 # CDX ---------------------------------------------------------------------------------------------------------------

@@ -81,8 +81,9 @@ def resolve(wanted: Sequence[str], collinfo: str) -> list[str]:
 
 def _published(collinfo: str) -> list[str]:
     """The snapshots in `collinfo.json`, oldest first."""
+    data = content(collinfo)
     try:
-        names = [str(one["id"]) for one in json.loads(content(collinfo))]
+        names = [str(one["id"]) for one in json.loads(data)]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{shown(collinfo)} is no list of snapshots: correct `collinfo`") from None
     if not names:
