@@ -119,7 +119,8 @@ def select(config: CommonCrawl) -> Picked:
     snapshots = set(resolve(config.snapshots, config.collinfo))
     here = current()
     try:
-        duckdb.execute("SELECT regexp_matches('', ?)", [where.url])
+        with duckdb.connect() as connection:
+            connection.execute("SELECT regexp_matches('', ?)", [where.url])
     except duckdb.Error as error:
         raise UserError(f"`where.url` is no regular expression: {str(error).splitlines()[0]}") from None
     with ThreadPoolExecutor(_FILES) as pool:

@@ -113,7 +113,7 @@ def entries(path: str) -> list[str]:
 
 
 def is_list(path: str) -> bool:
-    """Whether a path names a list of archives by its ending; a `.txt` file is one when its first line is an archive's."""
+    """Whether a path's ending says a list of archives; a `.txt` file is one when its first line names an archive."""
     if not _LIST.search(path):
         return False
     if not path.endswith(".txt"):

@@ -565,10 +565,10 @@ def test_a_glob_without_a_listing_is_one_clear_line(server: RangeServer, here: S
     server.listings = False
     with pytest.raises(UserError, match="shows no list of its files"):
         expand([f"{server.url}/root/*.gz"])
+    server.listings = True
     with pytest.raises(UserError, match="nothing matches"):
-        server.listings = True
         expand([f"{server.url}/root/*.xz"])
-    with pytest.raises(UserError, match="no protocol|not known|nosuch"):
+    with pytest.raises(UserError, match="nosuch"):
         expand(["nosuch://x/y"])
 
 
@@ -688,7 +688,8 @@ def test_s3_without_credentials_is_one_clear_line(
 
 
 def test_a_client_is_light() -> None:
-    code = "import sys, datalake.remote.session\nprint([n for n in ('fsspec', 's3fs', 'aiohttp', 'duckdb') if n in sys.modules])"
+    heavy = "('fsspec', 's3fs', 'aiohttp', 'duckdb')"
+    code = f"import sys, datalake.remote.session\nprint([n for n in {heavy} if n in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 
