@@ -50,10 +50,14 @@ class IngestConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Archive:
-    """One input shard and the source it belongs to (its place in the recipe)."""
+    """One input shard and the source it belongs to (its place in the recipe).
+
+    `problem` says why a remote one has no version: it can't be read by this run, and is by a later one.
+    """
 
     source: int
     shard: InputShard
+    problem: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -83,13 +87,14 @@ def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | 
         if addresses := [shard.path for _, shard in listed if not shard.version and is_remote(shard.path)]:
             versions.ask(addresses)
         for index, found in listed:
-            shard = found
+            shard, problem = found, ""
             if not shard.version:
                 try:
                     shard = replace(shard, version=versions.version(shard.path))
                 except OSError as error:
                     if not is_remote(shard.path):
                         raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
+                    problem = str(error)
                 # Absolute: a worker elsewhere in the cluster may stand in another folder.
                 if not is_remote(shard.path):
                     shard = replace(shard, path=str(Path(shard.path).absolute()))
@@ -102,7 +107,7 @@ def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | 
                     "put them in one source with a glob above both folders"
                 )
             seen[shard.kind, shard.name, shard.part] = shard.path
-            archives.append(Archive(index, shard))
+            archives.append(Archive(index, shard, problem))
     versions.save()
     return archives
 
@@ -110,6 +115,8 @@ def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | 
 def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
+    if archive.problem:
+        raise OSError(archive.problem)
     source = sources[archive.source]
     kept = _DIALOGUES.get(source.kind, "raw")
     schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}

@@ -50,7 +50,10 @@ class Cache:
 
     def version(self, address: str, client: Client) -> str:
         """The version of a remote file's content; where the server names none it is fetched and hashed."""
-        facts = client.known.get(checksum(address)[0]) or client.facts(address)
+        known = client.known.get(checksum(address)[0]) or client.facts(address)
+        if isinstance(known, OSError):
+            raise known
+        facts = known
         return facts.version or self._hashed(address, facts, client)
 
     def _hashed(self, address: str, facts: Facts, client: Client) -> str:
@@ -151,11 +154,16 @@ class Cache:
                     break
                 if path == sparing:
                     continue
-                try:
-                    with FileLock(self.folder / "locks" / f"{path.name}.lock", thread_local=False, blocking=False):
-                        path.unlink(missing_ok=True)
-                except Timeout:  # it is being fetched
-                    continue
+                if path.parent.name == "parts":
+                    lock = FileLock(self.folder / "locks" / f"{path.name}.lock", thread_local=False)
+                    try:
+                        lock.acquire(blocking=False)
+                    except Timeout:  # it is being fetched
+                        continue
+                    path.unlink(missing_ok=True)
+                    lock.release()
+                else:
+                    path.unlink(missing_ok=True)
                 total -= size
 
     def _clear_leftovers(self) -> None:

@@ -98,7 +98,7 @@ class Client:
         self.counts: Counter[str] = Counter()
         self._limits = limits
         self._lock = threading.Lock()
-        self.known: dict[str, Facts] = {}  # what listings and questions told, until `forget`
+        self.known: dict[str, Facts | UnreachableError] = {}  # what listings and questions told, until `forget`
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._stores: dict[str, Any] = {}
 
@@ -111,10 +111,14 @@ class Client:
     def facts(self, address: str) -> Facts:
         """What the server says of a file, asked now."""
         address, _ = checksum(address)
-        if scheme(address) in HTTP:
-            found = self._http_facts(address)
-        else:
-            found = self._patiently(address, lambda: self._store_facts(address))
+        try:
+            if scheme(address) in HTTP:
+                found = self._http_facts(address)
+            else:
+                found = self._patiently(address, lambda: self._store_facts(address))
+        except UnreachableError as error:
+            self.known[address] = error
+            raise
         self.known[address] = found
         return found
 

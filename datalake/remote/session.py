@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datalake.remote.address import is_remote, shown
+from datalake.remote.address import is_remote
 from datalake.remote.cache import Cache
-from datalake.remote.client import Client, RemoteError
+from datalake.remote.client import Client
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.sources.protocol import InputShard
@@ -88,8 +88,5 @@ def at_hand(shard: InputShard) -> Iterator[InputShard]:
         yield shard
         return
     here = current()
-    if not shard.version:  # it couldn't be asked for when the archives were listed
-        here.client.facts(shard.path)
-        raise RemoteError(f"{shown(shard.path)} couldn't be reached when archives were listed: the next run reads it")
     with here.cache.copy(shard.path, shard.version, here.client, keep=here.config.keep) as path:
         yield replace(shard, path=str(path))
