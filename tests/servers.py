@@ -24,6 +24,7 @@ class Fault:
     cut: int | None = None  # so many bytes of the body, then the connection closes
     claim: int | None = None  # Content-Length says so much more (or less) than there is
     stall: float = 0  # seconds of silence in the middle of the body
+    spoil: int | None = None  # a byte of the body that arrives as another one
     ignore_range: bool = False
     methods: tuple[str, ...] = ("GET",)
 
@@ -146,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
         body = data[begin:end]
+        if fault.spoil is not None:
+            body = body[: fault.spoil] + bytes([body[fault.spoil] ^ 1]) + body[fault.spoil + 1 :]
         self.send_response(status)
         headers["Content-Length"] = str(len(body) + (fault.claim or 0))
         for name, value in headers.items():

@@ -25,11 +25,11 @@ from filelock import FileLock, Timeout
 
 from datalake.remote.address import base_name, checksum, lasting, shown
 from datalake.remote.client import ChangedError, Client, Facts
-from datalake.shards import write_atomically
 
 # S3's tag of content: MD5, or MD5 of the parts' MD5s with their number. Other servers' tags are made from file times.
 _BY_CONTENT = re.compile(r"[0-9a-f]{32}(-\d+)? \d+")
 HASHED = "xxh128:"
+_HASH = 16  # bytes of a stretch's hash
 _numbers = itertools.count()
 
 
@@ -123,15 +123,19 @@ class Cache:
     # Stretches ---------------------------------------------------------------------------------------------------
 
     def stretch(self, key: str) -> bytes | None:
-        """A stretch fetched before, if it is still there."""
+        """A stretch fetched before, if it is still there and whole."""
         try:
-            return (self.folder / "ranges" / key).read_bytes()
+            kept = (self.folder / "ranges" / key).read_bytes()
         except FileNotFoundError:
             return None
+        data = kept[_HASH:]
+        return data if xxhash.xxh3_128_digest(data) == kept[:_HASH] else None
 
     def put_stretch(self, key: str, data: bytes) -> None:
-        """Keep a stretch until its shard is done."""
-        write_atomically(self.folder / "ranges" / key, data)
+        """Keep a stretch with its hash, which stands for a flush to the disk: what a crash spoils is fetched again."""
+        part = self.folder / "parts" / f"{os.getpid()}-{next(_numbers)}.tmp"
+        part.write_bytes(xxhash.xxh3_128_digest(data) + data)
+        part.replace(self.folder / "ranges" / key)
 
     def drop_stretch(self, key: str) -> None:
         """Forget a stretch."""

@@ -60,11 +60,7 @@ class DamagedError(RemoteError):
 
 
 class _PassingError(Exception):
-    """Something that may pass: the request is made again, in `after` seconds at the earliest."""
-
-    def __init__(self, what: str, after: float = 0.0) -> None:
-        super().__init__(what)
-        self.after = after
+    """Something that may pass: the request is made again."""
 
 
 class RangeIgnoredError(Exception):
@@ -362,11 +358,9 @@ class Client:
         def ended(_: tenacity.RetryCallState) -> bool:
             return fruitless > self.config.retries
 
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.after if isinstance(error, _PassingError) else 0.0
+        def wait(_: tenacity.RetryCallState) -> float:
             drawn = random.uniform(0, self.config.backoff_seconds * 2 ** min(30, max(0, fruitless - 1)))
-            return min(max(drawn, asked), self.config.longest_wait_seconds)
+            return min(drawn, self.config.longest_wait_seconds)
 
         def once() -> T:
             nonlocal fruitless, last
@@ -435,9 +429,9 @@ class Client:
                             continue
                         if response.status in PASSING:
                             after = _retry_after(response.headers.get("retry-after", ""))
-                            if after:
+                            if after:  # for this request and every other
                                 self._limits.hold(host(url), after)
-                            raise _PassingError(f"status {response.status}", after)
+                            raise _PassingError(f"status {response.status}")
                         yield response
                         return
                     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ class Limits:
     def __init__(self, folder: Path, config: RemoteConfig):
         self._folder = folder
         self._config = config
+        self._lock = threading.Lock()
+        self._own: dict[str, threading.Semaphore] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -42,6 +45,15 @@ class Limits:
 
     @contextmanager
     def _slot(self, name: str, amount: int) -> Iterator[None]:
+        """Hold one of so many. Threads of a process queue among themselves, so that only processes have to look again
+        and again."""
+        with self._lock:
+            own = self._own.setdefault(name, threading.Semaphore(amount))
+        with own, self._file_slot(name, amount):
+            yield
+
+    @contextmanager
+    def _file_slot(self, name: str, amount: int) -> Iterator[None]:
         wait = _POLL
         while True:
             first = random.randrange(amount)

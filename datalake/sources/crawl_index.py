@@ -16,10 +16,11 @@ import re
 import tempfile
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -442,10 +443,14 @@ def records(shard: InputShard, max_bytes: int) -> Iterator[tuple[str, warc.Recor
     """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder, "span")
-        for stretch, data in _fetched(shard):
+        for stretch, data, again in _fetched(shard):
             for span in stretch.spans:
                 at = span.offset - stretch.begin
                 one = _record(data[at : at + span.length], span, scratch, max_bytes)
+                if isinstance(one, warc.Fault) and again is not None:
+                    # Bytes that were spoilt on the way mustn't be taken for the archive's.
+                    data, again = again(), None
+                    one = _record(data[at : at + span.length], span, scratch, max_bytes)
                 yield span.archive or shard.name, one
 
 
@@ -470,15 +475,15 @@ def _record(data: bytes, span: Span, scratch: Path, max_bytes: int) -> warc.Reco
     return record
 
 
-def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes]]:
-    """The stretches of a shard and their bytes, fewer where an archive ends before."""
+def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes, Callable[[], bytes] | None]]:
+    """The stretches of a shard, their bytes (fewer where an archive ends before), and what fetches them once more."""
     here = current()
     todo = deque(stretches(shard.spans, here.config.gap_bytes, here.config.range_bytes))
     if not is_remote(shard.path):
         for stretch in todo:
             with Path(_place(shard, stretch)).open("rb") as file:
                 file.seek(stretch.begin)
-                yield stretch, file.read(stretch.end - stretch.begin)
+                yield stretch, file.read(stretch.end - stretch.begin), None
         return
     source = _Source(here)
     waiting: deque[tuple[_Stretch, str, Future[None]]] = deque()
@@ -495,10 +500,8 @@ def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes]]:
                 stretch, key, future = waiting.popleft()
                 future.result()
                 data = here.cache.stretch(key)
-                if data is None:  # removed in between to make room
-                    source.fetch(_place(shard, stretch), stretch, key)
-                    data = here.cache.stretch(key) or b""
-                yield stretch, data
+                again = partial(source.again, _place(shard, stretch), stretch, key)
+                yield stretch, again() if data is None else data, again  # None: removed to make room
         finally:
             for _, _, future in waiting:
                 future.cancel()
@@ -523,9 +526,13 @@ class _Source:
 
     def fetch(self, place: str, stretch: _Stretch, key: str) -> None:
         """Put a stretch into the cache, unless it is there."""
+        cache = self._here.cache
+        if cache.stretch(key) is None:
+            self.again(place, stretch, key)
+
+    def again(self, place: str, stretch: _Stretch, key: str) -> bytes:
+        """A stretch fetched now, and put into the cache."""
         cache, client = self._here.cache, self._here.client
-        if cache.stretch(key) is not None:
-            return
         length = stretch.end - stretch.begin
         if place not in self._whole:
             try:
@@ -537,8 +544,10 @@ class _Source:
                 if version and known and known != version:
                     raise ChangedError(f"{shown(place)} changed while it was read: it was {known!r} and is {version!r}")
                 cache.put_stretch(key, data)
-                return
+                return data
         version = cache.version(place, client)
         with cache.copy(place, version, client, keep=True) as path, path.open("rb") as file:
             file.seek(stretch.begin)
-            cache.put_stretch(key, file.read(length))
+            data = file.read(length)
+        cache.put_stretch(key, data)
+        return data

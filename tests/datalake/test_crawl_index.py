@@ -392,6 +392,22 @@ def test_a_server_without_ranges_sends_the_archive_once(crawl: Path, index: Path
     assert found == [one for one in local if isinstance(one, Document)][1:]
 
 
+def test_bytes_spoilt_on_the_way_are_fetched_again(
+    crawl: Path, index: Path, server: RangeServer, here: Session
+) -> None:
+    server.put_folder(crawl)
+    local = entries(read_all(picked(index, crawl)))
+    name = f"/{name_of(OLD, 0)}"
+    server.once[name] = [Fault(spoil=400)]
+    assert entries(read_all(picked(index, server.url))) == local
+    assert len(server.requests("GET", name)) == 2
+    for kept in (here.cache.folder / "ranges").iterdir():  # and what a crash spoilt in the cache
+        kept.write_bytes(kept.read_bytes()[:-50])
+    server.asked.clear()
+    assert entries(read_all(picked(index, server.url))) == local
+    assert len(server.requests("GET")) == 3
+
+
 def test_each_picked_record_gives_one_entry_whatever_its_bytes_are(
     crawl: Path, tmp_path: Path, server: RangeServer
 ) -> None:

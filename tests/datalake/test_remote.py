@@ -137,6 +137,17 @@ def test_retry_after_is_heeded_up_to_the_longest_wait(server: RangeServer, here:
     assert 0.3 <= second.time - first.time < 2
 
 
+def test_what_one_request_is_told_to_wait_others_to_the_host_wait_too(server: RangeServer, tmp_path: Path) -> None:
+    one, other = server.put("/a.gz", DATA), server.put("/b.gz", DATA)
+    server.always["/a.gz"] = Fault(status=429, headers={"Retry-After": "7"}, methods=("HEAD",))
+    with using(RemoteConfig(**QUICK | {"retries": 0}), tmp_path):  # type: ignore[arg-type]
+        with pytest.raises(UnreachableError):
+            current().client.facts(one)
+        current().client.facts(other)
+    first, second = server.asked
+    assert 0.25 <= second.time - first.time < 2
+
+
 def test_patience_ends_and_the_error_says_after_what(server: RangeServer, here: Session) -> None:
     address = server.put("/a.gz", DATA)
     server.always["/a.gz"] = Fault(status=503)
