@@ -46,7 +46,7 @@ class Cache:
     def key(self, address: str, version: str) -> str:
         """What a file's copy is called."""
         place = "" if _BY_CONTENT.fullmatch(version) else lasting(address)
-        return hashlib.sha256(f"{place}\n{version}".encode()).hexdigest()
+        return hashlib.sha256(f"{place}\n{version}\n{checksum(address)[1]}".encode()).hexdigest()
 
     def version(self, address: str, client: Client) -> str:
         """The version of a remote file's content; where the server names none it is fetched and hashed."""

@@ -128,13 +128,13 @@ class CommonCrawl(_Source):
         description="Which records to pick, from `index` or, without it, from the index of `snapshots`.",
     )
     limit: Annotated[int | None, Place()] = Field(
-        default=None, ge=1, title="First", description="Only so many archives of a list, or records of a snapshot."
+        default=None, ge=1, title="First", description="Only so many archives (of each list), or records of a snapshot."
     )
     sample: Annotated[int | None, Place()] = Field(
         default=None,
         ge=1,
         title="Sample",
-        description="So many archives of a list, or records of a snapshot.",
+        description="So many archives (of each list), or records of a snapshot.",
     )
     seed: Annotated[int, Place()] = Field(default=0, title="Seed", description="Another one draws another sample.")
     shard_records: Annotated[int, Place()] = Field(

@@ -31,7 +31,7 @@ import xxhash
 
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
-from datalake.remote.address import is_remote, joined, lasting, shown
+from datalake.remote.address import checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, RangeIgnoredError, RemoteError
 from datalake.remote.session import Session, current
 from datalake.sources import warc
@@ -170,7 +170,7 @@ def _pick(here: Session, path: str, where: Where) -> tuple[list[pa.Table], int, 
                 size = here.client.facts(path).size
                 try:
                     magic, _ = here.client.range(path, max(0, size - 4), 4)
-                    remote = magic == b"PAR1"
+                    remote = magic == b"PAR1" and not checksum(path)[1]  # a checksum is of the whole
                 except RangeIgnoredError:
                     remote = False
                 if remote:

@@ -11,6 +11,7 @@ since a part of it would be taken for all of it.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import heapq
 import json
 import re
@@ -21,7 +22,7 @@ from pathlib import Path
 import xxhash
 
 from datalake.errors import UserError
-from datalake.remote.address import is_remote, joined, local, shown
+from datalake.remote.address import checksum, is_remote, joined, local, shown
 from datalake.remote.client import RangeIgnoredError, RemoteError
 from datalake.remote.session import current
 from datalake.sources.config import CommonCrawl
@@ -41,7 +42,12 @@ def snapshot_of(archive: str) -> str:
 def content(path: str) -> bytes:
     """The bytes of a small file, local or remote. Raises UserError where it can't be had."""
     try:
-        return current().client.whole(path) if is_remote(path) else Path(local(path)).expanduser().read_bytes()
+        if not is_remote(path):
+            return Path(local(path)).expanduser().read_bytes()
+        data, wanted = current().client.whole(path), checksum(path)[1]
+        if wanted and hashlib.sha256(data).hexdigest() != wanted:
+            raise UserError(f"the sha256 of {shown(path)} is not {wanted}")
+        return data
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"there is no {shown(path)}: correct the path") from None
     except RemoteError as error:
@@ -114,10 +120,9 @@ def entries(path: str) -> list[str]:
 
 def is_list(path: str) -> bool:
     """Whether a path's ending says a list of archives; a `.txt` file is one when its first line names an archive."""
-    if not _LIST.search(path):
-        return False
-    if not path.endswith(".txt"):
-        return True
+    ending = _LIST.search(shown(path))
+    if not ending or ending[0] != ".txt":
+        return bool(ending)
     try:
         if is_remote(path):
             head = current().client.range(path, 0, 4_096)[0]
@@ -149,7 +154,8 @@ def archives(config: CommonCrawl) -> dict[str, str]:
     """
     lists = [path for path in config.paths if is_list(path)]
     plain = [path for path in config.paths if path not in lists]
-    found = dict(expand(plain)) if plain else {}
+    places = dict(expand(plain)) if plain else {}
+    found = {name: places[name] for name in part(list(places), config.limit, config.sample, config.seed)}
     for snapshot in resolve(config.snapshots, config.collinfo):
         lists.append(joined(config.base, f"crawl-data/{snapshot}/{config.archives}.paths.gz"))
     for path in lists:

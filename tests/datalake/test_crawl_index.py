@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -596,6 +597,26 @@ def test_a_list_names_archives_and_a_part_of_it_can_be_taken(crawl: Path, tmp_pa
     assert sampled[0] == tuple(listed(tmp_path / "mine.txt", sample=1))
     (found,) = listed(tmp_path / "warc.paths", limit=1)
     assert found[0] == names[0]
+
+
+def test_a_part_of_a_folder_can_be_taken(crawl: Path) -> None:
+    def names(**more: Any) -> list[str]:
+        return [shard.name for shard in common_crawl.shards(CommonCrawl(paths=[str(crawl)], **more))]
+
+    assert names(limit=2) == names()[:2]
+    assert len(names(sample=2)) == 2
+
+
+def test_checksums_of_lists_and_indexes_are_compared(crawl: Path, index: Path, server: RangeServer) -> None:
+    text = f"{name_of(OLD, 0)}\n".encode()
+    for path, data, read in (
+        ("/warc.paths", text, lambda address: CommonCrawl(paths=[address], base=str(crawl))),
+        ("/index.parquet", index.read_bytes(), lambda address: picked(address, crawl)),
+    ):
+        address = server.put(path, data)
+        assert common_crawl.shards(read(f"{address}#sha256={hashlib.sha256(data).hexdigest()}"))
+        with pytest.raises(UserError, match="sha256"):
+            common_crawl.shards(read(f"{address}#sha256={'0' * 64}"))
 
 
 def test_a_sample_stays_when_a_list_grows() -> None:
