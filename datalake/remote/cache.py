@@ -1,6 +1,6 @@
 """Local copies of remote files, kept by content, shared by all processes of a machine.
 
-    objects/K    a whole file: K is a digest of its version, and of its address where the version is no content hash
+    objects/K    a whole file: K is a digest of its version, and of its address unless that was seen to be its MD5
     parts/K      one on its way, gone on with after a break
     ranges/K     stretches of archives, until the shard they belong to is done
     use/PID-N/   the copies a process reads, as links: what is removed from `objects` stays readable till it is done
@@ -26,8 +26,7 @@ from filelock import FileLock, Timeout
 from datalake.remote.address import base_name, checksum, lasting, shown
 from datalake.remote.client import ChangedError, Client, Facts
 
-# S3's tag of content: MD5, or MD5 of the parts' MD5s with their number. Other servers' tags are made from file times.
-_BY_CONTENT = re.compile(r"[0-9a-f]{32}(-\d+)? \d+")
+_MD5_TAG = re.compile(r"[0-9a-f]{32} \d+")
 HASHED = "xxh128:"
 _HASH = 16  # bytes of a stretch's hash
 _numbers = itertools.count()
@@ -43,10 +42,12 @@ class Cache:
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._clear_leftovers()
 
-    def key(self, address: str, version: str) -> str:
-        """What a file's copy is called."""
-        place = "" if _BY_CONTENT.fullmatch(version) else lasting(address)
-        return hashlib.sha256(f"{place}\n{version}\n{checksum(address)[1]}".encode()).hexdigest()
+    def _places(self, address: str, version: str) -> list[Path]:
+        """Where a copy may lie: under its address and version; under its content alone where the tag may be its MD5."""
+        _, wanted = checksum(address)
+        names = [lasting(address)] + ([""] if _MD5_TAG.fullmatch(version) else [])
+        digests = [hashlib.sha256(f"{name}\n{version}\n{wanted}".encode()).hexdigest() for name in names]
+        return [self.folder / "objects" / digest for digest in digests]
 
     def version(self, address: str, client: Client) -> str:
         """The version of a remote file's content; where the server names none it is fetched and hashed."""
@@ -65,7 +66,7 @@ class Cache:
                 while piece := file.read(1 << 20):
                     digest.update(piece)
             version = HASHED + digest.hexdigest()
-            part.replace(self.folder / "objects" / self.key(address, version))
+            part.replace(self._places(address, version)[0])
         finally:
             part.unlink(missing_ok=True)
         return version
@@ -76,14 +77,12 @@ class Cache:
 
         Raises ChangedError where the file isn't of that version any more, and OSError where it can't be had.
         """
-        key = self.key(address, version)
-        place = self.folder / "objects" / key
         folder = self.folder / "use" / f"{os.getpid()}-{next(_numbers)}"
         folder.mkdir(parents=True)
         link = folder / base_name(address)
         try:
             while True:
-                self._fetch(address, version, place, client)
+                place = self._fetch(address, version, client)
                 try:
                     os.utime(place)
                     _link(place, link)
@@ -97,13 +96,13 @@ class Cache:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _fetch(self, address: str, version: str, place: Path, client: Client) -> None:
-        """Make sure that a copy is there; one process fetches, the others wait for it."""
-        if place.exists():
-            return
-        with FileLock(self.folder / "locks" / f"{place.name}.lock", thread_local=False):
-            if place.exists():
-                return
+    def _fetch(self, address: str, version: str, client: Client) -> Path:
+        """Where a copy is, fetched if there is none; one process fetches, the others wait for it."""
+        places = self._places(address, version)
+        with FileLock(self.folder / "locks" / f"{places[0].name}.lock", thread_local=False):
+            for place in places:
+                if place.exists():
+                    return place
             facts = client.facts(address)
             now = facts.version
             if version.startswith(HASHED) and not now:
@@ -114,11 +113,14 @@ class Cache:
                     "the next run reads it anew"
                 )
             if not version.startswith(HASHED):
-                part = self.folder / "parts" / place.name
-                client.download(address, facts, part)
+                part = self.folder / "parts" / places[0].name
+                # What is only said to have this content mustn't be taken for that of another address.
+                place = places[-1] if client.download(address, facts, part) else places[0]
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
                 part.replace(place)
+                return place
+            return places[0]
 
     # Stretches ---------------------------------------------------------------------------------------------------
 

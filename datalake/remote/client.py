@@ -250,8 +250,11 @@ class Client:
 
         return self._patiently(address, ask, have), seen[0] if seen else ""
 
-    def download(self, address: str, facts: Facts, part: Path) -> None:
-        """The whole file into `part`, going on where that ends; checked against all that is known of its content."""
+    def download(self, address: str, facts: Facts, part: Path) -> bool:
+        """The whole file into `part`, going on where that ends; checked against all that is known of its content.
+
+        Returns whether its entity tag was seen to be its MD5.
+        """
         address, wanted = checksum(address)
         with part.open("ab") as file:
 
@@ -265,15 +268,17 @@ class Client:
         if not md5 and scheme(address) == "s3" and _MD5.fullmatch(facts.etag.strip('"')):
             md5 = facts.etag.strip('"')
         problem = ""
+        seen = _digest(part, "md5") if md5 else "none"
         if wanted and _digest(part, "sha256") != wanted:
             problem = f"its sha256 is not {wanted}"
-        elif md5 and _digest(part, "md5") != md5 and not self._encrypted(address):
+        elif md5 and seen != md5 and not self._encrypted(address):
             problem = f"its MD5 is not {md5}, as the server says"
         elif not (wanted or md5) and facts.size >= 0 and self._goes_on(address, facts):
             problem = f"the server says {facts.size} bytes and has more"
         if problem:
             part.unlink(missing_ok=True)
             raise DamagedError(f"{shown(address)}: {problem}")
+        return seen == facts.etag.strip('"')
 
     def _resume(self, address: str, facts: Facts, file: BinaryIO) -> str:
         """One request for what is missing of a file; the MD5 that its answer states, empty where it states none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import email.utils
+import gzip
 import hashlib
 import os
 import subprocess
@@ -14,16 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import world
 from harness import ROOT
 from pydantic import ValidationError
 from servers import Fault, RangeServer, S3Server, serving
 
+from datalake.document import Entry
 from datalake.errors import UserError
 from datalake.remote.address import base_name, checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgnoredError, UnreachableError
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.remote.session import Session, at_hand, current, forget, using
+from datalake.sources import common_crawl, warc
+from datalake.sources.config import CommonCrawl
 from datalake.sources.protocol import InputShard, expand
 from datalake.versions import FileVersions
 
@@ -465,6 +470,8 @@ def test_equal_content_under_another_address_is_there_already(server: RangeServe
     tag = f'"{hashlib.md5(DATA).hexdigest()}"'
     one, other = server.put("/a.gz", DATA), server.put("/mirror/b.gz", DATA)
     server.tags = dict.fromkeys(server.tags, tag)
+    for path in server.files:  # both say that they are S3
+        server.always[path] = Fault(headers={"x-amz-request-id": "1"}, methods=("HEAD", "GET"))
     copied(here, one)
     assert copied(here, other) == DATA
     assert [r.path for r in server.requests("GET") if "range" not in r.headers] == ["/a.gz"]
@@ -684,6 +691,43 @@ def test_an_s3_object_that_changed_or_is_damaged_is_told(store: S3Server, s3: Se
     with pytest.raises(ChangedError):
         copied(s3, "s3://crawl/other/x.gz", version)
     assert copied(s3, "s3://crawl/other/x.gz", s3.client.facts("s3://crawl/other/x.gz").version) == DATA[::-1]
+
+
+def test_spoilt_s3_objects_are_found_by_their_tag_unless_a_key_hides_it(store: S3Server, s3: Session) -> None:
+    client = store.client()
+    client.put_object(Bucket="crawl", Key="other/plain.gz", Body=DATA)
+    client.put_object(Bucket="crawl", Key="other/kms.gz", Body=DATA, ServerSideEncryption="aws:kms")
+    store.spoil = True
+    try:
+        with pytest.raises(DamagedError, match="MD5"):
+            copied(s3, "s3://crawl/other/plain.gz")
+        assert copied(s3, "s3://crawl/other/kms.gz") != DATA  # the tag says nothing of it
+    finally:
+        store.spoil = False
+    assert copied(s3, "s3://crawl/other/plain.gz") == DATA
+
+
+def test_records_are_picked_from_s3_as_from_a_folder(store: S3Server, s3: Session, tmp_path: Path) -> None:
+    archive = world.crawl(tmp_path / "base" / "cc" / "a.warc.gz", 0, missing=["http://gone.example/"])
+    lines = []
+    for one in warc.records(str(archive), 10**7):
+        assert isinstance(one, warc.Record)
+        if one.type == "response":
+            place = f"{one.length} {one.offset} cc/a.warc.gz"
+            lines.append(f"k 20240101000000 {one.headers['warc-target-uri']} text/html 200 - - - {place}\n")
+    client = store.client()
+    client.put_object(Bucket="crawl", Key="picks/cc/a.warc.gz", Body=archive.read_bytes())
+    client.put_object(Bucket="crawl", Key="picks/a.cdx.gz", Body=gzip.compress("".join(lines).encode()))
+
+    def picked(index: str, base: str) -> list[Entry]:
+        config = CommonCrawl(index=[index], base=base)
+        return [entry for shard in common_crawl.shards(config) for entry in common_crawl.read(shard, config)]
+
+    (tmp_path / "a.cdx").write_text("".join(lines))
+    near = picked(str(tmp_path / "a.cdx"), str(tmp_path / "base"))
+    store.slow = 2
+    assert picked("s3://crawl/picks/a.cdx.gz", "s3://crawl/picks/") == near
+    assert len(near) == 7
 
 
 def test_s3_without_credentials_is_one_clear_line(
