@@ -1,16 +1,29 @@
-"""Content versions of input files, remembered by path, size and time so that an unchanged file is read once."""
+"""Content versions of input files, remembered so that an unchanged file is read once.
+
+A local file's version is the xxh128 of its bytes, remembered by path, size and time. A remote one's is its entity tag
+and size as its server tells them (time and size where it has no tag), remembered by address.
+"""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from datalake.identity import file_digest
+from datalake.remote.address import is_remote, lasting
 from datalake.shards import write_atomically
+
+_REMOTE = "remote"
+_BLOCK = 1_000  # answers after which they are saved
 
 
 class FileVersions:
-    """The xxh128 of files. `remembered` is a JSON file in the lake; a file changed in place gets a new version."""
+    """The versions of files. `remembered` is a JSON file in the lake; a file changed in place gets a new version."""
 
     def __init__(self, remembered: Path):
         self._path = remembered
@@ -23,9 +36,17 @@ class FileVersions:
             path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 4
         }
         self._fresh = False
+        self._asked: dict[str, str | OSError] = {}  # answers of this listing
 
     def version(self, path: str) -> str:
         """The version of a file's content. Raises OSError where it can't be read."""
+        if is_remote(path):
+            if lasting(path) not in self._asked:
+                self.ask([path])
+            answer = self._asked[lasting(path)]
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
         place = Path(path).absolute()
         status = place.stat()
         stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
@@ -36,8 +57,49 @@ class FileVersions:
             self._fresh = True
         return str(known[3])
 
+    def ask(self, addresses: Iterable[str]) -> None:
+        """Ask for the versions of remote files, several at once; those asked for lately enough aren't asked again.
+
+        A server that can't be reached leaves a file at the version it had when it was last asked for.
+        """
+        from datalake.remote.session import current
+
+        here = current()
+        trusted = time.time() - here.config.recheck_hours * 3_600
+        wanted = {}
+        for address in addresses:
+            known = self._known.get(lasting(address))
+            if known and known[0] == _REMOTE and isinstance(known[1], float) and known[1] > trusted:
+                self._asked[lasting(address)] = str(known[3])
+            else:
+                wanted[lasting(address)] = address
+        todo = iter(wanted.items())
+        with ThreadPoolExecutor(here.config.connections) as pool:
+            while block := list(islice(todo, _BLOCK)):
+                answers = pool.map(partial(_version, here), [address for _, address in block])
+                for (place, _), answer in zip(block, answers, strict=True):
+                    known = self._known.get(place)
+                    if isinstance(answer, str):
+                        self._known[place] = [_REMOTE, time.time(), 0, answer]
+                        self._fresh = True
+                    elif known and known[0] == _REMOTE and not isinstance(answer, FileNotFoundError):
+                        answer = str(known[3])
+                    self._asked[place] = answer
+                self.save()
+
     def save(self) -> None:
         """Remember what was learnt. Two runs at once may each keep their own; what is forgotten is only read again."""
         if self._fresh:
             write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode())
             self._fresh = False
+
+
+def _version(here: object, address: str) -> str | OSError:
+    """The version of a remote file, or why it can't be had."""
+    from datalake.remote.session import Session
+
+    assert isinstance(here, Session)
+    try:
+        return here.cache.version(address, here.client)
+    except OSError as error:
+        return error

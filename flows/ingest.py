@@ -15,7 +15,7 @@ from tasks import data
 def stages(run: Run) -> None:
     """List every archive with its content version and read those that no run has read yet."""
     sources = [source_at_home(source, run.runtime.lake.root) for source in run.recipe.sources]
-    archives = data.list_archives(sources, run.runtime.lake)
+    archives = data.list_archives(sources, run.runtime.lake, run.runtime.config.remote)
     run.do(data.ingest, data.IngestConfig(sources=sources), archives=archives)
 
 

@@ -22,6 +22,9 @@ from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
 from datalake.lake import Lake, TableRef
 from datalake.mixture.config import MixtureConfig
+from datalake.remote.address import is_remote, shown
+from datalake.remote.config import RemoteConfig
+from datalake.remote.session import at_hand, counted, forget, using
 from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard, read_batches
 from datalake.sources import reader
 from datalake.sources.config import Source
@@ -47,10 +50,14 @@ class IngestConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Archive:
-    """One input shard and the source it belongs to (its place in the recipe)."""
+    """One input shard and the source it belongs to (its place in the recipe).
+
+    `problem` says why a remote one has no version: it can't be read by this run, and is by a later one.
+    """
 
     source: int
     shard: InputShard
+    problem: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -63,8 +70,8 @@ class Archive:
         } | ({"part": self.shard.part} if self.shard.spans else {})
 
 
-def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
-    """Every archive of every source with the version of its content.
+def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None) -> list[Archive]:
+    """Every archive of every source with the version of its content; empty for a remote one that can't be reached.
 
     Raises:
         UserError: a path that matches nothing or can't be read; two archives of one kind with one name.
@@ -72,45 +79,61 @@ def list_archives(sources: Sequence[Source], lake: Lake) -> list[Archive]:
     versions = FileVersions(lake.root / "versions.json")
     archives: list[Archive] = []
     seen: dict[tuple[str, str, str], str] = {}
-    for index, source in enumerate(sources):
-        for found in reader(source.kind).shards(source):
-            shard = found
+    forget()
+    with using(remote or RemoteConfig(), lake.root / "cache"):
+        listed = [
+            (index, shard) for index, source in enumerate(sources) for shard in reader(source.kind).shards(source)
+        ]
+        if addresses := [shard.path for _, shard in listed if not shard.version and is_remote(shard.path)]:
+            versions.ask(addresses)
+        for index, found in listed:
+            shard, problem = found, ""
             if not shard.version:
                 try:
-                    version = versions.version(shard.path)
+                    shard = replace(shard, version=versions.version(shard.path))
                 except OSError as error:
-                    raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
+                    if not is_remote(shard.path):
+                        raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
+                    problem = str(error)
                 # Absolute: a worker elsewhere in the cluster may stand in another folder.
-                shard = replace(shard, path=str(Path(shard.path).absolute()), version=version)
+                if not is_remote(shard.path):
+                    shard = replace(shard, path=str(Path(shard.path).absolute()))
             twin = seen.get((shard.kind, shard.name, shard.part))
             if twin == shard.path:
-                raise UserError(f"{shard.path} is in two sources of kind {shard.kind}: name it in one of them")
+                raise UserError(f"{shown(twin)} is in two sources of kind {shard.kind}: name it in one of them")
             if twin is not None:
                 raise UserError(
-                    f"{twin} and {shard.path} would both be {shard.kind} archive {shard.name!r}: "
+                    f"{shown(twin)} and {shown(shard.path)} would both be {shard.kind} archive {shard.name!r}: "
                     "put them in one source with a glob above both folders"
                 )
             seen[shard.kind, shard.name, shard.part] = shard.path
-            archives.append(Archive(index, shard))
+            archives.append(Archive(index, shard, problem))
     versions.save()
     return archives
 
 
-def _ingest_shard(sources: Sequence[Source], shard: Shard) -> ShardResult:
+def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
+    if archive.problem:
+        raise OSError(archive.problem)
     source = sources[archive.source]
     kept = _DIALOGUES.get(source.kind, "raw")
     schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}
     assert shard.folder is not None
-    with ShardWriter(shard.folder, shard.name, shard.key, schemas) as out:
+    with (
+        using(remote, cache),
+        counted(archive.shard) as effort,
+        at_hand(archive.shard) as here,
+        ShardWriter(shard.folder, shard.name, shard.key, schemas) as out,
+    ):
         blocks: dict[str, list[Any]] = {name: [] for name in schemas}
 
         def flush(name: str) -> None:
             out.write(name, to_table(blocks[name], schemas[name]))
             blocks[name].clear()
 
-        for entry in reader(source.kind).read(archive.shard, source):
+        for entry in reader(source.kind).read(here, source):
             if isinstance(entry, Passed):
                 out.count(f"passed:{entry.type}")
                 continue
@@ -129,6 +152,8 @@ def _ingest_shard(sources: Sequence[Source], shard: Shard) -> ShardResult:
                 flush(name)
         for name in blocks:
             flush(name)
+        for name, amount in effort().items():  # of what is remote: requests, retries, bytes
+            out.count(f"remote:{name}", amount)
     return out.result
 
 
@@ -182,7 +207,8 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
         name = f"{source.label} {archive.shard.name} {archive.shard.part}".rstrip()
         shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
     with progress("ingest", len(shards)) as tell:
-        results, failed = gather(map_shards(partial(_ingest_shard, config.sources), shards, runtime, tell))
+        work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
+        results, failed = gather(map_shards(work, shards, runtime, tell))
     counts = total(results)
     kinds = {source.kind for source in config.sources}
     names = ["raw"] if kinds - set(_DIALOGUES) else []

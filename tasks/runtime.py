@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.identity import fingerprint
 from datalake.lake import Lake
+from datalake.remote.config import RemoteConfig
 
 
 class RuntimeConfig(BaseModel):
@@ -38,6 +39,9 @@ class RuntimeConfig(BaseModel):
     retries: int = Field(2, ge=0, le=20, title="Retries", description="How often a failed shard is tried again")
     shard_seconds: float | None = Field(
         None, gt=0, title="Time limit per shard (s)", description="A shard over it is ended and counts as failed"
+    )
+    remote: RemoteConfig = Field(
+        default_factory=RemoteConfig, title="Remote files", description="How patiently and how fast they are read"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -19,7 +20,8 @@ from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
 from datalake.language import detect
 from datalake.sources import warc
 from datalake.sources.config import CommonCrawl, Pydoc
-from datalake.sources.protocol import InputShard, expand
+from datalake.sources.protocol import InputShard
+from datalake.sources.snapshots import archives
 
 RECORDS = ("response", "resource", "conversion")
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
@@ -32,13 +34,23 @@ _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
 
 
 def shards(config: CommonCrawl) -> list[InputShard]:
-    """One shard an archive."""
-    return [InputShard(config.kind, name, path) for name, path in expand(config.paths)]
+    """One shard an archive; where an index picks records, one a group of archives (see `crawl_index`)."""
+    if config.index or config.where is not None:
+        from datalake.sources import crawl_index  # DuckDB
+
+        return crawl_index.shards(config)
+    return [InputShard(config.kind, name, path) for name, path in sorted(archives(config).items())]
 
 
 def read(shard: InputShard, config: CommonCrawl) -> Iterator[Entry]:
-    """One entry for each record of an archive, plain or gzip; what can't be read is quarantined and passed by."""
-    return read_archive(shard, shard.path, config, host)
+    """One entry for each record of an archive, or for each that was picked; what can't be read is quarantined."""
+    if shard.spans:
+        from datalake.sources import crawl_index
+
+        for archive, one in crawl_index.records(shard, config.max_bytes):
+            yield _as_entry(one, replace(shard, name=archive, spans=()), config, host)
+        return
+    yield from read_archive(shard, shard.path, config, host)
 
 
 def host(uri: str) -> str:
@@ -54,12 +66,16 @@ def read_archive(
 ) -> Iterator[Entry]:
     """`read` for an archive wherever it lies, with `group` telling the unit of hold-out from an address."""
     for one in warc.records(path, config.max_bytes):
-        if isinstance(one, warc.Fault):
-            yield Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
-        elif one.type not in RECORDS:
-            yield Passed(one.type)
-        else:
-            yield _entry(one, shard, config, group)
+        yield _as_entry(one, shard, config, group)
+
+
+def _as_entry(
+    one: warc.Record | warc.Fault, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Entry:
+    """What a record or fault of an archive becomes."""
+    if isinstance(one, warc.Fault):
+        return Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
+    return Passed(one.type) if one.type not in RECORDS else _entry(one, shard, config, group)
 
 
 class _NotTakenError(Exception):

@@ -75,11 +75,85 @@ class _Source(BaseModel):
 _PATHS: Any = Field(min_length=1, title="Paths", description="Files, folders or globs.")
 
 
+class Where(BaseModel):
+    """Which records of an index are picked: those for which every condition holds; an empty one always holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hosts: list[str] = Field(default_factory=list, title="Hosts", description="Such as `www.example.org`.")
+    domains: list[str] = Field(
+        default_factory=list, title="Domains", description="Registered domains, such as `example.org`."
+    )
+    tlds: list[str] = Field(default_factory=list, title="Top-level domains", description="Such as `is`.")
+    languages: list[Annotated[str, Field(pattern="^[a-z]{3}$")]] = Field(
+        default_factory=list, title="Languages", description="A page's first, by ISO 639-3: `eng`, `zho`."
+    )
+    mime: list[str] = Field(
+        default_factory=list, title="Media types", description="As detected, where the index says it; `text/html`."
+    )
+    status: list[int] = Field(default_factory=list, title="Statuses", description="Of HTTP, such as 200.")
+    url: str = Field(default="", title="Address", description="A regular expression that must match within it.")
+    subsets: list[str] = Field(
+        default=["warc"],
+        title="Subsets",
+        description="Of the index: `warc`, `crawldiagnostics`, `robotstxt`.",
+    )
+
+
 class CommonCrawl(_Source):
-    """Web pages from WARC archives, or their text from WET archives."""
+    """Web pages from WARC archives, or their text from WET archives: whole archives, or records that an index picks."""
 
     kind: Literal["common_crawl"] = "common_crawl"
-    paths: Paths = _PATHS
+    paths: Paths = Field(
+        default_factory=list,
+        title="Paths",
+        description="Archives, folders or globs, or lists of archives (`.paths`, `.paths.gz`, `.txt`).",
+    )
+    snapshots: Annotated[list[str], Place()] = Field(
+        default_factory=list,
+        title="Snapshots",
+        description="Such as CC-MAIN-2024-22, a range CC-MAIN-2024-10.. or CC-MAIN-2023-06..CC-MAIN-2023-40, `newest`.",
+    )
+    archives: Annotated[Literal["warc", "wet", "wat"], Place()] = Field(
+        default="warc", title="Archives", description="Which of a snapshot's archives are read."
+    )
+    index: Annotated[list[str], Place()] = Field(
+        default_factory=list,
+        title="Index",
+        description="Files of a columnar index (Parquet), CDX or CDXJ: picks records instead of whole archives.",
+    )
+    where: Annotated[Where | None, Place()] = Field(
+        default=None,
+        title="Conditions",
+        description="Which records to pick, from `index` or, without it, from the index of `snapshots`.",
+    )
+    limit: Annotated[int | None, Place()] = Field(
+        default=None, ge=1, title="First", description="Only so many archives (of each list), or records of a snapshot."
+    )
+    sample: Annotated[int | None, Place()] = Field(
+        default=None,
+        ge=1,
+        title="Sample",
+        description="So many archives (of each list), or records of a snapshot.",
+    )
+    seed: Annotated[int, Place()] = Field(default=0, title="Seed", description="Another one draws another sample.")
+    shard_records: Annotated[int, Place()] = Field(
+        default=1_000,
+        ge=1,
+        le=1_000_000,
+        title="Records a shard",
+        description="About so many picked records, of several archives where these have few, are one unit of work.",
+    )
+    base: Annotated[str, Place()] = Field(
+        default="https://data.commoncrawl.org/",
+        title="Base",
+        description="Where the archives that a list or an index names lie: an address or a folder.",
+    )
+    collinfo: Annotated[str, Place()] = Field(
+        default="https://index.commoncrawl.org/collinfo.json",
+        title="Snapshots there are",
+        description="Common Crawl's list, an address or a file; asked for ranges and `newest`.",
+    )
     main_content: bool = Field(
         default=True,
         title="Main content only",
@@ -93,6 +167,18 @@ class CommonCrawl(_Source):
         description="In bytes, encoded or decoded; larger records are refused.",
     )
     language: Language = Field(default=Language(), title="Language identification")
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> CommonCrawl:
+        if not (self.paths or self.snapshots or self.index):
+            raise ValueError("nothing to read: give `paths`, `snapshots` or `index`")
+        if self.paths and (self.index or self.where is not None):
+            raise ValueError("`paths` names whole archives: leave it out where `index` or `where` picks records")
+        if self.where is not None and not (self.index or self.snapshots):
+            raise ValueError("`where` needs an index: give `index` or `snapshots`")
+        if self.limit and self.sample:
+            raise ValueError("`limit` takes the first and `sample` draws: choose one")
+        return self
 
 
 class Wikipedia(_Source):

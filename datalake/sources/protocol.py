@@ -17,14 +17,19 @@ from typing import Any, NamedTuple, Protocol
 from datalake.document import Entry
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.remote.address import is_remote, lasting, local, shown
 
 
 class Span(NamedTuple):
-    """A stretch of an archive's bytes. `archive` is its name relative to the shard's path, "" for the shard's own."""
+    """A stretch of an archive's bytes. `archive` is its name relative to the shard's path, "" for the shard's own.
+
+    `digest` is what an index says of the content, empty where it says nothing.
+    """
 
     archive: str
     offset: int
     length: int
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class InputShard:
     - `kind`: the source's kind, such as `common_crawl`.
     - `name`: archive name relative to its source's root, with "/" between parts. The root is the fixed part of the
       path before its first glob character. Equal on every machine and after every move; it enters every document's id.
-    - `path`: where it lies now, a local path. Never part of identity.
-    - `version`: version of its content. Files leave it empty and the caller fills in the xxh128 of their bytes; a
-      source that is no file (`pydoc`) sets it itself.
+    - `path`: where it lies now, a local path or an address; readers get it as a local path. Never part of identity.
+    - `version`: version of its content. Files leave it empty and the caller fills in the xxh128 of their bytes, or the
+      entity tag and size of a remote one; a source that is no file (`pydoc`) sets it itself.
     - `spans`: the stretches of bytes that belong to this shard, where it isn't all of its archive: a part of a
       multistream dump, the records an index chose. Part of identity.
     """
@@ -72,8 +77,9 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
     """The files behind paths, as (name, path) sorted by name.
 
     A path is a file (its name is the file's own), a folder (every file below it, hidden ones left out) or a glob (`*`,
-    `?`, `[...]`, and `**` for any depth). With `descend=False` a folder stays one item and isn't looked into. A file
-    reached twice is taken once, under the name it got first.
+    `?`, `[...]`, and `**` for any depth), on this machine or at an address (see `datalake.remote.files`). With
+    `descend=False` a folder stays one item and isn't looked into. A file reached twice is taken once, under the name it
+    got first.
 
     Raises UserError where a path matches nothing, isn't there, or where two files would have the same name.
     """
@@ -82,14 +88,15 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
     for pattern in paths:
         matches = _matches(pattern, descend)
         if not matches:
-            raise UserError(f"nothing matches {pattern!r}: correct the path in `paths`")
+            raise UserError(f"nothing matches {shown(pattern)!r}: correct the path in `paths`")
         for name, path in matches:
-            real = os.path.realpath(path)
+            real = lasting(path) if is_remote(path) else os.path.realpath(path)
             if real in found:
                 continue
             if name in places:
                 raise UserError(
-                    f"{places[name]} and {path} would both be called {name!r}: give one glob over their folders"
+                    f"{shown(places[name])} and {shown(path)} would both be called {name!r}: "
+                    "give one glob over their folders"
                 )
             found[real], places[name] = name, path
     return sorted(places.items())
@@ -97,9 +104,11 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
 
 def _matches(pattern: str, descend: bool) -> list[tuple[str, str]]:
     """(name, path) of everything one pattern stands for."""
-    if "://" in pattern:
-        raise UserError(f"{pattern!r} is a remote address: copy it to a local folder and name that in `paths`")
-    pattern = os.path.expanduser(pattern)  # noqa: PTH111 - a glob is no Path
+    if is_remote(pattern):
+        from datalake.remote.files import matches  # imports what a local path doesn't need
+
+        return matches(pattern, descend)
+    pattern = os.path.expanduser(local(pattern))  # noqa: PTH111 - a glob is no Path
     if not glob.has_magic(pattern) or os.path.lexists(pattern):  # a file whose name has brackets is that file
         path = Path(pattern)
         if not path.exists():

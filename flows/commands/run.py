@@ -86,15 +86,17 @@ def run_recipe(
 
 
 def find_inputs(recipe: Recipe) -> None:
-    """Look whether every path of every source is there, before anything is made or started.
+    """Look whether every local path of every source is there, before anything is made or started.
 
     Raises:
         UserError: where a path matches nothing, or names what can't be read.
     """
+    from datalake.remote.address import is_remote
     from datalake.sources.protocol import expand
 
     for source in recipe.sources:
-        paths = [path for path in getattr(source, "paths", ()) if not path.startswith("python:")]
+        paths = [*getattr(source, "paths", ()), *getattr(source, "index", ())]
+        paths = [path for path in paths if not path.startswith("python:") and not is_remote(path)]
         for _, found in expand(paths, descend=False):
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")

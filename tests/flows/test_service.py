@@ -68,8 +68,8 @@ def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server:
 def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
-    for name in ("pipeline", "ingest", "evaluate"):
-        deployment = service.call(prefect_server.url, f"/deployments/name/{name}/{name}")
+    for name in ("pipeline/pipeline", "ingest/ingest", "ingest/crawl", "evaluate/evaluate"):
+        deployment = service.call(prefect_server.url, f"/deployments/name/{name}")
         assert deployment["work_pool_name"] == service.POOL
         assert deployment["global_concurrency_limit"]["limit"] == 1
         assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
@@ -87,6 +87,18 @@ def test_the_form_is_the_recipe_filled_in_with_the_demo(running: dict[str, Any],
     folder = service.ROOT / "recipes"
     demo = yaml.safe_load((folder / "demo.yaml").read_text().replace("${recipe}", str(folder)))
     assert deployment["parameters"] == {"recipe": demo}
+
+
+def test_the_crawl_takes_an_open_range_of_snapshots_once_a_month(
+    running: dict[str, Any], prefect_server: PrefectServer
+) -> None:
+    deployment = service.call(prefect_server.url, "/deployments/name/ingest/crawl")
+    crawl = yaml.safe_load((service.ROOT / "recipes" / "crawl.yaml").read_text())
+    assert deployment["parameters"] == {"recipe": crawl}
+    (source,) = crawl["sources"]
+    assert source["snapshots"][0].endswith("..")
+    (schedule,) = deployment["schedules"]
+    assert schedule["schedule"]["cron"] == "0 3 5 * *"
 
 
 def test_a_form_with_a_mistake_is_refused(
