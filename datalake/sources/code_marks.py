@@ -48,9 +48,9 @@ _TESTS = re.compile(
     r"|(?:_test|_spec)\.\w+$|\.(?:test|spec)\.[cm]?[jt]sx?$|(?:^|/)[A-Z]\w*Tests?\.(?:java|kt|cs|scala|swift)$"
 )
 _LOCKS = frozenset((
-    "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "pipfile.lock", "pdm.lock",
-    "uv.lock", "cargo.lock", "gemfile.lock", "composer.lock", "go.sum", "podfile.lock", "mix.lock", "flake.lock",
-    "packages.lock.json", "conda-lock.yml", "pubspec.lock", "bun.lock", "deno.lock", "gradle.lockfile",
+    "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "pipfile.lock",
+    "pdm.lock", "uv.lock", "cargo.lock", "gemfile.lock", "composer.lock", "go.sum", "podfile.lock", "mix.lock",
+    "flake.lock", "packages.lock.json", "conda-lock.yml", "pubspec.lock", "bun.lock", "deno.lock", "gradle.lockfile",
 ))  # fmt: skip
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\d[\w.+-]*")
 _MAY_BE_MINIFIED = (".js", ".css", ".mjs", ".cjs")

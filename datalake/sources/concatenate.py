@@ -64,7 +64,7 @@ def joined(documents: list[Document], largest: int) -> Iterator[Document | Refus
 
 def _part(document: Document) -> str:
     before, after = _SIGNS.get(document.attributes["programming_language"], ("# ", ""))
-    return f"{before}{document.attributes['path']}{after}\n{document.text.rstrip()}\n"
+    return f"{before}{document.attributes['path']}{after}\n{document.text}" + "\n" * (not document.text.endswith("\n"))
 
 
 def _join(parts: list[Document]) -> Iterator[Document | Refused]:
@@ -75,7 +75,7 @@ def _join(parts: list[Document]) -> Iterator[Document | Refused]:
     for document in parts:
         text = _part(document)
         at = text.index("\n") + 1
-        body = {"start": place + at, "length": len(text) - at - 1, "offset": document.offset}
+        body = {"start": place + at, "length": len(document.text), "offset": document.offset}
         kept.append({key: document.attributes[key] for key in ("path", "blob")} | {"licence": document.licence} | body)
         texts.append(text)
         place += len(text) + 1
@@ -115,8 +115,8 @@ def order(documents: list[Document]) -> list[Document]:
     # Files that wait, by how many they wait for: stale entries are passed over.
     queue = [(len(found), at) for at, found in waiting.items() if found]
     heapq.heapify(queue)
-    out = []
-    done = set()
+    out: list[Document] = []
+    done: set[int] = set()
     while len(out) < len(documents):
         if ready:
             at = heapq.heappop(ready)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 # detector -> literals one of which every token of its kind contains
 _NEEDLES: dict[str, tuple[str, ...]] = {
-    "aws.AWSKeyDetector": ("AKIA", "ASIA", "ABIA", "ACCA", "A3T"),
+    "aws.AWSKeyDetector": ("AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws", "AWS"),
     "azure_storage_key.AzureStorageKeyDetector": ("AccountKey=",),
     "basic_auth.BasicAuthDetector": ("://",),
     "github_token.GitHubTokenDetector": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
@@ -40,6 +41,8 @@ _MORE = {
 }
 _MORE_NEEDLES = ("github_pat_", "AIza", "hf_", "sk-ant-")
 _KEY = re.compile(r"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----(.+?)-----END \1-----", re.DOTALL)
+_TOKEN = 16  # characters that a pattern's group needs to be the token itself
+_REST = re.compile(r"[A-Za-z0-9_.+/=-]*")
 _KEY_BODY = 64  # characters of base64 below which a key block is an example's or a pattern's
 # Passwords in addresses that documentation uses, and what stands for one.
 _EXAMPLES = re.compile(
@@ -113,20 +116,30 @@ def _in_lines(text: str, needle: str, detector: Any) -> list[tuple[int, int]]:
         left, right = max(start, place - 1_000), min(end, place + 3_000)
         line = text[left:right]
         if needle != "://" or "@" in line:
-            for secret in sorted({value for value in detector.analyze_string(line) if _taken(value, needle)}):
-                at = line.find(secret)
-                while at >= 0:
-                    # A token stands by itself; within a longer run of letters and digits it is a blob's.
-                    around = line[at - 1 : at] + line[at + len(secret) :][:1] if at else line[len(secret) :][:1]
-                    if needle == "://" or not any(character.isalnum() for character in around):
-                        out.append((left + at, left + at + len(secret)))
-                    at = line.find(secret, at + len(secret))
+            for pattern in detector.denylist:
+                out += [(left + first, left + last) for first, last in _tokens(line, pattern, needle, detector)]
         place = text.find(needle, max(right, place + 1))
     return out
 
 
-def _taken(secret: str, needle: str) -> bool:
-    return not _EXAMPLES.fullmatch(secret) if needle == "://" else _real(secret)
+def _tokens(line: str, pattern: re.Pattern[str], needle: str, detector: Any) -> Iterator[tuple[int, int]]:
+    """Spans of a pattern's tokens in a line: its group where that is the token and not just its prefix."""
+    for match in pattern.finditer(line):
+        group = 1 if pattern.groups and (needle == "://" or len(match[1] or "") >= _TOKEN) else 0
+        start, end = match.span(group)
+        if needle == "://":
+            if not _EXAMPLES.fullmatch(match[group]):
+                yield start, end
+            continue
+        if needle == "eyJ":  # the detector's pattern ends before the signature
+            if not detector.is_formally_valid(match[0]):
+                continue
+            rest = _REST.match(line, end)
+            end = rest.end() if rest else end
+        # A token stands by itself; within a longer run of letters and digits it is a blob's.
+        around = (line[start - 1] if start else "") + line[end : end + 1]
+        if _real(line[start:end]) and not any(character.isalnum() for character in around):
+            yield start, end
 
 
 def _real(secret: str) -> bool:

@@ -92,14 +92,22 @@ def _walk(store: Any, tree: bytes, prefix: str, left_out: frozenset[str]) -> Ite
         elif entry.mode & 0o170000 == 0o040000:
             if name in left_out:
                 continue
-            if entry.sha in store:
+            if _has(store, entry.sha):
                 yield from _walk(store, entry.sha, f"{path}/", left_out)
             else:
                 yield Blob(path, "missing", entry.sha)
-        elif entry.sha not in store:
+        elif not _has(store, entry.sha):
             yield Blob(path, "missing", entry.sha)
         else:
             yield Blob(path, "link" if entry.mode == _LINK else "file", entry.sha)
+
+
+def _has(store: Any, sha: bytes) -> bool:
+    """Whether an object is there; one that breaks when it is looked for isn't."""
+    try:
+        return sha in store
+    except Exception:  # as in `content`
+        return False
 
 
 def lfs_pointer(content: bytes) -> tuple[str, int] | None:
