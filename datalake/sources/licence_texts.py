@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +63,18 @@ def licences_in(text: str) -> list[str]:
 
     A text with a restriction on top (Commons Clause, non-commercial use) is none of them.
     """
-    if _RESTRICTED.search(text[:LONGEST]):
-        return []
+    return list(_licences_in(text[:LONGEST]))
+
+
+@lru_cache(maxsize=256)  # the files of a project have one header
+def _licences_in(text: str) -> tuple[str, ...]:
+    if _RESTRICTED.search(text):
+        return ()
     have = trigrams(text)
     names, sketches, variants = _known()
-    shares = [_share(each, have) for each in sketches]
+    found_at = np.isin(np.concatenate(sketches), have)
+    starts = np.cumsum([0, *(len(each) for each in sketches[:-1])])
+    shares = (np.add.reduceat(found_at, starts, dtype=np.int64) / [len(each) for each in sketches]).tolist()
     found = {at for at, share in enumerate(shares) if share >= LEAST}
     dropped = set()
     for at in found:
@@ -79,7 +86,7 @@ def licences_in(text: str) -> list[str]:
         for other in kept:
             if one < other and _alike(one, other):
                 dropped.add(other if shares[one] >= shares[other] else one)
-    return [names[at] for at in kept if at not in dropped]
+    return tuple(names[at] for at in kept if at not in dropped)
 
 
 def _share(hashes: np.ndarray, have: np.ndarray) -> float:

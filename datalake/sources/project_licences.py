@@ -36,6 +36,8 @@ def speaks_of_licence(path: str) -> bool:
     if name.lower() in METADATA:
         return name.lower() != "metadata" or ".dist-info/" in path
     known = programming_language(path)
+    if known and PurePosixPath(path).parent.name.lower() in ("doc", "docs", "source"):
+        return False  # a page about the licence
     return bool(_LICENCE_NAME.match(name)) and known in (None, "markdown", "restructuredtext")
 
 

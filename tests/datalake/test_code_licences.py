@@ -169,6 +169,7 @@ def test_a_distributions_metadata_comes_before_its_texts() -> None:
 
 def test_a_module_called_licence_is_no_licence_file() -> None:
     assert not speaks_of_licence("src/license.py")
+    assert not speaks_of_licence("docs/license.rst")
     assert all(map(speaks_of_licence, ("LICENSE", "a/COPYING.LESSER", "licence.md", "MIT-LICENSE.txt", "PKG-INFO")))
     assert all_of(["MIT OR X11", "ISC"]) == "(MIT OR X11) AND ISC"
     assert all_of([]) is None
