@@ -1,24 +1,29 @@
-"""Source code: folders and git working trees, archives (zip, whl, tar), and what Python itself has installed.
+"""Source code: folders, git repositories, archives, rows in the shape of The Stack, and what Python has installed.
 
-A record is a file whose ending `LANGUAGES` knows. Paths:
+A record is a file whose name, or first line where the name has no ending, tells a known language. Paths:
 
-- a folder: one shard; below a `.git`, repository and revision are the remote's name and HEAD's commit;
-- an archive: one shard, read in memory;
+- a folder: one shard; of a git working tree, repository and revision are the remote's name and HEAD's commit;
+- a bare git repository, or with `revision` any repository: one shard, read from the object database;
+- an archive (zip, whl, tar and its compressions): one shard, read in memory;
+- `.jsonl` and `.parquet` files, compressed or not: rows of The Stack, one shard each;
 - `python:site-packages`: one shard an installed distribution, with the licence of its metadata;
 - `python:stdlib`: the standard library's source, one shard each 20 top-level modules.
 
 A document's uri is `repository@revision/path`, its locator `path@blob` with git's SHA-1 of the content. Programming
 languages are in `attributes["programming_language"]`; the language stays `und`, since lid.176 knows only human ones.
+Its licence is that of the file's own header, else of the nearest licence file or metadata, else the configured one;
+`attributes["licence_from"]` says which. Secrets are replaced in the text; `blob` stays that of the file as it was.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
-import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
@@ -26,64 +31,86 @@ import xxhash
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.identity import file_digest, fingerprint
+from datalake.sources.code_marks import MARKS, marks
+from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
 from datalake.sources.files import Member, archive_members, is_archive
+from datalake.sources.installed import (
+    FOLDERS_LEFT_OUT,
+    distribution_files,
+    distribution_licences,
+    distributions,
+    stdlib_groups,
+)
+from datalake.sources.languages import language_of, needs_content, programming_language
 from datalake.sources.licences import distribution_licence
+from datalake.sources.project_licences import LARGEST, ProjectLicences, speaks_of_licence
 from datalake.sources.protocol import InputShard, expand
+from datalake.sources.redact import redact
+from datalake.sources.repositories import is_bare, lfs_content, lfs_pointer, snapshot, working_tree
+from datalake.sources.spdx import header_licence, permissive
+from datalake.sources.stack import is_rows, stack_files
 
 KIND = "code"
 SITE_PACKAGES = "python:site-packages"
 STDLIB = "python:stdlib"
 STDLIB_LICENCE = "Python-2.0"
-STDLIB_MODULES_A_SHARD = 20
-# Not the library: tests, bundled wheels, applications with windows.
-STDLIB_LEFT_OUT = frozenset(("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packages", "dist-packages"))
-FOLDERS_LEFT_OUT = frozenset((".git", ".hg", ".svn", "__pycache__", ".venv", ".tox", "node_modules"))
-
-LANGUAGES = {
-    ".py": "python", ".pyi": "python", ".pyx": "cython", ".pxd": "cython", ".c": "c", ".h": "c", ".cc": "c++",
-    ".cpp": "c++", ".cxx": "c++", ".hh": "c++", ".hpp": "c++", ".cu": "cuda", ".cuh": "cuda", ".rs": "rust",
-    ".go": "go", ".java": "java", ".kt": "kotlin", ".scala": "scala", ".js": "javascript", ".mjs": "javascript",
-    ".jsx": "javascript", ".ts": "typescript", ".tsx": "typescript", ".rb": "ruby", ".php": "php", ".pl": "perl",
-    ".pm": "perl", ".lua": "lua", ".r": "r", ".jl": "julia", ".swift": "swift", ".m": "objective-c", ".cs": "c#",
-    ".fs": "f#", ".hs": "haskell", ".ml": "ocaml", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang",
-    ".clj": "clojure", ".sh": "shell", ".bash": "shell", ".ps1": "powershell", ".sql": "sql", ".f": "fortran",
-    ".f90": "fortran", ".f95": "fortran", ".zig": "zig", ".nim": "nim", ".dart": "dart", ".vue": "vue",
-    ".html": "html", ".css": "css", ".scss": "css", ".cmake": "cmake", ".proto": "protobuf", ".asm": "assembly",
-    ".s": "assembly", ".tex": "tex", ".el": "lisp", ".lisp": "lisp", ".scm": "scheme", ".v": "verilog",
-    ".sv": "verilog", ".vhd": "vhdl", ".mk": "makefile", ".dockerfile": "dockerfile", ".md": "markdown",
-    ".rst": "restructuredtext", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".j2": "jinja", ".pas": "pascal",
-}  # fmt: skip
-NAMES = {"makefile": "makefile", "dockerfile": "dockerfile", "cmakelists.txt": "cmake", "rakefile": "ruby"}
+_SHEBANG = 200  # bytes of a file without ending that tell whether it is a script
 
 
-def programming_language(path: str) -> str | None:
-    """The language of a source file by its name, None where it isn't known."""
-    name = PurePosixPath(path).name.lower()
-    return NAMES.get(name) or LANGUAGES.get(PurePosixPath(name).suffix)
+@dataclass(slots=True)
+class Project:
+    """What all files of a repository, distribution or archive share. `folder` is where its git store lies, if any."""
+
+    repository: str
+    revision: str
+    group: str
+    licences: ProjectLicences
+    folder: str = ""
+
+
+@dataclass(slots=True)
+class Given:
+    """What a row says of its file beyond path and content. `language` counts where path and content say nothing."""
+
+    locator: str = ""
+    language: str = ""
+    marks: tuple[str, ...] = ()
+    attributes: dict[str, str] = field(default_factory=dict)
 
 
 def shards(config: Code) -> list[InputShard]:
-    """One shard a folder, archive, distribution or group of modules. Raises UserError for a file that is neither."""
+    """One shard a folder, repository, archive, file of rows, distribution or group of modules.
+
+    Raises UserError for a file that is none of these.
+    """
     out: list[InputShard] = []
     plain = [path for path in config.paths if not path.startswith("python:")]
     for name, path in expand(plain, descend=False) if plain else []:
-        if Path(path).is_dir():
-            repository, revision = _repository(InputShard(KIND, name, path))
+        if _in_database(path, config):
+            found = snapshot(path, name, config.revision, FOLDERS_LEFT_OUT)
+            missing = [f"{blob.path}@{blob.sha.decode()}" for blob in found.blobs if blob.kind == "missing"]
+            version = fingerprint(["git", found.repository, found.commit, found.problem, missing])
+            out.append(InputShard(KIND, name, path, version))
+        elif Path(path).is_dir():
+            repository, revision = working_tree(path, name, "")
             tree = [repository, revision] if revision else []  # they stand in every uri
-            out.append(InputShard(KIND, name, path, _version(_folder_files(path), *tree)))
-        elif is_archive(path) or programming_language(path):
+            licences = sorted((name, str(file)) for name, file in _walk(path, speaks_of_licence))
+            out.append(InputShard(KIND, name, path, _version(_folder_files(path) + licences, *tree)))
+        elif is_archive(path) or is_rows(path) or programming_language(path):
             out.append(InputShard(KIND, name, path))
         else:
-            raise UserError(f"{path!r} is no folder, archive or source file: correct it in `paths`")
+            raise UserError(f"{path!r} is no folder, archive, source file or file of rows: correct it in `paths`")
     for path in config.paths:
         if path == SITE_PACKAGES:
-            for label, distribution in _distributions().items():
-                if files := _distribution_files(distribution):
-                    out.append(InputShard(KIND, f"site-packages/{label}", path, _version(files)))
+            for label, distribution in distributions().items():
+                if files := distribution_files(distribution):
+                    texts = {name: git_blob(text) for name, text in distribution_licences(distribution).items()}
+                    version = _version(files, distribution_licence(distribution) or "", fingerprint(texts))
+                    out.append(InputShard(KIND, f"site-packages/{label}", path, version))
         elif path == STDLIB:
-            for number, files in enumerate(_stdlib_groups()):
+            for number, files in enumerate(stdlib_groups()):
                 out.append(InputShard(KIND, f"stdlib/{number:03d}", path, _version(files)))
         elif path.startswith("python:"):
             raise UserError(f"there is no {path!r}: choose {SITE_PACKAGES} or {STDLIB}")
@@ -91,8 +118,18 @@ def shards(config: Code) -> list[InputShard]:
 
 
 def read(shard: InputShard, config: Code) -> Iterator[Entry]:
-    """One entry a source file: a document, refused (empty, too_large, binary) or quarantined (encoding, damage)."""
-    licence = config.licence
+    """One entry a source file: a document, refused or quarantined (encoding, damage).
+
+    Refused is what is `empty`, `too_large`, `binary` or an `lfs_pointer` whose content isn't there; by configuration
+    what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
+    `concatenate` what was `joined` to another file's text.
+    """
+    entries = _read(shard, config)
+    yield from _concatenated(entries, config) if config.concatenate == "repository" else entries
+
+
+def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
+    given = (config.licence, "config") if config.licence else (None, "")
     if shard.path == SITE_PACKAGES:
         label = shard.name.partition("/")[2]
         name, _, version = label.partition("@")
@@ -103,40 +140,46 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
         if distribution is None or distribution.version != version:
             yield Quarantined(config.label, shard.name, "unreadable", f"{label} isn't installed any more")
             return
-        licence = distribution_licence(distribution) or licence
-        yield from _files(_distribution_files(distribution), name, version, licence, name, shard, config)
+        stated = distribution_licence(distribution)
+        files = distribution_licences(distribution)
+        if stated:  # the distribution's own word counts before its licence texts, those of bundled folders before it
+            files = {path: content for path, content in files.items() if ".dist-info/" not in path}
+        licences = ProjectLicences(files, (stated, "metadata") if stated else given)
+        yield from _files(distribution_files(distribution), Project(name, version, name, licences), shard, config)
     elif shard.path == STDLIB:
-        groups = _stdlib_groups()
+        groups = stdlib_groups()
         number = int(shard.name.rpartition("/")[2])
+        licences = ProjectLicences({}, given if config.licence else (STDLIB_LICENCE, "metadata"))
         for path, file in groups[number] if number < len(groups) else []:
             group = PurePosixPath(path).parts[0].removesuffix(".py")
-            one = [(path, file)]
-            version = platform.python_version()
-            yield from _files(one, "python", version, licence or STDLIB_LICENCE, group, shard, config)
+            project = Project("python", platform.python_version(), group, licences)
+            yield from _files([(path, file)], project, shard, config)
+    elif is_rows(shard.path):
+        yield from _rows(shard, config)
+    elif _in_database(shard.path, config):
+        yield from _repository(shard, config)
     elif Path(shard.path).is_dir():
-        repository, revision = _repository(shard)
-        yield from _files(_folder_files(shard.path), repository, revision, licence, repository, shard, config)
+        repository, revision = working_tree(shard.path, shard.name, shard.version)
+        texts = {
+            name: Path(file).read_bytes()[:LARGEST]
+            for name, file in _walk(shard.path, speaks_of_licence)
+            if not Path(file).is_symlink()
+        }
+        project = Project(repository, revision, repository, ProjectLicences(texts, given), shard.path)
+        yield from _files(_folder_files(shard.path), project, shard, config)
     elif is_archive(shard.path):
-        repository, revision = _archive_name(shard)
-        for member in archive_members(shard, config.label, config.max_bytes):
-            if not isinstance(member, Member):
-                yield member
-            elif programming_language(member.name):
-                yield _entry(member, repository, revision, licence, repository, shard, config)
+        yield from _archive(shard, config)
     else:
         name = PurePosixPath(shard.name).name
-        yield from _files([(name, shard.path)], name, "file", licence, name, shard, config)
+        yield from _files([(name, shard.path)], Project(name, "file", name, ProjectLicences({}, given)), shard, config)
 
 
-def _files(
-    files: list[tuple[str, str]],
-    repository: str,
-    revision: str,
-    licence: str | None,
-    group: str,
-    shard: InputShard,
-    config: Code,
-) -> Iterator[Entry]:
+def _in_database(path: str, config: Code) -> bool:
+    """Whether a folder is read from git's object database."""
+    return Path(path).is_dir() and (is_bare(path) or bool(config.revision))
+
+
+def _files(files: list[tuple[str, str]], project: Project, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of files on disk. Links that lead out of their folder were left out when the files were listed."""
     for path, file in files:
         if Path(file).is_symlink():
@@ -145,30 +188,101 @@ def _files(
         # An OSError goes up: it is no property of the content that the shard's key stands for, and may pass.
         length = Path(file).stat().st_size
         content = Path(file).read_bytes() if length <= config.max_bytes else None
-        yield _entry(Member(path, content, 0, length), repository, revision, licence, group, shard, config)
+        yield _entry(Member(path, content, 0, length), project, shard, config)
 
 
-def _entry(
-    member: Member,
-    repository: str,
-    revision: str,
-    licence: str | None,
-    group: str,
-    shard: InputShard,
-    config: Code,
-) -> Entry:
+def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
+    """Entries of an archive, which is read twice: its licences may stand behind its files."""
+    root = (config.licence, "config") if config.licence else (None, "")
+    texts = {
+        member.name: member.content
+        for member in archive_members(shard, config.label, LARGEST)
+        if isinstance(member, Member) and member.content is not None and speaks_of_licence(member.name)
+    }
+    repository, revision = _archive_name(shard)
+    project = Project(repository, revision, repository, ProjectLicences(texts, root))
+    for member in archive_members(shard, config.label, config.max_bytes):
+        if not isinstance(member, Member):
+            yield member
+        elif programming_language(member.name) or _is_script(member.name, member.content or b""):
+            yield _entry(member, project, shard, config)
+
+
+def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
+    """Entries of a repository at a revision, out of its object database."""
+    found = snapshot(shard.path, shard.name, config.revision, FOLDERS_LEFT_OUT)
+    if found.problem:
+        yield Quarantined(config.label, shard.name, "repository", found.problem)
+        return
+    texts: dict[str, bytes] = {}
+    for blob in found.blobs:
+        if blob.kind == "file" and speaks_of_licence(blob.path):
+            try:
+                texts[blob.path] = found.content(blob)[:LARGEST]
+            except ValueError:
+                continue  # where it is a record too it is quarantined below
+    root = (config.licence, "config") if config.licence else (None, "")
+    licences = ProjectLicences(texts, root)
+    project = Project(found.repository, found.commit, found.repository, licences, shard.path)
+    for blob in found.blobs:
+        if blob.kind in ("link", "submodule"):
+            yield Passed(blob.kind)
+            continue
+        if blob.kind == "file" and not (programming_language(blob.path) or needs_content(blob.path)):
+            continue
+        try:
+            if blob.kind == "missing":
+                raise ValueError(f"object {blob.sha.decode()} isn't in the repository")
+            content = found.content(blob)
+        except ValueError as error:
+            yield Quarantined(config.label, shard.name, "damaged", f"{blob.path}: {error}"[:200])
+            continue
+        if programming_language(blob.path) or _is_script(blob.path, content):
+            small = content if len(content) <= config.max_bytes else None
+            yield _entry(Member(blob.path, small, 0, len(content)), project, shard, config, Given())
+
+
+def _rows(shard: InputShard, config: Code) -> Iterator[Entry]:
+    """Entries of rows in the shape of The Stack."""
+    for file in stack_files(shard.path, shard.name, config.label):
+        if isinstance(file, Quarantined):
+            yield file
+            continue
+        root = (file.licence, "row") if file.licence else (config.licence, "config") if config.licence else (None, "")
+        project = Project(file.repository, file.revision, file.repository, ProjectLicences({}, root))
+        if file.text is None:
+            identity = document_id(KIND, shard.name, file.locator)
+            uri = f"{file.repository}@{file.revision}/{file.path}"
+            detail = "the row has no content: fetch the contents of its blobs first"
+            where = (shard.name, file.offset, file.length)
+            yield Refused(identity, config.label, uri, "content", detail, "und", *where)
+            continue
+        content = file.text.encode("utf-8", "replace")
+        small = content if len(content) <= config.max_bytes else None
+        member = Member(file.path, small, file.offset, file.length)
+        yield _entry(member, project, shard, config, Given(file.locator, file.language, file.marks, file.attributes))
+
+
+def _entry(member: Member, project: Project, shard: InputShard, config: Code, given: Given | None = None) -> Entry:
     """One source file as the entry it becomes."""
-    content, path = member.content, member.name
+    given = given or Given()
+    content, path, length = member.content, member.name, member.length
+    pointer = lfs_pointer(content) if content is not None else None
+    if pointer:
+        length = pointer[1]
+        content = lfs_content(project.folder, *pointer, config.max_bytes) if project.folder else None
     blob = git_blob(content) if content is not None else ""
-    identity = document_id(KIND, shard.name, f"{path}@{blob}")
-    uri = f"{repository}@{revision}/{path}"
+    identity = document_id(KIND, shard.name, given.locator or f"{path}@{blob}")
+    uri = f"{project.repository}@{project.revision}/{path}"
 
     def refused(reason: str, detail: str = "") -> Refused:
         where = (shard.name, member.offset, member.length)
         return Refused(identity, config.label, uri, reason, detail, "und", *where)
 
+    if content is None and pointer and length <= config.max_bytes:
+        return refused("lfs_pointer", f"sha256:{pointer[0]}, {length} bytes, isn't in the repository's own store")
     if content is None:
-        return refused("too_large", f"{member.length} bytes")
+        return refused("too_large", f"{length} bytes")
     if not content.strip():
         return refused("empty")
     try:
@@ -178,7 +292,35 @@ def _entry(
         return Quarantined(config.label, shard.name, "encoding", f"{path}: {error}"[:200], *where)
     if text is None:
         return refused("binary")
-    language = programming_language(path) or ""
+    spoken, licence = header_licence(text)
+    source = "header"
+    if not spoken:
+        licence, source = project.licences.of(path)
+    if config.permissive_only and not permissive(licence, frozenset(config.permissive)):
+        return refused("licence", f"{licence or 'unknown'} ({source})" if source else "unknown")
+    own = marks(path, text)
+    found = [mark for mark in MARKS if mark in own or mark in given.marks]
+    for mark in found:
+        if getattr(config, mark) == "refuse":
+            return refused(mark)
+    secrets: dict[str, int] = {}
+    if config.secrets != "keep":
+        text, secrets = redact(text)
+        if secrets and config.secrets == "refuse":
+            return refused("secret", ", ".join(secrets))
+    attributes = {
+        "programming_language": language_of(path, text) or given.language,
+        "repository": project.repository,
+        "revision": project.revision,
+        "path": path,
+        "blob": blob,
+        "group": project.group,
+        "marks": " ".join(found),
+    }
+    if source:
+        attributes["licence_from"] = source
+    if secrets:
+        attributes["secrets"] = json.dumps(secrets)
     return Document(
         id=identity,
         text=text,
@@ -188,15 +330,23 @@ def _entry(
         archive=shard.name,
         offset=member.offset,
         length=member.length,
-        attributes={
-            "programming_language": language,
-            "repository": repository,
-            "revision": revision,
-            "path": path,
-            "blob": blob,
-            "group": group,
-        },
+        attributes=given.attributes | attributes,
     )
+
+
+def _concatenated(entries: Iterator[Entry], config: Code) -> Iterator[Entry]:
+    """The same entries with documents joined by repository. Holds a repository's texts at once."""
+    documents: list[Document] = []
+    for entry in entries:
+        if not isinstance(entry, Document):
+            yield entry
+            continue
+        if documents and entry.attributes["repository"] != documents[0].attributes["repository"]:
+            yield from joined(documents, config.joined_bytes)
+            documents = []
+        documents.append(entry)
+    if documents:
+        yield from joined(documents, config.joined_bytes)
 
 
 def git_blob(content: bytes) -> str:
@@ -225,16 +375,40 @@ def decode(content: bytes) -> str | None:
         raise
 
 
+def _is_script(path: str, content: bytes) -> bool:
+    """Whether a file whose name is silent begins with a `#!` line of a known interpreter."""
+    return (
+        needs_content(path)
+        and content.startswith(b"#!")
+        and bool(language_of(path, content[:_SHEBANG].decode("utf-8", "replace")))
+    )
+
+
 def _folder_files(folder: str) -> list[tuple[str, str]]:
     """(path below the folder, file) of every known source file, sorted; links to folders aren't followed."""
     out = []
+    for path, file in _walk(folder, lambda path: bool(programming_language(path)) or needs_content(path)):
+        if programming_language(path):
+            out.append((path, file))
+            continue
+        try:
+            with Path(file).open("rb") as stream:
+                if not Path(file).is_symlink() and _is_script(path, stream.read(_SHEBANG)):
+                    out.append((path, file))
+        except OSError:
+            continue  # a pipe, a socket, a link to nowhere
+    return sorted(out)
+
+
+def _walk(folder: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """(path below the folder, file) of the files whose names are wanted; only regular files and links."""
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if name not in FOLDERS_LEFT_OUT]
         for name in files:
             file = Path(parent, name)
-            if programming_language(name):
-                out.append((file.relative_to(folder).as_posix(), str(file)))
-    return sorted(out)
+            path = file.relative_to(folder).as_posix()
+            if wanted(path) and (file.is_symlink() or file.is_file()):
+                yield path, str(file)
 
 
 def _version(files: list[tuple[str, str]], *more: str) -> str:
@@ -249,98 +423,8 @@ def _version(files: list[tuple[str, str]], *more: str) -> str:
     return digest.hexdigest()
 
 
-def _repository(shard: InputShard) -> tuple[str, str]:
-    """(repository, revision) of a folder: of git where it is a working tree, else its name and version."""
-    name = PurePosixPath(shard.name).name or "folder"
-    git = Path(shard.path, ".git")
-    try:
-        if git.is_file():  # a work tree of its own, or a submodule
-            git = Path(shard.path, git.read_text().partition("gitdir:")[2].strip())
-        head = (git / "HEAD").read_text().strip()
-        common = git / (git / "commondir").read_text().strip() if (git / "commondir").is_file() else git
-        revision = head if not head.startswith("ref:") else _reference(git, common, head[4:].strip())
-        config = (common / "config").read_text() if (common / "config").is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return name, shard.version[:12]
-    remote = re.search(r'\[remote "origin"\][^\[]*?\burl\s*=\s*(\S+)', config)
-    if remote:
-        address = re.sub(r"^[a-z+]+://(?:[^@/]*@)?|^[^@/]*@|\.git/?$", "", remote[1]).replace(":", "/")
-        # An address on this disk is a place, which must not enter: its last part is the repository's name.
-        name = PurePosixPath(address).name if address.startswith(("/", ".", "file/")) else address
-    return name, revision or shard.version[:12]
-
-
-def _reference(git: Path, common: Path, name: str) -> str:
-    for base in (git, common):
-        if (base / name).is_file():
-            return (base / name).read_text().strip()
-    packed = common / "packed-refs"
-    for line in packed.read_text().splitlines() if packed.is_file() else []:
-        commit, _, reference = line.partition(" ")
-        if reference == name:
-            return commit
-    return ""
-
-
 def _archive_name(shard: InputShard) -> tuple[str, str]:
     """(repository, revision) of an archive, by its name: `name-1.0-py3-none-any.whl`, `name-1.0.tar.gz`."""
     stem = re.sub(r"\.(?:zip|whl|tar(?:\.\w+)?|tgz|tbz2|txz)$", "", PurePosixPath(shard.name).name, flags=re.IGNORECASE)
     match = re.match(r"(.+?)-v?(\d[\w.+!]*)(?:-.*)?$", stem)
     return (match[1], match[2]) if match else (stem, "archive")
-
-
-def _distributions() -> dict[str, metadata.Distribution]:
-    """Installed distributions by `name@version`, sorted; where a name is found twice, the first on the path counts."""
-    found: dict[str, metadata.Distribution] = {}
-    names: set[str] = set()
-    for distribution in metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
-        if name and name not in names:
-            names.add(name)
-            found[f"{name}@{distribution.version}"] = distribution
-    return dict(sorted(found.items()))
-
-
-def _distribution_files(distribution: metadata.Distribution) -> list[tuple[str, str]]:
-    """(path, file) of a distribution's source files as its RECORD lists them, those outside left out."""
-    out = []
-    for path in distribution.files or []:
-        name = path.as_posix()
-        if programming_language(name) and ".." not in path.parts and "__pycache__" not in path.parts:
-            if path.parts[0].endswith((".dist-info", ".egg-info")):
-                continue
-            file = str(distribution.locate_file(path))
-            if Path(file).is_file():
-                out.append((name, file))
-    return sorted(out)
-
-
-def _stdlib_groups() -> list[list[tuple[str, str]]]:
-    """The standard library's source files, grouped by top-level modules in the order of their names."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    modules: dict[str, list[tuple[str, str]]] = {}
-    for path, file in _stdlib_files(root):
-        modules.setdefault(PurePosixPath(path).parts[0].removesuffix(".py"), []).append((path, file))
-    names = sorted(modules)
-    return [
-        [entry for name in names[start : start + STDLIB_MODULES_A_SHARD] for entry in modules[name]]
-        for start in range(0, len(names), STDLIB_MODULES_A_SHARD)
-    ]
-
-
-def _stdlib_files(root: Path) -> list[tuple[str, str]]:
-    """Python files of the standard library itself; build configuration depends on machines and is left out."""
-    out = []
-    for parent, folders, files in os.walk(root, followlinks=False):
-        top = Path(parent) == root
-        folders[:] = [
-            name
-            for name in folders
-            if name not in FOLDERS_LEFT_OUT | {"tests", "test", "idle_test"}
-            and not (top and (name in STDLIB_LEFT_OUT or name.startswith(("config-", "lib-dynload"))))
-        ]
-        for name in files:
-            if name.endswith(".py") and not name.startswith("_sysconfigdata") and name != "sitecustomize.py":
-                file = Path(parent, name)
-                out.append((file.relative_to(root).as_posix(), str(file)))
-    return sorted(out)

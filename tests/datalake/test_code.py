@@ -13,8 +13,9 @@ import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
-from datalake.sources.code import SITE_PACKAGES, STDLIB, decode, git_blob, programming_language, read, shards
+from datalake.sources.code import SITE_PACKAGES, STDLIB, decode, git_blob, read, shards
 from datalake.sources.config import Code
+from datalake.sources.languages import programming_language
 from datalake.sources.licences import licence
 
 FILES = {
