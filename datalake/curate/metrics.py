@@ -96,7 +96,7 @@ if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     512,
     1024,
 ):
-    raise RuntimeError("datalake/curate/metrics.py: bring the layout constants in line with catalog.py and characters.py")
+    raise RuntimeError("datalake/curate/metrics.py: the layout constants differ from catalog.py or characters.py")
 SIZE = len(NAMES)
 # What counts tokens is missing where there is no telling tokens apart.
 _OF_TOKENS = (

@@ -161,7 +161,7 @@ def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tup
         raise _NotTakenError("media_type", sniffed)
     charset = _CHARSET.search(declared)
     html, codec = decode(block, charset[1] if charset else None)
-    page = extract(html, config.main_content)
+    page = extract(html, config.main_content, config.extractor.name, config.extractor.model)
     return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
 
 

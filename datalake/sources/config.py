@@ -13,6 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datalake.identity import Paths, Place, file_digest
 
 
+def with_model_version(values: Any, field: str) -> Any:
+    """A config's values with the version of its model file: a place has no identity, so its content stands for it."""
+    if isinstance(values, dict) and values.get("model") and not values.get("model_version"):
+        if not Path(values["model"]).is_file():
+            raise ValueError(f"there is no model file {values['model']!r}: correct `{field}`")
+        return {**values, "model_version": file_digest(values["model"])}
+    return values
+
+
 class Language(BaseModel):
     """How the language of a text is found (fastText's lid.176)."""
 
@@ -42,12 +51,7 @@ class Language(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _version_of_model(cls, values: Any) -> Any:
-        """A place has no identity, so the model's content stands for it."""
-        if isinstance(values, dict) and values.get("model") and not values.get("model_version"):
-            if not Path(values["model"]).is_file():
-                raise ValueError(f"there is no language model {values['model']!r}: correct `language.model`")
-            values = {**values, "model_version": file_digest(values["model"])}
-        return values
+        return with_model_version(values, "language.model")
 
 
 class _Source(BaseModel):
@@ -98,6 +102,34 @@ class Where(BaseModel):
         title="Subsets",
         description="Of the index: `warc`, `crawldiagnostics`, `robotstxt`.",
     )
+
+
+class Extractor(BaseModel):
+    """How the text of a page is found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["blocks", "resiliparse", "trafilatura"] = Field(
+        default="blocks",
+        title="Extractor",
+        description="`blocks`: ours, boosted trees over text blocks; the others are those libraries (Trafilatura has "
+        "to be installed).",
+    )
+    model: Annotated[str, Place()] = Field(
+        default="",
+        title="Model file",
+        description="A model of main content, as benchmarks/train_main_content.py writes it; empty: ours.",
+    )
+    model_version: str = Field(
+        default="",
+        title="Model version",
+        description="xxh128 of the model file; filled in from the file when left empty.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _version_of_model(cls, values: Any) -> Any:
+        return with_model_version(values, "extractor.model")
 
 
 class CommonCrawl(_Source):
@@ -159,6 +191,7 @@ class CommonCrawl(_Source):
         title="Main content only",
         description="Leave out navigation, headers and footers; pages left empty by that give all their text.",
     )
+    extractor: Extractor = Field(default=Extractor(), title="Extraction")
     max_bytes: int = Field(
         default=10_000_000,
         ge=1_000,
@@ -393,6 +426,7 @@ class Pydoc(_Source):
         default="", title="Folder", description="Where the fetched WARC archives are kept; empty: nowhere."
     )
     main_content: bool = Field(default=False, title="Main content only")
+    extractor: Extractor = Field(default=Extractor(), title="Extraction")
     max_bytes: int = Field(
         default=10_000_000, ge=1_000, le=1_000_000_000, title="Largest page", description="In bytes."
     )

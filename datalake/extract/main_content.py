@@ -1,0 +1,197 @@
+"""The main content of a page: which of its blocks are content by a trained model, and their text.
+
+Two forests of boosted trees judge each block in turn; the second one sees what the first made of the whole page.
+`main_content.npz` holds them; `benchmarks/train_main_content.py` makes such a file from pages with their texts. A
+block is content when its probability is at least one half.
+"""
+
+from __future__ import annotations
+
+import html as entities
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from datalake.characters import SPACE, Classes, Points, tables
+from datalake.errors import UserError
+from datalake.extract.blocks import (
+    BR,
+    DD,
+    DT,
+    E_HIDDEN,
+    E_PARENT,
+    E_TAG,
+    ELEMENT,
+    ENDED_BY,
+    FIRST_PIECE,
+    LAST_PIECE,
+    LI,
+    PRE,
+    TD,
+    TH,
+    TR,
+    Ints,
+    Page,
+)
+from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
+from datalake.extract.forest import Forest, load, predict
+
+MODEL = Path(__file__).with_name("main_content.npz")
+_NEWLINE, _BLANK, _BAR, _DASH = (np.uint32(ord(character)) for character in "\n |-")
+
+Kept = npt.NDArray[np.bool_]
+
+
+class Model(NamedTuple):
+    """The forests of both passes."""
+
+    first: Forest
+    second: Forest
+
+
+@lru_cache(maxsize=4)
+def load_model(path: str = "") -> Model:
+    """The model of a file, the one that comes with this package when empty.
+
+    Raises UserError where there is no such file, or where it was made for other features than these.
+    """
+    try:
+        with np.load(path or MODEL) as arrays:
+            names = [arrays["features"].tolist(), arrays["second_features"].tolist()]
+            model = Model(load(arrays, "first"), load(arrays, "second"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path or MODEL} is no model of main content ({error}): correct `extractor.model`") from None
+    if names != [list(FIRST_NAMES), list(SECOND_NAMES)]:
+        raise UserError(
+            f"{path or MODEL} was trained for other features than this version computes: train it again "
+            "(benchmarks/train_main_content.py)"
+        )
+    return model
+
+
+def probabilities(page: Page, model: Model) -> npt.NDArray[np.float64]:
+    """How likely each block is content, shape (blocks,)."""
+    first, kinds = first_features(page)
+    return predict(model.second, second_features(predict(model.first, first), first, kinds))
+
+
+def main_text(page: Page, model: Model) -> str:
+    """The text of a page's content; empty when no block is content."""
+    if not len(page.blocks):
+        return ""
+    return text_of(page, probabilities(page, model) >= 0.5)
+
+
+def whole_text(page: Page) -> str:
+    """The text of a page but for what it hides (`display: none`, choices of a form, `<template>`, `<noscript>`)."""
+    shown = page.elements[page.blocks[:, ELEMENT], E_HIDDEN] == 0
+    return text_of(page, shown if shown.any() else np.ones(len(shown), np.bool_))
+
+
+def title_of(page: Page) -> str:
+    """The text of the page's `<title>`."""
+    begin, end = page.title
+    return "" if begin < 0 else _decoded(page.codes[begin:end])
+
+
+def text_of(page: Page, kept: Kept) -> str:
+    """The text of the kept blocks: a list item begins with a dash, cells of a row are parted by bars.
+
+    Blocks are parted by a blank line, those of a list or a table and lines ended by `<br>` by a line break. White
+    space is kept within `<pre>` and else collapsed.
+    """
+    return _decoded(_write(page.codes, page.pieces, page.blocks, page.elements, kept, tables().classes))
+
+
+def _decoded(codes: Points) -> str:
+    """Code points as text, character references put in."""
+    text = codes.astype("<u4", copy=False).tobytes().decode("utf-32-le", "replace")
+    return entities.unescape(text) if "&" in text else text
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(blocks: Ints, elements: Ints, alone: Ints, before: int, after: int) -> int:
+    """What parts two kept blocks: 0 a blank line, 1 a line break, 2 a bar."""
+    here, there = blocks[before, ELEMENT], blocks[after, ELEMENT]
+    tag = elements[there, E_TAG]
+    if here == there:
+        return 1 if blocks[before, ENDED_BY] == BR else 0
+    if tag in (LI, DT, DD):
+        return 1
+    if tag in (TD, TH) and alone[there] == 1 and elements[here, E_TAG] in (TD, TH) and alone[here] == 1:
+        row, other = elements[there, E_PARENT], elements[here, E_PARENT]
+        if row == other:
+            return 2
+        if (
+            row >= 0
+            and other >= 0
+            and elements[row, E_TAG] == TR
+            and elements[row, E_PARENT] == elements[other, E_PARENT]
+        ):
+            return 1
+    return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _write(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, kept: Kept, classes: Classes) -> Points:
+    size = 0
+    for i in range(len(blocks)):
+        if kept[i]:
+            size += 5
+            for p in range(blocks[i, FIRST_PIECE], blocks[i, LAST_PIECE]):
+                size += pieces[p, 1] - pieces[p, 0] + 1
+    out = np.empty(size, np.uint32)
+    item, verbatim = np.full(len(elements), -1, np.int64), np.zeros(len(elements), np.bool_)
+    alone = np.zeros(len(elements), np.int64)  # blocks right in the element, and two for each element in it
+    for e in range(1, len(elements)):
+        parent = elements[e, E_PARENT]
+        item[e] = e if elements[e, E_TAG] == LI else item[parent]
+        verbatim[e] = verbatim[parent] or elements[e, E_TAG] == PRE
+        alone[parent] += 2
+    for i in range(len(blocks)):
+        alone[blocks[i, ELEMENT]] += 1
+    begun = np.zeros(len(elements) + 1, np.bool_)
+    at, before = 0, -1
+    for i in range(len(blocks)):
+        e = blocks[i, ELEMENT]
+        first_of_item = item[e] >= 0 and not begun[item[e]]
+        if item[e] >= 0:
+            begun[item[e]] = True
+        if not kept[i]:
+            continue
+        if before >= 0:
+            how = _between(blocks, elements, alone, before, i)
+            if how == 2:
+                out[at], out[at + 1], out[at + 2] = _BLANK, _BAR, _BLANK
+                at += 3
+            else:
+                out[at] = _NEWLINE
+                at += 1
+                if how == 0 and not (first_of_item and item[blocks[before, ELEMENT]] >= 0):
+                    out[at] = _NEWLINE
+                    at += 1
+        if first_of_item:
+            out[at], out[at + 1] = _DASH, _BLANK
+            at += 2
+        before = i
+        begin = at
+        for p in range(blocks[i, FIRST_PIECE], blocks[i, LAST_PIECE]):
+            if pieces[p, 0] == pieces[p, 1] and at > begin and out[at - 1] != _BLANK:
+                out[at] = _BLANK
+                at += 1
+            for k in range(pieces[p, 0], pieces[p, 1]):
+                code = codes[k]
+                if not verbatim[e] and code < 0x110000 and classes[code] & SPACE:
+                    if at == begin or out[at - 1] == _BLANK:
+                        continue
+                    code = _BLANK
+                out[at] = code
+                at += 1
+        while at > begin and (out[at - 1] == _BLANK or out[at - 1] == _NEWLINE):
+            at -= 1
+    return out[:at]
