@@ -26,10 +26,10 @@ MAX_DEPTH = 300
 MAX_BLOCKS = 100_000
 
 _BLOCK_LEVEL = """
-    p div li td h1 h2 h3 h4 h5 h6 dt dd pre blockquote article section form body th option center ul ol dl table tr tbody
-    thead tfoot nav footer header aside main figure figcaption caption fieldset legend details summary address button
-    select optgroup map menu dir html head frameset object video audio canvas noscript iframe hr br label dialog hgroup
-    search template
+    p div li td h1 h2 h3 h4 h5 h6 dt dd pre blockquote article section form body th option center ul ol dl table tr
+    tbody thead tfoot nav footer header aside main figure figcaption caption fieldset legend details summary address
+    button select optgroup map menu dir html head frameset object video audio canvas noscript iframe hr br label dialog
+    hgroup search template
 """.split()  # noqa: SIM905 - as many literals read worse
 _RAW_TEXT = "script style textarea title xmp noembed noframes".split()  # noqa: SIM905
 _INLINE = ("a", "b", "strong", "img")
@@ -82,7 +82,8 @@ KEYWORDS = tuple(
     HASH,  # of its words, lower-cased
     FIRST_PIECE,
     LAST_PIECE,  # exclusive
-) = range(16)
+    BREAKS,  # `<br>` between the block before and this one
+) = range(17)
 # Columns of an element.
 E_TAG, E_PARENT, E_DEPTH, E_KEYWORDS, E_KEY, E_HIDDEN = range(6)
 # What a tag says, as `_tag` reads it: name, end tag or not, keywords, hash of the class, hidden, with an address.
@@ -98,7 +99,7 @@ class Page(NamedTuple):
 
     - `codes`: its code points. `pieces`, shape (pieces, 2): stretches of them, begin and end, that make up blocks; an
       empty one stands for a space.
-    - `blocks`, shape (blocks, 16), and `elements`, shape (elements, 6): columns as named above; the first element is
+    - `blocks`, shape (blocks, 17), and `elements`, shape (elements, 6): columns as named above; the first element is
       the page, and an element's parent comes before it.
     - `title`: begin and end of the title's text, -1 where there is none.
     """
@@ -250,7 +251,12 @@ def _hides(codes: Points, begin: int, end: int) -> bool:
             k = at - 1
             while k > begin and _is_space(codes[k]):
                 k -= 1
-            if k > begin and codes[k] == 58 and _lower(codes[k - 1]) == 121:  # displa`y:`
+            if codes[k] != 58:
+                continue
+            k -= 1
+            while k > begin and _is_space(codes[k]):
+                k -= 1
+            if k > begin and _lower(codes[k]) == 121:  # displa`y`
                 return True
     return False
 
@@ -505,10 +511,10 @@ def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, In
     size = len(codes)
     elements, element_count = np.zeros((256, 6), np.int64), 1
     elements[0, E_PARENT] = -1
-    blocks, block_count = np.zeros((256, 16), np.int64), 0
+    blocks, block_count = np.zeros((256, 17), np.int64), 0
     pieces, piece_count = np.zeros((512, 2), np.int64), 0
     stack, top = np.zeros(MAX_DEPTH + 1, np.int64), 0  # stack[0]: the page
-    block, state, found = np.zeros(16, np.int64), np.zeros(5, np.int64), np.zeros(6, np.int64)
+    block, state, found = np.zeros(17, np.int64), np.zeros(5, np.int64), np.zeros(6, np.int64)
     state[_BEHIND_SPACE] = 1
     title_begin, title_end = -1, -1
     at = 0
@@ -566,9 +572,9 @@ def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, In
                 block_count += 1
             else:
                 piece_count = block[FIRST_PIECE]  # white space
-            images = 0 if block[CHARS] else block[IMAGES]
+            images, breaks = (0, 0) if block[CHARS] else (block[IMAGES], block[BREAKS])
             block[:] = 0
-            block[IMAGES], block[FIRST_PIECE] = images, piece_count
+            block[IMAGES], block[BREAKS], block[FIRST_PIECE] = images, breaks + (tag == BR), piece_count
         else:
             if piece_count == len(pieces):
                 pieces = _grown(pieces)

@@ -21,6 +21,7 @@ from datalake.characters import SPACE, Classes, Points, tables
 from datalake.errors import UserError
 from datalake.extract.blocks import (
     BR,
+    BREAKS,
     DD,
     DT,
     E_HIDDEN,
@@ -115,14 +116,16 @@ def _decoded(codes: Points) -> str:
 
 
 @numba.njit(cache=True, nogil=True)
-def _between(blocks: Ints, elements: Ints, alone: Ints, before: int, after: int) -> int:
+def _between(blocks: Ints, elements: Ints, items: Ints, alone: Ints, before: int, after: int) -> int:
     """What parts two kept blocks: 0 a blank line, 1 a line break, 2 a bar."""
     here, there = blocks[before, ELEMENT], blocks[after, ELEMENT]
     tag = elements[there, E_TAG]
     if here == there:
-        return 1 if blocks[before, ENDED_BY] == BR else 0
-    if tag in (LI, DT, DD):
-        return 1
+        return 1 if blocks[before, ENDED_BY] == BR and blocks[after, BREAKS] < 2 else 0
+    if tag in (DT, DD):
+        return 1 if elements[here, E_TAG] in (DT, DD) else 0
+    if tag == LI:
+        return 1 if items[here] >= 0 else 0
     if tag in (TD, TH) and alone[there] == 1 and elements[here, E_TAG] in (TD, TH) and alone[here] == 1:
         row, other = elements[there, E_PARENT], elements[here, E_PARENT]
         if row == other:
@@ -146,11 +149,11 @@ def _write(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, kept: Kept
             for p in range(blocks[i, FIRST_PIECE], blocks[i, LAST_PIECE]):
                 size += pieces[p, 1] - pieces[p, 0] + 1
     out = np.empty(size, np.uint32)
-    item, verbatim = np.full(len(elements), -1, np.int64), np.zeros(len(elements), np.bool_)
+    items, verbatim = np.full(len(elements), -1, np.int64), np.zeros(len(elements), np.bool_)
     alone = np.zeros(len(elements), np.int64)  # blocks right in the element, and two for each element in it
     for e in range(1, len(elements)):
         parent = elements[e, E_PARENT]
-        item[e] = e if elements[e, E_TAG] == LI else item[parent]
+        items[e] = e if elements[e, E_TAG] == LI else items[parent]
         verbatim[e] = verbatim[parent] or elements[e, E_TAG] == PRE
         alone[parent] += 2
     for i in range(len(blocks)):
@@ -159,20 +162,20 @@ def _write(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, kept: Kept
     at, before = 0, -1
     for i in range(len(blocks)):
         e = blocks[i, ELEMENT]
-        first_of_item = item[e] >= 0 and not begun[item[e]]
-        if item[e] >= 0:
-            begun[item[e]] = True
+        first_of_item = items[e] >= 0 and not begun[items[e]]
+        if items[e] >= 0:
+            begun[items[e]] = True
         if not kept[i]:
             continue
         if before >= 0:
-            how = _between(blocks, elements, alone, before, i)
+            how = _between(blocks, elements, items, alone, before, i)
             if how == 2:
                 out[at], out[at + 1], out[at + 2] = _BLANK, _BAR, _BLANK
                 at += 3
             else:
                 out[at] = _NEWLINE
                 at += 1
-                if how == 0 and not (first_of_item and item[blocks[before, ELEMENT]] >= 0):
+                if how == 0 and not (first_of_item and items[blocks[before, ELEMENT]] >= 0):
                     out[at] = _NEWLINE
                     at += 1
         if first_of_item:
