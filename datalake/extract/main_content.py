@@ -55,7 +55,7 @@ class Model(NamedTuple):
     second: Forest
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def load_model(path: str = "") -> Model:
     """The model of a file, the one that comes with this package when empty.
 

@@ -5,6 +5,7 @@ What shapes a document is here and enters identity; `paths` and other places are
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,12 +124,17 @@ class Extractor(BaseModel):
     model_version: str = Field(
         default="",
         title="Model version",
-        description="xxh128 of the model file; filled in from the file when left empty.",
+        description="xxh128 of the model file, or Trafilatura's version; filled in when left empty.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _version_of_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") == "trafilatura" and not values.get("model_version"):
+            try:
+                return {**values, "model_version": version("trafilatura")}
+            except PackageNotFoundError:
+                raise ValueError("Trafilatura isn't installed: pip install trafilatura lxml_html_clean") from None
         return with_model_version(values, "extractor.model")
 
 

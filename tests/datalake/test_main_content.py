@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from datalake.errors import UserError
 from datalake.extract import blocks as b
@@ -22,6 +24,8 @@ from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features,
 from datalake.extract.forest import Forest, from_lightgbm, load, named, predict
 from datalake.extract.html import decode, extract
 from datalake.extract.main_content import load_model, probabilities, text_of, whole_text
+from datalake.identity import fingerprint
+from datalake.sources.config import Extractor
 
 PAGES = Path(os.environ.get("HEADWATER_SAMPLES", "../shared/samples")) / "cc/pages"
 TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
@@ -260,3 +264,16 @@ def test_the_model_that_ships_is_for_these_features() -> None:
     assert model.first.feature.max() < len(FIRST_NAMES)
     assert model.second.feature.max() < len(SECOND_NAMES)
     assert main_content.MODEL.stat().st_size < 200_000
+
+
+def test_a_model_or_a_library_enters_identity_by_its_version(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.npz").write_bytes(b"one model")
+    (tmp_path / "c.npz").write_bytes(b"another")
+    one, moved, other = (fingerprint(Extractor(model=str(tmp_path / f"{name}.npz"))) for name in "abc")
+    assert one == moved != other
+    assert fingerprint(Extractor()) not in (one, other)
+    with pytest.raises(ValidationError, match=r"no model file .*extractor\.model"):
+        Extractor(model=str(tmp_path / "missing"))
+    pytest.importorskip("trafilatura")
+    assert Extractor(name="trafilatura").model_version == version("trafilatura")
