@@ -5,7 +5,9 @@ one page, and damage costs the pages it touches. What can't be decompressed, lie
 there, or isn't well-formed becomes one `Quarantined` a span, and reading goes on behind it.
 
 Offsets and lengths are bytes of the decompressed stream (in UTF-8 where the export is UTF-16), except for damage of the
-compression itself, where they are bytes of the file.
+compression itself, where they are bytes of the file. In a multistream dump they count from the bzip2 stream that begins at the
+byte of the file which the attribute `stream` names (its index's own number; left out where it is 0), so that a page has
+the same provenance whether the dump is read whole or in parts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from xml.etree import ElementTree
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.errors import UserError
-from datalake.extract.wikitext import clean
+from datalake.extract.wikitext import Options, clean, prefixes
 from datalake.language import detect
 from datalake.sources.config import Wikipedia
 from datalake.sources.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
@@ -35,7 +37,32 @@ _MOST_HEAD = 1 << 20  # bytes; siteinfo of the largest wikis has 10,000
 _CLOSES = b"</page>"
 _OPENS = re.compile(rb"<page(?:\s[^<>]*)?>")
 _REDIRECT = re.compile(
-    r"\s*#(?:redirect(?:ion)?|重定向|リダイレクト|넘겨주기|перенаправление|пренасочване)\b", re.IGNORECASE
+    r"\s*#[ ]?(?:redirect(?:ion|ionnement)?|weiterleitung|redirección|redirecionamento|rinvia|rinvio|doorverwijzing|"
+    r"patrz|przekieruj|yönlendirme|yönlendir|perenapravlenie|перенаправление|перенапр|перенаправлення|пренасочване|"
+    r"виж|преусмери|ohjaus|uudelleenohjaus|omdirigering|omdiriger|přesměruj|átirányítás|alih|đổi|redirigi|"
+    r"تحويل|تغییر_مسیر|תפנית|הפניה|เปลี่ยนทาง|अनुप्रेषित|重定向|重新導向|转向|転送|リダイレクト|넘겨주기)"
+    r"\s*:?\s*(?=\[\[|\n|$)|\s*#redirect\b",
+    re.IGNORECASE,
+)
+# Templates that stand for a page which isn't here but elsewhere.
+_SOFT_REDIRECT = re.compile(
+    r"\{\{\s*(?:soft[ _]?redirect|wiktionary redirect|category redirect|wi|软重定向|軟重定向|soft link)\s*[|}]", re.IGNORECASE
+)
+# Templates that make a page a disambiguation page, by language; `disambiguation needed` and hatnotes are others.
+_DISAMBIGUATION = re.compile(
+    r"\{\{\s*(?:(?:[\w .'-]{1,40}[ _])?disambiguation|disambig(?:-\w+)?|disamb|dab|hndis|geodis|mil-unit-dis|"
+    r"numberdis|schooldis|hospitaldis|letter[- ]?(?:number )?combdisambig|"
+    r"消歧[义義](?:[页頁])?|[地人][名名]消歧[义義]|(?:[\w-]{1,10})?消歧[义義]|多义|多義|"
+    r"aimai|曖昧さ回避|(?:人名の|地名の)曖昧さ回避|動音異義|동음이의(?:어)?(?: 문서)?|동명이인|"
+    r"begriffsklärung|homonymie(?: [^|{}]{1,40})?|homonymes|desambiguación|desambiguacion|disambigua|desambiguação|"
+    r"desambiguaç[aã]o|неоднозначность|неоднозначність|disambigg|многозначность|пояснителна страница|"
+    r"ujednoznacznienie|doorverwijspagina|dp|förgrening|gren|peker|pekerside|flertydig|täsmennyssivu|rozcestník|"
+    r"egyért|egyértelműsítő lap|dezambiguizare|desambiguació|anlam ayrımı|صفحة توضيح|توضيح|ابهام[‌ -]?زدایی|"
+    r"פירושונים|बहुविकल्पी(?: शब्द)?|แก้กำกวม|(?:trang )?định hướng|disambig-id|αποσαφήνιση)\s*"
+    r"(?:\|(?!\s*[123]?\s*=?\s*[^{}|=]*\(توضيح\))[^{}]*)?\}\}|__DISAMBIG__|"
+    r"\[\[\s*(?:category|分类|分類|catégorie|kategorie|categoría)\s*:\s*"
+    r"(?:(?:all )?disambiguation pages|消歧[义義](?:[页頁])?|homonymie|begriffsklärung|wikipedia:desambiguación)\s*[|\]]",
+    re.IGNORECASE,
 )
 
 
@@ -73,9 +100,25 @@ class _Site:
         """The wiki's own prefixes of files and categories."""
         return [name for name, key in self.namespaces.items() if key in (6, 14)]
 
+    def options(self, config: Wikipedia) -> Options:
+        """How its pages are rendered: by the head's language, else by the wiki's name (`zhwiki`)."""
+        language = self.language or self.name.removesuffix("wiki")
+        if self.name.startswith("simple"):
+            language = "simple"
+        chinese = language == "zh" or language in ("zh-cn", "zh-hans", "zh-tw", "zh-hant", "zh-hk")
+        return Options(
+            variant=config.variant,
+            conversion=config.conversion if chinese else "none",
+            language="zh" if chinese else language or "en",
+            namespaces=prefixes(self.links_to_drop),
+            infoboxes=config.infoboxes,
+        )
+
 
 def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
-    """One entry a `<page>`: a document, refused (redirect, namespace, media_type, too_large, empty) or quarantined."""
+    """One entry a `<page>`: a document, quarantined, or refused: redirect, namespace, media_type, disambiguation,
+    too_large, empty.
+    """
     site = _head_of(shard, config) if len(shard.spans) > 1 else _Site()
     pages = 0
     seen = False
@@ -284,6 +327,8 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
     redirect = page.find("redirect")
     if (redirect is not None or _REDIRECT.match(source)) and not config.redirects:
         return refused("redirect", redirect.get("title", "") if redirect is not None else source[:200])
+    if not config.redirects and (soft := _SOFT_REDIRECT.search(source[:2_000])):
+        return refused("redirect", "soft: " + source[soft.start() : soft.start() + 200])
     if namespace not in [str(key) for key in config.namespaces]:
         return refused("namespace", namespace)
     model = ((revision.findtext("model") if revision is not None else "") or "wikitext").strip()
@@ -291,11 +336,14 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         return refused("media_type", model)
     if len(source.encode("utf-8", "replace")) > config.max_bytes:
         return refused("too_large", f"{len(source)} characters")
-    cleaned = clean(source, config.variant, site.links_to_drop)
-    if not cleaned.text:
+    if not config.disambiguations and (found := _DISAMBIGUATION.search(source)):
+        return refused("disambiguation", found[0][:200])
+    created = _time(revision.findtext("timestamp") if revision is not None else None)
+    text = clean(source, site.options(config), title, created)
+    if not text:
         return refused("empty")
     language, score = detect(
-        cleaned.text,
+        text,
         model=config.language.model,
         threshold=config.language.threshold,
         characters=config.language.characters,
@@ -305,17 +353,17 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         attributes["site"] = site.name or site.language
     if site.language:
         attributes["site_language"] = site.language
-    if cleaned.parser != "mwparserfromhell":
-        attributes["parser"] = cleaned.parser
+    if piece.stream:
+        attributes["stream"] = str(piece.stream)
     return Document(
         id=identity,
-        text=cleaned.text,
+        text=text,
         source=config.label,
         uri=uri,
         language=language,
         language_score=score,
         licence=config.licence,
-        created=_time(revision.findtext("timestamp") if revision is not None else None),
+        created=created,
         archive=shard.name,
         offset=offset,
         length=length,

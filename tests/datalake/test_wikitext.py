@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import pytest
 
-from datalake.extract.wikitext import APPARATUS, choose_variant, clean
+from datalake.extract.wikitext import APPARATUS, Options, choose_variant, clean
 
 
-def text(wikitext: str, **options: str) -> str:
-    return clean(wikitext, **options).text
+def text(wikitext: str, **options: Any) -> str:
+    return clean(wikitext, Options(**options))
 
 
 @pytest.mark.parametrize(
