@@ -362,6 +362,40 @@ def _rounded(positional: list[str], named: dict[str, str], context: Context) -> 
         return _first(positional, named, context)
 
 
+def _phoneme(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{IPA|/a/}}`: a sound that the sentence names stays, in its slashes or brackets; a bare transcription doesn't."""
+    sound = positional[0] if positional else ""
+    return _kept(sound) if sound[:1] in ("/", "[") and len(sound) < 40 else ""
+
+
+def _density(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{pop density|3645257|640081.87|km2|sqmi}}`: 5.7/km² (14.7/sq mi)."""
+    try:
+        people, area = (float(item.replace(",", "")) for item in positional[:2])
+        per = people / area
+    except (ValueError, ZeroDivisionError):
+        return ""
+    places = int(named["prec"]) if re.fullmatch("[0-9]", named.get("prec", "")) else 1
+    return convert([f"{per:.{places}f}", f"/{positional[2] if len(positional) > 2 else 'km2'}"], {}, False)
+
+
+def _patent(positional: list[str], named: dict[str, str], context: Context) -> str:
+    return f"U.S. Patent {_thousands(positional[0])}" if positional else ""
+
+
+def _verse(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{bibleref|Mark|3:25|9}}`: Mark 3:25; `{{cite quran|29|46}}`: 29:46."""
+    return (" " if ":" in "".join(positional[1:2]) else ":").join(positional[:2])
+
+
+def _accidental(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{music|flat}}`, `{{music|flat|4}}`: the sign and what follows it."""
+    sign = "".join(positional[:1])
+    for word, character in (("flat", "♭"), ("sharp", "♯"), ("natural", "♮")):
+        sign = sign.replace(word, character)
+    return sign + "".join(positional[1:2])
+
+
 def _spoken(positional: list[str], named: dict[str, str], context: Context) -> str:
     """`{{nihongo|English|漢字|romaji}}`: English (漢字, romaji)."""
     words = [*positional, "", "", ""][:3]
@@ -423,6 +457,20 @@ _add("heure|horaire", _clock)
 _add("coord|coor|coord dm|coord dms|坐标|坐標", _coordinates)
 _add("bar percent|bar pixel", _share)
 _add("bar percent2", _share)
+_add("pop density", _density)
+_add("railgauge|track gauge|bible verse|bibleverse-nb|simplenuclide-", _first)
+_add("nuclide|simplenuclide|simplenuclide2|isotope", _joined("-"))
+# Sounds, chemistry, music, verses
+_add("ipa|ipaslink|ipalink|ipablink|afi|api", _phoneme)
+_add("carbon", _scripts("C"))
+_add("hydrogen", _scripts("H"))
+_add("oxygen", _scripts("O"))
+_add("eqm|eqarrow", _constant("⇌"))
+_add("music", _accidental)
+_add("bibleref|bibleref2|bibleverse|cite quran|quran-usc", _verse)
+_add("us patent|uspatent", _patent)
+_add("isbn", _scripts("ISBN "))
+_add("etc.", _constant(", etc."))
 # Dates
 _add("as of|até", _as_of)
 _add("start date|end date|date|birth date|death date|dts|film date|birth-date|death-date|年月日", _date)
@@ -442,7 +490,7 @@ _add("em|strong|strike|not a typo|sic|proper name|abbr|abbrv|tooltip|hover title
 _add("flag|flagcountry|flagu|flagicon text|country|noitalic|nihongo2|nihongo3|texttt|pre|tt|underline|u", _first)
 _add("link-interwiki|visible anchor|vanchor|anchor text|linktext|ship|chem name|gene|smallcaps|sc|sm", _first)
 _add("j|zhu|ruby|kana|hanzi|unicode|phonetic|angbr|resize1|asiantitle|tq|tooltip2|self|okina name|ipa link", _first)
-_add("le citation|senza fonte|chiarire|terme défini|latin|incise-|polytonic|hebrew|script/hebrew|big|kbd", _first)
+_add("le citation|senza fonte|chiarire|terme défini|latin|incise-|polytonic|hebrew|script/hebrew|nastaliq|script/nastaliq|script/arabic", _first)
 _add("citation needed span|cn span|clarify span|bold|italic|b|i|nobelium|sort name|u-boat|hms|uss name|fett", _first)
 _add("国旗|國旗|flagg|drapeau2|pays|flaglink|国家|band|fb|nft|cr|tnavbar-header|efn-text|ja-stroke|nobr2", _first)
 _add("article principal court|petit|souligner|formule|mh|script|ה|אנ|גר|abréviation|abréviation discrète", _first)
@@ -450,7 +498,9 @@ _add("nihongo|nihongo foot", _spoken)
 _add("ill|illm|interlanguage link|interlanguage link multi|iw|не переведено|нп", _interlanguage)
 _add("lien", _french_link)
 _add("chem|chem2|chemf|gaps|mset", _joined(""))
-_add("lang|langue|llang|transl|transliteration|ألمانية|lang1|zh-lang|bo-textonly|wikt-lang|lang-tool", _foreign)
+_add("lang|langue|llang|transl|transliteration|lang1|zh-lang|bo-textonly|wikt-lang|lang-tool", _foreign)
+_add("rtl-lang|en langue", _foreign)
+_add("لغة-أل|آلمانی|انگلیسی|إنجليزية|فرنسية|ألمانية|لاتينية", _first)
 _add("langx|lang-x", _named_foreign(_LANGUAGES))
 _add("font color text|color box text|color|fontcolor|font color|legend|범례|légende|leyenda|legende|color box", _second)
 _add("resize|sort|vr|cite text|tooltip text|bg|bgcolor", _last)
@@ -513,7 +563,7 @@ _add("usd-", _money("$"))
 _add("snd|spnd|spaced ndash|spaced en dash|dash|spnd-", _constant(" – "))
 _add("ndash|en dash|–", _constant("–"))
 _add("mdash|em dash|emdash|—", _constant("—"))
-_add("spaced mdash", _constant(" — "))
+_add("spaced mdash|mdashb", _constant(" — "))
 _add("'|apostrophe|okina", _constant("'"))
 _add("'s", _constant("'s"))
 _add('"', _constant('"'))
@@ -521,7 +571,7 @@ _add("!|pipe", _constant("|"))
 _add("=", _constant("="))
 _add(",", _constant(", "))
 _add("·|•|middot|dot|bullet|*|・|wrap dot|、", _constant(" · "))
-_add("nbsp|space|thinsp|thin space|hair space|hairsp|ns|pad|sp|spaces|0|int|indent", _constant(" "))
+_add("nbsp|space|thinsp|thin space|hair space|hairsp|ns|pad|sp|spaces|0|esd|nb", _constant(" "))
 _add("pi", _constant("π"))
 _add("times|x", _constant("×"))
 _add("minus", _constant("−"))
@@ -578,6 +628,8 @@ def render_template(name: str, positional: list[str], named: dict[str, str], con
         return _key_values(named)
     if key in ("pagename", "fullpagename", "subpagename", "basepagename"):
         return context.title
+    if key == "currentyear" and context.when:
+        return str(context.when.year)
     function, colon, argument = name.partition(":")
     if colon:
         function = function.lower()

@@ -330,6 +330,11 @@ def _template(values: list[str], arguments: list[list[str]], context: Context) -
 
 
 _LAYOUT = re.compile(r"navbox|infobox|metadata|ambox|sidebar|toc\b|vertical|noprint|display:\s*none", re.IGNORECASE)
+# Attributes whose bar a template would have written: `|colspan="5" {{n/a}}`.
+_ATTRIBUTES = re.compile(
+    r"\s*(?:(?:style|colspan|rowspan|align|valign|width|height|bgcolor|class|scope|nowrap|id|data-sort-[a-z]+)"
+    r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s|]+)\s*)+"
+)
 _BAR = "\ue002"  # the bar of a table within a cell, until the outer table is cut up
 
 
@@ -380,7 +385,7 @@ def _table(content: str, nested: bool) -> str:
 def _cell(cell: str) -> str:
     """A cell without its attributes, which stand before a bar."""
     before, bar, after = cell.partition("|")
-    return _cell_text(after if bar and "\ue000-" not in before else cell)
+    return _cell_text(_ATTRIBUTES.sub("", after if bar and "\ue000-" not in before else cell))
 
 
 def _cell_text(text: str) -> str:
