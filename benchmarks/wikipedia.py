@@ -1,12 +1,12 @@
-"""Wikitext to text: pages and megabytes a second, left-over markup and lost numbers, beside mwparserfromhell's strip_code.
+"""Wikitext to text: pages and megabytes a second, markup left over, numbers lost, beside mwparserfromhell's strip_code.
 
 Pages: all articles of the samples' real dumps (`HEADWATER_SAMPLES`, else ../shared/samples). Both tools get the same
 wikitext, decompressed and parsed from XML beforehand, in turns, in this one process; medians of rounds.
 
-A number is *lost* if it stands among the digits of the wikitext that a reader sees and not among those of the text. What a
-reader sees is taken as the wikitext without comments, references, galleries, formulas and code; without tables of layout,
-infoboxes and navigation; without files, categories and addresses; and of templates only those that show a number
-given to them (convert, val, dates, quantities...). Sections of apparatus don't count for either tool.
+A number is *lost* if it stands among the digits of the wikitext that a reader sees and not among those of the text.
+What a reader sees is taken as the wikitext without comments, references, galleries, formulas and code; without tables
+of layout, infoboxes and navigation; without files, categories and addresses; and of templates only those that show a
+number given to them (convert, val, dates, quantities...). Sections of apparatus don't count for either tool.
 
     .venv/bin/python benchmarks/wikipedia.py [--rounds N] [--dropped N]
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import bz2
+import html
 import json
 import os
 import re
@@ -91,9 +92,9 @@ def visible_numbers(page: Page) -> Counter[str]:
     text = re.sub(r"\[?(?:https?:)?//[^\s\]]+", " ", text)
     text = re.sub(r"(?ms)^[ :*]*\{\|[^\n]*(?:infobox|navbox|sidebar|toc)[^\n]*$.*?^\s*\|\}", " ", text)
     text = re.sub(r"(?m)^\s*(?:\{\||\|-).*$", " ", text)  # attributes of tables and rows
-    text = re.sub(r"(?:style|width|colspan|rowspan|bgcolor|align|height|border|cell\w+|class|id)\s*=\s*(\"[^\"]*\"|[^\s|]+)",
-                  " ", text)  # fmt: skip
-    text = re.sub(r"&#x?[0-9A-Fa-f]+;", " ", text)
+    names = r"style|width|colspan|rowspan|bgcolor|align|height|border|cell\w+|class|id"
+    text = re.sub(rf"(?:{names})\s*=\s*(?:\"[^\"]*\"|[^\s|]+)", " ", text)
+    text = html.unescape(text)
     return numbers(without_apparatus(text))
 
 
@@ -105,7 +106,9 @@ def _shown(match: re.Match[str]) -> str:
              "formatnum", "as of", "date-", "ta", "lang", "bar percent", "nts", "circa")  # fmt: skip
     if key not in shows:
         return " "
-    plain = [re.sub(r"^\s*[12]\s*=", "", item) for item in arguments if "=" not in item or re.match(r"\s*[12]\s*=", item)]
+    plain = [
+        re.sub(r"^\s*[12]\s*=", "", item) for item in arguments if "=" not in item or re.match(r"\s*[12]\s*=", item)
+    ]
     if key in ("convert", "cvt"):
         plain = plain[:1]  # the value; later arguments may be decimals to round to
     if "date" in key:
@@ -153,6 +156,7 @@ def measure(tools: dict[str, Callable[[Page], str]], found: list[Page], rounds: 
 
 def dropped(found: list[Page], most: int) -> None:
     """Templates that render as nothing in the middle of a line, most frequent first, with an example."""
+
     def marked(name: str, positional: list[str], named: dict[str, str], context: Context) -> str:
         return render_template(name, positional, named, context) or f"\ue006{name}\ue007"
 

@@ -1,6 +1,6 @@
 """Chinese wikitext in one variant: `-{...}-` markup, a page's own conversion rules, and script conversion (OpenCC).
 
-Syntax as MediaWiki's Writing systems/Syntax and Chinese Wikipedia's Help:高级字词转换语法 and Template:NoteTA describe it.
+Syntax as MediaWiki's Writing systems/Syntax, Help:高级字词转换语法 and Template:NoteTA describe it.
 A page's rules replace each form of a word by the chosen variant's before OpenCC converts the rest; what `-{...}-`
 wrote, code, formulas, text in other languages and runs with kana stay as they are.
 """
@@ -193,8 +193,7 @@ def convert(text: str, variant: str, conversion: str, rules: dict[str, str]) -> 
         if not _CHINESE.search(part):
             return part
         return "\n".join(
-            converter.convert(line) if not to_traditional or _is_simplified(line) else line
-            for line in part.split("\n")
+            converter.convert(line) if not to_traditional or _is_simplified(line) else line for line in part.split("\n")
         )
 
     return MARKS.sub("", _outside(text, by_line))
@@ -213,7 +212,7 @@ def _outside(text: str, change: Any) -> str:
 
 @functools.lru_cache(maxsize=20_000)
 def _only_simplified(character: str) -> bool:
-    """In GB 2312 (simplified) and not in Big5 (traditional): 发, 软, 国; not 后, 里, 台, which both have."""
+    """In GB 2312 (simplified), not in Big5 (traditional), and written otherwise there: 发, 软, 国; not 后, 里, 台."""
     try:
         character.encode("gb2312")
     except UnicodeEncodeError:
@@ -221,7 +220,7 @@ def _only_simplified(character: str) -> bool:
     try:
         character.encode("big5")
     except UnicodeEncodeError:
-        return True
+        return bool(_converter("s2t").convert(character) != character)
     return False
 
 

@@ -1,8 +1,8 @@
 """Templates that carry part of the sentence they stand in, rendered by name without their wiki.
 
 Names and arguments as documented on the templates' own pages in the wikis of their languages. What isn't named here
-renders as nothing. A template belongs here if its absence leaves a hole in the sentence; which are dropped most often is
-what `benchmarks/wikipedia.py --dropped` prints.
+renders as nothing. A template belongs here if its absence leaves a hole in the sentence; which are dropped most often
+`benchmarks/wikipedia.py --dropped` prints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datalake.extract.wikiunits import convert
 
 
 class Context(NamedTuple):
-    """Where a template stands: the page's title, its wiki's language, its revision's time; whether infoboxes are kept."""
+    """Where a template stands: its page's title, wiki's language, revision's time; whether infoboxes are kept."""
 
     title: str = ""
     language: str = "en"
@@ -162,7 +162,7 @@ def _years(start: list[str], end: list[str]) -> int | None:
         until = [int(part) for part in end[:3]]
     except ValueError:
         return None
-    begin, until = (begin + [1, 1])[:3], (until + [1, 1])[:3]
+    begin, until = [*begin, 1, 1][:3], [*until, 1, 1][:3]
     return until[0] - begin[0] - (until[1:] < begin[1:])
 
 
@@ -363,7 +363,7 @@ def _rounded(positional: list[str], named: dict[str, str], context: Context) -> 
 
 
 def _phoneme(positional: list[str], named: dict[str, str], context: Context) -> str:
-    """`{{IPA|/a/}}`: a sound that the sentence names stays, in its slashes or brackets; a bare transcription doesn't."""
+    """`{{IPA|/a/}}`: a sound that the sentence names stays, in slashes or brackets; a bare transcription goes."""
     sound = positional[0] if positional else ""
     return _kept(sound) if sound[:1] in ("/", "[") and len(sound) < 40 else ""
 
@@ -475,7 +475,10 @@ _add("etc.", _constant(", etc."))
 _add("as of|até", _as_of)
 _add("start date|end date|date|birth date|death date|dts|film date|birth-date|death-date|年月日", _date)
 _add("start-date|release date|launch date|dob|開始日期|开始日期|结束日期|結束日期|出生日期|birth year", _date)
-_add("birth date and age|bda|start date and age|出生日期和年龄|出生日期和年齡|出生日期及年龄|出生日期及年齡", _birth_and_age)
+_add(
+    "birth date and age|bda|start date and age|出生日期和年龄|出生日期和年齡|出生日期及年龄|出生日期及年齡",
+    _birth_and_age,
+)
 _add("birthdateandage|birth-date and age|end date and age", _birth_and_age)
 _add("death date and age|dda|死亡日期和年龄|死亡日期和年齡|逝世日期及年龄|death-date and age", _death_and_age)
 _add("age|age in years|年龄|年齡", _age)
@@ -490,7 +493,8 @@ _add("em|strong|strike|not a typo|sic|proper name|abbr|abbrv|tooltip|hover title
 _add("flag|flagcountry|flagu|flagicon text|country|noitalic|nihongo2|nihongo3|texttt|pre|tt|underline|u", _first)
 _add("link-interwiki|visible anchor|vanchor|anchor text|linktext|ship|chem name|gene|smallcaps|sc|sm", _first)
 _add("j|zhu|ruby|kana|hanzi|unicode|phonetic|angbr|resize1|asiantitle|tq|tooltip2|self|okina name|ipa link", _first)
-_add("le citation|senza fonte|chiarire|terme défini|latin|incise-|polytonic|hebrew|script/hebrew|nastaliq|script/nastaliq|script/arabic", _first)
+_add("senza fonte|chiarire|terme défini|latin|polytonic|hebrew|script/hebrew|nastaliq", _first)
+_add("script/nastaliq|script/arabic", _first)
 _add("citation needed span|cn span|clarify span|bold|italic|b|i|nobelium|sort name|u-boat|hms|uss name|fett", _first)
 _add("国旗|國旗|flagg|drapeau2|pays|flaglink|国家|band|fb|nft|cr|tnavbar-header|efn-text|ja-stroke|nobr2", _first)
 _add("article principal court|petit|souligner|formule|mh|script|ה|אנ|גר|abréviation|abréviation discrète", _first)
@@ -537,12 +541,16 @@ _add("steady", _constant("–"))
 # Lists and blocks
 _add("unbulleted list|ubl|bulleted list|ordered list|plain list items|numbered list|liste|ublist|blist", _list)
 _add("hlist|flatlist items|comma separated entries|and list|csv", _in_line)
-_add("plainlist|flatlist|columns-list|div col|colbegin|column|multicol list|colonnes|טורים|columns|columnas", _plain_list)
+_add(
+    "plainlist|flatlist|columns-list|div col|colbegin|column|multicol list|colonnes|טורים|columns|columnas", _plain_list
+)
 _add("quote|blockquote|cquote|quotation|rquote|quote box|引文|引用|cquote2|centered pull quote|poem quote|cita", _quote)
 _add("verse translation|poemquote|bq|quotebox|cita2|quote frame|citation en bloc|zitat", _quote)
 # Chinese and its kin
 _add("bd|生卒|bdx", _born_died)
-_add("link-en|link-ja|link-de|link-fr|link-ru|link-ko|link-es|link-it|le|lj|ld|lf|internal link helper|仮リンク", _linked)
+_add(
+    "link-en|link-ja|link-de|link-fr|link-ru|link-ko|link-es|link-it|le|lj|ld|lf|internal link helper|仮リンク", _linked
+)
 _add("tsl|translink|link-lang", _translation_link)
 _add("zhongwen|zy|注|漢字|汉字|僻字|!字|專名|专名|書名|专名号|專名號|書名號|书名号|旗幟|旗帜|lk", _first)
 _add("ruby-zh|ruby-ja|ruby-py|拼音|註音|注音|ふりがな|読み仮名|ルビ", _first)
@@ -569,7 +577,6 @@ _add("'s", _constant("'s"))
 _add('"', _constant('"'))
 _add("!|pipe", _constant("|"))
 _add("=", _constant("="))
-_add(",", _constant(", "))
 _add("·|•|middot|dot|bullet|*|・|wrap dot|、", _constant(" · "))
 _add("nbsp|space|thinsp|thin space|hair space|hairsp|ns|pad|sp|spaces|0|esd|nb", _constant(" "))
 _add("pi", _constant("π"))
@@ -584,7 +591,7 @@ _add("((", _constant("{{"))
 _add(")", _constant("}"))
 _add("))", _constant("}}"))
 _add("break|br|clear|-|clr|crlf", _constant("\n"))
-_add("ref|efn|sfn|cite|citation needed|refn|note|notetag", _nothing)
+_add(",|ref|efn|sfn|cite|citation needed|refn|note|notetag", _nothing)
 
 _INFOBOX = re.compile(
     r"infobox|taxobox|speciesbox|automatic taxobox|geobox|信息框|資訊框|.*infobox|.*信息框|.*資訊框|ficha de|info/|"
@@ -618,6 +625,8 @@ def render_template(name: str, positional: list[str], named: dict[str, str], con
     key = name.lower()
     if context.language == "fr" and key in ("citation", "de", "en"):
         return f"« {positional[0]} »" if key == "citation" and positional else ""
+    if context.language == "fr" and key == "date":
+        return _words_of_date(positional, named, context)
     if key == "citation":  # a source, but in French a quotation
         return ""
     if key in ("s", "s-") and context.language != "fr":

@@ -224,9 +224,7 @@ def _pairs(text: str) -> list[tuple[int, int, str]]:
             open_now[stack.pop()[0]] -= 1
     for _, index in stack:
         alone[index] = True
-    return [
-        (start, end, "" if lost else token) for (start, end, token), lost in zip(tokens, alone, strict=True)
-    ]
+    return [(start, end, "" if lost else token) for (start, end, token), lost in zip(tokens, alone, strict=True)]
 
 
 def _render(text: str, drop: frozenset[str], context: Context) -> str:
@@ -385,7 +383,8 @@ def _table(content: str, nested: bool) -> str:
 def _cell(cell: str) -> str:
     """A cell without its attributes, which stand before a bar."""
     before, bar, after = cell.partition("|")
-    return _cell_text(_ATTRIBUTES.sub("", after if bar and "\ue000-" not in before else cell))
+    text = _ATTRIBUTES.sub("", after if bar and "\ue000-" not in before else cell)
+    return _cell_text(text.strip("|"))
 
 
 def _cell_text(text: str) -> str:

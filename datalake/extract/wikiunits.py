@@ -157,7 +157,7 @@ def _number(value: float, digits: int) -> str:
 
 def _shown(text: str) -> str:
     """A given number with its thousands parted."""
-    if re.fullmatch(r"-?\d{5,}(?:\.\d+)?", text):
+    if re.fullmatch(r"-?\d{4,}(?:\.\d+)?", text):
         whole, dot, decimals = text.partition(".")
         return f"{int(whole):,}".replace("-", "−") + dot + decimals
     return re.sub(r"^-(?=\d)", "−", text).replace("//", "/").replace("+", " ") if "+/-" not in text else text
@@ -252,5 +252,6 @@ def _compound(value: str, unit: Unit, rest: list[str], small: Unit) -> str:
         return shown
     total = first[0] * unit.scale + second[0] * small.scale
     out = total / target.scale
-    least = max(second[1] + math.floor(math.log10(target.scale / small.scale) + math.log10(2)), 0)
+    # to the hundredth of a metre below inches, which the template's own code does; else to the whole unit
+    least = max(2 + math.floor(math.log10(target.scale)), 0) if small.symbol == "in" else 0
     return f"{shown} ({_number(out, least)} {target.symbol})"

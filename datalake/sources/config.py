@@ -121,8 +121,9 @@ class Wikipedia(_Source):
     conversion: Literal["none", "script", "vocabulary"] = Field(
         default="script",
         title="Conversion of Chinese",
-        description="Of Chinese wikis: `script` writes all text in the variant's script (OpenCC) and follows the page's "
-        "own rules; `vocabulary` also takes the words usual in the variant's region; `none` leaves text as it stands.",
+        description="Of Chinese wikis: `script` writes all text in the variant's script (OpenCC) and follows the "
+        "page's own rules; `vocabulary` also takes the words usual in the variant's region; `none` leaves "
+        "text as it stands.",
     )
     disambiguations: bool = Field(
         default=False, title="Disambiguation pages", description="Keep them instead of refusing them."

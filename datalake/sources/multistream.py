@@ -1,9 +1,9 @@
 """Multistream bzip2: many complete streams one after another, so that a part of a file can be read alone.
 
-Dumps of Wikipedia are written so (about a hundred pages a stream), with an index of `offset:page id:title` lines beside
-them. A file is cut where a stream's signature stands, before anything is decoded: damage can then never reach beyond the
-next signature, and a part reads exactly what the whole file would read there. A stream that begins with a `<page>`
-is a *seam*: no page reaches across it, and only there is a dump split.
+Dumps of Wikipedia are written so (about a hundred pages a stream), with an index of `offset:page id:title` lines
+beside them. A file is cut where a stream's signature stands, before anything is decoded: damage can then never reach
+beyond the next signature, and a part reads exactly what the whole file would read there. A stream that begins with a
+`<page>` is a *seam*: no page reaches across it, and only there is a dump split.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import bz2
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -66,7 +67,7 @@ def begins_with_page(path: str | Path, offset: int) -> bool:
 
 
 def index_beside(path: str | Path) -> Path | None:
-    """The multistream index of a dump, where one lies in its folder under the name that the dumps' publisher gives it."""
+    """The multistream index of a dump, where one lies beside it under the name that the dumps' publisher gives it."""
     path = Path(path)
     if "multistream" not in path.name or "multistream-index" in path.name:
         return None
@@ -117,7 +118,7 @@ def split(path: str | Path, size: int) -> list[tuple[Span, ...]]:
     if not cuts:
         return whole
     bounds = [0, *cuts, length]
-    spans = [Span("", start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)]
+    spans = [Span("", start, end - start) for start, end in pairwise(bounds)]
     return [(spans[0],), *((Span("", 0, second), span) for span in spans[1:])]
 
 
@@ -173,7 +174,7 @@ def streams(path: str | Path, span: Span | None, archive: str, source: str) -> I
 
 
 def _segments(stream: BinaryIO, start: int, end: int | None) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """The file cut before each signature: where a segment begins and its bytes, which are to be read before the next."""
+    """The file cut before each signature: where a segment begins and its bytes, to be read before the next."""
     stream.seek(start)
     place = start  # offset of the buffer's first byte
     buffer = b""
@@ -224,9 +225,10 @@ def _even(pieces: Iterator[bytes]) -> Iterator[bytes]:
     held = b""
     for piece in pieces:
         held += piece
-        while len(held) > _FED:
-            yield held[:_FED]
-            held = held[_FED:]
+        full = (len(held) - 1) // _FED * _FED
+        for place in range(0, full, _FED):
+            yield held[place : place + _FED]
+        held = held[full:]
     if held:
         yield held
 

@@ -1,7 +1,7 @@
 """7z archives as a stream: members one after another in blocks, in memory alone.
 
-py7zr pushes what it decodes into an object of the caller's. It runs in a thread here and waits on a short queue, so that
-whoever reads takes the blocks one by one. Nothing is written to disk, so names inside the archive can do no harm.
+py7zr pushes what it decodes into an object of the caller's. It runs in a thread here and waits on a short queue, so
+that whoever reads takes the blocks one by one. Nothing is written to disk, so names inside the archive can do no harm.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ one page, and damage costs the pages it touches. What can't be decompressed, lie
 there, or isn't well-formed becomes one `Quarantined` a span, and reading goes on behind it.
 
 Offsets and lengths are bytes of the decompressed stream (in UTF-8 where the export is UTF-16), except for damage of the
-compression itself, where they are bytes of the file. In a multistream dump they count from the bzip2 stream that begins at the
-byte of the file which the attribute `stream` names (its index's own number; left out where it is 0), so that a page has
-the same provenance whether the dump is read whole or in parts.
+compression itself, where they are bytes of the file. In a multistream dump they count from the bzip2 stream that begins
+at the byte of the file which the attribute `stream` names (its index's own number; left out where it is 0), so that a
+page has the same provenance whether the dump is read whole or in parts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _REDIRECT = re.compile(
 )
 # Templates that stand for a page which isn't here but elsewhere.
 _SOFT_REDIRECT = re.compile(
-    r"\{\{\s*(?:soft[ _]?redirect|wiktionary redirect|category redirect|wi|软重定向|軟重定向|soft link)\s*[|}]", re.IGNORECASE
+    r"\{\{\s*(?:soft[ _]?redirect|wiktionary redirect|category redirect|wi|软重定向|軟重定向|soft link)\s*[|}]",
+    re.IGNORECASE,
 )
 # Templates that make a page a disambiguation page, by language; `disambiguation needed` and hatnotes are others.
 _DISAMBIGUATION = re.compile(
@@ -61,7 +62,8 @@ _DISAMBIGUATION = re.compile(
     r"פירושונים|बहुविकल्पी(?: शब्द)?|แก้กำกวม|(?:trang )?định hướng|disambig-id|αποσαφήνιση)\s*"
     r"(?:\|(?!\s*[123]?\s*=?\s*[^{}|=]*\(توضيح\))[^{}]*)?\}\}|__DISAMBIG__|"
     r"\[\[\s*(?:category|分类|分類|catégorie|kategorie|categoría)\s*:\s*"
-    r"(?:(?:all )?disambiguation pages|消歧[义義](?:[页頁])?|homonymie|begriffsklärung|wikipedia:desambiguación)\s*[|\]]",
+    r"(?:(?:all )?disambiguation pages|消歧[义義](?:[页頁])?|homonymie|begriffsklärung|wikipedia:desambiguación)"
+    r"\s*[|\]]",
     re.IGNORECASE,
 )
 
@@ -74,7 +76,7 @@ def shards(config: Wikipedia) -> list[InputShard]:
     """
     found = expand(config.paths)
     indexes = {str(index) for _, path in found if (index := index_beside(path))}
-    out = []
+    out: list[InputShard] = []
     for name, path in found:
         if path in indexes:
             continue
@@ -255,9 +257,7 @@ class _Cutter:
                     yield self.lost(len(gap), "no_page", _excerpt(gap))
                 self.drop(len(gap), "page")
             end = self.buffer.find(_CLOSES)
-            again = _OPENS.search(
-                self.buffer, 1 if self.state == "page" else 0, end if end >= 0 else len(self.buffer)
-            )
+            again = _OPENS.search(self.buffer, 1 if self.state == "page" else 0, end if end >= 0 else len(self.buffer))
             if again:  # a page begins before the last one has ended
                 yield self.lost(again.start(), "truncated", "a page without its end")
                 self.drop(again.start(), "page")
