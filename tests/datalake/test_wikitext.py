@@ -153,6 +153,7 @@ def test_what_nests_beyond_the_bound_goes_and_the_rest_stays() -> None:
         # values as Template:Convert's own documentation shows them
         ("{{convert|100|km|mi}}", "100 kilometres (62 mi)"),
         ("{{convert|1|mi|km}}", "1 mile (1.6 km)"),
+        ("{{convert|123|mi|km}}", "123 miles (198 km)"),
         ("{{convert|20000|ft|m|sp=us}}", "20,000 feet (6,100 m)"),
         ("{{convert|5|ft|10|in|m}}", "5 ft 10 in (1.78 m)"),
         ("{{convert|60|to|170|kg|lb}}", "60 to 170 kilograms (130 to 370 lb)"),
