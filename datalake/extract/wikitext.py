@@ -1,13 +1,12 @@
 """Wikitext to readable text: paragraphs, headings, lists and tables stay; apparatus goes.
 
-Markup as described by MediaWiki's help pages (Help:Formatting, Help:Links, Help:Tables, Help:Templates and, for
-`-{...}-`, Writing systems/Syntax). Templates can't be expanded without their wiki, so most are dropped; those that
-carry words or numbers of the sentence around them (convert, dates, units, languages, lists) are rendered by name.
+Markup as described by MediaWiki's help pages (Help:Formatting, Help:Links, Help:Tables, Help:Templates). Templates
+can't be expanded without their wiki, so most are dropped; those that carry words or numbers of the sentence around them
+(convert, dates, units, languages, lists) are rendered by name.
 
-The work is bounded by construction, never by a clock. `mwparserfromhell` needs time quadratic in the number of
-brackets that are never closed (20,000 open `{{`: minutes), so one linear pass first takes out every bracket without
-a partner and everything that isn't a template, link, table or list. A page nested deeper than `MAX_DEPTH` or longer
-than `MAX_PARSED` characters, or one on which the parser fails, is stripped by that same linear scan instead.
+One pass over the brackets, bounded by construction, never by a clock: brackets without a partner are found first, then
+each pair is rendered when it closes, its content being text already. The work is linear in the length of the page
+times the depth of its brackets, of which levels beyond `MAX_DEPTH` lose their content's structure.
 """
 
 from __future__ import annotations
@@ -15,16 +14,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
-import mwparserfromhell
-from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, HTMLEntity, Tag, Template, Text, Wikilink
+from datalake.extract.wikichinese import VARIANTS, choose_variant, convert, resolve
+from datalake.extract.wikitemplates import Context, render_template
 
-from datalake.extract.wikitemplates import render_template
-
-MAX_DEPTH = 20  # real articles stay below 12; the parser itself gives up at 40
-MAX_PARSED = 1_000_000  # characters; the largest articles of English Wikipedia have about 600,000
-MAX_ROWS = 2_000  # the parser's time is quadratic in the rows of one table; beyond them tables are left out
+MAX_DEPTH = 40  # as the parsers of MediaWiki's own family; real articles stay below 12
 
 # Prefixes of links that are files or categories, in the languages of the largest wikis; the dump's own are added.
 FILES_AND_CATEGORIES = frozenset(
@@ -57,22 +53,12 @@ APPARATUS = frozenset(
     """.split("|")  # noqa: SIM905 - as many literals read worse
 )
 
-# A variant's order of preference among the forms that a `-{...}-` offers.
-VARIANTS = {
-    "zh-hans": ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh", "zh-hant", "zh-tw", "zh-hk", "zh-mo"),
-    "zh-cn": ("zh-cn", "zh-hans", "zh-sg", "zh-my", "zh", "zh-hant", "zh-tw", "zh-hk", "zh-mo"),
-    "zh-sg": ("zh-sg", "zh-my", "zh-hans", "zh-cn", "zh", "zh-hant", "zh-tw", "zh-hk", "zh-mo"),
-    "zh-hant": ("zh-hant", "zh-tw", "zh-hk", "zh-mo", "zh", "zh-hans", "zh-cn", "zh-sg", "zh-my"),
-    "zh-tw": ("zh-tw", "zh-hant", "zh-hk", "zh-mo", "zh", "zh-hans", "zh-cn", "zh-sg", "zh-my"),
-    "zh-hk": ("zh-hk", "zh-mo", "zh-hant", "zh-tw", "zh", "zh-hans", "zh-cn", "zh-sg", "zh-my"),
-}
-
 # Extension tags whose content isn't wikitext. Kept as it stands, or dropped with what is in it.
 _VERBATIM = ("nowiki", "pre", "syntaxhighlight", "source", "math", "chem", "ce", "code")
 _DROPPED = ("ref", "references", "gallery", "timeline", "imagemap", "score", "templatestyles", "indicator", "graph",
             "mapframe", "maplink", "includeonly", "inputbox", "hiero", "style", "script", "section")  # fmt: skip
 
-_MARK = re.compile("[\ue000\ue001]")  # private use: they hold the place of verbatim text while the rest is parsed
+_MARK = re.compile("[\ue000-\ue005]")  # private use: they hold the place of verbatim text while the rest is parsed
 _HELD = re.compile("\ue000([0-9]+)\ue001")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>")
@@ -80,13 +66,13 @@ _EXTENSION = re.compile(rf"<({'|'.join(_VERBATIM + _DROPPED)})\b([^<>]*)>", re.I
 _BLOCK_TAGS = frozenset(
     "p div br hr tr table blockquote center dl ul ol li dt dd h1 h2 h3 h4 h5 h6 caption".split()  # noqa: SIM905
 )
+_ARGUMENT = re.compile(r"\{\{\{[^{}|]*(?:\|([^{}]*))?\}\}\}")
 _EXTERNAL = re.compile(r"\[(?:(?:https?|ftps?|irc|news|gopher)://|//|mailto:)[^\s\[\]<>|{}]*([^\[\]\n]{0,2000})\]")
 _OPEN_EXTERNAL = re.compile(r"\[(?=(?:[A-Za-z]+:)?//|mailto:)")
 _BRACKETS = re.compile(r"\{\{|\}\}|\[\[|\]\]|(?m:^)[ \t:*#]*\{\|(?!\})|(?m:^)[ \t]*\|\}(?!\})")
 _MAGIC = re.compile(r"__[A-Z]{3,24}__|__(?:目录|目錄|无目录|無目錄|强显目录|強顯目錄|不转换标题|不轉換標題)__")
 _INTERLANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8}){0,2}$")
 _ITEM = re.compile(r"(?m)^[*#:;][*#:; ]*")
-_VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{(?!\{)|\}-).)*)\}-", re.DOTALL)
 _QUOTES = re.compile("'{2,}")
 _EMPTY_PARENTHESES = re.compile(r" ?(?:\([ ,;:、，；/]{0,20}\)|（[ ,;:、，；/]{0,20}）)")
 _PARENTHESIS_START = re.compile(r"([(（])[ ,;、，；]{1,20}")
@@ -100,72 +86,54 @@ _LEFT_OVER = re.compile(
 )
 
 
-class Cleaned(NamedTuple):
-    """The text of a page and what made it: `mwparserfromhell`, or `strip` where the page was past its bounds."""
+class Options(NamedTuple):
+    """How a page is rendered.
 
-    text: str
-    parser: str
+    - `variant`: the form taken from Chinese `-{zh-hans:...;zh-hant:...}-`, a key of `wikichinese.VARIANTS`.
+    - `conversion`: of all its text to that variant: `none`, `script`, `vocabulary`; for Chinese wikis only.
+    - `language`: the wiki's, as its export names it: words of templates and the spelling of units go by it.
+    - `namespaces`: further prefixes of links to drop, as the dump's siteinfo names its files and categories.
+    - `infoboxes`: whether they stay as lines of `key: value`.
+    """
+
+    variant: str = "zh-cn"
+    conversion: str = "none"
+    language: str = "en"
+    namespaces: frozenset[str] = frozenset()
+    infoboxes: bool = False
 
 
-def clean(wikitext: str, variant: str = "zh-cn", namespaces: Iterable[str] = ()) -> Cleaned:
+def clean(wikitext: str, options: Options = Options(), title: str = "", when: datetime | None = None) -> str:  # noqa: B008
     """Wikitext as readable text. Never raises; its time is bounded by the length of the page.
 
-    - `variant`: the form taken from Chinese `-{zh-hans:...;zh-hant:...}-`, a key of `VARIANTS`.
-    - `namespaces`: further prefixes of links to drop, as the dump's siteinfo names its files and categories.
+    - `title`: what `{{PAGENAME}}` shows; `when`: the revision's time, by which ages are counted.
     """
-    drop = FILES_AND_CATEGORIES | {prefix.strip().lower().replace(" ", "_") for prefix in namespaces if prefix.strip()}
+    drop = FILES_AND_CATEGORIES | options.namespaces
     text = _MARK.sub("", wikitext).replace("\r\n", "\n").replace("\r", "\n")
     held: list[str] = []
     text = _hold(_COMMENT.sub("", text), held)
-    text = choose_variant(text, variant)
+    text, rules = resolve(text, options.variant)
     text = _plain_tags(text)
-    text = _ITEM.sub(lambda match: "\ue000-\ue001" if "*" in match[0] or "#" in match[0] else "", text)
+    text = _ITEM.sub(_item, text)
     text = _EXTERNAL.sub(lambda match: match[1].strip(), text)
     text = _OPEN_EXTERNAL.sub("", text)
-    text, depth = _balance(text)
-    parser = "mwparserfromhell"
-    if depth > MAX_DEPTH or len(text) > MAX_PARSED or text.count("\n|-") > MAX_ROWS:
-        parser = "strip"
-    else:
-        try:
-            out = _sections(mwparserfromhell.parse(text, skip_style_tags=True).nodes, drop)
-        except Exception:  # the parser's own errors have several types, some undocumented
-            parser = "strip"
-    if parser == "strip":
-        out = _sections_of_lines(_strip(text, drop))
-    return Cleaned(_tidy(out, held), parser)
+    text = _ARGUMENT.sub(lambda match: match[1] or "", text)
+    context = Context(title, options.language, when, options.infoboxes)
+    text = html.unescape(_render(text, drop, context))
+    text = convert(text, options.variant, options.conversion, rules)
+    return _tidy(_sections_of_lines(text), held)
 
 
-def choose_variant(text: str, variant: str) -> str:
-    """The text with each `-{...}-` replaced by the form for one variant of Chinese (its rules for titles vanish)."""
-    order = VARIANTS.get(variant, VARIANTS["zh-cn"])
-    for _ in range(4):  # rules inside rules, innermost first
-        text, found = _VARIANT.subn(lambda match: _variant_form(match[1], order), text)
-        if not found:
-            break
-    return text
+def prefixes(names: Iterable[str]) -> frozenset[str]:
+    """Names of namespaces as links are compared with them."""
+    return frozenset(name.strip().lower().replace(" ", "_") for name in names if name.strip())
 
 
-def _variant_form(content: str, order: tuple[str, ...]) -> str:
-    """What one `-{flags|rules}-` shows."""
-    flags, bar, rules = content.partition("|")
-    if bar and re.fullmatch(r"[ ;A-Z+\-]*", flags):
-        if any(flag in flags for flag in "HT-"):  # hidden rule, page title, rule taken back
-            return ""
-        if "R" in flags:  # raw: shown in every variant as it stands
-            return rules
-    elif bar and re.fullmatch(r"\s*zh(?:-[a-z]+)?(?:\s*;\s*zh(?:-[a-z]+)?)*\s*", flags):
-        return rules
-    else:
-        rules = content
-    forms: dict[str, str] = {}
-    for rule in re.split(r";(?=\s*(?:zh(?:-[a-z]+)?\s*:|[^;:]*=>|$))", rules):
-        match = re.match(r"\s*(?:[^;:]*=>)?\s*(zh(?:-[a-z]+)?)\s*:(.*)$", rule, re.DOTALL)
-        if match:
-            forms.setdefault(match[1].lower(), match[2].strip())
-    if not forms:
-        return rules.strip()
-    return next((forms[name] for name in order if forms.get(name)), "")
+def _item(match: re.Match[str]) -> str:
+    """A list item's markers as the placeholder of a dash; indents and terms of definitions lose theirs."""
+    if "*" in match[0] or "#" in match[0]:
+        return "\ue000-\ue001"
+    return ""
 
 
 def _hold(text: str, held: list[str]) -> str:
@@ -235,14 +203,13 @@ def _plain_tags(text: str) -> str:
     return _TAG.sub(replace, text)
 
 
-def _balance(text: str) -> tuple[str, int]:
-    """The text without brackets that have no partner, and how deep the others nest. One linear pass."""
+def _pairs(text: str) -> list[tuple[int, int, str]]:
+    """The brackets that have a partner: start, end and token. One linear pass."""
     partner = {"}}": "{{", "]]": "[[", "|}": "{|"}
     stack: list[tuple[str, int]] = []  # opener and its index in `tokens`
     tokens = [(match.start(), match.end(), match[0].strip(" \t:*#")) for match in _BRACKETS.finditer(text)]
     alone = [False] * len(tokens)
     open_now = dict.fromkeys(partner.values(), 0)
-    depth = 0
     for index, (_, _, token) in enumerate(tokens):
         if token in open_now:
             stack.append((token, index))
@@ -250,7 +217,6 @@ def _balance(text: str) -> tuple[str, int]:
         elif not open_now[partner[token]]:
             alone[index] = True
         else:
-            depth = max(depth, len(stack))
             while stack[-1][0] != partner[token]:  # opened within and never closed
                 opener, lost = stack.pop()
                 open_now[opener] -= 1
@@ -258,14 +224,49 @@ def _balance(text: str) -> tuple[str, int]:
             open_now[stack.pop()[0]] -= 1
     for _, index in stack:
         alone[index] = True
-    out: list[str] = []
+    return [(start, end, "" if lost else token) for (start, end, token), lost in zip(tokens, alone, strict=True)]
+
+
+def _render(text: str, drop: frozenset[str], context: Context) -> str:
+    """The text with every pair of brackets replaced by what it shows, innermost first. "" tokens are taken out.
+
+    A template's or link's frame is a list of arguments, each a list of pieces; raw text is split at its bars, rendered
+    pieces aren't.
+    """
+    frames: list[tuple[str, list[list[str]]]] = [("", [[]])]
     place = 0
-    for (start, end, _), lost in zip(tokens, alone, strict=True):
-        if lost:
-            out.append(text[place:start])
-            place = end
-    out.append(text[place:])
-    return "".join(out), depth
+    for start, end, token in _pairs(text):
+        _add(frames[-1], text[place:start])
+        place = end
+        if not token:
+            continue
+        if token in ("{{", "[[", "{|"):
+            frames.append((token, [[]]))
+            continue
+        opener, arguments = frames.pop()
+        shown = ""
+        if len(frames) <= MAX_DEPTH:
+            values = ["".join(pieces) for pieces in arguments]
+            if opener == "[[":
+                shown = link_text(values[0], values[-1] if len(values) > 1 else None, drop)
+            elif opener == "{|":
+                shown = _table(values[0], nested=any(kind == "{|" for kind, _ in frames))
+            else:
+                shown = _template(values, arguments, context)
+        frames[-1][1][-1].append(shown)
+    _add(frames[-1], text[place:])
+    return "".join(frames[0][1][0])
+
+
+def _add(frame: tuple[str, list[list[str]]], text: str) -> None:
+    """Raw text to the innermost frame."""
+    kind, arguments = frame
+    if kind in ("{{", "[[") and "|" in text:
+        first, *others = text.split("|")
+        arguments[-1].append(first)
+        arguments.extend([other] for other in others)
+    else:
+        arguments[-1].append(text)
 
 
 class _Section(NamedTuple):
@@ -273,21 +274,6 @@ class _Section(NamedTuple):
 
     level: int
     text: str
-
-
-def _sections(nodes: Iterable[Any], drop: frozenset[str] | set[str]) -> list[_Section]:
-    """Headings and the rendered text between them."""
-    out: list[_Section] = []
-    parts: list[str] = []
-    for node in nodes:
-        if isinstance(node, Heading):
-            out.append(_Section(7, "".join(parts)))
-            parts = []
-            out.append(_Section(node.level, _render(node.title.nodes, drop)))
-        else:
-            parts.append(_node(node, drop))
-    out.append(_Section(7, "".join(parts)))
-    return out
 
 
 def _sections_of_lines(text: str) -> list[_Section]:
@@ -306,37 +292,7 @@ def _sections_of_lines(text: str) -> list[_Section]:
     return out
 
 
-def _render(nodes: Iterable[Any], drop: frozenset[str] | set[str]) -> str:
-    return "".join(_node(node, drop) for node in nodes)
-
-
-def _node(node: Any, drop: frozenset[str] | set[str]) -> str:
-    """One node of the parse as text."""
-    if isinstance(node, Text):
-        return str(node.value)
-    if isinstance(node, Wikilink):
-        label = None if node.text is None else _render(node.text.nodes, drop)
-        return link_text(str(node.title), label, drop)
-    if isinstance(node, Template):
-        return _template(node, drop)
-    if isinstance(node, HTMLEntity):
-        return html.unescape(str(node))
-    if isinstance(node, Tag):
-        return _tag(node, drop)
-    if isinstance(node, Heading):  # inside a table cell or a template's argument
-        return "\n" + _render(node.title.nodes, drop) + "\n"
-    if isinstance(node, ExternalLink):
-        if node.brackets:
-            return _render(node.title.nodes, drop) if node.title else ""
-        return str(node.url)
-    if isinstance(node, Argument):
-        return _render(node.default.nodes, drop) if node.default else ""
-    if isinstance(node, Comment):
-        return ""
-    return ""
-
-
-def link_text(title: str, label: str | None, drop: Iterable[str]) -> str:
+def link_text(title: str, label: str | None, drop: frozenset[str]) -> str:
     """What a link shows: its label, else its title; nothing for files, categories and links between languages."""
     title = title.strip()
     prefix, colon, rest = title.partition(":")
@@ -351,90 +307,88 @@ def link_text(title: str, label: str | None, drop: Iterable[str]) -> str:
     return label
 
 
-def _template(node: Template, drop: frozenset[str] | set[str]) -> str:
+_SPACE_RUN = re.compile(r"[\s_]+")
+
+
+def _template(values: list[str], arguments: list[list[str]], context: Context) -> str:
+    """A template by its name and arguments. An argument has a name where its raw beginning has a `=`."""
     positional: list[str] = []
     named: dict[str, str] = {}
-    name = re.sub(r"[\s_]+", " ", str(node.name)).strip()
-    for parameter in node.params:
-        value = _render(parameter.value.nodes, drop).strip()
-        if parameter.showkey:
-            key = str(parameter.name).strip()
-            if key.isdecimal() and len(key) < 3 and 0 < int(key) <= len(positional) + 1:
-                positional[int(key) - 1 :] = [value, *positional[int(key) :]]
-            else:
-                named[key] = value
+    for value, pieces in zip(values[1:], arguments[1:], strict=True):
+        key, equals, rest = value.partition("=")
+        if not equals or len(key) >= len(pieces[0]):
+            positional.append(value.strip())
+            continue
+        key = key.strip()
+        if key.isdecimal() and len(key) < 3 and 0 < int(key) <= len(positional) + 1:
+            positional[int(key) - 1 :] = [rest.strip(), *positional[int(key) :]]
         else:
-            positional.append(value)
-    return render_template(name, positional, named)
-
-
-def _tag(node: Tag, drop: frozenset[str] | set[str]) -> str:
-    name = str(node.tag).strip().lower()
-    if name == "table":
-        return _table(node, drop)
-    if name == "hr":
-        return "\n"
-    return _render(node.contents.nodes, drop) if node.contents is not None else ""
+            named[key] = rest.strip()
+    return render_template(_SPACE_RUN.sub(" ", values[0]).strip(), positional, named, context)
 
 
 _LAYOUT = re.compile(r"navbox|infobox|metadata|ambox|sidebar|toc\b|vertical|noprint|display:\s*none", re.IGNORECASE)
+# Attributes whose bar a template would have written: `|colspan="5" {{n/a}}`.
+_ATTRIBUTES = re.compile(
+    r"\s*(?:(?:style|colspan|rowspan|align|valign|width|height|bgcolor|class|scope|nowrap|id|data-sort-[a-z]+)"
+    r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s|]+)\s*)+"
+)
+_BAR = "\ue002"  # the bar of a table within a cell, until the outer table is cut up
 
 
-def _table(node: Tag, drop: frozenset[str] | set[str]) -> str:
-    """A table, one line a row with bars between its cells; tables for navigation or layout vanish."""
-    if any(_LAYOUT.search(str(attribute.value)) for attribute in node.attributes if attribute.value is not None):
+def _table(content: str, nested: bool) -> str:
+    """A table, one line a row with bars between its cells; tables for navigation or layout vanish.
+
+    `content`: what stands between `{|` and `|}`, all brackets in it rendered; one inside another becomes one line.
+    """
+    attributes, _, body = content.partition("\n")
+    if _LAYOUT.search(attributes):
         return ""
-    if node.contents is None:
-        return ""
-    rows: list[list[str]] = [[]]
+    lines: list[str] = []
     caption = ""
-    for child in node.contents.nodes:
-        kind = str(child.tag).strip().lower() if isinstance(child, Tag) else ""
-        if isinstance(child, Tag) and kind == "tr":
-            cells = child.contents.nodes if child.contents is not None else []
-            rows.append([_cell(cell, drop) for cell in cells if isinstance(cell, Tag)])
-        elif isinstance(child, Tag) and kind in ("td", "th"):
-            cell = _cell(child, drop)
-            if cell.startswith("+") and not rows[0] and len(rows) == 1:  # the parser takes `|+` for a cell
-                caption = cell[1:].strip()
+    cells: list[str] = []
+
+    def end_row() -> None:
+        if shown := [cell for cell in cells if cell]:
+            lines.append(" | ".join(shown))
+        cells.clear()
+
+    for line in body.split("\n"):
+        line = line.strip()
+        if line.startswith("|-"):
+            end_row()
+        elif line.startswith("|+"):
+            caption = _cell(line[2:])
+        elif line.startswith("!"):
+            cells.extend(_cell(cell) for cell in re.split(r"!!|\|\|", line[1:]))
+        elif line.startswith("|"):
+            cells.extend(_cell(cell) for cell in line[1:].split("||"))
+        elif line:
+            if cells:
+                cells[-1] = f"{cells[-1]} {_cell_text(line)}".strip()
+            elif not lines and caption:
+                caption = f"{caption} {_cell_text(line)}".strip()
             else:
-                rows[0].append(cell)
-    lines = [" | ".join(cell for cell in row if cell) for row in rows if any(row)]
+                cells.append(_cell_text(line))
+    end_row()
+    if caption:
+        lines.insert(0, caption)
+    if nested:
+        return "; ".join(lines).replace("|", _BAR)
     if len(lines) < 2:  # a frame around text or picture, not a table
         return "\n" + "\n".join(lines) + "\n"
-    return "\n\n" + "\n".join([caption, *lines] if caption else lines) + "\n\n"
+    return "\n\n" + "\n".join(lines) + "\n\n"
 
 
-def _cell(cell: Tag, drop: frozenset[str] | set[str]) -> str:
-    if cell.contents is None:
-        return ""
-    return re.sub(r"\s+", " ", _render(cell.contents.nodes, drop)).strip()
+def _cell(cell: str) -> str:
+    """A cell without its attributes, which stand before a bar."""
+    before, bar, after = cell.partition("|")
+    text = _ATTRIBUTES.sub("", after if bar and "\ue000-" not in before else cell)
+    return _cell_text(text.strip("|"))
 
 
-def _strip(text: str, drop: frozenset[str] | set[str]) -> str:
-    """Text without templates and tables and with links as they show, by brackets alone. Linear: no parse tree.
-
-    `text` is balanced. Links deeper than `MAX_DEPTH` lose their brackets and stay as they are.
-    """
-    out: list[str] = []
-    stack: list[tuple[str, int]] = []
-    place = 0
-    for match in _BRACKETS.finditer(text):
-        out.append(text[place : match.start()])
-        place = match.end()
-        token = match[0].strip(" \t:*#")
-        if token in ("{{", "[[", "{|"):
-            stack.append((token, len(out)))
-        elif stack:
-            opener, start = stack.pop()
-            if opener != "[[":
-                del out[start:]
-            elif len(stack) < MAX_DEPTH:
-                title, bar, label = "".join(out[start:]).partition("|")
-                del out[start:]
-                out.append(link_text(title, label.rpartition("|")[2] if bar else None, drop))
-    out.append(text[place:])
-    return html.unescape("".join(out))
+def _cell_text(text: str) -> str:
+    return " ".join(text.replace("\ue000-\ue001", " ").split())
 
 
 def _tidy(sections: list[_Section], held: list[str]) -> str:
@@ -444,7 +398,7 @@ def _tidy(sections: list[_Section], held: list[str]) -> str:
     for section in sections:
         if section.level < 7:
             title = _QUOTES.sub("", _HELD.sub(lambda match: _held(match, held), section.text))
-            title = _SPACES.sub(" ", html.unescape(title)).strip()
+            title = _SPACES.sub(" ", title).strip()
             if skipping and section.level > skipping:
                 continue
             skipping = section.level if title.casefold() in APPARATUS else 0
@@ -475,7 +429,7 @@ def _tidy_block(text: str, held: list[str]) -> str:
     text = _MAGIC.sub("", _QUOTES.sub("", text))
     text = _SPACES.sub(" ", _INVISIBLE.sub("", text))  # before patterns that would look at long runs again and again
     text = _LEFT_OVER.sub("", text)
-    text = re.sub("(?:\ue000-\ue001 ?)+", "- ", text)
+    text = re.sub("(?:\ue000-\ue001 ?)+", "- ", text).replace(_BAR, "|")
     text = _EMPTY_PARENTHESES.sub("", text)
     text = _PARENTHESIS_END.sub(r"\1", _PARENTHESIS_START.sub(r"\1", text))
     text = _SPACE_BEFORE_STOP.sub(r"\1", text)
@@ -485,4 +439,4 @@ def _tidy_block(text: str, held: list[str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", _MARK.sub("", text)).strip("\n").rstrip()
 
 
-__all__ = ["MAX_DEPTH", "VARIANTS", "Cleaned", "choose_variant", "clean", "link_text"]
+__all__ = ["MAX_DEPTH", "VARIANTS", "Options", "choose_variant", "clean", "link_text", "prefixes"]

@@ -243,6 +243,25 @@ class Wikipedia(_Source):
         title="Variant of Chinese",
         description="Which form is taken where an article offers several: -{zh-hans:...;zh-hant:...}-.",
     )
+    conversion: Literal["none", "script", "vocabulary"] = Field(
+        default="script",
+        title="Conversion of Chinese",
+        description="Of Chinese wikis: `script` writes all text in the variant's script (OpenCC) and follows the "
+        "page's own rules; `vocabulary` also takes the words usual in the variant's region; `none` leaves "
+        "text as it stands.",
+    )
+    disambiguations: bool = Field(
+        default=False, title="Disambiguation pages", description="Keep them instead of refusing them."
+    )
+    infoboxes: bool = Field(
+        default=False, title="Infoboxes", description="Keep them as lines of `key: value`; else they are left out."
+    )
+    split_bytes: Annotated[int, Place()] = Field(
+        default=64_000_000,
+        ge=0,
+        title="Size of a part",
+        description="Multistream bzip2 dumps are read in parts of at least so many compressed bytes; 0: whole.",
+    )
     licence: str | None = Field(default="CC-BY-SA-4.0", title="Licence", description="SPDX identifier of the articles.")
     language: Language = Field(default=Language(), title="Language identification")
 

@@ -5,7 +5,9 @@ one page, and damage costs the pages it touches. What can't be decompressed, lie
 there, or isn't well-formed becomes one `Quarantined` a span, and reading goes on behind it.
 
 Offsets and lengths are bytes of the decompressed stream (in UTF-8 where the export is UTF-16), except for damage of the
-compression itself, where they are bytes of the file.
+compression itself, where they are bytes of the file. In a multistream dump they count from the bzip2 stream that begins
+at the byte of the file which the attribute `stream` names (its index's own number; left out where it is 0), so that a
+page has the same provenance whether the dump is read whole or in parts.
 """
 
 from __future__ import annotations
@@ -15,27 +17,75 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
-from datalake.extract.wikitext import clean
+from datalake.errors import UserError
+from datalake.extract.wikitext import Options, clean, prefixes
 from datalake.language import detect
 from datalake.sources.config import Wikipedia
+from datalake.sources.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
 from datalake.sources.protocol import InputShard, expand
+from datalake.sources.sevenzip import SIGNATURE as SEVEN_ZIP
+from datalake.sources.sevenzip import unpacked
 from datalake.sources.streams import as_utf8, decompressed
 
 KIND = "wikipedia"
+_MOST_HEAD = 1 << 20  # bytes; siteinfo of the largest wikis has 10,000
 _CLOSES = b"</page>"
 _OPENS = re.compile(rb"<page(?:\s[^<>]*)?>")
 _REDIRECT = re.compile(
-    r"\s*#(?:redirect(?:ion)?|重定向|リダイレクト|넘겨주기|перенаправление|пренасочване)\b", re.IGNORECASE
+    r"\s*#[ ]?(?:redirect(?:ion|ionnement)?|weiterleitung|redirección|redirecionamento|rinvia|rinvio|doorverwijzing|"
+    r"patrz|przekieruj|yönlendirme|yönlendir|perenapravlenie|перенаправление|перенапр|перенаправлення|пренасочване|"
+    r"виж|преусмери|ohjaus|uudelleenohjaus|omdirigering|omdiriger|přesměruj|átirányítás|alih|đổi|redirigi|"
+    r"تحويل|تغییر_مسیر|תפנית|הפניה|เปลี่ยนทาง|अनुप्रेषित|重定向|重新導向|转向|転送|リダイレクト|넘겨주기)"
+    r"\s*:?\s*(?=\[\[|\n|$)|\s*#redirect\b",
+    re.IGNORECASE,
+)
+# Templates that stand for a page which isn't here but elsewhere.
+_SOFT_REDIRECT = re.compile(
+    r"\{\{\s*(?:soft[ _]?redirect|wiktionary redirect|category redirect|wi|软重定向|軟重定向|soft link)\s*[|}]",
+    re.IGNORECASE,
+)
+# Templates that make a page a disambiguation page, by language; `disambiguation needed` and hatnotes are others.
+_DISAMBIGUATION = re.compile(
+    r"\{\{\s*(?:(?:[\w .'-]{1,40}[ _])?disambiguation|disambig(?:-\w+)?|disamb|dab|hndis|geodis|mil-unit-dis|"
+    r"numberdis|schooldis|hospitaldis|letter[- ]?(?:number )?combdisambig|"
+    r"消歧[义義](?:[页頁])?|[地人][名名]消歧[义義]|(?:[\w-]{1,10})?消歧[义義]|多义|多義|"
+    r"aimai|曖昧さ回避|(?:人名の|地名の)曖昧さ回避|動音異義|동음이의(?:어)?(?: 문서)?|동명이인|"
+    r"begriffsklärung|homonymie(?: [^|{}]{1,40})?|homonymes|desambiguación|desambiguacion|disambigua|desambiguação|"
+    r"desambiguaç[aã]o|неоднозначность|неоднозначність|disambigg|многозначность|пояснителна страница|"
+    r"ujednoznacznienie|doorverwijspagina|dp|förgrening|gren|peker|pekerside|flertydig|täsmennyssivu|rozcestník|"
+    r"egyért|egyértelműsítő lap|dezambiguizare|desambiguació|anlam ayrımı|صفحة توضيح|توضيح|ابهام[‌ -]?زدایی|"
+    r"פירושונים|बहुविकल्पी(?: शब्द)?|แก้กำกวม|(?:trang )?định hướng|disambig-id|αποσαφήνιση)\s*"
+    r"(?:\|(?!\s*[123]?\s*=?\s*[^{}|=]*\(توضيح\))[^{}]*)?\}\}|__DISAMBIG__|"
+    r"\[\[\s*(?:category|分类|分類|catégorie|kategorie|categoría)\s*:\s*"
+    r"(?:(?:all )?disambiguation pages|消歧[义義](?:[页頁])?|homonymie|begriffsklärung|wikipedia:desambiguación)"
+    r"\s*[|\]]",
+    re.IGNORECASE,
 )
 
 
 def shards(config: Wikipedia) -> list[InputShard]:
-    """One shard a dump file."""
-    return [InputShard(KIND, name, path) for name, path in expand(config.paths)]
+    """One shard a dump file; a multistream dump of more than `split_bytes` in parts (see `multistream.split`).
+
+    A part's version is its file's content, like that of a whole file. The index of a dump that is itself among the
+    paths is no shard. Raises UserError for a file that can't be read.
+    """
+    found = expand(config.paths)
+    indexes = {str(index) for _, path in found if (index := index_beside(path))}
+    out: list[InputShard] = []
+    for name, path in found:
+        if path in indexes:
+            continue
+        try:
+            parts = split(path, config.split_bytes)
+        except OSError as error:
+            raise UserError(f"{path} can't be read ({error.strerror}): correct the path") from None
+        out.extend(InputShard(KIND, name, path, spans=spans) for spans in parts)
+    return out
 
 
 @dataclass
@@ -52,13 +102,29 @@ class _Site:
         """The wiki's own prefixes of files and categories."""
         return [name for name, key in self.namespaces.items() if key in (6, 14)]
 
+    def options(self, config: Wikipedia) -> Options:
+        """How its pages are rendered: by the head's language, else by the wiki's name (`zhwiki`)."""
+        language = self.language or self.name.removesuffix("wiki")
+        if self.name.startswith("simple"):
+            language = "simple"
+        chinese = language == "zh" or language in ("zh-cn", "zh-hans", "zh-tw", "zh-hant", "zh-hk")
+        return Options(
+            variant=config.variant,
+            conversion=config.conversion if chinese else "none",
+            language="zh" if chinese else language or "en",
+            namespaces=prefixes(self.links_to_drop),
+            infoboxes=config.infoboxes,
+        )
+
 
 def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
-    """One entry a `<page>`: a document, refused (redirect, namespace, media_type, too_large, empty) or quarantined."""
-    site = _Site()
+    """One entry a `<page>`: a document, quarantined, or refused: redirect, namespace, media_type, disambiguation,
+    too_large, empty.
+    """
+    site = _head_of(shard, config) if len(shard.spans) > 1 else _Site()
     pages = 0
     seen = False
-    for piece in _pieces(shard, config):
+    for piece in _Cutter(shard, config).pieces(_chunks(shard, config)):
         if isinstance(piece, Quarantined):
             seen = True
             yield piece
@@ -75,75 +141,140 @@ def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
 
 @dataclass(slots=True)
 class _Piece:
-    """A span of the decompressed stream: the export's `head` or one `page`."""
+    """A span of the decompressed stream: the export's `head` or one `page`. `stream`: see `_chunks`."""
 
     kind: str
     content: bytes
     offset: int
+    stream: int
 
 
-def _pieces(shard: InputShard, config: Wikipedia) -> Iterator[_Piece | Quarantined]:
-    """The stream cut into head and pages; quarantined: damage, and text that belongs to neither."""
-    limit = 2 * config.max_bytes + (1 << 16)  # of bytes held: escaped XML takes more room than the text in it
-    buffer = b""
-    base = 0  # offset of the buffer's first byte
-    state = "head"  # then `between`, `page`, and `skip` behind the beginning of a page beyond the limit
-    skipped = 0  # bytes of such a page that are gone already
+def _chunks(shard: InputShard, config: Wikipedia) -> Iterator[bytes | Seam | Quarantined]:
+    """The shard's bytes as UTF-8, with a `Seam` where a stream of a bzip2 file begins."""
+    if shard.spans:
+        yield from streams(shard.path, shard.spans[-1], shard.name, config.label)
+        return
+    with Path(shard.path).open("rb") as file:
+        start = file.read(10)
+    if start.startswith(SEVEN_ZIP):
+        yield from as_utf8(unpacked(shard.path, shard.name, config.label))
+    elif SIGNATURE.match(start) and not _utf16(first_bytes(shard.path, 0, 4)):
+        yield from streams(shard.path, None, shard.name, config.label)
+    else:
+        yield from as_utf8(decompressed(shard.path, shard.name, config.label))
 
-    def lost(length: int, reason: str, detail: str) -> Quarantined:
-        return Quarantined(config.label, shard.name, reason, detail, base - skipped, length + skipped)
 
-    for chunk in as_utf8(decompressed(shard.path, shard.name, config.label)):
-        if isinstance(chunk, Quarantined):
-            if state in ("page", "skip"):
-                yield lost(len(buffer), "truncated", "the page breaks off at damage")
-            elif state == "head":
-                yield _Piece("head", buffer, base)
-            elif buffer.strip():
-                yield lost(len(buffer), "no_page", _excerpt(buffer))
-            base, buffer, state, skipped = base + len(buffer), b"", "between", 0
-            yield chunk
-            continue
-        buffer += chunk
+def _utf16(head: bytes) -> bool:
+    return head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head
+
+
+def _head_of(shard: InputShard, config: Wikipedia) -> _Site:
+    """The export's head, for a part that doesn't begin with it."""
+    head = b""
+    for chunk in streams(shard.path, shard.spans[0], shard.name, config.label):
+        if isinstance(chunk, bytes):
+            head += chunk
+            if (match := _OPENS.search(head)) or len(head) > _MOST_HEAD:
+                head = head[: match.start()] if match else head
+                break
+    return _site(head)
+
+
+class _Cutter:
+    """The stream cut into head and pages; quarantined: damage, and text that belongs to neither.
+
+    `base` is the offset of the buffer's first byte, counted from the stream at byte `stream` of the file.
+    """
+
+    def __init__(self, shard: InputShard, config: Wikipedia) -> None:
+        self.shard = shard
+        self.label = config.label
+        self.limit = 2 * config.max_bytes + (1 << 16)  # of bytes held: escaped XML takes more room than the text in it
+        self.buffer = b""
+        self.base = 0
+        self.stream = 0
+        # `head`, `between`, `page`, and `skip` behind the beginning of a page beyond the limit
+        self.state = "between" if len(shard.spans) > 1 else "head"
+        self.skipped = 0  # bytes of such a page that are gone already
+
+    def pieces(self, chunks: Iterator[bytes | Seam | Quarantined]) -> Iterator[_Piece | Quarantined]:
+        for chunk in chunks:
+            if isinstance(chunk, Quarantined):
+                yield from self.break_off("the page breaks off at damage")
+                self.state = "between"
+                yield chunk
+            elif isinstance(chunk, Seam):
+                if chunk.page:
+                    yield from self.break_off("a page without its end")
+                    self.stream, self.base = chunk.offset, 0
+            else:
+                self.buffer += chunk
+                yield from self.complete()
+        if self.state == "head" and not self.shard.spans:
+            if self.buffer.strip():
+                yield self.lost(len(self.buffer), "no_page", "no <page>: not a MediaWiki XML export")
+            return
+        yield from self.break_off("a page without its end")
+
+    def lost(self, length: int, reason: str, detail: str) -> Quarantined:
+        """So many bytes of the buffer, and what was skipped before them, as a quarantined span."""
+        if self.stream:
+            detail = f"{detail} (in the stream at byte {self.stream})"
+        offset = self.base - self.skipped
+        return Quarantined(self.label, self.shard.name, reason, detail, offset, length + self.skipped)
+
+    def drop(self, length: int, state: str) -> None:
+        """Go on behind so many bytes of the buffer."""
+        self.base += length
+        self.buffer = self.buffer[length:]
+        self.state = state
+
+    def break_off(self, why: str) -> Iterator[_Piece | Quarantined]:
+        """What stands in the buffer is all there is of it: nothing that follows belongs to it."""
+        if self.state in ("page", "skip"):
+            yield self.lost(len(self.buffer), "truncated", why)
+        elif self.state == "head":
+            yield _Piece("head", self.buffer, self.base, self.stream)
+        elif self.buffer.replace(b"</mediawiki>", b"").strip():
+            yield self.lost(len(self.buffer), "no_page", _excerpt(self.buffer))
+        self.drop(len(self.buffer), "between")
+        self.skipped = 0
+
+    def complete(self) -> Iterator[_Piece | Quarantined]:
+        """The pieces that the buffer holds whole."""
         while True:
-            if state in ("head", "between"):
-                match = _OPENS.search(buffer)
+            if self.state in ("head", "between"):
+                match = _OPENS.search(self.buffer)
                 if not match:
-                    if len(buffer) > limit:
-                        yield lost(len(buffer) - 16, "no_page", "text outside of pages")
-                        base, buffer, state = base + len(buffer) - 16, buffer[-16:], "between"
-                    break
-                gap = buffer[: match.start()]
-                if state == "head":
-                    yield _Piece("head", gap, base)
+                    if len(self.buffer) > self.limit:
+                        yield self.lost(len(self.buffer) - 16, "no_page", "text outside of pages")
+                        self.drop(len(self.buffer) - 16, "between")
+                    return
+                gap = self.buffer[: match.start()]
+                if self.state == "head":
+                    yield _Piece("head", gap, self.base, self.stream)
                 elif gap.strip():
-                    yield lost(len(gap), "no_page", _excerpt(gap))
-                base, buffer, state = base + len(gap), buffer[len(gap) :], "page"
-            end = buffer.find(_CLOSES)
-            again = _OPENS.search(buffer, 1 if state == "page" else 0, end if end >= 0 else len(buffer))
+                    yield self.lost(len(gap), "no_page", _excerpt(gap))
+                self.drop(len(gap), "page")
+            end = self.buffer.find(_CLOSES)
+            again = _OPENS.search(self.buffer, 1 if self.state == "page" else 0, end if end >= 0 else len(self.buffer))
             if again:  # a page begins before the last one has ended
-                yield lost(again.start(), "truncated", "a page without its end")
-                base, buffer, state, skipped = base + again.start(), buffer[again.start() :], "page", 0
+                yield self.lost(again.start(), "truncated", "a page without its end")
+                self.drop(again.start(), "page")
+                self.skipped = 0
             elif end >= 0:
                 end += len(_CLOSES)
-                if state == "skip":
-                    yield lost(end, "too_large", f"a page of more than {limit} bytes")
+                if self.state == "skip":
+                    yield self.lost(end, "too_large", f"a page of more than {self.limit} bytes")
                 else:
-                    yield _Piece("page", buffer[:end], base)
-                base, buffer, state, skipped = base + end, buffer[end:], "between", 0
-            elif len(buffer) > limit:
-                skipped += len(buffer) - 16  # what is left may hold the beginning of a tag
-                base, buffer, state = base + len(buffer) - 16, buffer[-16:], "skip"
-                break
+                    yield _Piece("page", self.buffer[:end], self.base, self.stream)
+                self.drop(end, "between")
+                self.skipped = 0
             else:
-                break
-    if state == "head":
-        if buffer.strip():
-            yield lost(len(buffer), "no_page", "no <page>: not a MediaWiki XML export")
-    elif state in ("page", "skip"):
-        yield lost(len(buffer), "truncated", "the file ends inside a page")
-    elif re.sub(rb"</mediawiki>", b"", buffer).strip():
-        yield lost(len(buffer), "no_page", _excerpt(buffer))
+                if len(self.buffer) > self.limit:
+                    self.skipped += len(self.buffer) - 16  # what is left may hold the beginning of a tag
+                    self.drop(len(self.buffer) - 16, "skip")
+                return
 
 
 def _excerpt(content: bytes) -> str:
@@ -196,6 +327,8 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
     redirect = page.find("redirect")
     if (redirect is not None or _REDIRECT.match(source)) and not config.redirects:
         return refused("redirect", redirect.get("title", "") if redirect is not None else source[:200])
+    if not config.redirects and (soft := _SOFT_REDIRECT.search(source[:2_000])):
+        return refused("redirect", "soft: " + source[soft.start() : soft.start() + 200])
     if namespace not in [str(key) for key in config.namespaces]:
         return refused("namespace", namespace)
     model = ((revision.findtext("model") if revision is not None else "") or "wikitext").strip()
@@ -203,11 +336,14 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         return refused("media_type", model)
     if len(source.encode("utf-8", "replace")) > config.max_bytes:
         return refused("too_large", f"{len(source)} characters")
-    cleaned = clean(source, config.variant, site.links_to_drop)
-    if not cleaned.text:
+    if not config.disambiguations and (found := _DISAMBIGUATION.search(source)):
+        return refused("disambiguation", found[0][:200])
+    created = _time(revision.findtext("timestamp") if revision is not None else None)
+    text = clean(source, site.options(config), title, created)
+    if not text:
         return refused("empty")
     language, score = detect(
-        cleaned.text,
+        text,
         model=config.language.model,
         threshold=config.language.threshold,
         characters=config.language.characters,
@@ -217,17 +353,17 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         attributes["site"] = site.name or site.language
     if site.language:
         attributes["site_language"] = site.language
-    if cleaned.parser != "mwparserfromhell":
-        attributes["parser"] = cleaned.parser
+    if piece.stream:
+        attributes["stream"] = str(piece.stream)
     return Document(
         id=identity,
-        text=cleaned.text,
+        text=text,
         source=config.label,
         uri=uri,
         language=language,
         language_score=score,
         licence=config.licence,
-        created=_time(revision.findtext("timestamp") if revision is not None else None),
+        created=created,
         archive=shard.name,
         offset=offset,
         length=length,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import random
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import py7zr
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
 from datalake.sources.config import Wikipedia
+from datalake.sources.protocol import InputShard
 from datalake.sources.wikipedia import read, shards
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">
@@ -72,6 +76,12 @@ def test_a_page_is_a_document_with_its_provenance(tmp_path: Path) -> None:
     [
         (page(1, extra='<redirect title="Page 2" />'), "redirect"),
         (page(1, "#REDIRECT [[Page 2]]"), "redirect"),
+        (page(1, "#重定向 [[水]]"), "redirect"),
+        (page(1, "{{soft redirect|wikt:water}}"), "redirect"),
+        (page(1, "Water may be:\n* [[a]]\n{{disambiguation|geo}}"), "disambiguation"),
+        (page(1, "水可以指：\n* [[甲]]\n{{消歧义}}"), "disambiguation"),
+        (page(1, "* [[a]] __DISAMBIG__"), "disambiguation"),
+        (page(1, "* [[a]]\n[[Category:Disambiguation pages]]"), "disambiguation"),
         (page(1, ns=1, title="Talk:Page"), "namespace"),
         (page(1, "{{nothing}}"), "empty"),
         (page(1, ""), "empty"),
@@ -183,10 +193,11 @@ def test_every_page_of_the_real_dumps_is_accounted_for(samples: Path) -> None:
 
 def test_the_english_dump_has_a_hundred_redirects(samples: Path) -> None:
     found = entries(samples / "wiki/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
-    assert Counter(entry.reason for entry in found if isinstance(entry, Refused)) == {"redirect": 100}
+    reasons = Counter(entry.reason for entry in found if isinstance(entry, Refused))
+    assert reasons == {"redirect": 100, "disambiguation": 8}
     documents = [entry for entry in found if isinstance(entry, Document)]
-    assert len(documents) == 106
-    assert Counter(document.language for document in documents)["en"] >= 105  # one is a list of names
+    assert len(documents) == 98
+    assert Counter(document.language for document in documents)["en"] >= 97  # one is a list of names
     for markup in ("{{", "[[", "<ref", "'''", "\n|-", "&nbsp;"):
         assert sum(markup in document.text for document in documents) <= 6, markup
 
@@ -207,3 +218,151 @@ def test_the_demos_export_is_read_whole() -> None:
             assert "{{" not in document.text
             assert "-{" not in document.text
             assert len(document.text) > (200 if language == "en" else 100), document.uri
+
+
+def test_a_link_that_needs_a_choice_is_no_disambiguation_page(tmp_path: Path) -> None:
+    content = PROSE + " [[Mercury]]{{disambiguation needed|date=May 2020}}"
+    assert kinds(entries(dump(tmp_path, (HEAD + page(1, content) + TAIL).encode())))["Document"] == 1
+    article = (HEAD + page(1, PROSE + "{{dab}}") + TAIL).encode()
+    assert kinds(entries(dump(tmp_path, article), disambiguations=True))["Document"] == 1
+
+
+def test_the_last_revision_of_a_history_is_the_page(tmp_path: Path) -> None:
+    old = page(1, "Old words.")
+    new = page(1).partition("<revision>")[2]
+    both = old.replace("</revision></page>", "</revision><revision>" + new)
+    (document,) = (e for e in entries(dump(tmp_path, (HEAD + both + TAIL).encode())) if isinstance(e, Document))
+    assert document.text == PROSE
+
+
+def test_a_chinese_wiki_is_converted_and_others_are_not(tmp_path: Path) -> None:
+    words = "這是軟體的發展，它覆蓋了許多領域。"
+    chinese = HEAD.replace('xml:lang="en"', 'xml:lang="zh"')
+    for head, expected in ((chinese, "这是软体的发展，它覆盖了许多领域。"), (HEAD, words)):
+        (document,) = (
+            e for e in entries(dump(tmp_path, (head + page(1, words, title="軟體") + TAIL).encode()))
+            if isinstance(e, Document)
+        )  # fmt: skip
+        assert document.text == expected
+        assert document.attributes["title"] == "軟體"
+
+
+# Dumps of many streams
+
+STREAMS = [
+    HEAD,
+    *("".join(page(10 * number + n, f"{PROSE} {number * n}") for n in range(4)) for number in range(9)),
+    TAIL,
+]
+
+
+def multistream(tmp_path: Path, streams: list[bytes], index: bool = False) -> Path:
+    path = dump(tmp_path, b"".join(streams), "xwiki-pages-articles-multistream.xml.bz2")
+    if index:
+        lines, offset = [], 0
+        for number, stream in enumerate(streams[:-1]):
+            lines += [f"{offset}:{10 * (number - 1) + n}:A: page" for n in range(4)] if number else []
+            offset += len(stream)
+        name = "xwiki-pages-articles-multistream-index.txt.bz2"
+        (tmp_path / name).write_bytes(bz2.compress("\n".join(lines).encode()))
+    return path
+
+
+def whole_and_parts(path: Path, size: int) -> tuple[list[Entry], list[list[Entry]]]:
+    whole = Wikipedia(paths=[str(path)], split_bytes=0)
+    parts = Wikipedia(paths=[str(path)], split_bytes=size)
+    (one,) = shards(whole)
+    return list(read(one, whole)), [list(read(shard, parts)) for shard in shards(parts)]
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize(("size", "count"), [(1, 10), (800, 5), (10**9, 1)])
+def test_parts_of_a_dump_give_exactly_the_whole(tmp_path: Path, index: bool, size: int, count: int) -> None:
+    path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS], index)
+    whole, parts = whole_and_parts(path, size)
+    assert [entry for part in parts for entry in part] == whole
+    assert kinds(whole) == {"Document": 36}
+    assert (len(parts) == 1) == (count == 1)
+    if size == 1:
+        assert len(parts) == count
+    assert all(entry.uri.startswith("https://test.example/wiki/") for entry in whole if isinstance(entry, Document))
+
+
+def test_parts_of_a_damaged_dump_give_exactly_the_whole(tmp_path: Path) -> None:
+    streams = [bz2.compress(text.encode()) for text in STREAMS]
+    content = b"".join(streams)
+    bounds = [sum(map(len, streams[:n])) for n in range(len(streams))]
+    rng = random.Random(1)
+    places = [*bounds, *(bound - 3 for bound in bounds[1:]), *(rng.randrange(len(content)) for _ in range(60))]
+    for place in places:
+        length = rng.choice([1, 5, 300])
+        damaged = content[:place] + rng.choice([b"", rng.randbytes(length), bytes(length)]) + content[place + length :]
+        for size in (1, 700):
+            whole, parts = whole_and_parts(dump(tmp_path, damaged, "x.xml.bz2"), size)
+            assert [entry for part in parts for entry in part] == whole, place
+
+
+def test_pages_that_reach_across_streams_are_not_cut(tmp_path: Path) -> None:
+    text = (HEAD + "".join(page(number) for number in range(30)) + TAIL).encode()
+    content = b"".join(bz2.compress(text[place : place + 700]) for place in range(0, len(text), 700))
+    whole, parts = whole_and_parts(dump(tmp_path, content, "x.xml.bz2"), 1)
+    assert kinds(whole) == {"Document": 30}
+    assert [entry for part in parts for entry in part] == whole
+
+
+def test_a_page_is_found_again_by_its_stream_and_offset(tmp_path: Path) -> None:
+    path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS])
+    for entry in entries(path):
+        if isinstance(entry, Document):
+            stream = bz2.BZ2Decompressor().decompress(path.read_bytes()[int(entry.attributes["stream"]) :])
+            assert stream[entry.offset : entry.offset + entry.length].startswith(b"<page><title>" + b"Page ")
+
+
+def test_the_index_is_no_dump_and_a_wrong_one_does_no_harm(tmp_path: Path) -> None:
+    path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS], index=True)
+    config = Wikipedia(paths=[str(tmp_path)], split_bytes=1)
+    assert {shard.name for shard in shards(config)} == {path.name}
+    index = tmp_path / "xwiki-pages-articles-multistream-index.txt.bz2"
+    index.write_bytes(bz2.compress(b"7:1:Page\nno line\n99999999:2:Page"))
+    whole, parts = whole_and_parts(path, 1)
+    assert len(parts) == 10
+    assert [entry for part in parts for entry in part] == whole
+
+
+def test_parts_are_told_apart_and_keep_the_archives_name(tmp_path: Path) -> None:
+    path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS])
+    found = shards(Wikipedia(paths=[str(path)], split_bytes=1))
+    assert len({shard.part for shard in found}) == len(found) == 10
+    assert {shard.name for shard in found} == {path.name}
+
+
+def seven_zip(tmp_path: Path, content: bytes) -> bytes:
+    path = tmp_path / "made.7z"
+    with py7zr.SevenZipFile(path, "w") as archive:
+        archive.writestr(content, "wiki.xml")
+    return path.read_bytes()
+
+
+def test_a_7z_archive_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
+    content = (HEAD + "".join(page(number) for number in range(2_000)) + TAIL).encode()
+    packed = seven_zip(tmp_path, content)
+    found = entries(dump(tmp_path, packed, "wiki.xml.7z"))
+    assert kinds(found) == {"Document": 2_000}
+    reading = read(*_one(dump(tmp_path, packed, "wiki.xml.7z")))
+    assert next(reading) == Passed("siteinfo")
+    reading.close()  # ends the thread that unpacks
+    assert not [thread for thread in threading.enumerate() if "_extract" in thread.name]
+
+
+def _one(path: Path) -> tuple[InputShard, Wikipedia]:
+    config = Wikipedia(paths=[str(path)])
+    return shards(config)[0], config
+
+
+@pytest.mark.parametrize("cut", [8, 40, 0.5, 0.99])
+def test_a_damaged_7z_archive_is_quarantined_never_raised(tmp_path: Path, cut: float) -> None:
+    packed = seven_zip(
+        tmp_path, (HEAD + "".join(page(number, f"{PROSE} {number**7}") for number in range(500))).encode()
+    )
+    found = entries(dump(tmp_path, packed[: int(cut if cut > 1 else len(packed) * cut)], "wiki.xml.7z"))
+    assert kinds(found)["Quarantined"] >= 1
