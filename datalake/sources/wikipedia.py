@@ -25,6 +25,7 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused, doc
 from datalake.errors import UserError
 from datalake.extract.wikitext import Options, clean, prefixes
 from datalake.language import detect
+from datalake.remote.address import is_remote
 from datalake.sources.config import Wikipedia
 from datalake.sources.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
 from datalake.sources.protocol import InputShard, expand
@@ -71,14 +72,17 @@ _DISAMBIGUATION = re.compile(
 def shards(config: Wikipedia) -> list[InputShard]:
     """One shard a dump file; a multistream dump of more than `split_bytes` in parts (see `multistream.split`).
 
-    A part's version is its file's content, like that of a whole file. The index of a dump that is itself among the
-    paths is no shard. Raises UserError for a file that can't be read.
+    A remote dump is one shard. A part's version is its file's content, like that of a whole file. The index of a dump
+    that is itself among the paths is no shard. Raises UserError for a file that can't be read.
     """
     found = expand(config.paths)
     indexes = {str(index) for _, path in found if (index := index_beside(path))}
     out: list[InputShard] = []
     for name, path in found:
         if path in indexes:
+            continue
+        if is_remote(path):  # read whole: where its streams begin is known once it is here
+            out.append(InputShard(KIND, name, path))
             continue
         try:
             parts = split(path, config.split_bytes)

