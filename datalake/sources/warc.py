@@ -1,4 +1,4 @@
-"""Framing of WARC archives (ISO 28500): every byte of an archive is in a record, between two records, or in a fault.
+"""Framing of WARC (ISO 28500) and ARC archives: every byte is in a record, between two records, or in a fault.
 
 Archives are plain or gzip, with a member for each record or one for all. What to do on damage is why framing is done
 here: a library that resynchronises silently loses records without a trace. Here each unreadable record or span of bytes
@@ -16,10 +16,12 @@ import mmap
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from datalake.sources import arc
 
 PIECE = 1 << 16
 MAX_HEADER = 1 << 16  # bytes of a record's header
@@ -44,9 +46,20 @@ _OTHER = {
 Bytes = bytes | bytearray | mmap.mmap
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How records of a kind of archive begin: where one has to, anywhere, and where its header ends."""
+
+    name: str
+    here: re.Pattern[bytes]
+    anywhere: re.Pattern[bytes]
+    end_of_header: re.Pattern[bytes]
+    fields: Callable[[bytes], dict[str, str]]
+
+
 @dataclass(slots=True)
 class Record:
-    """One WARC record.
+    """One WARC record, or one of an ARC archive with its line's fields under WARC's names.
 
     - `type`: its WARC-Type, lower case. `headers`: named fields, names in lower case, the first of each name.
     - `offset`: where its gzip member (in a plain archive: its header) begins in the archive; `inner`: how far into the
@@ -112,8 +125,10 @@ def records(path: str, max_bytes: int) -> Iterator[Record | Fault]:
         file.seek(0)
         head = file.read(8)
         held: list[Fault] | None = []  # until a record shows that this is an archive at all
+        form = None
         for segment in _segments(file, size, head):
-            for one in _frame(segment, max_bytes):
+            form = _form(segment.data, form)
+            for one in _frame(segment, form, max_bytes):
                 if held is None:
                     yield one
                 elif isinstance(one, Fault) and len(held) < MAX_HELD:
@@ -125,12 +140,24 @@ def records(path: str, max_bytes: int) -> Iterator[Record | Fault]:
         if held is not None:
             if all(fault.reason in ("no_header", "garbage") for fault in held):
                 kind = next((name for magic, name in _OTHER.items() if head.startswith(magic)), "")
-                detail = f"{kind} file" if kind else "no WARC header" if size else "empty file"
+                detail = f"{kind} file" if kind else "no WARC or ARC header" if size else "empty file"
                 held = [Fault("not_an_archive", detail, 0, size)]
             yield from held
 
 
-def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
+def _form(data: Bytes, before: _Form | None) -> _Form:
+    """The form of a segment by what it begins with, else that of the one before, else of the first record in it."""
+    begun = _NOT_BETWEEN.search(data, 0, MAX_HEADER)
+    for form in (_WARC, _ARC):
+        if begun is not None and form.here.match(data, begun.start()):
+            return form
+    if before is not None:
+        return before
+    first = [_next_start(data, form, 0, len(data)) for form in (_WARC, _ARC)]
+    return _ARC if first[1] < first[0] else _WARC
+
+
+def _frame(segment: _Segment, form: _Form, max_bytes: int) -> Iterator[Record | Fault]:
     """The records of one segment and its faults, its own damage last."""
     data, size, damage = segment.data, len(segment.data), segment.damage
     suspect = damage is not None and damage.reason != "truncated"  # its last bytes may be noise
@@ -143,15 +170,15 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
 
     while (begun := _NOT_BETWEEN.search(data, at)) is not None:
         begin = begun.start()
-        if not _VERSION.match(data, begin):
-            at = _next_start(data, begin, size)
+        if not form.here.match(data, begin):
+            at = _next_start(data, form, begin, size)
             if at == size and damage is not None:
                 break
             yield fault("no_header", f"{at - begin} bytes", begin, at)
             continue
-        ending = _END_OF_HEADER.search(data, begin, begin + MAX_HEADER)
+        ending = form.end_of_header.search(data, begin, begin + MAX_HEADER)
         if ending is None:
-            at = _next_start(data, begin + 5, size)
+            at = _next_start(data, form, begin + 5, size)
             if at < size:
                 yield fault("header", "without an end", begin, at)
             elif damage is None:
@@ -159,18 +186,18 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
                 yield fault(reason, "ends within a header", begin, size)
             continue
         start = ending.end()
-        headers = _fields(bytes(data[begin:start]))
+        headers = form.fields(bytes(data[begin:start]))
         kind, declared = headers.get("warc-type", "").lower(), headers.get("content-length", "")
         if not kind or not (declared.isascii() and declared.isdigit()):
-            at = _next_start(data, start, size)
+            at = _next_start(data, form, start, size)
             yield fault("header", f"Content-Length {declared[:40]!r}, WARC-Type {kind[:40]!r}", begin, at)
             continue
         stated = int(declared[:18])
         end = start + stated
         follows = _NOT_BETWEEN.search(data, end) if end <= size else None
-        fits = end <= size and (follows is None or bool(_VERSION.match(data, follows.start())))
+        fits = end <= size and (follows is None or bool(form.here.match(data, follows.start())))
         if not fits:
-            nested = _next_start(data, start, min(end, size))
+            nested = _next_start(data, form, start, min(end, size))
             if nested < min(end, size):
                 yield fault("content_length", f"says {stated}, {nested - start} are there", begin, nested)
                 at = nested
@@ -201,9 +228,9 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
         yield damage
 
 
-def _next_start(data: Bytes, begin: int, end: int) -> int:
+def _next_start(data: Bytes, form: _Form, begin: int, end: int) -> int:
     """Where the next header begins, `end` if there is none before it."""
-    match = _START.search(data, begin)
+    match = form.anywhere.search(data, begin, min(len(data), end + MAX_HEADER))
     return match.start() if match is not None and match.start() < end else end
 
 
@@ -226,6 +253,16 @@ def _fields(header: bytes) -> dict[str, str]:
     return fields
 
 
+_WARC = _Form("WARC", _VERSION, _START, _END_OF_HEADER, _fields)
+_ARC = _Form("ARC", arc.LINE, arc.START, arc.END_OF_LINE, arc.fields)
+
+
+def _begins(out: bytes) -> bool:
+    """Whether these bytes begin with a record's header."""
+    out = out.lstrip(b"\r\n \t")
+    return out.startswith(b"WARC/") or arc.LINE.match(out) is not None
+
+
 def _digest_holds(headers: dict[str, str], data: Bytes, start: int, end: int) -> bool:
     """Whether a block agrees with its SHA-1 digest; True where there is none to compare."""
     algorithm, _, stated = headers.get("warc-block-digest", "").partition(":")
@@ -242,7 +279,7 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
     if not head.startswith(MAGIC):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # A gzip archive whose very beginning is damaged still has its other members.
-            if _START.search(data) is not None or _next_member(file, 0, size) == size:
+            if any(form.anywhere.search(data) for form in (_WARC, _ARC)) or _next_member(file, 0, size) == size:
                 yield _Segment(data, 0, size, gzip=False)
                 return
     at = 0
@@ -328,7 +365,7 @@ def _is_member(file: BinaryIO, at: int) -> bool:
 def _continues(file: BinaryIO, at: int) -> bool:
     """Whether the member here goes on with the bytes of the one before: whole, and not the beginning of a record."""
     out, whole = _glimpse(file, at)
-    return whole and bool(out.strip(b"\r\n \t")) and not out.lstrip(b"\r\n \t").startswith(b"WARC/")
+    return whole and bool(out.strip(b"\r\n \t")) and not _begins(out)
 
 
 def _next_member(file: BinaryIO, at: int, size: int) -> int:
@@ -342,7 +379,7 @@ def _next_member(file: BinaryIO, at: int, size: int) -> int:
             continue
         at += found
         out, whole = _glimpse(file, at)
-        if whole or out.lstrip(b"\r\n \t").startswith(b"WARC/"):
+        if whole or _begins(out):
             return at
         at += 1
     return size

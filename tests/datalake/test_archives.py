@@ -1,0 +1,78 @@
+"""ARC and Zstandard archives and WAT records: each record has one entry, whatever holds it."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from datalake.document import Document, Passed, Quarantined, Refused
+from datalake.sources import warc
+from tests.datalake.test_common_crawl import page, read, response
+
+
+def arc_line(uri: str, length: int, media_type: str = "text/html", version: int = 1) -> bytes:
+    second = f" 200 ABCDEFG - 1234 test.arc {length}" if version == 2 else f" {length}"
+    return f"{uri} 192.0.2.7 20080430204825 {media_type}{second}\n".encode()
+
+
+def arc_records(count: int, version: int = 1) -> list[bytes]:
+    """A version block, then as many pages and a name look-up."""
+    names = {1: "Archive-length", 2: "Result-code Checksum Location Offset Filename Archive-length"}[version]
+    block = f"{version} 0 test\nURL IP-address Archive-date Content-type {names}\n\n".encode()
+    out = [arc_line("filedesc://test.arc", len(block), "text/plain", version) + block]
+    for number in range(count):
+        body = response(page(number))
+        out.append(arc_line(f"http://example.com/a {number}", len(body), version=version) + body + b"\n")
+    out.append(arc_line("dns:example.com", 20, "text/dns", version) + b"example.com. A 1.2.3" + b"\n")
+    return out
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("form", ["plain", "records", "whole"])
+def test_arc_archives_are_read_in_every_form(tmp_path: Path, version: int, form: str) -> None:
+    made = arc_records(3, version)
+    members = [gzip.compress(one, mtime=0) for one in made]
+    data = {"plain": b"".join(made), "records": b"".join(members), "whole": gzip.compress(b"".join(made), mtime=0)}
+    path = tmp_path / "test.arc"
+    path.write_bytes(data[form])
+    first, *pages, last = read(path)
+    assert first == Passed("warcinfo")
+    assert isinstance(last, Refused)
+    assert (last.reason, last.detail) == ("media_type", "text/dns")
+    assert [one.uri for one in pages if isinstance(one, Document)] == [f"http://example.com/a {n}" for n in range(3)]
+    for number, one in enumerate(pages):
+        assert isinstance(one, Document)
+        assert f"number{number} " in one.text
+        assert one.created is not None
+        assert one.created.isoformat() == "2008-04-30T20:48:25+00:00"
+    if form == "records":
+        assert [one.offset for one in pages if isinstance(one, Document)] == [
+            sum(map(len, members[: n + 1])) for n in range(3)
+        ]
+        (tmp_path / "one").write_bytes(members[2])
+        (alone,) = read(tmp_path / "one")
+        assert isinstance(alone, Document)
+        assert alone.text == pages[1].text
+
+
+def test_junk_between_arc_records_is_a_fault(tmp_path: Path) -> None:
+    made = arc_records(2)
+    path = tmp_path / "test.arc"
+    path.write_bytes(made[0] + made[1] + b"not a line\n" + made[2])
+    found = list(warc.records(str(path), 1 << 20))
+    (fault,) = [one for one in found if isinstance(one, warc.Fault)]
+    assert (fault.reason, fault.offset, fault.length) == ("no_header", len(made[0] + made[1]), len(b"not a line\n"))
+    assert len(found) == 4
+
+
+def test_a_wrong_length_of_an_arc_record_costs_that_record(tmp_path: Path) -> None:
+    made = arc_records(3)
+    body = response(page(0))
+    made[1] = arc_line("http://example.com/0", len(body) + 500) + body + b"\n"
+    path = tmp_path / "test.arc"
+    path.write_bytes(b"".join(made))
+    found = read(path)
+    assert [one.reason for one in found if isinstance(one, Quarantined)] == ["content_length"]
+    assert sum(isinstance(one, Document) for one in found) == 2
