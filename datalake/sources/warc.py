@@ -1,11 +1,13 @@
 """Framing of WARC (ISO 28500) and ARC archives: every byte is in a record, between two records, or in a fault.
 
-Archives are plain or gzip, with a member for each record or one for all. What to do on damage is why framing is done
-here: a library that resynchronises silently loses records without a trace. Here each unreadable record or span of bytes
-is one `Fault`, and reading goes on at the next member or header that can be found.
+Archives are plain, gzip or Zstandard (`frames`), with a member for each record or one for all. What to do on damage is
+why framing is done here: a library that resynchronises silently loses records without a trace. Here each unreadable
+record or span of bytes is one `Fault`, and reading goes on at the next member or header that can be found.
 
 The work is in two steps: an archive is cut into *segments* of bytes without a gap (`_segments`), and a segment into
-records (`_frame`). Memory is bounded: plain archives and large segments are mapped, not read.
+records (`_frame`). Bounds: plain archives and large segments are mapped, not read, so that memory
+is 32 MiB of a segment, 64 KiB of a header, the caller's limit of a block, and for Zstandard `frames`' bounds. On disk a
+segment takes at most 4 GiB of one temporary file, in the folder that TMPDIR names, unlinked when it is made.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from datalake.sources import arc
+import zstandard
+
+from datalake.sources import arc, frames
 
 PIECE = 1 << 16
 MAX_HEADER = 1 << 16  # bytes of a record's header
@@ -36,7 +40,6 @@ _START = re.compile(rb"WARC/\d\.\d{1,2}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,60}[ \t
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 _NOT_BETWEEN = re.compile(rb"[^\r\n \t]")
 _OTHER = {
-    b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
@@ -87,7 +90,7 @@ class Fault:
     """A record or span of bytes that can't be read: `offset` and `length` in the archive, -1 where unknown.
 
     Reasons: `not_an_archive`, `no_header` (bytes before the next header), `header` (unusable), `content_length` (not
-    the true one), `truncated`, `gzip` (damaged member), `checksum` (of a member), `garbage` (between members),
+    the true one), `truncated`, `gzip`, `zstd` (damaged member), `checksum` (of a member), `garbage` (between members),
     `too_large` (a member that inflates without end).
     """
 
@@ -99,17 +102,17 @@ class Fault:
 
 @dataclass(slots=True)
 class _Segment:
-    """Bytes without a gap: a plain archive, or one gzip member and those after it that continue its bytes."""
+    """Bytes without a gap: a plain archive, or one member (gzip, Zstandard) and those that continue its bytes."""
 
     data: Bytes
     offset: int
     length: int
-    gzip: bool
+    packed: bool
     damage: Fault | None = None  # what ends it before its time
 
     def span(self, begin: int, end: int) -> tuple[int, int]:
         """Offset and length in the archive of bytes of this segment."""
-        if not self.gzip:
+        if not self.packed:
             return self.offset + begin, end - begin
         return self.offset, self.length if begin == 0 and end >= len(self.data) else -1
 
@@ -164,7 +167,7 @@ def _frame(segment: _Segment, form: _Form, max_bytes: int) -> Iterator[Record | 
     at = 0
 
     def fault(reason: str, detail: str, begin: int, end: int) -> Fault:
-        if segment.gzip and begin:
+        if segment.packed and begin:
             detail = f"{detail}, {begin} inflated bytes into the member"
         return Fault(reason, detail, *segment.span(begin, end))
 
@@ -214,14 +217,14 @@ def _frame(segment: _Segment, form: _Form, max_bytes: int) -> Iterator[Record | 
             yield fault("checksum", "block digest, in a damaged member", begin, end)
             continue
         offset = segment.span(begin, end)[0]
-        alone = segment.gzip and begin == 0 and follows is None
+        alone = segment.packed and begin == 0 and follows is None
         yield Record(
             kind,
             headers,
             bytes(data[start:end]) if stated <= max_bytes else None,
             stated,
             offset,
-            begin if segment.gzip else 0,
+            begin if segment.packed else 0,
             segment.length if alone else end - begin,
         )
     if damage is not None:
@@ -276,16 +279,27 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
     """The segments of an archive, and for what can't be inflated segments with damage."""
     if not size:
         return
-    if not head.startswith(MAGIC):
+    codec: _Codec = _Gzip()
+    if head.startswith(frames.MAGIC) or frames.skippable(head):
+        codec = _Zstd(frames.dictionary(file))
+    elif not head.startswith(MAGIC):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # A gzip archive whose very beginning is damaged still has its other members.
-            if any(form.anywhere.search(data) for form in (_WARC, _ARC)) or _next_member(file, 0, size) == size:
-                yield _Segment(data, 0, size, gzip=False)
+            if any(form.anywhere.search(data) for form in (_WARC, _ARC)) or _next_member(codec, file, 0, size) == size:
+                yield _Segment(data, 0, size, packed=False)
                 return
     at = 0
     while at < size:
-        if not _is_member(file, at):
-            after = _next_member(file, at, size)
+        if isinstance(codec, _Zstd):
+            file.seek(at)
+            if skipped := frames.skippable(file.read(8)):  # holds no content by its definition
+                if at + skipped > size:
+                    fault = Fault("truncated", "ends within a skippable frame", at, size - at)
+                    yield _Segment(b"", at, size - at, True, fault)
+                at += skipped
+                continue
+        if not codec.is_member(file, at):
+            after = _next_member(codec, file, at, size)
             if after < size or not _only_zeros(file, at, size):  # gzip itself pads with zeros
                 yield _Segment(b"", at, after - at, True, Fault("garbage", f"{after - at} bytes", at, after - at))
             at = after
@@ -293,16 +307,54 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
         with _Room() as room:
             begin, damage = at, None
             while True:
-                damage, at = _inflate(file, at, size, room)
-                if damage is not None or at >= size or not _continues(file, at):
+                damage, at = codec.inflate(file, at, room)
+                if damage is not None or at >= size or not _continues(codec, file, at):
                     break
             if damage is not None:
-                at = _next_member(file, at + 1, size)  # from the damaged member's own beginning
+                at = _next_member(codec, file, at + 1, size)  # from the damaged member's own beginning
                 damage.offset, damage.length = begin, at - begin
             yield _Segment(room.data(), begin, at - begin, True, damage)
 
 
-def _inflate(file: BinaryIO, begin: int, size: int, room: _Room) -> tuple[Fault | None, int]:
+class _Gzip:
+    """Members of gzip (RFC 1952)."""
+
+    magic = MAGIC
+
+    def inflate(self, file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
+        return _inflate(file, begin, room)
+
+    def glimpse(self, file: BinaryIO, at: int) -> tuple[bytes, bool]:
+        return _glimpse(file, at)
+
+    def is_member(self, file: BinaryIO, at: int) -> bool:
+        return _is_member(file, at)
+
+
+class _Zstd:
+    """Frames of Zstandard, with the dictionary that the archive begins with."""
+
+    magic = frames.MAGIC
+
+    def __init__(self, known: zstandard.ZstdCompressionDict | None) -> None:
+        self.known = known
+
+    def inflate(self, file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
+        reason, detail, at = frames.inflate(file, begin, self.known, room.write, MAX_SEGMENT - room.size)
+        return (Fault(reason, detail) if reason else None), at
+
+    def glimpse(self, file: BinaryIO, at: int) -> tuple[bytes, bool]:
+        return frames.glimpse(file, at, self.known, PIECE)
+
+    def is_member(self, file: BinaryIO, at: int) -> bool:
+        file.seek(at)
+        return file.read(4) == frames.MAGIC
+
+
+_Codec = _Gzip | _Zstd
+
+
+def _inflate(file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
     """Inflates one member into `room`: (None, where it ends), or what is wrong and where the member begins.
 
     All bytes before the damage are inflated.
@@ -362,23 +414,23 @@ def _is_member(file: BinaryIO, at: int) -> bool:
     return head.startswith(MAGIC) and (len(head) < 4 or not head[3] & 0xE0)
 
 
-def _continues(file: BinaryIO, at: int) -> bool:
+def _continues(codec: _Codec, file: BinaryIO, at: int) -> bool:
     """Whether the member here goes on with the bytes of the one before: whole, and not the beginning of a record."""
-    out, whole = _glimpse(file, at)
+    out, whole = codec.glimpse(file, at)
     return whole and bool(out.strip(b"\r\n \t")) and not _begins(out)
 
 
-def _next_member(file: BinaryIO, at: int, size: int) -> int:
+def _next_member(codec: _Codec, file: BinaryIO, at: int, size: int) -> int:
     """Where after damage the next member begins that starts a record or is whole; `size` if there is none."""
     while at < size:
         file.seek(at)
         piece = file.read(1 << 20)
-        found = piece.find(MAGIC)
+        found = piece.find(codec.magic)
         if found < 0:
-            at += max(1, len(piece) - len(MAGIC) + 1) if len(piece) == 1 << 20 else len(piece)
+            at += max(1, len(piece) - len(codec.magic) + 1) if len(piece) == 1 << 20 else len(piece)
             continue
         at += found
-        out, whole = _glimpse(file, at)
+        out, whole = codec.glimpse(file, at)
         if whole or _begins(out):
             return at
         at += 1
