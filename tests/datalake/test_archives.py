@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import zstandard
 
 from datalake.document import Document, Passed, Quarantined, Refused
 from datalake.sources import frames, warc
-from tests.datalake.test_common_crawl import archive, page, read, response
+from tests.datalake.test_common_crawl import archive, page, read, record, response
 
 
 def arc_line(uri: str, length: int, media_type: str = "text/html", version: int = 1) -> bytes:
@@ -124,3 +125,31 @@ def test_damage_to_a_zstandard_frame_costs_that_frame(tmp_path: Path) -> None:
 
 def records_of(found: list[warc.Record | warc.Fault]) -> list[warc.Record]:
     return [one for one in found if isinstance(one, warc.Record)]
+
+
+def wat_record(kind: str, html: object) -> bytes:
+    """A record of a WAT archive about a record of this kind."""
+    envelope = {
+        "Format": "WARC/1.0",
+        "WARC-Header-Metadata": {"WARC-Type": kind},
+        "Payload-Metadata": {"HTTP-Response-Metadata": {"Response-Message": {"Status": "200"}, "HTML-Metadata": html}},
+    }
+    content = {"Container": {"Filename": "a.warc.gz", "Offset": "123"}, "Envelope": envelope}
+    return record("metadata", json.dumps(content).encode(), Content_Type="application/json")
+
+
+def test_a_wat_record_becomes_its_title_description_and_links(tmp_path: Path) -> None:
+    head = {"Title": "A  title", "Metas": [{"name": "Description", "content": "What it says"}, {"name": "x"}]}
+    html = {"Head": head, "Links": [{"path": "A@/href", "url": "/b", "text": "to b"}, {"url": "/c"}]}
+    records = [wat_record("request", html), wat_record("response", html), wat_record("response", {})]
+    records.append(record("metadata", b'{"other": 1}', Content_Type="application/json"))
+    path = tmp_path / "test.warc.wat.gz"
+    path.write_bytes(b"".join(gzip.compress(one, mtime=0) for one in records))
+    request, page_, empty, other = read(path)
+    assert request == other == Passed("metadata")
+    assert isinstance(page_, Document)
+    assert page_.text == "A title\nWhat it says\nto b"
+    kept = {name: page_.attributes[name] for name in ("status", "links", "container", "container_offset", "media_type")}
+    assert list(kept.values()) == ["200", "2", "a.warc.gz", "123", "application/json"]
+    assert isinstance(empty, Refused)
+    assert empty.reason == "empty"
