@@ -1,6 +1,7 @@
 """Web pages from WARC archives and the text of WET archives (Common Crawl and any other crawler's).
 
-Records are `response`, `resource` and `conversion`; `warcinfo`, `request`, `metadata`, `revisit` and others are passed.
+Records are `response`, `resource` and `conversion`, and what a WAT archive's `metadata` says of such (`wat`);
+`warcinfo`, `request`, other `metadata`, `revisit` and others are passed.
 Framing is `datalake.sources.warc`; each record is then parsed by FastWARC and its page extracted by Resiliparse.
 """
 
@@ -18,7 +19,7 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused, doc
 from datalake.extract.html import decode, extract, tidy
 from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
 from datalake.language import detect
-from datalake.sources import warc
+from datalake.sources import warc, wat
 from datalake.sources.config import CommonCrawl, Pydoc
 from datalake.sources.protocol import InputShard
 from datalake.sources.snapshots import archives
@@ -75,7 +76,15 @@ def _as_entry(
     """What a record or fault of an archive becomes."""
     if isinstance(one, warc.Fault):
         return Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
-    return Passed(one.type) if one.type not in RECORDS else _entry(one, shard, config, group)
+    return Passed(one.type) if one.type not in RECORDS and not _is_wat(one) else _entry(one, shard, config, group)
+
+
+def _is_wat(record: warc.Record) -> bool:
+    """Whether a record describes a page: a `metadata` record of JSON, of the kind of record that holds pages."""
+    if record.type != "metadata" or _media_type(record.headers.get("content-type", "")) != "application/json":
+        return False
+    found = wat.envelope(record.block or b"")
+    return found is not None and wat.record_type(found) in RECORDS
 
 
 class _NotTakenError(Exception):
@@ -146,6 +155,8 @@ def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tup
         if _media_type(declared) not in ("text/plain", *_NO_TYPE):
             raise _NotTakenError("media_type", _media_type(declared))
         return tidy(block.decode("utf-8", "replace")), {"media_type": "text/plain", "charset": "utf-8"}
+    if record.type == "metadata" and (found := wat.envelope(block)) is not None:
+        return wat.document(found)
     status = ""
     if record.type == "response":
         if _media_type(declared) not in ("application/http", *_NO_TYPE):

@@ -1,11 +1,13 @@
-"""Framing of WARC archives (ISO 28500): every byte of an archive is in a record, between two records, or in a fault.
+"""Framing of WARC (ISO 28500) and ARC archives: every byte is in a record, between two records, or in a fault.
 
-Archives are plain or gzip, with a member for each record or one for all. What to do on damage is why framing is done
-here: a library that resynchronises silently loses records without a trace. Here each unreadable record or span of bytes
-is one `Fault`, and reading goes on at the next member or header that can be found.
+Archives are plain, gzip or Zstandard (`frames`), with a member for each record or one for all. What to do on damage is
+why framing is done here: a library that resynchronises silently loses records without a trace. Here each unreadable
+record or span of bytes is one `Fault`, and reading goes on at the next member or header that can be found.
 
 The work is in two steps: an archive is cut into *segments* of bytes without a gap (`_segments`), and a segment into
-records (`_frame`). Memory is bounded: plain archives and large segments are mapped, not read.
+records (`_frame`). Bounds: plain archives and large segments are mapped, not read, so that memory
+is 32 MiB of a segment, 64 KiB of a header, the caller's limit of a block, and for Zstandard `frames`' bounds. On disk a
+segment takes at most 4 GiB of one temporary file, in the folder that TMPDIR names, unlinked when it is made.
 """
 
 from __future__ import annotations
@@ -16,10 +18,14 @@ import mmap
 import re
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import zstandard
+
+from datalake.sources import arc, frames
 
 PIECE = 1 << 16
 MAX_HEADER = 1 << 16  # bytes of a record's header
@@ -34,7 +40,6 @@ _START = re.compile(rb"WARC/\d\.\d{1,2}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,60}[ \t
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 _NOT_BETWEEN = re.compile(rb"[^\r\n \t]")
 _OTHER = {
-    b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
@@ -44,9 +49,20 @@ _OTHER = {
 Bytes = bytes | bytearray | mmap.mmap
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How records of a kind of archive begin: where one has to, anywhere, and where its header ends."""
+
+    name: str
+    here: re.Pattern[bytes]
+    anywhere: re.Pattern[bytes]
+    end_of_header: re.Pattern[bytes]
+    fields: Callable[[bytes], dict[str, str]]
+
+
 @dataclass(slots=True)
 class Record:
-    """One WARC record.
+    """One WARC record, or one of an ARC archive with its line's fields under WARC's names.
 
     - `type`: its WARC-Type, lower case. `headers`: named fields, names in lower case, the first of each name.
     - `offset`: where its gzip member (in a plain archive: its header) begins in the archive; `inner`: how far into the
@@ -74,7 +90,7 @@ class Fault:
     """A record or span of bytes that can't be read: `offset` and `length` in the archive, -1 where unknown.
 
     Reasons: `not_an_archive`, `no_header` (bytes before the next header), `header` (unusable), `content_length` (not
-    the true one), `truncated`, `gzip` (damaged member), `checksum` (of a member), `garbage` (between members),
+    the true one), `truncated`, `gzip`, `zstd` (damaged member), `checksum` (of a member), `garbage` (between members),
     `too_large` (a member that inflates without end).
     """
 
@@ -86,17 +102,17 @@ class Fault:
 
 @dataclass(slots=True)
 class _Segment:
-    """Bytes without a gap: a plain archive, or one gzip member and those after it that continue its bytes."""
+    """Bytes without a gap: a plain archive, or one member (gzip, Zstandard) and those that continue its bytes."""
 
     data: Bytes
     offset: int
     length: int
-    gzip: bool
+    packed: bool
     damage: Fault | None = None  # what ends it before its time
 
     def span(self, begin: int, end: int) -> tuple[int, int]:
         """Offset and length in the archive of bytes of this segment."""
-        if not self.gzip:
+        if not self.packed:
             return self.offset + begin, end - begin
         return self.offset, self.length if begin == 0 and end >= len(self.data) else -1
 
@@ -112,8 +128,10 @@ def records(path: str, max_bytes: int) -> Iterator[Record | Fault]:
         file.seek(0)
         head = file.read(8)
         held: list[Fault] | None = []  # until a record shows that this is an archive at all
+        form = None
         for segment in _segments(file, size, head):
-            for one in _frame(segment, max_bytes):
+            form = _form(segment.data, form)
+            for one in _frame(segment, form, max_bytes):
                 if held is None:
                     yield one
                 elif isinstance(one, Fault) and len(held) < MAX_HELD:
@@ -125,33 +143,45 @@ def records(path: str, max_bytes: int) -> Iterator[Record | Fault]:
         if held is not None:
             if all(fault.reason in ("no_header", "garbage") for fault in held):
                 kind = next((name for magic, name in _OTHER.items() if head.startswith(magic)), "")
-                detail = f"{kind} file" if kind else "no WARC header" if size else "empty file"
+                detail = f"{kind} file" if kind else "no WARC or ARC header" if size else "empty file"
                 held = [Fault("not_an_archive", detail, 0, size)]
             yield from held
 
 
-def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
+def _form(data: Bytes, before: _Form | None) -> _Form:
+    """The form of a segment by what it begins with, else that of the one before, else of the first record in it."""
+    begun = _NOT_BETWEEN.search(data, 0, MAX_HEADER)
+    for form in (_WARC, _ARC):
+        if begun is not None and form.here.match(data, begun.start()):
+            return form
+    if before is not None:
+        return before
+    first = [_next_start(data, form, 0, len(data)) for form in (_WARC, _ARC)]
+    return _ARC if first[1] < first[0] else _WARC
+
+
+def _frame(segment: _Segment, form: _Form, max_bytes: int) -> Iterator[Record | Fault]:
     """The records of one segment and its faults, its own damage last."""
     data, size, damage = segment.data, len(segment.data), segment.damage
     suspect = damage is not None and damage.reason != "truncated"  # its last bytes may be noise
     at = 0
 
     def fault(reason: str, detail: str, begin: int, end: int) -> Fault:
-        if segment.gzip and begin:
+        if segment.packed and begin:
             detail = f"{detail}, {begin} inflated bytes into the member"
         return Fault(reason, detail, *segment.span(begin, end))
 
     while (begun := _NOT_BETWEEN.search(data, at)) is not None:
         begin = begun.start()
-        if not _VERSION.match(data, begin):
-            at = _next_start(data, begin, size)
+        if not form.here.match(data, begin):
+            at = _next_start(data, form, begin, size)
             if at == size and damage is not None:
                 break
             yield fault("no_header", f"{at - begin} bytes", begin, at)
             continue
-        ending = _END_OF_HEADER.search(data, begin, begin + MAX_HEADER)
+        ending = form.end_of_header.search(data, begin, begin + MAX_HEADER)
         if ending is None:
-            at = _next_start(data, begin + 5, size)
+            at = _next_start(data, form, begin + 5, size)
             if at < size:
                 yield fault("header", "without an end", begin, at)
             elif damage is None:
@@ -159,18 +189,18 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
                 yield fault(reason, "ends within a header", begin, size)
             continue
         start = ending.end()
-        headers = _fields(bytes(data[begin:start]))
+        headers = form.fields(bytes(data[begin:start]))
         kind, declared = headers.get("warc-type", "").lower(), headers.get("content-length", "")
         if not kind or not (declared.isascii() and declared.isdigit()):
-            at = _next_start(data, start, size)
+            at = _next_start(data, form, start, size)
             yield fault("header", f"Content-Length {declared[:40]!r}, WARC-Type {kind[:40]!r}", begin, at)
             continue
         stated = int(declared[:18])
         end = start + stated
         follows = _NOT_BETWEEN.search(data, end) if end <= size else None
-        fits = end <= size and (follows is None or bool(_VERSION.match(data, follows.start())))
+        fits = end <= size and (follows is None or bool(form.here.match(data, follows.start())))
         if not fits:
-            nested = _next_start(data, start, min(end, size))
+            nested = _next_start(data, form, start, min(end, size))
             if nested < min(end, size):
                 yield fault("content_length", f"says {stated}, {nested - start} are there", begin, nested)
                 at = nested
@@ -187,23 +217,23 @@ def _frame(segment: _Segment, max_bytes: int) -> Iterator[Record | Fault]:
             yield fault("checksum", "block digest, in a damaged member", begin, end)
             continue
         offset = segment.span(begin, end)[0]
-        alone = segment.gzip and begin == 0 and follows is None
+        alone = segment.packed and begin == 0 and follows is None
         yield Record(
             kind,
             headers,
             bytes(data[start:end]) if stated <= max_bytes else None,
             stated,
             offset,
-            begin if segment.gzip else 0,
+            begin if segment.packed else 0,
             segment.length if alone else end - begin,
         )
     if damage is not None:
         yield damage
 
 
-def _next_start(data: Bytes, begin: int, end: int) -> int:
+def _next_start(data: Bytes, form: _Form, begin: int, end: int) -> int:
     """Where the next header begins, `end` if there is none before it."""
-    match = _START.search(data, begin)
+    match = form.anywhere.search(data, begin, min(len(data), end + MAX_HEADER))
     return match.start() if match is not None and match.start() < end else end
 
 
@@ -226,6 +256,16 @@ def _fields(header: bytes) -> dict[str, str]:
     return fields
 
 
+_WARC = _Form("WARC", _VERSION, _START, _END_OF_HEADER, _fields)
+_ARC = _Form("ARC", arc.LINE, arc.START, arc.END_OF_LINE, arc.fields)
+
+
+def _begins(out: bytes) -> bool:
+    """Whether these bytes begin with a record's header."""
+    out = out.lstrip(b"\r\n \t")
+    return out.startswith(b"WARC/") or arc.LINE.match(out) is not None
+
+
 def _digest_holds(headers: dict[str, str], data: Bytes, start: int, end: int) -> bool:
     """Whether a block agrees with its SHA-1 digest; True where there is none to compare."""
     algorithm, _, stated = headers.get("warc-block-digest", "").partition(":")
@@ -239,16 +279,27 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
     """The segments of an archive, and for what can't be inflated segments with damage."""
     if not size:
         return
-    if not head.startswith(MAGIC):
+    codec: _Codec = _Gzip()
+    if head.startswith(frames.MAGIC) or frames.skippable(head):
+        codec = _Zstd(frames.dictionary(file))
+    elif not head.startswith(MAGIC):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             # A gzip archive whose very beginning is damaged still has its other members.
-            if _START.search(data) is not None or _next_member(file, 0, size) == size:
-                yield _Segment(data, 0, size, gzip=False)
+            if any(form.anywhere.search(data) for form in (_WARC, _ARC)) or _next_member(codec, file, 0, size) == size:
+                yield _Segment(data, 0, size, packed=False)
                 return
     at = 0
     while at < size:
-        if not _is_member(file, at):
-            after = _next_member(file, at, size)
+        if isinstance(codec, _Zstd):
+            file.seek(at)
+            if skipped := frames.skippable(file.read(8)):  # holds no content by its definition
+                if at + skipped > size:
+                    fault = Fault("truncated", "ends within a skippable frame", at, size - at)
+                    yield _Segment(b"", at, size - at, True, fault)
+                at += skipped
+                continue
+        if not codec.is_member(file, at):
+            after = _next_member(codec, file, at, size)
             if after < size or not _only_zeros(file, at, size):  # gzip itself pads with zeros
                 yield _Segment(b"", at, after - at, True, Fault("garbage", f"{after - at} bytes", at, after - at))
             at = after
@@ -256,16 +307,54 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
         with _Room() as room:
             begin, damage = at, None
             while True:
-                damage, at = _inflate(file, at, size, room)
-                if damage is not None or at >= size or not _continues(file, at):
+                damage, at = codec.inflate(file, at, room)
+                if damage is not None or at >= size or not _continues(codec, file, at):
                     break
             if damage is not None:
-                at = _next_member(file, at + 1, size)  # from the damaged member's own beginning
+                at = _next_member(codec, file, at + 1, size)  # from the damaged member's own beginning
                 damage.offset, damage.length = begin, at - begin
             yield _Segment(room.data(), begin, at - begin, True, damage)
 
 
-def _inflate(file: BinaryIO, begin: int, size: int, room: _Room) -> tuple[Fault | None, int]:
+class _Gzip:
+    """Members of gzip (RFC 1952)."""
+
+    magic = MAGIC
+
+    def inflate(self, file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
+        return _inflate(file, begin, room)
+
+    def glimpse(self, file: BinaryIO, at: int) -> tuple[bytes, bool]:
+        return _glimpse(file, at)
+
+    def is_member(self, file: BinaryIO, at: int) -> bool:
+        return _is_member(file, at)
+
+
+class _Zstd:
+    """Frames of Zstandard, with the dictionary that the archive begins with."""
+
+    magic = frames.MAGIC
+
+    def __init__(self, known: zstandard.ZstdCompressionDict | None) -> None:
+        self.known = known
+
+    def inflate(self, file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
+        reason, detail, at = frames.inflate(file, begin, self.known, room.write, MAX_SEGMENT - room.size)
+        return (Fault(reason, detail) if reason else None), at
+
+    def glimpse(self, file: BinaryIO, at: int) -> tuple[bytes, bool]:
+        return frames.glimpse(file, at, self.known, PIECE)
+
+    def is_member(self, file: BinaryIO, at: int) -> bool:
+        file.seek(at)
+        return file.read(4) == frames.MAGIC
+
+
+_Codec = _Gzip | _Zstd
+
+
+def _inflate(file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
     """Inflates one member into `room`: (None, where it ends), or what is wrong and where the member begins.
 
     All bytes before the damage are inflated.
@@ -325,24 +414,24 @@ def _is_member(file: BinaryIO, at: int) -> bool:
     return head.startswith(MAGIC) and (len(head) < 4 or not head[3] & 0xE0)
 
 
-def _continues(file: BinaryIO, at: int) -> bool:
+def _continues(codec: _Codec, file: BinaryIO, at: int) -> bool:
     """Whether the member here goes on with the bytes of the one before: whole, and not the beginning of a record."""
-    out, whole = _glimpse(file, at)
-    return whole and bool(out.strip(b"\r\n \t")) and not out.lstrip(b"\r\n \t").startswith(b"WARC/")
+    out, whole = codec.glimpse(file, at)
+    return whole and bool(out.strip(b"\r\n \t")) and not _begins(out)
 
 
-def _next_member(file: BinaryIO, at: int, size: int) -> int:
+def _next_member(codec: _Codec, file: BinaryIO, at: int, size: int) -> int:
     """Where after damage the next member begins that starts a record or is whole; `size` if there is none."""
     while at < size:
         file.seek(at)
         piece = file.read(1 << 20)
-        found = piece.find(MAGIC)
+        found = piece.find(codec.magic)
         if found < 0:
-            at += max(1, len(piece) - len(MAGIC) + 1) if len(piece) == 1 << 20 else len(piece)
+            at += max(1, len(piece) - len(codec.magic) + 1) if len(piece) == 1 << 20 else len(piece)
             continue
         at += found
-        out, whole = _glimpse(file, at)
-        if whole or out.lstrip(b"\r\n \t").startswith(b"WARC/"):
+        out, whole = codec.glimpse(file, at)
+        if whole or _begins(out):
             return at
         at += 1
     return size
