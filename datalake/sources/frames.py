@@ -91,7 +91,8 @@ def inflate(
         end = file.read(checksum)
         if len(end) < checksum:
             return "truncated", "ends within a frame", begin
-        inflater.decompress(end)
+        if checksum:
+            inflater.decompress(end)
     except zstandard.ZstdError as error:
         return "zstd", str(error), begin
     return "", "", file.tell()
