@@ -416,6 +416,13 @@ def _is_member(file: BinaryIO, at: int) -> bool:
 
 def _continues(codec: _Codec, file: BinaryIO, at: int) -> bool:
     """Whether the member here goes on with the bytes of the one before: whole, and not the beginning of a record."""
+    if isinstance(codec, _Gzip):  # mostly told by a few bytes
+        file.seek(at)
+        try:
+            if _begins(zlib.decompressobj(31).decompress(file.read(512), 512)):
+                return False
+        except zlib.error:
+            return False
     out, whole = codec.glimpse(file, at)
     return whole and bool(out.strip(b"\r\n \t")) and not _begins(out)
 

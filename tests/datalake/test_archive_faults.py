@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from test_archives import arc_line, arc_records, zstd
+from test_common_crawl import record, response
 
 from datalake.document import Passed, Quarantined
 from datalake.sources import warc
 from datalake.sources.files import Member, archive_members
 from datalake.sources.protocol import InputShard
-from tests.datalake.test_archives import arc_line, arc_records, zstd
-from tests.datalake.test_common_crawl import record, response
 
 STEP = 4096
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from test_common_crawl import archive, page, read, record, response
 
 from datalake.document import Document, Passed, Quarantined, Refused
 from datalake.sources import frames, warc
-from tests.datalake.test_common_crawl import archive, page, read, record, response
 
 
 def arc_line(uri: str, length: int, media_type: str = "text/html", version: int = 1) -> bytes:
