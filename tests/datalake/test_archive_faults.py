@@ -1,7 +1,7 @@
 """Archives that are cut, that inflate without end or that would leave their folder cost what they touch and no more.
 
 Bounds that are tested: private memory by RLIMIT_DATA in a child process (mapped files don't count, the system takes
-their pages back), disk by the size of a temporary file.
+their pages back), disk by RLIMIT_FSIZE.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ from datalake.sources.files import archive_members
 from datalake.sources.protocol import InputShard
 from datalake.sources.streams import decompressed
 warc.MAX_SEGMENT = 256 << 20
+resource.setrlimit(resource.RLIMIT_FSIZE, (260 << 20, 260 << 20))  # a larger temporary file ends the process
 how, path, most = sys.argv[1], sys.argv[2], int(sys.argv[3])
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) << 10
 resource.setrlimit(resource.RLIMIT_DATA, (used + most, used + most))
