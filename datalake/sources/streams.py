@@ -1,8 +1,8 @@
 """Bytes out of files that may be compressed and may be damaged: read on behind the damage, say where it is.
 
 Compression is told by a file's first bytes, not its name: gzip (RFC 1952), bzip2, xz, Zstandard (RFC 8878) or none.
-Archives made of many streams (multistream bzip2, gzip members) lose only the damaged stream: reading goes on at the
-next signature.
+Archives made of many streams (multistream bzip2, gzip members, Zstandard frames) lose only the damaged stream: reading
+goes on at the next signature.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import zstandard
 
 from datalake.document import Quarantined
 
 BLOCK = 1 << 18
+ZSTD_PIECE = 1 << 9  # bytes of a frame at once: no more than 17 MB come of them (a block of 128 KiB has 4)
 
 _SIGNATURES = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
     "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
     "xz": re.compile(rb"\xfd7zXZ\x00"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # a frame, or one to skip
 }
 _LONGEST_SIGNATURE = 10
 
@@ -49,8 +50,6 @@ def decompressed(path: str | Path, archive: str, source: str) -> Iterator[bytes 
             yield head
             while block := stream.read(BLOCK):
                 yield block
-        elif kind == "zstd":
-            yield from _zstd(str(path), archive, source)
         else:
             yield from _streams(head, stream, kind, archive, source)
 
@@ -58,7 +57,33 @@ def decompressed(path: str | Path, archive: str, source: str) -> Iterator[bytes 
 def _decoder(kind: str) -> Any:
     if kind == "gzip":
         return zlib.decompressobj(wbits=31)
+    if kind == "zstd":
+        return _Frame()
     return bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+
+
+class _Frame:
+    """One Zstandard frame, decompressed as the other decoders do it."""
+
+    def __init__(self) -> None:
+        self._object = zstandard.ZstdDecompressor().decompressobj()
+        self._rest = b""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the frame has ended."""
+        return self._object.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """Input behind the frame."""
+        return self._object.unused_data + self._rest
+
+    def decompress(self, data: bytes) -> tuple[bytes, bytes]:
+        """Output of the next `ZSTD_PIECE` bytes, and the input behind them while the frame goes on."""
+        piece, self._rest = data[:ZSTD_PIECE], data[ZSTD_PIECE:]
+        out = self._object.decompress(piece)
+        return out, b"" if self.eof else self._rest
 
 
 def _decode(decoder: Any, kind: str, data: bytes) -> tuple[bytes, bytes]:
@@ -66,6 +91,9 @@ def _decode(decoder: Any, kind: str, data: bytes) -> tuple[bytes, bytes]:
     if kind == "gzip":
         out = decoder.decompress(data, BLOCK)
         return out, b"" if decoder.eof else decoder.unconsumed_tail
+    if kind == "zstd":
+        found: tuple[bytes, bytes] = decoder.decompress(data)
+        return found
     return decoder.decompress(data, BLOCK), b""
 
 
@@ -88,7 +116,7 @@ def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> 
         last = pending  # the input that damage would be in
         try:
             while not decoder.eof:
-                last = pending
+                last = pending or last  # a decoder may keep what it was given
                 out, pending = _decode(decoder, kind, pending)
                 if out:
                     yield out
@@ -103,7 +131,7 @@ def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> 
                 more = stream.read(BLOCK)
                 read += len(more)
                 pending += more
-        except (OSError, zlib.error, lzma.LZMAError, EOFError) as error:
+        except (OSError, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not bzip2's, which says of bad data OSError without a number
             start = max(read - len(last), begin + 1)
@@ -120,20 +148,6 @@ def _resynchronise(pending: bytes, read: int, stream: Any, signature: re.Pattern
         read += len(more)
         pending = pending[-_LONGEST_SIGNATURE:] + more
     return pending[match.start() :], read
-
-
-def _zstd(path: str, archive: str, source: str) -> Iterator[bytes | Quarantined]:
-    """Zstandard by Arrow's stream, which reads frame after frame and stops at damage."""
-    done = 0
-    try:
-        with pa.CompressedInputStream(pa.OSFile(path), "zstd") as stream:
-            while block := stream.read(BLOCK):
-                done += len(block)
-                yield block
-    except (OSError, pa.ArrowException) as error:
-        reason = "truncated" if "runcated" in str(error) else "damaged"
-        detail = f"zstd: {str(error).splitlines()[0]}; {done} bytes were decompressed before"
-        yield Quarantined(source, archive, reason, detail, 0, -1)
 
 
 def as_utf8(chunks: Iterator[bytes | Quarantined]) -> Iterator[bytes | Quarantined]:

@@ -6,6 +6,7 @@ their pages back), disk by RLIMIT_FSIZE.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import random
@@ -25,6 +26,7 @@ from datalake.document import Passed, Quarantined
 from datalake.sources import warc
 from datalake.sources.files import Member, archive_members
 from datalake.sources.protocol import InputShard
+from datalake.sources.streams import decompressed
 
 STEP = 4096
 
@@ -167,7 +169,6 @@ def test_a_stream_that_inflates_without_end_comes_in_blocks(tmp_path: Path, kind
     if kind in ("gzip", "zstd"):
         path.write_bytes(pack(kind, data, 200))
     else:
-        import bz2
         import lzma
 
         packer = bz2.BZ2Compressor() if kind == "bz2" else lzma.LZMACompressor(preset=0)
@@ -255,3 +256,29 @@ def test_a_line_of_300_mb_is_bounded(tmp_path: Path, kind: str, packed: bool) ->
         assert found == ["Fault too_large"]
     else:
         assert found == [line, "Record 9"]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "zstd"])
+def test_damage_of_one_stream_costs_no_other(tmp_path: Path, kind: str) -> None:
+    pack = {"gzip": gzip.compress, "bz2": bz2.compress, "zstd": zstandard.ZstdCompressor(write_checksum=True).compress}[
+        kind
+    ]
+    texts = [random.Random(number).randbytes(20_000).hex().encode() for number in range(5)]
+    packed = [pack(text) for text in texts]
+    spoilt = bytearray(packed[1])
+    spoilt[len(spoilt) // 2 : len(spoilt) // 2 + 400] = bytes(400)
+    path = tmp_path / "file"
+    path.write_bytes(b"".join([packed[0], bytes(spoilt), *packed[2:]]))
+    found = list(decompressed(path, "file", "x"))
+    (fault,) = (one for one in found if isinstance(one, Quarantined))
+    assert (fault.offset, fault.length) == (len(packed[0]), len(spoilt))
+    whole = b"".join(one for one in found if isinstance(one, bytes))
+    assert whole.startswith(texts[0])
+    assert whole.endswith(b"".join(texts[2:]))
+
+
+def test_zstandard_frames_to_skip_are_skipped(tmp_path: Path) -> None:
+    pack = zstandard.ZstdCompressor().compress
+    skipped = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    (tmp_path / "file").write_bytes(skipped + pack(b"one ") + skipped + pack(b"two") + skipped)
+    assert b"".join(decompressed(tmp_path / "file", "file", "x")) == b"one two"  # type: ignore[arg-type]
