@@ -93,7 +93,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "tokenize": (
         "1",
         {
-            "tokens": "49d2b57c55670c1837b265438e7c65a5",
+            "tokens": "f8fb99782c6d739d7b067b27b304f9c8",
         },
     ),
 }
