@@ -1,8 +1,9 @@
 """Text and title of a web page: its bytes decoded, its main content chosen, its white space tidied.
 
 Bytes are decoded as browsers do (WHATWG Encoding and HTML standards): byte-order mark, then the HTTP header's charset,
-then the `<meta>` prescan of the first 1,024 bytes, then detection. One thing is done that browsers don't do: bytes that
-are valid UTF-8 and not all ASCII are UTF-8, whatever is declared; in another charset that doesn't happen by chance.
+then the `<meta>` prescan of the first 1,024 bytes, then an XML declaration, then detection. One thing is done that
+browsers don't do: bytes that are valid UTF-8 and not all ASCII are UTF-8, whatever is declared; in another charset that
+doesn't happen by chance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TITLE_CHARACTERS = 1_000
 
 
 _META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([a-zA-Z0-9_:.()+-]+)""", re.IGNORECASE)
+_XML = re.compile(rb"""<\?xml\b[^>]{0,200}?\bencoding\s*=\s*["']([a-zA-Z0-9_:.()+-]+)["']""")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be"), (codecs.BOM_UTF16_LE, "utf-16-le"))
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -80,7 +82,7 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, str]:
                 return data.decode("utf-8", "replace"), "utf-8"
     declared = _known(charset)
     if declared is None:
-        match = _META.search(data[:1024])
+        match = _META.search(data[:1024]) or _XML.match(data[:1024])
         declared = _known(match[1].decode("ascii")) if match else None
         if declared is not None and declared.startswith("utf-16"):
             declared = "utf-8"  # a meta element that could be read as ASCII isn't in UTF-16

@@ -130,6 +130,12 @@ def test_deep_but_sane_pages_are_untouched() -> None:
             '<meta http-equiv=content-type content="text/html; charset=windows-1251">П',
             "cp1251",
         ),
+        (
+            b'<?xml version="1.0" encoding="windows-1251"?><p>\xcf',
+            None,
+            '<?xml version="1.0" encoding="windows-1251"?><p>П',
+            "cp1251",
+        ),
         (("中文" * 50).encode()[:-1], None, "中文" * 49 + "中\ufffd", "utf-8"),  # cut inside a character
     ],
 )
