@@ -3,8 +3,8 @@
 Two sets. Those of the *first* pass describe a block, the elements around it, blocks of the same kind on the page and
 its neighbours. Those of the *second* describe what the first pass made of the page: how likely the neighbours, the
 blocks of the same kind and the whole page are content. Shares are of words unless said otherwise; -1 stands for what
-isn't there. No feature knows a word of any language but those of the
-page's own title and the English ones that designers name classes with.
+isn't there. No feature knows a word of any language but those of the page's own title and the English ones that
+designers name classes with.
 
 The ideas are those of Boilerpipe (Kohlschütter et al. 2010: link density and neighbours), Dragnet (Peters and Lecocq
 2013: class and id words) and Web2Text (Vogels et al. 2018: features of ancestors); measured on pages of all kinds they
