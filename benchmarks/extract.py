@@ -1,12 +1,13 @@
 """Reading web archives and extracting main content, beside warcio with Trafilatura, in one run on one core.
 
-    .venv/bin/python benchmarks/extract.py [--pages DIR] [--folds DIR] [--rounds 5]
+    .venv/bin/python benchmarks/extract.py [--pages DIR] [--folds DIR] [--rounds 5] [--parts]
 
 Every system reads the same archives from their files, decodes each page and gives its text; rounds are interleaved, and
 each figure is the median of the rounds. Quality is token F1 against the gold texts (bags of lower-cased words, Chinese
 by character), a mean over pages. Our model was trained on these pages: its F1 here is that of the models of
 `train_main_content.py --folds`, each of which scores only pages of sites that it hasn't seen, through the shipped code.
-The gold of the family `pagesignal` is markup, not text: its pages are timed and not scored.
+The gold of the family `pagesignal` is markup, not text: its pages are timed and not scored. `--parts` times the parts
+of our extraction instead, each on what the one before it gave.
 
 Needs trafilatura, lxml_html_clean and warcio.
 """
@@ -22,10 +23,15 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from train_main_content import NO_TEXT, bag, f1, fold_of, gold_rows
 
-from datalake.extract.html import decode, extract
+from datalake.extract.blocks import cut
+from datalake.extract.features import first_features, second_features
+from datalake.extract.forest import predict
+from datalake.extract.html import decode, extract, tidy
+from datalake.extract.main_content import load_model, text_of
 from datalake.sources import warc
 
 Bodies = Callable[[Path], Iterator[tuple[str, bytes]]]
@@ -82,10 +88,14 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=samples / "cc/pages")
     parser.add_argument("--folds", type=Path, default=None, help="models of the folds; without them ours has no F1")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", action="store_true")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     archives = sorted(options.pages.glob("pages-dev-*.warc.gz"))
+    if options.parts:
+        parts([body for path in archives for _, body in our_bodies(path)], options.rounds)
+        return
     size = sum(len(body) for path in archives for _, body in our_bodies(path))
     gold = {
         row["origin"].encode("ascii", "replace").decode(): row
@@ -130,6 +140,31 @@ def main() -> None:
         "systems": result, "ratio": round(ratio, 2),
         "versions": {name: version(name) for name in ("trafilatura", "warcio", "resiliparse", "fastwarc", "numba")},
     }))  # fmt: skip
+
+
+def parts(bodies: list[bytes], rounds: int) -> None:
+    """Milliseconds a page of each part of our extraction, median of rounds."""
+    model = load_model()
+    seconds: dict[str, list[float]] = collections.defaultdict(list)
+
+    def timed(name: str, get: Callable[[Any], Any], given: list[Any]) -> list[Any]:
+        begin = time.perf_counter()
+        found = [get(one) for one in given]
+        seconds[name].append(time.perf_counter() - begin)
+        return found
+
+    for _ in range(rounds + 1):
+        texts = timed("decoding", lambda body: decode(body)[0], bodies)
+        pages = timed("cutting blocks", cut, texts)
+        first = timed("features", first_features, pages)
+        scores = timed("trees", lambda one: predict(model.first, one[0]), first)
+        both = [(score, *one) for score, one in zip(scores, first, strict=True)]
+        second = timed("features of the second pass", lambda one: second_features(*one), both)
+        judged = timed("trees of the second pass", lambda one: predict(model.second, one), second)
+        kept = [(page, score >= 0.5) for page, score in zip(pages, judged, strict=True)]
+        timed("tidying", tidy, timed("writing the text", lambda one: text_of(*one), kept))
+    for name, times in seconds.items():  # the first round compiles and fills caches
+        print(f"{name:28s} {statistics.median(times[1:]) / len(bodies) * 1000:.2f} ms a page")
 
 
 def unseen(archives: list[Path], gold: dict[str, dict[str, str]], folds: Path) -> dict[str, str]:

@@ -203,6 +203,17 @@ def _hashed(value: np.int64, code: np.int64) -> np.int64:
 
 
 @numba.njit(cache=True, nogil=True)
+def _is_word(codes: Points, begin: int, end: int, tag: int) -> bool:
+    """Whether these characters spell a tag's name."""
+    if end - begin != _TAG_LENGTHS[tag]:
+        return False
+    for k in range(begin, end):  # noqa: SIM110 - a loop is what is compiled
+        if _lower(codes[k]) != _TAG_NAMES[tag, k - begin]:
+            return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
 def _tag_number(codes: Points, begin: int, end: int) -> int:
     """The number of the tag with this name, 0 for one that isn't known."""
     if end - begin > _TAG_NAMES.shape[1]:
@@ -211,12 +222,7 @@ def _tag_number(codes: Points, begin: int, end: int) -> int:
     for k in range(begin, end):
         value = (value * 31 + _lower(codes[k])) & 0xFFFF
     tag = int(_TAG_OF[value])
-    if _TAG_LENGTHS[tag] != end - begin:
-        return 0
-    for k in range(begin, end):
-        if _lower(codes[k]) != _TAG_NAMES[tag, k - begin]:
-            return 0
-    return tag
+    return tag if _is_word(codes, begin, end, tag) else 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -259,17 +265,6 @@ def _hides(codes: Points, begin: int, end: int) -> bool:
             if k > begin and _lower(codes[k]) == 121:  # displa`y`
                 return True
     return False
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_word(codes: Points, begin: int, end: int, tag: int) -> bool:
-    """Whether these characters spell a tag's name."""
-    if end - begin != _TAG_LENGTHS[tag]:
-        return False
-    for k in range(begin, end):  # noqa: SIM110 - a loop is what is compiled
-        if _lower(codes[k]) != _TAG_NAMES[tag, k - begin]:
-            return False
-    return True
 
 
 @numba.njit(cache=True, nogil=True)

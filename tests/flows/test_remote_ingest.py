@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import world
 from harness import PrefectServer
-from servers import Fault, RangeServer, serving
+from servers import Fault, RangeServer
 
 from datalake.lake import Lake
 from datalake.records import StageReport, read_record
@@ -19,17 +18,7 @@ from datalake.records import StageReport, read_record
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.2, "requests_per_second": 5_000, "retries": 3}
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[RangeServer]:
-    with serving() as one:
-        yield one
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def recipe(*sources: dict[str, Any], **remote: Any) -> dict[str, Any]:
