@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT, PrefectServer, free_port
-from servers import RangeServer, serving
 
 
 def samples_root() -> Path:
@@ -23,21 +22,6 @@ def samples() -> Path:
     if not root.is_dir():
         pytest.skip(f"no samples at {root}: set HEADWATER_SAMPLES")
     return root
-
-
-@pytest.fixture
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment's proxies taken away, so that what is asked of this machine stays on it."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server(no_proxy: None) -> Iterator[RangeServer]:
-    """A server of files with faults to order (`servers.py`)."""
-    with serving() as one:
-        yield one
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import world
-from servers import Fault, RangeServer
+from servers import Fault, RangeServer, serving
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
@@ -29,7 +29,17 @@ QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_se
 NEW, OLD = "CC-MAIN-2024-22", "CC-MAIN-2024-10"
 
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[RangeServer]:
+    with serving() as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,17 @@ DATA = bytes(range(256)) * 1_000  # no two of its stretches that could be mixed 
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 4}
 
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[RangeServer]:
+    with serving() as one:
+        yield one
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import world
 from harness import PrefectServer
-from servers import Fault, RangeServer
+from servers import Fault, RangeServer, serving
 
 from datalake.lake import Lake
 from datalake.records import StageReport, read_record
@@ -18,7 +19,17 @@ from datalake.records import StageReport, read_record
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.2, "requests_per_second": 5_000, "retries": 3}
 
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[RangeServer]:
+    with serving() as one:
+        yield one
 
 
 def recipe(*sources: dict[str, Any], **remote: Any) -> dict[str, Any]:
