@@ -6,7 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.curate.presets import Preset, check_thresholds
+from datalake.curate.presets import Compat, Preset, check_thresholds
 
 
 class CurateConfig(BaseModel):
@@ -19,6 +19,12 @@ class CurateConfig(BaseModel):
         title="Preset",
         description="The rules: `auto` chooses by language and source, `none` keeps all, the others are those of the "
         "corpus they are named after",
+    )
+    compat: Compat = Field(
+        default="",
+        title="Reading of the preset",
+        description="Another published reading: `paper` (c4, fineweb), `datatrove` (gopher, c4), `starcoder` (code); "
+        "empty is the one its own code has",
     )
     thresholds: dict[str, float] = Field(
         default_factory=dict,
@@ -44,5 +50,5 @@ class CurateConfig(BaseModel):
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
-        check_thresholds(self.preset, self.thresholds)
+        check_thresholds(self.preset, self.thresholds, self.compat)
         return self

@@ -15,12 +15,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datalake.curate.catalog import METRICS, NAMES
+from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, repair
-from datalake.curate.metrics import KEPT_C4, KEPT_FINEWEB, measure_array
+from datalake.curate.metrics import (
+    KEPT_C4,
+    KEPT_DATATROVE,
+    KEPT_DCLM,
+    KEPT_FINEWEB,
+    KEPT_PAPER,
+    measure_array,
+)
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
 from datalake.curate.rules import Rule, verdict
 from datalake.curate.schema import CURATION
@@ -28,7 +37,13 @@ from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"
-_KINDS = {"c4": KEPT_C4, "fineweb": KEPT_FINEWEB}
+_KINDS = {
+    "c4": KEPT_C4,
+    "c4-paper": KEPT_PAPER,
+    "c4-datatrove": KEPT_DATATROVE,
+    "fineweb": KEPT_FINEWEB,
+    "refinedweb": KEPT_DCLM,
+}
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
 
 
@@ -36,23 +51,27 @@ def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
     """(rule set, rule) for every rule of the preset, thresholds of the recipe put in; for reports."""
     return [
         (rules.name, rule)
-        for rules in (with_thresholds(s, config.thresholds) for s in rule_sets(config.preset))
+        for rules in (with_thresholds(s, config.thresholds) for s in rule_sets(config.preset, config.compat))
         for rule in rules.rules
     ]
 
 
 @lru_cache(maxsize=4096)
-def _rules_for(preset: Any, thresholds: tuple[tuple[str, float], ...], kind: str, language: str) -> RuleSet:
-    return with_thresholds(choose(preset, kind, language), dict(thresholds))
+def _rules_for(
+    preset: Any, compat: Any, thresholds: tuple[tuple[str, float], ...], kind: str, language: str
+) -> RuleSet:
+    return with_thresholds(choose(preset, kind, language, compat), dict(thresholds))
 
 
 def _judge(
-    text: str, kind: str, language: str, score: float | None, config: CurateConfig
+    text: str, kind: str, language: str, programming: str, score: float | None, config: CurateConfig
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
     """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
-    rules = _rules_for(config.preset, tuple(sorted(config.thresholds.items())), kind, language)
+    rules = _rules_for(config.preset, config.compat, tuple(sorted(config.thresholds.items())), kind, language)
     text = repair(text, rules.repair)
     values, kinds = measure_array(text, language, score)
+    if programming:
+        measure_code(text, programming, values)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
@@ -79,9 +98,12 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     kept_rows, kept_texts = [], []
     sources = [source or "" for source in sources]
     languages = [language or "und" for language in languages]
+    programs = _programming_languages(table)
     for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
         kind = config.kinds.get(source, source)
-        text, rule_set, failed, metrics[row], decision = _judge(text or "", kind, language, score, config)
+        text, rule_set, failed, metrics[row], decision = _judge(
+            text or "", kind, language, programs[row] if kind == "code" else "", score, config
+        )
         judged.append((rule_set, failed, decision))
         if not failed:
             kept_rows.append(row)
@@ -105,6 +127,12 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
         kept.schema.get_field_index("text"), RAW.field("text"), pa.array(kept_texts, pa.large_string())
     )
     return curation, kept.select(DOCUMENTS.names).cast(DOCUMENTS)
+
+
+def _programming_languages(table: pa.Table) -> list[str]:
+    """`attributes["programming_language"]` of each row, empty where it has none."""
+    found = pc.map_lookup(table["attributes"], "programming_language", "first")
+    return [name or "" for name in found.to_pylist()]
 
 
 def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Table, pa.Table]]:

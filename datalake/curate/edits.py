@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Literal
 
-from datalake.curate.presets import LineEdits
+from datalake.curate.presets import LineEdits, Repair
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -24,6 +23,9 @@ _CODE_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]|\\A\ufeff")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
 _LINE_FINAL = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
+_URL = re.compile(r"(?:https?://|ftp://|www\.)[^\s<>\"'()\u3000-\u303f\uff00-\uffef]+", re.IGNORECASE)
+_SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE)
+EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 
 
@@ -34,8 +36,11 @@ def repair_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def repair(text: str, kind: Literal["text", "code", "none"] = "text") -> str:
-    """The repaired text; of code only line breaks, control characters and surrogates; idempotent."""
+def repair(text: str, kind: Repair = "text") -> str:
+    """The repaired text; of code only line breaks, control characters and surrogates; idempotent.
+
+    `no_urls` takes addresses out, too, before anything is measured (RefinedWeb, DCLM).
+    """
     text = repair_surrogates(text)
     if kind == "none":
         return text
@@ -43,6 +48,8 @@ def repair(text: str, kind: Literal["text", "code", "none"] = "text") -> str:
         return _CODE_CONTROLS.sub("", _CODE_BREAKS.sub("\n", text))
     text = _CONTROLS.sub("", _BREAKS.sub("\n", text))
     text = unicodedata.normalize("NFC", _SPACES.sub(" ", text))
+    if kind == "no_urls":
+        text = _URL.sub("", text)
     return _BLANK_LINES.sub("\n\n", _LINE_FINAL.sub("", text)).strip("\n")
 
 
@@ -52,8 +59,20 @@ def lines_of(text: str) -> list[str]:
 
 
 def keep_lines(text: str, kept: list[bool], edits: LineEdits) -> str:
-    """The text of the lines kept (one truth value per line of `lines_of`), C4's citation marks taken out."""
+    """The text of the lines kept (one truth value per line of `lines_of`).
+
+    C4 and its variants take citation marks out of these; RefinedWeb takes snippets of shops and links out of lines of
+    at most 10 words.
+    """
     if edits == "none":
         return text
-    lines = (CITATION.sub("", line).rstrip() for line, keep in zip(lines_of(text), kept, strict=True) if keep)
-    return "\n".join(lines).strip()
+    lines = [line for line, keep in zip(lines_of(text), kept, strict=True) if keep]
+    if edits == "refinedweb":
+        edited = (_SNIPPET.sub("", line).strip() if _words(line) <= EDITED_WORDS else line for line in lines)
+        return "\n".join(line for line in edited if line)
+    return "\n".join(CITATION.sub("", line).rstrip() for line in lines).strip()
+
+
+def _words(line: str) -> int:
+    """Words of a line as RefinedWeb's line rules count them: what white space separates and holds a letter or digit."""
+    return sum(any(map(str.isalnum, word)) for word in line.split())

@@ -34,16 +34,18 @@ from datalake.characters import (
 )
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
-from datalake.curate.words import segment
+from datalake.curate.words import segment, traditional_table
 
 Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.float64]
 
-MAX_WORD, C4_WORDS, FINEWEB_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
+MAX_WORD, C4_WORDS, FEW_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
+CAPITALS, DIGITS, DCLM_WORDS, EDITED_WORDS = 0.5, 0.999999, 2, 10  # RefinedWeb's line rules, as DCLM has them
+_LONG = 200  # tokens this long or longer count as one length: a median out here says no more
 NO_RUN = SPACE | IDEOGRAPH | HIRAGANA | KATAKANA  # what a run of other characters ends before
-# Line kinds the C4 pass leaves behind for the edits.
-DROPPED, KEPT_C4, KEPT_FINEWEB = 0, 1, 2
+# Bits of a line: which line edits keep it.
+KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM = 1, 2, 4, 8, 16
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _BASE = np.uint64(0xD6E8FEB86659FD93)
@@ -66,6 +68,7 @@ _M2 = np.uint64(0xC4CEB9FE1A85EC53)
     DUP_LINE,
 ) = range(13)
 TOP, DUP, LATER_LINE, LATER_TOP, LATER_DUP, LINE_PUNCT, C4, FW, CODE, CJK = 16, 19, 25, 29, 32, 38, 42, 48, 56, 62
+WORDS_TOO, REPEAT, PAPER, DATATROVE, DCLM, CHINESE_TOO = 65, 69, 75, 79, 83, 85
 _LAYOUT = {
     "chars": CHARS,
     "dup_line_frac": DUP_LINE,
@@ -79,6 +82,12 @@ _LAYOUT = {
     "fw_lines": FW,
     "max_line": CODE,
     "han_ratio": CJK,
+    "median_word_length": WORDS_TOO,
+    "repeat_5gram": REPEAT,
+    "c4p_lines": PAPER,
+    "c4d_lines": DATATROVE,
+    "dclm_lines": DCLM,
+    "chars_per_line": CHINESE_TOO,
 }
 _CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END)
 # Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
@@ -107,6 +116,9 @@ _OF_TOKENS = (
     "ellipsis_ratio",
     "alpha_words",
     "newline_ratio",
+    "median_word_length",
+    "symbol_words",
+    "symbol_ratio",
 )
 
 PHRASES = (
@@ -120,6 +132,12 @@ PHRASES = (
     "use cookies",
 )
 CITATIONS = ("edit]", "citation needed]")
+# What social counters count (RefinedWeb), and the snippets its line edits take out of short lines.
+COUNTED = (
+    *("likes", "shares", "comments", "retweets", "reposts", "quotes", "bookmarks", "upvotes", "downvotes"),
+    *("downloads", "views", "followers"),
+)
+SNIPPETS = ("items in cart", "read more...", "sign-in")  # anywhere; at the end; at the beginning
 # The letters that phrases begin with, a bit each from c on, and their second letters, from a on.
 _FIRST = sum(1 << (ord(c) - ord("c")) for c in "cjlptu")
 _SECOND = sum(1 << (ord(c) - ord("a")) for c in "aeors")
@@ -209,6 +227,8 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
         here, there = (TOP + n - 2, LATER_TOP + n - 2) if n < 5 else (DUP + n - 5, LATER_DUP + n - 5)
         out[here] = 0.0
         out[there] = 0.0
+        if n > 4:
+            out[REPEAT + n - 5] = 0.0
     sums = np.empty(count + 1, np.int64)  # characters of words before each
     sums[0] = 0
     for k in range(count):
@@ -269,12 +289,15 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
             out[TOP + n - 2] = most * longest / total
             out[LATER_TOP + n - 2] = most * widest / size
             continue
-        covered, until = 0, 0
+        covered, until, repeating, every = 0, 0, 0, 0
         for k in range(last):
+            every += sums[k + n] - sums[k]
             if repeats[k]:
                 covered += sums[k + n] - sums[max(k, until)]
                 until = k + n
+                repeating += sums[k + n] - sums[k]
         out[DUP + n - 5] = covered / total
+        out[REPEAT + n - 5] = repeating / every
         seen_characters, k = 0, 0
         while k < last:
             if repeats[k] and counts[ids[k]] < 0:
@@ -392,8 +415,14 @@ def _c4(
     out: Numbers,
     kept: npt.NDArray[np.uint8],
 ) -> None:
-    """C4's line rules and FineWeb's variant of them; what each keeps into `kept`, a bit each."""
+    """C4's line rules and three variants of them; what each keeps into `kept`, a bit each.
+
+    C4's code asks for 5 words and a terminal mark, its paper for 3 words; datatrove counts words before citations are
+    taken out and an apostrophe as terminal, and FineWeb leaves out the terminal mark.
+    """
     for k in range(C4, FW + 4):
+        out[k] = 0.0
+    for k in range(PAPER, DATATROVE + 4):
         out[k] = 0.0
     longest = 0
     for k in range(count):
@@ -424,14 +453,17 @@ def _c4(
         terminal = final in (46, 63, 33, 34)  # . ? ! "
         if final == 46 and size > 2 and line[size - 2] == 46 and line[size - 3] == 46:
             terminal = False
-        c4 = terminal and left >= C4_WORDS
-        fineweb = words >= FINEWEB_WORDS
-        if not c4 and not fineweb:
+        c4, paper = terminal and left >= C4_WORDS, terminal and left >= FEW_WORDS
+        fineweb = words >= FEW_WORDS
+        datatrove = fineweb and (terminal or final == 39)
+        if not fineweb:  # the widest: `left` never exceeds `words`
             continue
         found = _phrases(line, size, lower, phrases, phrase_bounds)
         if found & 1:
             out[C4 + 4] += c4
             out[FW + 2] += fineweb
+            out[PAPER + 2] += paper
+            out[DATATROVE + 2] += datatrove
             continue
         if found & 2:
             out[C4 + 2] += c4
@@ -444,6 +476,8 @@ def _c4(
         if curly:
             out[C4 + 5] += c4
             out[FW + 3] += fineweb
+            out[PAPER + 3] += paper
+            out[DATATROVE + 3] += datatrove
             continue
         if found:
             out[C4 + 3] += c4
@@ -453,6 +487,14 @@ def _c4(
             kept[k] |= KEPT_C4
             out[C4] += 1
             out[C4 + 1] += sentences
+        if paper:
+            kept[k] |= KEPT_PAPER
+            out[PAPER] += 1
+            out[PAPER + 1] += sentences
+        if datatrove:
+            kept[k] |= KEPT_DATATROVE
+            out[DATATROVE] += 1
+            out[DATATROVE + 1] += sentences
         if fineweb:
             kept[k] |= KEPT_FINEWEB
             out[FW] += 1
@@ -479,6 +521,144 @@ def _c4(
             out[FW + 6] = again / characters
         if words_kept:
             out[FW + 7] = (fw - 1) / words_kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _counter(codes: Points, start: int, end: int, classes: Classes, words: Points, bounds: Places) -> bool:
+    r"""Whether a line is a social counter: `\W*` digits with `,` and `.`, K, M or B, space, what is counted, `\W*`."""
+    at = start
+    while at < end and not (classes[codes[at]] & ALNUM or codes[at] == 95):
+        at += 1
+    if at == end or not 48 <= codes[at] <= 57:
+        return False
+    while at < end and (48 <= codes[at] <= 57 or codes[at] == 44 or codes[at] == 46):
+        at += 1
+    if at < end and codes[at] in (75, 107, 77, 109, 66, 98):
+        at += 1
+    space = at
+    while at < end and classes[codes[at]] & SPACE:
+        at += 1
+    if at == space:
+        return False
+    begin = at
+    while at < end and (classes[codes[at]] & ALNUM or codes[at] == 95):
+        at += 1
+    length = at - begin
+    while at < end and not (classes[codes[at]] & ALNUM or codes[at] == 95):
+        at += 1
+    if at < end:
+        return False
+    for w in range(len(bounds) - 1):
+        if bounds[w + 1] - bounds[w] != length:
+            continue
+        k = 0
+        while k < length and codes[begin + k] == words[bounds[w] + k]:
+            k += 1
+        if k == length:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _at(codes: Points, at: int, end: int, lower: Points, snippets: Points, first: int, last: int) -> bool:
+    """Whether the lower-cased code points from `at` on are snippets[first:last]."""
+    if at < 0 or at + last - first > end:
+        return False
+    k = 0
+    while k < last - first and lower[codes[at + k]] == snippets[first + k]:
+        k += 1
+    return k == last - first
+
+
+@numba.njit(cache=True, nogil=True)
+def _dclm(
+    codes: Points,
+    starts: Places,
+    ends: Places,
+    count: int,
+    classes: Classes,
+    lower: Points,
+    counted: Points,
+    counted_bounds: Places,
+    snippets: Points,
+    snippet_bounds: Places,
+    out: Numbers,
+    kept: npt.NDArray[np.uint8],
+) -> None:
+    """RefinedWeb's line edits: which lines stay into `kept`, and the share of words they remove."""
+    total, removed, lines = 0, 0, 0
+    for k in range(count):
+        words, upper, digits = 0, 0, 0
+        inside = False  # in a token of which a letter or digit was seen
+        for at in range(starts[k], ends[k]):
+            c = codes[at]
+            kind = classes[c]
+            if kind & SPACE:
+                inside = False
+                continue
+            upper += lower[c] != c
+            if kind & ALNUM:
+                digits += kind & LETTER == 0
+                words += not inside
+                inside = True
+        total += words
+        size = ends[k] - starts[k]
+        if (
+            words < DCLM_WORDS
+            or upper > CAPITALS * size
+            or digits > DIGITS * size
+            or _counter(codes, starts[k], ends[k], classes, counted, counted_bounds)
+        ):
+            removed += words
+            continue
+        kept[k] |= KEPT_DCLM
+        lines += 1
+        if words > EDITED_WORDS:
+            continue
+        b = snippet_bounds
+        at = starts[k]
+        while at < ends[k]:
+            if _at(codes, at, ends[k], lower, snippets, b[0], b[1]):
+                removed += 3
+                at += b[1] - b[0]
+            else:
+                at += 1
+        removed += 2 * _at(codes, ends[k] - (b[2] - b[1]), ends[k], lower, snippets, b[1], b[2])
+        removed += _at(codes, starts[k], ends[k], lower, snippets, b[2], b[3])
+    out[DCLM] = lines
+    if total:
+        out[DCLM + 1] = removed / total
+
+
+@numba.njit(cache=True, nogil=True)
+def _chinese(codes: Points, traditional: npt.NDArray[np.bool_], hashes: Hashes, out: Numbers) -> None:
+    """ChineseWebText's grams of 13 characters, space apart, and characters of the traditional script alone."""
+    n = 13
+    power = np.uint64(1)
+    for _ in range(n):
+        power *= _BASE
+    window = np.zeros(n, np.uint64)
+    seen, count, only, h = 0, 0, 0, np.uint64(0)
+    for c in codes:
+        only += traditional[c]
+        if c == 32 or c == 10 or c == 9:
+            continue
+        value = _mix(np.uint64(c) + _K1)
+        h = h * _BASE + value - window[seen % n] * power
+        window[seen % n] = value
+        seen += 1
+        if seen >= n:
+            hashes[count] = _mix(h)
+            count += 1
+    out[CHINESE_TOO + 2] = only
+    if not count:
+        return
+    first, counts = np.empty(count, np.int64), np.empty(count, np.int64)
+    _group(hashes, count, first, counts)
+    again = 0
+    for k in range(count):
+        again += counts[first[k]] > 1
+    out[CHINESE_TOO + 1] = again / count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -582,13 +762,33 @@ def _spans(codes: Points, classes: Classes, starts: Places, ends: Places) -> int
 
 
 @numba.njit(cache=True, nogil=True)
+def _median(histogram: Places, count: int) -> float:
+    """The median of `count` lengths, counted by length."""
+    middle = np.zeros(2)
+    for half in range(2):
+        rank, length = (count + half - 1) // 2, -1
+        while rank >= 0:
+            length += 1
+            rank -= histogram[length]
+        middle[half] = length
+    return (middle[0] + middle[1]) / 2
+
+
+@numba.njit(cache=True, nogil=True)
 def _tokens(
     codes: Points, classes: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
 ) -> None:
     """Word counts and lengths, letters, stop words."""
     words, length, alpha, seen = 0, 0, 0, np.uint64(0)
+    symbols, stopped = 0, 0
+    histogram = np.zeros(_LONG + 1, np.int64)
     for k in range(count):
         a, b = starts[k], ends[k]
+        histogram[min(b - a, _LONG)] += 1
+        for at in range(a, b):
+            if codes[at] == 35 or codes[at] == 0x2026:
+                symbols += 1
+                break
         letter = False
         for at in range(a, b):
             if classes[codes[at]] & LETTER:
@@ -609,13 +809,17 @@ def _tokens(
             for s in range(len(stops)):
                 if stops[s] == h:
                     seen |= np.uint64(1) << np.uint64(s)
+                    stopped += 1
     out[TOKENS] = count
     out[WORDS] = words
     if words:
         out[MEAN_WORD] = length / words
     if count:
         out[ALPHA_WORDS] = alpha / count
+        out[WORDS_TOO] = _median(histogram, count)
+        out[WORDS_TOO + 1] = symbols / count
     if len(stops):
+        out[WORDS_TOO + 3] = stopped
         distinct = 0
         while seen:
             distinct += 1
@@ -635,6 +839,10 @@ def _measure(
     phrase_bounds: Places,
     marks: Points,
     mark_bounds: Places,
+    counted: Points,
+    counted_bounds: Places,
+    snippets: Points,
+    snippet_bounds: Places,
     english: bool,
     starts: Places,
     ends: Places,
@@ -671,6 +879,8 @@ def _measure(
         out[HASHES] = signs / count
         out[ELLIPSES] = ellipses / count
         out[LINE_PUNCT + 3] = breaks / count
+    if out[WORDS] > 0:
+        out[WORDS_TOO + 2] = (signs + ellipses) / out[WORDS]
     if len(segments):
         words = 0
         for k in range(count):
@@ -728,6 +938,7 @@ def _measure(
     out[PARAGRAPHS] = paragraphs
     kept = np.zeros(lines, np.uint8)
     if lines:
+        out[CHINESE_TOO] = size / lines
         out[BULLETS] = bullets / lines
         out[ELLIPSIS_LINES] = dotted / lines
         out[LINE_PUNCT] = punct / lines
@@ -768,6 +979,20 @@ def _measure(
                 out,
                 kept,
             )
+            _dclm(
+                codes,
+                line_starts,
+                line_ends,
+                lines,
+                classes,
+                lower,
+                counted,
+                counted_bounds,
+                snippets,
+                snippet_bounds,
+                out,
+                kept,
+            )
     return kept
 
 
@@ -777,8 +1002,8 @@ def _joined(texts: tuple[str, ...]) -> tuple[Points, Places]:
 
 
 @cache
-def _constants() -> tuple[Points, Places, Points, Places]:
-    return *_joined(PHRASES), *_joined(CITATIONS)
+def _constants() -> tuple[Points, Places, Points, Places, Points, Places, Points, Places]:
+    return *_joined(PHRASES), *_joined(CITATIONS), *_joined(COUNTED), *_joined(SNIPPETS)
 
 
 @cache
@@ -817,8 +1042,8 @@ def measure_array(
 ) -> tuple[Numbers, npt.NDArray[np.uint8]]:
     """The metrics of a text in the order of `catalog.METRICS`, NaN where missing, and a kind for each of its lines.
 
-    `language` chooses the segmenter and the stop words. The kinds, bits of KEPT_C4 and KEPT_FINEWEB, tell which lines
-    C4's line edits keep. Never raises, whatever the text.
+    `language` chooses the segmenter and the stop words. The kinds, bits of KEPT_C4 and its neighbours, tell which lines
+    line edits keep. Never raises, whatever the text.
     """
     out = np.full(SIZE, np.nan)
     if score:
@@ -836,8 +1061,11 @@ def measure_array(
     kept = _measure(
         codes, segments, classes, lower, stops, longest, *_constants(), language == "en", *_room.of(len(codes)), out
     )
+    if len(segments):
+        _chinese(codes, traditional_table(), _room.of(len(codes))[2], out)
     if language in ("ja", "ko"):
         out[STOPS] = sum(word in text for word in STOP_WORDS[language])
+        out[WORDS_TOO + 3] = sum(map(text.count, STOP_WORDS[language]))
     out[_XML] = "<?xml version=" in text[:100]
     if language in UNSEGMENTED:
         out[_TOKEN_PLACES] = np.nan

@@ -2,8 +2,18 @@
 
 Sources of the thresholds: Gopher (Rae et al. 2021, table A1 and section A.1.1), C4
 (tensorflow_datasets/text/c4_utils.py), FineWeb (datatrove, examples/fineweb.py and its filters), FineWeb-2
-(configs/{cmn_Hani,jpn_Jpan,kor_Hang}.yml and fineweb-2-pipeline.py), Dolma 1.5 (wiki), RedPajama and StarCoder
-(code), HPLT (minimum length in characters).
+(configs/{cmn_Hani,jpn_Jpan,kor_Hang}.yml and fineweb-2-pipeline.py), RefinedWeb and DCLM
+(baselines_configs/{refinedweb,dclm_baseline_refinedweb,fasttext_filter}.yaml), CCNet (mine.py, data/cutoff.csv), Dolma
+1.5 (mixing/cc-head.yaml, wiki), ChineseWebText (preprocess.py, fasttext/main.py), RedPajama and StarCoder (code), HPLT
+(minimum length in characters).
+
+`compat` chooses another published reading of a preset: `paper` where a paper says other numbers than its code (C4,
+FineWeb), `datatrove` where the numbers are used with datatrove's formulas (Gopher, C4), `starcoder` for StarCoder's
+filters of code in place of RedPajama's.
+
+What a preset asks of a model (the quality classifiers of DCLM and ChineseWebText, CCNet's perplexity) or of lists the
+user gives (C4's bad words, ChineseWebText's sensitive words, Dolma's personal data) is a rule like the others: it
+applies where the recipe gives the model or the list, since the metric is missing where it doesn't.
 
 English presets filter by language before they judge. Here that is the user's choice (`languages: [en]`); what such a
 preset asks of English only (stop words, word length, letters per token, Latin terminal punctuation, C4's line edits,
@@ -20,13 +30,28 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from datalake.curate.rules import Rule
 from datalake.errors import UserError
 
-Preset = Literal["auto", "none", "gopher", "c4", "fineweb", "fineweb2", "code"]
-LineEdits = Literal["none", "c4", "fineweb"]
+Preset = Literal[
+    "auto",
+    "none",
+    "gopher",
+    "c4",
+    "fineweb",
+    "fineweb2",
+    "refinedweb",
+    "dclm",
+    "ccnet",
+    "dolma",
+    "chinesewebtext",
+    "code",
+]
+Compat = Literal["", "paper", "datatrove", "starcoder"]
+LineEdits = Literal["none", "c4", "c4-paper", "c4-datatrove", "fineweb", "refinedweb"]
+Repair = Literal["text", "no_urls", "code", "none"]
 
 ENGLISH = ("en",)
 CHINESE = ("zh", "yue", "wuu")  # as lid.176 names them; written Chinese, segmented alike
@@ -51,7 +76,7 @@ class RuleSet(NamedTuple):
     name: str
     rules: tuple[Rule, ...]
     line_edits: LineEdits = "none"
-    repair: Literal["text", "code", "none"] = "text"
+    repair: Repair = "text"
 
 
 def _repetition_covered(source: str) -> tuple[Rule, ...]:
@@ -125,16 +150,32 @@ GOPHER = RuleSet(
     (*_quality("Gopher A.1.1", (3, 10), 0.8, True, ENGLISH), *_repetition_covered("Gopher table A1")),
 )
 
-C4 = RuleSet(
-    "c4",
+GOPHER_DATATROVE = RuleSet(
+    "gopher-datatrove",
     (
-        Rule("max_chars", "chars", "<=", 190_000, "C4 c4_utils.py"),
-        Rule("lorem_ipsum", "c4_lorem_ipsum", "==", 0, "C4 c4_utils.py", ENGLISH),
-        Rule("curly_bracket", "c4_curly_bracket", "==", 0, "C4 c4_utils.py", ENGLISH),
-        Rule("min_sentences", "c4_sentences", ">=", 3, "C4 c4_utils.py, _MIN_NUM_SENTENCES", ENGLISH),
+        *_repetition_later("datatrove gopher_repetition_filter.py"),
+        *_quality("datatrove gopher_quality_filter.py", (3, 10), 0.8, True, ENGLISH),
     ),
-    line_edits="c4",
 )
+
+
+def _c4(name: LineEdits, source: str, metrics: str, sentences: int) -> RuleSet:
+    """C4's page rules over the lines that one variant of its line rules keeps (`metrics`: their prefix)."""
+    return RuleSet(
+        name,
+        (
+            Rule("max_chars", "chars", "<=", 190_000, source),
+            Rule("lorem_ipsum", f"{metrics}_lorem_ipsum", "==", 0, source, ENGLISH),
+            Rule("curly_bracket", f"{metrics}_curly_bracket", "==", 0, source, ENGLISH),
+            Rule("min_sentences", f"{metrics}_sentences", ">=", sentences, source, ENGLISH),
+        ),
+        line_edits=name,
+    )
+
+
+C4 = _c4("c4", "C4 c4_utils.py", "c4", 3)
+C4_PAPER = _c4("c4-paper", "C4, the paper's text", "c4p", 5)
+C4_DATATROVE = _c4("c4-datatrove", "datatrove c4_filters.py", "c4d", 5)
 
 _FINEWEB = "FineWeb examples/fineweb.py"
 FINEWEB = RuleSet(
@@ -152,6 +193,15 @@ FINEWEB = RuleSet(
         Rule("max_newline_ratio", "fw_newline_ratio", "<=", 0.3, _FINEWEB, ENGLISH),
     ),
     line_edits="fineweb",
+)
+
+
+FINEWEB_PAPER = FINEWEB._replace(
+    name="fineweb-paper",
+    rules=tuple(
+        rule._replace(threshold=0.1, source="FineWeb, the paper's text") if rule.name == "max_char_dup" else rule
+        for rule in FINEWEB.rules
+    ),
 )
 
 
@@ -223,6 +273,77 @@ FINEWEB2_OTHER = RuleSet(
         Rule("min_chars", "chars", ">", 500, "HPLT: more than 500 characters", UNSEGMENTED),
     ),
 )
+_REFINEDWEB = "DCLM refinedweb.yaml"
+REFINEDWEB = RuleSet(
+    "refinedweb",
+    (
+        Rule("min_language_score", "language_score", ">=", 0.65, _REFINEDWEB, ENGLISH),
+        Rule("min_words", "words", ">=", 50, _REFINEDWEB),
+        Rule("max_words", "words", "<=", 100_000, _REFINEDWEB),
+        Rule("min_mean_word_length", "mean_word_length", ">=", 3, _REFINEDWEB, ENGLISH),
+        Rule("max_mean_word_length", "mean_word_length", "<=", 10, _REFINEDWEB, ENGLISH),
+        Rule("max_symbol_ratio", "symbol_ratio", "<=", 0.1, _REFINEDWEB),
+        Rule("max_bullet_lines", "bullet_lines", "<=", 0.9, _REFINEDWEB),
+        Rule("max_ellipsis_lines", "ellipsis_lines", "<=", 0.3, _REFINEDWEB),
+        Rule("min_alpha_words", "alpha_words", ">=", 0.8, _REFINEDWEB, ENGLISH),
+        Rule("min_stop_words", "stop_word_count", ">=", 2, _REFINEDWEB, ENGLISH),
+        *_repetition_covered(_REFINEDWEB),
+        Rule("max_removed", "dclm_removed", "<=", 0.05, _REFINEDWEB, ENGLISH),
+    ),
+    line_edits="refinedweb",
+    repair="no_urls",
+)
+DCLM = REFINEDWEB._replace(
+    name="dclm",
+    rules=(*REFINEDWEB.rules, Rule("min_quality", "quality", ">=", 0.018112, "DCLM fasttext_filter.yaml")),
+)
+# CCNet keeps three buckets by perplexity; head and middle are what those who build on it take (RedPajama-v2).
+_CCNET_MIDDLE = {"en": 520, "zh": 1950, "ja": 1450, "fr": 330}
+CCNET = RuleSet(
+    "ccnet",
+    (
+        Rule("min_chars", "chars", ">=", 300, "CCNet mine.py, min_len"),
+        Rule("min_language_score", "language_score", ">=", 0.5, "CCNet mine.py, lang_threshold"),
+        *(
+            Rule(f"max_perplexity_{language}", "perplexity", "<", most, "CCNet data/cutoff.csv, middle", (language,))
+            for language, most in _CCNET_MIDDLE.items()
+        ),
+    ),
+)
+_DOLMA = "Dolma 1.5 cc-head.yaml"
+DOLMA = RuleSet(
+    "dolma",
+    (
+        Rule("min_words", "tokens", ">=", 50, _DOLMA),
+        Rule("max_words", "tokens", "<=", 100_000, _DOLMA),
+        Rule("min_median_word_length", "median_word_length", ">=", 3, _DOLMA, ENGLISH),
+        Rule("max_median_word_length", "median_word_length", "<=", 10, _DOLMA, ENGLISH),
+        Rule("max_symbol_words", "symbol_words", "<=", 0.1, _DOLMA),
+        Rule("min_alpha_words", "alpha_words", ">=", 0.8, _DOLMA, ENGLISH),
+        Rule("min_stop_words", "stop_word_count", ">=", 2, _DOLMA, ENGLISH),
+        Rule("max_bullet_lines", "bullet_lines", "<=", 0.9, _DOLMA),
+        Rule("max_ellipsis_lines", "ellipsis_lines", "<=", 0.3, _DOLMA),
+        Rule("dup_line_frac", "dup_line_frac", "<=", 0.3, _DOLMA),
+        Rule("dup_line_chars", "dup_line_chars", "<=", 0.3, _DOLMA),
+        *(Rule(f"top_{n}gram", f"top_{n}gram", "<=", t, _DOLMA) for n, t in ((2, 0.20), (3, 0.18), (4, 0.16))),
+        *(Rule(f"dup_{n}gram", f"repeat_{n}gram", "<=", t, _DOLMA) for n, t in _GOPHER_DUP),
+        Rule("max_pii", "pii", "<=", 5, _DOLMA),
+    ),
+)
+_CHINESEWEBTEXT = "ChineseWebText preprocess.py"
+CHINESEWEBTEXT = RuleSet(
+    "chinesewebtext",
+    (
+        Rule("min_language_score", "language_score", ">=", 0.5, "CCNet, as ChineseWebText runs it"),
+        Rule("min_chars", "chars", ">=", 300, "CCNet, as ChineseWebText runs it"),
+        Rule("min_chars_per_line", "chars_per_line", ">=", 10, _CHINESEWEBTEXT),
+        Rule("min_han", "han_ratio", ">=", 0.30, _CHINESEWEBTEXT),
+        Rule("traditional", "traditional", "==", 0, _CHINESEWEBTEXT),
+        Rule("max_toxic", "toxic_ratio", "<=", 0.5, _CHINESEWEBTEXT),
+        Rule("max_char_13gram", "char_13gram", "<=", 0.5, _CHINESEWEBTEXT),
+        Rule("min_quality", "quality", ">", 0.5, "ChineseWebText fasttext/main.py"),
+    ),
+)
 WIKI = RuleSet("wiki", (Rule("min_words", "words", ">=", 25, "Dolma 1.5: wiki documents under 25 words dropped"),))
 BOOKS = RuleSet("books", (Rule("min_words", "words", ">=", 50, "Gopher A.1.1"),))
 # Reference pages list names, signatures and inherited members: short lines, symbols and repeats are what they are
@@ -247,34 +368,71 @@ CODE = RuleSet(
     ),
     repair="code",
 )
+_STARCODER = "StarCoder, basic filters"
+STARCODER = RuleSet(
+    "starcoder",
+    (
+        Rule("max_line", "max_line", "<=", 1000, _STARCODER),
+        Rule("mean_line", "mean_line", "<=", 100, _STARCODER),
+        Rule("min_alnum", "alnum_ratio", ">=", 0.25, _STARCODER),
+        Rule("min_alpha", "alpha_ratio", ">=", 0.25, _STARCODER),
+        Rule("xml_header", "xml_header", "==", 0, _STARCODER),
+        Rule("min_comments", "comment_ratio", ">", 0.01, _STARCODER),
+        Rule("max_comments", "comment_ratio", "<", 0.8, _STARCODER),
+        Rule("min_html_ratio", "html_ratio", ">", 0.2, _STARCODER),
+        Rule("min_html_text", "html_text", ">", 100, _STARCODER),
+        Rule("min_data_chars", "data_chars", ">=", 100, _STARCODER),
+        Rule("max_data_chars", "data_chars", "<=", 5000, _STARCODER),
+    ),
+    repair="code",
+)
 NONE = RuleSet("none", (), repair="none")
 
 _BY_LANGUAGE = {**dict.fromkeys(CHINESE, FINEWEB2_ZH), "ja": FINEWEB2_JA, "ko": FINEWEB2_KO}
 _BY_SOURCE = {"code": CODE, "pydoc": DOCUMENTATION, "wikipedia": WIKI, "books": BOOKS}
 
+_COMPAT: dict[tuple[str, str], RuleSet] = {
+    ("gopher", "datatrove"): GOPHER_DATATROVE,
+    ("c4", "paper"): C4_PAPER,
+    ("c4", "datatrove"): C4_DATATROVE,
+    ("fineweb", "paper"): FINEWEB_PAPER,
+    ("code", "starcoder"): STARCODER,
+}
 _SETS: dict[str, tuple[RuleSet, ...]] = {
     "none": (NONE,),
     "gopher": (GOPHER,),
     "c4": (C4,),
     "fineweb": (FINEWEB,),
     "fineweb2": (FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, FINEWEB2_OTHER),
+    "refinedweb": (REFINEDWEB,),
+    "dclm": (DCLM,),
+    "ccnet": (CCNET,),
+    "dolma": (DOLMA,),
+    "chinesewebtext": (CHINESEWEBTEXT,),
     "code": (CODE,),
     "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, ENGLISH_WEB, FINEWEB2_OTHER),
 }
 
 
-def rule_sets(preset: Preset) -> tuple[RuleSet, ...]:
+def compats(preset: Preset) -> list[Compat]:
+    """The other readings of this preset that `compat` may name."""
+    return [compat for compat in get_args(Compat) if (preset, compat) in _COMPAT]
+
+
+def rule_sets(preset: Preset, compat: Compat = "") -> tuple[RuleSet, ...]:
     """All rule sets that documents under this preset may be held to."""
-    return _SETS[preset]
+    return (_COMPAT[preset, compat],) if compat else _SETS[preset]
 
 
-def choose(preset: Preset, source: str, language: str) -> RuleSet:
+def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> RuleSet:
     """The rule set for a document of this source kind and language.
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
     Korean to FineWeb-2's sets, English to FineWeb's but for its language score (that of another model; ingest calls
     the unsure `und`), everything else, `und` included, to rules that hold in any language.
     """
+    if compat:
+        return _COMPAT[preset, compat]
     if preset == "auto":
         if source in _BY_SOURCE:
             return _BY_SOURCE[source]
@@ -299,9 +457,14 @@ def with_thresholds(rules: RuleSet, thresholds: Mapping[str, float]) -> RuleSet:
     )
 
 
-def check_thresholds(preset: Preset, thresholds: Mapping[str, float]) -> None:
-    """Raise UserError where a key names no rule of the preset."""
-    known = {name for s in rule_sets(preset) for rule in s.rules for name in (rule.name, f"{s.name}/{rule.name}")}
+def check_thresholds(preset: Preset, thresholds: Mapping[str, float], compat: Compat = "") -> None:
+    """Raise UserError where a key names no rule of the preset, or the preset has no such reading."""
+    if compat and compat not in compats(preset):
+        others = " or ".join(compats(preset)) or "none"
+        raise UserError(f"curate.compat: preset {preset!r} has no reading {compat!r}; it has {others}")
+    known = {
+        name for s in rule_sets(preset, compat) for rule in s.rules for name in (rule.name, f"{s.name}/{rule.name}")
+    }
     for name in sorted(set(thresholds) - known):
         names = ", ".join(sorted(known - {n for n in known if "/" in n})) or "none"
         raise UserError(f"curate.thresholds: preset {preset!r} has no rule {name!r}; its rules: {names}")

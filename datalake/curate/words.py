@@ -1,9 +1,14 @@
-"""Chinese words, by rjieba: the dictionary and model of jieba (MIT), which comes with the package.
+"""Chinese: words by rjieba (the dictionary and model of jieba, MIT, inside the package), scripts by OpenCC.
 
-They are the words that FineWeb-2's Chinese thresholds are about.
+The words are those that FineWeb-2's Chinese thresholds are about.
 """
 
 from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
 
 
 def segment(text: str) -> list[str]:
@@ -15,3 +20,16 @@ def segment(text: str) -> list[str]:
     except UnicodeEncodeError:
         pieces = rjieba.cut("".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text))
     return pieces
+
+
+@cache
+def traditional_table() -> npt.NDArray[np.bool_]:
+    """Which code points, shape (0x110000,), only traditional Chinese is written with: OpenCC makes another of them."""
+    from opencc import OpenCC
+
+    table, convert = np.zeros(0x110000, np.bool_), OpenCC("t2s").convert
+    for first, last in ((0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x2FA20)):
+        alone = [chr(point) for point in range(first, last)]
+        simple = convert("\n".join(alone)).split("\n")
+        table[first:last] = [one != other for one, other in zip(alone, simple, strict=True)]
+    return table

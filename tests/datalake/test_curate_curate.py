@@ -6,7 +6,9 @@ import gzip
 import json
 import pydoc
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +21,12 @@ from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.metrics import measure
+from datalake.curate.presets import Preset
 from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
 from datalake.document import DOCUMENTS, RAW, Document, document_id, to_table
 
-PRESETS = ("auto", "none", "gopher", "c4", "fineweb", "fineweb2", "code")
+PRESETS = get_args(Preset)
 # What only holds of English: stop words, word length, Latin terminals, FineWeb's English thresholds on lines.
 ENGLISH_RULES = {
     rule for s in (presets.GOPHER, presets.C4, presets.FINEWEB) for rule in s.rules if rule.languages == ("en",)
@@ -175,6 +178,72 @@ def test_c4_keeps_the_lines_that_end_a_sentence_and_drops_pages_with_none() -> N
         rows, documents = curate_batch(to_table([document(bad)], RAW), CurateConfig(preset="c4"))
         assert rows["rule"].to_pylist() == [rule]
         assert documents.num_rows == 0
+
+
+def test_refinedweb_takes_out_addresses_counters_and_snippets_and_drops_pages_that_lose_much() -> None:
+    rng = random.Random(8)
+    body = [prose(rng, 3).strip() for _ in range(14)]
+    page = "\n".join(
+        ["Sign-in to have the best of it", *body[:7], "1,234 likes", *body[7:], "See https://a.example/x?y=1"]
+    )
+    curation, documents = curate_batch(to_table([document(page)], RAW), CurateConfig(preset="refinedweb"))
+    assert curation["verdict"].to_pylist() == ["kept"], curation["rules"].to_pylist()
+    # "See" alone is less than two words.
+    assert documents["text"].to_pylist() == ["\n".join(["to have the best of it", *body])]
+    words = 7 + sum(len(line.split()) for line in body) + 2 + 1
+    assert curation["dclm_removed"].to_pylist() == [pytest.approx((1 + 2 + 1) / words)]
+    shouted = "\n".join([*body[:4], "BUY ALL OF THE BEST HERE AND NOW TODAY"])
+    assert curate_batch(to_table([document(shouted)], RAW), CurateConfig(preset="dclm"))[0]["rules"].to_pylist() == [
+        ["max_removed"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("compat", "kept"), [("", "five words of it."), ("paper", "three of it."), ("datatrove", "some of that'")]
+)
+def test_readings_of_c4_keep_other_lines(compat: str, kept: str) -> None:
+    lines = ["There are five words of it.", "Only three of it.", "and some of that'", "no mark at the end"]
+    page = "\n".join(lines * 2 + ["This is the last of the sentences here."] * 3)
+    curation, documents = curate_batch(to_table([document(page)], RAW), CurateConfig(preset="c4", compat=compat))
+    assert curation["verdict"].to_pylist() == ["kept"]
+    last = {line for line in documents["text"].to_pylist()[0].split("\n") if line in lines}
+    assert {line for line in last if line.endswith(kept)}
+    assert last == {"": set(lines[:1]), "paper": set(lines[:2]), "datatrove": set(lines[:3])}[compat]
+
+
+def test_chinesewebtext_drops_traditional_and_repeated_text_for_these_reasons() -> None:
+    text = "".join(
+        f"第{k}条，我们在北京大学学习了{k * 7919}种不同的自然语言处理方法，并且写成了报告。" for k in range(12)
+    )
+    texts = [
+        text,
+        text.replace("我们", "我們"),
+        "我们在北京大学学习自然语言处理方法并且写成了报告。" * 20,
+        "no Chinese at all " * 30,
+    ]
+    rows = curate_batch(to_table([document(t, "zh") for t in texts], RAW), CurateConfig(preset="chinesewebtext"))[
+        0
+    ].to_pylist()
+    assert [row["rules"] for row in rows] == [[], ["traditional"], ["max_char_13gram"], ["min_han", "max_char_13gram"]]
+
+
+def test_starcoder_asks_for_comments_and_moderate_data() -> None:
+    line = "total = sum(values) / len(values)\n"
+    files = [
+        ("# why this is done at all\n" + line * 9, "Python", []),
+        (line * 40, "Python", ["min_comments"]),
+        ("# " + "words " * 60 + "\n", "Python", ["max_comments"]),
+        (line * 40, "Ruby", []),
+        ('{"a": 1}\n', "JSON", ["min_data_chars"]),
+        ("<p>" + "plain words for readers " * 20 + "</p>", "HTML", []),
+        ("<p>few words</p>" + "<div class='box'></div>" * 60, "HTML", ["min_html_ratio", "min_html_text"]),
+    ]
+    documents = [
+        replace(document(text, "und", "code"), attributes={"programming_language": language})
+        for text, language, _ in files
+    ]
+    rows = curate_batch(to_table(documents, RAW), CurateConfig(preset="code", compat="starcoder"))[0].to_pylist()
+    assert [row["rules"] for row in rows] == [rules for *_, rules in files]
 
 
 def test_a_document_of_which_edits_leave_nothing_is_rejected() -> None:

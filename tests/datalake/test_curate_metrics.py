@@ -6,12 +6,14 @@ import gzip
 import json
 import random
 import re
+import statistics
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opencc import OpenCC
 
 from datalake.characters import CJK_TERMINALS, CLOSERS, LINE_ENDS, tables, terminal_points
 from datalake.curate.catalog import NAMES
@@ -19,6 +21,7 @@ from datalake.curate.metrics import measure
 from datalake.curate.presets import STOP_WORDS
 from datalake.curate.words import segment
 
+SIMPLIFY = OpenCC("t2s").convert
 TERMINALS = {chr(p) for p in terminal_points()}
 KANA = (re.compile("[\u3041-\u309f]+"), re.compile("[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]+"))
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
@@ -86,6 +89,8 @@ def oracle_ngrams(text: str, words: list[tuple[int, int, str]]) -> dict[str, flo
             continue
         covered = {j for k, gram in enumerate(grams) if counts[gram] > 1 for j in range(k, k + n)}
         result[f"dup_{n}gram"] = sum(words[j][1] - words[j][0] for j in covered) / total
+        repeating = sum(size for gram, size in zip(grams, length, strict=True) if counts[gram] > 1)
+        result[f"repeat_{n}gram"] = repeating / max(1, sum(length))
         seen, again, k = set(), 0, 0
         while k < len(grams):
             if grams[k] in seen:
@@ -133,15 +138,19 @@ def oracle_sentences(line: str) -> int:
 
 def oracle_c4(lines: list[str]) -> dict[str, float | None]:
     result: dict[str, float | None] = dict.fromkeys((n for n in NAMES if n.startswith("c4_")), 0)
-    result |= dict.fromkeys(("fw_lines", "fw_sentences", "fw_lorem_ipsum", "fw_curly_bracket"), 0)
-    kept = {"c4": [], "fw": []}
+    kinds = ("c4", "c4p", "c4d", "fw")
+    result |= {f"{kind}_{what}": 0 for kind in kinds for what in ("lines", "sentences", "lorem_ipsum", "curly_bracket")}
+    kept = {kind: [] for kind in kinds}
     left_words = 0
     for line in lines:
         if any(len(word) > 1000 for word in line.split()):
             continue
         plain = re.sub(r"\[[0-9]*\]|\[edit\]|\[citation needed\]", "", line)
+        terminal = plain.endswith((".", "?", "!", '"')) and not plain.endswith("...")
         wanted = {
-            "c4": plain.endswith((".", "?", "!", '"')) and not plain.endswith("...") and len(plain.split()) >= 5,
+            "c4": terminal and len(plain.split()) >= 5,
+            "c4p": terminal and len(plain.split()) >= 3,
+            "c4d": (terminal or plain.endswith("'")) and len(line.split()) >= 3,
             "fw": len(line.split()) >= 3,
         }
         low = lowered(plain)
@@ -160,7 +169,7 @@ def oracle_c4(lines: list[str]) -> dict[str, float | None]:
                 kept[kind].append(plain.rstrip())
                 result[f"{kind}_sentences"] += oracle_sentences(plain)
                 left_words += len(plain.split()) if kind == "fw" else 0
-    result["c4_lines"], result["fw_lines"] = len(kept["c4"]), len(kept["fw"])
+    result |= {f"{kind}_lines": len(lines) for kind, lines in kept.items()}
     fw = kept["fw"]
     result |= dict.fromkeys(("fw_line_punct", "fw_short_lines", "fw_char_dup", "fw_newline_ratio"))
     if fw:
@@ -172,6 +181,42 @@ def oracle_c4(lines: list[str]) -> dict[str, float | None]:
         if left_words:
             result["fw_newline_ratio"] = (len(fw) - 1) / left_words
     return result
+
+
+def words_in(line: str) -> int:
+    return sum(any(map(str.isalnum, word)) for word in line.split())
+
+
+COUNTERS = "likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads|views|followers"
+
+
+def oracle_dclm(lines: list[str]) -> dict[str, float | None]:
+    """RefinedWeb's line edits by regular expressions."""
+    removed, kept = 0, 0
+    for line in lines:
+        capitals = sum(lowered(c) != c for c in line) / len(line)
+        digits = sum(c.isalnum() and not c.isalpha() for c in line) / len(line)
+        counter = re.match(rf"\W*[0-9](?:,|\.|[0-9])*(?:K|k|M|m|B|b)?\s+(?:{COUNTERS})\W*\Z", line)
+        if words_in(line) < 2 or capitals > 0.5 or digits > 0.999999 or counter:
+            removed += words_in(line)
+            continue
+        kept += 1
+        if words_in(line) <= 10:
+            low = lowered(line)
+            removed += 3 * low.count("items in cart") + 2 * low.endswith("read more...") + low.startswith("sign-in")
+    total = sum(map(words_in, lines))
+    return {"dclm_lines": kept, "dclm_removed": removed / total if total else None}
+
+
+def oracle_chinese(text: str) -> dict[str, float | None]:
+    """ChineseWebText's measures by slices and OpenCC, a character at a time."""
+    plain = re.sub("[ \n\t]", "", text)
+    grams = [plain[k : k + 13] for k in range(len(plain) - 12)]
+    counts = Counter(grams)
+    return {
+        "char_13gram": sum(counts[gram] > 1 for gram in grams) / len(grams) if grams else None,
+        "traditional": sum(SIMPLIFY(c) != c for c in text if "\u3400" <= c <= "\u9fff"),
+    }
 
 
 def oracle(text: str, language: str) -> dict[str, float | None]:
@@ -190,11 +235,19 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         result["ellipsis_ratio"] = (text.count("...") + text.count("…")) / len(tokens)
         result["alpha_words"] = sum(any(c.isalpha() for c in token) for token in tokens) / len(tokens)
         result["newline_ratio"] = text.count("\n") / len(tokens)
+        result["median_word_length"] = statistics.median(min(len(token), 200) for token in tokens)
+        result["symbol_words"] = sum("#" in token or "…" in token for token in tokens) / len(tokens)
+        if words:
+            result["symbol_ratio"] = (text.count("#") + text.count("...") + text.count("…")) / len(words)
+        if language == "zh":
+            result |= oracle_chinese(text)
     if language in ("ja", "ko"):
+        result["stop_word_count"] = sum(text.count(word) for word in STOP_WORDS[language])
         result["stop_words"] = sum(word in text for word in STOP_WORDS[language])
     elif language in STOP_WORDS:
         found = {strip_symbols(token) or token for token in tokens}
         result["stop_words"] = len(found & set(STOP_WORDS[language]))
+        result["stop_word_count"] = sum((strip_symbols(token) or token) in STOP_WORDS[language] for token in tokens)
     ngram_words = oracle_words(text, language)
     if ngram_words:
         result |= oracle_ngrams(text, ngram_words)
@@ -215,7 +268,8 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         names = ("dup_para_frac", "dup_para_chars", "later_para_frac", "later_para_chars")
         result |= dict(zip(names, repeated(paragraphs, len(text))[:4], strict=True))
         if language == "en":
-            result |= oracle_c4(lines)
+            result |= oracle_c4(lines) | oracle_dclm(lines)
+        result["chars_per_line"] = len(text) / len(lines)
 
     every = text.split("\n")
     every = every[:-1] if every[-1] == "" else every
@@ -342,6 +396,38 @@ C4_PIECES = (
 @given(st.lists(st.tuples(st.sampled_from(C4_PIECES), st.sampled_from(("", " ", " ", " "))), max_size=30))
 def test_c4_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
     assert_equal("".join(piece + gap for piece, gap in parts), "en")
+
+
+DCLM_PIECES = (
+    *(
+        "1,234 likes",
+        "5K views",
+        "12.3M  followers!",
+        "3 Likes",
+        "7 likes here",
+        "* 4 shares *",
+        "9 cats",
+        "2026",
+        "77",
+    ),
+    *("items in cart", "Items In Cart 3", "Read more...", "sign-in", "Sign-in", "SIGN UP NOW", "Mixed CASE", "ÉTÉ"),
+    *("one two three four five six seven eight", "nine ten", "word", "...", "a b", "\n", "\n", "\n", "١٢٣", "_1 likes"),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(DCLM_PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=30))
+def test_dclm_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
+    assert_equal("".join(piece + gap for piece, gap in parts), "en")
+
+
+def test_grams_of_13_characters_and_traditional_ones_by_hand() -> None:
+    metrics = measure("一二三四五六七八九十甲乙丙丁\n" * 2, "zh")
+    assert metrics["char_13gram"] == 4 / 16  # 28 characters hold 16 grams; those at 0, 1, 14 and 15 occur twice
+    assert metrics["traditional"] == 0
+    assert measure("我們愛讀書", "zh")["traditional"] == 4
+    assert measure("十二个字没有十三字的一串", "zh")["char_13gram"] is None
+    assert measure("a" * 60, "en")["char_13gram"] is None
 
 
 @pytest.mark.parametrize(

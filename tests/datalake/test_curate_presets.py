@@ -11,17 +11,20 @@ import pytest
 from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import rules_in_use
-from datalake.curate.presets import ENGLISH, Preset, choose, rule_sets
+from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
 from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 
 PRESETS = get_args(Preset)
+READINGS = [(preset, compat) for preset in PRESETS for compat in ("", *compats(preset))]
 WORDS = Rule("min_words", "words", ">=", 50, "here")
 
 
-def thresholds(preset: Preset, source: str = "common_crawl", language: str = "en") -> dict[str, float]:
-    return {rule.name: rule.threshold for rule in choose(preset, source, language).rules}
+def thresholds(
+    preset: Preset, source: str = "common_crawl", language: str = "en", compat: Compat = ""
+) -> dict[str, float]:
+    return {rule.name: rule.threshold for rule in choose(preset, source, language, compat).rules}
 
 
 @pytest.mark.parametrize(
@@ -54,13 +57,15 @@ def test_a_rule_for_a_language_leaves_documents_in_others_alone() -> None:
     assert verdict({"words": 1}, [rule]).verdict == "kept"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_rules_ask_for_metrics_that_exist_and_their_names_are_unique_within_a_set(preset: Preset) -> None:
-    for rules in rule_sets(preset):
+@pytest.mark.parametrize(("preset", "compat"), READINGS)
+def test_rules_ask_for_metrics_that_exist_and_their_names_are_unique_within_a_set(
+    preset: Preset, compat: Compat
+) -> None:
+    for rules in rule_sets(preset, compat):
         assert {rule.metric for rule in rules.rules} <= set(NAMES)
         assert len({rule.name for rule in rules.rules}) == len(rules.rules)
         assert all(rule.source for rule in rules.rules)
-    names = [rules.name for rules in rule_sets(preset)]
+    names = [rules.name for rules in rule_sets(preset, compat)]
     assert len(set(names)) == len(names)
 
 
@@ -102,6 +107,64 @@ def test_c4_fineweb_and_code_hold_the_numbers_of_their_code() -> None:
         **{"max_line": 1000, "mean_line": 100, "min_alnum": 0.25, "min_alpha_per_token": 1.5, "xml_header": 0}
     }
     assert thresholds("none") == {}
+
+
+GRAMS = {
+    "dup_5gram": 0.15,
+    "dup_6gram": 0.14,
+    "dup_7gram": 0.13,
+    "dup_8gram": 0.12,
+    "dup_9gram": 0.11,
+    "dup_10gram": 0.1,
+}
+TOPS = {"top_2gram": 0.2, "top_3gram": 0.18, "top_4gram": 0.16}
+
+
+def test_refinedweb_and_dclm_hold_the_numbers_of_dclms_files() -> None:
+    refinedweb = {
+        **{"min_language_score": 0.65, "min_words": 50, "max_words": 100_000},
+        **{"min_mean_word_length": 3, "max_mean_word_length": 10, "max_symbol_ratio": 0.1, "max_bullet_lines": 0.9},
+        **{"max_ellipsis_lines": 0.3, "min_alpha_words": 0.8, "min_stop_words": 2, "max_removed": 0.05},
+        **{"dup_line_frac": 0.3, "dup_para_frac": 0.3, "dup_line_chars": 0.2, "dup_para_chars": 0.2},
+        **TOPS,
+        **GRAMS,
+    }
+    assert thresholds("refinedweb") == refinedweb
+    assert thresholds("dclm") == refinedweb | {"min_quality": 0.018112}
+    assert {rules.repair for preset in ("refinedweb", "dclm") for rules in rule_sets(preset)} == {"no_urls"}
+
+
+def test_ccnet_dolma_and_chinesewebtext_hold_the_numbers_of_their_code() -> None:
+    assert thresholds("ccnet", language="zh") == {
+        **{"min_chars": 300, "min_language_score": 0.5, "max_perplexity_en": 520, "max_perplexity_zh": 1950},
+        **{"max_perplexity_ja": 1450, "max_perplexity_fr": 330},
+    }
+    assert thresholds("dolma") == {
+        **{"min_words": 50, "max_words": 100_000, "min_median_word_length": 3, "max_median_word_length": 10},
+        **{"max_symbol_words": 0.1, "min_alpha_words": 0.8, "min_stop_words": 2, "max_bullet_lines": 0.9},
+        **{"max_ellipsis_lines": 0.3, "dup_line_frac": 0.3, "dup_line_chars": 0.3, "max_pii": 5},
+        **TOPS,
+        **GRAMS,
+    }
+    assert thresholds("chinesewebtext", language="zh") == {
+        **{"min_language_score": 0.5, "min_chars": 300, "min_chars_per_line": 10, "min_han": 0.3, "traditional": 0},
+        **{"max_toxic": 0.5, "max_char_13gram": 0.5, "min_quality": 0.5},
+    }
+
+
+def test_other_readings_of_a_preset_hold_the_numbers_published_so() -> None:
+    assert (
+        thresholds("c4", compat="paper")["min_sentences"] == thresholds("c4", compat="datatrove")["min_sentences"] == 5
+    )
+    assert thresholds("fineweb", compat="paper") == thresholds("fineweb") | {"max_char_dup": 0.1}
+    datatrove = choose("gopher", "", "en", "datatrove")
+    assert thresholds("gopher", compat="datatrove") == thresholds("gopher")
+    assert all(rule.metric.startswith("later_") for rule in datatrove.rules if rule.name.startswith(("dup_", "top_")))
+    assert thresholds("code", "code", compat="starcoder") == {
+        **{"max_line": 1000, "mean_line": 100, "min_alnum": 0.25, "min_alpha": 0.25, "xml_header": 0},
+        **{"min_comments": 0.01, "max_comments": 0.8, "min_html_ratio": 0.2, "min_html_text": 100},
+        **{"min_data_chars": 100, "max_data_chars": 5000},
+    }
 
 
 @pytest.mark.parametrize(
@@ -160,7 +223,9 @@ def test_a_threshold_can_be_changed_in_every_set_or_in_one() -> None:
         ({"preset": "gopher", "thresholds": {"min_wrods": 7}}, "has no rule 'min_wrods'"),
         ({"preset": "none", "thresholds": {"min_words": 7}}, "has no rule"),
         ({"preset": "gopher", "thresholds": {"min_words": float("nan")}}, "finite"),
-        ({"preset": "ccnet"}, "preset"),
+        ({"preset": "wanjuan"}, "preset"),
+        ({"preset": "dolma", "compat": "paper"}, "no reading 'paper'; it has none"),
+        ({"preset": "c4", "compat": "starcoder"}, "it has paper or datatrove"),
         ({"prest": "auto"}, "prest"),
         ({"languages": ()}, "languages"),
     ],
@@ -175,6 +240,7 @@ def test_every_setting_enters_identity() -> None:
     configs = [
         CurateConfig(),
         CurateConfig(preset="gopher"),
+        CurateConfig(preset="gopher", compat="datatrove"),
         CurateConfig(thresholds={"min_words": 7}),
         CurateConfig(languages=("en",)),
     ]
