@@ -232,11 +232,11 @@ def test_starcoder_asks_for_comments_and_moderate_data() -> None:
     files = [
         ("# why this is done at all\n" + line * 9, "Python", []),
         (line * 40, "Python", ["min_comments"]),
-        ("# " + "words " * 60 + "\n", "Python", ["max_comments"]),
+        ("# words and words\n" * 20 + line, "Python", ["max_comments"]),
         (line * 40, "Ruby", []),
         ('{"a": 1}\n', "JSON", ["min_data_chars"]),
-        ("<p>" + "plain words for readers " * 20 + "</p>", "HTML", []),
-        ("<p>few words</p>" + "<div class='box'></div>" * 60, "HTML", ["min_html_ratio", "min_html_text"]),
+        ("<p>" + "plain words for readers\n" * 20 + "</p>", "HTML", []),
+        ("<p>few words</p>" + "<div class='box'></div>\n" * 60, "HTML", ["min_html_ratio", "min_html_text"]),
     ]
     documents = [
         replace(document(text, "und", "code"), attributes={"programming_language": language})

@@ -239,8 +239,8 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         result["symbol_words"] = sum("#" in token or "…" in token for token in tokens) / len(tokens)
         if words:
             result["symbol_ratio"] = (text.count("#") + text.count("...") + text.count("…")) / len(words)
-        if language == "zh":
-            result |= oracle_chinese(text)
+    if language == "zh":
+        result |= oracle_chinese(text)
     if language in ("ja", "ko"):
         result["stop_word_count"] = sum(text.count(word) for word in STOP_WORDS[language])
         result["stop_words"] = sum(word in text for word in STOP_WORDS[language])
