@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from datalake.characters import Points, points
 from datalake.curate.presets import LineEdits, Repair
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,16 +47,66 @@ def repair(text: str, kind: Repair = "text") -> str:
 
     `no_urls` takes addresses out, too, before anything is measured (RefinedWeb, DCLM).
     """
-    text = repair_surrogates(text)
-    if kind == "none":
-        return text
-    if kind == "code":
-        return _CODE_CONTROLS.sub("", _CODE_BREAKS.sub("\n", text))
-    text = _CONTROLS.sub("", _BREAKS.sub("\n", text))
-    text = unicodedata.normalize("NFC", _SPACES.sub(" ", text))
-    if kind == "no_urls":
-        text = _URL.sub("", text)
-    return _BLANK_LINES.sub("\n\n", _LINE_FINAL.sub("", text)).strip("\n")
+    if kind in ("none", "code"):
+        text = repair_surrogates(text)
+        return text if kind == "none" else _CODE_CONTROLS.sub("", _CODE_BREAKS.sub("\n", text))
+    faults = _faults(points(text), _kinds())
+    if faults & _SURROGATES:
+        text = repair_surrogates(text)
+    if faults & _UNWANTED:
+        text = _SPACES.sub(" ", _CONTROLS.sub("", _BREAKS.sub("\n", text)))
+    if faults & _COMPOSABLE:
+        text = unicodedata.normalize("NFC", text)
+    if kind == "no_urls" and (shorter := _URL.sub("", text)) != text:
+        text, faults = shorter, faults | _BLANKS
+    # What was taken out may leave blank space behind.
+    return _BLANK_LINES.sub("\n\n", _LINE_FINAL.sub("", text)).strip("\n") if faults else text
+
+
+_SURROGATES, _UNWANTED, _COMPOSABLE, _BLANKS, _LINE_SPACE = 1, 2, 4, 8, 16
+
+
+@cache
+def _kinds() -> npt.NDArray[np.uint8]:
+    """What is to be done about each code point, shape (0x110000,): bits, 0 for nearly all."""
+    kinds = np.zeros(0x110000, np.uint8)
+    kinds[0xD800:0xE000] |= _SURROGATES
+    # Composition begins at the first combining mark; a text below it is in composed form.
+    kinds[0x300:] |= _COMPOSABLE
+    for first, last in _COMPOSED:
+        kinds[first:last] &= 255 - _COMPOSABLE
+    for point in range(0x10000):
+        character = chr(point)
+        if _BREAKS.match(character) or _CONTROLS.match(character) or _SPACES.match(character):
+            kinds[point] |= _UNWANTED
+        if character.isspace() and character != "\n":
+            kinds[point] |= _LINE_SPACE
+    return kinds
+
+
+# Common blocks of which no character is ever changed by composition or joined to the one before: punctuation, CJK
+# symbols, ideographs, full-width forms. Whatever lies elsewhere is left to Python's own check.
+_COMPOSED = ((0x2010, 0x2060), (0x3000, 0x302A), (0x3400, 0x9FFF), (0xFF00, 0xFFE0))
+
+
+@numba.njit(cache=True, nogil=True)
+def _faults(codes: Points, kinds: npt.NDArray[np.uint8]) -> int:
+    """Bits of what there is to repair in a text, so that a clean one is passed without further looking."""
+    found, breaks, space = 0, 3, False  # a line break at the very beginning is a blank line
+    for c in codes:
+        kind = kinds[c]
+        found |= kind
+        if c == 10:
+            breaks += 1
+            if space or breaks > 2:
+                found |= _BLANKS
+            space = False
+        else:
+            breaks = 0
+            space = kind & _LINE_SPACE != 0
+    if space or (len(codes) and codes[-1] == 10):
+        found |= _BLANKS
+    return found & ~_LINE_SPACE
 
 
 def lines_of(text: str) -> list[str]:

@@ -346,10 +346,10 @@ def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Pl
     """Bits of the phrases that the lower-cased line holds."""
     found = 0
     for at in range(size - 1):
-        c = np.int64(lower[line[at]]) - 99
+        c = np.int64(line[at] | 32) - 99  # the capital's place, too: no other character becomes one of these letters
         if c < 0 or c > 18 or not _FIRST >> c & 1:
             continue
-        d = np.int64(lower[line[at + 1]]) - 97
+        d = np.int64(line[at + 1] | 32) - 97
         if d < 0 or d > 18 or not _SECOND >> d & 1:
             continue
         c += 99
@@ -427,21 +427,35 @@ def _c4(
     longest = 0
     for k in range(count):
         longest = max(longest, ends[k] - starts[k])
-    line = np.empty(longest, np.uint32)
+    room = np.empty(longest, np.uint32)
     hashes, lengths = np.empty(count, np.uint64), np.empty(count, np.int64)
     fw, punct, short, words_kept, characters = 0, 0, 0, 0, 0
     for k in range(count):
         words, word, widest = 0, 0, 0  # white-space words of the line as it stands
+        cited, curly, ends_within = False, False, False
         for at in range(starts[k], ends[k]):
-            if classes[codes[at]] & SPACE:
+            c = codes[at]
+            kind = classes[c]
+            if kind & SPACE:
                 word = 0
                 continue
             words += word == 0
             word += 1
             widest = max(widest, word)
+            if kind & ALNUM:
+                continue
+            cited |= c == 91
+            curly |= c == 123
+            ends_within |= kind & TERMINAL != 0 and at < ends[k] - 1
         if widest > MAX_WORD:
             continue
-        size = _uncited(codes, starts[k], ends[k], marks, mark_bounds, line)
+        if cited:
+            size = _uncited(codes, starts[k], ends[k], marks, mark_bounds, room)
+            line = room[:size]
+            ends_within = True
+        else:
+            line = codes[starts[k] : ends[k]]
+            size = len(line)
         left = words
         if size < ends[k] - starts[k]:
             left, inside = 0, False  # white-space words without citations
@@ -468,11 +482,6 @@ def _c4(
         if found & 2:
             out[C4 + 2] += c4
             continue
-        curly = False
-        for at in range(size):
-            if line[at] == 123:
-                curly = True
-                break
         if curly:
             out[C4 + 5] += c4
             out[FW + 3] += fineweb
@@ -482,7 +491,7 @@ def _c4(
         if found:
             out[C4 + 3] += c4
             continue
-        sentences = _sentences(line, size, classes)
+        sentences = _sentences(line, size, classes) if ends_within else 1
         if c4:
             kept[k] |= KEPT_C4
             out[C4] += 1

@@ -234,7 +234,7 @@ def test_starcoder_asks_for_comments_and_moderate_data() -> None:
         (line * 40, "Python", ["min_comments"]),
         ("# words and words\n" * 20 + line, "Python", ["max_comments"]),
         (line * 40, "Ruby", []),
-        ('{"a": 1}\n', "JSON", ["min_data_chars"]),
+        ('{"name": "value"}\n', "JSON", ["min_data_chars"]),
         ("<p>" + "plain words for readers\n" * 20 + "</p>", "HTML", []),
         ("<p>few words</p>" + "<div class='box'></div>\n" * 60, "HTML", ["min_html_ratio", "min_html_text"]),
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.curate.edits import keep_lines, lines_of, repair
+from datalake.curate.edits import keep_lines, lines_of, repair, repair_surrogates
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,44 @@ def test_kept_lines_lose_their_citations() -> None:
     assert keep_lines(text, [True, False, True], "c4") == "First line  here.\nSecond one"
     assert keep_lines(text, [True, False, True], "none") == text
     assert keep_lines(text, [False, False, False], "c4") == ""
+
+
+def plain_repair(text: str) -> str:
+    """Every step on every text, without looking first whether there is something to do."""
+    text = re.sub("\r\n|[\r\v\f\x85\u2028\u2029]", "\n", repair_surrogates(text))
+    text = re.sub("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]", "", text)
+    text = unicodedata.normalize("NFC", re.sub("[\xa0\u1680\u2000-\u200a\u202f\u205f]", " ", text))
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)[^\S\n]+$", "", text)).strip("\n")
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text(
+        st.sampled_from(
+            "ab \n\n\n\t\u3000\xa0\u2028\r\ufeff\x00é\u0301\u1100\u1161\u212b\ud800\udc00か\u3099中。\uf900"
+        )
+    )
+)
+def test_a_clean_text_is_passed_and_any_other_repaired_in_full(text: str) -> None:
+    assert repair(text) == plain_repair(text)
+
+
+def test_every_character_is_repaired_alone_and_after_others() -> None:
+    for point in range(0, 0x30000):
+        for text in (f"a{chr(point)}b", f"\u1100{chr(point)}\u0301", f"e{chr(point)}"):
+            assert repair(text) == plain_repair(text), hex(point)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("See https://a.example/x?y=1 now", "See  now"),
+        ("www.a.example/b\nnext", "next"),
+        ("参见http://a.example/路径。然后", "参见。然后"),
+        ("(http://a.example)", "()"),
+        ("no address", "no address"),
+    ],
+)
+def test_addresses_are_taken_out_where_a_preset_asks_for_it(text: str, left: str) -> None:
+    assert repair(text, "no_urls") == left
+    assert repair(text) == text
