@@ -64,6 +64,9 @@ def plain_repair(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)[^\S\n]+$", "", text)).strip("\n")
 
 
+HARD = "ab \n\n\n\t\u3000\xa0\u2028\r\ufeff\x00é\u0301\u1100\u1161\u212b\ud800\udc00か\u3099中。\uf900"
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     st.text(
