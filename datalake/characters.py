@@ -1,7 +1,8 @@
 """Characters: the classes of all code points, as tables that compiled loops look a code point up in.
 
-Classes are those of the running Python (its Unicode version), but for sentence-ending punctuation, which is the
-property Sentence_Terminal of Unicode 16 (PropList.txt) with the ellipsis and closing quotation marks.
+Classes are those of the running Python (its Unicode version; UPPER is what has a lower case), but for sentence-ending
+punctuation, which is the property Sentence_Terminal of Unicode 16 (PropList.txt) with the ellipsis and closing
+quotation marks.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy.typing as npt
 Points = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
 
-SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END = (
-    1 << k for k in range(11)
+SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END, UPPER = (
+    1 << k for k in range(12)
 )
 
 # No letters or digits are assigned beyond (Unicode 16); the planes above are tags, variation selectors and private use.
@@ -75,6 +76,8 @@ def tables() -> Tables:
         low = character.lower()
         if len(low) == 1:
             lower[point] = ord(low)
+            if low != character:
+                bits |= UPPER
         classes[point] = bits
     classes[0x3400:0xA000] |= IDEOGRAPH
     classes[0x3041:0x30A0] |= HIRAGANA

@@ -27,6 +27,7 @@ from datalake.characters import (
     LOWER,
     SPACE,
     TERMINAL,
+    UPPER,
     Classes,
     Points,
     points,
@@ -89,7 +90,7 @@ _LAYOUT = {
     "dclm_lines": DCLM,
     "chars_per_line": CHINESE_TOO,
 }
-_CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END)
+_CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END, UPPER)
 # Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
 # change in `catalog.py` or `characters.py` can't meet loops compiled before it.
 if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
@@ -104,6 +105,7 @@ if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     256,
     512,
     1024,
+    2048,
 ):
     raise RuntimeError("datalake/curate/metrics.py: the layout constants differ from catalog.py or characters.py")
 SIZE = len(NAMES)
@@ -155,9 +157,14 @@ def _mix(h: np.uint64) -> np.uint64:
 
 @numba.njit(cache=True, nogil=True)
 def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
-    """The 64-bit hash of a span's code points, each through the table `lower`."""
+    """The 64-bit hash of a span's code points, each through the table `lower`, two of them a step."""
     h = np.uint64(end - start)
-    for k in range(start, end):
+    k = start
+    while k + 1 < end:
+        h = (h ^ (np.uint64(lower[codes[k]]) | np.uint64(lower[codes[k + 1]]) << np.uint64(32))) * _K1
+        h ^= h >> np.uint64(29)
+        k += 2
+    if k < end:
         h = (h ^ np.uint64(lower[codes[k]])) * _K1
         h ^= h >> np.uint64(29)
     return _mix(h)
@@ -165,9 +172,14 @@ def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
 
 @numba.njit(cache=True, nogil=True)
 def hash_exact(codes: Points, start: int, end: int) -> np.uint64:
-    """The 64-bit hash of a span's code points as they stand."""
+    """The 64-bit hash of a span's code points as they stand, two of them a step."""
     h = np.uint64(end - start)
-    for k in range(start, end):
+    k = start
+    while k + 1 < end:
+        h = (h ^ (np.uint64(codes[k]) | np.uint64(codes[k + 1]) << np.uint64(32))) * _K1
+        h ^= h >> np.uint64(29)
+        k += 2
+    if k < end:
         h = (h ^ np.uint64(codes[k])) * _K1
         h ^= h >> np.uint64(29)
     return _mix(h)
@@ -317,28 +329,28 @@ def _sentences(line: Points, size: int, classes: Classes) -> int:
     One ends with a run of terminals and closers, at the line's end or before a space and no lower case; with a Chinese
     or Japanese terminal anywhere.
     """
-    count, at, pending = 0, 0, False
-    while at < size:
-        kind = classes[line[at]]
-        if not kind & TERMINAL:
-            if not kind & SPACE:
-                pending = True
+    count, at, counted = 0, 0, 0  # counted: where the last sentence that is counted ends
+    while True:
+        while at < size and not classes[line[at]] & TERMINAL:
             at += 1
-            continue
+        if at == size:
+            break
         cjk = False
         while at < size and classes[line[at]] & TERMINAL:
             cjk = classes[line[at]] & CJK_TERMINAL != 0
             at += 1
         while at < size and classes[line[at]] & CLOSER:
             at += 1
-        pending = True
         after = at
         while after < size and classes[line[after]] & SPACE:
             after += 1
         if after == size or cjk or (after > at and not classes[line[after]] & LOWER):
             count += 1
-            pending = False
-    return count + 1 if pending else count
+            counted = at
+    for at in range(counted, size):
+        if not classes[line[at]] & SPACE:
+            return count + 1
+    return count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -401,10 +413,12 @@ def _uncited(codes: Points, start: int, end: int, marks: Points, bounds: Places,
 
 
 @numba.njit(cache=True, nogil=True)
-def _c4(
+def _english_lines(
     codes: Points,
+    kinds: Classes,
     starts: Places,
     ends: Places,
+    line_hashes: Hashes,
     count: int,
     classes: Classes,
     lower: Points,
@@ -412,18 +426,24 @@ def _c4(
     phrase_bounds: Places,
     marks: Points,
     mark_bounds: Places,
+    counted: Points,
+    counted_bounds: Places,
+    snippets: Points,
+    snippet_bounds: Places,
     out: Numbers,
     kept: npt.NDArray[np.uint8],
 ) -> None:
-    """C4's line rules and three variants of them; what each keeps into `kept`, a bit each.
+    """Line rules of English corpora: C4's and three variants, RefinedWeb's; what each keeps into `kept`, a bit each.
 
     C4's code asks for 5 words and a terminal mark, its paper for 3 words; datatrove counts words before citations are
-    taken out and an apostrophe as terminal, and FineWeb leaves out the terminal mark.
+    taken out and an apostrophe as terminal, and FineWeb leaves out the terminal mark. RefinedWeb drops lines in
+    capitals, of digits, of social counters and of one word.
     """
     for k in range(C4, FW + 4):
         out[k] = 0.0
     for k in range(PAPER, DATATROVE + 4):
         out[k] = 0.0
+    total, removed, dclm = 0, 0, 0
     longest = 0
     for k in range(count):
         longest = max(longest, ends[k] - starts[k])
@@ -433,20 +453,40 @@ def _c4(
     for k in range(count):
         words, word, widest = 0, 0, 0  # white-space words of the line as it stands
         cited, curly, ends_within = False, False, False
+        upper, digits, worded, inside = 0, 0, 0, False  # worded: words with a letter or digit
         for at in range(starts[k], ends[k]):
             c = codes[at]
-            kind = classes[c]
+            kind = kinds[at]
             if kind & SPACE:
                 word = 0
+                inside = False
                 continue
             words += word == 0
             word += 1
             widest = max(widest, word)
+            upper += kind & UPPER != 0
             if kind & ALNUM:
+                digits += kind & LETTER == 0
+                worded += not inside
+                inside = True
                 continue
             cited |= c == 91
             curly |= c == 123
             ends_within |= kind & TERMINAL != 0 and at < ends[k] - 1
+        total += worded
+        size = ends[k] - starts[k]
+        if (
+            worded < DCLM_WORDS
+            or upper > CAPITALS * size
+            or digits > DIGITS * size
+            or (digits and _counter(codes, starts[k], ends[k], classes, counted, counted_bounds))
+        ):
+            removed += worded
+        else:
+            kept[k] |= KEPT_DCLM
+            dclm += 1
+            if worded <= EDITED_WORDS:
+                removed += _snippet_words(codes, starts[k], ends[k], lower, snippets, snippet_bounds)
         if widest > MAX_WORD:
             continue
         if cited:
@@ -514,9 +554,12 @@ def _c4(
             short += size <= SHORT_LINE
             words_kept += left
             characters += size
-            hashes[fw] = hash_exact(line, 0, size)
+            hashes[fw] = hash_exact(line, 0, size) if cited else line_hashes[k]
             lengths[fw] = size
             fw += 1
+    out[DCLM] = dclm
+    if total:
+        out[DCLM + 1] = removed / total
     if fw:
         first, counts = np.empty(fw, np.int64), np.empty(fw, np.int64)
         _group(hashes, fw, first, counts)
@@ -580,63 +623,18 @@ def _at(codes: Points, at: int, end: int, lower: Points, snippets: Points, first
 
 
 @numba.njit(cache=True, nogil=True)
-def _dclm(
-    codes: Points,
-    starts: Places,
-    ends: Places,
-    count: int,
-    classes: Classes,
-    lower: Points,
-    counted: Points,
-    counted_bounds: Places,
-    snippets: Points,
-    snippet_bounds: Places,
-    out: Numbers,
-    kept: npt.NDArray[np.uint8],
-) -> None:
-    """RefinedWeb's line edits: which lines stay into `kept`, and the share of words they remove."""
-    total, removed, lines = 0, 0, 0
-    for k in range(count):
-        words, upper, digits = 0, 0, 0
-        inside = False  # in a token of which a letter or digit was seen
-        for at in range(starts[k], ends[k]):
-            c = codes[at]
-            kind = classes[c]
-            if kind & SPACE:
-                inside = False
-                continue
-            upper += lower[c] != c
-            if kind & ALNUM:
-                digits += kind & LETTER == 0
-                words += not inside
-                inside = True
-        total += words
-        size = ends[k] - starts[k]
-        if (
-            words < DCLM_WORDS
-            or upper > CAPITALS * size
-            or digits > DIGITS * size
-            or _counter(codes, starts[k], ends[k], classes, counted, counted_bounds)
-        ):
-            removed += words
-            continue
-        kept[k] |= KEPT_DCLM
-        lines += 1
-        if words > EDITED_WORDS:
-            continue
-        b = snippet_bounds
-        at = starts[k]
-        while at < ends[k]:
-            if _at(codes, at, ends[k], lower, snippets, b[0], b[1]):
-                removed += 3
-                at += b[1] - b[0]
-            else:
-                at += 1
-        removed += 2 * _at(codes, ends[k] - (b[2] - b[1]), ends[k], lower, snippets, b[1], b[2])
-        removed += _at(codes, starts[k], ends[k], lower, snippets, b[2], b[3])
-    out[DCLM] = lines
-    if total:
-        out[DCLM + 1] = removed / total
+def _snippet_words(codes: Points, start: int, end: int, lower: Points, snippets: Points, b: Places) -> int:
+    """How many words of a short line RefinedWeb's snippets take with them."""
+    removed, at = 0, start
+    while at < end:
+        if _at(codes, at, end, lower, snippets, b[0], b[1]):
+            removed += 3
+            at += b[1] - b[0]
+        else:
+            at += 1
+    removed += 2 * _at(codes, end - (b[2] - b[1]), end, lower, snippets, b[1], b[2])
+    removed += _at(codes, start, end, lower, snippets, b[2], b[3])
+    return removed
 
 
 @numba.njit(cache=True, nogil=True)
@@ -671,52 +669,27 @@ def _chinese(codes: Points, traditional: npt.NDArray[np.bool_], hashes: Hashes, 
 
 
 @numba.njit(cache=True, nogil=True)
-def _characters(codes: Points, classes: Classes, out: Numbers) -> tuple[int, int, int]:
-    """Code and script metrics into `out`; returns line breaks, number signs and ellipses."""
+def _characters(codes: Points, classes: Classes, kinds: Classes, out: Numbers) -> None:
+    """The classes of all characters into `kinds`, code and script metrics that count them into `out`."""
     size = len(codes)
-    breaks, signs, ellipses, dots = 0, 0, 0, 0
-    letters, alnum, tokens, previous = 0, 0, 0, 0  # previous: 1 in a word, 2 in symbols, 0 in space
-    han, kana, hangul = 0, 0, 0
-    longest, begin, lines = 0, 0, 0
     for at in range(size):
-        c = codes[at]
-        kind = classes[c]
-        if c == 46:
-            dots += 1
-            if dots == 3:
-                ellipses += 1
-                dots = 0
-        else:
-            dots = 0
-        if c == 10:
-            breaks += 1
-            longest = max(longest, at - begin)
-            begin = at + 1
-        elif c == 35:
-            signs += 1
-        elif c == 0x2026:
-            ellipses += 1
-        if kind & LETTER:
-            letters += 1
-        if kind & ALNUM:
-            alnum += 1
-        if kind & SPACE:
-            previous = 0
-        elif kind & ALNUM or c == 95:
-            tokens += previous != 1
-            previous = 1
-        else:
-            tokens += previous != 2
-            previous = 2
-        if 0x4E00 <= c <= 0x9FA5:
-            han += 1
-        elif kind & (HIRAGANA | KATAKANA):
-            kana += 1
-        elif 0xAC00 <= c <= 0xD7A3:
-            hangul += 1
-    lines = breaks + (begin < size)
-    out[CODE] = max(longest, size - begin)
-    out[CODE + 1] = (size - breaks) / lines
+        kinds[at] = classes[codes[at]]
+    letters, alnum, han, kana, hangul = 0, 0, 0, 0, 0
+    for at in range(size):  # without a branch, so that it is done for many at a time
+        kind, c = kinds[at], codes[at]
+        letters += kind & LETTER != 0
+        alnum += kind & ALNUM != 0
+        kana += kind & (HIRAGANA | KATAKANA) != 0
+        han += (c >= 0x4E00) & (c <= 0x9FA5)
+        hangul += (c >= 0xAC00) & (c <= 0xD7A3)
+    tokens = 0  # runs of word characters, and of what is neither these nor space
+    word, symbol = False, False
+    for at in range(size):
+        kind = kinds[at]
+        word_here = (kind & ALNUM != 0) | (codes[at] == 95)
+        symbol_here = (kind & SPACE == 0) & (not word_here)
+        tokens += (word_here & (not word)) + (symbol_here & (not symbol))
+        word, symbol = word_here, symbol_here
     out[CODE + 2] = alnum / size
     out[CODE + 3] = letters / size
     if tokens:
@@ -724,22 +697,21 @@ def _characters(codes: Points, classes: Classes, out: Numbers) -> tuple[int, int
     out[CJK] = han / size
     out[CJK + 1] = kana / size
     out[CJK + 2] = hangul / size
-    return breaks, signs, ellipses
 
 
 @numba.njit(cache=True, nogil=True)
-def _words(codes: Points, classes: Classes, lower: Points, starts: Places, ends: Places, hashes: Hashes) -> int:
+def _words(codes: Points, kinds: Classes, lower: Points, starts: Places, ends: Places, hashes: Hashes) -> int:
     r"""The project's words, `[\u3400-\u9fff]|[^\W_]+`, lower-cased: bounds and hashes; returns how many."""
     count, at, size = 0, 0, len(codes)
     while at < size:
-        kind = classes[codes[at]]
+        kind = kinds[at]
         if not kind & (IDEOGRAPH | ALNUM):
             at += 1
             continue
         starts[count] = at
         at += 1
         if not kind & IDEOGRAPH:
-            while at < size and classes[codes[at]] & ALNUM:
+            while at < size and kinds[at] & ALNUM:
                 at += 1
         ends[count] = at
         hashes[count] = hash_span(codes, starts[count], at, lower)
@@ -748,11 +720,11 @@ def _words(codes: Points, classes: Classes, lower: Points, starts: Places, ends:
 
 
 @numba.njit(cache=True, nogil=True)
-def _spans(codes: Points, classes: Classes, starts: Places, ends: Places) -> int:
+def _spans(kinds: Classes, starts: Places, ends: Places) -> int:
     """Token bounds into `starts` and `ends` (room for one a character); returns how many."""
-    count, at, size = 0, 0, len(codes)
+    count, at, size = 0, 0, len(kinds)
     while at < size:
-        kind = classes[codes[at]]
+        kind = kinds[at]
         if kind & SPACE:
             at += 1
             continue
@@ -760,10 +732,10 @@ def _spans(codes: Points, classes: Classes, starts: Places, ends: Places) -> int
         at += 1
         if kind & (HIRAGANA | KATAKANA):
             run = kind & (HIRAGANA | KATAKANA)
-            while at < size and classes[codes[at]] & run:
+            while at < size and kinds[at] & run:
                 at += 1
         elif not kind & IDEOGRAPH:
-            while at < size and not classes[codes[at]] & NO_RUN:
+            while at < size and not kinds[at] & NO_RUN:
                 at += 1
         ends[count] = at
         count += 1
@@ -785,7 +757,7 @@ def _median(histogram: Places, count: int) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def _tokens(
-    codes: Points, classes: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
+    codes: Points, kinds: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
 ) -> None:
     """Word counts and lengths, letters, stop words."""
     words, length, alpha, seen = 0, 0, 0, np.uint64(0)
@@ -794,19 +766,15 @@ def _tokens(
     for k in range(count):
         a, b = starts[k], ends[k]
         histogram[min(b - a, _LONG)] += 1
+        letter, symbol = 0, False
         for at in range(a, b):
-            if codes[at] == 35 or codes[at] == 0x2026:
-                symbols += 1
-                break
-        letter = False
-        for at in range(a, b):
-            if classes[codes[at]] & LETTER:
-                letter = True
-                break
-        alpha += letter
-        while a < b and not classes[codes[a]] & ALNUM:
+            letter |= kinds[at] & LETTER
+            symbol |= (codes[at] == 35) | (codes[at] == 0x2026)
+        alpha += letter != 0
+        symbols += symbol
+        while a < b and not kinds[a] & ALNUM:
             a += 1
-        while b > a and not classes[codes[b - 1]] & ALNUM:
+        while b > a and not kinds[b - 1] & ALNUM:
             b -= 1
         if a < b:
             words += 1
@@ -856,25 +824,30 @@ def _measure(
     starts: Places,
     ends: Places,
     hashes: Hashes,
+    kinds: Classes,
+    breaks: int,
+    signs: int,
+    ellipses: int,
     out: Numbers,
 ) -> npt.NDArray[np.uint8]:
     """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
 
     `segments`: ends of the segmenter's pieces, empty where white space separates words. `english`: whether C4's line
-    rules (Latin terminals, English phrases) have a meaning. `starts`, `ends`, `hashes`: room for one a character.
+    rules (Latin terminals, English phrases) have a meaning. `starts`, `ends`, `hashes`, `kinds`: room for one a
+    character. `breaks`, `signs`, `ellipses`: how many line breaks, # and ellipses there are.
     """
     size = len(codes)
     out[CHARS] = size
-    breaks, signs, ellipses = _characters(codes, classes, out)
+    _characters(codes, classes, kinds, out)
 
     # Tokens and words.
     if len(segments):
         count, begin = 0, 0
         for end in segments:
             a, b = begin, end
-            while a < b and classes[codes[a]] & SPACE:
+            while a < b and kinds[a] & SPACE:
                 a += 1
-            while b > a and classes[codes[b - 1]] & SPACE:
+            while b > a and kinds[b - 1] & SPACE:
                 b -= 1
             if a < b:
                 starts[count] = a
@@ -882,8 +855,8 @@ def _measure(
                 count += 1
             begin = end
     else:
-        count = _spans(codes, classes, starts, ends)
-    _tokens(codes, classes, starts, ends, count, stops, longest_stop, out)
+        count = _spans(kinds, starts, ends)
+    _tokens(codes, kinds, starts, ends, count, stops, longest_stop, out)
     if count:
         out[HASHES] = signs / count
         out[ELLIPSES] = ellipses / count
@@ -894,14 +867,14 @@ def _measure(
         words = 0
         for k in range(count):
             for at in range(starts[k], ends[k]):
-                if classes[codes[at]] & ALNUM:
+                if kinds[at] & ALNUM:
                     starts[words] = starts[k]
                     ends[words] = ends[k]
                     hashes[words] = hash_span(codes, starts[k], ends[k], lower)
                     words += 1
                     break
     else:
-        words = _words(codes, classes, lower, starts, ends, hashes)
+        words = _words(codes, kinds, lower, starts, ends, hashes)
     if words:
         _ngrams(hashes, starts, ends, words, size, out)
 
@@ -910,26 +883,29 @@ def _measure(
     line_starts, line_ends, line_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     para_starts, para_ends, para_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     lines, paragraphs, begin, fresh = 0, 0, 0, True
-    bullets, dotted, punct, short = 0, 0, 0, 0
-    for at in range(size + 1):
-        if at < size and codes[at] != 10:
-            continue
+    bullets, dotted, punct, short, longest, at = 0, 0, 0, 0, 0, -1
+    while at < size:
+        at += 1
+        while at < size and codes[at] != 10:
+            at += 1
         a, b = begin, at
         begin = at + 1
-        while a < b and classes[codes[a]] & SPACE:
+        longest = max(longest, b - a)
+        while a < b and kinds[a] & SPACE:
             a += 1
-        while b > a and classes[codes[b - 1]] & SPACE:
+        while b > a and kinds[b - 1] & SPACE:
             b -= 1
         if a == b:
             fresh = True
             continue
+        line_starts[lines], line_ends[lines] = a, b
+        line_hashes[lines] = hash_exact(codes, a, b)
         if fresh:
             para_starts[paragraphs] = a
+            para_hashes[paragraphs] = line_hashes[lines]  # stays where it is the only line
             paragraphs += 1
             fresh = False
         para_ends[paragraphs - 1] = b
-        line_starts[lines], line_ends[lines] = a, b
-        line_hashes[lines] = hash_exact(codes, a, b)
         lines += 1
         bullets += codes[a] in (0x25CF, 0x2022, 42, 45)
         final = codes[b - 1]
@@ -941,8 +917,10 @@ def _measure(
             dotted += three or spaced
         elif final == 0x2026:
             dotted += 1
-        punct += classes[final] & LINE_END != 0
+        punct += kinds[b - 1] & LINE_END != 0
         short += b - a <= SHORT_LINE
+    out[CODE] = longest
+    out[CODE + 1] = (size - breaks) / (breaks + (codes[-1] != 10))
     out[LINES] = lines
     out[PARAGRAPHS] = paragraphs
     kept = np.zeros(lines, np.uint8)
@@ -962,8 +940,14 @@ def _measure(
             out[LATER_LINE : LATER_LINE + 2],
         )
         out[LINE_PUNCT + 2] = again / (size - breaks)
+        line = 0
         for k in range(paragraphs):
-            para_hashes[k] = hash_exact(codes, para_starts[k], para_ends[k])
+            while line_ends[line] < para_ends[k]:  # of several lines: the space between them counts, too
+                line += 1
+                para_hashes[k] = 0
+            line += 1
+            if not para_hashes[k] and paragraphs > 1:
+                para_hashes[k] = hash_exact(codes, para_starts[k], para_ends[k])
         _repeated(
             para_hashes,
             para_starts,
@@ -974,10 +958,12 @@ def _measure(
             out[LATER_LINE + 2 : LATER_LINE + 4],
         )
         if english:
-            _c4(
+            _english_lines(
                 codes,
+                kinds,
                 line_starts,
                 line_ends,
+                line_hashes,
                 lines,
                 classes,
                 lower,
@@ -985,16 +971,6 @@ def _measure(
                 phrase_bounds,
                 marks,
                 mark_bounds,
-                out,
-                kept,
-            )
-            _dclm(
-                codes,
-                line_starts,
-                line_ends,
-                lines,
-                classes,
-                lower,
                 counted,
                 counted_bounds,
                 snippets,
@@ -1024,18 +1000,23 @@ def _stops(language: str) -> tuple[Hashes, int]:
 
 
 class _Room(threading.local):
-    """Each thread's arrays for the bounds and hashes of words, kept from text to text: fresh ones cost page faults."""
+    """Each thread's arrays, one entry a character, kept from text to text: fresh ones cost page faults."""
 
     def __init__(self) -> None:
-        self.arrays = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint64))
+        self.arrays = _arrays(0)
 
-    def of(self, size: int) -> tuple[Places, Places, Hashes]:
+    def of(self, size: int) -> tuple[Places, Places, Hashes, Classes]:
         if size > _ROOM_KEPT:
-            return np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.uint64)
+            return _arrays(size)
         if size > len(self.arrays[0]):
-            size = 1 << size.bit_length()
-            self.arrays = (np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.uint64))
-        return self.arrays
+            self.arrays = _arrays(1 << size.bit_length())
+        starts, ends, hashes, kinds = self.arrays
+        return starts, ends, hashes, kinds[:size]
+
+
+def _arrays(size: int) -> tuple[Places, Places, Hashes, Classes]:
+    """Bounds of words, their hashes, classes of characters."""
+    return np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.uint64), np.empty(size, np.uint16)
 
 
 _ROOM_KEPT = 1 << 20  # characters; a longer text gets room of its own, given back after it
@@ -1068,7 +1049,19 @@ def measure_array(
         segments = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
     stops, longest = _stops(language)
     kept = _measure(
-        codes, segments, classes, lower, stops, longest, *_constants(), language == "en", *_room.of(len(codes)), out
+        codes,
+        segments,
+        classes,
+        lower,
+        stops,
+        longest,
+        *_constants(),
+        language == "en",
+        *_room.of(len(codes)),
+        text.count("\n"),
+        text.count("#"),
+        text.count("...") + text.count("…"),
+        out,
     )
     if len(segments):
         _chinese(codes, traditional_table(), _room.of(len(codes))[2], out)
