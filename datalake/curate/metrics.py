@@ -44,7 +44,6 @@ Numbers = npt.NDArray[np.float64]
 MAX_WORD, C4_WORDS, FEW_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
 CAPITALS, DIGITS, DCLM_WORDS, EDITED_WORDS = 0.5, 0.999999, 2, 10  # RefinedWeb's line rules, as DCLM has them
 _LONG = 200  # tokens this long or longer count as one length: a median out here says no more
-NO_RUN = SPACE | IDEOGRAPH | HIRAGANA | KATAKANA  # what a run of other characters ends before
 # Bits of a line: which line edits keep it.
 KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM = 1, 2, 4, 8, 16
 
@@ -140,9 +139,11 @@ COUNTED = (
     *("downloads", "views", "followers"),
 )
 SNIPPETS = ("items in cart", "read more...", "sign-in")  # anywhere; at the end; at the beginning
-# The letters that phrases begin with, a bit each from c on, and their second letters, from a on.
-_FIRST = sum(1 << (ord(c) - ord("c")) for c in "cjlptu")
-_SECOND = sum(1 << (ord(c) - ord("a")) for c in "aeors")
+# Two letters in each phrase that seldom stand together, and where: a phrase is looked for around such a pair alone.
+_PAIRS = ("ps", "ja", "ms", "va", "ki", "ki", "ki", "ki")
+_ANCHORS = np.array([phrase.index(pair) for phrase, pair in zip(PHRASES, _PAIRS, strict=True)])
+_SECOND = np.zeros(128, np.uint32)  # the second letter by the first
+_SECOND[[ord(pair[0]) for pair in _PAIRS]] = [ord(pair[1]) for pair in _PAIRS]
 
 
 @numba.njit(cache=True, inline="always")
@@ -358,19 +359,15 @@ def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Pl
     """Bits of the phrases that the lower-cased line holds."""
     found = 0
     for at in range(size - 1):
-        c = np.int64(line[at] | 32) - 99  # the capital's place, too: no other character becomes one of these letters
-        if c < 0 or c > 18 or not _FIRST >> c & 1:
+        c = lower[line[at]]
+        if c > 127 or not _SECOND[c] or _SECOND[c] != lower[line[at + 1]]:
             continue
-        d = np.int64(line[at + 1] | 32) - 97
-        if d < 0 or d > 18 or not _SECOND >> d & 1:
-            continue
-        c += 99
         for p in range(len(bounds) - 1):
-            length = bounds[p + 1] - bounds[p]
-            if found >> p & 1 or at + length > size or phrases[bounds[p]] != c:
+            begin, length = at - _ANCHORS[p], bounds[p + 1] - bounds[p]
+            if begin < 0 or begin + length > size or lower[line[begin]] != phrases[bounds[p]]:
                 continue
-            k = 1
-            while k < length and lower[line[at + k]] == phrases[bounds[p] + k]:
+            k = 0
+            while k < length and lower[line[begin + k]] == phrases[bounds[p] + k]:
                 k += 1
             if k == length:
                 found |= 1 << p
@@ -451,28 +448,34 @@ def _english_lines(
     hashes, lengths = np.empty(count, np.uint64), np.empty(count, np.int64)
     fw, punct, short, words_kept, characters = 0, 0, 0, 0, 0
     for k in range(count):
-        words, word, widest = 0, 0, 0  # white-space words of the line as it stands
+        words, widest = 0, 0  # white-space words of the line as it stands
         cited, curly, ends_within = False, False, False
-        upper, digits, worded, inside = 0, 0, 0, False  # worded: words with a letter or digit
-        for at in range(starts[k], ends[k]):
-            c = codes[at]
-            kind = kinds[at]
-            if kind & SPACE:
-                word = 0
-                inside = False
+        upper, digits, worded = 0, 0, 0  # worded: words with a letter or digit
+        at, until = starts[k], ends[k]
+        while at < until:
+            if kinds[at] & SPACE:
+                at += 1
                 continue
-            words += word == 0
-            word += 1
-            widest = max(widest, word)
-            upper += kind & UPPER != 0
-            if kind & ALNUM:
-                digits += kind & LETTER == 0
-                worded += not inside
-                inside = True
-                continue
-            cited |= c == 91
-            curly |= c == 123
-            ends_within |= kind & TERMINAL != 0 and at < ends[k] - 1
+            word, run = at, at
+            inside = False
+            while at < until and not kinds[at] & SPACE:
+                run = at
+                while at < until and kinds[at] & ALNUM:
+                    upper += kinds[at] & UPPER != 0
+                    digits += kinds[at] & LETTER == 0
+                    at += 1
+                if at > run:
+                    inside = True
+                    continue
+                c = codes[at]
+                upper += kinds[at] & UPPER != 0
+                cited |= c == 91
+                curly |= c == 123
+                ends_within |= kinds[at] & TERMINAL != 0 and at < until - 1
+                at += 1
+            words += 1
+            worded += inside
+            widest = max(widest, at - word)
         total += worded
         size = ends[k] - starts[k]
         if (
@@ -700,49 +703,6 @@ def _characters(codes: Points, classes: Classes, kinds: Classes, out: Numbers) -
 
 
 @numba.njit(cache=True, nogil=True)
-def _words(codes: Points, kinds: Classes, lower: Points, starts: Places, ends: Places, hashes: Hashes) -> int:
-    r"""The project's words, `[\u3400-\u9fff]|[^\W_]+`, lower-cased: bounds and hashes; returns how many."""
-    count, at, size = 0, 0, len(codes)
-    while at < size:
-        kind = kinds[at]
-        if not kind & (IDEOGRAPH | ALNUM):
-            at += 1
-            continue
-        starts[count] = at
-        at += 1
-        if not kind & IDEOGRAPH:
-            while at < size and kinds[at] & ALNUM:
-                at += 1
-        ends[count] = at
-        hashes[count] = hash_span(codes, starts[count], at, lower)
-        count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _spans(kinds: Classes, starts: Places, ends: Places) -> int:
-    """Token bounds into `starts` and `ends` (room for one a character); returns how many."""
-    count, at, size = 0, 0, len(kinds)
-    while at < size:
-        kind = kinds[at]
-        if kind & SPACE:
-            at += 1
-            continue
-        starts[count] = at
-        at += 1
-        if kind & (HIRAGANA | KATAKANA):
-            run = kind & (HIRAGANA | KATAKANA)
-            while at < size and kinds[at] & run:
-                at += 1
-        elif not kind & IDEOGRAPH:
-            while at < size and not kinds[at] & NO_RUN:
-                at += 1
-        ends[count] = at
-        count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
 def _median(histogram: Places, count: int) -> float:
     """The median of `count` lengths, counted by length."""
     middle = np.zeros(2)
@@ -755,53 +715,140 @@ def _median(histogram: Places, count: int) -> float:
     return (middle[0] + middle[1]) / 2
 
 
-@numba.njit(cache=True, nogil=True)
-def _tokens(
-    codes: Points, kinds: Classes, starts: Places, ends: Places, count: int, stops: Hashes, longest: int, out: Numbers
+# What is counted of tokens, by its place in one array.
+_TOKENS, _WORDS, _LENGTH, _ALPHA, _SYMBOLS, _STOPPED, _SEEN = range(7)
+
+
+@numba.njit(cache=True, inline="always")
+def _token(
+    codes: Points,
+    start: int,
+    end: int,
+    first: int,
+    last: int,
+    letter: int,
+    symbol: bool,
+    stops: Hashes,
+    longest: int,
+    histogram: Places,
+    tally: Places,
 ) -> None:
-    """Word counts and lengths, letters, stop words."""
-    words, length, alpha, seen = 0, 0, 0, np.uint64(0)
-    symbols, stopped = 0, 0
-    histogram = np.zeros(_LONG + 1, np.int64)
-    for k in range(count):
-        a, b = starts[k], ends[k]
-        histogram[min(b - a, _LONG)] += 1
-        letter, symbol = 0, False
+    """Count one token; `first` and `last` bound what is left of it without symbols at its ends (first < 0: nothing)."""
+    histogram[min(end - start, _LONG)] += 1
+    tally[_TOKENS] += 1
+    tally[_ALPHA] += letter != 0
+    tally[_SYMBOLS] += symbol
+    if first >= 0:
+        start, end = first, last
+        tally[_WORDS] += 1
+        tally[_LENGTH] += end - start
+    if end - start <= longest:
+        h = hash_exact(codes, start, end)
+        for s in range(len(stops)):
+            if stops[s] == h:
+                tally[_SEEN] |= 1 << s
+                tally[_STOPPED] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _spaced(
+    codes: Points,
+    kinds: Classes,
+    lower: Points,
+    stops: Hashes,
+    longest: int,
+    histogram: Places,
+    tally: Places,
+    starts: Places,
+    ends: Places,
+    hashes: Hashes,
+) -> int:
+    r"""Tokens of a text with spaces into `tally`; bounds and hashes of its words; returns how many words there are.
+
+    A word, `[\u3400-\u9fff]|[^\W_]+`, may lie in a token, or go on in the next ones where Latin letters meet kana or
+    ideographs.
+    """
+    count, at, size = 0, 0, len(codes)
+    word = -1  # where the word that is open begins
+    while at < size:
+        kind = kinds[at]
+        if kind & SPACE:
+            at += 1
+            continue
+        start, first, last, letter, symbol = at, -1, -1, 0, False
+        if kind & IDEOGRAPH:
+            at += 1
+            letter = kind & LETTER
+            if kind & ALNUM:
+                first, last = start, at
+            if word < 0:
+                starts[count], ends[count], hashes[count] = start, at, hash_span(codes, start, at, lower)
+                count += 1
+            elif at == size or not kinds[at] & ALNUM:
+                starts[count], ends[count], hashes[count] = word, at, hash_span(codes, word, at, lower)
+                count += 1
+                word = -1
+        else:
+            kana = kind & (HIRAGANA | KATAKANA)
+            while at < size and not kinds[at] & (SPACE | IDEOGRAPH) and kinds[at] & (HIRAGANA | KATAKANA) == kana:
+                if kinds[at] & ALNUM:
+                    if word < 0:
+                        word = at
+                    if first < 0:
+                        first = at
+                    while at < size and kinds[at] & (ALNUM | IDEOGRAPH | HIRAGANA | KATAKANA) == ALNUM | kana:
+                        letter |= kinds[at] & LETTER
+                        at += 1
+                    last = at
+                else:
+                    symbol |= (codes[at] == 35) | (codes[at] == 0x2026)
+                    at += 1
+                if word >= 0 and (at == size or not kinds[at] & ALNUM):
+                    starts[count], ends[count], hashes[count] = word, last, hash_span(codes, word, last, lower)
+                    count += 1
+                    word = -1
+        _token(codes, start, at, first, last, letter, symbol, stops, longest, histogram, tally)
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _segmented(
+    codes: Points,
+    kinds: Classes,
+    lower: Points,
+    segments: Places,
+    stops: Hashes,
+    longest: int,
+    histogram: Places,
+    tally: Places,
+    starts: Places,
+    ends: Places,
+    hashes: Hashes,
+) -> int:
+    """As `_spaced`, where a segmenter cuts: its pieces are tokens, those with a letter or digit are words."""
+    count, begin = 0, 0
+    for until in segments:
+        a, b = begin, until
+        begin = until
+        while a < b and kinds[a] & SPACE:
+            a += 1
+        while b > a and kinds[b - 1] & SPACE:
+            b -= 1
+        if a == b:
+            continue
+        first, last, letter, symbol = -1, -1, 0, False
         for at in range(a, b):
+            if kinds[at] & ALNUM:
+                last = at + 1
+                if first < 0:
+                    first = at
             letter |= kinds[at] & LETTER
             symbol |= (codes[at] == 35) | (codes[at] == 0x2026)
-        alpha += letter != 0
-        symbols += symbol
-        while a < b and not kinds[a] & ALNUM:
-            a += 1
-        while b > a and not kinds[b - 1] & ALNUM:
-            b -= 1
-        if a < b:
-            words += 1
-            length += b - a
-        else:
-            a, b = starts[k], ends[k]
-        if b - a <= longest:
-            h = hash_exact(codes, a, b)
-            for s in range(len(stops)):
-                if stops[s] == h:
-                    seen |= np.uint64(1) << np.uint64(s)
-                    stopped += 1
-    out[TOKENS] = count
-    out[WORDS] = words
-    if words:
-        out[MEAN_WORD] = length / words
-    if count:
-        out[ALPHA_WORDS] = alpha / count
-        out[WORDS_TOO] = _median(histogram, count)
-        out[WORDS_TOO + 1] = symbols / count
-    if len(stops):
-        out[WORDS_TOO + 3] = stopped
-        distinct = 0
-        while seen:
-            distinct += 1
-            seen &= seen - np.uint64(1)
-        out[STOPS] = distinct
+        if first >= 0:
+            starts[count], ends[count], hashes[count] = a, b, hash_span(codes, a, b, lower)
+            count += 1
+        _token(codes, a, b, first, last, letter, symbol, stops, longest, histogram, tally)
+    return count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -841,40 +888,31 @@ def _measure(
     _characters(codes, classes, kinds, out)
 
     # Tokens and words.
+    histogram, tally = np.zeros(_LONG + 1, np.int64), np.zeros(7, np.int64)
     if len(segments):
-        count, begin = 0, 0
-        for end in segments:
-            a, b = begin, end
-            while a < b and kinds[a] & SPACE:
-                a += 1
-            while b > a and kinds[b - 1] & SPACE:
-                b -= 1
-            if a < b:
-                starts[count] = a
-                ends[count] = b
-                count += 1
-            begin = end
+        words = _segmented(codes, kinds, lower, segments, stops, longest_stop, histogram, tally, starts, ends, hashes)
     else:
-        count = _spans(kinds, starts, ends)
-    _tokens(codes, kinds, starts, ends, count, stops, longest_stop, out)
+        words = _spaced(codes, kinds, lower, stops, longest_stop, histogram, tally, starts, ends, hashes)
+    count = tally[_TOKENS]
+    out[TOKENS] = count
+    out[WORDS] = tally[_WORDS]
+    if tally[_WORDS]:
+        out[MEAN_WORD] = tally[_LENGTH] / tally[_WORDS]
+        out[WORDS_TOO + 2] = (signs + ellipses) / tally[_WORDS]
     if count:
         out[HASHES] = signs / count
         out[ELLIPSES] = ellipses / count
         out[LINE_PUNCT + 3] = breaks / count
-    if out[WORDS] > 0:
-        out[WORDS_TOO + 2] = (signs + ellipses) / out[WORDS]
-    if len(segments):
-        words = 0
-        for k in range(count):
-            for at in range(starts[k], ends[k]):
-                if kinds[at] & ALNUM:
-                    starts[words] = starts[k]
-                    ends[words] = ends[k]
-                    hashes[words] = hash_span(codes, starts[k], ends[k], lower)
-                    words += 1
-                    break
-    else:
-        words = _words(codes, kinds, lower, starts, ends, hashes)
+        out[ALPHA_WORDS] = tally[_ALPHA] / count
+        out[WORDS_TOO] = _median(histogram, count)
+        out[WORDS_TOO + 1] = tally[_SYMBOLS] / count
+    if len(stops):
+        out[WORDS_TOO + 3] = tally[_STOPPED]
+        distinct, seen = 0, tally[_SEEN]
+        while seen:
+            distinct += 1
+            seen &= seen - 1
+        out[STOPS] = distinct
     if words:
         _ngrams(hashes, starts, ends, words, size, out)
 
