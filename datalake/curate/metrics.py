@@ -742,11 +742,11 @@ def _token(
         start, end = first, last
         tally[_WORDS] += 1
         tally[_LENGTH] += end - start
-    if end - start <= longest:
+    if end - start <= longest and stops[0] >> (np.uint64(codes[start]) & np.uint64(63)) & np.uint64(1):
         h = hash_exact(codes, start, end)
-        for s in range(len(stops)):
+        for s in range(1, len(stops)):
             if stops[s] == h:
-                tally[_SEEN] |= 1 << s
+                tally[_SEEN] |= 1 << (s - 1)
                 tally[_STOPPED] += 1
 
 
@@ -906,7 +906,7 @@ def _measure(
         out[ALPHA_WORDS] = tally[_ALPHA] / count
         out[WORDS_TOO] = _median(histogram, count)
         out[WORDS_TOO + 1] = tally[_SYMBOLS] / count
-    if len(stops):
+    if len(stops) > 1:
         out[WORDS_TOO + 3] = tally[_STOPPED]
         distinct, seen = 0, tally[_SEEN]
         while seen:
@@ -1031,10 +1031,16 @@ def _constants() -> tuple[Points, Places, Points, Places, Points, Places, Points
 
 @cache
 def _stops(language: str) -> tuple[Hashes, int]:
-    """Hashes of the stop words that are tokens, and the longest one's length."""
+    """Hashes of the stop words that are tokens, and the longest one's length.
+
+    Before them stands a word of bits, which first letters there are (modulo 64): most tokens need no hash.
+    """
     words = STOP_WORDS.get(language, ()) if language not in ("ja", "ko") else ()
+    first = 0
+    for word in words:
+        first |= 1 << (ord(word[0]) & 63)
     hashes = [int(hash_exact(points(word), 0, len(word))) for word in words]
-    return np.array(hashes, np.uint64), max(map(len, words), default=0)
+    return np.array([first, *hashes], np.uint64), max(map(len, words), default=0)
 
 
 class _Room(threading.local):
