@@ -6,11 +6,14 @@ every occurrence of what repeats counts, over the characters of words. The *late
 datatrove: only what comes after the first occurrence counts, over the length of the text. A threshold belongs to the
 family it was published with: Gopher's go with the first here, those of FineWeb and FineWeb-2 were set on the second.
 
-Units. A *line* is stripped and not blank. A *paragraph* is a run of lines between blank lines. A *token* is what
-white space separates, where a Chinese character and a run of hiragana or katakana are tokens of their own; in Chinese
-it is what the segmenter gives. `words` counts tokens with a letter or digit. An n-gram is over the project's words,
-the lower-cased matches of `[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for
-a document is missing (null), and a rule on a missing metric does not apply.
+Units. A *line* is stripped and not blank. A *paragraph* is a run of lines between blank lines. A *token* is what white
+space separates, where a Chinese character and a run of hiragana or katakana are tokens of their own; in Chinese it is
+what the segmenter gives. A *piece* of an English line is a run of letters and digits (joined to the next by one of `. /
+_ , :` between them), `...`, a run of hyphens, or another symbol, but no apostrophe between letters and no full stop
+that ends an abbreviation with others in it: close to the tokens of spaCy, on which datatrove counts. `words` counts
+tokens with a letter or digit. An n-gram is over the project's words, the lower-cased matches of
+`[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for a document is missing
+(null), and a rule on a missing metric does not apply.
 """
 
 from __future__ import annotations
@@ -121,6 +124,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("c4d_curly_bracket", True, "as c4_curly_bracket, for datatrove's variant"),
     Metric("dclm_lines", True, "lines that RefinedWeb's line rules keep (capitals, digits, counters, 2 words; DCLM)"),
     Metric("dclm_removed", False, "share of words that RefinedWeb's line edits remove (DCLM)"),
+    Metric("alpha_pieces", False, "share of pieces with a letter, symbols being pieces, too (datatrove)"),
     Metric("chars_per_line", False, "characters / lines (ChineseWebText)"),
     Metric("char_13gram", False, "13-character grams that repeat / all of them, in Chinese (ChineseWebText)"),
     Metric("traditional", True, "characters of the traditional script alone, in Chinese (ChineseWebText)"),

@@ -68,7 +68,7 @@ _M2 = np.uint64(0xC4CEB9FE1A85EC53)
     DUP_LINE,
 ) = range(13)
 TOP, DUP, LATER_LINE, LATER_TOP, LATER_DUP, LINE_PUNCT, C4, FW, CODE, CJK = 16, 19, 25, 29, 32, 38, 42, 48, 56, 62
-WORDS_TOO, REPEAT, PAPER, DATATROVE, DCLM, CHINESE_TOO = 65, 69, 75, 79, 83, 85
+WORDS_TOO, REPEAT, PAPER, DATATROVE, DCLM, CHINESE_TOO = 65, 69, 75, 79, 83, 86
 _LAYOUT = {
     "chars": CHARS,
     "dup_line_frac": DUP_LINE,
@@ -440,7 +440,7 @@ def _english_lines(
         out[k] = 0.0
     for k in range(PAPER, DATATROVE + 4):
         out[k] = 0.0
-    total, removed, dclm = 0, 0, 0
+    total, removed, dclm, pieces, alpha = 0, 0, 0, 0, 0
     longest = 0
     for k in range(count):
         longest = max(longest, ends[k] - starts[k])
@@ -457,17 +457,38 @@ def _english_lines(
                 at += 1
                 continue
             word, run = at, at
-            inside = False
+            inside, joined, dotted, letter_before = False, False, False, False
+            letters = 0
             while at < until and not kinds[at] & SPACE:
                 run = at
                 while at < until and kinds[at] & ALNUM:
                     upper += kinds[at] & UPPER != 0
-                    digits += kinds[at] & LETTER == 0
+                    letters += kinds[at] & LETTER != 0
                     at += 1
+                digits += at - run - letters
+                c = codes[at] if at < until else 32
                 if at > run:
                     inside = True
-                    continue
-                c = codes[at]
+                    letter = letters > 0
+                    letters = 0
+                    if joined:
+                        alpha += letter and not letter_before
+                        letter_before |= letter
+                    else:
+                        pieces += 1
+                        alpha += letter
+                        letter_before = letter
+                    joined = False
+                    if at == until or kinds[at] & SPACE:
+                        continue
+                    within = at + 1 < until and kinds[at + 1] & ALNUM != 0
+                    if within and c in (46, 47, 95, 44, 58):  # . / _ , : inside a number, a name, an address
+                        joined = True
+                        dotted |= c == 46
+                    elif not (within and c in (39, 0x2019)) and not (c == 46 and dotted):  # don't; the last . of a.m.
+                        pieces += 1
+                elif not (at > word and codes[at - 1] == c and c in (46, 45)):  # ... and -- are one piece
+                    pieces += 1
                 upper += kinds[at] & UPPER != 0
                 cited |= c == 91
                 curly |= c == 123
@@ -561,6 +582,8 @@ def _english_lines(
             lengths[fw] = size
             fw += 1
     out[DCLM] = dclm
+    if pieces:
+        out[DCLM + 2] = alpha / pieces
     if total:
         out[DCLM + 1] = removed / total
     if fw:

@@ -121,8 +121,13 @@ def _quality(
     alpha: float | None,
     stop_words: bool,
     languages: tuple[str, ...] | None,
+    alpha_metric: str = "alpha_words",
 ) -> tuple[Rule, ...]:
-    """Gopher's quality rules; word length, letters and stop words only for the given languages (None: all)."""
+    """Gopher's quality rules; word length, letters and stop words only for the given languages (None: all).
+
+    Where the numbers were used with datatrove's formulas, what has no letter is counted among symbols, too
+    (`alpha_pieces`).
+    """
     rules = [
         Rule("min_words", "words", ">=", 50, source),
         Rule("max_words", "words", "<=", 100_000, source),
@@ -139,7 +144,7 @@ def _quality(
         Rule("max_ellipsis_lines", "ellipsis_lines", "<=", 0.3, source),
     ]
     if alpha is not None:
-        rules.append(Rule("min_alpha_words", "alpha_words", ">=", alpha, source, languages))
+        rules.append(Rule("min_alpha_words", alpha_metric, ">=", alpha, source, languages))
     if stop_words:
         rules.append(Rule("min_stop_words", "stop_words", ">=", 2, source, languages))
     return tuple(rules)
@@ -154,7 +159,7 @@ GOPHER_DATATROVE = RuleSet(
     "gopher-datatrove",
     (
         *_repetition_later("datatrove gopher_repetition_filter.py"),
-        *_quality("datatrove gopher_quality_filter.py", (3, 10), 0.8, True, ENGLISH),
+        *_quality("datatrove gopher_quality_filter.py", (3, 10), 0.8, True, ENGLISH, "alpha_pieces"),
     ),
 )
 
@@ -183,7 +188,7 @@ FINEWEB = RuleSet(
     (
         Rule("min_language_score", "language_score", ">", 0.65, _FINEWEB, ENGLISH),
         *_repetition_later(_FINEWEB),
-        *_quality(_FINEWEB, (3, 10), 0.8, True, ENGLISH),
+        *_quality(_FINEWEB, (3, 10), 0.8, True, ENGLISH, "alpha_pieces"),
         Rule("lorem_ipsum", "fw_lorem_ipsum", "==", 0, _FINEWEB, ENGLISH),
         Rule("curly_bracket", "fw_curly_bracket", "==", 0, _FINEWEB, ENGLISH),
         Rule("min_sentences", "fw_sentences", ">=", 5, _FINEWEB, ENGLISH),

@@ -187,6 +187,35 @@ def words_in(line: str) -> int:
     return sum(any(map(str.isalnum, word)) for word in line.split())
 
 
+def oracle_pieces(lines: list[str]) -> dict[str, float | None]:
+    """Pieces by a scan of each white-space word's runs."""
+    pieces, alpha = 0, 0
+    for word in (word for line in lines for word in line.split()):
+        runs = re.findall(r"[^\W_]+|[\W_]", word)
+        groups: list[list[str]] = []  # runs that one of . / _ , : joins
+        joined, dotted, after_run = False, False, False
+        for k, run in enumerate(runs):
+            if run[0].isalnum():
+                if joined:
+                    groups[-1].append(run)
+                else:
+                    groups.append([run])
+                joined, after_run = False, True
+                continue
+            within = after_run and k + 1 < len(runs) and runs[k + 1][0].isalnum()
+            apostrophe = within and run in "'’"
+            abbreviation = after_run and run == "." and dotted
+            again = not after_run and k and runs[k - 1] == run and run in ".-"
+            if within and run in "./_,:":
+                joined, dotted = True, dotted or run == "."
+            elif not (apostrophe or abbreviation or again):
+                pieces += 1
+            after_run = False
+        pieces += len(groups)
+        alpha += sum(any(c.isalpha() for run in group for c in run) for group in groups)
+    return {"alpha_pieces": alpha / pieces if pieces else None}
+
+
 COUNTERS = "likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads|views|followers"
 
 
@@ -268,7 +297,7 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         names = ("dup_para_frac", "dup_para_chars", "later_para_frac", "later_para_chars")
         result |= dict(zip(names, repeated(paragraphs, len(text))[:4], strict=True))
         if language == "en":
-            result |= oracle_c4(lines) | oracle_dclm(lines)
+            result |= oracle_c4(lines) | oracle_dclm(lines) | oracle_pieces(lines)
         result["chars_per_line"] = len(text) / len(lines)
 
     every = text.split("\n")
@@ -419,6 +448,49 @@ DCLM_PIECES = (
 @given(st.lists(st.tuples(st.sampled_from(DCLM_PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=30))
 def test_dclm_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
     assert_equal("".join(piece + gap for piece, gap in parts), "en")
+
+
+PIECE_PARTS = (
+    "a",
+    "bc",
+    "12",
+    "3",
+    ".",
+    "..",
+    "-",
+    "--",
+    "'",
+    "’",
+    "/",
+    "_",
+    ",",
+    ":",
+    "(",
+    "$",
+    "é",
+    "中",
+    "\u0301",
+    " ",
+    "\n",
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PIECE_PARTS), max_size=30))
+def test_pieces_equal_their_definition(parts: list[str]) -> None:
+    assert_equal("".join(parts), "en")
+
+
+@pytest.mark.parametrize(
+    ("line", "pieces", "alpha"),
+    [
+        ("Don't say U.S. costs $3.14, well-known (really).", 15, 8),  # Don t counts twice, 3.14 has no letter
+        ("at 10:30 a.m. see http://a.b/c -- no... yes/no", 13, 7),
+        ("1, 2, 3", 5, 0),
+    ],
+)
+def test_pieces_are_counted_by_hand(line: str, pieces: int, alpha: int) -> None:
+    assert measure(line, "en")["alpha_pieces"] == pytest.approx(alpha / pieces)
 
 
 def test_grams_of_13_characters_and_traditional_ones_by_hand() -> None:
