@@ -24,6 +24,7 @@ from datalake.curate.metrics import KEPT_C4, KEPT_FINEWEB, measure_array
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
 from datalake.curate.rules import Rule, verdict
 from datalake.curate.schema import CURATION
+from datalake.curate.thresholds import thresholds_for
 from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
@@ -42,15 +43,19 @@ def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
 
 
 @lru_cache(maxsize=4096)
-def _rules_for(preset: Any, thresholds: tuple[tuple[str, float], ...], kind: str, language: str) -> RuleSet:
-    return with_thresholds(choose(preset, kind, language), dict(thresholds))
+def _rules_for(
+    preset: Any, rules: tuple[str, str], thresholds: tuple[tuple[str, float], ...], kind: str, language: str
+) -> RuleSet:
+    chosen = with_thresholds(choose(preset, kind, language), thresholds_for(*rules, language))
+    return with_thresholds(chosen, dict(thresholds))
 
 
 def _judge(
     text: str, kind: str, language: str, score: float | None, config: CurateConfig
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
     """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
-    rules = _rules_for(config.preset, tuple(sorted(config.thresholds.items())), kind, language)
+    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
+    rules = _rules_for(config.preset, file, thresholds, kind, language)
     text = repair(text, rules.repair)
     values, kinds = measure_array(text, language, score)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
