@@ -7,7 +7,7 @@ of the documents held to it: those of its rule set and language, where the metri
   recipes. On a scale on which that makes sense: counts and mean lengths vary by factors, so log(1 + x); shares pile up
   at 0 or 1, where a logarithm or logit is infinite, so the arcsine of the square root, which is finite there and makes
   the variance of a proportion about the same everywhere; rates per token can exceed 1, so the square root, which is
-  the same near 0. Thresholds stay within the range of their scale.
+  the same near 0. Beyond the end of its scale a threshold would cut nothing: the published one is kept.
 - `quantile`: the tightest observed value that cuts at most a given share of the documents; half of it on each side of
   a metric that a set bounds on both.
 - `reference`: the way of FineWeb-2. The published threshold for a reference language cuts some share of its documents;
@@ -54,6 +54,9 @@ _TO_SCALE: dict[Scale, str] = {
     "arcsine": "asin(sqrt(least(greatest(v, 0), 1)))",
     "linear": "v",
 }
+# A threshold here or beyond would cut nothing, whatever the documents.
+_START: dict[Scale, float] = {"log": 0.0, "root": 0.0, "arcsine": 0.0, "linear": -math.inf}
+_END: dict[Scale, float] = {"log": math.inf, "root": math.inf, "arcsine": math.pi / 2, "linear": math.inf}
 _UPPER = ("<", "<=")
 
 # The tightest threshold that fails at most total - need documents; no row is tight enough where even the outermost
@@ -130,14 +133,12 @@ def scale_of(metric: str, low: float, high: float) -> Scale:
 
 
 def from_scale(x: float, scale: Scale) -> float:
-    """The value at place `x` of a scale, the nearest one there is."""
+    """The value at place `x` of a scale, which must be on it."""
     if scale == "log":
-        return math.expm1(min(max(x, 0.0), 700.0))
+        return math.expm1(x)
     if scale == "root":
-        return max(x, 0.0) ** 2
-    if scale == "arcsine":
-        return math.sin(min(max(x, 0.0), math.pi / 2)) ** 2
-    return x
+        return x**2
+    return math.sin(x) ** 2 if scale == "arcsine" else x
 
 
 def tidy(threshold: float, op: str, whole: bool) -> float:
@@ -290,7 +291,12 @@ class _Proposer:
         chosen: dict[str, tuple[float, str]] = {}
         open_groups = {group: shapes[group] for group, why in kept.items() if not why}
         if self.config.method == "sigma":
-            chosen = {group: self._sigma(rule, shape, scale) for group, shape in open_groups.items()}
+            for group, shape in open_groups.items():
+                place, told = self._sigma(rule, shape)
+                if place <= _START[scale] or place >= _END[scale]:
+                    kept[group] = f"{told} is beyond the end of the {scale} scale"
+                else:
+                    chosen[group] = from_scale(place, scale), f"{told} on the {scale} scale"
         else:
             wanted: dict[str, tuple[Fraction, str]] = {}
             for group in open_groups:
@@ -340,11 +346,11 @@ class _Proposer:
             return f"{shape.most} of {shape.total} documents have the value {shape.mode:g}"
         return ""
 
-    def _sigma(self, rule: Rule, shape: _Shape, scale: Scale) -> tuple[float, str]:
+    def _sigma(self, rule: Rule, shape: _Shape) -> tuple[float, str]:
+        """The place on the scale, k deviations from the mean on the side that the rule bounds, and how it came."""
         k = self.config.sigmas if rule.op in _UPPER else -self.config.sigmas
-        sign = "+" if k > 0 else "-"
-        told = f"mean {shape.mean:.6g} {sign} {abs(k):g} x {shape.deviation:.6g} on the {scale} scale"
-        return from_scale(shape.mean + k * shape.deviation, scale), told
+        told = f"mean {shape.mean:.6g} {'+' if k > 0 else '-'} {abs(k):g} x {shape.deviation:.6g}"
+        return shape.mean + k * shape.deviation, told
 
     def _share(
         self, rules: RuleSet, rule: Rule, group: str, references: dict[tuple[str, str], _Reference | str]

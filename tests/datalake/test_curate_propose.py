@@ -88,7 +88,15 @@ def test_sigma_on_shares_is_of_the_arcsine_of_their_roots(tmp_path: Path) -> Non
     assert found.threshold == pytest.approx(by_hand, abs=1e-6)
     assert found.threshold >= by_hand
     assert found.cut_share == 0.333333
-    assert share(tmp_path, [0, 0.25, 0.5], sigmas=4, min_documents=2).threshold == 1  # no share is above 1
+
+
+def test_a_deviation_too_many_leads_beyond_the_scale_and_what_is_published_stays(tmp_path: Path) -> None:
+    above = share(tmp_path, [0, 0.25, 0.5], sigmas=3.5, min_documents=2)  # 0.436 + 3.5 x 0.327 is above pi / 2
+    assert (above.method, above.threshold) == ("published", 0.9)
+    assert above.source == "Gopher A.1.1; mean 0.436332 + 3.5 x 0.326521 is beyond the end of the arcsine scale"
+    found = words(tmp_path, [9, 99, 999], sigmas=2.5, min_documents=2)  # 2 - 2.5 sqrt(2/3) is below 0
+    assert (found["min_words"].method, found["min_words"].threshold) == ("published", 50)
+    assert found["max_words"].method == "sigma"
 
 
 def test_a_quantile_cuts_at_most_the_share_and_half_of_it_on_each_side(tmp_path: Path) -> None:
@@ -213,7 +221,8 @@ def plain_quantile(values: list[float], op: str, budget: int) -> float | None:
     return (min(fitting) if op in ("<=", "<") else max(fitting)) if fitting else None
 
 
-def plain_sigma(values: list[float], op: str, sigmas: float, metric: str, low: float, high: float) -> float:
+def plain_sigma(values: list[float], op: str, sigmas: float, metric: str, low: float, high: float) -> float | None:
+    """Mean and deviations on the scale and back; None beyond its end."""
     scale = scale_of(metric, low, high)
     to = {
         "log": math.log1p,
@@ -224,7 +233,10 @@ def plain_sigma(values: list[float], op: str, sigmas: float, metric: str, low: f
     x = [to(v) for v in values]
     mean = math.fsum(x) / len(x)
     deviation = math.sqrt(math.fsum((a - mean) ** 2 for a in x) / len(x))
-    return from_scale(mean + (sigmas if op in ("<=", "<") else -sigmas) * deviation, scale)
+    place = mean + (sigmas if op in ("<=", "<") else -sigmas) * deviation
+    if scale != "linear" and place <= 0 or scale == "arcsine" and place >= math.pi / 2:
+        return None
+    return from_scale(place, scale)
 
 
 @pytest.fixture(scope="module")
@@ -273,19 +285,20 @@ def test_every_proposal_is_that_of_a_plain_calculation(
             values = [float(r[rule.metric]) for r in mine if r.get(rule.metric) is not None]
             assert one.documents == len(values)
             assert one.published == rule.threshold
-            if one.method == "published":
-                spike = max((values.count(v) for v in set(values)), default=0)
-                assert rule.op == "==" or len(values) < 40 or spike >= 0.9 * len(values)
-                continue
             everything = [float(r[rule.metric]) for r in held if r.get(rule.metric) is not None]
-            if method == "sigma":
+            spike = max((values.count(v) for v in set(values)), default=0)
+            if rule.op == "==" or len(values) < 40 or spike >= 0.9 * len(values):
+                exact = None
+            elif method == "sigma":
                 exact = plain_sigma(values, rule.op, 1.5, rule.metric, min(everything), max(everything))
             else:
                 sides = len({o.op in ("<=", "<") for o in rules if o.metric == rule.metric and o.op != "=="})
                 budget = int(len(values) * (7 if sides == 1 else 3.5) / 100 + 1e-9)
-                wanted = plain_quantile(values, rule.op, budget)
-                assert wanted is not None
-                exact = wanted
+                exact = plain_quantile(values, rule.op, budget)
+            assert (one.method == "published") == (exact is None)
+            if exact is None:
+                assert one.threshold == rule.threshold
+                continue
             whole = next(m.whole for m in METRICS if m.name == rule.metric)
             assert abs(one.threshold - exact) <= (1 if whole else 2e-6)
             failed = sum(not OPERATORS[rule.op](v, one.threshold) for v in values)
