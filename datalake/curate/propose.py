@@ -9,7 +9,8 @@ of the documents held to it: those of its rule set and language, where the metri
   the variance of a proportion about the same everywhere; rates per token can exceed 1, so the square root, which is
   the same near 0. Beyond the end of its scale a threshold would cut nothing: the published one is kept.
 - `quantile`: the tightest observed value that cuts at most a given share of the documents; half of it on each side of
-  a metric that a set bounds on both.
+  a metric that a set bounds on both. Where the outermost value alone is more than that, as where many documents have 0
+  of what a rule wants some of, the published threshold is kept.
 - `reference`: the way of FineWeb-2. The published threshold for a reference language cuts some share of its documents;
   the rule of the same name cuts the same share, at most, of another language's.
 
@@ -307,7 +308,7 @@ class _Proposer:
                     wanted[group] = share
             chosen = self._at_most(rule, {group: shapes[group] for group in wanted}, wanted)
             for group in wanted.keys() - chosen.keys():
-                kept[group] = f"the outermost value alone is more than {wanted[group][1]}"
+                kept[group] = f"the outermost value alone is held by more than {wanted[group][1]}"
         whole = rule.metric in _WHOLE
         thresholds = {
             group: tidy(chosen[group][0], rule.op, whole) if group in chosen else float(rule.threshold)
@@ -375,7 +376,7 @@ class _Proposer:
     def _at_most(
         self, rule: Rule, shapes: dict[str, _Shape], wanted: dict[str, tuple[Fraction, str]]
     ) -> dict[str, tuple[float, str]]:
-        """The tightest threshold in each group that cuts at most the wanted share of its documents."""
+        """The tightest threshold in each group that cuts at most the wanted share; none where it would cut nothing."""
         if not wanted:
             return {}
         need = {group: shape.total - math.floor(wanted[group][0] * shape.total) for group, shape in shapes.items()}
@@ -385,7 +386,12 @@ class _Proposer:
             list(need),
             list(need.values()),
         )
-        return {group: (v, f"cuts at most {wanted[group][1]}") for group, v in rows if v is not None}
+        nothing = {"<=": "high", ">=": "low"}.get(rule.op, "")
+        return {
+            group: (v, f"cuts at most {wanted[group][1]}")
+            for group, v in rows
+            if v is not None and v != getattr(shapes[group], nothing, None)
+        }
 
     def _cut(self, op: str, thresholds: dict[str, float]) -> dict[str, int]:
         """How many documents of each group fail at its threshold."""
