@@ -353,12 +353,12 @@ def test_the_same_documents_give_the_same_bytes_however_they_lie(
     assert again == text
 
 
-def test_more_than_the_memory_is_spilled_and_nothing_changes(
+def test_threads_and_a_memory_limit_change_nothing(
     corpus: tuple[list[str], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     config = asked(preset="auto", min_documents=40)
-    spilled = propose(corpus[0], config, threads=2, memory_gb=0.01, spill=tmp_path)
-    assert spilled == propose(corpus[0], config)
+    limited = propose(corpus[0], config, threads=2, memory_gb=0.01, spill=tmp_path)
+    assert limited == propose(corpus[0], config)
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
