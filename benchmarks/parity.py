@@ -38,9 +38,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=samples / "cc" / "pages")
     given = parser.parse_args()
     if not given.peer_python:
-        print(
-            "left out: there is nothing to compare with; name an interpreter with datatrove by --peer-python or PEER_PYTHON"
-        )
+        print("left out: name an interpreter with datatrove by --peer-python or PEER_PYTHON")
         return
     documents = [one for one in documents_of(given.pages) if one.language == "en"]
     table = to_table(documents, RAW)
