@@ -126,6 +126,7 @@ def test_the_next_curation_takes_the_file_language_by_language(
 
 def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
     from flows.commands.report import render
     from flows.commands.summary import lines
@@ -139,7 +140,8 @@ def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict
     assert "Thresholds from the corpus" in page
     assert "english/min_words" in page
     with get_client(sync_client=True) as client:
-        [shown] = [one for one in client.read_artifacts() if one.key == "thresholds-funnel"][:1]
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["thresholds-funnel"]))
+        shown = client.read_artifacts(artifact_filter=wanted)[0]
     for column in ("rule", "language", "published", "proposed", "share cut"):
         assert column in str(shown.data)
 
