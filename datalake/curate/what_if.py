@@ -352,7 +352,7 @@ def draw(ids: pa.ChunkedArray, chosen: Flags, amount: int, seed: int) -> list[in
         return []
     taken = ids.take(pa.array(rows)).combine_chunks()
     words = np.frombuffer(b"".join(taken.to_pylist()) if len(rows) <= amount else _bytes(taken), np.uint64)
-    mixed = (words[0::2] ^ (words[1::2] * np.uint64(0x9E3779B97F4A7C15))) + np.uint64(seed) * np.uint64(_ODD)
+    mixed = (words[0::2] ^ (words[1::2] * np.uint64(0x9E3779B97F4A7C15))) + np.uint64(seed * _ODD % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(_ODD)
     mixed ^= mixed >> np.uint64(32)
     order = np.lexsort((words[1::2], words[0::2], mixed))[:amount]
