@@ -77,7 +77,7 @@ test test-all:
 	@$(BIN)/python -m pytest --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
 
 bench: setup-dev  ## the benchmarks (minutes; see docs/benchmarks.md)
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@for script in $(filter-out benchmarks/peer_%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:  ## remove .venv and the caches; the lake stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -148,7 +148,7 @@ def peak_of_worker(documents: list[Document], times: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--peer-python", help="an interpreter with datatrove")
+    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="an interpreter with datatrove")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--documents", type=int, default=100_000)
     samples = Path(os.environ.get("HEADWATER_SAMPLES", "../shared/samples"))

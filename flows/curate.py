@@ -9,12 +9,14 @@ from datalake.records import StageReport
 from flows.recipe import Recipe
 from flows.run import Run, running
 from tasks import data
+from tasks.thresholds import thresholds
 
 
 def stages(run: Run) -> None:
-    """Curate, deduplicate, mix."""
+    """Curate, propose thresholds where asked to, deduplicate, mix."""
     recipe = run.recipe
     run.do(data.curate, recipe.curate_by_kind, raw="raw")
+    run.do(thresholds, recipe.thresholds_of_preset, curation="curation")
     run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")
 

@@ -1,6 +1,7 @@
 """Flow `pipeline`: from raw records to an evaluated chat model, one tracked stage after the other.
 
-ingest -> curate -> deduplicate -> mixture -> tokenizer -> tokenize -> pretrain -> sft -> reward -> ppo -> evaluate
+ingest -> curate (-> thresholds) -> deduplicate -> mixture
+-> tokenizer -> tokenize -> pretrain -> sft -> reward -> ppo -> evaluate
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datalake.curate.config import CurateConfig
+from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
@@ -52,6 +53,9 @@ class Recipe(BaseModel):
     )
     sources: list[Source] = Field(title="Sources", description="Where records come from", min_length=1)
     curate: CurateConfig = Field(default_factory=CurateConfig, title="Curation")
+    thresholds: ThresholdsConfig | None = Field(
+        default=None, title="Thresholds from the corpus", description="Proposed for the next curation; null: none are"
+    )
     deduplicate: DedupConfig = Field(default_factory=DedupConfig, title="Deduplication")
     mixture: MixtureConfig = Field(default_factory=MixtureConfig, title="Mixture")
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, title="Tokenizer")
@@ -107,6 +111,24 @@ class Recipe(BaseModel):
                 raise ValueError(f"mixture.weights names {name!r}, which is no source: there are {there}")
         return self
 
+    @model_validator(mode="after")
+    def _thresholds_have_rules(self) -> Self:
+        preset = self.curate.preset
+        if self.thresholds is not None and preset == "none":
+            raise ValueError("thresholds: there are no rules to ask about: choose a `curate.preset` other than none")
+        if self.thresholds is not None and self.thresholds.preset not in (None, preset):
+            raise ValueError(
+                f"thresholds.preset is {self.thresholds.preset!r} and curate.preset {preset!r}: leave it out"
+            )
+        return self
+
+    @property
+    def thresholds_of_preset(self) -> ThresholdsConfig | None:
+        """The thresholds section, asking about the rules that curation uses."""
+        return self.thresholds and self.thresholds.model_copy(
+            update={"preset": self.curate.preset, "compat": self.curate.compat}
+        )
+
     @property
     def dedup_in_order(self) -> DedupConfig:
         """Deduplication with the recipe's order of sources as the order of precedence, unless one is given."""
@@ -120,9 +142,9 @@ class Recipe(BaseModel):
         kinds = {source.kind for source in self.sources}
         reasons: dict[str, str] = {}
         if not kinds - _DIALOGUES:
-            for stage in STAGES[1:7]:
+            for stage in STAGES[1:8]:
                 reasons[stage] = "no source of documents"
-        for stage in ("pretrain", "sft", "reward", "ppo", "evaluate"):
+        for stage in ("thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
             if getattr(self, stage) is None:
                 reasons.setdefault(stage, f"`{stage}` is null in the recipe")
         needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 StageName = Literal[
     "ingest",
     "curate",
+    "thresholds",
     "deduplicate",
     "mixture",
     "tokenizer",

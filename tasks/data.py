@@ -290,7 +290,7 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
-@stage(version="1", libraries=("pyarrow", "numpy", "numba", "rjieba"))
+@stage(version="2", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
     from datalake.curate.schema import CURATION

@@ -200,6 +200,7 @@ def everything(folder: Path) -> dict[str, Any]:
             {"kind": "conversations", "paths": [f"{folder}/dialogues.jsonl"]},
             {"kind": "preferences", "paths": [f"{folder}/preferences.jsonl"]},
         ],
+        "thresholds": {"min_documents": 5},
         "mixture": {"holdout": 0.2},
         **tiny_models(),
         "runtime": inline(),

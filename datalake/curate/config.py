@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.presets import Compat, Preset, check_thresholds
+from datalake.curate.thresholds import read_rules, with_rules_version
+from datalake.errors import UserError
+from datalake.identity import Place, file_digest
 
 
 class CurateConfig(BaseModel):
@@ -32,6 +37,14 @@ class CurateConfig(BaseModel):
         description="Rule name to number, in place of the preset's; `set/rule` where only one rule set is meant, "
         "for instance `wiki/min_words`",
     )
+    rules: Annotated[str, Place()] = Field(
+        default="",
+        title="Rules file",
+        description="A rules.yaml of the stage `thresholds`: other thresholds by language; `thresholds` goes before it",
+    )
+    rules_version: str = Field(
+        default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
+    )
     languages: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
@@ -45,10 +58,22 @@ class CurateConfig(BaseModel):
         description="Source name to kind, since `auto` goes by kind; filled in from the recipe's sources",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _version_of_rules(cls, values: Any) -> Any:
+        return with_rules_version(values)
+
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
         check_thresholds(self.preset, self.thresholds, self.compat)
+        # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
+        if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:
+            names = {name: 0.0 for rules in read_rules(self.rules, self.rules_version).values() for name in rules}
+            try:
+                check_thresholds(self.preset, names, self.compat)
+            except UserError as error:
+                raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules})")) from None
         return self

@@ -33,6 +33,7 @@ from datalake.curate.metrics import (
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
 from datalake.curate.rules import Rule, verdict
 from datalake.curate.schema import CURATION
+from datalake.curate.thresholds import thresholds_for
 from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
@@ -58,14 +59,21 @@ def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
 
 @lru_cache(maxsize=4096)
 def _rules_for(
-    preset: Any, compat: Any, thresholds: tuple[tuple[str, float], ...], kind: str, language: str
+    preset: Any,
+    compat: Any,
+    rules: tuple[str, str],
+    thresholds: tuple[tuple[str, float], ...],
+    kind: str,
+    language: str,
 ) -> RuleSet:
-    return with_thresholds(choose(preset, kind, language, compat), dict(thresholds))
+    chosen = with_thresholds(choose(preset, kind, language, compat), thresholds_for(*rules, language))
+    return with_thresholds(chosen, dict(thresholds))
 
 
 def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
     """The rule set that a document of this source kind and language is held to, thresholds of the recipe put in."""
-    return _rules_for(config.preset, config.compat, tuple(sorted(config.thresholds.items())), kind, language)
+    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
+    return _rules_for(config.preset, config.compat, file, thresholds, kind, language)
 
 
 def _judge(

@@ -80,6 +80,7 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
         "funnel": _funnel(manifest, records),
         "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
         "rules": _rules(records, look),
+        "thresholds": records["thresholds"].report.get("thresholds", []) if "thresholds" in records else [],
         "by_source": look.by_source(),
         "refused": look.refused(),
         "quarantine": look.quarantine(),

@@ -9,6 +9,7 @@ from datalake.lake import Lake
 from datalake.records import StageRecord, StageReport, read_record
 
 _BARS = "▁▂▃▄▅▆▇█"
+_RULES = 60  # of the proposed thresholds, shown
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:
@@ -28,6 +29,8 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
     }
     if "ingest" in records:
         yield from _sources(records)
+    if "thresholds" in records:
+        yield from _thresholds(lake, records["thresholds"])
     if "pretrain" in records:
         report = records["pretrain"].report
         if "heldout_loss" in report:
@@ -72,6 +75,29 @@ def _sources(records: dict[str, StageRecord]) -> Iterator[str]:
         if kept is not None or rejected is not None:
             text += f" ; raw = {kept or 0:>9,} + {rejected or 0:>8,}"
         yield text
+
+
+def _thresholds(lake: Lake, record: StageRecord) -> Iterator[str]:
+    """The proposed thresholds beside the published ones; those that stay are counted."""
+    report, counts = record.report, record.counts
+    for set_name, few in report["pooled"].items():
+        told = ", ".join(f"{language} {n}" for language, n in list(few.items())[:8])
+        more = f" and {len(few) - 8} more" if len(few) > 8 else ""
+        yield f"thresholds: too few documents of {set_name}, pooled as `other`: {told}{more}"
+    proposed = [row for row in report["thresholds"] if row["method"] != "published"]
+    if proposed:
+        yield f"{'rule':<32} {'language':<8} {'keeps':<22} {'published':>10} {'cuts':>7} {'proposed':>10} {'cuts':>7}"
+    for row in proposed[:_RULES]:
+        yield (
+            f"{row['rule']:<32} {row['language']:<8} {row['keeps']:<22} {row['published']:>10.6g}"
+            f" {row['share cut by published']:>7.2%} {row['proposed']:>10.6g} {row['share cut']:>7.2%}"
+        )
+    if len(proposed) > _RULES:
+        yield f"... and {len(proposed) - _RULES} more, in the file and in headwater report"
+    yield (
+        f"thresholds: {counts['proposed']} proposed, {counts['published kept']} published ones kept;"
+        f" use them with --set curate.rules={lake.root / report['rules']}"
+    )
 
 
 def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:

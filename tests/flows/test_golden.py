@@ -65,9 +65,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "1",
+        "2",
         {
-            "curation": "a1b1ba1e8f68027821d1ee70a7b643c8",
+            "curation": "9379994b0c4b65a6a0df7c7cd396415b",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),

@@ -113,6 +113,9 @@ def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
         ("pretrain", {"learning_rate": 0}, "greater than 0"),
         ("ppo", {"batch": 7, "minibatches": 2}, "multiple of minibatches"),
         ("curate", {"preset": "fineweb3"}, "'fineweb2'"),
+        ("curate", {"rules": "nowhere.yaml"}, "there is no rules file 'nowhere.yaml'"),
+        ("thresholds", {"method": "guess"}, "'quantile'"),
+        ("thresholds", {"cut": 0.5}, "less than 0.5"),
         ("runtime", {"workers": 0}, "greater than or equal to 1"),
         ("runtime", {"memory_gb": -1}, "greater than 0"),
         ("evaluate", {"tasks": ["poetry"]}, "'perplexity'"),
@@ -261,11 +264,19 @@ def test_an_override_is_held_to_the_same_bounds(tmp_path: Path) -> None:
         load(path, ["deduplicate.thresh=0.7"])
 
 
+def test_thresholds_are_proposed_for_the_rules_of_curation() -> None:
+    recipe = validate(LEAST | {"curate": {"preset": "gopher"}, "thresholds": {}}, "r")
+    assert recipe.thresholds_of_preset is not None
+    assert recipe.thresholds_of_preset.preset == "gopher"
+    assert "no rules" in mistake(LEAST | {"curate": {"preset": "none"}, "thresholds": {}})
+    assert "leave it out" in mistake(LEAST | {"thresholds": {"preset": "gopher"}})
+
+
 # What runs -----------------------------------------------------------------------------------------------------------
 
 
 def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
-    return validate(LEAST | sections, "small.yaml").skipped(until)
+    return validate(LEAST | {"thresholds": {}} | sections, "small.yaml").skipped(until)
 
 
 ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
@@ -300,6 +311,8 @@ def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
         "ppo": "it needs reward",
     }
     assert set(skipped(sources=ALL, evaluate=None)) == {"evaluate"}
+    assert skipped(sources=ALL, thresholds=None) == {"thresholds": "`thresholds` is null in the recipe"}
+    assert "thresholds" in validate(LEAST, "small.yaml").skipped()
 
 
 def test_until_skips_what_comes_after_it() -> None:

@@ -1,0 +1,49 @@
+"""The stage `thresholds`: thresholds from the corpus itself, as a rule set that curation can take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from datalake.curate.thresholds import ThresholdsConfig
+from datalake.lake import TableRef
+from datalake.shards import write_atomically
+from tasks.cluster import run_alone
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+
+RULES = "rules.yaml"
+
+
+def _propose(
+    files: list[str], config: ThresholdsConfig, threads: int, memory_gb: float, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
+    """Write `rules.yaml`; the rows to show, and the languages pooled by rule set."""
+    from datalake.curate.propose import propose, rules_yaml, table
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, not in it: what a kill leaves there is no part of the output.
+    with TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill:
+        proposals = propose(files, config, threads, memory_gb, Path(spill))
+    write_atomically(folder / RULES, rules_yaml(proposals, config).encode())
+    return list(table(proposals)), proposals.pooled
+
+
+@stage(version="1", libraries=("duckdb", "pyyaml"))
+def thresholds(curation: TableRef, config: ThresholdsConfig, runtime: Runtime) -> Produced:
+    """Propose thresholds for the rules in use from the distributions of their metrics, language by language."""
+    folder, width = runtime.folder, runtime.config
+    files = runtime.lake.files(curation)
+    rows, pooled = run_alone(_propose, files, config, width.workers, width.memory_gb, folder, runtime=runtime)
+    methods = Counter(row["method"] for row in rows)
+    proposed = sum(n for method, n in methods.items() if method != "published")
+    return Produced(
+        folders={"thresholds": folder},
+        counts={"proposed": proposed, "published kept": methods["published"]},
+        records_in=curation.rows,
+        records_out=proposed,
+        funnel=rows,
+        report={"thresholds": rows, "pooled": pooled, "rules": runtime.lake.relative(folder / RULES)},
+    )
