@@ -197,8 +197,12 @@ def test_every_rule_of_every_preset_is_answered_as_by_a_rerun(raw: pa.Table, pre
         ({"preset": "refinedweb"}, {"preset": "dclm", "thresholds": {"max_removed": 0.5, "min_words": 5}}),
         ({"preset": "auto", "thresholds": {"wiki/min_words": 100}}, {"preset": "auto", "thresholds": {"min_words": 5}}),
         (
-            {"preset": "auto", "kinds": {"mine": "code"}},
-            {"preset": "auto", "kinds": {"mine": "code", "books": "wikipedia"}},
+            {"preset": "auto", "kinds": {"mine": "code"}, "thresholds": {"wiki/min_words": 5}},
+            {
+                "preset": "auto",
+                "kinds": {"mine": "code", "books": "wikipedia"},
+                "thresholds": {"wiki/min_words": 5},
+            },
         ),
     ],
 )
@@ -237,7 +241,10 @@ def test_snippets_that_may_leave_nothing_need_a_rerun_unless_the_row_tells() -> 
     passed, _ = curate_batch(table, config("refinedweb", thresholds=wide))
     assert passed["rule"].to_pylist() == ["empty_after_edits"]
     assert_equal(
-        passed, table, config("refinedweb", thresholds=wide), config("refinedweb", thresholds=wide | {"refinedweb/min_words": 1})
+        passed,
+        table,
+        config("refinedweb", thresholds=wide),
+        config("refinedweb", thresholds=wide | {"refinedweb/min_words": 1}),
     )
 
 
