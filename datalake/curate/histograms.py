@@ -53,7 +53,7 @@ def histograms(connection: duckdb.DuckDBPyConnection, table: str, config: Curate
     `table` is SQL for a relation with the columns of CURATION; the groups with most documents come first.
     """
     pairs = connection.execute(
-        f"SELECT source, language, rule_set, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC, ALL"
+        f"SELECT source, language, rule_set, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC, source, language"
     ).fetchall()
     groups: dict[_Group, list[tuple[str, str]]] = {}
     for source, language, rule_set, _ in pairs:
@@ -136,7 +136,7 @@ def _scaled(value: float, logarithmic: bool) -> float:
     return math.log10(1 + max(value, 0.0)) if logarithmic else value
 
 
-def bars(counts: Sequence[int]) -> str:
-    """Counts as a row of bars; a space where there is none."""
+def bars(counts: Sequence[int], nothing: str = " ") -> str:
+    """Counts as a row of bars, `nothing` for 0."""
     most = max(counts, default=0)
-    return "".join(_BARS[min(7, 8 * count // (most + 1))] if count else " " for count in counts)
+    return "".join(_BARS[min(7, 8 * count // (most + 1))] if count else nothing for count in counts)

@@ -93,7 +93,7 @@ def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, 
 
     stories: list[dict[str, Any]] = []
     if "raw" in tables:
-        config = _curated_by(lake, manifest) if "curation" in tables else None
+        config = curated_by(lake, manifest) if "curation" in tables else None
         for row in rows("ledger", "uri = ? OR id = ?", document, id):
             stories.append(_document_story(manifest, row, rows, config))
     if not stories:
@@ -105,7 +105,7 @@ def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, 
     return stories
 
 
-def _curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
+def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
     """The config of a run's curation; None where it is not one of this version."""
     from pydantic import ValidationError
 

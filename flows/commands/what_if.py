@@ -193,19 +193,24 @@ def _print(answer: dict[str, Any]) -> None:
     for note in answer["notes"]:
         print(f"note: {note}")
     for title, key in (("source", "sources"), ("language", "languages")):
-        rows = answer.get(key, [])
+        rows = [row for row in answer.get(key, ()) if key == "sources" or row["gained"] or row["lost"]]
         if rows:
             print()
             as_table(
                 [title, "documents", "kept", "would be", "gained", "lost"],
                 [[r["name"], r["documents"], r["before"], r["after"], r["gained"], r["lost"]] for r in rows],
             )
-    if answer.get("rules"):
+    rules = [
+        row
+        for row in answer.get("rules", ())
+        if row["rejects_before"] != row["rejects_after"] or row["fails_before"] != row["fails_after"]
+    ]
+    if rules:
         print()
         columns = ("rejects_before", "rejects_after", "gained", "lost", "fails_before", "fails_after")
         as_table(
             ["rule", "rejects first", "would", "gained", "lost", "fails", "would fail"],
-            [[row["rule"], *(row[name] for name in columns)] for row in answer["rules"]],
+            [[row["rule"], *(row[name] for name in columns)] for row in rules],
         )
     for side, title in (("gained", "gained, for instance"), ("lost", "lost, for instance")):
         shown = answer["examples"][side]
@@ -223,7 +228,8 @@ def _settings(changes: dict[str, list[Any]]) -> str:
         if isinstance(old, dict) and isinstance(new, dict):
             for key in dict.fromkeys((*old, *new)):
                 if old.get(key) != new.get(key):
-                    parts.append(f"{key} {_value(old.get(key))} -> {_value(new.get(key))}")
+                    was, then = (value.get(key, "as the preset has it") for value in (old, new))
+                    parts.append(f"{key} {_value(was)} -> {_value(then)}")
         else:
             parts.append(f"{name} {_value(old)} -> {_value(new)}")
     return ", ".join(parts)
@@ -231,7 +237,7 @@ def _settings(changes: dict[str, list[Any]]) -> str:
 
 def _value(value: Any) -> str:
     if value is None:
-        return "as the preset has it"
+        return "not set"
     if isinstance(value, list):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
