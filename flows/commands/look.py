@@ -168,6 +168,20 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     return judged
 
 
+def _repaired(text: str, curation: Mapping[str, Any], config: CurateConfig | None) -> str | None:
+    """A text as it was measured; None where the rules it was held to are not known."""
+    from datalake.curate.curate import rules_for
+    from datalake.curate.edits import repair
+
+    if config is None:
+        return None
+    try:
+        kind = config.kinds.get(curation["source"], curation["source"])
+        return repair(text, rules_for(config, kind, curation["language"]).repair)
+    except UserError:
+        return None
+
+
 def changed_lines(before: str, after: str) -> dict[str, int]:
     """What edits changed: characters and lines before and after, and how many lines are gone or new.
 
@@ -209,8 +223,12 @@ def _document_story(
         if config is not None:
             story["judged"] = _judged(curation[0], config)
     documents = rows("documents", "id = ?", id)
-    if raw and documents:
-        story["edits"] = changed_lines(raw[0]["text"] or "", documents[0]["text"] or "")
+    if raw and curation:
+        text_before = raw[0]["text"] or ""
+        # What was rejected has no text of its own: the text that was judged is the repaired one.
+        text_after = documents[0]["text"] if documents else _repaired(text_before, curation[0], config)
+        if text_after is not None:
+            story["edits"] = changed_lines(text_before, text_after)
     if ledger["duplicate_of"] is not None:
         kept = rows("raw", "id = ?", ledger["duplicate_of"])
         story["kept instead"] = {"id": ledger["duplicate_of"], "uri": kept[0]["uri"] if kept else None}
