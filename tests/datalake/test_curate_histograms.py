@@ -21,7 +21,9 @@ def rows() -> list[dict[str, object]]:
     rng = random.Random(4)
     made = []
     for n in range(600):
-        source, language = rng.choice((("web", "en"), ("web", "en"), ("web", "zh"), ("web", "fr"), ("mine", "und")))
+        source, language = rng.choice(
+            (("web", "en"), ("web", "en"), ("web", "zh"), ("web", "fr"), ("web", "th"), ("mine", "und"))
+        )
         chosen = rules_for(CONFIG, CONFIG.kinds.get(source, source), language)
         row: dict[str, object] = dict.fromkeys(CURATION.names)
         row |= {"id": n.to_bytes(16, "big"), "source": source, "language": language, "rule_set": chosen.name}
@@ -29,7 +31,7 @@ def rows() -> list[dict[str, object]]:
             if pa.types.is_integer(field.type):
                 row[field.name] = int(rng.lognormvariate(5, 2))
             elif pa.types.is_floating(field.type):
-                row[field.name] = None if rng.random() < 0.1 else rng.random() ** 2
+                row[field.name] = None if rng.random() < 0.1 else 0.5 * ("alpha" in field.name) + rng.random() ** 2
         row["verdict"], row["rules"] = rng.choice(("kept", "rejected")), []
         made.append(row)
     return made

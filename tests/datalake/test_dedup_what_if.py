@@ -55,6 +55,24 @@ def test_another_threshold_is_answered_as_by_a_rerun(seed: int) -> None:
     assert len(kept) > 3
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_long_chains_are_walked_in_the_order_of_precedence(seed: int) -> None:
+    rng = random.Random(seed)
+    ids = [document_id("test", "b", str(k)) for k in range(60)]
+    found = {}
+    for b in range(len(ids)):
+        for a in rng.sample(range(b), min(b, rng.randint(0, 3))):
+            found[a, b] = rng.choice((0.6, 0.7, 0.8, 0.9))
+    rows = [{"a": ids[a], "b": ids[b], "level": "near", "similarity": s} for (a, b), s in found.items()]
+    rng.shuffle(rows)
+    for threshold in (0.65, 0.75, 0.85):
+        gone: set[int] = set()
+        for b in range(len(ids)):
+            if any((a, b) in found and found[a, b] >= threshold and a not in gone for a in range(b)):
+                gone.add(b)
+        assert removed(pa.Table.from_pylist(rows, schema=PAIRS), threshold) == {ids[k] for k in gone}
+
+
 def test_the_notes_say_what_pairs_do_not_show() -> None:
     base = DedupConfig(threshold=0.8)
     none = PAIRS.empty_table()

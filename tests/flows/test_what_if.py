@@ -48,6 +48,7 @@ def ran(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory)
     lines = world.prose(400, 24).split("\n\n")
     rows = [{"id": "edited", "text": "\n".join([*lines[:3], "Read on", *lines[3:]])}]
     rows += [{"id": f"long{n}", "text": world.prose(500 + n, 40)} for n in range(3)]
+    rows += [{"id": f"brief{n}", "text": world.prose(600 + n, 3)} for n in range(3)]
     world.jsonl(folder / "input" / "more.jsonl", rows)
     data["sources"].append({"kind": "table", "paths": [f"{folder}/input/more.jsonl"]})
     path = folder / "recipe.yaml"
@@ -87,8 +88,8 @@ def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, 
             {"thresholds": {"min_words": 300, "wiki/min_words": 20}},
         ),
         (
-            "curate.thresholds={min_words: 2, min_sentences: 1, min_stop_words: 1}",
-            {"thresholds": {"min_words": 2, "min_sentences": 1, "min_stop_words": 1}},
+            "curate.thresholds={min_words: 2, min_sentences: 1}",
+            {"thresholds": {"min_words": 2, "min_sentences": 1}},
         ),
         ("curate.languages=[zh]", {"languages": ["zh"]}),
     ],
@@ -138,7 +139,7 @@ def test_another_similarity_is_answered_from_pairs(ran: Ran, headwater: Command)
     ("settings", "said"),
     [
         ([], "say what to change"),
-        (["curate.preset=gopher"], "curate.preset repairs text in another way"),
+        (["curate.preset=gopher"], "curate.preset edits lines in another way"),
         (["curate.preset=auto"], "nothing differs from the recipe"),
         (["curate.thresholds.min_wordz=3"], "has no rule 'min_wordz'"),
         (["mixture.holdout=0.1"], "`mixture` is not asked about"),
