@@ -54,10 +54,7 @@ def page(
     rows: int = ROWS,
     seconds: float = SECONDS,
 ) -> str:
-    """The page in markdown. `files`: each curation file and the raw file it judges.
-
-    Raises duckdb.InterruptException where it takes too long.
-    """
+    """The page in markdown, as far as it is drawn in time; `files`: each curation file and the raw file it judges."""
     import duckdb
 
     lines = ["## Funnel", "", "| | documents |", "| --- | ---: |"]
@@ -80,6 +77,8 @@ def page(
             lines += metrics_table(spread)
         lines += ["", "## Some dropped texts", "", f"By the first rule that each failed. {part}".rstrip()]
         lines += _dropped(connection, list(chosen.values()), config)
+    except duckdb.InterruptException:
+        lines += ["", f"What is not here took more than {seconds:g} s: `headwater report` has it."]
     finally:
         timer.cancel()
         connection.close()

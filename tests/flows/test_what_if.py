@@ -307,3 +307,23 @@ def test_the_page_looks_at_a_bounded_part_and_says_so(ran: Ran) -> None:
     text = page([{"what": "documents in", "records": rows}], both, CurateConfig(), rows=12)
     assert f"From {few} of {rows} documents." in text
     assert text == page([{"what": "documents in", "records": rows}], both, CurateConfig(), rows=12)
+
+
+def test_a_page_that_takes_too_long_keeps_what_it_has(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    from datalake.curate.config import CurateConfig
+    from tasks import curation_page
+
+    def endless(connection: duckdb.DuckDBPyConnection, *_: Any) -> list[Any]:
+        connection.execute("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b").fetchall()
+        return []
+
+    lake = Lake(ran.lake)
+    [manifest] = [m for m in manifests(lake) if m.corpus == "tiny"]
+    outputs = {name: ref for r in manifest.stages for name, ref in r.outputs.items()}
+    files = dict.fromkeys(lake.files(outputs["curation"]), lake.files(outputs["raw"])[0])  # type: ignore[arg-type]
+    monkeypatch.setattr(curation_page, "histograms", endless)
+    text = curation_page.page([{"what": "documents in", "records": 38}], files, CurateConfig(), seconds=0.3)
+    assert "| documents in | 38 |" in text
+    assert text.endswith("took more than 0.3 s: `headwater report` has it.")
