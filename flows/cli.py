@@ -94,6 +94,28 @@ def explain(document: str, *, common: Common = COMMON) -> int:
 
 
 @app.command
+def what_if(
+    recipe: Path,
+    *,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(name="--set", negative="", help="What to change: --set curate.thresholds.min_words=30"),
+    ] = (),
+    common: Common = COMMON,
+) -> int:
+    """What another threshold, preset or list of languages would keep, from the ledger, without rerunning.
+
+    Parameters
+    ----------
+    recipe
+        A YAML file that has been run; the answer is about its last finished run.
+    """
+    from flows.commands.what_if import what_if as answer
+
+    return answer(recipe, set, common.folder, common.json)
+
+
+@app.command
 def trace(checkpoint: str, *, step: int | None = None, common: Common = COMMON) -> int:
     """Ancestors of a model, or the documents of one of its training steps.
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import (
@@ -147,8 +148,9 @@ def publish(
     funnel: Sequence[dict[str, Any]],
     metrics: Sequence[dict[str, Any]],
     evaluations: Sequence[dict[str, Any]],
+    pages: Mapping[str, Callable[[], str]],
 ) -> None:
-    """Show a finished stage in the UI: its record, funnel, curves and evaluation table, whichever it has."""
+    """Show a finished stage in the UI: its record, funnel, curves, evaluation table and pages, whichever it has."""
     link_record(lake, record)
     if funnel:
         _show(
@@ -178,3 +180,9 @@ def publish(
                 description="Evaluation, with 95% intervals",
             )
         )
+    for name, write in pages.items():
+        _show(partial(_publish_page, _key(record.stage, name), write))
+
+
+def _publish_page(key: str, write: Callable[[], str]) -> None:
+    create_markdown_artifact(write(), key=key)

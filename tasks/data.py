@@ -331,7 +331,18 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
         unfinished=failed,
         funnel=funnel,
         report={"rejected": rules},
+        pages={"page": partial(_curation_page, funnel, results, shards, config)},
     )
+
+
+def _curation_page(
+    funnel: list[dict[str, Any]], results: list[ShardResult], shards: list[Shard], config: CurateConfig
+) -> str:
+    """What the UI shows of curation; imported and drawn when the stage is done."""
+    from tasks.curation_page import page
+
+    raw = {shard.key: str(shard.payload) for shard in shards}
+    return page(funnel, {f.path: raw[r.key] for r in results for f in r.files if f.table == "curation"}, config)
 
 
 def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:

@@ -58,7 +58,7 @@ class Produced:
 
     `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder. `unfinished`
     names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
-    the commit.
+    the commit. `pages` are texts for the UI in markdown, by name: written only where there is a UI, after the commit.
     """
 
     tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)
@@ -73,6 +73,7 @@ class Produced:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: str | None = None
+    pages: dict[str, Callable[[], str]] = field(default_factory=dict)
 
 
 Outputs = dict[str, Ref]
@@ -326,7 +327,7 @@ class Stage:
                 runtime.fingerprint,
                 once=True,
             )
-        artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations)
+        artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations, produced.pages)
         write_record(lake, record)
         return record
 

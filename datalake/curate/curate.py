@@ -70,12 +70,17 @@ def _rules_for(
     return with_thresholds(chosen, dict(thresholds))
 
 
+def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
+    """The rule set that a document of this source kind and language is held to, thresholds of the recipe put in."""
+    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
+    return _rules_for(config.preset, config.compat, file, thresholds, kind, language)
+
+
 def _judge(
     text: str, kind: str, language: str, programming: str, score: float | None, config: CurateConfig
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
     """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
-    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
-    rules = _rules_for(config.preset, config.compat, file, thresholds, kind, language)
+    rules = rules_for(config, kind, language)
     text = repair(text, rules.repair)
     values, kinds = measure_array(text, language, score)
     if programming:

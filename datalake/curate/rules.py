@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, float], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -43,6 +43,11 @@ class Verdict(NamedTuple):
 def applies(rule: Rule, language: str) -> bool:
     """Whether the rule is meant for documents of this language."""
     return rule.languages is None or language in rule.languages
+
+
+def compare(op: str, value: Any, threshold: float) -> Any:
+    """`value op threshold`: a truth value for a number, an array of them for an array."""
+    return _OPERATORS[op](value, threshold)
 
 
 def verdict(metrics: Mapping[str, float | None], rules: Sequence[Rule], language: str = "und") -> Verdict:

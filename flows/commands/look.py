@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.ledger import connect, query
 from datalake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
 from flows.commands.show import as_json, as_table, text
+
+if TYPE_CHECKING:
+    from datalake.curate.config import CurateConfig
+
+_DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides about a document
+_COPIES_SHOWN = 5
 
 
 def query_lake(sql: str, lake: Path, run: str | None, json: bool) -> int:
@@ -46,10 +54,25 @@ def explain_document(document: str, lake_folder: Path, json: bool) -> int:
                 print(f"{name}:")
                 for key, item in value.items():
                     print(f"  {key:<22} {text(item)}")
+            elif name == "judged":
+                print("rules:")
+                for rule in value:
+                    print(f"  {rule_line(rule)}")
             else:
                 print(f"{name:<24} {text(value)}")
         print()
     return 0
+
+
+def rule_line(rule: Mapping[str, Any]) -> str:
+    """A rule and how a document stood to it, for people: its name, value, what was asked, and by whom."""
+    if rule["metric"] is None:
+        return f"{rule['outcome']:<9} {rule['rule']:<22} ({rule['source']})"
+    found = "missing" if rule["value"] is None else text(rule["value"])
+    return (
+        f"{rule['outcome']:<9} {rule['rule']:<22} {rule['metric']} {found}"
+        f" (asked {rule['operator']} {rule['threshold']:g}; {rule['source']})"
+    )
 
 
 def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, Any]]:
@@ -68,17 +91,117 @@ def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, 
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    stories = []
+    stories: list[dict[str, Any]] = []
     if "raw" in tables:
+        config = curated_by(lake, manifest) if "curation" in tables else None
         for row in rows("ledger", "uri = ? OR id = ?", document, id):
-            stories.append(_document_story(manifest, row, rows))
+            stories.append(_document_story(manifest, row, rows, config))
+    if not stories:
+        for row in rows("quarantine", "archive = ?", document):
+            stories.append({"corpus": corpus, "run": manifest.run, "table": "quarantine", **row})
     for table in ("conversations", "preferences"):
         for row in rows(table, "uri = ? OR id = ?", document, id):
             stories.append({"corpus": corpus, "run": manifest.run, "table": table, **row})
     return stories
 
 
-def _document_story(manifest: Manifest, ledger: dict[str, Any], rows: Any) -> dict[str, Any]:
+def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
+    """The config of a run's curation; None where it is not one of this version."""
+    from pydantic import ValidationError
+
+    from datalake.curate.config import CurateConfig
+    from flows.recipe import Recipe
+
+    try:
+        return Recipe.model_validate(manifest.recipe).curate_by_kind
+    except ValidationError:
+        pass
+    for report in manifest.stages:
+        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
+        if record is not None:
+            try:
+                return CurateConfig.model_validate(record.payload["config"])
+            except (KeyError, ValidationError):
+                return None
+    return None
+
+
+def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str, Any]]:
+    """Every rule that a document was held to: its metric's value, what was asked of it, by whom, and the outcome.
+
+    The outcome is what curation decided: `failed`, `passed`, or `no value` where the metric is missing. Rules for other
+    languages are left out.
+    """
+    from datalake.curate.curate import EMPTY, LANGUAGE, rules_for
+    from datalake.curate.rules import applies
+
+    source, language = curation["source"], curation["language"]
+    try:
+        chosen = rules_for(config, config.kinds.get(source, source), language)
+    except UserError:  # a file of rules that has gone or changed since
+        return []
+    failed = set(curation["rules"] or ())
+    judged: list[dict[str, Any]] = []
+    for rule in chosen.rules:
+        if applies(rule, language):
+            value = curation.get(rule.metric)
+            outcome = "failed" if rule.name in failed else "no value" if value is None else "passed"
+            judged.append(
+                {
+                    "rule": rule.name,
+                    "metric": rule.metric,
+                    "value": value,
+                    "operator": rule.op,
+                    "threshold": rule.threshold,
+                    "source": rule.source,
+                    "outcome": outcome,
+                }
+            )
+    # Rules without a number of their own.
+    others = {LANGUAGE: "languages kept", EMPTY: "text left by the edits"}
+    for name in curation["rules"] or ():
+        if name in others:
+            judged.append(
+                dict.fromkeys(("metric", "value", "operator", "threshold"))
+                | {"rule": name, "source": others[name], "outcome": "failed"}
+            )
+    return judged
+
+
+def _repaired(text: str, curation: Mapping[str, Any], config: CurateConfig | None) -> str | None:
+    """A text as it was measured; None where the rules it was held to are not known."""
+    from datalake.curate.curate import rules_for
+    from datalake.curate.edits import repair
+
+    if config is None:
+        return None
+    try:
+        kind = config.kinds.get(curation["source"], curation["source"])
+        return repair(text, rules_for(config, kind, curation["language"]).repair)
+    except UserError:
+        return None
+
+
+def changed_lines(before: str, after: str) -> dict[str, int]:
+    """What edits changed: characters and lines before and after, and how many lines are gone or new.
+
+    Lines are compared as a set with counts: a line that only moved is neither.
+    """
+    old, new = before.split("\n") if before else [], after.split("\n") if after else []
+    counted, recounted = Counter(old), Counter(new)
+    return {
+        "characters_before": len(before),
+        "characters_after": len(after),
+        "lines_before": len(old),
+        "lines_after": len(new),
+        "lines_removed": (counted - recounted).total(),
+        "lines_added": (recounted - counted).total(),
+    }
+
+
+def _document_story(
+    manifest: Manifest, ledger: dict[str, Any], rows: Any, config: CurateConfig | None
+) -> dict[str, Any]:
     id = ledger["id"]
     story: dict[str, Any] = {"corpus": manifest.corpus, "run": manifest.run}
     decided = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "archive", "offset")
@@ -97,15 +220,38 @@ def _document_story(manifest: Manifest, ledger: dict[str, Any], rows: Any) -> di
         story["curation"] = {
             name: value for name, value in curation[0].items() if name not in decided and value is not None
         }
+        if config is not None:
+            story["judged"] = _judged(curation[0], config)
+    documents = rows("documents", "id = ?", id)
+    if raw and curation:
+        text_before = raw[0]["text"] or ""
+        # What was rejected has no text of its own: the text that was judged is the repaired one.
+        text_after = documents[0]["text"] if documents else _repaired(text_before, curation[0], config)
+        if text_after is not None:
+            story["edits"] = changed_lines(text_before, text_after)
     if ledger["duplicate_of"] is not None:
         kept = rows("raw", "id = ?", ledger["duplicate_of"])
         story["kept instead"] = {"id": ledger["duplicate_of"], "uri": kept[0]["uri"] if kept else None}
+    decision = rows("duplicates", "id = ?", id)
+    copies = rows("duplicates", "duplicate_of = ? ORDER BY similarity DESC, id", id)
+    if decision:
+        story["duplicates"] = {
+            "level": decision[0]["level"],
+            "similarity": decision[0]["similarity"],
+            "copies": len(copies),
+            "some copies": [copy["id"].hex() for copy in copies[:_COPIES_SHOWN]],
+        }
     near = rows("pairs", "a = ? OR b = ? ORDER BY similarity DESC LIMIT 5", id, id)
     if near:
         story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}
     mixed = rows("mixture", "id = ?", id)
     if mixed:
         story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "token_count")}
+    story["stages"] = {
+        report.stage: report.fingerprint
+        for report in manifest.stages
+        if report.stage in _DATA_STAGES and report.fingerprint
+    }
     return story
 
 

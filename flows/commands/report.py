@@ -16,9 +16,12 @@ from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.records import Manifest, StageRecord, find_manifest, read_record, record_path
 from datalake.shards import write_atomically
+from flows.commands.look import curated_by
 
 if TYPE_CHECKING:
     import duckdb
+
+    from datalake.curate.config import CurateConfig
 
 SEED = "headwater"
 TEXTS_PER_RULE = 3  # dropped texts shown for each rule
@@ -69,6 +72,7 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
     records = {report.stage: record for report in manifest.stages if (record := _record(lake, report.fingerprint))}
     connection = connect(lake, manifest.run)
     tables = {name for name, ref in manifest.refs.items() if isinstance(ref, TableRef)}
+    config = curated_by(lake, manifest) if "curation" in tables else None
     look = _Look(connection, manifest.corpus, tables)
     server = str(server_state(lake.root).get("url") or "http://127.0.0.1:4200/api").removesuffix("/api")
     return {
@@ -79,7 +83,8 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
         "stages": _stages(lake, manifest, records, place),
         "funnel": _funnel(manifest, records),
         "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
-        "rules": _rules(records, look),
+        "rules": _rules(records, look, config),
+        "metrics": _metrics(connection, manifest.corpus, config),
         "thresholds": records["thresholds"].report.get("thresholds", []) if "thresholds" in records else [],
         "by_source": look.by_source(),
         "refused": look.refused(),
@@ -197,14 +202,51 @@ def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
     return rows
 
 
-def _rules(records: dict[str, StageRecord], look: _Look) -> list[Row]:
-    """Rules by how many documents they rejected first, with samples of those."""
+def _rules(records: dict[str, StageRecord], look: _Look, config: CurateConfig | None) -> list[Row]:
+    """Rules by how many documents they rejected first, with samples of those and what was asked of them."""
+    from tasks.curation_page import asked
+
     rejected: dict[str, int] = records["curate"].report.get("rejected", {}) if "curate" in records else {}
     samples = look.rejected()
+    for text in (text for texts in samples.values() for text in texts):
+        text["asked"] = asked(text, config)
     most = max(rejected.values(), default=1)
     return [
         {"rule": rule, "number": amount, "bar": 100 * amount / most, "texts": samples.get(rule, [])}
         for rule, amount in sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _metrics(connection: duckdb.DuckDBPyConnection, corpus: str, config: CurateConfig | None) -> list[Row]:
+    """For each group of documents held to the same rules, a picture of every metric that these rules ask for."""
+    if config is None:
+        return []
+    from datalake.curate.catalog import METRICS
+    from datalake.curate.histograms import histograms
+    from flows.commands.pictures import histogram_svg
+    from tasks.curves import svg_uri
+
+    definitions = {metric.name: metric.definition for metric in METRICS}
+    try:
+        spread = histograms(connection, f'"{corpus}".curation', config)
+    except UserError:  # a file of rules that has gone or changed since
+        return []
+    groups: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+    for one in spread:
+        groups.setdefault((one.rule_set, one.languages), []).append(
+            {
+                "metric": one.metric,
+                "definition": definitions[one.metric],
+                "picture": svg_uri(histogram_svg(one)),
+                "asked": ", ".join(f"{rule.op} {rule.threshold:g} ({rule.name})" for rule in one.rules),
+                "kept": sum(one.kept),
+                "rejected": sum(one.rejected),
+                "missing": one.missing,
+                "logarithmic": one.logarithmic,
+            }
+        )
+    return [
+        {"rule_set": rule_set, "languages": languages, "rows": rows} for (rule_set, languages), rows in groups.items()
     ]
 
 
@@ -320,9 +362,9 @@ class _Look:
         """Some of the texts each rule rejected."""
         rows = self.rows(
             """WITH drawn AS (
-                   SELECT id, rule, rules FROM {c}.curation WHERE verdict = 'rejected'
+                   SELECT * FROM {c}.curation WHERE verdict = 'rejected'
                    QUALIFY row_number() OVER (PARTITION BY rule ORDER BY md5(hex(id) || ?)) <= ?)
-               SELECT d.rule, d.rules, r.uri, r.source, r.language, r.text
+               SELECT d.*, r.uri, r.text
                FROM drawn d JOIN {c}.raw r ON r.id = d.id ORDER BY d.rule, md5(hex(d.id) || ?)""",
             {"raw", "curation"},
             SEED,

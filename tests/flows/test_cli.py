@@ -116,13 +116,15 @@ def test_help_lists_what_works_and_nothing_else(headwater: Command) -> None:
     done = headwater("--help")
     assert done.status == 0
     listed = {line.split()[1] for line in done.out.splitlines() if line.startswith("│ ") and len(line.split()) > 2}
-    works = {"run", "up", "down", "query", "explain", "trace", "chat", "doctor", "report"}
+    works = {"run", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
     assert works <= listed
-    later = {"what-if", "plan", "eval", "serve", "export", "label"}
+    later = {"plan", "eval", "serve", "export", "label"}
     assert not later & listed
 
 
-@pytest.mark.parametrize("command", ["run", "query", "explain", "trace", "chat", "report", "up", "down", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
+)
 def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Command, command: str) -> None:
     done = headwater(command, "--help")
     assert done.status == 0

@@ -1,0 +1,243 @@
+"""`headwater what-if`: what other rules would keep, from the ledger, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datalake.errors import UserError
+from datalake.lake import Lake, TableRef
+from datalake.records import Manifest, StageRecord, manifests, read_record
+from flows.commands.show import as_json, as_table
+
+if TYPE_CHECKING:
+    from flows.recipe import Recipe
+
+EXAMPLES = 5
+SEED = 0
+_NO_MATTER = {"vars", "runtime"}  # what they change is in other sections, or changes no verdict
+
+
+def what_if(recipe: Path, overrides: Sequence[str], lake_folder: Path, json: bool) -> int:
+    """Print what the changed recipe would keep beside what was kept; returns the exit status."""
+    from flows.recipe import load
+
+    if not any(not text.startswith("vars.") for text in overrides):
+        raise UserError("say what to change: --set curate.thresholds.min_words=30, for instance")
+    base = load(recipe, [text for text in overrides if text.startswith("vars.")])
+    changed = load(recipe, overrides)
+    lake = Lake(lake_folder).require()
+    section = _section(base, changed)
+    answer = (_curation if section == "curate" else _duplicates)(lake, recipe, base, changed)
+    if json:
+        as_json(answer)
+    else:
+        _print(answer)
+    return 0
+
+
+def _section(base: Recipe, changed: Recipe) -> str:
+    """The one section that the question is about."""
+    names = [
+        name
+        for name in type(base).model_fields
+        if name not in _NO_MATTER and getattr(base, name) != getattr(changed, name)
+    ]
+    if base.curate_by_kind != changed.curate_by_kind and "curate" not in names and "sources" not in names:
+        names.append("curate")
+    others = [name for name in names if name not in ("curate", "deduplicate")]
+    if others:
+        raise UserError(f"`{others[0]}` is not asked about: what-if answers for curate and deduplicate.threshold")
+    if not names:
+        raise UserError("nothing differs from the recipe: give another value with --set")
+    if len(names) > 1:
+        raise UserError("what curation keeps decides what is compared for duplicates: ask about one of them at a time")
+    return names[0]
+
+
+def _last_run(lake: Lake, recipe: Path, base: Recipe, configs: dict[str, Any]) -> tuple[Manifest, StageRecord]:
+    """The last finished run of the corpus with these configs of stages, and the record of the last of these stages."""
+    import json
+
+    from datalake.identity import plain
+
+    wanted = {stage: json.loads(json.dumps(plain(config))) for stage, config in configs.items()}
+    *_, asked = wanted
+    for manifest in reversed(manifests(lake)):
+        if manifest.corpus != base.corpus:
+            continue
+        found = {
+            report.stage: record
+            for report in manifest.stages
+            if report.stage in wanted and (record := read_record(lake, report.fingerprint or "")) is not None
+        }
+        if all(stage in found and found[stage].payload.get("config") == wanted[stage] for stage in wanted):
+            return manifest, found[asked]
+    raise UserError(
+        f"no finished run of {base.corpus} in {lake.root} has the recipe as it stands: run it first, with"
+        f" headwater run {recipe} --until {asked}"
+    )
+
+
+def _table(lake: Lake, record: StageRecord, name: str, columns: list[str] | None = None) -> Any:
+    """Columns of a table that a stage wrote; those it doesn't have are left out."""
+    import pyarrow.dataset as ds
+
+    ref = record.outputs[name]
+    assert isinstance(ref, TableRef)
+    files = lake.files(ref)
+    if not files:
+        return lake.catalog.load_table(ref.table).schema().as_arrow().empty_table()
+    try:
+        table = ds.dataset(files)
+        there = columns and [column for column in columns if column in table.schema.names]
+        return table.to_table(columns=there)
+    except OSError as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"{ref.table} is gone or damaged ({why}): run its recipe again to make it anew") from None
+
+
+def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
+    from datalake.curate.what_if import ask, columns_needed, sources_and_languages, tell
+
+    before, after = base.curate_by_kind, changed.curate_by_kind
+    manifest, record = _last_run(lake, recipe, base, {"curate": before})
+    groups = sources_and_languages([_table(lake, record, "curation", ["source", "language"])])
+    curation = _table(lake, record, "curation", columns_needed(before, after, groups=groups))
+    answer = tell(curation, *ask(curation, before, after), examples=EXAMPLES, seed=SEED)
+    addresses = _addresses(lake, record, [one["id"] for side in answer["examples"].values() for one in side])
+    for side in answer["examples"].values():
+        for one in side:
+            row = one.pop("row")
+            one |= {"uri": addresses.get(one["id"]), "source": curation["source"][row].as_py()}
+    return {
+        "corpus": base.corpus,
+        "run": manifest.run,
+        "stage": "curate",
+        "changes": _changes(before, after),
+        **answer,
+        "notes": _other_sources(manifest, base),
+    }
+
+
+def _duplicates(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
+    from datalake.dedup.what_if import check_threshold, tell
+
+    before, after = base.dedup_in_order, changed.dedup_in_order
+    check_threshold(before, after)
+    manifest, record = _last_run(lake, recipe, base, {"curate": base.curate_by_kind, "deduplicate": before})
+    answer = tell(_table(lake, record, "pairs"), record.records_in, before, after, record.counts)
+    sides = {side: sorted(answer.pop(f"{side}_ids"), key=_mixed)[:EXAMPLES] for side in ("gained", "lost")}
+    curated = next(
+        found
+        for report in manifest.stages
+        if report.stage == "curate" and (found := read_record(lake, report.fingerprint or "")) is not None
+    )
+    addresses = _addresses(lake, curated, [id for ids in sides.values() for id in ids])
+    return {
+        "corpus": base.corpus,
+        "run": manifest.run,
+        "stage": "deduplicate",
+        "changes": _changes(before, after),
+        **answer,
+        "notes": answer["notes"] + _other_sources(manifest, base),
+        "examples": {side: [{"id": id, "uri": addresses.get(id)} for id in ids] for side, ids in sides.items()},
+    }
+
+
+def _mixed(id: bytes) -> bytes:
+    """A seeded order of ids."""
+    import hashlib
+
+    return hashlib.sha256(id + str(SEED).encode()).digest()
+
+
+def _changes(before: Any, after: Any) -> dict[str, list[Any]]:
+    """Each setting that differs, before and after."""
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    return {name: [old[name], new[name]] for name in old if old[name] != new[name]}
+
+
+def _other_sources(manifest: Manifest, base: Recipe) -> list[str]:
+    if manifest.recipe.get("sources") == base.model_dump(mode="json")["sources"]:
+        return []
+    return ["the run read other sources than the recipe names: the answer is about what it read"]
+
+
+def _addresses(lake: Lake, record: StageRecord, ids: list[bytes]) -> dict[bytes, str]:
+    """Addresses of documents that a curate stage judged."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    raw = record.inputs["raw"][0]
+    assert isinstance(raw, TableRef)
+    files = lake.files(raw)
+    if not ids or not files:
+        return {}
+    # Ids of one table are columns of few bytes: they are looked through, and addresses read where one is found.
+    wanted = ds.field("id").isin(pa.array(ids, ds.dataset(files).schema.field("id").type))
+    rows = ds.dataset(files).to_table(columns=["id", "uri"], filter=wanted).to_pylist()
+    return {row["id"]: row["uri"] for row in rows}
+
+
+# For people -----------------------------------------------------------------------------------------------------
+
+
+def _print(answer: dict[str, Any]) -> None:
+    print(f"{answer['corpus']}, run {answer['run']}: {_settings(answer['changes'])}")
+    print(
+        f"kept {answer['before']:,} -> {answer['after']:,} of {answer['documents']:,}"
+        f" ({answer['gained']:,} gained, {answer['lost']:,} lost)"
+    )
+    for note in answer["notes"]:
+        print(f"note: {note}")
+    for title, key in (("source", "sources"), ("language", "languages")):
+        rows = [row for row in answer.get(key, ()) if key == "sources" or row["gained"] or row["lost"]]
+        if rows:
+            print()
+            as_table(
+                [title, "documents", "kept", "would be", "gained", "lost"],
+                [[r["name"], r["documents"], r["before"], r["after"], r["gained"], r["lost"]] for r in rows],
+            )
+    rules = [
+        row
+        for row in answer.get("rules", ())
+        if row["rejects_before"] != row["rejects_after"] or row["fails_before"] != row["fails_after"]
+    ]
+    if rules:
+        print()
+        columns = ("rejects_before", "rejects_after", "gained", "lost", "fails_before", "fails_after")
+        as_table(
+            ["rule", "rejects first", "would", "gained", "lost", "fails", "would fail"],
+            [[row["rule"], *(row[name] for name in columns)] for row in rules],
+        )
+    for side, title in (("gained", "gained, for instance"), ("lost", "lost, for instance")):
+        shown = answer["examples"][side]
+        if shown:
+            print(f"\n{title}:")
+        for one in shown:
+            why = f"  ({', '.join(one['rules'])})" if one.get("rules") else ""
+            print(f"  {one['uri'] or one['id'].hex()}{why}")
+
+
+def _settings(changes: dict[str, list[Any]]) -> str:
+    """What differs, in one line; of thresholds the ones that do."""
+    parts = []
+    for name, (old, new) in changes.items():
+        if isinstance(old, dict) and isinstance(new, dict):
+            for key in dict.fromkeys((*old, *new)):
+                if old.get(key) != new.get(key):
+                    was, then = (value.get(key, "as the preset has it") for value in (old, new))
+                    parts.append(f"{key} {_value(was)} -> {_value(then)}")
+        else:
+            parts.append(f"{name} {_value(old)} -> {_value(new)}")
+    return ", ".join(parts)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
