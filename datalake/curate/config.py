@@ -6,6 +6,7 @@ import math
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
 
 
@@ -37,6 +38,11 @@ class CurateConfig(BaseModel):
         min_length=1,
         title="Languages kept",
         description="Codes as lid.176 names them (en, zh, und); empty keeps all. Code is not asked for its language",
+    )
+    decontaminate: DecontaminateConfig | None = Field(
+        default=None,
+        title="Decontamination",
+        description="Evaluation sets whose n-grams no document may hold; empty doesn't look for any",
     )
 
     kinds: dict[str, str] = Field(

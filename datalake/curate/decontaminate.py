@@ -8,11 +8,13 @@ so that 1949年 and 1949 年 are alike.
 An n-gram is the shortest run of words that weighs n (13 by default, GPT-3's), where a Chinese character weighs half a
 word: 26 characters in Chinese. Thirteen characters are some eight words there, a length that names of institutions
 reach. A reading of an evaluation row that is shorter than that is looked for as a whole if it has 8 words or 13
-characters. N-grams of which less than half is words with a letter (calendars, columns of figures) are left out.
+characters. N-grams of which less than half is words with a letter (calendars, columns of figures) are left out, but
+for rows that have no others.
 
-Lookup: word hashes are summed into a polynomial, so the hash of any run costs two multiplications; a bit map with a
-few bits set among many turns away nearly all runs, a table in buckets the rest. A run found that way is compared with
-the words of the evaluation row, character by character: equal hashes of different words count for nothing.
+Lookup: word hashes are summed into a polynomial, so the hash of any run costs two multiplications. A bit map knows
+every run of five words of the sets: where the last five words of a run aren't there, no run with them in it is, and as
+many are skipped. What passes is looked up in a table in buckets, and what is found there compared with the words of the
+evaluation row, character by character: equal hashes of different words count for nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ Hashes = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
 EXACT, NORMALISED = "exact", "normalised"
+PIECE = 5  # words; no run that is looked for has fewer
+_NOT_SIMPLE = 0xFFFFFFFF
+_CHANGED = 0x33480  # no character of a word, nor one that NFKC changes, is assigned beyond (Unicode 16)
 _INVISIBLE = re.compile("[\xad\u200b\u2060\ufeff]")
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _SEED = np.uint64(0x2545F4914F6CDD1D)
@@ -155,9 +160,7 @@ def _split_all(
     count = 0
     for text in range(len(bounds) - 1):
         word_bounds[text] = count
-        count = _split(
-            codes, bounds[text], bounds[text + 1], classes, fold, exact, starts, ends, hashes, kinds, count
-        )
+        count = _split(codes, bounds[text], bounds[text + 1], classes, fold, exact, starts, ends, hashes, kinds, count)
     word_bounds[len(bounds) - 1] = count
     return count
 
@@ -167,6 +170,7 @@ def _grams(
     word_bounds: Longs,
     hashes: Hashes,
     kinds: Bytes,
+    mains: npt.NDArray[np.bool_],
     goal: int,
     least: int,
     characters: int,
@@ -179,35 +183,39 @@ def _grams(
     """The hash of every n-gram of weight `goal` of every text, with its first word, words and text.
 
     Of a text that weighs less but `least`, or has so many `characters`, the run of its first words that weighs
-    `characters` (at least half of `least`), marked in `wholes`, with the number of all its words. Returns how many, and
-    for each text: 0 looked for by n-grams, 1 as a whole, 2 too short, 3 all n-grams are figures, and how many of
-    these in the second row.
+    `characters` (at most `least`), marked in `wholes`, with the number of all its words. N-grams that are mostly figures
+    are left out, but where a text of `mains` has no others. Returns how many there are, and for each text 0 where it is
+    looked for by n-grams, 1 as a whole, 2 not at all, and behind these for each how many n-grams were left out.
     """
     made = 0
     state = np.zeros(2 * (len(word_bounds) - 1), np.int64)
     half = len(word_bounds) - 1
     for text in range(half):
         first, last = word_bounds[text], word_bounds[text + 1]
-        j, weight, lettered = first, 0, 0
-        found = False
-        for i in range(first, last):
-            while j < last and weight < goal:
-                weight += kinds[j] & 3
-                lettered += (kinds[j] & 3) * (kinds[j] >> 2 & 1)
-                j += 1
-            if weight < goal:
+        found, before = False, made
+        for attempt in range(2):
+            j, weight, lettered = first, 0, 0
+            for i in range(first, last):
+                while j < last and weight < goal:
+                    weight += kinds[j] & 3
+                    lettered += (kinds[j] & 3) * (kinds[j] >> 2 & 1)
+                    j += 1
+                if weight < goal:
+                    break
+                found = True
+                if attempt or 2 * lettered >= weight:
+                    h = np.uint64(0)
+                    for k in range(i, j):
+                        h = h * _BASE + hashes[k]
+                    grams[made], places[made], sizes[made], texts[made], wholes[made] = _mix(h), i, j - i, text, 0
+                    made += 1
+                else:
+                    state[half + text] += 1
+                weight -= kinds[i] & 3
+                lettered -= (kinds[i] & 3) * (kinds[i] >> 2 & 1)
+            if made > before or not found or not mains[text]:
                 break
-            found = True
-            if 2 * lettered < weight:
-                state[half + text] += 1
-            else:
-                h = np.uint64(0)
-                for k in range(i, j):
-                    h = h * _BASE + hashes[k]
-                grams[made], places[made], sizes[made], texts[made], wholes[made] = _mix(h), i, j - i, text, 0
-                made += 1
-            weight -= kinds[i] & 3
-            lettered -= (kinds[i] & 3) * (kinds[i] >> 2 & 1)
+            state[half + text] = 0  # nothing but figures: then they are what tells the row
         if found:
             continue
         weight, ideographs, lettered = 0, 0, 0
@@ -227,19 +235,6 @@ def _grams(
         grams[made], places[made], sizes[made], texts[made], wholes[made] = _mix(h), first, last - first, text, 1
         made += 1
     return made, state
-
-
-@numba.njit(cache=True, nogil=True)
-def _probe(h: np.uint64, keys: Hashes, buckets: Ints, bits: int, filter_: Bytes, filter_bits: int) -> int:
-    """The first place of a hash in the table, -1 where it has none."""
-    spot = np.int64(h >> np.uint64(64 - filter_bits))
-    if not filter_[spot >> 3] >> (spot & 7) & 1:
-        return -1
-    bucket = np.int64(h >> np.uint64(64 - bits))
-    for k in range(buckets[bucket], buckets[bucket + 1]):
-        if keys[k] == h:
-            return k
-    return -1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -271,19 +266,34 @@ def _same(
 
 
 @numba.njit(cache=True, nogil=True)
+def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], size: int, out: Hashes) -> int:
+    """The hash of every run of `size` words of these texts; returns how many."""
+    made = 0
+    for text in range(len(word_bounds) - 1):
+        if texts[text]:
+            for i in range(word_bounds[text], word_bounds[text + 1] - size + 1):
+                h = np.uint64(0)
+                for k in range(i, i + size):
+                    h = h * _BASE + hashes[k]
+                out[made] = _mix(h)
+                made += 1
+    return made
+
+
+@numba.njit(cache=True, nogil=True)
 def _find(
     codes: Points,
-    classes: Classes,
+    own_codes: Points,
     fold: Points,
-    exact: bool,
     starts: Ints,
     ends: Ints,
-    hashes: Hashes,
+    own_starts: Ints,
+    own_ends: Ints,
     sums: Hashes,
     kinds: Bytes,
+    count: int,
     powers: Hashes,
     goal: int,
-    characters: int,
     keys: Hashes,
     places: Ints,
     sizes: Bytes,
@@ -291,6 +301,66 @@ def _find(
     bits: int,
     filter_: Bytes,
     filter_bits: int,
+) -> Longs:
+    """Where a text's words are those of a table's runs, three numbers each: first word, words, place in the table.
+
+    `sums`: the polynomial over the words before each. `goal`: weight of the runs that the keys are hashes of. `filter_`
+    knows the hashes of all runs of PIECE words in them: where the last words of a run are none of these, no run with
+    them in it is in the table, and the next one looked at begins behind their first.
+    """
+    hits = np.empty(12, np.int64)
+    found, i, j, weight = 0, 0, 0, 0
+    while True:
+        while j < count and weight < goal:
+            weight += kinds[j] & 3
+            j += 1
+        if weight < goal:
+            break
+        h = _mix(sums[j] - sums[j - PIECE] * powers[PIECE])
+        spot = np.int64(h >> np.uint64(64 - filter_bits))
+        if not filter_[spot >> 3] >> (spot & 7) & 1:
+            while i < j - PIECE + 1:
+                weight -= kinds[i] & 3
+                i += 1
+            continue
+        h = _mix(sums[j] - sums[i] * powers[j - i])
+        bucket = np.int64(h >> np.uint64(64 - bits))
+        for k in range(buckets[bucket], buckets[bucket + 1]):
+            if keys[k] == h and _same(
+                codes, fold, starts, ends, i, count, own_codes, own_starts, own_ends, places[k], sizes[k]
+            ):
+                if 3 * found + 3 > len(hits):
+                    hits = np.concatenate((hits, np.empty_like(hits)))
+                hits[3 * found], hits[3 * found + 1], hits[3 * found + 2] = i, sizes[k], k
+                found += 1
+        weight -= kinds[i] & 3
+        i += 1
+    return hits[: 3 * found]
+
+
+@numba.njit(cache=True, nogil=True)
+def _look(
+    codes: Points,
+    classes: Classes,
+    fold: Points,
+    exact: bool,
+    starts: Ints,
+    ends: Ints,
+    sums: Hashes,
+    kinds: Bytes,
+    powers: Hashes,
+    own_codes: Points,
+    own_starts: Ints,
+    own_ends: Ints,
+    goal: int,
+    keys: Hashes,
+    places: Ints,
+    sizes: Bytes,
+    buckets: Ints,
+    bits: int,
+    filter_: Bytes,
+    filter_bits: int,
+    short_goal: int,
     short_keys: Hashes,
     short_places: Ints,
     short_sizes: Bytes,
@@ -298,85 +368,46 @@ def _find(
     short_bits: int,
     short_filter: Bytes,
     short_filter_bits: int,
-    own_codes: Points,
-    own_starts: Ints,
-    own_ends: Ints,
-) -> tuple[int, Longs]:
-    """(words, hits) of a text; a hit is three numbers: first word, words, n-gram (-1 and down: a whole short row)."""
-    count = _split(codes, 0, len(codes), classes, fold, exact, starts, ends, hashes, kinds, 0)
+) -> tuple[int, Longs, Longs]:
+    """How many words a text has, and the hits of n-grams and of whole short rows among them."""
+    count = _split(codes, 0, len(codes), classes, fold, exact, starts, ends, sums, kinds, 0)
     total = np.uint64(0)
     for k in range(count):
-        sums[k] = total
-        total = total * _BASE + hashes[k]
+        total, sums[k] = total * _BASE + sums[k], total
     sums[count] = total
-    hits = np.empty(12, np.int64)
-    found = 0
-    j, weight, short_j, short_weight = 0, 0, 0, 0
-    short = len(short_keys) > 0
-    for i in range(count):
-        own = kinds[i] & 3
-        while j < count and weight < goal:
-            weight += kinds[j] & 3
-            j += 1
-        if weight >= goal:
-            h = _mix(sums[j] - sums[i] * powers[j - i])
-            k = _probe(h, keys, buckets, bits, filter_, filter_bits)
-            if k >= 0 and _same(
-                codes, fold, starts, ends, i, count, own_codes, own_starts, own_ends, places[k], sizes[k]
-            ):
-                if 3 * found + 3 > len(hits):
-                    hits = np.concatenate((hits, np.empty_like(hits)))
-                hits[3 * found], hits[3 * found + 1], hits[3 * found + 2] = i, sizes[k], k
-                found += 1
-        elif not short:
-            break
-        weight -= own
-        if short:
-            while short_j < count and short_weight < characters:
-                short_weight += kinds[short_j] & 3
-                short_j += 1
-            if short_weight < characters:
-                break
-            h = _mix(sums[short_j] - sums[i] * powers[short_j - i])
-            k = _probe(h, short_keys, short_buckets, short_bits, short_filter, short_filter_bits)
-            while 0 <= k < len(short_keys) and short_keys[k] == h:
-                if _same(
-                    codes, fold, starts, ends, i, count, own_codes, own_starts, own_ends, short_places[k],
-                    short_sizes[k],
-                ):  # fmt: skip
-                    if 3 * found + 3 > len(hits):
-                        hits = np.concatenate((hits, np.empty_like(hits)))
-                    hits[3 * found], hits[3 * found + 1], hits[3 * found + 2] = i, short_sizes[k], -1 - k
-                    found += 1
-                k += 1
-            short_weight -= own
-    return count, hits[: 3 * found]
+    long = _find(
+        codes, own_codes, fold, starts, ends, own_starts, own_ends, sums, kinds, count, powers, goal,
+        keys, places, sizes, buckets, bits, filter_, filter_bits,
+    )  # fmt: skip
+    short = _find(
+        codes, own_codes, fold, starts, ends, own_starts, own_ends, sums, kinds, count, powers, short_goal,
+        short_keys, short_places, short_sizes, short_buckets, short_bits, short_filter, short_filter_bits,
+    )  # fmt: skip
+    return count, long, short
 
 
 class _Table(NamedTuple):
-    """A table of hashes: sorted, with where each one's words lie, how many they are, and its row."""
+    """A table of runs of words: sorted hashes, with where each one's words lie, how many they are, and its row."""
 
     keys: Hashes
     places: Ints
     sizes: Bytes
     rows: Ints
-    buckets: Ints
+    buckets: Ints  # where keys with the same leading bits begin
     bits: int
-    filter: Bytes
+    filter: Bytes  # a bit for the leading bits of each piece's hash
     filter_bits: int
 
     @classmethod
-    def of(cls, keys: Hashes, places: Ints, sizes: Bytes, rows: Ints) -> _Table:
-        """A table of sorted keys. The filter has at least 32 bits for each."""
-        bits = max(1, int(len(keys)).bit_length())
-        filter_bits = bits + 5
+    def of(cls, keys: Hashes, places: Ints, sizes: Bytes, rows: Ints, pieces: Hashes, about: int) -> _Table:
+        """A table of sorted keys. The filter has 16 to 32 bits for each of `about` so many distinct pieces."""
+        bits = max(1, len(keys).bit_length())
         ends = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
-        inner = np.searchsorted(keys, ends)
-        buckets = np.concatenate([[0], inner, [len(keys)]]).astype(np.int32)
-        spots = (keys >> np.uint64(64 - filter_bits)).astype(np.int64)
-        marks = np.zeros(max(1, (1 << filter_bits) >> 3), np.uint8)
-        np.bitwise_or.at(marks, spots >> 3, (1 << (spots & 7)).astype(np.uint8))
-        return cls(keys, places, sizes, rows, buckets, bits, marks, filter_bits)
+        buckets = np.concatenate([[0], np.searchsorted(keys, ends), [len(keys)]]).astype(np.int32)
+        filter_bits = max(1, about.bit_length()) + 4
+        marks = np.zeros(1 << filter_bits, np.bool_)
+        marks[(pieces >> np.uint64(64 - filter_bits)).astype(np.int64)] = True
+        return cls(keys, places, sizes, rows, buckets, bits, np.packbits(marks, bitorder="little"), filter_bits)
 
 
 class _Level(NamedTuple):
@@ -389,6 +420,25 @@ class _Level(NamedTuple):
     ends: Ints
     grams: _Table
     wholes: _Table
+
+
+@cache
+def _simple() -> Points:
+    """For every character the one it is in NFKC, _NOT_SIMPLE where that depends on others or isn't one.
+
+    A character that is no part of a word, nor becomes one, stays.
+    """
+    table = np.arange(0x110000, dtype=np.uint32)
+    for point in range(0x80, _CHANGED):
+        character = chr(point)
+        form = unicodedata.normalize("NFKC", character)
+        if not _begins(character) or _INVISIBLE.match(character):
+            table[point] = _NOT_SIMPLE
+        elif len(form) == 1:
+            table[point] = ord(form)
+        elif any(map(str.isalnum, form)):
+            table[point] = _NOT_SIMPLE
+    return table
 
 
 @cache
@@ -405,7 +455,10 @@ def _normal(text: str) -> str:
 
 
 class Index:
-    """The n-grams of evaluation sets. `sets` tells what is in it; `overlap` looks a text up and is safe in threads."""
+    """The n-grams of evaluation sets. `overlap` looks a text up and is safe in threads.
+
+    `sets` tells what is in it by file, `files` which file each set (a file, or a member of an archive) is in.
+    """
 
     def __init__(self, rows: Iterable[EvaluationRow], config: DecontaminateConfig):
         self._goal = 2 * config.ngram
@@ -414,6 +467,7 @@ class Index:
         self._sets: list[str] = []
         self._set_of: list[int] = []
         self._numbers: list[int] = []
+        self.files: dict[str, str] = {}
         files: dict[str, int] = {}
         file_of: list[int] = []
         numbers: dict[str, int] = {}
@@ -423,6 +477,7 @@ class Index:
             if entry.set not in numbers:
                 numbers[entry.set] = len(self._sets)
                 self._sets.append(entry.set)
+                self.files[entry.set] = entry.file
             self._set_of.append(numbers[entry.set])
             self._numbers.append(entry.number)
             file_of.append(files.setdefault(entry.file, len(files)))
@@ -454,11 +509,13 @@ class Index:
         word_bounds = np.zeros(len(bounds), np.int64)
         words = _split_all(codes, bounds, tables().classes, fold, exact, starts, ends, hashes, kinds, word_bounds)
         starts, ends, hashes, kinds = starts[:words].copy(), ends[:words].copy(), hashes[:words], kinds[:words]
+        mains = np.ones(len(texts), np.bool_)  # the first reading of each row
+        mains[1:] = row_of[1:] != row_of[:-1]
         room = words + len(texts)
         grams, wholes, sizes = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint8)
         places, of_text = np.empty(room, np.int32), np.empty(room, np.int32)
         made, state = _grams(
-            word_bounds, hashes, kinds, self._goal, 2 * config.shortest, self._characters, grams, places, sizes,
+            word_bounds, hashes, kinds, mains, self._goal, 2 * config.shortest, self._characters, grams, places, sizes,
             of_text, wholes,
         )  # fmt: skip
         grams, wholes, sizes, places = grams[:made], wholes[:made] == 1, sizes[:made], places[:made]
@@ -475,13 +532,27 @@ class Index:
         in_rows = np.add.reduceat(another, first, dtype=np.int64) if len(first) else np.zeros(0, np.int64)
         few = np.ones(len(first), np.bool_) if config.max_rows is None else in_rows <= config.max_rows
         kept = order[first[few]]
-        table = _Table.of(grams[kept], places[kept], sizes[kept], rows[kept])
+        long_pieces = self._pieces(word_bounds, hashes, state[: len(texts)] != 1)
+        table = _Table.of(grams[kept], places[kept], sizes[kept], rows[kept], long_pieces, len(kept))
 
         short = np.flatnonzero(wholes)
+        once: dict[bytes, int] = {}  # of equal rows the first
+        for k in short.tolist():
+            once.setdefault(hashes[places[k] : places[k] + sizes[k]].tobytes(), k)
+        short = np.array(list(once.values()), np.int64)
         short = short[np.argsort(grams[short], kind="stable")]
-        short_table = _Table.of(grams[short], places[short], sizes[short], rows[short])
+        short_pieces = self._pieces(word_bounds, hashes, state[: len(texts)] == 1)
+        short_table = _Table.of(
+            grams[short], places[short], sizes[short], rows[short], short_pieces, int(sizes[short].sum())
+        )
         counts = _counts(files, file_of_row, row_of, state, row, new, np.repeat(few, np.diff([*first, len(keys)])))
         return _Level(exact, fold, fold[codes], starts, ends, table, short_table), counts
+
+    @staticmethod
+    def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_]) -> Hashes:
+        """Hashes of the runs of PIECE words of these texts."""
+        out = np.empty(len(hashes), np.uint64)
+        return out[: _pieces(word_bounds, hashes, texts, PIECE, out)]
 
     def name(self, row: int) -> str:
         """`set#row` of a row by its place among all."""
@@ -490,52 +561,55 @@ class Index:
     def overlap(self, text: str) -> Overlap:
         """What the text holds of the evaluation sets. Offsets are into the text as given."""
         exact, normal = self._levels
-        best: Overlap | None = None
-        plain = points(text)
-        normalised = _normal(text)
-        for level, form in ((exact, text), (normal, normalised)):
-            codes = plain if form is text else points(form)
-            found = self._overlap(level, codes, _room.of(len(codes)))
-            if found is None:
-                continue
-            if form != text:
+        codes = points(text)
+        best = self._overlap(exact, codes)
+        normalised = codes if text.isascii() else _simple()[codes]
+        if len(codes) and normalised.max() == _NOT_SIMPLE:
+            form = _normal(text)
+            found = self._overlap(normal, points(form))
+            if found is not None and form != text:
                 assert found.start is not None
                 assert found.end is not None
                 start, end = _original(text, found.start)[0], _original(text, found.end - 1)[1]
                 found = found._replace(start=start, end=end)
-            best = found if best is None else _larger(best, found)
-        return best or Overlap(0, 0.0)
+        else:
+            found = self._overlap(normal, normalised)
+        if best is not None and found is not None:
+            return _larger(best, found)
+        return best or found or Overlap(0, 0.0)
 
-    def _overlap(self, level: _Level, codes: Points, room: tuple[Any, ...]) -> Overlap | None:
+    def _overlap(self, level: _Level, codes: Points) -> Overlap | None:
         grams, wholes = level.grams, level.wholes
-        starts, ends = room[0], room[1]
-        words, hits = _find(
-            codes, tables().classes, level.fold, level.exact, *room, self._powers, self._goal, self._characters,
+        starts, ends, sums, kinds = _room.of(len(codes))
+        words, long, short = _look(
+            codes, tables().classes, level.fold, level.exact, starts, ends, sums, kinds, self._powers,
+            level.codes, level.starts, level.ends, self._goal,
             grams.keys, grams.places, grams.sizes, grams.buckets, grams.bits, grams.filter, grams.filter_bits,
+            self._characters,
             wholes.keys, wholes.places, wholes.sizes, wholes.buckets, wholes.bits, wholes.filter, wholes.filter_bits,
-            level.codes, level.starts, level.ends,
         )  # fmt: skip
-        if not len(hits):
+        if not len(long) and not len(short):
             return None
-        at, size, which = hits.reshape(-1, 3).T
+        at, size, which = np.concatenate([long, short]).reshape(-1, 3).T
+        row = np.concatenate([grams.rows[long[2::3]], wholes.rows[short[2::3]]])
+        which[len(long) // 3 :] += len(grams.keys)
+        order = np.argsort(at, kind="stable")
+        at, size, which, row = at[order], size[order], which[order], row[order]
         until = np.maximum.accumulate(at + size)
-        begins = np.flatnonzero(np.concatenate([[True], at[1:] > until[:-1]]))  # hits in the order of their words
+        begins = np.flatnonzero(np.concatenate([[True], at[1:] > until[:-1]]))
         lasts = np.append(begins[1:], len(at)) - 1
         covered = int((until[lasts] - at[begins]).sum())
-        length = ends[until[lasts] - 1] - starts[at[begins]]
-        longest = int(np.argmax(length))
+        longest = int(np.argmax(ends[until[lasts] - 1] - starts[at[begins]]))
         first, last = int(begins[longest]), int(lasts[longest])
-        rows = Counter(
-            int(grams.rows[k] if k >= 0 else wholes.rows[-1 - k]) for k in np.unique(which[first : last + 1]).tolist()
-        )
-        row = min(rows, key=lambda row: (-rows[row], row))
+        _, each = np.unique(which[first : last + 1], return_index=True)
+        rows = Counter(row[first : last + 1][each].tolist())
         return Overlap(
             len(np.unique(which)),
             covered / words,
             int(starts[at[first]]),
             int(ends[until[last] - 1]),
             EXACT if level.exact else NORMALISED,
-            self.name(row),
+            self.name(min(rows, key=lambda row: (-rows[row], row))),
         )
 
 
@@ -546,9 +620,7 @@ def _larger(exact: Overlap, normal: Overlap) -> Overlap:
     assert normal.start is not None
     assert normal.end is not None
     where = exact if exact.end - exact.start >= normal.end - normal.start else normal
-    return where._replace(
-        ngrams=max(exact.ngrams, normal.ngrams), share=max(exact.share, normal.share), level=EXACT
-    )
+    return where._replace(ngrams=max(exact.ngrams, normal.ngrams), share=max(exact.share, normal.share), level=EXACT)
 
 
 def _counts(
@@ -582,7 +654,6 @@ def _counts(
     return [SetCounts(name, *(int(column[k]) for column in columns)) for k, name in enumerate(files)]
 
 
-@cache
 def _begins(character: str) -> bool:
     """Whether normalising never joins the character to what is before it."""
     first = unicodedata.normalize("NFKD", character)[0]
@@ -614,7 +685,7 @@ class _Room(threading.local):
         self.arrays: tuple[Any, ...] = ()
 
     def of(self, characters: int) -> tuple[Any, ...]:
-        """Starts, ends, hashes, their sums and kinds of the words of so many characters."""
+        """Starts, ends, sums of hashes and kinds of the words of so many characters."""
         if characters > _ROOM_KEPT:
             return _arrays(characters)
         if characters >= self.size:
@@ -627,7 +698,6 @@ def _arrays(size: int) -> tuple[Any, ...]:
     return (
         np.empty(size, np.int32),
         np.empty(size, np.int32),
-        np.empty(size, np.uint64),
         np.empty(size + 1, np.uint64),
         np.empty(size, np.uint8),
     )
@@ -654,5 +724,6 @@ def index_of(config: DecontaminateConfig) -> Index:
             if config.sets_version and version_of(files) != config.sets_version:
                 raise UserError("curate.decontaminate: the evaluation sets have changed meanwhile, start the run anew")
             _held.clear()  # one at a time: it may be large
-            _held[key] = Index((row for name, path in files for row in evaluation_rows(name, path)), config)
+            near = 2 * config.ngram  # Chinese characters of an n-gram
+            _held[key] = Index((row for name, path in files for row in evaluation_rows(name, path, near)), config)
         return _held[key]

@@ -30,14 +30,14 @@ class DecontaminateConfig(BaseModel):
     )
     ngram: int = Field(
         default=13,
-        ge=4,
+        ge=5,
         le=64,
         title="Words of an n-gram",
         description="So many words in a row are an overlap; a Chinese character counts half a word",
     )
     shortest: int = Field(
         default=8,
-        ge=4,
+        ge=5,
         title="Words of the shortest row",
         description="A row with fewer words than an n-gram is looked for as a whole, if it has at least so many "
         "(13 Chinese characters for 8)",

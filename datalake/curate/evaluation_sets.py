@@ -52,12 +52,13 @@ def stem(name: str) -> str:
     return "/".join(parts)
 
 
-def evaluation_rows(name: str, path: str) -> Iterator[EvaluationRow]:
+def evaluation_rows(name: str, path: str, near: int = 26) -> Iterator[EvaluationRow]:
     """The rows with text of one file of evaluation sets, members of an archive one after the other.
 
     Raises:
         UserError: where something can't be read: a set with a hole in it would let documents through.
     """
+    whole = stem(name)
     try:
         for file in row_files(path, name, "evaluation"):
             if isinstance(file, Passed):
@@ -66,9 +67,10 @@ def evaluation_rows(name: str, path: str) -> Iterator[EvaluationRow]:
                 raise _damage(file)
             if file.form == "text" and PurePosixPath(file.name).suffix.lower() == ".md":
                 continue  # the description beside a set
+            member = stem(file.name)
             for number, value in _values(file):
-                if found := readings(value):
-                    yield EvaluationRow(stem(file.name), stem(name), number, found)
+                if found := readings(value, near):
+                    yield EvaluationRow(member, whole, number, found)
     except OSError as error:
         raise UserError(f"evaluation set {path} can't be read ({error.strerror}): correct the path") from None
 
@@ -93,8 +95,11 @@ def _damage(what: Quarantined) -> UserError:
     )
 
 
-def readings(value: Any) -> list[str]:
-    """The readings of a row, the first one with all its texts; none where it has no text."""
+def readings(value: Any, near: int = 26) -> list[str]:
+    """The readings of a row, the first one with all its texts; none where it has no text.
+
+    Of what stands before or behind an alternative, the nearest `near` words are taken.
+    """
     texts: list[str] = []
     alternatives: list[list[str]] = []
     _collect(value, texts, alternatives)
@@ -102,20 +107,14 @@ def readings(value: Any) -> list[str]:
         return []
     found = ["\n".join(texts)]
     among = {id(text) for choices in alternatives for text in choices}
-    rest = "\n".join(text for text in texts if id(text) not in among and _words(text) >= _STEM)
-    if rest:
+    rest = "\n".join(text for text in texts if id(text) not in among and len(_WORD.findall(text)) >= _STEM)
+    if rest and alternatives:
+        words = list(_WORD.finditer(rest))
+        # Farther from the seam there is nothing that isn't in the first reading.
+        head, tail = (rest, rest) if len(words) <= near else (rest[: words[near].start()], rest[words[-near].start() :])
         for choices in alternatives:
-            found += [f"{rest}\n{choice}" for choice in choices] + [f"{choice}\n{rest}" for choice in choices]
+            found += [f"{tail}\n{choice}" for choice in choices] + [f"{choice}\n{head}" for choice in choices]
     return list(dict.fromkeys(found))
-
-
-def _words(text: str) -> int:
-    count = 0
-    for _ in _WORD.finditer(text):
-        count += 1
-        if count == _STEM:
-            break
-    return count
 
 
 def _collect(value: Any, texts: list[str], alternatives: list[list[str]]) -> None:
