@@ -182,10 +182,10 @@ def _grams(
 ) -> tuple[int, Longs]:
     """The hash of every n-gram of weight `goal` of every text, with its first word, words and text.
 
-    Of a text that weighs less but `least`, or has so many `characters`, the run of its first words that weighs
-    `characters` (at most `least`), marked in `wholes`, with the number of all its words. N-grams that are mostly figures
-    are left out, but where a text of `mains` has no others. Returns how many there are, and for each text 0 where it is
-    looked for by n-grams, 1 as a whole, 2 not at all, and behind these for each how many n-grams were left out.
+    Of a text that weighs less, but `least` or has so many `characters`, the run of its first words that weighs
+    `characters` (at most `least`), marked in `wholes`, with the number of all its words. N-grams of mostly figures are
+    left out, but where a text of `mains` has no others. Returns how many there are, and for each text 0 where it is
+    looked for by n-grams, 1 as a whole, 2 not at all; behind these, for each, how many n-grams were left out.
     """
     made = 0
     state = np.zeros(2 * (len(word_bounds) - 1), np.int64)

@@ -1,9 +1,10 @@
 """Evaluation sets: the rows of the files a user names, each as the texts to look for in documents.
 
 A row is looked for in several *readings*. The first is all its texts in their order. A row with alternatives (a list
-of texts, or columns A, B, C, D) also has each of them behind and before the rest of the row, as a page would have the
-question with the one right answer, or the sentence with its blank filled in: the overlap across that seam is in no
-other reading. Labels of prompts (`Question:`, `Answer:`) are left out.
+of texts, or columns A, B, C, D) also has the rest of the row alone, since a page may letter the alternatives otherwise,
+and each of them behind and before that rest, as a page would have the question with the one right answer, or the
+sentence with its blank filled in: the overlap across that seam is in no other reading. Labels of prompts (`Question:`,
+`Answer:`) are left out.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def readings(value: Any, near: int = 26) -> list[str]:
         words = list(_WORD.finditer(rest))
         # Farther from the seam there is nothing that isn't in the first reading.
         head, tail = (rest, rest) if len(words) <= near else (rest[: words[near].start()], rest[words[-near].start() :])
+        found.append(rest)
         for choices in alternatives:
             found += [f"{tail}\n{choice}" for choice in choices] + [f"{choice}\n{head}" for choice in choices]
     return list(dict.fromkeys(found))

@@ -418,13 +418,14 @@ def test_readings_have_every_text_and_each_alternative_beside_the_rest() -> None
     row = {"query": "Question: Where is the old cat?\nAnswer:", "choices": ["here", "there"], "gold": 1, "id": "q1"}
     assert readings(row) == [
         "Where is the old cat?\nhere\nthere\nq1",
+        "Where is the old cat?",
         "Where is the old cat?\nhere",
         "Where is the old cat?\nthere",
         "here\nWhere is the old cat?",
         "there\nWhere is the old cat?",
     ]
     table = {"": "0", "Question": "最低层次是", "A": "尊重", "B": "生理", "Answer": "B"}
-    assert readings(table)[:3] == ["0\n最低层次是\n尊重\n生理\nB", "最低层次是\n尊重", "最低层次是\n生理"]
+    assert readings(table)[:4] == ["0\n最低层次是\n尊重\n生理\nB", "最低层次是", "最低层次是\n尊重", "最低层次是\n生理"]
     assert readings({"turns": ["one", "two"], "n": 3, "deep": {"a": [{"b": "three"}]}}) == ["one\ntwo\nthree"]
     assert readings("just text") == ["just text"]
     assert readings({"n": 1, "empty": " "}) == []
