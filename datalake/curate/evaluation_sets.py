@@ -25,7 +25,7 @@ _ENDINGS = {*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", 
 _LABEL = re.compile(
     r"\A\s*(?:question|problem|answer|问题|答案|q|a|问|答)\s*[:：]\s*|\s*\b(?:answer|答案)\s*[:：]\s*\Z", re.IGNORECASE
 )
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
+_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
 _COLUMN = re.compile(r"[A-Z]")
 _STEM = 3  # words; the question of a row has at least so many, its number or category doesn't
 _LONGEST = 1 << 26  # bytes of a row

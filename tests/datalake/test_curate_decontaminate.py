@@ -426,6 +426,7 @@ def test_readings_have_every_text_and_each_alternative_beside_the_rest() -> None
     ]
     table = {"": "0", "Question": "最低层次是", "A": "尊重", "B": "生理", "Answer": "B"}
     assert readings(table)[:4] == ["0\n最低层次是\n尊重\n生理\nB", "最低层次是", "最低层次是\n尊重", "最低层次是\n生理"]
+    assert "1995年之后信息安全的问题是" in readings({"Question": "1995年之后信息安全的问题是", "A": "甲", "B": "乙"})
     assert readings({"turns": ["one", "two"], "n": 3, "deep": {"a": [{"b": "three"}]}}) == ["one\ntwo\nthree"]
     assert readings("just text") == ["just text"]
     assert readings({"n": 1, "empty": " "}) == []
