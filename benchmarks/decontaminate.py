@@ -1,9 +1,9 @@
 """Decontamination: what is in the samples' evaluation sets, how fast documents are looked up, what is found and missed.
 
 Sets: all of `eval/` of the samples (`HEADWATER_SAMPLES`, else ../shared/samples). Speed: stretches of 2 kB of the gold
-texts of real pages, one process, one thread, best of rounds. Found: pages (through ingest) and rows of instructions
-and texts that hold an n-gram, each shown. Missed: every row of CMMLU and ARC as a page would have it, with lettered
-alternatives or with the right answer behind the question.
+texts of real pages, one thread, by its processor time, best of rounds. Found: pages (through ingest) and rows of
+instructions and texts that hold an n-gram, each shown. Missed: every row of CMMLU and ARC as a page would have it, with
+lettered alternatives or with the right answer behind the question.
 
     .venv/bin/python benchmarks/decontaminate.py [--rounds N] [--ngram N]
 """
@@ -58,13 +58,13 @@ def documents() -> Iterator[tuple[str, str, str]]:
 
 
 def speed(index: Index, texts: list[str], rounds: int) -> float:
-    """Documents a second."""
+    """Documents a second of a core."""
     best = float("inf")
     for _ in range(rounds + 1):  # the first one warms up
-        start = time.perf_counter()
+        start = time.process_time()
         for text in texts:
             index.overlap(text)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return len(texts) / best
 
 

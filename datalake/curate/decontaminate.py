@@ -6,8 +6,8 @@ are the project's words, `[\u3400-\u9fff]|[^\W_]+`, but a run of letters and dig
 so that 1949年 and 1949 年 are alike.
 
 An n-gram is the shortest run of words that weighs n (13 by default, GPT-3's), where a Chinese character weighs half a
-word: 26 characters in Chinese. Thirteen characters are some eight words there, a length that names of institutions
-reach. A reading of an evaluation row that is shorter than that is looked for as a whole if it has 8 words or 13
+word: 26 characters in Chinese. Thirteen characters are seven words there (1.8 characters each), a length that names of
+institutions reach. A reading of an evaluation row that is shorter than that is looked for as a whole if it has 8 words or 13
 characters. N-grams of which less than half is words with a letter (calendars, columns of figures) are left out, but
 for rows that have no others.
 
