@@ -26,6 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np  # noqa: E402
+
 from datalake.curate.decontaminate import Index, index_of  # noqa: E402
 from datalake.curate.decontaminate_config import DecontaminateConfig  # noqa: E402
 from datalake.curate.evaluation_sets import evaluation_rows  # noqa: E402
@@ -99,8 +101,8 @@ def main() -> None:
     index = index_of(config)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    held = sum(a.nbytes for level in index._levels for part in (level, level.grams, level.wholes) for a in part
-               if hasattr(a, "nbytes"))  # fmt: skip
+    parts = [a for level in index._levels for part in (level, level.grams, level.wholes) for a in part]
+    held = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
     rows, grams = sum(s.rows for s in index.sets), sum(len(level.grams.keys) for level in index._levels)
     print(
         f"{rows} rows, {grams} n-grams of both levels: {seconds:.1f} s, {held / 1e6:.0f} MB, peak {peak / 1e3:.0f} MB"

@@ -7,9 +7,9 @@ so that 1949年 and 1949 年 are alike.
 
 An n-gram is the shortest run of words that weighs n (13 by default, GPT-3's), where a Chinese character weighs half a
 word: 26 characters in Chinese. Thirteen characters are seven words there (1.8 characters each), a length that names of
-institutions reach. A reading of an evaluation row that is shorter than that is looked for as a whole if it has 8 words or 13
-characters. N-grams of which less than half is words with a letter (calendars, columns of figures) are left out, but
-for rows that have no others.
+institutions reach. A reading of an evaluation row that is shorter than that is looked for as a whole if it has 8 words
+or 13 characters. N-grams of which less than half is words with a letter (calendars, columns of figures) are left out,
+but for rows that have no others.
 
 Lookup: word hashes are summed into a polynomial, so the hash of any run costs two multiplications. A bit map knows
 every run of five words of the sets: where the last five words of a run aren't there, no run with them in it is, and as

@@ -324,6 +324,8 @@ def test_short_rows_are_found_as_a_whole_and_shorter_ones_never() -> None:
     made = index(*rows)
     assert [(s.rows, s.whole, s.ignored, s.ngrams) for s in made.sets] == [(4, 2, 2, 0)]
     assert made.overlap(f"Ask: {rows[0]} Seven.").row == "set#0"
+    twice = index(rows[0], rows[0].upper()).overlap(f"Ask: {rows[0]} Seven.")
+    assert (twice.ngrams, twice.row) == (1, "set#0")
     assert made.overlap(f"Ask: {rows[0].upper()} Seven.").level == "normalised"
     assert made.overlap("How many days does a week on earth last?").ngrams == 0
     assert made.overlap(rows[1]).ngrams == 0
