@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from datalake.curate.config import CurateConfig
+from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.dedup.config import DedupConfig
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
@@ -267,6 +268,21 @@ def shards_of(ref: TableRef, runtime: Runtime, config: Any) -> list[Shard]:
     return sorted(shards, key=lambda shard: (shard.name, shard.key))
 
 
+class _Sets(NamedTuple):
+    """What a report says of evaluation sets: a row for each file, and the file that each set is in."""
+
+    rows: list[dict[str, Any]]
+    files: dict[str, str]
+
+
+def _evaluation_sets(config: DecontaminateConfig) -> _Sets:
+    """What is in the sets. Raises UserError, before any work is done, where one can't be read."""
+    from datalake.curate.decontaminate import index_of
+
+    index = index_of(config)
+    return _Sets([counts._asdict() for counts in index.sets], index.files)
+
+
 def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
     """Metrics, verdict and kept text for one file of raw documents."""
     from datalake.curate.curate import curate_file
@@ -287,15 +303,18 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
                     out.count(f"rejected by source:{decision['source']}")
                 else:
                     out.count(f"kept by source:{decision['source']}")
+            for found in decisions["contaminated_set"].drop_null().to_pylist():
+                out.count(f"contaminated by set:{found.rpartition('#')[0]}")
     return out.result
 
 
-@stage(version="2", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
+@stage(version="3", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
     from datalake.curate.schema import CURATION
     from datalake.document import DOCUMENTS
 
+    sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     shards = shards_of(raw, runtime, config)
     with progress("curate", len(shards)) as tell:
         results, failed = gather(map_shards(partial(_curate_shard, config), shards, runtime, tell))
@@ -307,6 +326,18 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
     funnel += [{"what": f"rejected by {rule}", "records": n} for rule, n in sorted(rules.items(), key=lambda r: -r[1])]
     funnel += [{"what": "kept", "records": counts.get("documents", 0)}]
     funnel += [{"what": f"kept of {name}", "records": counts.get(f"kept by source:{name}", 0)} for name in sources]
+    report: dict[str, Any] = {"rejected": rules}
+    if sets is not None:
+        found = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("contaminated by set:")}
+        report["evaluation_sets"] = [
+            row | {"documents": sum(n for name, n in found.items() if sets.files[name] == row["set"])}
+            for row in sets.rows
+        ]
+        funnel += [
+            {"what": f"with words of {row['set']}", "records": row["documents"]}
+            for row in report["evaluation_sets"]
+            if row["documents"]
+        ]
     return Produced(
         tables={
             "curation": (CURATION, files_of(results, "curation")),
@@ -330,7 +361,7 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
         + ([] if failed else [("every raw document is decided", raw.rows, counts.get("raw", 0))]),
         unfinished=failed,
         funnel=funnel,
-        report={"rejected": rules},
+        report=report,
         pages={"page": partial(_curation_page, funnel, results, shards, config)},
     )
 

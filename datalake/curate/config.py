@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
@@ -50,6 +51,11 @@ class CurateConfig(BaseModel):
         min_length=1,
         title="Languages kept",
         description="Codes as lid.176 names them (en, zh, und); empty keeps all. Code is not asked for its language",
+    )
+    decontaminate: DecontaminateConfig | None = Field(
+        default=None,
+        title="Decontamination",
+        description="Evaluation sets whose n-grams no document may hold; empty doesn't look for any",
     )
 
     kinds: dict[str, str] = Field(

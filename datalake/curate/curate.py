@@ -4,11 +4,14 @@
 
 Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
 keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
+
+Where evaluation sets are given, each raw text, before any repair, is looked up in them, whatever else became of it;
+the rule `contaminated` comes after the preset's, so that as a first failed rule it names what only it rejects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ import pyarrow.parquet as pq
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
+from datalake.curate.decontaminate import Overlap, index_of
 from datalake.curate.edits import keep_lines, repair
 from datalake.curate.metrics import (
     KEPT_C4,
@@ -38,6 +42,7 @@ from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"
+CONTAMINATED = "contaminated"
 _KINDS = {
     "c4": KEPT_C4,
     "c4-paper": KEPT_PAPER,
@@ -77,7 +82,13 @@ def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
 
 
 def _judge(
-    text: str, kind: str, language: str, programming: str, score: float | None, config: CurateConfig
+    text: str,
+    kind: str,
+    language: str,
+    programming: str,
+    score: float | None,
+    config: CurateConfig,
+    overlap: Overlap | None = None,
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
     """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
     rules = rules_for(config, kind, language)
@@ -90,6 +101,8 @@ def _judge(
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
     failed += verdict(metrics, rules.rules, language).rules
+    if overlap is not None and config.decontaminate is not None and overlap.share > config.decontaminate.share:
+        failed.append(CONTAMINATED)
     if not failed and rules.line_edits != "none" and language == "en":
         text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():
@@ -112,10 +125,13 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     sources = [source or "" for source in sources]
     languages = [language or "und" for language in languages]
     programs = _programming_languages(table)
+    index = index_of(config.decontaminate) if config.decontaminate is not None else None
+    overlaps: list[Overlap | None] = []
     for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
         kind = config.kinds.get(source, source)
+        overlaps.append(index.overlap(text or "") if index is not None else None)
         text, rule_set, failed, metrics[row], decision = _judge(
-            text or "", kind, language, programs[row] if kind == "code" else "", score, config
+            text or "", kind, language, programs[row] if kind == "code" else "", score, config, overlaps[row]
         )
         judged.append((rule_set, failed, decision))
         if not failed:
@@ -133,6 +149,7 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     for k, metric in enumerate(METRICS):
         values = pa.array(np.ascontiguousarray(metrics[:, k]), pa.float64(), from_pandas=True)
         columns[metric.name] = values.cast(pa.int64()) if metric.whole else values
+    columns |= _contamination(overlaps)
     curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
 
     kept = table.take(pa.array(kept_rows, pa.int64()))
@@ -140,6 +157,18 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
         kept.schema.get_field_index("text"), RAW.field("text"), pa.array(kept_texts, pa.large_string())
     )
     return curation, kept.select(DOCUMENTS.names).cast(DOCUMENTS)
+
+
+def _contamination(overlaps: Sequence[Overlap | None]) -> dict[str, pa.Array]:
+    """The columns that say what documents hold of evaluation sets."""
+    fields = {"": "ngrams"} | {f"_{name}": name for name in ("share", "level", "start", "end")} | {"_set": "row"}
+    return {
+        f"{CONTAMINATED}{ending}": pa.array(
+            [None if found is None else getattr(found, field) for found in overlaps],
+            CURATION.field(f"{CONTAMINATED}{ending}").type,
+        )
+        for ending, field in fields.items()
+    }
 
 
 def _programming_languages(table: pa.Table) -> list[str]:

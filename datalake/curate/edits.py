@@ -30,7 +30,7 @@ _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
 _LINE_FINAL = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 _URL = re.compile(r"(?:https?://|ftp://|www\.)[^\s<>\"'()\u3000-\u303f\uff00-\uffef]+", re.IGNORECASE)
-_SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE)
+_SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE | re.ASCII)
 EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 

@@ -17,5 +17,12 @@ CURATION = pa.schema(
         ("rule", pa.string()),  # the first failed rule, null where kept
         ("rules", pa.list_(pa.string())),  # all failed rules, in the order of the rule set
         *((metric.name, pa.int64() if metric.whole else pa.float64()) for metric in METRICS),
+        # What it holds of evaluation sets (`decontaminate.py`); all null where none are given.
+        ("contaminated", pa.int64()),  # distinct n-grams
+        ("contaminated_share", pa.float64()),  # of its words
+        ("contaminated_level", pa.string()),  # exact or normalised; this and the rest null where there is none
+        ("contaminated_set", pa.string()),  # set#row of the evaluation row of the longest overlap
+        ("contaminated_start", pa.int64()),  # its place in raw's text, in characters
+        ("contaminated_end", pa.int64()),
     ]
 )

@@ -65,9 +65,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "2",
+        "3",
         {
-            "curation": "9379994b0c4b65a6a0df7c7cd396415b",
+            "curation": "73f94d2ca92670cb2c96191c5728a45c",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
