@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -388,21 +389,29 @@ def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
-def _decide(files: list[str], config: DedupConfig, threads: int, folder: Path, key: str) -> ShardResult:
+def _decide(
+    files: list[str], config: DedupConfig, threads: int, memory_gb: float, folder: Path, key: str
+) -> ShardResult:
     """Pairs and duplicates over all signatures."""
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
-    decision = decide(files, config, threads)
-    with ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, not in it: what a kill leaves there is no part of the output.
+    with (
+        TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
+        ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
+    ):
+        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill)
         out.write("pairs", decision.pairs)
-        out.write("duplicates", decision.duplicates)
+        for rows in decision.duplicates_by_id():
+            out.write("duplicates", rows)
         for name, amount in decision.report.items():
             out.count(name, amount)
     return out.result
 
 
-@stage(version="1", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
     """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
     from datalake.dedup.schema import DUPLICATES, PAIRS
@@ -416,8 +425,9 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
         decided = find_shard(folder)
         if decided is None:
             files = [file.path for file in files_of(results, "signatures") if file.rows]
+            width = runtime.config
             decided = run_alone(
-                _decide, files, config, runtime.config.workers, folder, runtime.fingerprint, runtime=runtime
+                _decide, files, config, width.workers, width.memory_gb, folder, runtime.fingerprint, runtime=runtime
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")

@@ -78,6 +78,12 @@ class DedupConfig(BaseModel):
         title="Words per shingle",
         description="Length of the word n-grams compared; a shorter text is one shingle as a whole",
     )
+    url: bool = Field(
+        False,
+        title="Compare addresses",
+        description="Of the versions of a page at one web address only the first in the order of precedence stays, "
+        "whatever their texts: to keep the newest crawl of each page, put its source first",
+    )
     floor: float = Field(
         0.5,
         gt=0.0,

@@ -1,126 +1,275 @@
 """Which documents are duplicates of which: one decision over any number of signed shards.
 
 1. Documents stand in the stated order of precedence; ties go by id. Nothing depends on the order or number of shards.
-2. Documents with equal shingle sets (equal normalised texts among them) collapse to their first; the others share its
+2. Where addresses are compared, the first document of each address stays, and only those go on.
+3. Documents with equal shingle sets (equal normalised texts among them) collapse to their first; the others share its
    similarities, so a hundred thousand copies cost no more than one. Documents without words collapse only where their
    texts are equal.
-3. Bands propose, exact Jaccard decides (verify.py): all pairs of every bucket of at most `bucket_limit` distinct
-   documents.
-4. In order of precedence a document is removed only when a document *already kept* is its verified partner at or above
+4. Bands propose. Documents that share buckets, even through others, form a group; groups are decided apart from each
+   other, as many at once as the memory holds.
+5. Exact Jaccard decides (verify.py): all pairs of every bucket of at most `bucket_limit` distinct documents.
+6. In order of precedence a document is removed only when a document *already kept* is its verified partner at or above
    the threshold: the most similar of them, the first among equals. In buckets over the limit a document is compared,
    here, with the first `bucket_limit` documents kept there instead of with all: linear in the bucket's size.
 
-Hence every removed document has a kept one at or above the threshold, directly, whatever the buckets. What step 4
-leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the guarantee.
+Hence every document removed for its text has a kept one at or above the threshold, directly, whatever the buckets. What
+step 6 leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the
+guarantee. A document removed for its address names what stands for the first one there.
+
+Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
+more (spill.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from datalake.dedup.bands import Shared, shared_buckets
-from datalake.dedup.components import components
+from datalake.dedup.components import components, join, settle_roots
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.schema import DUPLICATES, PAIRS
-from datalake.dedup.signed import Corpus, Shard, as_bytes, check_signing, collapse, gather, read, same
-from datalake.dedup.verify import Links, Numbered, Sets, link_band, settle
+from datalake.dedup.signed import (
+    Corpus,
+    Shard,
+    as_bytes,
+    check_signing,
+    fill_bands,
+    fill_shingles,
+    first_alike,
+    read,
+    same,
+)
+from datalake.dedup.spill import Spill
+from datalake.dedup.verify import Links, Numbered, Sets, Settled, link_band, settle
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+BYTES_PER_DOCUMENT = 150
+MEMORY = 4 << 30
+_LEVELS = ("url", "exact", "near")
+_ROWS = 1 << 20  # rows of a table made at once
 
 
-class Decision(NamedTuple):
-    """`pairs` (PAIRS, sorted by a and b), `duplicates` (DUPLICATES, a row per document, sorted by id) and counts."""
+@dataclass(frozen=True)
+class Decision:
+    """What became of every document; ranks are places in the order of precedence."""
 
-    pairs: pa.Table
-    duplicates: pa.Table
+    corpus: Corpus
+    target: Ints  # the document that stands for each one: itself where kept
+    similarity: Floats  # to that one; NaN where the address decided
+    pairs: pa.Table  # PAIRS, sorted by a and b
     report: dict[str, int]
+    spilled: int  # bytes that lay in files meanwhile
+
+    def duplicates_by_id(self) -> Iterator[pa.Table]:
+        """DUPLICATES, a row per document, sorted by id, a million rows at a time."""
+        ids = self.corpus.ids
+        by_id = np.lexsort((ids[:, 1], ids[:, 0]))
+        for start in range(0, len(by_id), _ROWS):
+            yield _duplicates_table(self, by_id[start : start + _ROWS])
+
+    @cached_property
+    def duplicates(self) -> pa.Table:
+        """All of these in one table."""
+        return pa.concat_tables([DUPLICATES.empty_table(), *self.duplicates_by_id()])
 
 
-def decide(files: Sequence[Shard], config: DedupConfig, threads: int = 1) -> Decision:
+class _Compared(NamedTuple):
+    """Verified pairs of documents and what replaces each of them (-1: kept), by the place of these in their batch."""
+
+    first: Ints
+    second: Ints
+    alike: Floats
+    settled: Settled
+    candidates: int
+    large_buckets: int
+
+
+def decide(
+    files: Sequence[Shard],
+    config: DedupConfig,
+    threads: int = 1,
+    memory: int = MEMORY,
+    folder: str | Path | None = None,
+) -> Decision:
     """Decides over signed shards (Parquet files or tables of schema SIGNATURES); equal for any order of them.
 
-    Raises ValueError where shards were signed with other settings or a document appears twice.
+    `memory` is a budget in bytes; what goes beyond lies in files below `folder` while this runs.
+
+    Raises:
+        ValueError: where shards were signed with other settings or a document appears twice.
     """
     signing = config.signing
     for file in files:
         check_signing(file, signing)
     corpus = read(files, config)
-    first_of_set, first_of_text = collapse(corpus)
-    nodes = np.flatnonzero((first_of_set == np.arange(len(first_of_set))) & corpus.worded)  # ranks, ascending
+    documents = len(corpus.rows)
+    everyone = np.arange(documents)
+    first_of_url = everyone if corpus.urls is None else _first_of_url(corpus.urls)
+    alive = first_of_url == everyone
+    first_of_text = first_alike(corpus.texts, alive)
+    worded = corpus.shingles > 0
+    first_of_set = np.where(worded, first_alike(corpus.sets, alive & worded), first_of_text)
+    nodes = np.flatnonzero(alive & worded & (first_of_set == everyone))  # ranks, ascending
 
-    banded = gather(files, "bands", corpus.rows[nodes])
-    if np.any(banded.ends - banded.begins != signing.bands):
-        raise ValueError(f"a shard holds another number of bands than {signing.bands}: sign it again with this recipe")
-    bands = banded.values.view(np.int64).reshape(-1, signing.bands)[banded.begins // signing.bands]
-    shared = [shared_buckets(bands[:, k]) for k in range(signing.bands)]
-    large, involved = np.zeros(bands.shape, np.bool_), np.zeros(len(nodes), np.bool_)
+    parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
+    counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
+    share = memory // 4
+    with Spill(max(memory - share - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
+        bands = spill.empty((signing.bands, len(nodes)), np.int64)
+        place = np.full(documents, -1)
+        place[corpus.rows[nodes]] = np.arange(len(nodes))
+        fill_bands(files, place, bands, spill)
+        order, bounds = _batches(_groups_of(bands, threads, spill), 8 * corpus.shingles[nodes], share)
+
+        ends = np.cumsum(corpus.shingles[nodes[order]])
+        begins = ends - corpus.shingles[nodes[order]]
+        values = spill.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
+        place = np.full(documents, -1)
+        place[corpus.rows[nodes[order]]] = begins
+        fill_shingles(files, place, values, spill)
+        del place
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            here = order[start:stop]
+            low, high = int(begins[start]), int(ends[stop - 1])
+            sets = Sets(values[low:high], begins[start:stop] - low, ends[start:stop] - low)
+            found = _compare(np.ascontiguousarray(bands[:, here].T), sets, config, threads)
+            parts.append((here[found.first], here[found.second], found.alike))
+            moved = np.flatnonzero(found.settled.partner >= 0)
+            partner[here[moved]] = here[found.settled.partner[moved]]
+            alike_to[here[moved]] = found.settled.similarity[moved]
+            counts["candidates"] += found.candidates
+            counts["large_buckets"] += found.large_buckets
+            counts["crowded"] += found.settled.crowded
+            spill.release()
+        spilled = spill.spilled
+    first, second, alike = (np.concatenate([part[k] for part in parts]) for k in range(3))
+
+    # From nodes back to documents: a document's decision is its node's, or its node itself.
+    target, similarity = first_of_set.copy(), np.ones(documents)
+    node_of = np.full(documents, -1)
+    node_of[nodes] = np.arange(len(nodes))
+    node = np.where(alive, node_of[first_of_set], -1)
+    moved = np.flatnonzero((node >= 0) & (partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
+    target[moved] = nodes[partner[node[moved]]]
+    similarity[moved] = alike_to[node[moved]]
+    target[~alive] = target[first_of_url[~alive]]
+    similarity[~alive] = np.nan
+    removed = np.flatnonzero(target != everyone)
+    for_text = removed[alive[removed]]
+
+    copies = np.flatnonzero(alive & (first_of_text != everyone))
+    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
+    pairs = _pairs_table(
+        corpus,
+        np.concatenate((nodes[first], first_of_text[copies], first_of_set[alikes], target[for_text])),
+        np.concatenate((nodes[second], copies, alikes, for_text)),
+        np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
+    )
+    joined = alike >= config.threshold
+    group = components(len(nodes), first[joined], second[joined])
+    exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
+    report = {
+        "documents": documents,
+        "kept": documents - len(removed),
+        **({"url": len(removed) - len(for_text)} if config.url else {}),
+        "exact": exact,
+        "near": len(for_text) - exact,
+        "pairs": pairs.num_rows,
+        **counts,
+        **_groups(group, node, partner),
+    }
+    return Decision(corpus, target, similarity, pairs, report, spilled)
+
+
+def _first_of_url(urls: Ints) -> Ints:
+    """For each document the first with its address; itself without one."""
+    first = np.arange(len(urls))
+    rows = np.flatnonzero(urls != 0)
+    order = np.argsort(urls[rows], kind="stable")
+    sorted_urls = urls[rows][order]
+    fresh = np.concatenate(([True], sorted_urls[1:] != sorted_urls[:-1])) if len(rows) else np.empty(0, np.bool_)
+    first[rows[order]] = rows[order[np.flatnonzero(fresh)]][np.cumsum(fresh) - 1]
+    return first
+
+
+def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
+    """For each node the smallest in its group: those that share buckets, even through others."""
+    parent = np.arange(bands.shape[1])
+    for start in range(0, len(bands), threads):  # a few at a time: each takes memory
+        some = range(start, min(start + threads, len(bands)))
+        for shared in _in_threads(lambda k: shared_buckets(bands[k]), some, threads):
+            join(parent, *shared)
+        spill.release()
+    settle_roots(parent)
+    return parent
+
+
+def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:
+    """Nodes that aren't alone, group by group, and where among them batches of whole groups begin and end.
+
+    A batch's shingles take at most `share` bytes, unless a single group's take more.
+    """
+    several = np.bincount(group, minlength=len(group)) > 1
+    order = np.flatnonzero(several[group]) if len(group) else np.empty(0, np.int64)
+    order = order[np.argsort(group[order], kind="stable")]
+    if not len(order):
+        return order, np.zeros(1, np.int64)
+    heads = np.flatnonzero(np.concatenate(([True], group[order[1:]] != group[order[:-1]])))
+    totals = np.add.reduceat(sizes[order], heads)
+    bounds, filled = [0], 0
+    for head, total in zip(heads.tolist(), totals.tolist(), strict=True):
+        if filled and filled + total > share:
+            bounds.append(head)
+            filled = 0
+        filled += total
+    return order, np.array([*bounds, len(order)])
+
+
+def _compare(bands: Ints, sets: Sets, config: DedupConfig, threads: int) -> _Compared:
+    """Compare documents in order of precedence with each other; `bands` has shape (documents, bands)."""
+    count, width = bands.shape
+    shared = _in_threads(lambda k: shared_buckets(np.ascontiguousarray(bands[:, k])), range(width), threads)
+    large = np.zeros(bands.shape, np.bool_)
     for k, band in enumerate(shared):
         sizes = np.diff(band.starts)
         large[band.members, k] = np.repeat(sizes > config.bucket_limit, sizes)
-        involved[band.members] = True
-
-    loaded = gather(files, "shingles", corpus.rows[nodes[involved]])
-    begins, ends = np.zeros(len(nodes), np.int64), np.zeros(len(nodes), np.int64)
-    begins[involved], ends[involved] = loaded.begins, loaded.ends
-    sets = Sets(loaded.values, begins, ends)
 
     def link(k: int) -> Links:
         return link_band(bands, large, k, shared[k], config.bucket_limit, sets, config.stored_from)
 
-    links = _in_threads(link, range(signing.bands), threads)
+    links = _in_threads(link, range(width), threads)
     first, second, alike = (np.concatenate([part[k] for part in links]) for k in range(3))
     order = np.lexsort((first, second))
-    linked = Links(first[order], second[order], alike[order], sum(part.candidates for part in links))
-    buckets = _large_buckets(len(nodes), shared, config.bucket_limit)
-    settled = settle(len(nodes), linked, config.threshold, config.stored_from, buckets, config.bucket_limit, sets)
-    first, second = np.concatenate((linked.first, settled.first)), np.concatenate((linked.second, settled.second))
-    alike = np.concatenate((linked.similarity, settled.alike))
-
-    # From nodes back to documents: a document's decision is its node's, or its node itself.
-    node_of = np.full(len(corpus.rows), -1)
-    node_of[nodes] = np.arange(len(nodes))
-    target, similarity = first_of_set.copy(), np.ones(len(first_of_set), np.float64)
-    node = node_of[first_of_set]
-    moved = np.flatnonzero((node >= 0) & (settled.partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
-    target[moved] = nodes[settled.partner[node[moved]]]
-    similarity[moved] = settled.similarity[node[moved]]
-    removed = np.flatnonzero(target != np.arange(len(target)))
-    duplicates = _duplicates_table(corpus, removed, target, similarity)
-
-    copies = np.flatnonzero(first_of_text != np.arange(len(target)))
-    alikes = np.flatnonzero((first_of_set != np.arange(len(target))) & (first_of_text == np.arange(len(target))))
-    pairs = _pairs_table(
-        corpus,
-        np.concatenate((nodes[first], first_of_text[copies], first_of_set[alikes], target[removed])),
-        np.concatenate((nodes[second], copies, alikes, removed)),
-        np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[removed])),
+    candidates = sum(part.candidates for part in links)
+    linked = Links(first[order], second[order], alike[order], candidates)
+    buckets = _large_buckets(count, shared, config.bucket_limit)
+    settled = settle(count, linked, config.threshold, config.stored_from, buckets, config.bucket_limit, sets)
+    return _Compared(
+        np.concatenate((linked.first, settled.first)),
+        np.concatenate((linked.second, settled.second)),
+        np.concatenate((linked.similarity, settled.alike)),
+        settled,
+        candidates + settled.candidates,
+        buckets.total,
     )
-    joined = alike >= config.threshold
-    group = components(len(nodes), first[joined], second[joined])
-    report = {
-        "documents": len(target),
-        "kept": len(target) - len(removed),
-        "exact": int(np.sum(same(corpus.texts[removed], corpus.texts[target[removed]]))),
-        "pairs": pairs.num_rows,
-        "candidates": linked.candidates + settled.candidates,
-        "large_buckets": sum(int(np.sum(np.diff(band.starts) > config.bucket_limit)) for band in shared),
-        "crowded": settled.crowded,
-        **_groups(group, node, settled.partner),
-    }
-    report["near"] = len(removed) - report["exact"]
-    return Decision(pairs, duplicates, report)
 
 
-def _in_threads(work: Callable[[int], Links], items: Iterable[int], threads: int) -> list[Links]:
+def _in_threads(work: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
     if threads <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
@@ -142,20 +291,21 @@ def _large_buckets(count: int, shared: Sequence[Shared], limit: int) -> Numbered
     return Numbered(np.searchsorted(member[order], np.arange(count + 1)), number[order], total)
 
 
-def _levels(exact: Flags) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.where(exact, 0, 1).astype(np.int8)), ["exact", "near"]).cast(
-        pa.string()
-    )
+def _levels(codes: npt.NDArray[np.int8]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(_LEVELS)).cast(pa.string())
 
 
-def _duplicates_table(corpus: Corpus, removed: Ints, target: Ints, similarity: Floats) -> pa.Table:
-    by_id = np.lexsort((corpus.ids[:, 1], corpus.ids[:, 0]))
-    kept = pa.array(np.isin(by_id, removed, invert=True))
+def _duplicates_table(decision: Decision, rows: Ints) -> pa.Table:
+    corpus, target, similarity = decision.corpus, decision.target[rows], decision.similarity[rows]
+    kept = pa.array(target == rows)
+    levels = np.where(same(corpus.texts[rows], corpus.texts[target]), 1, 2)
+    by_address = np.isnan(similarity)
+    levels[by_address] = 0
     columns = [
-        as_bytes(corpus.ids[by_id]),
-        _where_not(kept, as_bytes(corpus.ids[target[by_id]])),
-        _where_not(kept, _levels(same(corpus.texts[by_id], corpus.texts[target[by_id]]))),
-        _where_not(kept, pa.array(similarity[by_id])),
+        as_bytes(corpus.ids[rows]),
+        _where_not(kept, as_bytes(corpus.ids[target])),
+        _where_not(kept, _levels(levels.astype(np.int8))),
+        pa.array(similarity, mask=(target == rows) | by_address),
     ]
     return pa.Table.from_arrays(columns, schema=DUPLICATES)
 
@@ -174,8 +324,8 @@ def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats) -> pa.Tab
     a, b, similarity = a[fresh], b[fresh], similarity[fresh]
     x, y = corpus.ids[a], corpus.ids[b]
     by_id = np.lexsort((y[:, 1], y[:, 0], x[:, 1], x[:, 0]))
-    exact = same(corpus.texts[a], corpus.texts[b])
-    columns = [as_bytes(x[by_id]), as_bytes(y[by_id]), _levels(exact[by_id]), pa.array(similarity[by_id])]
+    levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
+    columns = [as_bytes(x[by_id]), as_bytes(y[by_id]), _levels(levels[by_id]), pa.array(similarity[by_id])]
     return pa.Table.from_arrays(columns, schema=PAIRS)
 
 

@@ -1,6 +1,7 @@
 """The tables of deduplication.
 
-Hashes are 64-bit patterns kept as int64, since Iceberg knows no unsigned integers; `shingles` are sorted as unsigned.
+`bands` and `shingles` are arrays of little-endian 64-bit numbers, kept as bytes: a reader takes them as they lie, where
+a list column would have to be assembled value by value.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ SIGNATURES = pa.schema(
         ("created", TIMESTAMP),
         ("characters", pa.int64()),  # code points of the text
         ("words", pa.int64()),
+        ("url_hash", pa.int64()),  # of the normalised web address, null where the document has none
         ("text_hash", pa.binary(16)),  # xxh3_128 of the normalised text
-        ("set_hash", pa.binary(16)),  # xxh3_128 of the sorted shingle hashes
-        ("bands", pa.list_(pa.int64())),  # the bucket in each band, in band order; empty where there is no shingle
-        ("shingles", pa.list_(pa.int64())),  # sorted, each once
+        ("set_hash", pa.binary(16)),  # xxh3_128 of the shingles
+        ("shingle_count", pa.int64()),
+        ("bands", pa.binary()),  # the bucket in each band, in band order; empty where there is no shingle
+        ("shingles", pa.binary()),  # hashes, ascending as unsigned numbers, each once
     ]
 )
 
@@ -39,7 +42,7 @@ DUPLICATES = pa.schema(
     [
         ("id", ID),
         ("duplicate_of", ID),
-        ("level", pa.string()),
-        ("similarity", pa.float64()),
+        ("level", pa.string()),  # url: another version at the same address, whose text may differ; exact; near
+        ("similarity", pa.float64()),  # null at level url
     ]
 )

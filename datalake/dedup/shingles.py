@@ -1,8 +1,8 @@
 """From text to a set of 64-bit shingle hashes, compiled, and equal to plain Python for every Unicode text.
 
-Words are the lower-cased matches of `[\\u3400-\\u9fff]|[^\\W_]+` (so a Chinese character that starts a word is a word,
-while one that follows a letter or digit directly still belongs to that letter's word). A shingle is n consecutive
-words; a text of fewer than n words is one shingle as a whole, a text without words has none.
+Words are runs of letters and digits, lower-cased; in scripts written without spaces (`UNSPACED`: Chinese, Japanese,
+Thai, Lao, Khmer, Burmese, Tibetan) each character is a word. A shingle is n consecutive words; a text of fewer than n
+words is one shingle as a whole, a text without words has none.
 
 Lower-casing and the classes of characters are those of the running Python: tables over all code points are read off
 `str.lower` and `re`. Two rules of `str.lower` are not one character to one and are followed here: U+0130 becomes two
@@ -25,7 +25,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
+# Scripts that put no space between words: Thai and Lao, Tibetan, Burmese, Khmer, kana, ideographs.
+UNSPACED = (
+    r"\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    r"\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"(?![{UNSPACED}])[^\W_](?:(?![{UNSPACED}])[^\W_])*|[^\W_]")
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -36,8 +41,9 @@ CAPITAL_SIGMA, SIGMA, FINAL_SIGMA = 0x3A3, 0x3C3, 0x3C2
 DOTTED_I = 0x130  # the one character whose lower case is two: i and U+0307, combining dot above
 COMBINING_DOT = 0x307
 
-# Bits of the character classes. WORD_CHARACTER and IDEOGRAPH are asked of lower-cased text, the others of the original.
-WORD_CHARACTER, IDEOGRAPH, SPACE, CASED, IGNORABLE = 1, 2, 4, 8, 16
+# Bits of the character classes. WORD_CHARACTER and ALONE (a word by itself) are asked of lower-cased text, the others
+# of the original.
+WORD_CHARACTER, ALONE, SPACE, CASED, IGNORABLE = 1, 2, 4, 8, 16
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)  # a prime of xxHash64
@@ -71,7 +77,7 @@ def characters() -> Characters:
 
     classes = np.zeros(CODE_POINTS, np.uint8)
     classes[_points("".join(re.findall(r"[^\W_]", every)))] |= WORD_CHARACTER
-    classes[0x3400:0xA000] |= IDEOGRAPH
+    classes[_points("".join(re.findall(rf"(?=[^\W_])[{UNSPACED}]", every)))] |= ALONE
     classes[_points("".join(re.findall(r"\s", every)))] |= SPACE
     # Cased and case-ignorable have no public face: ask what a sigma after the character, or after A and it, becomes.
     classes[_sigma_is_final(points, before="")] |= CASED
@@ -213,20 +219,18 @@ def _scan(
                     written += 1
                 spaced = False
                 written = _encode(low, normal, written)
-            if not inside and kind & IDEOGRAPH:
-                words[count] = fmix64(np.uint64(low) * _K1)
-                count += 1
-            elif kind & WORD_CHARACTER:
+            if kind & WORD_CHARACTER and not kind & ALONE:
                 if not inside:
                     inside = True
                     h = np.uint64(0)
                 h ^= np.uint64(low) * _K1
                 h = (h << np.uint64(31) | h >> np.uint64(33)) * _K2
-            elif inside:
-                words[count] = fmix64(h)
-                count += 1
-                inside = False
-                if kind & IDEOGRAPH:  # an ideograph that is no word character (a hexagram) ends a run and is a word
+            else:
+                if inside:
+                    words[count] = fmix64(h)
+                    count += 1
+                    inside = False
+                if kind & ALONE:
                     words[count] = fmix64(np.uint64(low) * _K1)
                     count += 1
             if second == 0:

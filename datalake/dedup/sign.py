@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from datalake.dedup.address import url_hashes
 from datalake.dedup.bands import buckets
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.minhash import sign as minhash
@@ -21,8 +22,9 @@ from datalake.dedup.schema import SIGNATURES
 from datalake.dedup.shingles import shingle
 from datalake.identity import canonical
 
-COLUMNS = ["id", "text", "source", "created"]
+COLUMNS = ["id", "text", "source", "uri", "created"]
 BATCH_ROWS = 1024
+BATCH_BYTES = 64 << 20
 SIGNED_WITH = b"headwater.signing"  # metadata key: the SigningConfig in canonical JSON
 
 
@@ -32,9 +34,9 @@ def signature_schema(config: SigningConfig) -> pa.Schema:
 
 
 def sign_batches(batches: Iterable[pa.RecordBatch], config: SigningConfig) -> Iterator[pa.RecordBatch]:
-    """Signs record batches with the columns `id, text, source, created`, one batch out for one batch in."""
+    """Signs record batches with the columns of `COLUMNS`, in their order."""
     schema = signature_schema(config)
-    for batch in batches:
+    for batch in _portions(batches):
         sets = shingle(batch.column("text"), config.ngram)
         signatures = minhash(sets.shingles, sets.ends, config.bands * config.rows, config.seed)
         banded = buckets(signatures, config.bands, config.rows)
@@ -51,10 +53,12 @@ def sign_batches(batches: Iterable[pa.RecordBatch], config: SigningConfig) -> It
             batch.column("created").cast(SIGNATURES.field("created").type),
             pa.array(sets.characters),
             pa.array(sets.words),
+            url_hashes(batch.column("uri")),
             pa.array(sets.text_hashes, pa.binary(16)),
             pa.array(set_hashes, pa.binary(16)),
-            _lists(banded[some].ravel(), np.cumsum(some * config.bands)),
-            _lists(sets.shingles.view(np.int64), sets.ends),
+            pa.array(sets.ends - begins),
+            as_binary(banded[some].ravel(), np.cumsum(some * config.bands)),
+            as_binary(sets.shingles, sets.ends),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -70,6 +74,16 @@ def sign_file(documents: str | Path | pa.Table, config: DedupConfig | SigningCon
         return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
 
 
-def _lists(values: np.ndarray, ends: np.ndarray) -> pa.ListArray:
-    offsets = np.concatenate(([0], ends)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+def _portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches, long texts a few at a time: memory follows the longest text, and offsets fit 32 bits."""
+    for batch in batches:
+        rows = max(1, batch.num_rows * BATCH_BYTES // max(1, batch.nbytes))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
+
+
+def as_binary(values: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """Flat 64-bit numbers as a binary column: row k holds `values[ends[k - 1]:ends[k]]`, little-endian."""
+    offsets = np.concatenate(([0], ends * 8)).astype(np.int32)
+    data = pa.py_buffer(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False))
+    return pa.Array.from_buffers(pa.binary(), len(ends), [None, pa.py_buffer(offsets), data])

@@ -26,7 +26,7 @@ ROLES = {
 }  # fmt: skip
 _CALLS = ("function_call", "tool_call")
 Messages = list[dict[str, str]]
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # as in dedup/shingles.py, which brings compiled loops along
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
 class InvalidError(ValueError):

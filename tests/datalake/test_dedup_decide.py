@@ -8,18 +8,22 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datalake.dedup import decide as decide_module
+from datalake.dedup.address import normalise_url
 from datalake.dedup.components import components
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.decide import Decision, decide
 from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
 from datalake.dedup.shingles import normalise, word_list
 from datalake.dedup.sign import sign_file
+from datalake.dedup.spill import Spill
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
@@ -344,6 +348,7 @@ def test_a_hundred_thousand_identical_documents_cost_no_more_than_one() -> None:
             "id": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(ids.tobytes())]),
             "text": pa.array([text if k % 3 else text.upper() + "!" for k in range(n - 1)] + [other]),
             "source": pa.array(["table"] * n),
+            "uri": pa.array(["table"] * n),
             "created": pa.nulls(n, pa.timestamp("us", tz="UTC")),
         }
     )
@@ -379,7 +384,8 @@ def test_small_buckets_are_verified_whole_and_large_ones_against_what_is_kept_ea
     config = DedupConfig(bucket_limit=3, bands=30, rows=3)
     decision = run(documents, config)
     check(documents, decision, config)
-    ids, bands = documents["id"].to_pylist(), sign_file(documents, config)["signatures"]["bands"].to_pylist()
+    ids, signed = documents["id"].to_pylist(), sign_file(documents, config)["signatures"]
+    bands = [np.frombuffer(row, "<u8") for row in signed["bands"].to_pylist()]
     stay, small, large = set(kept(decision)), set(), set()
     for band in range(30):
         members: dict[int, list[int]] = {}
@@ -461,3 +467,156 @@ def test_components_are_those_of_a_graph_search() -> None:
             for a, b in zip(first.tolist(), second.tolist(), strict=True):
                 group[a] = group[b] = min(group[a], group[b])
         assert components(count, first, second).tolist() == group
+
+
+# A budget of memory ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_budget_of_memory_gives_the_same_tables(
+    tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [text for seed in range(6) for text in families(seed)]
+    documents, config = make(texts), DedupConfig(bucket_limit=4, bands=40, rows=2)
+    paths = []
+    for k in range(3):
+        paths.append(tmp_path / f"{k}.parquet")
+        pq.write_table(sign_file(documents.slice(k * 700, 700), config)["signatures"], paths[-1])
+    plenty = decide(paths, config)
+    assert plenty.spilled == 0
+    check(documents, plenty, config)
+    compared: list[int] = []
+    compare = decide_module._compare
+
+    def count(bands: Any, *rest: Any) -> Any:
+        compared.append(len(bands))
+        return compare(bands, *rest)
+
+    monkeypatch.setattr(decide_module, "_compare", count)
+    tight = decide(paths, config, threads, memory=100_000, folder=tmp_path)
+    assert len(compared) > 3, "the budget holds a part of the groups at a time"
+    distinct = len({shingles(text, 5) for text in texts})
+    assert tight.spilled > distinct * 40 * 8, "the bands lie in a file, and shingles"
+    assert list(tmp_path.glob(".spill-*")) == [], "and the files are gone"
+    assert tight.pairs.equals(plenty.pairs)
+    assert tight.duplicates.equals(plenty.duplicates)
+    assert tight.report == plenty.report
+
+
+def test_what_was_spilled_is_read_back_as_it_was(tmp_path: Path) -> None:
+    with Spill(1000, tmp_path) as spill:
+        small, large = spill.empty(100, np.uint8), spill.empty((3, 1000), np.int64)
+        assert spill.spilled == large.nbytes
+        small[:], large[:] = 7, np.arange(3000).reshape(3, 1000)
+        spill.release()
+        assert np.array_equal(large, np.arange(3000).reshape(3, 1000))
+        assert small.sum() == 700
+    assert list(tmp_path.iterdir()) == []
+
+
+# Addresses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "normal"),
+    [
+        ("http://www.Example.com/A/", "example.com/A"),
+        ("https://example.com/A#part", "example.com/A"),
+        ("https://user:secret@example.com./A?utm_source=x&id=3", "example.com/A"),
+        ("https://example.com/A?id=3&utm_source=x", "example.com/A?id=3&utm_source=x"),
+        ("https://example.com/?ref=home", "example.com"),
+        ("https://例子.测试/页?feed=rss", "例子.测试/页"),
+        ("repository@1/path", None),
+        ("https://", None),
+        ("", None),
+    ],
+)
+def test_an_address_is_normalised_as_c4_does(uri: str, normal: str | None) -> None:
+    assert normalise_url(uri) == normal
+
+
+def test_of_the_versions_at_one_address_the_first_stays_and_nothing_else_changes() -> None:
+    generator = random.Random(5)
+    texts = [" ".join(sentence(generator)) for _ in range(6)]
+    texts[4] = texts[0] + " and one word more"  # near the first, which its own address replaces
+    uris = ["https://a.org/x", "http://www.a.org/x/", "https://a.org/x?ref=1", "https://b.org", "https://c.org", "none"]
+    created = [DAY + timedelta(days=k) for k in (3, 2, 1, 0, 4, 5)]
+    documents = make(texts, uri=uris, created=created)
+    ids = documents["id"].to_pylist()
+    config = DedupConfig(url=True)
+    rows = {row["id"]: row for row in run(documents, config).duplicates.to_pylist()}
+    assert [rows[i]["level"] for i in ids] == ["url", "url", None, None, None, None]
+    assert rows[ids[0]]["duplicate_of"] == rows[ids[1]]["duplicate_of"] == ids[2]
+    assert rows[ids[0]]["similarity"] is None
+    without = run(documents, DedupConfig())
+    check(documents, without, DedupConfig())
+    assert kept(without) == sorted(i for k, i in enumerate(ids) if k != 4)
+
+
+def test_what_stands_for_an_address_is_named_even_where_a_text_replaced_it() -> None:
+    generator = random.Random(6)
+    page, other = " ".join(sentence(generator)), " ".join(sentence(generator))
+    documents = make(
+        [page, page, other],
+        uri=["https://first.org", "https://a.org", "https://www.a.org/"],
+        created=[DAY, DAY + timedelta(days=1), DAY + timedelta(days=2)],
+    )
+    ids = documents["id"].to_pylist()
+    decision = run(documents, DedupConfig(url=True))
+    rows = {row["id"]: row for row in decision.duplicates.to_pylist()}
+    assert [rows[i]["duplicate_of"] for i in ids] == [None, ids[0], ids[0]]
+    assert [rows[i]["level"] for i in ids] == [None, "exact", "url"]
+    assert [decision.report[name] for name in ("kept", "url", "exact", "near")] == [1, 1, 1, 0]
+
+
+# Later crawls, and sources that go ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_later_crawl_is_decided_as_all_at_once_and_its_documents_name_earlier_ones(seed: int) -> None:
+    texts = families(seed, 120)
+    half = len(texts) // 2
+    documents = make(texts, source=["one"] * half + ["two"] * (len(texts) - half))
+    config = DedupConfig(sources=("one", "two"))
+    first = sign_file(documents.slice(0, half), config)["signatures"]
+    second = sign_file(documents.slice(half), config)["signatures"]
+    before = {row["id"]: row for row in decide([first], config).duplicates.to_pylist()}
+    both = decide([first, second], config)
+    check(documents, both, config)
+    assert both.duplicates.equals(run(documents, config).duplicates), "the crawls' own shards say all there is to know"
+    rows = {row["id"]: row for row in both.duplicates.to_pylist()}
+    assert {id: rows[id] for id in before} == before, "what an earlier crawl keeps, a later one doesn't change"
+    later = [row["duplicate_of"] for id, row in rows.items() if id not in before and row["duplicate_of"]]
+    assert any(id in before for id in later)
+
+
+def test_without_a_source_its_former_partners_are_decided_anew() -> None:
+    generator = random.Random(9)
+    page = " ".join(sentence(generator))
+    documents = make([page, page + " again", page + " once more"], source=["gone", "a", "b"])
+    ids = documents["id"].to_pylist()
+    config = DedupConfig(sources=("gone", "a", "b"))
+    shards = [sign_file(documents.slice(k, 1), config)["signatures"] for k in range(3)]
+    rows = {row["id"]: row["duplicate_of"] for row in decide(shards, config).duplicates.to_pylist()}
+    assert [rows[i] for i in ids] == [None, ids[0], ids[0]]
+    rows = {row["id"]: row["duplicate_of"] for row in decide(shards[1:], config).duplicates.to_pylist()}
+    assert [rows[i] for i in ids[1:]] == [None, ids[1]]
+
+
+# Scripts without spaces -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "alphabet",
+    ["春眠不覚暁処処聞啼鳥夜来風雨声花落知多少", "いろはにほへとちりぬるをアイウエオ", "กขคงจชซญดตถทนบปผพฟมยรลวสหอ"],
+)
+def test_scripts_without_spaces_are_compared_by_character(alphabet: str) -> None:
+    generator = random.Random(3)
+    base = generator.choices(alphabet, k=300)
+    changed = [*base[:150], "字", *base[151:]]
+    texts = ["".join(base), "".join(changed), "".join(generator.choices(alphabet, k=300))]
+    documents = make(texts)
+    decision = run(documents)
+    check(documents, decision, DedupConfig())
+    assert decision.report["near"] == 1
+    assert similarity(texts[0], texts[1]) > 0.9

@@ -47,7 +47,21 @@ def test_buckets_are_equal_exactly_where_all_rows_of_a_band_are() -> None:
 def test_shared_buckets_hold_every_document_that_is_not_alone() -> None:
     shared = shared_buckets(np.array([5, -7, 5, 2, -7, 9, 5]))
     groups = [shared.members[a:b].tolist() for a, b in zip(shared.starts[:-1], shared.starts[1:], strict=True)]
-    assert groups == [[1, 4], [0, 2, 6]]
+    assert groups == [[0, 2, 6], [1, 4]]
+
+
+@pytest.mark.parametrize("bits", [2, 40, 64])
+@pytest.mark.parametrize("count", [0, 1, 2, 50, 3000])
+def test_shared_buckets_are_those_of_a_dictionary_however_the_values_lie(count: int, bits: int) -> None:
+    generator = np.random.default_rng(count)
+    values = generator.integers(0, 2**bits, max(1, count // 3), dtype=np.uint64)
+    band = generator.choice(values, count).view(np.int64) if count else np.empty(0, np.int64)
+    expected: dict[int, list[int]] = {}
+    for k, value in enumerate(band.tolist()):
+        expected.setdefault(value, []).append(k)
+    shared = shared_buckets(band)
+    groups = [shared.members[a:b].tolist() for a, b in zip(shared.starts[:-1], shared.starts[1:], strict=True)]
+    assert sorted(groups) == sorted(group for group in expected.values() if len(group) > 1)
     assert shared_buckets(np.array([1, 2, 3])).members.tolist() == []
     assert shared_buckets(np.empty(0, np.int64)).starts.tolist() == [0]
 
