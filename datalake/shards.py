@@ -111,7 +111,7 @@ class ShardWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         for table, schema in self._schemas.items():
-            self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, compression="zstd")
+            self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, **_encoding(schema))
         return self
 
     def write(self, table: str, rows: pa.Table) -> None:
@@ -156,6 +156,19 @@ class ShardWriter:
             self.result.files.append(ShardFile(table, str(path), self._rows[table], digest, size))
         self.result.seconds = time.perf_counter() - self._start
         finish_shard(self.folder, self.result)
+
+
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are written. Binary ones are hashes: nothing in them repeats, and trying takes longer than writing."""
+    hashes = {field.name for field in schema if pa.types.is_binary(field.type)}
+    if not hashes:
+        return {"compression": "zstd"}
+    others = [name for name in schema.names if name not in hashes]
+    return {
+        "compression": {name: "none" if name in hashes else "zstd" for name in schema.names},
+        "use_dictionary": others,
+        "write_statistics": others,
+    }
 
 
 def finish_shard(folder: Path, result: ShardResult) -> None:

@@ -414,7 +414,7 @@ def _decide(
 @stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
     """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
-    from datalake.dedup.schema import DUPLICATES, PAIRS
+    from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
 
     shards = shards_of(documents, runtime, config.signing)
     with progress("deduplicate", len(shards) + 1) as tell:
@@ -435,6 +435,7 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
         tables={
             "pairs": (PAIRS, files_of([decided], "pairs")),
             "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
+            "signatures": (SIGNATURES, files_of(results, "signatures")),
         },
         counts=decided.counts,
         records_in=documents.rows,
@@ -460,7 +461,7 @@ def _mix(documents: list[str], duplicates: list[str], config: MixtureConfig, fol
     return out.result
 
 
-@stage(version="1", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def mixture(documents: TableRef, duplicates: TableRef, config: MixtureConfig, runtime: Runtime) -> Produced:
     """Choose what trains, how often, and which groups are held out, among documents that are no duplicates."""
     from datalake.mixture.build import MIXTURE

@@ -67,9 +67,9 @@ def _shared(band: Ints) -> tuple[Members, Ints]:
         ends[slot + 1] += ends[slot]
     placed = np.empty(count, np.int32)
     for k in range(count):
-        slot = np.int64(np.uint64(band[k]) >> shift)
-        placed[ends[slot]] = k
-        ends[slot] += 1
+        leading = np.int64(np.uint64(band[k]) >> shift)
+        placed[ends[leading]] = k
+        ends[leading] += 1
     members, starts = np.empty(count, np.int32), np.empty(count // 2 + 1, np.int64)
     found, written = 0, 0
     starts[0] = 0
@@ -83,11 +83,11 @@ def _shared(band: Ints) -> tuple[Members, Ints]:
             else:
                 for k in range(1, len(here)):
                     at, value = here[k], band[here[k]]
-                    place = np.int64(k)
-                    while place > 0 and band[here[place - 1]] > value:
-                        here[place] = here[place - 1]
-                        place -= 1
-                    here[place] = at
+                    gap = k
+                    while gap > 0 and band[here[gap - 1]] > value:
+                        here[gap] = here[gap - 1]
+                        gap -= 1
+                    here[gap] = at
             first = 0
             for k in range(1, len(here) + 1):
                 if k == len(here) or band[here[k]] != band[here[first]]:

@@ -6,6 +6,9 @@ by the definition in dedup/shingles.py: an estimate that needs no tokenizer and 
 Shares: of T words in all, source s is given w_s / sum(w) * T, so each of its n_s words is seen e_s = that / n_s times.
 No e_s exceeds the cap; what a capped source can't take goes to the others by their weights (water-filling). Where all
 are capped, the mixture is shorter than T.
+
+Rehydration multiplies how often a document is seen by a weight that goes by how many documents it stands for; a
+source's words count by these weights, and the cap holds for every document.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ MIXTURE = pa.schema(
         ("weight", pa.float64()),  # the share of the training words that its source gets: 0 to 1, 1 over all sources
         ("epochs", pa.float64()),  # how often it is to be seen; repetitions() makes it whole; 0 when held out
         ("token_count", pa.int64()),  # words
+        ("copies", pa.int64()),  # documents it stands for: itself, and those that name it as what they repeat
     ]
 )
 
@@ -52,11 +56,13 @@ def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: Mixtu
     """
     rows = pa.concat_tables([_measure(shard, config) for shard in documents] or [MEASURED.empty_table()])
     rows = rows.combine_chunks()
+    repeats = pa.table({"duplicate_of": pa.array([], ID)})
     if duplicates:
         decided = pa.concat_tables([_columns(shard, ["id", "duplicate_of"]) for shard in duplicates])
         if not pc.all(pc.is_in(rows["id"], decided["id"])).as_py() and len(rows):
             raise ValueError("some documents have no decision on duplicates: run deduplicate over all of them first")
-        rows = rows.filter(pc.invert(pc.is_in(rows["id"], decided["id"].filter(decided["duplicate_of"].is_valid()))))
+        repeats = decided.filter(decided["duplicate_of"].is_valid())
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], repeats["id"])))
     if config.weights:
         ignored = [source for source, weight in config.weights.items() if weight == 0.0]
         rows = rows.filter(pc.invert(pc.is_in(rows["source"], pa.array(ignored, pa.string()))))
@@ -66,32 +72,49 @@ def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: Mixtu
 
     train = pc.invert(rows["heldout"]).to_numpy(zero_copy_only=False)
     words = rows["token_count"].to_numpy()
+    copies = _copies(rows["id"].combine_chunks(), repeats["duplicate_of"])
+    weight = _weights(copies, config.rehydration)
     if documents and not np.any(words[train] > 0):
         raise UserError(
             "no document is left to train on: lower mixture.holdout, or look at mixture.languages and mixture.weights"
         )
     sources = rows["source"].combine_chunks().dictionary_encode()
     names, index = sources.dictionary.to_pylist(), sources.indices.to_numpy()
-    totals = dict(
-        zip(names, np.bincount(index[train], words[train], len(names)).astype(np.int64).tolist(), strict=True)
-    )
-    epochs = epochs_by_source(totals, config)
-    seen = sum(epochs[name] * totals[name] for name in names)
-    share = np.array([epochs[name] * totals[name] / seen if seen else 0.0 for name in names])
-    repeat = np.array([epochs[name] for name in names])
+    weighted = np.bincount(index[train], (words * weight)[train], len(names))
+    epochs = epochs_by_source(dict(zip(names, weighted.tolist(), strict=True)), config)
+    often = np.array([epochs[name] for name in names])[index] * weight
+    often = np.where(train, np.minimum(often, config.max_epochs), 0.0)
+    seen = np.bincount(index, often * words, len(names))
+    share = seen / seen.sum() if seen.any() else seen
     columns = [
         rows["id"],
         rows["source"],
         rows["language"],
         pc.if_else(rows["heldout"], "heldout", "train"),
         pa.array(share[index]),
-        pa.array(np.where(train, repeat[index], 0.0)),
+        pa.array(often),
         rows["token_count"],
+        pa.array(copies),
     ]
     return pa.Table.from_arrays(columns, schema=MIXTURE).combine_chunks()
 
 
-def epochs_by_source(words: Mapping[str, int], config: MixtureConfig) -> dict[str, float]:
+def _copies(ids: pa.Array, duplicate_of: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """How many documents each of these stands for, itself included."""
+    counted = duplicate_of.combine_chunks().value_counts()
+    place = pc.index_in(ids, counted.field("values"))
+    found = counted.field("counts").take(place).fill_null(0)
+    return found.to_numpy(zero_copy_only=False) + 1
+
+
+def _weights(copies: npt.NDArray[np.int64], table: Mapping[int, float]) -> npt.NDArray[np.float64]:
+    """The weight of each document: that of the largest size in the table that its copies reach, else 1."""
+    sizes = np.array([0, *table], np.int64)
+    weights = np.array([1.0, *table.values()])
+    return weights[np.searchsorted(sizes, copies, side="right") - 1]
+
+
+def epochs_by_source(words: Mapping[str, float], config: MixtureConfig) -> dict[str, float]:
     """How often each source's documents are seen, given its words to train on. Sources without words are seen once."""
     epochs = {source: min(1.0, config.max_epochs) for source in words}
     sources = sorted(source for source, count in words.items() if count)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# How often a document trains by how many it stands for, from that many on (README of FineWeb-2, "rehydration"):
+# what was copied a few times is worth more, what was copied a thousand times is boilerplate.
+FINEWEB2 = {1: 1.0, 2: 2.0, 3: 3.0, 5: 5.0, 100: 8.0, 1000: 1.0}
 
 
 class MixtureConfig(BaseModel):
@@ -30,6 +36,13 @@ class MixtureConfig(BaseModel):
         description="No document is seen more often; what a small source can't give goes to the others. "
         "Four epochs are almost as good as new text (Muennighoff et al. 2023)",
     )
+    rehydration: dict[int, float] = Field(
+        default_factory=dict,
+        title="Rehydration",
+        description="How much more often a document trains that stands for several: from so many documents on, itself "
+        "included, so many times. `fineweb2` is that corpus' table, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1. Empty: all "
+        "alike. `max_epochs` goes before it",
+    )
     holdout: float = Field(
         0.05,
         ge=0.0,
@@ -41,6 +54,19 @@ class MixtureConfig(BaseModel):
         (), title="Languages", description="Only documents in these languages (`en`, `zh`); empty takes all"
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, title="Seed of hold-out and repetition")
+
+    @field_validator("rehydration", mode="before")
+    @classmethod
+    def _named_table(cls, table: Any) -> Any:
+        return FINEWEB2 if table == "fineweb2" else table
+
+    @field_validator("rehydration")
+    @classmethod
+    def _grows_from_one(cls, table: dict[int, float]) -> dict[int, float]:
+        for size, weight in table.items():
+            if size < 1 or not 0.0 <= weight < float("inf"):
+                raise ValueError(f"{size}: {weight} is no weight of a size: sizes begin at 1, weights at 0")
+        return dict(sorted(table.items()))
 
     @field_validator("weights")
     @classmethod

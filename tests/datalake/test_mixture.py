@@ -92,6 +92,36 @@ def test_proportions_are_those_of_the_weights_as_planned_and_as_realised() -> No
         assert realised[source] / total == pytest.approx(weight, abs=0.01)
 
 
+def test_a_document_trains_as_often_as_the_table_says_of_what_it_stands_for() -> None:
+    documents = corpus({"web": 1300})
+    ids = documents["id"].to_pylist()
+    sizes = {ids[0]: 1, ids[1]: 2, ids[2]: 4, ids[3]: 5, ids[4]: 99, ids[5]: 100, ids[6]: 1000}
+    rest, target = iter(ids[10:]), {}
+    for first, size in sizes.items():
+        target |= {next(rest): first for _ in range(size - 1)}
+    nulls = [None] * len(ids)
+    columns = [documents["id"], pa.array([target.get(i) for i in ids], pa.binary(16)), nulls, nulls]
+    decided = pa.table(columns, schema=DUPLICATES)
+    config = MixtureConfig(rehydration="fineweb2", holdout=0.0, max_epochs=6.0)  # type: ignore[arg-type]
+    rows = {row["id"]: row for row in build([documents], [decided], config).to_pylist()}
+    assert [rows[i]["copies"] for i in sizes] == list(sizes.values())
+    assert [rows[i]["epochs"] for i in sizes] == pytest.approx([1, 2, 3, 5, 5, 6, 1]), "8 times is more than the cap"
+    assert sum(row["copies"] for row in rows.values()) == len(ids)
+    plain = build([documents], [decided], MixtureConfig(holdout=0.0))
+    assert set(plain["epochs"].to_pylist()) == {1.0}
+    # The words that rehydration adds count where a total is asked for.
+    total = sum(row["epochs"] * row["token_count"] for row in rows.values())
+    half = config.model_copy(update={"tokens": round(total / 2), "max_epochs": 100.0})
+    seen = sum(r["epochs"] * r["token_count"] for r in build([documents], [decided], half).to_pylist())
+    assert seen == pytest.approx(round(total / 2))
+
+
+@pytest.mark.parametrize("table", [{0: 1.0}, {2: -1.0}, {2: float("inf")}, "fineweb3"])
+def test_a_table_that_is_none_is_refused(table: object) -> None:
+    with pytest.raises(ValidationError):
+        MixtureConfig.model_validate({"rehydration": table})
+
+
 def test_a_source_without_a_weight_weighs_one_and_one_of_weight_zero_is_left_out() -> None:
     mixture = build([corpus(SIZES)], [], MixtureConfig(weights={"code": 0, "wikipedia": 0.25}))
     assert shares(mixture) == pytest.approx({"common_crawl": 0.8, "wikipedia": 0.2})

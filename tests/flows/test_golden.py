@@ -72,16 +72,17 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "deduplicate": (
-        "1",
+        "2",
         {
             "duplicates": "01d50e6dce08b04f6d31fef882e4c0b6",
             "pairs": "fb062c6c1919311f1377749a1c55b264",
+            "signatures": "3108b5a5035a88303c8d1b5653fb67e9",
         },
     ),
     "mixture": (
-        "1",
+        "2",
         {
-            "mixture": "cff6a86c94b404d706b70fb05f162037",
+            "mixture": "2f8e4b096445935de6d0743e3bb06379",
         },
     ),
     "tokenizer": (
