@@ -199,6 +199,43 @@ def _scan(
     spaced = False  # white space seen since the last character written
     at = start
     while at < stop:
+        byte = data[at]
+        if byte < 0x80:  # a run of ASCII, by the same rules
+            low = np.int64(lower[byte])
+            kind = classes[low]
+            at += 1
+            points += 1
+            if kind & SPACE == 0:
+                if spaced and written:
+                    normal[written] = 0x20
+                    written += 1
+                spaced = False
+                normal[written] = low
+                written += 1
+            if kind & WORD_CHARACTER:
+                if not inside:
+                    inside = True
+                    h = np.uint64(0)
+                h ^= np.uint64(low) * _K1
+                h = (h << np.uint64(31) | h >> np.uint64(33)) * _K2
+                while at < stop and data[at] < 0x80:
+                    low = np.int64(lower[data[at]])
+                    if classes[low] & WORD_CHARACTER == 0:
+                        break
+                    at += 1
+                    points += 1
+                    normal[written] = low
+                    written += 1
+                    h ^= np.uint64(low) * _K1
+                    h = (h << np.uint64(31) | h >> np.uint64(33)) * _K2
+                continue
+            if inside:
+                words[count] = fmix64(h)
+                count += 1
+                inside = False
+            if kind & SPACE:
+                spaced = True
+            continue
         point, size = _decode(data, at)
         points += 1
         second = 0
