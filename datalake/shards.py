@@ -159,7 +159,7 @@ class ShardWriter:
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
-    """How columns are written. Binary ones are hashes: nothing in them repeats, and trying takes longer than writing."""
+    """How columns are written. Binary ones are hashes: nothing in them repeats, and trying to pack them takes long."""
     hashes = {field.name for field in schema if pa.types.is_binary(field.type)}
     if not hashes:
         return {"compression": "zstd"}

@@ -472,7 +472,7 @@ def test_components_are_those_of_a_graph_search() -> None:
 # A budget of memory ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 2, 4])
 def test_any_budget_of_memory_gives_the_same_tables(
     tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,11 @@ lies in the lake; Ray and the Prefect server it had started are left to the next
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +226,49 @@ def test_a_kill_in_any_data_stage_costs_the_shards_in_flight(
     for name in earlier.get(stage, []):
         assert state(body, name) == "cached"
     assert world.parquet(lake) == world.parquet(whole, [*before, "mixture"])
+    assert processes_of(lake) == []
+
+
+@pytest.fixture(scope="module")
+def curated(
+    prefect_server: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path, dict[str, str], float]:
+    """A recipe, a lake finished up to curation, what deduplication gives where nobody is killed, and its seconds."""
+    folder = tmp_path_factory.mktemp("curated")
+    recipe = many_archives(folder / "in", 12, 40) | {"runtime": world.inline()}
+    recipe["deduplicate"] = {"threshold": 0.6}
+    world.run(recipe, folder / "lake", "curate")
+    shutil.copytree(folder / "lake", folder / "whole")
+    began = time.monotonic()
+    world.run(recipe, folder / "whole", "deduplicate")
+    return recipe, folder / "lake", world.parquet(folder / "whole", ["deduplicate"]), time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_deduplication_killed_at_any_moment_gives_the_same_tables(
+    start: Start,
+    tmp_path: Path,
+    prefect_server: Any,
+    curated: tuple[dict[str, Any], Path, dict[str, str], float],
+    seed: int,
+) -> None:
+    recipe, source, whole, seconds = curated
+    lake = tmp_path / "lake"
+    shutil.copytree(source, lake)
+    run = start(recipe, lake, "deduplicate", prefect_server.url)
+    began: list[float] = []
+
+    def now() -> bool:
+        if (lake / "shards" / "deduplicate").exists() and not began:
+            began.append(time.monotonic())
+        return bool(began) and time.monotonic() > began[0] + random.Random(seed).uniform(0, seconds)
+
+    with contextlib.suppress(AssertionError):  # the moment came after the end: it is the same run, undisturbed
+        kill_when(run, now)
+    ended(start(recipe, lake, "deduplicate", prefect_server.url))
+    assert world.parquet(lake, ["deduplicate"]) == whole
+    assert list(lake.rglob("*.tmp")) == []
     assert processes_of(lake) == []
 
 
