@@ -280,11 +280,13 @@ _COUNTRIES = frozenset(
     "93 94 95 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 98 992 993 994 995 996 998".split()
 )  # fmt: skip
 _INTERNATIONAL = re.compile(r"\+ ?\(?[1-9](?:[ .()-]{0,3}\d){7,14}(?!\d)")
-# Area code, exchange and line of the North American plan; the second digit of an area code is no 9.
+# Area code, exchange and line of the North American plan; an area code is no N9X and no N11.
 _NANP = re.compile(
-    r"(?:1[ .-]{1,2})?(?:\(([2-9][0-8]\d)\)[ .-]{0,2}|([2-9][0-8]\d)([-.]))([2-9]\d\d)(?(3)\3|[ .-])(\d{4})(?!\d)"
+    r"(?:1[ .-]{1,2})?(?:\((?!.11)[2-9][0-8]\d\)[ .-]{0,2}|(?!.11)[2-9][0-8]\d([-.]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?!\d)"
 )
-_MOBILE = re.compile(r"(?:\(?(?:\+|00)? ?86\)?[ -]{0,2})?1[3-9]\d(?:\d{8}|([ .-])\d{4}\1\d{4})(?!\d)")
+_MOBILE = re.compile(
+    r"(?:(?:\((?:\+|00)?86\)|(?:(?:\+|00) ?)?86)[ -]{0,2})?1[3-9]\d(?:\d{8}|([ .-])\d{4}\1\d{4})(?!\d)"
+)
 _LANDLINE = re.compile(
     r"(?:\((?:86-?)?0(?:10|2\d|[3-9]\d\d)\) ?|(?:(?:\+|00)?86[ -])?0(?:10|2\d|[3-9]\d\d) ?- ?|86-(?:10|2\d|[3-9]\d\d)-)"
     r"[2-8]\d{2,3}[ -]?\d{4}(?!\d)"
@@ -300,7 +302,9 @@ def _phone(window: str, first: int, last: int) -> Spans:
         for match in pattern.finditer(window, first, last):
             start, end = match.span()
             # `-` and figures before or behind make it part of a longer number.
-            joined = window[start - 1 : start] == "-" and window[start - 2 : start - 1].isdigit() if start > 1 else False
+            joined = (
+                window[start - 1 : start] == "-" and window[start - 2 : start - 1].isdigit() if start > 1 else False
+            )
             joined |= window[end : end + 1] == "-" and pattern is _NANP and window[end + 1 : end + 2].isdigit()
             if not joined and _alone(window, start, end):
                 yield start, end
@@ -309,7 +313,7 @@ def _phone(window: str, first: int, last: int) -> Spans:
 def _assigned(digits: str) -> bool:
     """Whether digits behind a plus sign begin with a country code, and the rest may be a number there."""
     if digits[0] == "1":
-        return len(digits) == 11 and re.fullmatch(r"1[2-9][0-8]\d[2-9]\d{6}", digits) is not None
+        return len(digits) == 11 and re.fullmatch(r"1(?!.11)[2-9][0-8]\d[2-9]\d{6}", digits) is not None
     if digits.startswith("86"):
         return re.fullmatch(r"86(?:1[3-9]\d{9}|0?[1-9]\d{8,10})", digits) is not None
     return any(digits[:k] in _COUNTRIES for k in (1, 2, 3))
@@ -443,8 +447,12 @@ def _ip(window: str, first: int, last: int) -> Spans:
             yield first, end
         return
     for match in _QUAD.finditer(window, first, last):
-        # Single figures are sections and versions, and behind such a word so is anything.
-        numbered = len(match[0]) == 7 or _VERSION.search(window, max(0, match.start() - 16), match.start())
+        # Single figures and `2.0.0.16` are sections and versions, and behind such a word so is anything.
+        numbered = (
+            len(match[0]) == 7
+            or ".0.0." in match[0]
+            or _VERSION.search(window, max(0, match.start() - 16), match.start())
+        )
         if not numbered and _public(IPv4Address, match[0]):
             yield match.span()
 
@@ -454,7 +462,8 @@ def _public(kind: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
         address = kind(text)
     except ValueError:
         return False
-    return address.is_global and not address.is_multicast
+    unicast = address.version == 4 or int(address) >> 125 == 1  # 2000::/3; the rest isn't given to anyone
+    return address.is_global and unicast and not address.is_multicast
 
 
 # In the order in which overlapping finds are decided.
