@@ -252,33 +252,29 @@ def _email(window: str, first: int, last: int) -> Spans:
 
 
 _WEB = re.compile(r"(?:://|www\.|\.[a-z]{2,6}/)[!-~]*\Z", re.IGNORECASE)
-_JOINED = re.compile(r"[A-Za-z0-9_]|\d[.,]\Z", re.ASCII)
+_BEFORE_PART = re.compile(r"(?:[A-Za-z0-9_$#=&%€£¥]|[0-9][.,])\Z")
+_BEHIND_PART = re.compile(r"[A-Za-z0-9_%=€£¥$]|[.,][0-9]")
 
 
 def _alone(window: str, start: int, end: int) -> bool:
     """Whether a number stands by itself: no part of a word, a decimal, an amount, or a web address."""
-    before, behind = window[max(0, start - 2) : start], window[end : end + 2]
-    if before and (before[-1] in "_$#=&%€£¥" or (before[-1].isascii() and before[-1].isalnum())):
-        return False
-    if len(before) == 2 and before[1] in ".,/" and before[0].isdigit() and before[0].isascii() and before[1] != "/":
-        return False
-    if behind and (behind[0] in "_%=€£¥$" or (behind[0].isascii() and behind[0].isalnum())):
-        return False
-    if len(behind) == 2 and behind[0] in ".," and behind[1].isdigit():
+    if _BEHIND_PART.match(window, end) or _BEFORE_PART.search(window, max(0, start - 2), start):
         return False
     return _WEB.search(window, max(0, start - _BEFORE), start) is None
 
 
 # ITU-T E.164, list of assigned country codes; those of 1 and 7 have one digit.
 _COUNTRIES = frozenset(
-    "1 7 20 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 237 238 239 240 241 "
-    "242 243 244 245 246 247 248 249 250 251 252 253 254 255 256 257 258 260 261 262 263 264 265 266 267 268 269 27 "
-    "290 291 297 298 299 30 31 32 33 34 350 351 352 353 354 355 356 357 358 359 36 370 371 372 373 374 375 376 377 378 "
-    "380 381 382 383 385 386 387 389 39 40 41 420 421 423 43 44 45 46 47 48 49 500 501 502 503 504 505 506 507 508 509 "
-    "51 52 53 54 55 56 57 58 590 591 592 593 594 595 596 597 598 599 60 61 62 63 64 65 66 670 672 673 674 675 676 677 "
-    "678 679 680 681 682 683 685 686 687 688 689 690 691 692 800 81 82 84 850 852 853 855 856 86 870 880 886 90 91 92 "
-    "93 94 95 960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 98 992 993 994 995 996 998".split()
-)  # fmt: skip
+    """
+    1 7 20 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 237 238 239 240 241
+    242 243 244 245 246 247 248 249 250 251 252 253 254 255 256 257 258 260 261 262 263 264 265 266 267 268 269 27 290
+    291 297 298 299 30 31 32 33 34 350 351 352 353 354 355 356 357 358 359 36 370 371 372 373 374 375 376 377 378 380
+    381 382 383 385 386 387 389 39 40 41 420 421 423 43 44 45 46 47 48 49 500 501 502 503 504 505 506 507 508 509 51 52
+    53 54 55 56 57 58 590 591 592 593 594 595 596 597 598 599 60 61 62 63 64 65 66 670 672 673 674 675 676 677 678 679
+    680 681 682 683 685 686 687 688 689 690 691 692 800 81 82 84 850 852 853 855 856 86 870 880 886 90 91 92 93 94 95
+    960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 98 992 993 994 995 996 998
+    """.split()  # noqa: SIM905
+)
 _INTERNATIONAL = re.compile(r"\+ ?\(?[1-9](?:[ .()-]{0,3}\d){7,14}(?!\d)")
 # Area code, exchange and line of the North American plan; an area code is no N9X and no N11.
 _NANP = re.compile(
@@ -301,11 +297,10 @@ def _phone(window: str, first: int, last: int) -> Spans:
     for pattern in (_MOBILE, _LANDLINE, _NANP):
         for match in pattern.finditer(window, first, last):
             start, end = match.span()
-            # `-` and figures before or behind make it part of a longer number.
-            joined = (
-                window[start - 1 : start] == "-" and window[start - 2 : start - 1].isdigit() if start > 1 else False
-            )
-            joined |= window[end : end + 1] == "-" and pattern is _NANP and window[end + 1 : end + 2].isdigit()
+            # `-` and figures before or behind make it part of a longer number; a Chinese one may have an extension.
+            joined = start > 1 and window[start - 1] == "-" and window[start - 2].isdigit()
+            if pattern is _NANP:
+                joined |= window[end : end + 1] == "-" and window[end + 1 : end + 2].isdigit()
             if not joined and _alone(window, start, end):
                 yield start, end
 
@@ -331,7 +326,9 @@ def _ssn(window: str, first: int, last: int) -> Spans:
 
 # GB/T 2260: provinces, Hong Kong, Macau and Taiwan (71, 81, 82; 83 for residents from Taiwan).
 _PROVINCES = frozenset(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
+    """
+    11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83
+    """.split()  # noqa: SIM905
 )
 _RESIDENT = re.compile(r"\d{6}([ -]?)(?:18|19|20)\d{6}\1\d{3}[\dXx]")
 

@@ -6,6 +6,7 @@ import ipaddress
 import random
 import re
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -16,40 +17,56 @@ from datalake.curate.pii_config import KINDS
 
 FOUND = {
     "email": [
-        "foo.bar+x@gmail.com", "a_b@mail.example-host.co.uk", "联系邮箱:zhang@qq.com请注明", "<JOHN@CORP.COM>", "见zhang＠163．com。",
-        "mailto:first.last@uni-mainz.de?subject=x", "(x1@y2.org)", "me@site.com.",
+        "foo.bar+x@gmail.com", "a_b@mail.example-host.co.uk", "联系邮箱:zhang@qq.com请注明", "<JOHN@CORP.COM>",
+        "见zhang＠163．com。", "mailto:first.last@uni-mainz.de?subject=x", "(x1@y2.org)", "me@site.com.",
     ],
     "phone": [
         "+44 20 7946 0958", "+1 (212) 555-0123", "+49 (0)30 1234567", "+33 1 23 45 67 89", "+86 138 1234 5678",
         "+86-10-62345678", "(212) 555-0123", "212-555-0123", "212.555.0123", "1-800-555-0199", "(212)555-0123",
         "电话13812345678，", "手机：138-1234-5678", "手机 138 1234 5678", "8613812345678", "0086 13812345678",
-        "（010）62345678", "010-62345678", "0571-8765 4321", "电话：０１０－６２３４５６７８", "021 – 62345678", "86-10-62345678",
+        "（010）62345678", "010-62345678", "0571-8765 4321", "电话：０１０－６２３４５６７８", "021 – 62345678",
+        "86-10-62345678",
     ],
-    "ip": ["93.184.216.34", "http://93.184.216.34:8080/x", "[2606:4700:4700::1111]:53", "2001:4860:4860:0:0:0:0:8888.", "8.8.4.114"],
-    "ssn": ["078-05-1121", "SSN: 219-09-9998."],
-    "resident_id": ["11010519491231002X", "身份证号11010519491231002x，", "110105 19491231 002X"],
-    "card": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "3782 822463 10005", "6212345678901232",
-             "1990 1991 4111 1111 1111 1111 12/27"],
-    "iban": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819 is", "IBAN:FR1420041010050500013M02606"],
+    "ip": [
+        "93.184.216.34", "http://93.184.216.34:8080/x", "[2606:4700:4700::1111]:53",
+        "2001:4860:4860:0:0:0:0:8888.", "8.8.4.114",
+    ],
+    "ssn": [
+        "078-05-1121", "SSN: 219-09-9998.",
+    ],
+    "resident_id": [
+        "11010519491231002X", "身份证号11010519491231002x，", "110105 19491231 002X",
+    ],
+    "card": [
+        "4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "3782 822463 10005", "6212345678901232",
+        "1990 1991 4111 1111 1111 1111 12/27",
+    ],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819 is", "IBAN:FR1420041010050500013M02606",
+    ],
 }  # fmt: skip
 NOT_FOUND = [
     # versions, sections, dates, times, prices, figures
-    "v1.2.3.4", "version 10.20.30.40", "Chrome/120.0.6099.109", "Section 4.2.1.3", "nginx-1.18.0.12", "1.2.3.4", "Firefox 2.0.0.16",
-    "2019-05-01 12:30:45", "2019年5月1日", "20190501123045", "12/05/2019", "1,234,567,890", "$2125550123", "¥13812345678",
-    "0.13812345678", "3.14159265358979", "13812345678.50", "1990 1991 1992 1993 1994", "2019-2020-2021-2022",
+    "v1.2.3.4", "version 10.20.30.40", "Chrome/120.0.6099.109", "Section 4.2.1.3", "nginx-1.18.0.12", "1.2.3.4",
+    "Firefox 2.0.0.16", "2019-05-01 12:30:45", "2019年5月1日", "20190501123045", "12/05/2019", "1,234,567,890",
+    "$2125550123", "¥13812345678", "0.13812345678", "3.14159265358979", "13812345678.50",
+    "1990 1991 1992 1993 1994", "2019-2020-2021-2022",
     # books, orders, bar codes, accounts of other kinds
     "ISBN 978-7-111-12345-6", "ISBN 0-306-40615-2", "9787111123453", "4006381333931", "订单号202401011234567890",
-    "1699999999999", "tracking 1Z999AA10123456784", "a13812345678b", "id_13812345678", "138123456789", "913812345678",
-    "https://shop.com/item/13812345678.html", "www.x.com/?id=4111111111111111", "DOI 10.1000/182", "RFC 2616-1999",
+    "1699999999999", "tracking 1Z999AA10123456784", "a13812345678b", "id_13812345678", "138123456789",
+    "913812345678", "https://shop.com/item/13812345678.html", "www.x.com/?id=4111111111111111", "DOI 10.1000/182",
+    "RFC 2616-1999",
     # check digits, authorities
-    "110105194912310021", "11010519491331002X", "990105194912310021", "4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01",
-    "1234567890123456", "000-12-3456", "666-12-3456", "123-00-4567", "912-34-5678", "078-05-0000", "123-45-67890",
-    "10.0.0.1", "192.168.1.10", "127.0.0.1", "203.0.113.7", "256.1.1.300", "93.184.216.034", "fe80::1", "2001:db8::1",
-    "+999 1234 56789", "+1 111 111 1111", "+86 12345", "911-555-0123", "123-456-7890", "212-155-0123", "212-555-01234",
-    "5-212-555-0123", "212-555-0123-4", "GMT+0800", "x+12345678901",
+    "110105194912310021", "11010519491331002X", "990105194912310021", "4111 1111 1111 1112",
+    "DE89 3704 0044 0532 0130 01", "1234567890123456", "000-12-3456", "666-12-3456", "123-00-4567", "912-34-5678",
+    "078-05-0000", "123-45-67890", "10.0.0.1", "192.168.1.10", "127.0.0.1", "203.0.113.7", "256.1.1.300",
+    "93.184.216.034", "fe80::1", "2001:db8::1", "+999 1234 56789", "+1 111 111 1111", "+86 12345", "911-555-0123",
+    "123-456-7890", "212-155-0123", "212-555-01234", "5-212-555-0123", "212-555-0123-4", "GMT+0800",
+    "x+12345678901",
     # at signs
-    "@user", "user@host", "foo@bar..com", "git@github.com:a/b.git", "icon@2x.png", "me@example.com", "jquery@3.7.1",
-    "@decorator", "a@@b.com", ".@x.com", "std::string a::b", "3::5", "::", "12:30:45", "aa:bb:cc:dd:ee:ff",
+    "@user", "user@host", "foo@bar..com", "git@github.com:a/b.git", "icon@2x.png", "me@example.com",
+    "jquery@3.7.1", "@decorator", "a@@b.com", ".@x.com", "std::string a::b", "3::5", "::", "12:30:45",
+    "aa:bb:cc:dd:ee:ff",
 ]  # fmt: skip
 
 
@@ -60,7 +77,8 @@ def test_what_is_personal_is_found_whole_and_alone(kind: str, text: str) -> None
         assert [span.kind for span in found] == [kind], found
         left, right = around.split("{}")
         clean = redact(around.format(text), found)
-        assert clean.startswith(left) and clean.endswith(right)
+        assert clean.startswith(left)
+        assert clean.endswith(right)
         assert not re.search(r"\d{5}|[@＠]", clean)
 
 
@@ -132,14 +150,12 @@ PIECES = st.sampled_from(
 def test_any_text_has_spans_in_order_and_none_is_left_after_redaction(text: str) -> None:
     spans = find(text)
     assert all(0 <= s.start < s.end <= len(text) for s in spans)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(spans))
     clean = redact(text, spans)
-    kept = [
-        text[a:b] for a, b in zip([0, *(s.end for s in spans)], [*(s.start for s in spans), len(text)], strict=True)
-    ]
-    assert clean.count(">") == text.count(">") + len(spans) - sum(
-        text[s.start : s.end].count(">") for s in spans
-    ) and all(part in clean for part in kept)
+    places = [0, *(place for span in spans for place in span[:2]), len(text)]
+    kept = [text[a:b] for a, b in zip(places[::2], places[1::2], strict=True)]
+    stand_ins = [*(placeholder(span.kind) for span in spans), ""]
+    assert clean == "".join(part + stand_in for part, stand_in in zip(kept, stand_ins, strict=True))
     for kind in KINDS:  # each by itself is in what all find, or overlaps with it
         for span in find(text, (kind,)):
             assert any(span.start < other.end and other.start < span.end for other in spans)
