@@ -109,7 +109,7 @@ def _table(keys: npt.NDArray[np.int64], targets: Ints) -> tuple[npt.NDArray[np.i
 
 
 @numba.njit(cache=True, inline="always")
-def _place(key: int, size: int) -> int:
+def _place(key: np.int64, size: int) -> np.int64:
     return np.int64((np.uint64(key) * _K) >> np.uint64(32)) & (size - 1)
 
 

@@ -34,6 +34,7 @@ import numpy.typing as npt
 from datalake.characters import ALNUM, IDEOGRAPH, LETTER, SPACE, Classes, Points, points, tables
 from datalake.curate.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.evaluation_sets import EvaluationRow, evaluation_rows
+from datalake.curate.user_files import files_of, version_of
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int32]

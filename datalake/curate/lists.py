@@ -90,7 +90,7 @@ def entry_key(line: str) -> str:
     if line.startswith("#"):
         return ""
     line = line.removeprefix("*").lstrip(".")
-    host, rest = split_address(line if "//" in line.partition("?")[0] else f"//{line}")
+    host, rest = split_address(line if _ADDRESS.match(line) else f"//{line}")
     return f"{host}{rest}" if host else ""
 
 

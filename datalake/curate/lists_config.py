@@ -64,8 +64,8 @@ class BlockConfig(BaseModel):
     paths: Paths = Field(
         default_factory=list,
         title="Lists of domains and addresses",
-        description="Files, folders or globs, an entry a line: a domain blocks its subdomains, an address what is below "
-        "it; folders may be UT1's",
+        description="Files, folders or globs, an entry a line: a domain blocks its subdomains, too, an address what is "
+        "below it; folders may be UT1's",
     )
     words: Paths = Field(
         default_factory=list,
@@ -121,8 +121,8 @@ class ToxicConfig(BaseModel):
         default=None,
         ge=0,
         title="Most distinct words a line",
-        description="Documents with more are rejected by the rule `toxic_ratio` (ChineseWebText has 0.5); empty rejects "
-        "none but where the preset does",
+        description="Documents with more are rejected by the rule `toxic_ratio` (ChineseWebText has 0.5); empty leaves "
+        "it to the preset",
     )
 
     @model_validator(mode="before")

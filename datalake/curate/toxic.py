@@ -22,7 +22,7 @@ from datalake.identity import canonical
 
 UNBOUNDED = ("ja", "th", *CHINESE)
 # C4's allow-list.
-_ALLOWED = {"ja": {"sm", "グロ", "女の子"}, **dict.fromkeys(CHINESE, {"性"})}
+_ALLOWED = {"ja": ("sm", "グロ", "女の子"), **dict.fromkeys(CHINESE, ("性",))}
 # Names of lists by language: two letters, or one of these (of LDNOOBW's three-letter names), as lid.176 names them.
 _LANGUAGE = re.compile(r"[a-z]{2}|yue|wuu|fil|kab|tlh")
 _AS = {"fil": "tl"}
@@ -51,7 +51,7 @@ class ToxicWords:
         automaton = self._automata.get(language)
         if automaton is None:
             own = self._lists.get(language) or (self._lists.get("zh") if language in CHINESE else None) or []
-            allowed = _ALLOWED.get(language, set())
+            allowed = _ALLOWED.get(language, ())
             words = [word for word in (*own, *self._lists.get(_ALL, ())) if word not in allowed]
             automaton = self._automata[language] = Automaton(words)
         if not automaton.words:
