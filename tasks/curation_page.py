@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_for
+from datalake.curate.held import BLOCKED, rules_for
 from datalake.curate.histograms import Histogram, bars, histograms
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def asked(row: Mapping[str, Any], config: CurateConfig | None) -> str:
         rules = rules_for(config, config.kinds.get(row["source"], row["source"]), row["language"] or "und").rules
     except ValueError:  # a file of rules that has gone
         return ""
+    if row["rule"] == BLOCKED:
+        return f"on the list {row.get('blocked_by')}"
     for rule in rules:
         value = row.get(rule.metric)
         if rule.name == row["rule"] and value is not None:

@@ -284,6 +284,16 @@ def _evaluation_sets(config: DecontaminateConfig) -> _Sets:
     return _Sets([counts._asdict() for counts in index.sets], index.files)
 
 
+def _block_lists(config: CurateConfig) -> list[dict[str, Any]]:
+    """What is in block lists. Raises UserError, before any work is done, where one, or one of words, can't be read."""
+    from datalake.curate.lists import block_lists_of
+    from datalake.curate.toxic import toxic_words_of
+
+    if config.toxic is not None:
+        toxic_words_of(config.toxic)
+    return [] if config.block is None else [counts._asdict() for counts in block_lists_of(config.block).counts]
+
+
 def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
     """Metrics, verdict and kept text for one file of raw documents."""
     from datalake.curate.curate import curate_file
@@ -306,16 +316,23 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
                     out.count(f"kept by source:{decision['source']}")
             for found in decisions["contaminated_set"].drop_null().to_pylist():
                 out.count(f"contaminated by set:{found.rpartition('#')[0]}")
+            for found in decisions["blocked_by"].drop_null().to_pylist():
+                out.count(f"blocked by list:{found.partition(': ')[0]}")
+            if config.pii is not None:
+                spans = decisions["pii"].to_pylist()
+                out.count("personal data", sum(spans))
+                out.count("with personal data", sum(n > 0 for n in spans))
     return out.result
 
 
-@stage(version="3", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
+@stage(version="3", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "idna"))
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
     from datalake.curate.schema import CURATION
     from datalake.document import DOCUMENTS
 
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
+    lists = _block_lists(config)
     shards = shards_of(raw, runtime, config)
     with progress("curate", len(shards)) as tell:
         results, failed = gather(map_shards(partial(_curate_shard, config), shards, runtime, tell))
@@ -339,6 +356,12 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
             for row in report["evaluation_sets"]
             if row["documents"]
         ]
+    if lists:
+        on = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("blocked by list:")}
+        report["block_lists"] = [row | {"documents": on.get(row["list"], 0)} for row in lists]
+        funnel += [{"what": f"on the list {name}", "records": n} for name, n in sorted(on.items())]
+    if config.pii is not None:
+        funnel += [{"what": "with personal data", "records": counts.get("with personal data", 0)}]
     return Produced(
         tables={
             "curation": (CURATION, files_of(results, "curation")),

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.decontaminate_config import DecontaminateConfig
+from datalake.curate.lists_config import BlockConfig, ToxicConfig
+from datalake.curate.pii_config import PiiConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
@@ -57,7 +59,22 @@ class CurateConfig(BaseModel):
         title="Decontamination",
         description="Evaluation sets whose n-grams no document may hold; empty doesn't look for any",
     )
-
+    block: BlockConfig | None = Field(
+        default=None,
+        title="Block lists",
+        description="Lists of domains, addresses and words in addresses from which nothing is kept; empty has none",
+    )
+    toxic: ToxicConfig | None = Field(
+        default=None,
+        title="Toxic words",
+        description="Lists of words that are counted in texts; empty counts none",
+    )
+    pii: PiiConfig | None = Field(
+        default=None,
+        title="Personal data",
+        description="E-mail addresses, numbers of people and the like are counted, and replaced by placeholders in "
+        "what is kept; empty looks for none",
+    )
     kinds: dict[str, str] = Field(
         default_factory=dict,
         title="Kinds of named sources",

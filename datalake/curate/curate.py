@@ -5,13 +5,16 @@
 Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
 keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
 
+Where the recipe asks for personal data, what is found in the repaired text is counted, and what is kept has
+placeholders in its place, after all other edits. Where it gives lists, addresses and texts are looked up in them.
+
 Where evaluation sets are given, each raw text, before any repair, is looked up in them, whatever else became of it;
 the rule `contaminated` comes after the preset's, so that as a first failed rule it names what only it rejects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,8 @@ from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate import Overlap, index_of
 from datalake.curate.edits import keep_lines, repair
-from datalake.curate.held import CONTAMINATED, rules_for
+from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
+from datalake.curate.lists import Blocked, block_lists_of
 from datalake.curate.metrics import (
     KEPT_C4,
     KEPT_DATATROVE,
@@ -34,8 +38,10 @@ from datalake.curate.metrics import (
     KEPT_PAPER,
     measure_array,
 )
+from datalake.curate.pii import find, redact
 from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
+from datalake.curate.toxic import toxic_words_of
 from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
@@ -47,6 +53,7 @@ _KINDS = {
     "fineweb": KEPT_FINEWEB,
     "refinedweb": KEPT_DCLM,
 }
+_LINES, _TOXIC_WORDS, _TOXIC_RATIO, _PII = map(NAMES.index, ("lines", "toxic_words", "toxic_ratio", "pii"))
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
 
 
@@ -57,25 +64,36 @@ def _judge(
     programming: str,
     score: float | None,
     config: CurateConfig,
-    overlap: Overlap | None = None,
+    found: Mapping[str, float],
 ) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
-    """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
+    """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind.
+
+    `found` is what was looked up elsewhere: values of metrics that the recipe's own rules ask for.
+    """
     rules = rules_for(config, kind, language)
     text = repair(text, rules.repair)
     values, kinds = measure_array(text, language, score)
     if programming:
         measure_code(text, programming, values)
+    if config.toxic is not None and kind != "code":
+        toxic = toxic_words_of(config.toxic).count(text, language)
+        if toxic is not None:
+            values[_TOXIC_WORDS] = toxic[0]
+            values[_TOXIC_RATIO] = toxic[1] / values[_LINES] if values[_LINES] else np.nan
+    asked = () if config.pii is None else config.pii.code if kind == "code" else config.pii.kinds
+    if config.pii is not None:
+        values[_PII] = len(find(text, asked))
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
-    if overlap is not None:
-        metrics[f"{CONTAMINATED}_share"] = overlap.share
-    failed += verdict(metrics, rules.rules, language).rules
+    failed += verdict({**metrics, **found}, rules.rules, language).rules
     if not failed and rules.line_edits != "none" and language == "en":
         text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():
         failed.append(EMPTY)
+    if not failed and values[_PII] > 0:
+        text = redact(text, find(text, asked))
     return text, rules.name, failed, values, "rejected" if failed else "kept"
 
 
@@ -95,12 +113,20 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     languages = [language or "und" for language in languages]
     programs = _programming_languages(table)
     index = index_of(config.decontaminate) if config.decontaminate is not None else None
+    lists = block_lists_of(config.block) if config.block is not None else None
     overlaps: list[Overlap | None] = []
+    blocked: list[Blocked | None] = [None] * len(texts)
+    if lists is not None:
+        blocked = [lists.find(uri or "") for uri in table["uri"].to_pylist()]
     for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
         kind = config.kinds.get(source, source)
-        overlaps.append(index.overlap(text or "") if index is not None else None)
+        overlap = index.overlap(text or "") if index is not None else None
+        overlaps.append(overlap)
+        found = {} if overlap is None else {f"{CONTAMINATED}_share": overlap.share}
+        if (on_lists := blocked[row]) is not None:
+            found[BLOCKED] = on_lists.entries
         text, rule_set, failed, metrics[row], decision = _judge(
-            text or "", kind, language, programs[row] if kind == "code" else "", score, config, overlaps[row]
+            text or "", kind, language, programs[row] if kind == "code" else "", score, config, found
         )
         judged.append((rule_set, failed, decision))
         if not failed:
@@ -118,6 +144,8 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     for k, metric in enumerate(METRICS):
         values = pa.array(np.ascontiguousarray(metrics[:, k]), pa.float64(), from_pandas=True)
         columns[metric.name] = values.cast(pa.int64()) if metric.whole else values
+    columns[BLOCKED] = pa.array([None if found is None else found.entries for found in blocked], pa.int64())
+    columns[f"{BLOCKED}_by"] = pa.array([None if found is None else found.by for found in blocked], pa.string())
     columns |= _contamination(overlaps)
     curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
 

@@ -32,8 +32,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datalake.characters import ALNUM, IDEOGRAPH, LETTER, SPACE, Classes, Points, points, tables
-from datalake.curate.decontaminate_config import DecontaminateConfig, files_of, version_of
+from datalake.curate.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.evaluation_sets import EvaluationRow, evaluation_rows
+from datalake.curate.user_files import files_of, version_of
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int32]
@@ -720,8 +721,8 @@ def index_of(config: DecontaminateConfig) -> Index:
     key = canonical(config)
     with _lock:
         if key not in _held:
-            files = files_of(list(config.paths))
-            if config.sets_version and version_of(files) != config.sets_version:
+            files = files_of(list(config.paths), SECTION)
+            if config.sets_version and version_of(files, SECTION) != config.sets_version:
                 raise UserError("curate.decontaminate: the evaluation sets have changed meanwhile, start the run anew")
             _held.clear()  # one at a time: it may be large
             near = 2 * config.ngram  # Chinese characters of an n-gram

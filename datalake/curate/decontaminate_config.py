@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.errors import UserError
-from datalake.identity import Paths, file_digest, fingerprint
+from datalake.curate.user_files import absolute, are_paths, files_of, version_of
+from datalake.identity import Paths
+
+SECTION = "curate.decontaminate"
 
 
 class DecontaminateConfig(BaseModel):
@@ -61,37 +61,13 @@ class DecontaminateConfig(BaseModel):
     def _version_of_sets(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("sets_version"):
             return values
-        paths = values.get("paths")
-        if not isinstance(paths, list | tuple) or not paths or not all(isinstance(path, str) for path in paths):
-            return values  # what is wrong with them is said by the field
-        # Absolute: a worker elsewhere may stand in another folder.
-        places = [os.path.abspath(os.path.expanduser(path)) for path in paths if "://" not in path]  # noqa: PTH100, PTH111
-        if len(places) < len(paths):
-            raise ValueError("curate.decontaminate.paths: evaluation sets are read from this machine, copy them here")
-        return {**values, "paths": places, "sets_version": version_of(files_of(places))}
+        if not are_paths(values.get("paths")):
+            return values
+        places = absolute(values["paths"], f"{SECTION}.paths", "evaluation sets")
+        return {**values, "paths": places, "sets_version": version_of(files_of(places, SECTION), SECTION)}
 
     @model_validator(mode="after")
     def _fits(self) -> DecontaminateConfig:
         if self.shortest > self.ngram:
             raise ValueError(f"curate.decontaminate: shortest is {self.shortest}, more than the {self.ngram} of ngram")
         return self
-
-
-def files_of(paths: list[str]) -> list[tuple[str, str]]:
-    """(name, path) of every file of evaluation sets, sorted by name. Raises UserError where a path matches nothing."""
-    from datalake.sources.protocol import expand  # imports Arrow, which a recipe without sets doesn't need
-
-    try:
-        return [(name, path) for name, path in expand(paths) if Path(path).is_file()]
-    except UserError as error:
-        raise UserError(f"curate.decontaminate: {error}") from None
-
-
-def version_of(files: list[tuple[str, str]]) -> str:
-    """The version of evaluation sets: a digest of names and contents, wherever they lie. Raises UserError."""
-    try:
-        return fingerprint([[name, file_digest(path)] for name, path in files])[:32]
-    except OSError as error:
-        raise UserError(
-            f"curate.decontaminate: {error.filename} can't be read ({error.strerror}): correct the path"
-        ) from None

@@ -17,12 +17,20 @@ from datalake.curate.rules import Rule
 from datalake.curate.thresholds import thresholds_for
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
-CONTAMINATED = "contaminated"
+CONTAMINATED, BLOCKED = "contaminated", "blocked"
 
 
 def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
     """The recipe's own rules, in the order they are asked."""
     rules = []
+    if config.block is not None:
+        rules.append(Rule(BLOCKED, BLOCKED, "==", 0, RECIPE))
+    if config.toxic is not None and config.toxic.maximum is not None:
+        rules.append(Rule("toxic_words", "toxic_words", "<=", config.toxic.maximum, RECIPE))
+    if config.toxic is not None and config.toxic.maximum_ratio is not None:
+        rules.append(Rule("toxic_ratio", "toxic_ratio", "<=", config.toxic.maximum_ratio, RECIPE))
+    if config.pii is not None and config.pii.maximum is not None:
+        rules.append(Rule("pii", "pii", "<=", config.pii.maximum, RECIPE))
     if config.decontaminate is not None:
         rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
     return tuple(rules)

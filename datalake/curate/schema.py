@@ -17,6 +17,9 @@ CURATION = pa.schema(
         ("rule", pa.string()),  # the first failed rule, null where kept
         ("rules", pa.list_(pa.string())),  # all failed rules, in the order of the rule set
         *((metric.name, pa.int64() if metric.whole else pa.float64()) for metric in METRICS),
+        # What of the user's block lists its address is on (`lists.py`); null where none are given.
+        ("blocked", pa.int64()),  # entries
+        ("blocked_by", pa.string()),  # the closest one, `list: entry`; null where there is none
         # What it holds of evaluation sets (`decontaminate.py`); all null where none are given.
         ("contaminated", pa.int64()),  # distinct n-grams
         ("contaminated_share", pa.float64()),  # of its words

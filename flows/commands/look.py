@@ -133,7 +133,7 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     languages are left out.
     """
     from datalake.curate.curate import EMPTY, LANGUAGE
-    from datalake.curate.held import rules_for
+    from datalake.curate.held import BLOCKED, rules_for
     from datalake.curate.rules import applies
 
     source, language = curation["source"], curation["language"]
@@ -154,7 +154,7 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
                     "value": value,
                     "operator": rule.op,
                     "threshold": rule.threshold,
-                    "source": rule.source,
+                    "source": curation.get(f"{BLOCKED}_by") or rule.source if rule.name == BLOCKED else rule.source,
                     "outcome": outcome,
                 }
             )

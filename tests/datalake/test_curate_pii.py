@@ -1,0 +1,172 @@
+"""Personal data: what is found, what is not, held to check digits and authorities worked out another way."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datalake.curate.pii import card_number, find, iban, placeholder, redact, resident_number
+from datalake.curate.pii_config import KINDS
+
+FOUND = {
+    "email": [
+        "foo.bar+x@gmail.com", "a_b@mail.example-host.co.uk", "联系邮箱:zhang@qq.com请注明", "<JOHN@CORP.COM>",
+        "见zhang＠163．com。", "mailto:first.last@uni-mainz.de?subject=x", "(x1@y2.org)", "me@site.com.",
+    ],
+    "phone": [
+        "+44 20 7946 0958", "+1 (212) 555-0123", "+49 (0)30 1234567", "+33 1 23 45 67 89", "+86 138 1234 5678",
+        "+86-10-62345678", "(212) 555-0123", "212-555-0123", "212.555.0123", "1-800-555-0199", "(212)555-0123",
+        "电话13812345678，", "手机：138-1234-5678", "手机 138 1234 5678", "8613812345678", "0086 13812345678",
+        "（010）62345678", "010-62345678", "0571-8765 4321", "电话：０１０－６２３４５６７８", "021 – 62345678",
+        "86-10-62345678",
+    ],
+    "ip": [
+        "93.184.216.34", "http://93.184.216.34:8080/x", "[2606:4700:4700::1111]:53",
+        "2001:4860:4860:0:0:0:0:8888.", "8.8.4.114",
+    ],
+    "ssn": [
+        "078-05-1121", "SSN: 219-09-9998.",
+    ],
+    "resident_id": [
+        "11010519491231002X", "身份证号11010519491231002x，", "110105 19491231 002X",
+    ],
+    "card": [
+        "4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "3782 822463 10005", "6212345678901232",
+        "1990 1991 4111 1111 1111 1111 12/27",
+    ],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819 is", "IBAN:FR1420041010050500013M02606",
+    ],
+}  # fmt: skip
+NOT_FOUND = [
+    # versions, sections, dates, times, prices, figures
+    "v1.2.3.4", "version 10.20.30.40", "Chrome/120.0.6099.109", "Section 4.2.1.3", "nginx-1.18.0.12", "1.2.3.4",
+    "Firefox 2.0.0.16", "2019-05-01 12:30:45", "2019年5月1日", "20190501123045", "12/05/2019", "1,234,567,890",
+    "$2125550123", "¥13812345678", "0.13812345678", "3.14159265358979", "13812345678.50",
+    "1990 1991 1992 1993 1994", "2019-2020-2021-2022",
+    # books, orders, bar codes, accounts of other kinds
+    "ISBN 978-7-111-12345-6", "ISBN 0-306-40615-2", "9787111123453", "4006381333931", "订单号202401011234567890",
+    "1699999999999", "tracking 1Z999AA10123456784", "a13812345678b", "id_13812345678", "138123456789",
+    "913812345678", "https://shop.com/item/13812345678.html", "www.x.com/?id=4111111111111111", "DOI 10.1000/182",
+    "RFC 2616-1999",
+    # check digits, authorities
+    "110105194912310021", "11010519491331002X", "990105194912310021", "4111 1111 1111 1112",
+    "DE89 3704 0044 0532 0130 01", "1234567890123456", "000-12-3456", "666-12-3456", "123-00-4567", "912-34-5678",
+    "078-05-0000", "123-45-67890", "10.0.0.1", "192.168.1.10", "127.0.0.1", "203.0.113.7", "256.1.1.300",
+    "93.184.216.034", "fe80::1", "2001:db8::1", "+999 1234 56789", "+1 111 111 1111", "+86 12345", "911-555-0123",
+    "123-456-7890", "212-155-0123", "212-555-01234", "5-212-555-0123", "212-555-0123-4", "GMT+0800",
+    "x+12345678901",
+    # at signs
+    "@user", "user@host", "foo@bar..com", "git@github.com:a/b.git", "icon@2x.png", "me@example.com",
+    "jquery@3.7.1", "@decorator", "a@@b.com", ".@x.com", "std::string a::b", "3::5", "::", "12:30:45",
+    "aa:bb:cc:dd:ee:ff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
+def test_what_is_personal_is_found_whole_and_alone(kind: str, text: str) -> None:
+    for around in ("{}", "see {} there", "请看{}。", "（{}）", "\n{}\n"):
+        found = find(around.format(text))
+        assert [span.kind for span in found] == [kind], found
+        left, right = around.split("{}")
+        clean = redact(around.format(text), found)
+        assert clean.startswith(left)
+        assert clean.endswith(right)
+        assert not re.search(r"\d{5}|[@＠]", clean)
+
+
+@pytest.mark.parametrize("text", NOT_FOUND)
+def test_what_only_looks_like_it_is_left(text: str) -> None:
+    for around in ("{}", "see {} there", "请看{}。"):
+        assert find(around.format(text)) == []
+
+
+def test_placeholders_stand_in_their_places() -> None:
+    text = "写信给zhang@qq.com或打13812345678。卡号 4111 1111 1111 1111, 身份证11010519491231002X, ip 93.184.216.34"
+    assert redact(text, find(text)) == "写信给<EMAIL>或打<PHONE>。卡号 <CARD>, 身份证<RESIDENT_ID>, ip <IP>"
+    assert redact(text, find(text, ("ip",))) == text.replace("93.184.216.34", "<IP>")
+    assert find(text, ()) == []
+    assert [find(placeholder(kind)) for kind in KINDS] == [[]] * len(KINDS)
+
+
+def test_of_finds_that_overlap_the_one_with_check_digits_is_taken() -> None:
+    card = next(n for n in range(6212121255501230, 6212121255501240) if card_number(str(n)))
+    assert [span.kind for span in find(f"{card}")] == ["card"]
+    assert [s.kind for s in find("11010519491231002X", ("phone", "card"))] == []
+
+
+def luhn(digits: str) -> bool:
+    table = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+    return sum(table[int(d)] if k % 2 else int(d) for k, d in enumerate(digits[::-1])) % 10 == 0
+
+
+def test_check_digits_are_those_of_their_standards() -> None:
+    draw = random.Random(1)
+    for _ in range(2000):
+        digits = "51" + "".join(draw.choices("0123456789", k=14))
+        assert card_number(digits) == luhn(digits)
+        body = "110105" + f"{draw.randrange(1900, 2020)}0{draw.randrange(1, 10)}1{draw.randrange(10)}"
+        body += f"{draw.randrange(1000):03}"
+        # ISO 7064: the sum of digits by powers of 2, check character included, is 1 modulo 11.
+        right = [
+            c
+            for c in "0123456789X"
+            if (sum(int(d) * pow(2, 17 - k, 11) for k, d in enumerate(body)) + "0123456789X".index(c)) % 11 == 1
+        ]
+        assert [c for c in "0123456789X" if resident_number(body + c)] == right
+        bban = "".join(draw.choices("0123456789", k=18))
+        check = 98 - int(bban + "131400") % 97  # D is 13, E is 14
+        assert [k for k in range(2, 99) if iban(f"DE{k:02}{bban}")] == [check]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.ip_addresses())
+def test_addresses_are_those_that_are_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    text = f"<{address}>"
+    public = address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv4Address):
+        public &= len(str(address)) > 7 and ".0.0." not in str(address)
+    else:
+        public &= address in ipaddress.ip_network("2000::/3")
+    found = [text[s.start : s.end] for s in find(text, ("ip",))]
+    assert found == ([str(address)] if public else [])
+
+
+PIECES = st.sampled_from(
+    ["a@b.com", "@", "+", "::", "(", ")", "-", " ", ".", "1", "13812345678", "4111 1111 1111 1111", "2001:", "DE89",
+     "\ud800", "\U0001f600", "ش", "１", "。", "\n", "X", "x", "93.184.216.34", "0571-87654321", "\x00", "0" * 40]
+)  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(PIECES, max_size=30).map("".join) | st.text() | st.binary().map(lambda b: b.decode("latin-1")))
+def test_any_text_has_spans_in_order_and_none_is_left_after_redaction(text: str) -> None:
+    spans = find(text)
+    assert all(0 <= s.start < s.end <= len(text) for s in spans)
+    assert all(a.end <= b.start for a, b in pairwise(spans))
+    clean = redact(text, spans)
+    places = [0, *(place for span in spans for place in span[:2]), len(text)]
+    kept = [text[a:b] for a, b in zip(places[::2], places[1::2], strict=True)]
+    stand_ins = [*(placeholder(span.kind) for span in spans), ""]
+    assert clean == "".join(part + stand_in for part, stand_in in zip(kept, stand_ins, strict=True))
+    for kind in KINDS:  # each by itself is in what all find, or overlaps with it
+        for span in find(text, (kind,)):
+            assert any(span.start < other.end and other.start < span.end for other in spans)
+
+
+@pytest.mark.parametrize(
+    "piece", ["1 ", "a@", "@", "1", "1.", "::", "2::", "+1", "(", "a@a.", "AA11", "word ", "138 1234 5678 "]
+)
+def test_long_lines_take_seconds_at_most(piece: str) -> None:
+    text = piece * (2_000_000 // len(piece))
+    find("warm up 1")
+    begin = time.process_time()
+    find(text)
+    assert time.process_time() - begin < 30
