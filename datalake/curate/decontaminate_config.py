@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,7 @@ class DecontaminateConfig(BaseModel):
         paths = values.get("paths")
         if not isinstance(paths, list | tuple) or not paths or not all(isinstance(path, str) for path in paths):
             return values  # what is wrong with them is said by the field
-        # Absolute: a worker elsewhere may stand in another folder.
-        places = [os.path.abspath(os.path.expanduser(path)) for path in paths if "://" not in path]  # noqa: PTH100, PTH111
-        if len(places) < len(paths):
-            raise ValueError("curate.decontaminate.paths: evaluation sets are read from this machine, copy them here")
+        places = absolute(paths, "curate.decontaminate.paths: evaluation sets")
         return {**values, "paths": places, "sets_version": version_of(files_of(places))}
 
     @model_validator(mode="after")
@@ -77,21 +75,27 @@ class DecontaminateConfig(BaseModel):
         return self
 
 
-def files_of(paths: list[str]) -> list[tuple[str, str]]:
-    """(name, path) of every file of evaluation sets, sorted by name. Raises UserError where a path matches nothing."""
+def absolute(paths: Sequence[str], what: str) -> list[str]:
+    """Paths for a worker, which may stand in another folder. Raises ValueError where one is on another machine."""
+    places = [os.path.abspath(os.path.expanduser(path)) for path in paths if "://" not in path]  # noqa: PTH100, PTH111
+    if len(places) < len(paths):
+        raise ValueError(f"{what} are read from this machine, copy them here")
+    return places
+
+
+def files_of(paths: list[str], setting: str = "curate.decontaminate") -> list[tuple[str, str]]:
+    """(name, path) of every file that the paths mean, sorted by name. Raises UserError where one matches nothing."""
     from datalake.sources.protocol import expand  # imports Arrow, which a recipe without sets doesn't need
 
     try:
         return [(name, path) for name, path in expand(paths) if Path(path).is_file()]
     except UserError as error:
-        raise UserError(f"curate.decontaminate: {error}") from None
+        raise UserError(f"{setting}: {error}") from None
 
 
-def version_of(files: list[tuple[str, str]]) -> str:
-    """The version of evaluation sets: a digest of names and contents, wherever they lie. Raises UserError."""
+def version_of(files: list[tuple[str, str]], setting: str = "curate.decontaminate") -> str:
+    """The version of files together: a digest of names and contents, wherever they lie. Raises UserError."""
     try:
         return fingerprint([[name, file_digest(path)] for name, path in files])[:32]
     except OSError as error:
-        raise UserError(
-            f"curate.decontaminate: {error.filename} can't be read ({error.strerror}): correct the path"
-        ) from None
+        raise UserError(f"{setting}: {error.filename} can't be read ({error.strerror}): correct the path") from None
