@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import rules_for
+from datalake.curate.held import rules_for
 from datalake.curate.histograms import Histogram, bars, histograms
 
 if TYPE_CHECKING:

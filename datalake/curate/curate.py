@@ -12,7 +12,6 @@ the rule `contaminated` comes after the preset's, so that as a first failed rule
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate import Overlap, index_of
 from datalake.curate.edits import keep_lines, repair
+from datalake.curate.held import CONTAMINATED, rules_for
 from datalake.curate.metrics import (
     KEPT_C4,
     KEPT_DATATROVE,
@@ -34,15 +34,12 @@ from datalake.curate.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
-from datalake.curate.rules import Rule, verdict
+from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
-from datalake.curate.thresholds import thresholds_for
 from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"
-CONTAMINATED = "contaminated"
 _KINDS = {
     "c4": KEPT_C4,
     "c4-paper": KEPT_PAPER,
@@ -51,34 +48,6 @@ _KINDS = {
     "refinedweb": KEPT_DCLM,
 }
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
-
-
-def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
-    """(rule set, rule) for every rule of the preset, thresholds of the recipe put in; for reports."""
-    return [
-        (rules.name, rule)
-        for rules in (with_thresholds(s, config.thresholds) for s in rule_sets(config.preset, config.compat))
-        for rule in rules.rules
-    ]
-
-
-@lru_cache(maxsize=4096)
-def _rules_for(
-    preset: Any,
-    compat: Any,
-    rules: tuple[str, str],
-    thresholds: tuple[tuple[str, float], ...],
-    kind: str,
-    language: str,
-) -> RuleSet:
-    chosen = with_thresholds(choose(preset, kind, language, compat), thresholds_for(*rules, language))
-    return with_thresholds(chosen, dict(thresholds))
-
-
-def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
-    """The rule set that a document of this source kind and language is held to, thresholds of the recipe put in."""
-    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
-    return _rules_for(config.preset, config.compat, file, thresholds, kind, language)
 
 
 def _judge(
@@ -100,9 +69,9 @@ def _judge(
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
+    if overlap is not None:
+        metrics[f"{CONTAMINATED}_share"] = overlap.share
     failed += verdict(metrics, rules.rules, language).rules
-    if overlap is not None and config.decontaminate is not None and overlap.share > config.decontaminate.share:
-        failed.append(CONTAMINATED)
     if not failed and rules.line_edits != "none" and language == "en":
         text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():

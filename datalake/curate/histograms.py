@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import rules_for
+from datalake.curate.held import rules_for
 from datalake.curate.rules import Rule, applies
 
 if TYPE_CHECKING:

@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
-from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import EMPTY, LANGUAGE, rules_for
+from datalake.curate.curate import EMPTY, LANGUAGE
+from datalake.curate.held import rules_for
 from datalake.curate.presets import RuleSet
 from datalake.curate.rules import applies, compare
+from datalake.curate.schema import CURATION
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int64]
@@ -31,8 +33,10 @@ Flags = npt.NDArray[np.bool_]
 Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of them there are (None: all)
 
 _VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
+# The same within sections: numbers of the recipe's own rules.
+_VERDICT_ALONE |= {"decontaminate.share"}
 _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
-_METRICS = {metric.name for metric in METRICS}
+_STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
 # that FineWeb's variant keeps may be citations alone, but share of repeats has no meaning where nothing is left.
 _KEPT_LINES = {"c4": "c4_lines", "c4-paper": "c4p_lines", "c4-datatrove": "c4d_lines", "fineweb": "fw_char_dup"}
@@ -89,15 +93,24 @@ class _Group(NamedTuple):
 
 
 def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
-    """Names of the settings that differ, in the order of the config."""
-    return [name for name in type(base).model_fields if getattr(base, name) != getattr(changed, name)]
+    """Names of the settings that differ, in the order of the config; `section.name` within a section that both have."""
+    names = []
+    for name in type(base).model_fields:
+        before, after = getattr(base, name), getattr(changed, name)
+        if isinstance(before, BaseModel) and type(before) is type(after):
+            names += [
+                f"{name}.{part}" for part in type(before).model_fields if getattr(before, part) != getattr(after, part)
+            ]
+        elif before != after:
+            names.append(name)
+    return names
 
 
 def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) -> list[str]:
     """The columns of the curation table that judging documents of these (source, language) pairs needs."""
     pairs = list(groups)
     used = {rule.metric for config in configs for pair in pairs for rule in _group(config, *pair).rules.rules}
-    return [*_DECIDED, *sorted((used | set(_OF_EDITS)) & _METRICS)]
+    return [*_DECIDED, *sorted((used | set(_OF_EDITS)) & _STORED)]
 
 
 def _group(config: CurateConfig, source: str, language: str) -> _Group:

@@ -132,7 +132,8 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     The outcome is what curation decided: `failed`, `passed`, or `no value` where the metric is missing. Rules for other
     languages are left out.
     """
-    from datalake.curate.curate import EMPTY, LANGUAGE, rules_for
+    from datalake.curate.curate import EMPTY, LANGUAGE
+    from datalake.curate.held import rules_for
     from datalake.curate.rules import applies
 
     source, language = curation["source"], curation["language"]
@@ -170,8 +171,8 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
 
 def _repaired(text: str, curation: Mapping[str, Any], config: CurateConfig | None) -> str | None:
     """A text as it was measured; None where the rules it was held to are not known."""
-    from datalake.curate.curate import rules_for
     from datalake.curate.edits import repair
+    from datalake.curate.held import rules_for
 
     if config is None:
         return None

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import rules_for
+from datalake.curate.held import rules_for
 from datalake.curate.histograms import BINS, Histogram, bars, histograms
 from datalake.curate.rules import applies
 from datalake.curate.schema import CURATION

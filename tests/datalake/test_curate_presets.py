@@ -10,7 +10,7 @@ import pytest
 
 from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import rules_in_use
+from datalake.curate.held import rules_in_use
 from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
 from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError

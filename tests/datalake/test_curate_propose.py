@@ -456,9 +456,9 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
     path = rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 5}]})
     config = CurateConfig(preset="gopher", rules=path)
     rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 500}]})
-    from datalake.curate import curate, thresholds
+    from datalake.curate import held, thresholds
 
-    curate._rules_for.cache_clear()
+    held._rules_for.cache_clear()
     thresholds.read_rules.cache_clear()
     with pytest.raises(UserError, match="has changed since the recipe was read"):
         failing(config, "en")
@@ -504,7 +504,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
     flat = yaml.safe_load(path.read_text())["thresholds"]
     assert flat == proposals.thresholds
     assert CurateConfig(thresholds=flat).thresholds == flat
-    from datalake.curate.curate import _rules_for
+    from datalake.curate.held import rules_for
 
     small = proposals.pooled
     for language in ("en", "zh", "other"):
@@ -513,7 +513,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
         for one in rows:
             if language != ("other" if one["language"] in small.get(one["rule_set"], {}) else one["language"]):
                 continue
-            rules = _rules_for("auto", "", (used.rules, used.rules_version), (), one["source"], one["language"])
+            rules = rules_for(used, one["source"], one["language"])
             assert rules.name == one["rule_set"]
             for name in verdict({m.name: one.get(m.name) for m in METRICS}, rules.rules, one["language"]).rules:
                 counts[f"{rules.name}/{name}"] += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 
 from datalake.curate import curate
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import curate_batch, rules_in_use
+from datalake.curate.curate import curate_batch
+from datalake.curate.held import rules_in_use
 from datalake.curate.presets import Compat, Preset, compats
 from datalake.curate.schema import CURATION
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, judge, stored, tell
@@ -212,6 +215,24 @@ def test_presets_languages_and_kinds_are_answered_as_by_a_rerun(
     base, changed = (CurateConfig.model_validate(c) for c in (before, after))
     curation, _ = curate_batch(raw, base)
     assert assert_equal(curation, raw, base, changed) > 0
+
+
+def test_numbers_of_the_recipes_own_rules_are_answered_as_by_a_rerun(raw: pa.Table, tmp_path: Path) -> None:
+    texts = [text for text in raw["text"].to_pylist() if len(text.split()) > 40]
+    rows = [{"text": " ".join(text.split()[: 14 + 6 * k])} for k, text in enumerate(texts[:12])]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def asked(share: float, **more: int) -> CurateConfig:
+        return config("none", decontaminate={"paths": [str(tmp_path / "asked.jsonl")], "share": share, **more})
+
+    curation, _ = curate_batch(raw, asked(0.0))
+    assert sum(name == "contaminated" for name in curation["rule"].to_pylist()) >= 10
+    shares = sorted({share for share in curation["contaminated_share"].to_pylist() if share})
+    changes = [assert_equal(curation, raw, asked(0.0), asked(share)) for share in (*shares[::3], 1.0)]
+    assert changes == sorted(changes)
+    assert changes[-1] > changes[0] > 0
+    with pytest.raises(NeedsRerunError, match=r"curate.decontaminate.ngram"):
+        check_edits(curation, asked(0.0), asked(0.0, ngram=8))
 
 
 @pytest.mark.parametrize("preset", ["c4", "fineweb", "auto"])

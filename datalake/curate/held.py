@@ -1,0 +1,61 @@
+"""What a document is held to: the preset's rules and the recipe's own, in one list.
+
+A recipe's own rules (overlap with evaluation sets, for instance) are rules like the preset's: a metric, an operator, a
+threshold. They come after the preset's, so that as a first failed rule each names what it alone rejects; so whoever
+judges, asks what another number would keep, explains or draws needs to know of one list only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from datalake.curate.config import CurateConfig
+from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
+from datalake.curate.rules import Rule
+from datalake.curate.thresholds import thresholds_for
+
+RECIPE = "recipe"  # the source of a rule that the recipe asks for
+CONTAMINATED = "contaminated"
+
+
+def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
+    """The recipe's own rules, in the order they are asked."""
+    rules = []
+    if config.decontaminate is not None:
+        rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
+    return tuple(rules)
+
+
+def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
+    """(rule set, rule) for every rule that a document may be held to, thresholds of the recipe put in."""
+    chosen = (with_thresholds(rules, config.thresholds) for rules in rule_sets(config.preset, config.compat))
+    return [(rules.name, rule) for rules in chosen for rule in (*rules.rules, *own_rules(config))]
+
+
+def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
+    """The rule set that a document of this source kind and language is held to.
+
+    Numbers of `thresholds` go before those of the rules file, these before the preset's.
+
+    Raises:
+        UserError: where the rules file has gone or changed since the recipe was read.
+    """
+    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
+    return _rules_for(config.preset, config.compat, file, thresholds, own_rules(config), kind, language)
+
+
+@lru_cache(maxsize=4096)
+def _rules_for(
+    preset: Any,
+    compat: Any,
+    file: tuple[str, str],
+    thresholds: tuple[tuple[str, float], ...],
+    own: tuple[Rule, ...],
+    kind: str,
+    language: str,
+) -> RuleSet:
+    proposed: Mapping[str, float] = thresholds_for(*file, language)
+    chosen = with_thresholds(with_thresholds(choose(preset, kind, language, compat), proposed), dict(thresholds))
+    return chosen._replace(rules=(*chosen.rules, *own))
