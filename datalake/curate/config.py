@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
+from datalake.curate.quality_config import QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
@@ -57,7 +58,11 @@ class CurateConfig(BaseModel):
         title="Decontamination",
         description="Evaluation sets whose n-grams no document may hold; empty doesn't look for any",
     )
-
+    quality: QualityUse = Field(
+        default_factory=QualityUse,
+        title="Quality",
+        description="The least quality, and a ready classifier in place of the one that the recipe's `quality` trains",
+    )
     kinds: dict[str, str] = Field(
         default_factory=dict,
         title="Kinds of named sources",

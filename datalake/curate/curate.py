@@ -1,6 +1,6 @@
 """Curation: raw documents in; a row with every metric and the verdict for each of them, and the kept documents, out.
 
-    repair -> measure -> judge -> line edits of what is kept
+    repair -> measure -> ask models -> judge -> line edits of what is kept
 
 Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
 keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
@@ -36,6 +36,7 @@ from datalake.curate.metrics import (
 )
 from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
+from datalake.curate.scores import fill
 from datalake.document import DOCUMENTS, RAW
 
 LANGUAGE = "language"
@@ -54,17 +55,13 @@ def _judge(
     text: str,
     kind: str,
     language: str,
-    programming: str,
-    score: float | None,
+    values: np.ndarray[Any, Any],
+    line_kinds: np.ndarray[Any, Any],
     config: CurateConfig,
     overlap: Overlap | None = None,
-) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
-    """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind."""
+) -> tuple[str, str, list[str], str]:
+    """(kept text, rule set, failed rules, verdict) of one repaired and measured document from a source of this kind."""
     rules = rules_for(config, kind, language)
-    text = repair(text, rules.repair)
-    values, kinds = measure_array(text, language, score)
-    if programming:
-        measure_code(text, programming, values)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
@@ -73,14 +70,16 @@ def _judge(
         metrics[f"{CONTAMINATED}_share"] = overlap.share
     failed += verdict(metrics, rules.rules, language).rules
     if not failed and rules.line_edits != "none" and language == "en":
-        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
+        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():
         failed.append(EMPTY)
-    return text, rules.name, failed, values, "rejected" if failed else "kept"
+    return text, rules.name, failed, "rejected" if failed else "kept"
 
 
-def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[pa.Table, pa.Table]:
-    """Judge raw documents (schema RAW).
+def curate_batch(
+    raw: pa.Table | pa.RecordBatch, config: CurateConfig, trained: Path | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Judge raw documents (schema RAW); `trained` is the folder of the quality classifier, where the recipe trains one.
 
     Returns (curation, documents): a row of schema CURATION per document, in the order given, and the kept documents
     (schema DOCUMENTS) with their edited text, in the same order.
@@ -96,11 +95,19 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     programs = _programming_languages(table)
     index = index_of(config.decontaminate) if config.decontaminate is not None else None
     overlaps: list[Overlap | None] = []
-    for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
-        kind = config.kinds.get(source, source)
+    kinds = [config.kinds.get(source, source) for source in sources]
+    line_kinds = []
+    for row, (text, kind, language, score) in enumerate(zip(texts, kinds, languages, scores, strict=True)):
         overlaps.append(index.overlap(text or "") if index is not None else None)
-        text, rule_set, failed, metrics[row], decision = _judge(
-            text or "", kind, language, programs[row] if kind == "code" else "", score, config, overlaps[row]
+        texts[row] = text = repair(text or "", rules_for(config, kind, language).repair)
+        metrics[row], found = measure_array(text, language, score)
+        line_kinds.append(found)
+        if kind == "code" and programs[row]:
+            measure_code(text, programs[row], metrics[row])
+    fill(texts, languages, metrics, config, trained)
+    for row, (text, kind, language) in enumerate(zip(texts, kinds, languages, strict=True)):
+        text, rule_set, failed, decision = _judge(
+            text, kind, language, metrics[row], line_kinds[row], config, overlaps[row]
         )
         judged.append((rule_set, failed, decision))
         if not failed:
@@ -146,8 +153,12 @@ def _programming_languages(table: pa.Table) -> list[str]:
     return [name or "" for name in found.to_pylist()]
 
 
-def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Table, pa.Table]]:
+def curate_file(
+    path: str | Path, config: CurateConfig, trained: Path | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Curate a Parquet file of schema RAW, a slice of a row group at a time: pairs of (curation, documents).
+
+    `trained` as in `curate_batch`.
 
     Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
     """
@@ -159,4 +170,4 @@ def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Tab
             table = file.read_row_group(group, columns=RAW.names)
             rows = max(1, min(_BATCH_ROWS, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
             for start in range(0, table.num_rows, rows):
-                yield curate_batch(table.slice(start, rows), config)
+                yield curate_batch(table.slice(start, rows), config, trained)

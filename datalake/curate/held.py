@@ -18,6 +18,7 @@ from datalake.curate.thresholds import thresholds_for
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
 CONTAMINATED = "contaminated"
+QUALITY = "quality"
 
 
 def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
@@ -25,6 +26,8 @@ def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
     rules = []
     if config.decontaminate is not None:
         rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
+    if config.quality.minimum is not None:
+        rules.append(Rule(QUALITY, "quality", ">=", config.quality.minimum, RECIPE))
     return tuple(rules)
 
 

@@ -138,9 +138,10 @@ class QualityUse(BaseModel):
     def _whole(self) -> QualityUse:
         if self.model and not self.label:
             raise ValueError("curate.quality: say which label of the model is the good one: `label: __label__hq`")
-        if not self.model and (said := self.model_fields_set & {"label", "words", "language"}):
+        if not self.model and (self.label, self.words, self.language) != ("", "raw", None):
             raise ValueError(
-                f"curate.quality.{min(said)} is about a ready model: give `model`, or set it in the section `quality`"
+                "curate.quality: label, words and language are about a ready model: give `model`, or set them in the"
+                " section `quality`"
             )
         return self
 

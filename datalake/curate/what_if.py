@@ -34,7 +34,7 @@ Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of th
 
 _VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
-_VERDICT_ALONE |= {"decontaminate.share"}
+_VERDICT_ALONE |= {"decontaminate.share", "quality.minimum"}
 _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
 _STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line

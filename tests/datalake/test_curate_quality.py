@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> QualityModel:
 # Words -----------------------------------------------------------------------------------------------------------
 
 ODD = ["", " \n\t", "...!?", "\ud800 lone \udfff", "שלום עולם", "مرحبا", "🙂🙂 smile", "a\x00b", "ＦＵＬＬ width",
-       "x" * 100_000,       "__label__good __label__other", "</s> end", "ΣΑΣ İstanbul", "中文字 mixed 文ab字"]  # fmt: skip
+       "x" * 100_000, "__label__good __label__other", "</s> end", "ΣΑΣ İstanbul", "中文字 mixed 文ab字"]  # fmt: skip
 
 
 def odd_texts() -> list[str]:
@@ -285,8 +285,8 @@ def test_a_ready_model_is_versioned_by_content_and_a_changed_one_refused(tmp_pat
     ("given", "message"),
     [
         ({"model": "gone.bin", "label": "hq"}, "there is no file 'gone.bin': correct `curate.quality.model`"),
-        ({"label": "hq"}, "curate.quality.label is about a ready model"),
-        ({"words": "plain", "minimum": 0.5}, "curate.quality.words is about a ready model"),
+        ({"label": "hq"}, "label, words and language are about a ready model"),
+        ({"words": "plain", "minimum": 0.5}, "are about a ready model"),
         ({"minimum": 1.5}, "less than or equal to 1"),
     ],
 )

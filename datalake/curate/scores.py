@@ -1,0 +1,38 @@
+"""Metrics by models, for a batch of repaired texts: the quality classifier's probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datalake.curate.catalog import NAMES
+from datalake.curate.config import CurateConfig
+from datalake.curate.quality import QualityModel
+
+_QUALITY = NAMES.index("quality")
+
+
+def fill(
+    texts: Sequence[str],
+    languages: Sequence[str],
+    metrics: npt.NDArray[Any],
+    config: CurateConfig,
+    trained: Path | None = None,
+) -> None:
+    """Write what models say of each text into its row of `metrics`, shape (texts, metrics of the catalog), in place.
+
+    `trained` is the folder of the classifier that the stage `quality` left; a ready one is in the config.
+
+    Raises:
+        UserError: where a model is gone, has changed or is none.
+    """
+    model = QualityModel.trained(trained) if trained else None
+    if config.quality.model:
+        model = QualityModel.ready(config.quality)
+    if model is not None:
+        scores = [model.score(text, language) for text, language in zip(texts, languages, strict=True)]
+        metrics[:, _QUALITY] = np.array(scores, np.float64)  # None becomes NaN
