@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
-from datalake.curate.quality_config import QualityUse
+from datalake.curate.quality_config import PerplexityModel, QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
@@ -63,6 +63,12 @@ class CurateConfig(BaseModel):
         title="Quality",
         description="The least quality, and a ready classifier in place of the one that the recipe's `quality` trains",
     )
+    perplexity: dict[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], PerplexityModel] = Field(
+        default_factory=dict,
+        title="Perplexity",
+        description="Language, as lid.176 names it, to the models that tell a document's perplexity in it",
+    )
+
     kinds: dict[str, str] = Field(
         default_factory=dict,
         title="Kinds of named sources",

@@ -18,7 +18,7 @@ from datalake.curate.thresholds import thresholds_for
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
 CONTAMINATED = "contaminated"
-QUALITY = "quality"
+QUALITY, PERPLEXITY = "quality", "perplexity"
 
 
 def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
@@ -28,6 +28,9 @@ def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
         rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
     if config.quality.minimum is not None:
         rules.append(Rule(QUALITY, "quality", ">=", config.quality.minimum, RECIPE))
+    for language, models in sorted(config.perplexity.items()):
+        if models.maximum is not None:
+            rules.append(Rule(PERPLEXITY, "perplexity", "<", models.maximum, RECIPE, (language,)))
     return tuple(rules)
 
 

@@ -1,4 +1,4 @@
-"""What a user may set about the quality classifier. Imports nothing heavier than pydantic."""
+"""What a user may set about models in curation: quality, perplexity. Imports nothing heavier than pydantic."""
 
 from __future__ import annotations
 
@@ -144,6 +144,39 @@ class QualityUse(BaseModel):
                 " section `quality`"
             )
         return self
+
+
+class PerplexityModel(BaseModel):
+    """The KenLM model of a language, as CCNet uses one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: Annotated[str, Place()] = Field(
+        min_length=1, title="KenLM model", description="Its file (.arpa, .arpa.bin), over pieces of the other model"
+    )
+    model_version: str = Field(
+        default="", title="Version of the model", description="xxh128 of the file; filled in when left empty"
+    )
+    sentencepiece: Annotated[str, Place()] = Field(
+        min_length=1, title="sentencepiece model", description="Its file (.sp.model), by which texts are cut"
+    )
+    pieces_version: str = Field(
+        default="", title="Version of the pieces", description="xxh128 of that file; filled in when left empty"
+    )
+    maximum: float | None = Field(
+        default=None,
+        gt=0.0,
+        allow_inf_nan=False,
+        title="Most perplexity",
+        description="Documents in the language with as much or more are rejected by the rule `perplexity`; empty asks "
+        "nothing beyond the preset",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _versions(cls, values: Any) -> Any:
+        values = with_file_version(values, "model", "model_version", "curate.perplexity, model")
+        return with_file_version(values, "sentencepiece", "pieces_version", "curate.perplexity, sentencepiece")
 
 
 def with_file_version(values: Any, field: str, version: str, setting: str) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics by models, for a batch of repaired texts: the quality classifier's probability."""
+"""Metrics by models, for a batch of repaired texts: the quality classifier's probability, perplexity."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
+from datalake.curate.perplexity import perplexity_of
 from datalake.curate.quality import QualityModel
 
-_QUALITY = NAMES.index("quality")
+_QUALITY, _PERPLEXITY = NAMES.index("quality"), NAMES.index("perplexity")
 
 
 def fill(
@@ -36,3 +37,7 @@ def fill(
     if model is not None:
         scores = [model.score(text, language) for text, language in zip(texts, languages, strict=True)]
         metrics[:, _QUALITY] = np.array(scores, np.float64)  # None becomes NaN
+    for row, (text, language) in enumerate(zip(texts, languages, strict=True)):
+        if (models := config.perplexity.get(language)) is not None:
+            value = perplexity_of(text, models)
+            metrics[row, _PERPLEXITY] = np.nan if value is None else value

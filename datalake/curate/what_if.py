@@ -11,7 +11,7 @@ Rules are applied a column at a time to all documents that share them: a million
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of th
 
 _VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
-_VERDICT_ALONE |= {"decontaminate.share", "quality.minimum"}
+_VERDICT_ALONE |= {"decontaminate.share", "quality.minimum", "perplexity.maximum"}
 _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
 _STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
@@ -93,17 +93,27 @@ class _Group(NamedTuple):
 
 
 def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
-    """Names of the settings that differ, in the order of the config; `section.name` within a section that both have."""
-    names = []
+    """Names of the settings that differ, in the order of the config; `section.name` within a section that both have.
+
+    A section may stand there several times, under names that both have: `perplexity.maximum`, whatever the language.
+    """
+    names: list[str] = []
     for name in type(base).model_fields:
         before, after = getattr(base, name), getattr(changed, name)
-        if isinstance(before, BaseModel) and type(before) is type(after):
-            names += [
-                f"{name}.{part}" for part in type(before).model_fields if getattr(before, part) != getattr(after, part)
-            ]
-        elif before != after:
-            names.append(name)
-    return names
+        for one, other in _sections(before, after) or [(before, after)]:
+            if isinstance(one, BaseModel) and type(one) is type(other):
+                fields = type(one).model_fields
+                names += [f"{name}.{part}" for part in fields if getattr(one, part) != getattr(other, part)]
+            elif one != other:
+                names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _sections(before: Any, after: Any) -> list[tuple[Any, Any]]:
+    """Pairs of the sections of two mappings of them with the same names."""
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping) or before.keys() != after.keys():
+        return []
+    return [(before[name], after[name]) for name in before if isinstance(before[name], BaseModel)]
 
 
 def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) -> list[str]:
