@@ -321,7 +321,8 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: Folde
     trained = None if quality is None else runtime.lake.path(quality)
     shards = shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
     with progress("curate", len(shards)) as tell:
-        results, failed = gather(map_shards(partial(_curate_shard, config, trained), shards, runtime, tell))
+        work = partial(_curate_shard, config, trained)
+        results, failed = gather(map_shards(work, shards, runtime, tell, on_gpus=bool(config.classifiers)))
     counts = total(results)
     rules = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("rejected:")}
     sources = sorted({name.split(":", 1)[1] for name in counts if " by source:" in name})

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
-from datalake.curate.quality_config import PerplexityModel, QualityUse
+from datalake.curate.quality_config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
@@ -68,6 +68,9 @@ class CurateConfig(BaseModel):
         title="Perplexity",
         description="Language, as lid.176 names it, to the models that tell a document's perplexity in it",
     )
+    classifiers: tuple[ClassifierConfig, ...] = Field(
+        default=(), title="Classifiers", description="Transformers models whose scores are stored, and may be asked for"
+    )
 
     kinds: dict[str, str] = Field(
         default_factory=dict,
@@ -85,6 +88,9 @@ class CurateConfig(BaseModel):
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
+        names = [classifier.name for classifier in self.classifiers]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
         check_thresholds(self.preset, self.thresholds, self.compat)
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
         if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:

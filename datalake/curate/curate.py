@@ -11,7 +11,7 @@ the rule `contaminated` comes after the preset's, so that as a first failed rule
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from datalake.curate.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.rules import verdict
+from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.scores import fill
 from datalake.document import DOCUMENTS, RAW
@@ -58,11 +58,13 @@ def _judge(
     values: np.ndarray[Any, Any],
     line_kinds: np.ndarray[Any, Any],
     config: CurateConfig,
-    overlap: Overlap | None = None,
+    classified: Mapping[str, float | None],
+    overlap: Overlap | None,
 ) -> tuple[str, str, list[str], str]:
     """(kept text, rule set, failed rules, verdict) of one repaired and measured document from a source of this kind."""
     rules = rules_for(config, kind, language)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
+    metrics |= {f"{CLASSIFIER}{name}": value for name, value in classified.items()}
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
@@ -104,10 +106,11 @@ def curate_batch(
         line_kinds.append(found)
         if kind == "code" and programs[row]:
             measure_code(text, programs[row], metrics[row])
-    fill(texts, languages, metrics, config, trained)
+    scored = fill(texts, languages, metrics, config, trained)
+    classified = [{name: values[row] for name, values in scored.items()} for row in range(len(texts))]
     for row, (text, kind, language) in enumerate(zip(texts, kinds, languages, strict=True)):
         text, rule_set, failed, decision = _judge(
-            text, kind, language, metrics[row], line_kinds[row], config, overlaps[row]
+            text, kind, language, metrics[row], line_kinds[row], config, classified[row], overlaps[row]
         )
         judged.append((rule_set, failed, decision))
         if not failed:
@@ -126,6 +129,9 @@ def curate_batch(
         values = pa.array(np.ascontiguousarray(metrics[:, k]), pa.float64(), from_pandas=True)
         columns[metric.name] = values.cast(pa.int64()) if metric.whole else values
     columns |= _contamination(overlaps)
+    columns["classifiers"] = pa.array(
+        [list(scores.items()) if scores else None for scores in classified], CURATION.field("classifiers").type
+    )
     curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
 
     kept = table.take(pa.array(kept_rows, pa.int64()))

@@ -13,7 +13,7 @@ from typing import Any
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
-from datalake.curate.rules import Rule
+from datalake.curate.rules import CLASSIFIER, Rule
 from datalake.curate.thresholds import thresholds_for
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
@@ -31,6 +31,11 @@ def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
     for language, models in sorted(config.perplexity.items()):
         if models.maximum is not None:
             rules.append(Rule(PERPLEXITY, "perplexity", "<", models.maximum, RECIPE, (language,)))
+    for classifier in config.classifiers:
+        metric = f"{CLASSIFIER}{classifier.name}"
+        for bound, op, number in (("minimum", ">=", classifier.minimum), ("maximum", "<=", classifier.maximum)):
+            if number is not None:
+                rules.append(Rule(f"{metric}:{bound}", metric, op, number, RECIPE))
     return tuple(rules)
 
 

@@ -1,4 +1,4 @@
-"""Metrics by models, for a batch of repaired texts: the quality classifier's probability, perplexity."""
+"""Metrics by models, for a batch of repaired texts: the quality classifier's probability, perplexity, classifiers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datalake.curate.catalog import NAMES
+from datalake.curate.classifiers import classify
 from datalake.curate.config import CurateConfig
 from datalake.curate.perplexity import perplexity_of
 from datalake.curate.quality import QualityModel
@@ -23,8 +24,10 @@ def fill(
     metrics: npt.NDArray[Any],
     config: CurateConfig,
     trained: Path | None = None,
-) -> None:
+) -> dict[str, list[float | None]]:
     """Write what models say of each text into its row of `metrics`, shape (texts, metrics of the catalog), in place.
+
+    Returns the scores of the recipe's classifiers by name, one for each text.
 
     `trained` is the folder of the classifier that the stage `quality` left; a ready one is in the config.
 
@@ -41,3 +44,4 @@ def fill(
         if (models := config.perplexity.get(language)) is not None:
             value = perplexity_of(text, models)
             metrics[row, _PERPLEXITY] = np.nan if value is None else value
+    return {classifier.name: classify(texts, languages, classifier) for classifier in config.classifiers}

@@ -25,7 +25,7 @@ from datalake.curate.curate import EMPTY, LANGUAGE
 from datalake.curate.held import rules_for
 from datalake.curate.presets import RuleSet
 from datalake.curate.rules import applies, compare
-from datalake.curate.schema import CURATION
+from datalake.curate.schema import CURATION, column_of, values_of
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int64]
@@ -35,6 +35,7 @@ Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of th
 _VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
 _VERDICT_ALONE |= {"decontaminate.share", "quality.minimum", "perplexity.maximum"}
+_VERDICT_ALONE |= {"classifiers.minimum", "classifiers.maximum"}
 _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
 _STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
@@ -110,7 +111,11 @@ def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
 
 
 def _sections(before: Any, after: Any) -> list[tuple[Any, Any]]:
-    """Pairs of the sections of two mappings of them with the same names."""
+    """Pairs of the sections of two mappings, or lists, of them with the same names."""
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        before, after = ({getattr(one, "name", k): one for k, one in enumerate(many)} for many in (before, after))
+        if list(before) != list(after):
+            return []
     if not isinstance(before, Mapping) or not isinstance(after, Mapping) or before.keys() != after.keys():
         return []
     return [(before[name], after[name]) for name in before if isinstance(before[name], BaseModel)]
@@ -120,7 +125,7 @@ def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) ->
     """The columns of the curation table that judging documents of these (source, language) pairs needs."""
     pairs = list(groups)
     used = {rule.metric for config in configs for pair in pairs for rule in _group(config, *pair).rules.rules}
-    return [*_DECIDED, *sorted((used | set(_OF_EDITS)) & _STORED)]
+    return [*_DECIDED, *sorted((set(map(column_of, used)) | set(_OF_EDITS)) & _STORED)]
 
 
 def _group(config: CurateConfig, source: str, language: str) -> _Group:
@@ -192,9 +197,9 @@ def group_edits(groups: Iterable[_Group]) -> str:
 
 
 def _column(curation: pa.Table, name: str, rows: Ints) -> Column:
-    if name not in curation.column_names:
+    if column_of(name) not in curation.column_names:
         raise NeedsRerunError(f"the curation table has no metric {name}: run the recipe again with this version")
-    values = curation[name].take(pa.array(rows)).combine_chunks()
+    values = values_of(curation, name).take(pa.array(rows)).combine_chunks()
     there = None if values.null_count == 0 else values.is_valid().to_numpy(zero_copy_only=False)
     return pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False), there
 
