@@ -33,7 +33,7 @@ _BATCH_TEXTS = 256
 class _Loaded(NamedTuple):
     model: Any
     tokenizer: Any
-    index: int  # of the label
+    label: int  # its place among the logits
     device: torch.device
     most: int  # tokens that model and tokenizer take
 
@@ -89,7 +89,7 @@ def _forward(loaded: _Loaded, padded: Any) -> list[float]:
             values = logits.sigmoid()
         else:
             values = logits.softmax(-1)
-    return [float(value) for value in values[:, loaded.index].tolist()]
+    return [float(value) for value in values[:, loaded.label].tolist()]
 
 
 @lru_cache(maxsize=8)

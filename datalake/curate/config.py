@@ -88,8 +88,8 @@ class CurateConfig(BaseModel):
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
-        names = [classifier.name for classifier in self.classifiers]
-        if twice := [name for name in names if names.count(name) > 1]:
+        called = [classifier.name for classifier in self.classifiers]
+        if twice := [name for name in called if called.count(name) > 1]:
             raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
         check_thresholds(self.preset, self.thresholds, self.compat)
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
