@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py LAKE CORPUS
 
-LAKE has a finished run of CORPUS with the stage `quality`. One process, seconds of its CPU; the best of three rounds. The classifier is
-asked about every document, in whatever language, with both kinds of words.
+LAKE has a finished run of CORPUS with the stage `quality`. One process, seconds of its CPU; the best of three rounds.
+The classifier is asked about every document, in whatever language, with both kinds of words.
 """
 
 from __future__ import annotations
