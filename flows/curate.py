@@ -9,13 +9,15 @@ from datalake.records import StageReport
 from flows.recipe import Recipe
 from flows.run import Run, running
 from tasks import data
+from tasks.quality import quality
 from tasks.thresholds import thresholds
 
 
 def stages(run: Run) -> None:
-    """Curate, propose thresholds where asked to, deduplicate, mix."""
+    """Train a quality classifier where asked to, curate, propose thresholds where asked to, deduplicate, mix."""
     recipe = run.recipe
-    run.do(data.curate, recipe.curate_by_kind, raw="raw")
+    run.do(quality, recipe.quality)
+    run.do(data.curate, recipe.curate_by_kind, raw="raw", quality="quality?")
     run.do(thresholds, recipe.thresholds_of_preset, curation="curation")
     run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")

@@ -1,6 +1,6 @@
 """Flow `pipeline`: from raw records to an evaluated chat model, one tracked stage after the other.
 
-ingest -> curate (-> thresholds) -> deduplicate -> mixture
+ingest (-> quality) -> curate (-> thresholds) -> deduplicate -> mixture
 -> tokenizer -> tokenize -> pretrain -> sft -> reward -> ppo -> evaluate
 """
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datalake.curate.config import CurateConfig
+from datalake.curate.quality_config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
@@ -52,6 +53,9 @@ class Recipe(BaseModel):
         default_factory=dict, title="Variables", description="Values for ${name}; HEADWATER_NAME goes before them"
     )
     sources: list[Source] = Field(title="Sources", description="Where records come from", min_length=1)
+    quality: QualityConfig | None = Field(
+        default=None, title="Quality classifier", description="Trained from labelled texts for curation; null: none is"
+    )
     curate: CurateConfig = Field(default_factory=CurateConfig, title="Curation")
     thresholds: ThresholdsConfig | None = Field(
         default=None, title="Thresholds from the corpus", description="Proposed for the next curation; null: none are"
@@ -112,6 +116,19 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_quality_classifier(self) -> Self:
+        if self.quality is not None and self.curate.quality.model:
+            raise ValueError(
+                "curate.quality.model and the section `quality` are two classifiers: leave one of them out"
+            )
+        if self.quality is None and self.curate.quality.minimum is not None and not self.curate.quality.model:
+            raise ValueError(
+                "curate.quality.minimum: nothing tells a document's quality: give the section `quality` labelled texts,"
+                " or name a ready model in `curate.quality.model`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_have_rules(self) -> Self:
         preset = self.curate.preset
         if self.thresholds is not None and preset == "none":
@@ -142,9 +159,9 @@ class Recipe(BaseModel):
         kinds = {source.kind for source in self.sources}
         reasons: dict[str, str] = {}
         if not kinds - _DIALOGUES:
-            for stage in STAGES[1:8]:
+            for stage in STAGES[1:9]:
                 reasons[stage] = "no source of documents"
-        for stage in ("thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
+        for stage in ("quality", "thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
             if getattr(self, stage) is None:
                 reasons.setdefault(stage, f"`{stage}` is null in the recipe")
         needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}

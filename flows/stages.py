@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 StageName = Literal[
     "ingest",
+    "quality",
     "curate",
     "thresholds",
     "deduplicate",

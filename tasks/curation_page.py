@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datalake.curate.config import CurateConfig
 from datalake.curate.held import BLOCKED, rules_for
 from datalake.curate.histograms import Histogram, bars, histograms
+from datalake.curate.schema import value_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -115,7 +116,7 @@ def asked(row: Mapping[str, Any], config: CurateConfig | None) -> str:
     if row["rule"] == BLOCKED:
         return f"on the list {row.get('blocked_by')}"
     for rule in rules:
-        value = row.get(rule.metric)
+        value = value_of(row, rule.metric)
         if rule.name == row["rule"] and value is not None:
             return f"{rule.metric} {value:.4g}, asked {rule.op} {rule.threshold:g} ({rule.source})"
     return ""

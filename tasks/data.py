@@ -22,7 +22,7 @@ from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.dedup.config import DedupConfig
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
-from datalake.lake import Lake, TableRef
+from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
@@ -294,7 +294,7 @@ def _block_lists(config: CurateConfig) -> list[dict[str, Any]]:
     return [] if config.block is None else [counts._asdict() for counts in block_lists_of(config.block).counts]
 
 
-def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
+def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> ShardResult:
     """Metrics, verdict and kept text for one file of raw documents."""
     from datalake.curate.curate import curate_file
     from datalake.curate.schema import CURATION
@@ -302,7 +302,7 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
 
     assert shard.folder is not None
     with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
-        for decisions, documents in curate_file(shard.payload, config):
+        for decisions, documents in curate_file(shard.payload, config, trained):
             out.write("curation", decisions)
             out.write("documents", documents)
             out.count("raw", decisions.num_rows)
@@ -325,17 +325,25 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
-@stage(version="3", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "idna"))
-def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
-    """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
+@stage(
+    version="4",
+    libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+)
+def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
+    """Compute every document's metrics, decide by the preset's rules, clean what is kept.
+
+    `quality` is the classifier that the recipe trains, where it does.
+    """
     from datalake.curate.schema import CURATION
     from datalake.document import DOCUMENTS
 
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     lists = _block_lists(config)
-    shards = shards_of(raw, runtime, config)
+    trained = None if quality is None else runtime.lake.path(quality)
+    shards = shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
     with progress("curate", len(shards)) as tell:
-        results, failed = gather(map_shards(partial(_curate_shard, config), shards, runtime, tell))
+        work = partial(_curate_shard, config, trained)
+        results, failed = gather(map_shards(work, shards, runtime, tell, on_gpus=bool(config.classifiers)))
     counts = total(results)
     rules = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("rejected:")}
     sources = sorted({name.split(":", 1)[1] for name in counts if " by source:" in name})

@@ -190,6 +190,8 @@ def everything(folder: Path) -> dict[str, Any]:
     jsonl(folder / "table.jsonl", [*rows, short, empty, {"id": "zh", "text": CHINESE}])
     dialogues(folder / "dialogues.jsonl")
     preferences(folder / "preferences.jsonl")
+    labels = [{"text": prose(n, 4) if n % 2 else f"Buy now, offer {n}!", "label": n % 2} for n in range(500, 530)]
+    jsonl(folder / "labels.jsonl", labels)
     return {
         "corpus": "tiny",
         "sources": [
@@ -200,6 +202,7 @@ def everything(folder: Path) -> dict[str, Any]:
             {"kind": "conversations", "paths": [f"{folder}/dialogues.jsonl"]},
             {"kind": "preferences", "paths": [f"{folder}/preferences.jsonl"]},
         ],
+        "quality": {"paths": [f"{folder}/labels.jsonl"], "good": "1", "dimension": 4, "buckets": 100},
         "thresholds": {"min_documents": 5},
         "mixture": {"holdout": 0.2},
         **tiny_models(),

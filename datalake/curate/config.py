@@ -12,6 +12,7 @@ from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.curate.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.pii_config import PiiConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
+from datalake.curate.quality_config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
@@ -75,6 +76,20 @@ class CurateConfig(BaseModel):
         description="E-mail addresses, numbers of people and the like are counted, and replaced by placeholders in "
         "what is kept; empty looks for none",
     )
+    quality: QualityUse = Field(
+        default_factory=QualityUse,
+        title="Quality",
+        description="The least quality, and a ready classifier in place of the one that the recipe's `quality` trains",
+    )
+    perplexity: dict[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], PerplexityModel] = Field(
+        default_factory=dict,
+        title="Perplexity",
+        description="Language, as lid.176 names it, to the models that tell a document's perplexity in it",
+    )
+    classifiers: tuple[ClassifierConfig, ...] = Field(
+        default=(), title="Classifiers", description="Transformers models whose scores are stored, and may be asked for"
+    )
+
     kinds: dict[str, str] = Field(
         default_factory=dict,
         title="Kinds of named sources",
@@ -91,6 +106,9 @@ class CurateConfig(BaseModel):
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
+        called = [classifier.name for classifier in self.classifiers]
+        if twice := [name for name in called if called.count(name) > 1]:
+            raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
         check_thresholds(self.preset, self.thresholds, self.compat)
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
         if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:

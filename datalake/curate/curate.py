@@ -1,6 +1,6 @@
 """Curation: raw documents in; a row with every metric and the verdict for each of them, and the kept documents, out.
 
-    repair -> measure -> judge -> line edits of what is kept
+    repair -> measure -> ask models -> judge -> line edits of what is kept
 
 Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
 keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
@@ -39,8 +39,10 @@ from datalake.curate.metrics import (
     measure_array,
 )
 from datalake.curate.pii import find, redact
-from datalake.curate.rules import verdict
+from datalake.curate.pii_config import Kind
+from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
+from datalake.curate.scores import fill
 from datalake.curate.toxic import toxic_words_of
 from datalake.document import DOCUMENTS, RAW
 
@@ -61,44 +63,52 @@ def _judge(
     text: str,
     kind: str,
     language: str,
-    programming: str,
-    score: float | None,
+    values: np.ndarray[Any, Any],
+    line_kinds: np.ndarray[Any, Any],
     config: CurateConfig,
-    found: Mapping[str, float],
-) -> tuple[str, str, list[str], np.ndarray[Any, Any], str]:
-    """(kept text, rule set, failed rules, metrics, verdict) of one document from a source of this kind.
+    found: Mapping[str, float | None],
+) -> tuple[str, str, list[str], str]:
+    """(kept text, rule set, failed rules, verdict) of one repaired and measured document from a source of this kind.
 
     `found` is what was looked up elsewhere: values of metrics that the recipe's own rules ask for.
     """
     rules = rules_for(config, kind, language)
-    text = repair(text, rules.repair)
-    values, kinds = measure_array(text, language, score)
-    if programming:
-        measure_code(text, programming, values)
-    if config.toxic is not None and kind != "code":
-        toxic = toxic_words_of(config.toxic).count(text, language)
-        if toxic is not None:
-            values[_TOXIC_WORDS] = toxic[0]
-            values[_TOXIC_RATIO] = toxic[1] / values[_LINES] if values[_LINES] else np.nan
-    asked = () if config.pii is None else config.pii.code if kind == "code" else config.pii.kinds
-    if config.pii is not None:
-        values[_PII] = len(find(text, asked))
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
     failed = []
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
     failed += verdict({**metrics, **found}, rules.rules, language).rules
     if not failed and rules.line_edits != "none" and language == "en":
-        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in kinds.tolist()], rules.line_edits)
+        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():
         failed.append(EMPTY)
     if not failed and values[_PII] > 0:
-        text = redact(text, find(text, asked))
-    return text, rules.name, failed, values, "rejected" if failed else "kept"
+        text = redact(text, find(text, _asked(config, kind)))
+    return text, rules.name, failed, "rejected" if failed else "kept"
 
 
-def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[pa.Table, pa.Table]:
-    """Judge raw documents (schema RAW).
+def _asked(config: CurateConfig, kind: str) -> tuple[Kind, ...]:
+    """The kinds of personal data that are looked for in a document from a source of this kind."""
+    if config.pii is None:
+        return ()
+    return config.pii.code if kind == "code" else config.pii.kinds
+
+
+def _look_for(text: str, kind: str, language: str, config: CurateConfig, values: np.ndarray[Any, Any]) -> None:
+    """Count what the recipe names, toxic words and personal data, into the metrics of a measured text."""
+    if config.toxic is not None and kind != "code":
+        toxic = toxic_words_of(config.toxic).count(text, language)
+        if toxic is not None:
+            values[_TOXIC_WORDS] = toxic[0]
+            values[_TOXIC_RATIO] = toxic[1] / values[_LINES] if values[_LINES] else np.nan
+    if config.pii is not None:
+        values[_PII] = len(find(text, _asked(config, kind)))
+
+
+def curate_batch(
+    raw: pa.Table | pa.RecordBatch, config: CurateConfig, trained: Path | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Judge raw documents (schema RAW); `trained` is the folder of the quality classifier, where the recipe trains one.
 
     Returns (curation, documents): a row of schema CURATION per document, in the order given, and the kept documents
     (schema DOCUMENTS) with their edited text, in the same order.
@@ -118,16 +128,25 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     blocked: list[Blocked | None] = [None] * len(texts)
     if lists is not None:
         blocked = [lists.find(uri or "") for uri in table["uri"].to_pylist()]
-    for row, (text, source, language, score) in enumerate(zip(texts, sources, languages, scores, strict=True)):
-        kind = config.kinds.get(source, source)
-        overlap = index.overlap(text or "") if index is not None else None
-        overlaps.append(overlap)
-        found = {} if overlap is None else {f"{CONTAMINATED}_share": overlap.share}
+    kinds = [config.kinds.get(source, source) for source in sources]
+    line_kinds = []
+    for row, (text, kind, language, score) in enumerate(zip(texts, kinds, languages, scores, strict=True)):
+        overlaps.append(index.overlap(text or "") if index is not None else None)
+        texts[row] = text = repair(text or "", rules_for(config, kind, language).repair)
+        metrics[row], lines = measure_array(text, language, score)
+        line_kinds.append(lines)
+        if kind == "code" and programs[row]:
+            measure_code(text, programs[row], metrics[row])
+        _look_for(text, kind, language, config, metrics[row])
+    scored = fill(texts, languages, metrics, config, trained)
+    classified = [{name: values[row] for name, values in scored.items()} for row in range(len(texts))]
+    for row, (text, kind, language) in enumerate(zip(texts, kinds, languages, strict=True)):
+        found: dict[str, float | None] = {f"{CLASSIFIER}{name}": value for name, value in classified[row].items()}
+        if (overlap := overlaps[row]) is not None:
+            found[f"{CONTAMINATED}_share"] = overlap.share
         if (on_lists := blocked[row]) is not None:
             found[BLOCKED] = on_lists.entries
-        text, rule_set, failed, metrics[row], decision = _judge(
-            text or "", kind, language, programs[row] if kind == "code" else "", score, config, found
-        )
+        text, rule_set, failed, decision = _judge(text, kind, language, metrics[row], line_kinds[row], config, found)
         judged.append((rule_set, failed, decision))
         if not failed:
             kept_rows.append(row)
@@ -147,6 +166,9 @@ def curate_batch(raw: pa.Table | pa.RecordBatch, config: CurateConfig) -> tuple[
     columns[BLOCKED] = pa.array([None if found is None else found.entries for found in blocked], pa.int64())
     columns[f"{BLOCKED}_by"] = pa.array([None if found is None else found.by for found in blocked], pa.string())
     columns |= _contamination(overlaps)
+    columns["classifiers"] = pa.array(
+        [list(scores.items()) if scores else None for scores in classified], CURATION.field("classifiers").type
+    )
     curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
 
     kept = table.take(pa.array(kept_rows, pa.int64()))
@@ -174,8 +196,12 @@ def _programming_languages(table: pa.Table) -> list[str]:
     return [name or "" for name in found.to_pylist()]
 
 
-def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Table, pa.Table]]:
+def curate_file(
+    path: str | Path, config: CurateConfig, trained: Path | None = None
+) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Curate a Parquet file of schema RAW, a slice of a row group at a time: pairs of (curation, documents).
+
+    `trained` as in `curate_batch`.
 
     Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
     """
@@ -187,4 +213,4 @@ def curate_file(path: str | Path, config: CurateConfig) -> Iterator[tuple[pa.Tab
             table = file.read_row_group(group, columns=RAW.names)
             rows = max(1, min(_BATCH_ROWS, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
             for start in range(0, table.num_rows, rows):
-                yield curate_batch(table.slice(start, rows), config)
+                yield curate_batch(table.slice(start, rows), config, trained)

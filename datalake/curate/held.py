@@ -13,11 +13,11 @@ from typing import Any
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
-from datalake.curate.rules import Rule
+from datalake.curate.rules import CLASSIFIER, Rule
 from datalake.curate.thresholds import thresholds_for
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
-CONTAMINATED, BLOCKED = "contaminated", "blocked"
+CONTAMINATED, BLOCKED, QUALITY, PERPLEXITY = "contaminated", "blocked", "quality", "perplexity"
 
 
 def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
@@ -33,6 +33,16 @@ def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
         rules.append(Rule("pii", "pii", "<=", config.pii.maximum, RECIPE))
     if config.decontaminate is not None:
         rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
+    if config.quality.minimum is not None:
+        rules.append(Rule(QUALITY, "quality", ">=", config.quality.minimum, RECIPE))
+    for language, models in sorted(config.perplexity.items()):
+        if models.maximum is not None:
+            rules.append(Rule(PERPLEXITY, "perplexity", "<", models.maximum, RECIPE, (language,)))
+    for classifier in config.classifiers:
+        metric = f"{CLASSIFIER}{classifier.name}"
+        for bound, op, number in (("minimum", ">=", classifier.minimum), ("maximum", "<=", classifier.maximum)):
+            if number is not None:
+                rules.append(Rule(f"{metric}:{bound}", metric, op, number, RECIPE))
     return tuple(rules)
 
 

@@ -13,6 +13,7 @@ from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
 from datalake.curate.held import rules_for
 from datalake.curate.rules import Rule, applies
+from datalake.curate.schema import sql_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -70,7 +71,7 @@ def _of_group(
     metrics = list(dict.fromkeys(rule.metric for rule in group.rules))
     if not metrics:
         return
-    chosen = ", ".join(f'"{name}"::DOUBLE AS "{name}"' for name in metrics)
+    chosen = ", ".join(f'{sql_of(name)}::DOUBLE AS "{name}"' for name in metrics)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE histogram_group AS SELECT verdict = 'kept' AS kept, {chosen} FROM {table}"
         " WHERE rule_set = ? AND list_contains(?, source || chr(0) || language)",

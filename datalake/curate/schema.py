@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datalake.curate.catalog import METRICS
+from datalake.curate.rules import CLASSIFIER
 from datalake.document import ID
 
 CURATION = pa.schema(
@@ -27,5 +32,31 @@ CURATION = pa.schema(
         ("contaminated_set", pa.string()),  # set#row of the evaluation row of the longest overlap
         ("contaminated_start", pa.int64()),  # its place in raw's text, in characters
         ("contaminated_end", pa.int64()),
+        ("classifiers", pa.map_(pa.string(), pa.float64())),  # scores by the recipe's classifiers, by name; null: none
     ]
 )
+
+
+def column_of(metric: str) -> str:
+    """The column that holds a metric: of its name, but for classifiers', which share one."""
+    return "classifiers" if metric.startswith(CLASSIFIER) else metric
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> Any:
+    """A metric's value in a row of the table, as Arrow or DuckDB gives it; None where it is missing."""
+    if not metric.startswith(CLASSIFIER):
+        return row.get(metric)
+    return dict(row.get("classifiers") or ()).get(metric.removeprefix(CLASSIFIER))
+
+
+def values_of(table: pa.Table, metric: str) -> pa.ChunkedArray:
+    """A metric's values in a table, null where missing."""
+    column = table[column_of(metric)]
+    return pc.map_lookup(column, metric.removeprefix(CLASSIFIER), "first") if metric.startswith(CLASSIFIER) else column
+
+
+def sql_of(metric: str) -> str:
+    """A metric as an expression of DuckDB."""
+    if not metric.startswith(CLASSIFIER):
+        return f'"{metric}"'
+    return f"classifiers['{metric.removeprefix(CLASSIFIER)}']"  # names are identifiers

@@ -11,7 +11,7 @@ Rules are applied a column at a time to all documents that share them: a million
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from datalake.curate.curate import EMPTY, LANGUAGE
 from datalake.curate.held import rules_for
 from datalake.curate.presets import RuleSet
 from datalake.curate.rules import applies, compare
-from datalake.curate.schema import CURATION
+from datalake.curate.schema import CURATION, column_of, values_of
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int64]
@@ -34,7 +34,8 @@ Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of th
 
 _VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
-_VERDICT_ALONE |= {"decontaminate.share", "toxic.maximum", "toxic.maximum_ratio", "pii.maximum"}
+_VERDICT_ALONE |= {"decontaminate.share", "toxic.maximum", "toxic.maximum_ratio", "pii.maximum", "quality.minimum"}
+_VERDICT_ALONE |= {"perplexity.maximum", "classifiers.minimum", "classifiers.maximum"}
 _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
 _STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
@@ -93,24 +94,38 @@ class _Group(NamedTuple):
 
 
 def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
-    """Names of the settings that differ, in the order of the config; `section.name` within a section that both have."""
-    names = []
+    """Names of the settings that differ, in the order of the config; `section.name` within a section that both have.
+
+    A section may stand there several times, under names that both have: `perplexity.maximum`, whatever the language.
+    """
+    names: list[str] = []
     for name in type(base).model_fields:
         before, after = getattr(base, name), getattr(changed, name)
-        if isinstance(before, BaseModel) and type(before) is type(after):
-            names += [
-                f"{name}.{part}" for part in type(before).model_fields if getattr(before, part) != getattr(after, part)
-            ]
-        elif before != after:
-            names.append(name)
-    return names
+        for one, other in _sections(before, after) or [(before, after)]:
+            if isinstance(one, BaseModel) and type(one) is type(other):
+                fields = type(one).model_fields
+                names += [f"{name}.{part}" for part in fields if getattr(one, part) != getattr(other, part)]
+            elif one != other:
+                names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _sections(before: Any, after: Any) -> list[tuple[Any, Any]]:
+    """Pairs of the sections of two mappings, or lists, of them with the same names."""
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        before, after = ({getattr(one, "name", k): one for k, one in enumerate(many)} for many in (before, after))
+        if list(before) != list(after):
+            return []
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping) or before.keys() != after.keys():
+        return []
+    return [(before[name], after[name]) for name in before if isinstance(before[name], BaseModel)]
 
 
 def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) -> list[str]:
     """The columns of the curation table that judging documents of these (source, language) pairs needs."""
     pairs = list(groups)
     used = {rule.metric for config in configs for pair in pairs for rule in _group(config, *pair).rules.rules}
-    return [*_DECIDED, *sorted((used | set(_OF_EDITS)) & _STORED)]
+    return [*_DECIDED, *sorted((set(map(column_of, used)) | set(_OF_EDITS)) & _STORED)]
 
 
 def _group(config: CurateConfig, source: str, language: str) -> _Group:
@@ -182,9 +197,9 @@ def group_edits(groups: Iterable[_Group]) -> str:
 
 
 def _column(curation: pa.Table, name: str, rows: Ints) -> Column:
-    if name not in curation.column_names:
+    if column_of(name) not in curation.column_names:
         raise NeedsRerunError(f"the curation table has no metric {name}: run the recipe again with this version")
-    values = curation[name].take(pa.array(rows)).combine_chunks()
+    values = values_of(curation, name).take(pa.array(rows)).combine_chunks()
     there = None if values.null_count == 0 else values.is_valid().to_numpy(zero_copy_only=False)
     return pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False), there
 

@@ -135,6 +135,7 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     from datalake.curate.curate import EMPTY, LANGUAGE
     from datalake.curate.held import BLOCKED, rules_for
     from datalake.curate.rules import applies
+    from datalake.curate.schema import value_of
 
     source, language = curation["source"], curation["language"]
     try:
@@ -145,7 +146,7 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     judged: list[dict[str, Any]] = []
     for rule in chosen.rules:
         if applies(rule, language):
-            value = curation.get(rule.metric)
+            value = value_of(curation, rule.metric)
             outcome = "failed" if rule.name in failed else "no value" if value is None else "passed"
             judged.append(
                 {

@@ -29,6 +29,10 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
     }
     if "ingest" in records:
         yield from _sources(records)
+    if "quality" in records:
+        counts, figures = records["quality"].counts, records["quality"].report["figures"]
+        told = (f"{name} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for name, row in figures.items())
+        yield f"quality: {', '.join(told)} on {counts['held out']:,} texts held out of {counts['rows']:,}"
     if "thresholds" in records:
         yield from _thresholds(lake, records["thresholds"])
     if "pretrain" in records:

@@ -102,7 +102,8 @@ def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[s
     from datalake.curate.what_if import ask, columns_needed, sources_and_languages, tell
 
     before, after = base.curate_by_kind, changed.curate_by_kind
-    manifest, record = _last_run(lake, recipe, base, {"curate": before})
+    trained = {"quality": base.quality} if base.quality else {}  # its model gave the metric that is asked about
+    manifest, record = _last_run(lake, recipe, base, {**trained, "curate": before})
     groups = sources_and_languages([_table(lake, record, "curation", ["source", "language"])])
     curation = _table(lake, record, "curation", columns_needed(before, after, groups=groups))
     answer = tell(curation, *ask(curation, before, after), examples=EXAMPLES, seed=SEED)

@@ -7,6 +7,7 @@ time is tried again and at last reported as failed; the others go on. Nothing bu
 from __future__ import annotations
 
 import faulthandler
+import math
 import sys
 import time
 from collections import deque
@@ -50,11 +51,13 @@ def map_shards(
     shards: Iterable[Shard],
     runtime: Runtime,
     progress: Callable[[ShardResult], None] | None = None,
+    on_gpus: bool = False,
 ) -> Iterator[ShardResult]:
     """Run `work` on every shard and yield results as they come; a shard finished earlier is yielded as `found`.
 
     `work` must be importable on the workers (a module-level function or a `functools.partial` of one). A `UserError` it
     raises ends the whole map; any other failure is retried `runtime.config.retries` times, then yielded as `failed`.
+    With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
     todo: deque[_Try] = deque()
     for shard in shards:
@@ -67,8 +70,9 @@ def map_shards(
             yield found
     if not todo:
         return
-    run = _run_inline if runtime.config.cluster == "inline" else _run_on_ray
-    for result in run(work, todo, runtime.config):
+    inline = runtime.config.cluster == "inline"
+    run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
+    for result in run:
         if progress:
             progress(result)
         yield result
@@ -100,7 +104,12 @@ def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterato
         yield result
 
 
-def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterator[ShardResult]:
+def gpu_share(gpus: float, workers: int) -> float:
+    """The part of a GPU that each worker asks for, so that all of them fit; in the steps of 1/10,000 that Ray has."""
+    return min(1.0, math.floor(10_000 * gpus / workers) / 10_000)
+
+
+def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
     ray = connect(config)
     limit = config.shard_seconds
 
@@ -115,7 +124,8 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterato
                 faulthandler.cancel_dump_traceback_later()
 
     memory = int(config.memory_gb * (1 << 30) / config.workers)
-    task = ray.remote(num_cpus=1, memory=memory, max_retries=0)(call)
+    share = gpu_share(ray.cluster_resources().get("GPU", 0), config.workers) if on_gpus else 0
+    task = ray.remote(num_cpus=1, num_gpus=share, memory=memory, max_retries=0)(call)
     flights: dict[Any, _Try] = {}
     try:
         while todo or flights:

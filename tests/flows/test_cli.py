@@ -350,7 +350,19 @@ def test_trace_names_every_ancestor_down_to_the_archives_and_their_contents(head
     stages = [one["stage"] for one in line]
     assert stages[0] == "ppo"
     assert sorted(stages) == sorted(
-        ["ppo", "sft", "reward", "pretrain", "tokenize", "tokenizer", "mixture", "deduplicate", "curate", "ingest"]
+        [
+            "ppo",
+            "sft",
+            "reward",
+            "pretrain",
+            "tokenize",
+            "tokenizer",
+            "mixture",
+            "deduplicate",
+            "curate",
+            "quality",
+            "ingest",
+        ]
     )
     archives = next(one["archives"] for one in line if one["stage"] == "ingest")
     inputs = whole.folder / "input"

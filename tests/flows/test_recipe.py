@@ -18,6 +18,7 @@ from tasks.runtime import RuntimeConfig
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
 LEAST: dict[str, Any] = {"corpus": "small", "sources": [TABLE]}
+QUALITY = {"paths": ["labels.jsonl"], "labels_version": "0", "good": "hq"}
 
 
 def write(path: Path, data: Any) -> Path:
@@ -272,11 +273,21 @@ def test_thresholds_are_proposed_for_the_rules_of_curation() -> None:
     assert "leave it out" in mistake(LEAST | {"thresholds": {"preset": "gopher"}})
 
 
+def test_one_classifier_tells_a_documents_quality() -> None:
+    assert "nothing tells" in mistake(LEAST | {"curate": {"quality": {"minimum": 0.5}}})
+    assert validate(LEAST | {"quality": QUALITY, "curate": {"quality": {"minimum": 0.5}}}, "r").quality is not None
+    ready = {"quality": {"model": "m.bin", "model_version": "0", "label": "hq", "minimum": 0.5}}
+    assert validate(LEAST | {"curate": ready}, "r").curate.quality.minimum == 0.5
+    assert "two classifiers" in mistake(LEAST | {"quality": QUALITY, "curate": ready})
+    assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": ["x"], "labels_version": "0"}})
+    assert "there is no" in mistake(LEAST | {"quality": {"paths": ["gone.jsonl"], "good": "hq"}})
+
+
 # What runs -----------------------------------------------------------------------------------------------------------
 
 
 def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
-    return validate(LEAST | {"thresholds": {}} | sections, "small.yaml").skipped(until)
+    return validate(LEAST | {"quality": QUALITY, "thresholds": {}} | sections, "small.yaml").skipped(until)
 
 
 ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
@@ -312,7 +323,8 @@ def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
     }
     assert set(skipped(sources=ALL, evaluate=None)) == {"evaluate"}
     assert skipped(sources=ALL, thresholds=None) == {"thresholds": "`thresholds` is null in the recipe"}
-    assert "thresholds" in validate(LEAST, "small.yaml").skipped()
+    assert skipped(sources=ALL, quality=None) == {"quality": "`quality` is null in the recipe"}
+    assert {"quality", "thresholds"} <= set(validate(LEAST, "small.yaml").skipped())
 
 
 def test_until_skips_what_comes_after_it() -> None:

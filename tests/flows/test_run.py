@@ -51,7 +51,7 @@ def two_files(tmp_path: Path) -> list[Path]:
 
 def test_a_whole_run_does_every_stage(whole: Whole) -> None:
     assert set(world.states(whole.reports, skipped=True).values()) == {"ran"}
-    assert len(whole.reports) == 12
+    assert len(whole.reports) == 13
 
 
 def test_a_second_run_does_no_stage_work_and_prefect_calls_each_stage_cached(whole: Whole) -> None:

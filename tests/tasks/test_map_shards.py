@@ -233,3 +233,13 @@ def test_work_alone_has_the_threads_of_all_its_cpus_whatever_its_process_did_bef
     runtime = on_ray()
     list(map_shards(loads_torch, [Shard(f"shard {k}", f"{k}") for k in range(4)], runtime))
     assert run_alone(threads, runtime=runtime) == runtime.config.workers
+
+
+def test_workers_share_what_gpus_there_are() -> None:
+    from tasks.cluster.map import gpu_share
+
+    assert [gpu_share(gpus, 16) for gpus in (0, 1, 4, 16, 64)] == [0, 0.0625, 0.25, 1, 1]
+    for gpus in range(1, 9):
+        for workers in range(1, 200):
+            assert gpu_share(gpus, workers) * workers <= gpus + 1e-9 or gpu_share(gpus, workers) == 1
+            assert gpu_share(gpus, workers) > 0
