@@ -308,7 +308,7 @@ def _curate_shard(config: CurateConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
-@stage(version="3", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
+@stage(version="4", libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse"))
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept."""
     from datalake.curate.schema import CURATION
