@@ -293,7 +293,7 @@ def _word(token: Bytes, value: int, model: Arrays) -> int:
 def _row(bucket: np.int64, model: Arrays) -> int:
     """The row of a bucket, -1 for one that was pruned."""
     if len(model.kept) == 0:
-        return model.words + bucket
+        return int(model.words + bucket)
     if not (model.present[bucket >> 6] >> np.uint64(bucket & 63)) & np.uint64(1):
         return -1
     return model.words + model.kept[bucket]

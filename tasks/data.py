@@ -183,7 +183,7 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="2",
+    version="3",
     libraries=(
         "fastwarc",
         "resiliparse",

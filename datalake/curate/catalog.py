@@ -69,7 +69,7 @@ METRICS: tuple[Metric, ...] = (
         Metric(
             f"later_top_{n}gram",
             False,
-            f"most frequent {n}-gram, the first of several: count x its length with a space between words / characters; "
+            f"most frequent {n}-gram, the first of several: count x (its words and a space between them) / characters; "
             "0 if once (datatrove)",
         )
         for n in _TOP

@@ -1,4 +1,4 @@
-"""fastText's classifiers in our loop: what fastText's own predictor gives, bit for bit, for every kind of model file."""
+"""fastText's classifiers in our loop give what fastText's own predictor gives, bit for bit, for every kind of file."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_sentences_in_75_languages_get_what_fasttext_gives_them(samples: Path) -
 
 
 def test_a_line_ends_at_its_first_break() -> None:
-    assert _OURS.predict("Das ist ein Satz.\nThis is one, too.".encode()) == _OURS.predict(b"Das ist ein Satz.")
+    assert _OURS.predict(b"Das ist ein Satz.\nThis is one, too.") == _OURS.predict(b"Das ist ein Satz.")
 
 
 def test_a_damaged_file_is_refused_and_never_read_beyond_its_end(tmp_path: Path) -> None:

@@ -205,6 +205,51 @@ def test_a_page_keeps_its_article_and_leaves_out_what_surrounds_it() -> None:
     assert "Section 3" in extract(page, main_content=False).text
 
 
+STORY = "".join(
+    f"<p>Paragraph {k} tells, at some length and in whole sentences, what happened on day {k} of the journey.</p>"
+    for k in range(8)
+)
+
+
+@pytest.mark.parametrize("title", ["", "<title>News</title>", "<title>A journey of days - The Paper</title>"])
+def test_a_block_that_says_the_heading_again_is_left_out(title: str) -> None:
+    page = (
+        f"{title}<article><p>A Journey of Days</p><h1>A journey of days</h1>{STORY}<p>A journey of days</p></article>"
+    )
+    text = extract(page).text
+    assert text.lower().count("a journey of days") == 1
+    assert text.startswith("A journey of days\n\nParagraph 0")  # as the heading, not as the line before it
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        *("A long journey &#8211; The Paper", "The Paper | A long journey", "The Paper: A long journey"),
+        *("A long journey", "A long journey » 2012 » The Paper", "A  Long\nJourney"),
+    ],
+)
+def test_a_part_of_the_title_is_a_heading(title: str) -> None:
+    page = f"<title>{title}</title><article><p>A long journey</p>{STORY}<p>A long journey</p></article>"
+    text = extract(page).text
+    assert text.startswith("A long journey\n\nParagraph 0")
+    assert text.count("A long journey") == 1
+
+
+@pytest.mark.parametrize(
+    ("title", "line"),
+    [
+        ("Yesterday", "Yesterday"),  # too short to be told from a line that is meant
+        ("A long journey home", "A long journey"),  # a part that nothing parts from the rest
+        ("A long-journey home", "A long"),
+        ("Another title", "A long journey"),
+        ("", "..."),
+    ],
+)
+def test_lines_that_are_no_heading_may_be_said_again(title: str, line: str) -> None:
+    page = f"<title>{title}</title><article>{STORY}<p>{line}</p>{STORY}<p>{line}</p>{STORY}</article>"
+    assert extract(page).text.count(line) == 2
+
+
 def test_other_extractors_can_be_asked() -> None:
     page = "<body><nav><a href=/>Home</a></nav><main><p>The content of the page is this paragraph.</p></main></body>"
     assert extract(page, True, "resiliparse").text == "The content of the page is this paragraph."
