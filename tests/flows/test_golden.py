@@ -54,7 +54,7 @@ LIBRARIES = {
 
 PINS: dict[str, tuple[str, dict[str, str]]] = {
     "ingest": (
-        "2",
+        "3",
         {
             "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
             "preferences": "0230b4f73904c17ef464985c7fa3cf0b",
@@ -64,9 +64,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "3",
+        "4",
         {
-            "curation": "73f94d2ca92670cb2c96191c5728a45c",
+            "curation": "0436502561b3b463e7eb99d5966737ba",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
