@@ -44,7 +44,7 @@ from datalake.extract.blocks import (
     hash_of_words,
 )
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, load, predict
+from datalake.extract.forest import Scorer, load, predict, scorer
 
 MODEL = Path(__file__).with_name("main_content.npz")
 _NEWLINE, _BLANK, _BAR, _DASH = (np.uint32(ord(character)) for character in "\n |-")
@@ -58,8 +58,8 @@ Kept = npt.NDArray[np.bool_]
 class Model(NamedTuple):
     """The forests of both passes."""
 
-    first: Forest
-    second: Forest
+    first: Scorer
+    second: Scorer
 
 
 @lru_cache(maxsize=8)
@@ -71,8 +71,8 @@ def load_model(path: str = "") -> Model:
     try:
         with np.load(path or MODEL) as arrays:
             names = [arrays["features"].tolist(), arrays["second_features"].tolist()]
-            model = Model(load(arrays, "first"), load(arrays, "second"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            model = Model(scorer(load(arrays, "first")), scorer(load(arrays, "second")))
+    except (OSError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path or MODEL} is no model of main content ({error}): correct `extractor.model`") from None
     if names != [list(FIRST_NAMES), list(SECOND_NAMES)]:
         raise UserError(
