@@ -12,7 +12,7 @@ filters, each on every text; of Chinese pages apart, segmentation included; and 
 paragraphs drawn with a fixed seed, on which datatrove is timed over the first 500. `curation`: a raw table to kept
 documents with their ledger rows. `path`: WARC files to committed Parquet with `preset: fineweb`, beside
 examples/fineweb.py's steps without its URL lists; the Jaccard index is of the addresses each keeps. `memory`: peak of a
-worker over 1, 4 and 16 times the documents. Prints Markdown tables; the last line is one JSON object.
+worker over 1, 4, 16 and 64 times the documents. Prints Markdown tables; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def main() -> None:
         if given.peer_python:
             theirs = {json.loads(line)["uri"] for line in (work / "kept.jsonl").open(encoding="utf-8")}
     median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    memory = {times: peak_of_worker(documents, times) for times in (1, 4, 16)}
+    memory = {times: peak_of_worker(documents, times) for times in (1, 4, 16, 64)}
 
     size = {name: sum(len(t.encode("utf-8", "replace")) for t in texts) / len(texts) for name, texts in
             (("english", english), ("chinese", chinese), ("larger", many))}  # fmt: skip
