@@ -2,10 +2,11 @@
 pipeline.
 
     .venv/bin/python benchmarks/curate.py --peer-python PEER/bin/python [--rounds 3] [--documents 100000]
-        [--pages ../shared/samples/cc/pages] [--parity]
+        [--pages ../shared/samples/cc/pages]
 
 PEER is a virtual environment with what `peer_datatrove.py` names; without it only Headwater is measured. One core, both
-in turns in every round, medians over the rounds; what is loaded at the first use is loaded before the clock runs.
+in turns in every round, medians over the rounds, seconds of processor time (child processes included), which other work
+on the machine moves least; what is loaded at the first use is loaded before the clock runs.
 
 `metrics`: every metric of the ledger, of English pages, beside datatrove's Gopher (two filters), C4 and FineWeb
 filters, each on every text; of Chinese pages apart, segmentation included; and of a larger set, made of the pages'
@@ -52,9 +53,9 @@ OF_LARGER = 500  # documents of the larger set that the peer is timed on
 
 
 def timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def documents_of(pages: Path) -> list[Document]:
@@ -100,7 +101,7 @@ def path_of(pages: Path, folder: Path, config: CurateConfig) -> tuple[float, lis
     """WARC files to committed raw shards to committed curation and documents: seconds, and the kept documents."""
     source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")])
     kept: list[dict[str, Any]] = []
-    start = time.perf_counter()
+    start = time.process_time()
     for number, shard in enumerate(common_crawl.shards(source)):
         with ShardWriter(folder / f"raw{number}", "raw", f"{number:064x}", SCHEMAS) as out:
             blocks: dict[str, list[Any]] = {name: [] for name in SCHEMAS}
@@ -121,7 +122,7 @@ def path_of(pages: Path, folder: Path, config: CurateConfig) -> tuple[float, lis
                 out.write("curation", decisions)
                 out.write("documents", documents)
                 kept += documents.select(["uri", "language"]).to_pylist()
-    return time.perf_counter() - start, kept
+    return time.process_time() - start, kept
 
 
 def peak_of_worker(documents: list[Document], times: int) -> int:
@@ -189,7 +190,7 @@ def main() -> None:
                 answer = peer(given.peer_python, "filters", many_file, work / "many-reasons.jsonl")
                 one["peer larger"] = answer["documents"] / answer["total"]
                 answer = peer(given.peer_python, "pipeline", given.pages, work / "kept.jsonl")
-                one["peer path"] = answer["pages"] / answer["wall"]
+                one["peer path"] = answer["pages"] / answer["total"]
                 reports["peer"] = answer
             rounds.append(one)
             print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.1f}" for k, v in one.items()), flush=True)

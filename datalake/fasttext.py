@@ -40,8 +40,9 @@ class Arrays(NamedTuple):
     - `sigmoid`: the table of the logistic function.
     - `names`, `bounds`: the words' bytes, one after the other, and where each begins and ends; `slots`: words by their
       hash, -1 where there is none.
-    - `kept`: the row of each bucket behind those of the words, where some were pruned (else empty), and `present`:
-      which buckets have one, a bit each, small enough to stay in the processor's cache.
+    - `present`: which buckets have a row, a bit each, where some were pruned (else empty); `before`, one for each 64 of
+      them: how many have a row before these. Rows of buckets stand in the order of these. Small enough to stay in the
+      processor's cache.
     """
 
     rows: Floats
@@ -52,8 +53,8 @@ class Arrays(NamedTuple):
     names: Bytes
     bounds: Places
     slots: Ints
-    kept: Ints
     present: npt.NDArray[np.uint64]
+    before: Ints
     words: int
     shortest: int
     longest: int
@@ -126,23 +127,27 @@ def _read(file: _File) -> tuple[Arrays, list[str]]:
     counts, bounds = entries[words:, 3], entries[:words, :2] - file.at
     names = file.data[file.at : end].copy()
     file.at = end
-    kept = np.zeros(0, np.int32)
+    pairs = file.take(np.int32, 2 * max(pruned, 0)).reshape(-1, 2)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    if len(pairs) and (pairs.min() < 0 or pairs[-1, 0] >= buckets or (np.diff(pairs[:, 0]) == 0).any()):
+        raise ValueError("its dictionary is damaged")
+    present = np.zeros(0, np.bool_)
     if pruned >= 0:
-        pairs = file.take(np.int32, 2 * pruned).reshape(-1, 2)
-        kept = np.full(max(buckets, 1), -1, np.int32)
-        if len(pairs) and (pairs.min() < 0 or pairs[:, 0].max() >= buckets):
-            raise ValueError("its dictionary is damaged")
-        kept[pairs[:, 0]] = pairs[:, 1]
+        present = np.zeros(buckets + 64 - buckets % 64, np.bool_)
+        present[pairs[:, 0]] = True
+    amounts = present.reshape(-1, 64).sum(1, dtype=np.int32)
 
     quantised = bool(file.one(np.bool_))
     rows, norms = _matrix(file, quantised)
     rows = rows * norms[:, None] if quantised else rows
     output, norms = _matrix(file, bool(file.one(np.bool_)) and quantised)
-    needed = int(kept.max(initial=-1)) + 1 if len(kept) else buckets * (longest > 0 or ngrams > 1)
+    needed = int(pairs[:, 1].max(initial=-1)) + 1 if pruned >= 0 else buckets * (longest > 0 or ngrams > 1)
     if file.at != len(file.data) or len(output) != label_count or rows.shape[1] != output.shape[1]:
         raise ValueError("its matrices are damaged")
     if len(rows) < words + needed:
         raise ValueError("its matrix has too few rows")
+    if pruned >= 0:
+        rows = np.concatenate([rows[:words], rows[words + pairs[:, 1]]])
     return Arrays(
         rows=rows,
         output=output,
@@ -152,8 +157,8 @@ def _read(file: _File) -> tuple[Arrays, list[str]]:
         names=names,
         bounds=bounds,
         slots=_slots(names, bounds),
-        kept=kept,
-        present=np.packbits(np.pad(kept >= 0, (0, -len(kept) % 64)), bitorder="little").view("<u8").astype(np.uint64),
+        present=np.packbits(present, bitorder="little").view("<u8").astype(np.uint64),
+        before=np.cumsum(amounts, dtype=np.int32) - amounts,
         words=words,
         shortest=shortest,
         longest=longest,
@@ -290,13 +295,24 @@ def _word(token: Bytes, value: int, model: Arrays) -> int:
 
 
 @numba.njit(cache=True, inline="always")
+def _ones(bits: np.uint64) -> int:
+    """How many bits are set: sums of 2, 4 and 8 of them side by side, then of all."""
+    bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    bits = (bits & np.uint64(0x3333333333333333)) + ((bits >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return int((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@numba.njit(cache=True, inline="always")
 def _row(bucket: np.int64, model: Arrays) -> int:
     """The row of a bucket, -1 for one that was pruned."""
-    if len(model.kept) == 0:
+    if len(model.present) == 0:
         return int(model.words + bucket)
-    if not (model.present[bucket >> 6] >> np.uint64(bucket & 63)) & np.uint64(1):
+    bits, place = model.present[bucket >> 6], np.uint64(bucket & 63)
+    if not (bits >> place) & np.uint64(1):
         return -1
-    return model.words + model.kept[bucket]
+    below = bits & ((np.uint64(1) << place) - np.uint64(1))
+    return int(model.words + model.before[bucket >> 6] + _ones(below))
 
 
 @numba.njit(cache=True, inline="always")
