@@ -37,7 +37,7 @@ import numpy as np
 
 from datalake.extract.blocks import FIRST_PIECE, LAST_PIECE, WORDS, Page, cut
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, from_lightgbm, named, predict
+from datalake.extract.forest import Forest, from_lightgbm, named, predict, scorer
 from datalake.extract.html import decode
 from datalake.extract.main_content import MODEL, Model
 
@@ -242,7 +242,7 @@ def out_of_fold(some: Sequence[Gold], fit: Callable[[Sequence[Gold]], Callable[[
 
 def forest_fit(**options: Any) -> Callable[[Sequence[Gold]], Callable[[Gold], Any]]:
     def fit(some: Sequence[Gold]) -> Callable[[Gold], Any]:
-        forest = train(some, **options)
+        forest = scorer(train(some, **options))
         return lambda one: predict(forest, one.X)
 
     return fit
@@ -273,7 +273,7 @@ def smoothed(shares: dict[str, Any], part: float) -> dict[str, Any]:
     }
 
 
-def train_model(some: Sequence[Gold]) -> Model:
+def train_model(some: Sequence[Gold]) -> tuple[Forest, Forest]:
     """Both passes. The second is trained on what first passes say of pages that they weren't trained on."""
     import lightgbm
 
@@ -283,12 +283,17 @@ def train_model(some: Sequence[Gold]) -> Model:
     X = np.vstack([second_features(inner[one.origin], one.X, one.kinds) for one in full])
     data = lightgbm.Dataset(X, y, weight=weights)
     second = lightgbm.train({**PARAMETERS, **SECOND}, data, SECOND_ROUNDS)
-    return Model(train(some), from_lightgbm(second.dump_model()))
+    return train(some), from_lightgbm(second.dump_model())
 
 
 def model_fit(some: Sequence[Gold]) -> Callable[[Gold], Any]:
-    model = train_model(some)
+    model = ready(train_model(some))
     return lambda one: judged(model, one)
+
+
+def ready(forests: tuple[Forest, Forest]) -> Model:
+    """The forests of both passes made ready to judge."""
+    return Model(scorer(forests[0]), scorer(forests[1]))
 
 
 def judged(model: Model, one: Gold) -> Any:
@@ -296,15 +301,15 @@ def judged(model: Model, one: Gold) -> Any:
     return predict(model.second, second_features(predict(model.first, one.X), one.X, one.kinds))
 
 
-def save(model: Model, path: Path) -> None:
+def save(forests: tuple[Forest, Forest], path: Path) -> None:
     """Write a model file; equal models give equal bytes."""
     with path.open("wb") as stream:
         np.savez_compressed(
             stream,
             features=np.array(FIRST_NAMES),
             second_features=np.array(SECOND_NAMES),
-            **named(model.first, "first"),
-            **named(model.second, "second"),
+            **named(forests[0], "first"),
+            **named(forests[1], "second"),
         )
 
 
@@ -351,7 +356,8 @@ def main() -> None:
     gold = [one for one in everything if one.family not in NO_TEXT]
     print(f"{len(gold)} pages with gold text, {len(everything) - len(gold)} with gold that isn't text")
     models = [train_model([one for one in gold if one.fold != fold]) for fold in range(FOLDS)]
-    shares = {one.origin: judged(models[one.fold], one) for one in everything}
+    judges = [ready(model) for model in models]
+    shares = {one.origin: judged(judges[one.fold], one) for one in everything}
     result = means(score(shares, gold), gold)
     for name, (value, count) in result.items():
         print(f"{name:16s} {value:.4f}  {count} pages")

@@ -16,9 +16,21 @@ import numpy.typing as npt
 Points = npt.NDArray[np.uint32]
 Classes = npt.NDArray[np.uint16]
 
-SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END, UPPER = (
-    1 << k for k in range(12)
-)
+(
+    SPACE,
+    LETTER,
+    ALNUM,
+    IDEOGRAPH,
+    HIRAGANA,
+    KATAKANA,
+    LOWER,
+    TERMINAL,
+    CLOSER,
+    CJK_TERMINAL,
+    LINE_END,
+    UPPER,
+    STOP_CHAR,
+) = (1 << k for k in range(13))
 
 # No letters or digits are assigned beyond (Unicode 16); the planes above are tags, variation selectors and private use.
 _ASSIGNED = 0x33480
@@ -35,8 +47,11 @@ SENTENCE_TERMINAL = (
 )
 # What may stand between a sentence's end and the space after it.
 CLOSERS = "\"')]}»”’」』】》）〉〕"
-# FineWeb counts a line that ends in a quotation mark, too.
+# A line that ends in a quotation mark ends a sentence for the extractor, too.
 LINE_ENDS = "\"'…”’」』"
+# What FineWeb's stop characters (datatrove's TERMINAL_PUNCTUATION) leave out of Sentence_Terminal, and have beyond it.
+NO_STOP_CHARS = "1b4e-1b4f 1b7f 2024 2cf9-2cfb 2e60-2e61 fe12 fe15-fe16 113d4-113d5 16d6e-16d6f"
+MORE_STOP_CHARS = "17d6 17d9-17da"  # of Khmer
 # These end a sentence without a space after them.
 CJK_TERMINALS = "。！？｡"
 
@@ -50,8 +65,17 @@ class Tables(NamedTuple):
 
 def terminal_points() -> list[int]:
     """The code points of Sentence_Terminal."""
+    return _spanned(SENTENCE_TERMINAL)
+
+
+def stop_points() -> list[int]:
+    """The code points of FineWeb's stop characters: a line that ends in one ends in punctuation."""
+    return sorted(set(terminal_points()) - set(_spanned(NO_STOP_CHARS)) | set(_spanned(MORE_STOP_CHARS)))
+
+
+def _spanned(spans: str) -> list[int]:
     points: list[int] = []
-    for span in SENTENCE_TERMINAL.split():
+    for span in spans.split():
         first, _, last = span.partition("-")
         points.extend(range(int(first, 16), int(last or first, 16) + 1))
     return points
@@ -84,6 +108,7 @@ def tables() -> Tables:
     for first, last in ((0x30A1, 0x30FB), (0x30FC, 0x3100), (0x31F0, 0x3200), (0xFF66, 0xFFA0)):
         classes[first:last] |= KATAKANA
     classes[terminal_points()] |= TERMINAL | LINE_END
+    classes[stop_points()] |= STOP_CHAR
     for characters, bit in ((CLOSERS, CLOSER), (LINE_ENDS, LINE_END), (CJK_TERMINALS, CJK_TERMINAL)):
         classes[[ord(c) for c in characters]] |= bit
     return Tables(classes, lower)

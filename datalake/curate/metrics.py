@@ -23,9 +23,9 @@ from datalake.characters import (
     IDEOGRAPH,
     KATAKANA,
     LETTER,
-    LINE_END,
     LOWER,
     SPACE,
+    STOP_CHAR,
     TERMINAL,
     UPPER,
     Classes,
@@ -89,7 +89,20 @@ _LAYOUT = {
     "dclm_lines": DCLM,
     "chars_per_line": CHINESE_TOO,
 }
-_CLASSES = (SPACE, LETTER, ALNUM, IDEOGRAPH, HIRAGANA, KATAKANA, LOWER, TERMINAL, CLOSER, CJK_TERMINAL, LINE_END, UPPER)
+_CLASSES = (
+    SPACE,
+    LETTER,
+    ALNUM,
+    IDEOGRAPH,
+    HIRAGANA,
+    KATAKANA,
+    LOWER,
+    TERMINAL,
+    CLOSER,
+    CJK_TERMINAL,
+    STOP_CHAR,
+    UPPER,
+)
 # Compiled loops are cached by this file's content and hold these numbers as constants: spelled out here, so that a
 # change in `catalog.py` or `characters.py` can't meet loops compiled before it.
 if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
@@ -103,7 +116,7 @@ if {name: NAMES.index(name) for name in _LAYOUT} != _LAYOUT or _CLASSES != (
     128,
     256,
     512,
-    1024,
+    4096,
     2048,
 ):
     raise RuntimeError("datalake/curate/metrics.py: the layout constants differ from catalog.py or characters.py")
@@ -284,23 +297,23 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
                 counts[k] = 0
             ids[k] = slots[at]
             counts[slots[at]] += 1
-        most, longest, widest = 1, 0, 0
+        most, longest, first = 1, 0, 0  # first: where the most frequent gram that comes first begins
         for k in range(last):
             repeats[k] = ids[k] >= 0 and counts[ids[k]] > 1
             if repeats[k]:
                 times = counts[ids[k]]
-                length, width = sums[k + n] - sums[k], ends[k + n - 1] - starts[k]
+                length = sums[k + n] - sums[k]
                 if times > most:
-                    most, longest, widest = times, length, width
+                    most, longest, first = times, length, k
                 elif times == most:
-                    longest, widest = max(longest, length), max(widest, width)
+                    longest = max(longest, length)
         for k in range(last, count):
             repeats[k] = False
         if most == 1:
             break
         if n < 5:
             out[TOP + n - 2] = most * longest / total
-            out[LATER_TOP + n - 2] = most * widest / size
+            out[LATER_TOP + n - 2] = most * (sums[first + n] - sums[first] + n - 1) / size
             continue
         covered, until, repeating, every = 0, 0, 0, 0
         for k in range(last):
@@ -314,7 +327,7 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
         seen_characters, k = 0, 0
         while k < last:
             if repeats[k] and counts[ids[k]] < 0:
-                seen_characters += ends[k + n - 1] - starts[k]
+                seen_characters += sums[k + n] - sums[k]
                 k += n
             else:
                 if repeats[k]:
@@ -574,7 +587,7 @@ def _english_lines(
             out[FW + 1] += sentences
             while size and classes[line[size - 1]] & SPACE:
                 size -= 1
-            punct += size > 0 and classes[line[size - 1]] & LINE_END != 0
+            punct += size > 0 and classes[line[size - 1]] & STOP_CHAR != 0
             short += size <= SHORT_LINE
             words_kept += left
             characters += size
@@ -978,7 +991,7 @@ def _measure(
             dotted += three or spaced
         elif final == 0x2026:
             dotted += 1
-        punct += kinds[b - 1] & LINE_END != 0
+        punct += kinds[b - 1] & STOP_CHAR != 0
         short += b - a <= SHORT_LINE
     out[CODE] = longest
     out[CODE + 1] = (size - breaks) / (breaks + (codes[-1] != 10))

@@ -39,8 +39,8 @@ TAG = {name: number for number, name in enumerate(TAGS)}
 _LAST_BLOCK = len(_BLOCK_LEVEL)
 _FIRST_RAW, _LAST_RAW = _LAST_BLOCK + 1, _LAST_BLOCK + len(_RAW_TEXT)
 
-P, LI, TD, TH, TR, TABLE, DT, DD, DL, UL, OL, DIV = (
-    TAG[name] for name in ["p", "li", "td", "th", "tr", "table", "dt", "dd", "dl", "ul", "ol", "div"]
+P, H1, LI, TD, TH, TR, TABLE, DT, DD, DL, UL, OL, DIV = (
+    TAG[name] for name in ["p", "h1", "li", "td", "th", "tr", "table", "dt", "dd", "dl", "ul", "ol", "div"]
 )
 PRE, BODY, HTML, HEAD, OPTION, SELECT, HR, BR, NOSCRIPT, TEMPLATE = (
     TAG[name] for name in ["pre", "body", "html", "head", "option", "select", "hr", "br", "noscript", "template"]
@@ -448,6 +448,15 @@ def _text(codes: Points, at: int, classes: Classes, lower: Points, block: Ints, 
                     block[PUNCTUATION] += 1
                     break
     return at
+
+
+@numba.njit(cache=True, nogil=True)
+def hash_of_words(codes: Points, classes: Classes, lower: Points) -> tuple[int, int]:
+    """How many words plain text has, and their HASH were it a block."""
+    block, state, at = np.zeros(17, np.int64), np.zeros(5, np.int64), 0
+    while at < len(codes):
+        at = _text(codes, at, classes, lower, block, state)
+    return block[WORDS], block[HASH]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -12,8 +12,11 @@ import codecs
 import re
 from typing import NamedTuple
 
+import numba
+import numpy as np
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from datalake.characters import Points, points
 from datalake.extract.blocks import Page, cut
 from datalake.extract.main_content import load_model, main_text, title_of, whole_text
 from datalake.extract.others import resiliparse, trafilatura
@@ -26,12 +29,10 @@ _META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([a-zA-Z0-9_:.()+-]
 _XML = re.compile(rb"""<\?xml\b[^>]{0,200}?\bencoding\s*=\s*["']([a-zA-Z0-9_:.()+-]+)["']""")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be"), (codecs.BOM_UTF16_LE, "utf-16-le"))
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, stray BOM
-_BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_LINE_ENDS = re.compile(r"\r\n?|[\u2028\u2029\x85]")
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
-_GAPS = re.compile(r"\n{3,}")
+_NEWLINE, _BLANK, _TAB = 10, 32, 9
+_LINE_ENDS = (0x85, 0x2028, 0x2029)
+_INVISIBLE = (0xAD, 0x200B, 0x2060, 0xFEFF)  # soft hyphen, zero-width space, word joiner, stray BOM
+_BLANKS = (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 
 
 class Extracted(NamedTuple):
@@ -50,7 +51,10 @@ def extract(html: str | bytes, main_content: bool = True, extractor: str = "bloc
     """
     if isinstance(html, bytes):
         html = decode(html)[0]
-    html = html.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no place in UTF-8
+    try:
+        html.encode()
+    except UnicodeEncodeError:  # lone surrogates have no place in UTF-8
+        html = html.encode("utf-8", "replace").decode("utf-8")
     page = cut(html)
     text = ""
     if main_content:
@@ -107,6 +111,37 @@ def _known(label: str | None) -> str | None:
 
 def tidy(text: str) -> str:
     """The text with one kind of line end and of space, no control or invisible characters, at most one blank line."""
-    text = _CONTROLS.sub("", _LINE_ENDS.sub("\n", text))
-    text = _BLANKS.sub(" ", _INVISIBLE.sub("", text))
-    return _GAPS.sub("\n\n", _TRAILING.sub("", text)).strip("\n \t")
+    return _tidied(points(text)).astype("<u4", copy=False).tobytes().decode("utf-32-le")
+
+
+@numba.njit(cache=True, nogil=True)
+def _tidied(codes: Points) -> Points:
+    out, size = np.empty(len(codes), np.uint32), 0
+    for at in range(len(codes)):
+        code = codes[at]
+        if code < 32 or 127 <= code < 0xA1 or code == 0xAD or code >= 0x1680:
+            if code == 13:
+                if at + 1 < len(codes) and codes[at + 1] == _NEWLINE:
+                    continue
+                code = np.uint32(_NEWLINE)
+            elif code in _LINE_ENDS:
+                code = np.uint32(_NEWLINE)
+            elif code < 32:
+                if code != _NEWLINE and code != _TAB:
+                    continue
+            elif code < 0xA0 or code in _INVISIBLE or 0xD800 <= code < 0xE000:  # controls, lone surrogates
+                continue
+            elif code in _BLANKS:
+                code = np.uint32(_BLANK)
+        if code == _NEWLINE:
+            while size and out[size - 1] in (_BLANK, _TAB):
+                size -= 1
+            if size > 1 and out[size - 1] == _NEWLINE and out[size - 2] == _NEWLINE:
+                continue
+        if not size and code in (_NEWLINE, _BLANK, _TAB):
+            continue
+        out[size] = code
+        size += 1
+    while size and out[size - 1] in (_NEWLINE, _BLANK, _TAB):
+        size -= 1
+    return out[:size]

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from datalake.characters import SPACE, Classes, Points, tables
+from datalake.characters import ALNUM, SPACE, Classes, Points, points, tables
 from datalake.errors import UserError
 from datalake.extract.blocks import (
     BR,
@@ -30,20 +30,27 @@ from datalake.extract.blocks import (
     ELEMENT,
     ENDED_BY,
     FIRST_PIECE,
+    H1,
+    HASH,
     LAST_PIECE,
     LI,
     PRE,
     TD,
     TH,
     TR,
+    WORDS,
     Ints,
     Page,
+    hash_of_words,
 )
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, load, predict
+from datalake.extract.forest import Scorer, load, predict, scorer
 
 MODEL = Path(__file__).with_name("main_content.npz")
 _NEWLINE, _BLANK, _BAR, _DASH = (np.uint32(ord(character)) for character in "\n |-")
+
+_HEADING_WORDS = 3  # a heading of fewer may well be said again: a song's name in its text
+_TITLE_CHARACTERS = 300
 
 Kept = npt.NDArray[np.bool_]
 
@@ -51,8 +58,8 @@ Kept = npt.NDArray[np.bool_]
 class Model(NamedTuple):
     """The forests of both passes."""
 
-    first: Forest
-    second: Forest
+    first: Scorer
+    second: Scorer
 
 
 @lru_cache(maxsize=8)
@@ -64,8 +71,8 @@ def load_model(path: str = "") -> Model:
     try:
         with np.load(path or MODEL) as arrays:
             names = [arrays["features"].tolist(), arrays["second_features"].tolist()]
-            model = Model(load(arrays, "first"), load(arrays, "second"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            model = Model(scorer(load(arrays, "first")), scorer(load(arrays, "second")))
+    except (OSError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path or MODEL} is no model of main content ({error}): correct `extractor.model`") from None
     if names != [list(FIRST_NAMES), list(SECOND_NAMES)]:
         raise UserError(
@@ -85,7 +92,9 @@ def main_text(page: Page, model: Model) -> str:
     """The text of a page's content; empty when no block is content."""
     if not len(page.blocks):
         return ""
-    return text_of(page, probabilities(page, model) >= 0.5)
+    title, known = points(title_of(page)[:_TITLE_CHARACTERS]), tables()
+    kept = probabilities(page, model) >= 0.5
+    return text_of(page, _said_once(page.blocks, page.elements, kept, title, known.classes, known.lower))
 
 
 def whole_text(page: Page) -> str:
@@ -113,6 +122,55 @@ def _decoded(codes: Points) -> str:
     """Code points as text, character references put in."""
     text = codes.astype("<u4", copy=False).tobytes().decode("utf-32-le", "replace")
     return entities.unescape(text) if "&" in text else text
+
+
+@numba.njit(cache=True, nogil=True)
+def _said_once(blocks: Ints, elements: Ints, kept: Kept, title: Points, classes: Classes, lower: Points) -> Kept:
+    """The kept blocks without those that say the page's heading again, as its trail, lists and captions do.
+
+    Headings are blocks within `<h1>`, and the page's title, whole or what is before or after a mark that parts it (a
+    bar, a dash between spaces). Of the kept blocks with a heading's words the first in an `<h1>` stays, else the first.
+    """
+    headed = np.zeros(len(elements), np.bool_)
+    for e in range(1, len(elements)):
+        headed[e] = headed[elements[e, E_PARENT]] or elements[e, E_TAG] == H1
+    headings, count = np.empty(len(blocks) + 2 * len(title) + 1, np.int64), 0
+    for i in range(len(blocks)):
+        if blocks[i, WORDS] >= _HEADING_WORDS and headed[blocks[i, ELEMENT]]:
+            headings[count] = blocks[i, HASH]
+            count += 1
+    at, size = 0, len(title)
+    while at <= size:
+        begin = at
+        if at < size and classes[title[at]] & SPACE:
+            at += 1
+            while at < size and not classes[title[at]] & (SPACE | ALNUM):
+                at += 1
+            if at == begin + 1 or at == size or not classes[title[at]] & SPACE:
+                at = begin + 1
+                continue
+        elif at < size and title[at] not in (58, 124, 187):  # : | »
+            at += 1
+            continue
+        at += 1
+        for first, last in ((0, begin), (min(at, size), size)):
+            words, value = hash_of_words(title[first:last], classes, lower)
+            if words >= _HEADING_WORDS:
+                headings[count] = value
+                count += 1
+    out = kept.copy()
+    for k in range(count):
+        said = -1
+        for i in range(len(blocks)):
+            if not out[i] or blocks[i, HASH] != headings[k]:
+                continue
+            if said >= 0:
+                if headed[blocks[said, ELEMENT]] or not headed[blocks[i, ELEMENT]]:
+                    out[i] = False
+                    continue
+                out[said] = False
+            said = i
+    return out
 
 
 @numba.njit(cache=True, nogil=True)

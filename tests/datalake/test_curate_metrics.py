@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencc import OpenCC
 
-from datalake.characters import CJK_TERMINALS, CLOSERS, LINE_ENDS, tables, terminal_points
+from datalake.characters import CJK_TERMINALS, CLOSERS, stop_points, tables, terminal_points
 from datalake.curate.catalog import NAMES
 from datalake.curate.metrics import measure
 from datalake.curate.presets import STOP_WORDS
@@ -23,6 +23,7 @@ from datalake.curate.words import segment
 
 SIMPLIFY = OpenCC("t2s").convert
 TERMINALS = {chr(p) for p in terminal_points()}
+STOPS = {chr(p) for p in stop_points()}
 KANA = (re.compile("[\u3041-\u309f]+"), re.compile("[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f]+"))
 POLICY = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 
@@ -80,12 +81,12 @@ def oracle_ngrams(text: str, words: list[tuple[int, int, str]]) -> dict[str, flo
         grams = [tuple(word for _, _, word in words[k : k + n]) for k in range(len(words) - n + 1)]
         counts = Counter(grams)
         length = [sum(end - start for start, end, _ in words[k : k + n]) for k in range(len(grams))]
-        span = [words[k + n - 1][1] - words[k][0] for k in range(len(grams))]
         most = max(counts.values(), default=1)
         if n < 5:
             tops = [k for k, gram in enumerate(grams) if counts[gram] == most and most > 1]
+            joined = len(" ".join(counts.most_common(1)[0][0])) if tops else 0  # of equal counts the first counted
             result[f"top_{n}gram"] = most * max((length[k] for k in tops), default=0) / total
-            result[f"later_top_{n}gram"] = most * max((span[k] for k in tops), default=0) / len(text)
+            result[f"later_top_{n}gram"] = most * joined / len(text)
             continue
         covered = {j for k, gram in enumerate(grams) if counts[gram] > 1 for j in range(k, k + n)}
         result[f"dup_{n}gram"] = sum(words[j][1] - words[j][0] for j in covered) / total
@@ -94,7 +95,7 @@ def oracle_ngrams(text: str, words: list[tuple[int, int, str]]) -> dict[str, flo
         seen, again, k = set(), 0, 0
         while k < len(grams):
             if grams[k] in seen:
-                again += span[k]
+                again += length[k]
                 k += n
             else:
                 seen.add(grams[k])
@@ -173,7 +174,7 @@ def oracle_c4(lines: list[str]) -> dict[str, float | None]:
     fw = kept["fw"]
     result |= dict.fromkeys(("fw_line_punct", "fw_short_lines", "fw_char_dup", "fw_newline_ratio"))
     if fw:
-        result["fw_line_punct"] = sum(line[-1:] in TERMINALS | set(LINE_ENDS) for line in fw if line) / len(fw)
+        result["fw_line_punct"] = sum(line[-1:] in STOPS for line in fw if line) / len(fw)
         result["fw_short_lines"] = sum(len(line) <= 30 for line in fw) / len(fw)
         if any(fw):
             again = [line for k, line in enumerate(fw) if line in fw[:k]]
@@ -288,7 +289,7 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
     if lines:
         result["bullet_lines"] = sum(line.startswith(("●", "•", "*", "-")) for line in lines) / len(lines)
         result["ellipsis_lines"] = sum(line.endswith(("...", "…", ". . .")) for line in lines) / len(lines)
-        result["line_punct"] = sum(line[-1] in TERMINALS | set(LINE_ENDS) for line in lines) / len(lines)
+        result["line_punct"] = sum(line[-1] in STOPS for line in lines) / len(lines)
         result["short_lines"] = sum(len(line) <= 30 for line in lines) / len(lines)
         names = ("dup_line_frac", "dup_line_chars", "later_line_frac", "later_line_chars")
         *shares, again = repeated(lines, len(text))

@@ -27,6 +27,7 @@ from datalake.curate.quality import (
 )
 from datalake.curate.quality_config import QualityConfig, QualityUse, label_text
 from datalake.curate.words import segment
+from datalake.dedup.shingles import WORD
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
 
@@ -74,7 +75,7 @@ def odd_texts() -> list[str]:
 
 def test_words_are_those_of_the_definition_for_any_text() -> None:
     for text in odd_texts():
-        plain = re.findall(r"[\u3400-\u9fff]|[^\W_]+", text.lower())
+        plain = WORD.findall(text.lower())
         assert words_of(text, "plain") == " ".join(plain)
         wanted = [p for p in segment(text.lower()) if len(p) > 1 and any(c.isalnum() or c == "\ufffd" for c in p)]
         assert words_of(text, "jieba").split(" ") == ([p for p in wanted if re.search(r"[^\W_]", p)] or [""])

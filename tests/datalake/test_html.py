@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 import zlib
 
@@ -32,6 +34,27 @@ def test_the_content_without_what_surrounds_it() -> None:
 
 def test_a_page_that_is_all_navigation_gives_its_whole_text() -> None:
     assert extract("<body><nav><a href=/>Only this</a></nav></body>").text == "Only this"
+
+
+def tidied(text: str) -> str:
+    """`tidy` by regular expressions, one after the other."""
+    text = re.sub(r"\r\n?|[\u2028\u2029\x85]", "\n", text)
+    text = re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "", text)
+    text = re.sub("[\u00ad\u200b\u2060\ufeff]", "", text)
+    text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]", " ", text)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+(?=\n|\Z)", "", text)).strip("\n \t")
+
+
+def test_tidy_is_what_its_rules_say_of_every_character_and_of_any_mixture() -> None:
+    for code in [*range(0x3100), *range(0xD7F0, 0xE010), *range(0xFE00, 0x10010), 0x1F642, 0x10FFFF]:
+        text = f"a{chr(code)}b"
+        assert tidy(text) == tidied(text), hex(code)
+    rng = random.Random(1)
+    alphabet = "ab \n\r\t\x00\xa0\u200b\u3000\u2028\x85\ud800é日🙂ا"
+    for _ in range(20_000):
+        text = "".join(rng.choices(alphabet, k=rng.randrange(14)))
+        assert tidy(text) == tidied(text), ascii(text)
+    assert tidy("") == tidy(" \n\t") == ""
 
 
 def test_tidy_whitespace() -> None:

@@ -21,7 +21,7 @@ from datalake.errors import UserError
 from datalake.extract import blocks as b
 from datalake.extract import main_content
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, from_lightgbm, load, named, predict
+from datalake.extract.forest import Forest, from_lightgbm, load, named, predict, scorer
 from datalake.extract.html import decode, extract
 from datalake.extract.main_content import load_model, probabilities, text_of, whole_text
 from datalake.identity import fingerprint
@@ -172,8 +172,61 @@ def test_a_forest_adds_up_its_leaves() -> None:
         np.array([-1.0, 2.0, 0.25], np.float32),
     )
     rows = np.array([[9, 0.5], [9, 0.6]], np.float32)
-    assert predict(forest, rows) == pytest.approx([1 / (1 + np.exp(0.75)), 1 / (1 + np.exp(-2.25))])
-    assert predict(load(named(forest, "x"), "x"), rows).tolist() == predict(forest, rows).tolist()
+    assert predict(scorer(forest), rows) == pytest.approx([1 / (1 + np.exp(0.75)), 1 / (1 + np.exp(-2.25))])
+    assert predict(scorer(load(named(forest, "x"), "x")), rows).tolist() == predict(scorer(forest), rows).tolist()
+
+
+def grown(rng: np.random.Generator, trees: int, width: int, leaves: int) -> Forest:
+    """Trees of any shape with up to `leaves` leaves, features and thresholds at random."""
+    roots, left, right, value = [], [], [], 0
+    for _ in range(trees):
+        ends: list[tuple[list[int], int]] = [(roots, len(roots))]
+        roots.append(0)
+        for _ in range(int(rng.integers(0, leaves))):
+            where, place = ends.pop(int(rng.integers(len(ends))))
+            where[place] = len(left)
+            ends += [(left, len(left)), (right, len(right))]
+            left.append(0)
+            right.append(0)
+        for where, place in ends:
+            where[place] = ~value
+            value += 1
+    splits = len(left)
+    return Forest(
+        np.array(roots, np.int32),
+        rng.integers(0, width, splits).astype(np.int32),
+        rng.normal(size=splits).round(1).astype(np.float32),
+        np.array(left, np.int32),
+        np.array(right, np.int32),
+        rng.normal(size=value).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 31, 64])
+def test_trees_that_are_not_walked_give_what_walking_them_gives(leaves: int) -> None:
+    rng = np.random.default_rng(leaves)
+    forest = grown(rng, 50, 6, leaves)
+    for count in (0, 1, 63, 64, 65, 300):
+        rows = rng.normal(size=(count, 6)).round(1).astype(np.float32)  # often equal to a threshold
+        rows[: count // 9, 0] = np.nan  # is at most nothing
+        sums = np.zeros(count)
+        for root in forest.roots:
+            for row in range(count):
+                node = root
+                while node >= 0:
+                    goes_left = rows[row, forest.feature[node]] <= forest.threshold[node]
+                    node = (forest.left if goes_left else forest.right)[node]
+                sums[row] += forest.value[~node]
+        assert predict(scorer(forest), rows).tolist() == (1.0 / (1.0 + np.exp(-sums))).tolist()
+
+
+def test_a_tree_too_large_and_one_that_is_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="train with at most 64"):
+        scorer(grown(np.random.default_rng(2), 20, 3, 90))
+    forest = grown(np.random.default_rng(3), 1, 3, 20)
+    forest.left[-1] = 0  # leads back to the root
+    with pytest.raises(ValueError, match="no trees"):
+        scorer(forest)
 
 
 def test_flat_trees_predict_what_lightgbm_predicts() -> None:
@@ -183,7 +236,7 @@ def test_flat_trees_predict_what_lightgbm_predicts() -> None:
     target = (rows[:, 0] * rows[:, 1] > 0.1).astype(float)
     options: dict[str, Any] = {"objective": "cross_entropy", "num_leaves": 15, "verbose": -1, "num_threads": 1}
     booster = lightgbm.train(options, lightgbm.Dataset(rows, target), 30)
-    ours = predict(from_lightgbm(booster.dump_model()), rows)
+    ours = predict(scorer(from_lightgbm(booster.dump_model())), rows)
     assert np.abs(ours - booster.predict(rows)).max() < 1e-6
 
 
@@ -205,6 +258,51 @@ def test_a_page_keeps_its_article_and_leaves_out_what_surrounds_it() -> None:
     assert "Section 3" in extract(page, main_content=False).text
 
 
+STORY = "".join(
+    f"<p>Paragraph {k} tells, at some length and in whole sentences, what happened on day {k} of the journey.</p>"
+    for k in range(8)
+)
+
+
+@pytest.mark.parametrize("title", ["", "<title>News</title>", "<title>A journey of days - The Paper</title>"])
+def test_a_block_that_says_the_heading_again_is_left_out(title: str) -> None:
+    page = (
+        f"{title}<article><p>A Journey of Days</p><h1>A journey of days</h1>{STORY}<p>A journey of days</p></article>"
+    )
+    text = extract(page).text
+    assert text.lower().count("a journey of days") == 1
+    assert text.startswith("A journey of days\n\nParagraph 0")  # as the heading, not as the line before it
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        *("A long journey &#8211; The Paper", "The Paper | A long journey", "The Paper: A long journey"),
+        *("A long journey", "A long journey » 2012 » The Paper", "A  Long\nJourney"),
+    ],
+)
+def test_a_part_of_the_title_is_a_heading(title: str) -> None:
+    page = f"<title>{title}</title><article><p>A long journey</p>{STORY}<p>A long journey</p></article>"
+    text = extract(page).text
+    assert text.startswith("A long journey\n\nParagraph 0")
+    assert text.count("A long journey") == 1
+
+
+@pytest.mark.parametrize(
+    ("title", "line"),
+    [
+        ("Yesterday", "Yesterday"),  # too short to be told from a line that is meant
+        ("A long journey home", "A long journey"),  # a part that nothing parts from the rest
+        ("A long-journey home", "A long"),
+        ("Another title", "A long journey"),
+        ("", "..."),
+    ],
+)
+def test_lines_that_are_no_heading_may_be_said_again(title: str, line: str) -> None:
+    page = f"<title>{title}</title><article>{STORY}<p>{line}</p>{STORY}<p>{line}</p>{STORY}</article>"
+    assert extract(page).text.count(line) == 2
+
+
 def test_other_extractors_can_be_asked() -> None:
     page = "<body><nav><a href=/>Home</a></nav><main><p>The content of the page is this paragraph.</p></main></body>"
     assert extract(page, True, "resiliparse").text == "The content of the page is this paragraph."
@@ -216,13 +314,8 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "no.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"no\.npz is no model"):
         load_model(str(tmp_path / "no.npz"))
-    np.savez(
-        tmp_path / "old.npz",
-        features=np.array(["words"]),
-        second_features=np.array(SECOND_NAMES),
-        **named(load_model().first, "first"),
-        **named(load_model().second, "second"),
-    )
+    with np.load(main_content.MODEL) as arrays:
+        np.savez(tmp_path / "old.npz", **(dict(arrays) | {"features": np.array(["words"])}))
     with pytest.raises(UserError, match="trained for other features"):
         load_model(str(tmp_path / "old.npz"))
 

