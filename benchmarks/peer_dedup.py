@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-
 from _dedup_corpus import WORD, shingles
 
 BANDS, ROWS = 14, 8
