@@ -6,9 +6,10 @@
 PEER is a virtual environment with what `peer_dedup.py` names; without it only Headwater is measured. All read the same
 Parquet files of `_dedup_corpus.py` (seeded, made once under --folder), each contestant in a process of its own, in
 turns in every round; medians over the rounds. Imports, compiled code and what is loaded at the first use come before
-the clock. Contestants too slow for all documents get a smaller corpus of the same making,
-which the tables name: Headwater and rensa --documents, datasketch and datatrove with plain words --peer-documents,
-datatrove with its own tokenizer a quarter of these.
+the clock. `times as fast` is what Headwater is, by time and by processor time, which a busy machine disturbs less.
+Contestants too slow or too large for all documents get a smaller corpus of the same making, which the tables name:
+Headwater and rensa --documents, rensa's flags, datasketch and datatrove with plain words --peer-documents, datatrove
+with its own tokenizer a quarter of these.
 
 `signatures`: texts in memory to shingles to MinHash signatures, on one core; words are those of one regular expression
 for all but datatrove, which simplifies texts in its own way and, by default, has spaCy find the words. `whole`: reading
@@ -116,10 +117,12 @@ def signatures(files: list[Path], work: Path) -> dict[str, Any]:
     warm(work)
     signing = DedupConfig(**CONFIG).signing
     batches = [b for file in files for b in pq.read_table(file, columns=COLUMNS).to_batches(BATCH_ROWS)]
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     for _ in sign_batches(batches, signing):
         pass
-    return {"seconds": time.perf_counter() - start}
+    seconds, processor = time.perf_counter() - start, time.process_time() - busy
+    parts = {"shingles and signatures": seconds}
+    return {"seconds": seconds, "processor": processor, "parts": parts, "peak_mb": peak_mb()}
 
 
 def whole(files: list[Path], work: Path, workers: int) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def whole(files: list[Path], work: Path, workers: int) -> dict[str, Any]:
     if workers > 1:
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
         list(pool.map(one, [work / "warm.parquet"] * workers))
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     signed = list(map(one, files) if workers == 1 else pool.map(one, files))
     for _, seconds in signed:
         parts = {name: parts[name] + seconds[name] / workers for name in parts}
@@ -147,10 +150,11 @@ def whole(files: list[Path], work: Path, workers: int) -> dict[str, Any]:
         out.write("pairs", decision.pairs)
         out.write("duplicates", decision.duplicates)
     parts["write decisions"] = time.perf_counter() - before
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - busy
     if workers > 1:
         pool.shutdown()
-    return {"seconds": seconds, "parts": parts, "peak_mb": peak_mb(), "report": decision.report}
+    spent = {"seconds": seconds, "processor": processor, "parts": parts}
+    return spent | {"peak_mb": peak_mb(), "report": decision.report}
 
 
 def wiped(folder: Path) -> Path:
@@ -224,7 +228,7 @@ def main() -> None:
     contestants = ["headwater", *PEERS] if given.peer_python else ["headwater"]
     of = dict.fromkeys(contestants, middle) | {"datatrove": small}
     plan = [("signatures", name, of[name]) for name in contestants if name != "rensa-flags"]
-    of |= {"headwater": large, "rensa": large, "rensa-flags": large}
+    of |= {"headwater": large, "rensa": large}
     plan += [("whole", name, of[name]) for name in contestants]
     work = given.folder / "work"
 
@@ -250,39 +254,34 @@ def main() -> None:
     }
     cores = "1 core" if given.workers == 1 else f"{given.workers} cores"
     mean = large.bytes / large.documents / 1000
-    print(f"\n{cores}, documents of {mean:.1f} kB on average, medians of {given.rounds}, all of this one run\n")
-    print("| signatures | documents | docs/s | MB/s | Headwater is faster by |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for name in contestants:
-        if name == "rensa-flags":
-            continue
-        documents = small if name == "datatrove" else middle
-        speeds = [documents.bytes / one["signatures"][name]["seconds"] / 1e6 for one in rounds]
-        base = [middle.bytes / one["signatures"]["headwater"]["seconds"] / 1e6 for one in rounds]
-        ratio = statistics.median(a / b for a, b in zip(base, speeds, strict=True))
-        mbs = statistics.median(speeds)
-        rate = mbs * 1e6 * documents.documents / documents.bytes
-        result.setdefault("signature_mb_s", {})[name] = mbs
-        print(f"| {TITLES[name]} | {documents.documents:,} | {rate:,.0f} | {mbs:.2f} | {ratio:.1f} |")
-
-    print("\n| whole stage | documents | docs/s | peak memory | Headwater is faster by | seconds by part |")
-    print("| --- | ---: | ---: | ---: | ---: | --- |")
-    for name in contestants:
-        speeds = [of[name].documents / one["whole"][name]["seconds"] for one in rounds]
-        base = [large.documents / one["whole"]["headwater"]["seconds"] for one in rounds]
-        ratio = statistics.median(a / b for a, b in zip(base, speeds, strict=True))
-        peak = max(one["whole"][name]["peak_mb"] for one in rounds)
-        last = rounds[-1]["whole"][name]["parts"]
-        median = {part: statistics.median(one["whole"][name]["parts"][part] for one in rounds) for part in last}
-        result.setdefault("whole", {})[name] = {
-            "docs_s": statistics.median(speeds),
-            "ratio": ratio,
-            "peak_mb": peak,
-            "parts": median,
-        }
-        listed = ", ".join(f"{part} {seconds:.1f}" for part, seconds in median.items())
-        count = f"{of[name].documents:,} | {statistics.median(speeds):,.0f} | {peak:,} MB"
-        print(f"| {TITLES[name]} | {count} | {ratio:.1f} | {listed} |")
+    print(f"\ndocuments of {mean:.1f} kB on average, medians of {given.rounds} rounds, all of this one run")
+    for kind, title in (("signatures", "signatures, one core"), ("whole", f"whole stage, {cores}")):
+        result[kind] = {}
+        print(f"\n| {title} | documents | docs/s | MB/s | times as fast | by processor time | peak memory | by part |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+        ours = next(documents for k, name, documents in plan if (k, name) == (kind, "headwater"))
+        for name, documents in ((name, documents) for k, name, documents in plan if k == kind):
+            runs = [(one[kind]["headwater"], one[kind][name]) for one in rounds]
+            seconds = statistics.median(run["seconds"] for _, run in runs)
+            per_byte = ours.bytes / documents.bytes
+            parts = {part: statistics.median(run["parts"][part] for _, run in runs) for part in runs[0][1]["parts"]}
+            result[kind][name] = row = {
+                "documents": documents.documents,
+                "docs_s": documents.documents / seconds,
+                "mb_s": documents.bytes / seconds / 1e6,
+                "ratio": per_byte * statistics.median(run["seconds"] / base["seconds"] for base, run in runs),
+                # of the first process alone, so only where there is no other
+                "ratio_processor": per_byte
+                * statistics.median(run["processor"] / base["processor"] for base, run in runs),
+                "peak_mb": max(run["peak_mb"] for _, run in runs),
+                "parts": parts,
+            }
+            alone = f"{row['ratio_processor']:.1f}" if kind == "signatures" or given.workers == 1 else ""
+            print(
+                f"| {TITLES[name]} | {documents.documents:,} | {row['docs_s']:,.0f} | {row['mb_s']:.2f} "
+                f"| {row['ratio']:.1f} | {alone} | {row['peak_mb']:,} MB "
+                f"| {', '.join(f'{part} {spent:.1f} s' for part, spent in parts.items())} |"
+            )
 
     print("\n| caught, of pairs of Jaccard | " + " | ".join(f"from {edge}" for edge in BINS) + " | all from 0.8 |")
     print("| --- |" + " ---: |" * (len(BINS) + 1))

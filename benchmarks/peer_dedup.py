@@ -65,17 +65,19 @@ class Clusters:
 
 
 class Clock:
-    """Seconds by part."""
+    """Seconds by part, and the processor time of this process over all of them."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
+        self.processor = 0.0
 
     def __call__(self, part: str, work: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         try:
             return work()
         finally:
             self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - start
+            self.processor += time.process_time() - busy
 
 
 def rensa_signatures(texts: list[str], clock: Clock) -> list[Any]:
@@ -261,7 +263,8 @@ def main() -> None:
     else:
         removed = datatrove(given.folder, given.result, given.system, clock, given.workers)
     (given.result / "removed.txt").write_text("".join(name + "\n" for name in removed))
-    print(json.dumps({"seconds": sum(clock.parts.values()), "parts": clock.parts, "peak_mb": peak_mb()}))
+    answer = {"seconds": sum(clock.parts.values()), "processor": clock.processor, "parts": clock.parts}
+    print(json.dumps(answer | {"peak_mb": peak_mb()}))
 
 
 if __name__ == "__main__":
