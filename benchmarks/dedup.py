@@ -217,14 +217,13 @@ def main() -> None:
     samples = Path(os.environ.get("HEADWATER_SAMPLES", "../shared/samples"))
     parser.add_argument("--pages", type=Path, default=samples / "cc" / "pages" / "pages-dev.jsonl.gz")
     given = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-given.workers :])
-    os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(given.workers)
-
     large, middle, small = (
         corpus(given.folder, given.pages, count, given.seed)
         for count in (given.documents, given.peer_documents, given.peer_documents // 4)
     )
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-given.workers :])
+    os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(given.workers)
     contestants = ["headwater", *PEERS] if given.peer_python else ["headwater"]
     of = dict.fromkeys(contestants, middle) | {"datatrove": small}
     plan = [("signatures", name, of[name]) for name in contestants if name != "rensa-flags"]

@@ -4,12 +4,12 @@
         [--folder build/dedup] [--json result.json]
 
 No texts: shards of signatures are made as signing would write them, of random shingles in families of edited copies
-(half of the documents repeat another), scattered over the shards. All sizes have the same distribution of shingles a
-document (log-normal, --shingles on average): 64 is a short page, so that 10,000,000 documents take 8 GB of disk; pages
-of the samples have about 300. Making shards isn't counted. Each size is decided in a process of its own, after a
-first decision on a few documents; the exponent is the slope of a straight line through the logarithms. `lost` counts
-families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of 0.8 or more to their
-base of which not both are kept. Prints a Markdown table.
+(half of the documents are copies, a third are near enough to go), scattered over the shards. All sizes have the same
+distribution of shingles a document (log-normal, --shingles on average): 64 is a short page, so that 10,000,000
+documents take 8 GB of disk; pages of the samples have about 300. Making shards isn't counted. Each size is decided in a
+process of its own, after a first decision on a few documents; the exponent is the slope of a straight line through the
+logarithms. `lost` counts families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of
+0.8 or more to their base of which not both are kept. Prints a Markdown table.
 """
 
 from __future__ import annotations
