@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -211,3 +212,12 @@ def judge(truth: pa.Table, removed: set[str], thresholds: Iterable[float]) -> di
         precise = sum(s >= threshold for s in best.values())
         answer[f"precise_{threshold}"] = precise / len(removed) if removed else None
     return answer
+
+
+def peak_mb() -> int:
+    """Peak resident MB of this very process. `ru_maxrss` would carry over what its parent had at the fork."""
+    try:
+        (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")]
+        return int(line.split()[1]) // 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

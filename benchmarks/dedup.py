@@ -26,7 +26,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -40,7 +39,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from _dedup_corpus import BINS, Corpus, corpus, jaccard, judge, shingles
+from _dedup_corpus import BINS, Corpus, corpus, jaccard, judge, peak_mb, shingles
 
 CONFIG: dict[str, Any] = {}  # DedupConfig's own defaults
 PEER = Path(__file__).with_name("peer_dedup.py")
@@ -52,15 +51,6 @@ PEERS = {
     "datatrove": "datatrove, its defaults",
 }
 TITLES = {"headwater": "**Headwater**"} | PEERS
-
-
-def peak_mb() -> int:
-    """Peak resident MB of this very process. `ru_maxrss` would carry over what its parent had at the fork."""
-    try:
-        (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")]
-        return int(line.split()[1]) // 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def in_a_process(work: Callable[..., Any], *given: Any) -> Any:

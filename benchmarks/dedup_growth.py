@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dedup import in_a_process, peak_mb, wiped
+from _dedup_corpus import peak_mb
+from dedup import in_a_process, wiped
 
 from datalake.dedup.bands import buckets
 from datalake.dedup.config import DedupConfig, SigningConfig

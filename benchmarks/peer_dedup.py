@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from _dedup_corpus import WORD, shingles
+from _dedup_corpus import WORD, peak_mb, shingles
 
 BANDS, ROWS = 14, 8
 PERMUTATIONS = BANDS * ROWS
@@ -218,11 +217,6 @@ def datatrove(folder: Path, result: Path, system: str, clock: Clock, workers: in
         clock(part, executor.run)
     stays = {x for file in Path(kept).rglob("*.parquet") for x in pq.read_table(file, columns=["id"])["id"].to_pylist()}
     return [name for name in read(folder)[0] if name not in stays]
-
-
-def peak_mb() -> int:
-    """Peak resident memory of this process and of the largest of its children."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024
 
 
 def main() -> None:
