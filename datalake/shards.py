@@ -111,7 +111,7 @@ class ShardWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         for table, schema in self._schemas.items():
-            self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, **_encoding(schema))
+            self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, **encoding(schema))
         return self
 
     def write(self, table: str, rows: pa.Table) -> None:
@@ -158,7 +158,7 @@ class ShardWriter:
         finish_shard(self.folder, self.result)
 
 
-def _encoding(schema: pa.Schema) -> dict[str, Any]:
+def encoding(schema: pa.Schema) -> dict[str, Any]:
     """How columns are written. Binary ones are hashes: nothing in them repeats, and trying to pack them takes long."""
     hashes = {field.name for field in schema if pa.types.is_binary(field.type)}
     if not hashes:

@@ -5,7 +5,7 @@ written in fastText's own format, so that any fastText reads it and a ready mode
 same code. Labels are two: good, and whatever is not.
 
 A document's quality is the probability of the good label for its words, rounded to 6 digits; a document without words
-has none. Words are, lower-cased, the project's (`[\\u3400-\\u9fff]|[^\\W_]+`); in Chinese those of jieba that have a
+has none. Words are those of dedup/shingles.py, lower-cased; in Chinese those of jieba that have a
 letter or digit and more than one character, as ChineseWebText trains its classifier (without its list of stop words).
 """
 
@@ -110,7 +110,7 @@ def probability(predictor: Any, label: str, line: str) -> float:
 
 @lru_cache(maxsize=4)
 def _loaded(path: str, version: str, label: str) -> Any:
-    from fasttext_pybind import fasttext  # as in datalake/language.py
+    from fasttext_pybind import fasttext
 
     try:
         changed = bool(version) and file_digest(path) != version

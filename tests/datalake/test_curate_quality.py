@@ -250,12 +250,12 @@ def bundled() -> Path:
 
 
 def test_a_ready_model_is_applied_with_its_label_on_raw_text() -> None:
-    from datalake.language import _model
-
+    predictor = pytest.importorskip("fasttext_pybind").fasttext()
+    predictor.loadModel(str(bundled()))
     use = QualityUse(model=str(bundled()), label="de")
     model = QualityModel.ready(use)
     text = "Das ist ein Satz,\nder auf Deutsch geschrieben ist."
-    wanted = {name: p for p, name in _model("").predict(text.replace("\n", " ") + "\n", 176, 0.0, "strict")}
+    wanted = {name: p for p, name in predictor.predict(text.replace("\n", " ") + "\n", 176, 0.0, "strict")}
     assert model.score(text, "und") == pytest.approx(wanted["__label__de"], abs=1e-6)
     assert model.score("This one is in English.", "en") < 0.1  # type: ignore[operator]
     assert QualityModel.ready(use.model_copy(update={"label": "__label__de"})).score(text, "en") == model.score(

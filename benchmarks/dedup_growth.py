@@ -1,0 +1,219 @@
+"""How the decision of deduplication grows with the number of documents: time and peak memory.
+
+    .venv/bin/python benchmarks/dedup_growth.py [--sizes 100000 1000000] [--shingles 64] [--threads 1]
+        [--memory-gb 4] [--folder build/dedup] [--json result.json]
+
+No texts: shards of signatures are made as signing would write them, of random shingles in families of edited copies
+(half of the documents are copies, a third are near enough to go), scattered over the shards. All sizes have the same
+distribution of shingles a document (log-normal, --shingles on average): 64 is a short page, so that 10,000,000
+documents take 8 GB of disk; pages of the samples have about 300. Making shards isn't counted. Each size is decided in a
+process of its own, after a first decision on a few documents; the exponent is the slope of a straight line through the
+logarithms. `lost` counts families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of
+0.8 or more to their base of which not both are kept. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from _dedup_corpus import peak_mb
+from dedup import in_a_process, wiped
+
+from datalake.dedup.bands import buckets
+from datalake.dedup.config import DedupConfig, SigningConfig
+from datalake.dedup.decide import decide
+from datalake.dedup.minhash import sign
+from datalake.dedup.sign import as_binary, signature_schema
+from datalake.shards import ROW_GROUP_ROWS, encoding
+
+ROWS_PER_SHARD = 50_000
+SIZES, SIZE_WEIGHTS = (1, 2, 3, 4, 6, 10), (0.55, 0.22, 0.10, 0.07, 0.04, 0.02)  # of families, as in _dedup_corpus.py
+RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.08, 0.11, 0.15, 0.2, 0.3)  # shingles exchanged: Jaccard (1 - r) / (1 + r)
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+
+class Plan(NamedTuple):
+    """By document: its family, how many shingles it has, and how many of these it doesn't share with its base."""
+
+    family: Ints
+    size: Ints
+    own: Ints
+
+
+def plan(documents: int, shingles: int, seed: int) -> Plan:
+    """Families of documents; a family's first document is its base, which has nothing of its own."""
+    random = np.random.default_rng(seed)
+    sizes = random.choice(SIZES, size=documents, p=SIZE_WEIGHTS)
+    sizes = sizes[: np.searchsorted(np.cumsum(sizes), documents) + 1]
+    family = np.repeat(np.arange(len(sizes)), sizes)[:documents]
+    spread = 0.8
+    drawn = random.lognormal(np.log(shingles) - spread**2 / 2, spread, size=len(sizes))
+    size = np.clip(drawn, 5, 100 * shingles).astype(np.int64)[family]
+    own = np.rint(random.choice(RATES, size=documents) * size).astype(np.int64)
+    own[np.flatnonzero(np.diff(family, prepend=-1))] = 0
+    return Plan(family, size, own)
+
+
+@numba.njit(cache=True)
+def _mix(a: np.uint64, b: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014) over both."""
+    h = a * np.uint64(0x9E3779B97F4A7C15) + b * np.uint64(0xD1342543DE82EF95) + np.uint64(1)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+@numba.njit(cache=True)
+def _fill(numbers: Ints, family: Ints, own: Ints, ends: Ints, shingles: Hashes, keys: Hashes) -> None:
+    begin = 0
+    for d in range(len(numbers)):
+        size = ends[d] - begin
+        kin, self = np.uint64(family[d]), np.uint64(numbers[d] + (1 << 40))
+        first = np.int64(_mix(self, np.uint64(1 << 41)) % np.uint64(size))  # an edit is a run of shingles, as in texts
+        for k in range(size):
+            edited = (k - first) % size < own[d]
+            shingles[begin + k] = _mix(self if edited else kin, np.uint64(k))
+        shingles[begin : ends[d]].sort()
+        keys[d, 0] = _mix(self if own[d] else kin, np.uint64(1 << 42))
+        keys[d, 1] = keys[d, 0] + np.uint64(1)
+        begin = ends[d]
+
+
+def write_shard(path: Path, numbers: Ints, of: Plan, signing: SigningConfig) -> None:
+    """The documents of these numbers as signing would write them. The one place that knows the columns."""
+    ends = np.cumsum(of.size[numbers])
+    shingles, keys = np.empty(ends[-1], np.uint64), np.empty((len(numbers), 2), np.uint64)
+    _fill(numbers, of.family[numbers], of.own[numbers], ends, shingles, keys)
+    banded = buckets(sign(shingles, ends, signing.bands * signing.rows, signing.seed), signing.bands, signing.rows)
+    hashed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # random order, and the number can be told
+    ids = np.stack((hashed, numbers.astype(np.uint64)), axis=1)
+    words = of.size[numbers] + signing.ngram - 1
+    rows = len(numbers)
+    columns = [
+        _binary(ids),
+        pa.array(["web"]).take(pa.array(np.zeros(rows, np.int64))),
+        pa.nulls(rows, pa.timestamp("us", "UTC")),
+        pa.array(6 * words + (hashed >> np.uint64(61)).astype(np.int64)),  # copies differ a little in length
+        pa.array(words),
+        pa.nulls(rows, pa.int64()),
+        _binary(keys),
+        _binary(keys),
+        pa.array(np.diff(ends, prepend=0)),
+        as_binary(banded.ravel(), np.arange(1, rows + 1) * signing.bands),
+        as_binary(shingles, ends),
+    ]
+    table = pa.Table.from_arrays(columns, schema=signature_schema(signing))
+    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **encoding(table.schema))
+
+
+def _binary(halves: Hashes) -> pa.Array:
+    data = pa.py_buffer(halves.astype(">u8").tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(halves), [None, data])
+
+
+def make(folder: Path, documents: int, shingles: int, seed: int) -> list[Path]:
+    """The shards of one size."""
+    of = plan(documents, shingles, seed)
+    order = np.random.default_rng(seed + 1).permutation(documents)
+    files = []
+    for k in range(0, documents, ROWS_PER_SHARD):
+        files.append(folder / f"signatures-{k // ROWS_PER_SHARD:05d}.parquet")
+        write_shard(files[-1], order[k : k + ROWS_PER_SHARD], of, DedupConfig().signing)
+    return files
+
+
+def decided(files: list[Path], warm: list[Path], shingles: int, seed: int, threads: int, memory: int) -> dict[str, Any]:
+    """One decision: seconds, peak memory before and after it, counts, and what the plan says of it."""
+    decide(warm, DedupConfig(), threads)
+    before = peak_mb()
+    start, busy = time.perf_counter(), time.process_time()
+    decision = decide(files, DedupConfig(), threads, memory, files[0].parent)
+    for _ in decision.duplicates_by_id():  # as the stage writes them
+        pass
+    seconds, processor, peak = time.perf_counter() - start, time.process_time() - busy, peak_mb()
+
+    of = plan(decision.report["documents"], shingles, seed)
+    gone = np.zeros(len(of.family), np.bool_)
+    gone[decision.corpus.ids[decision.target != np.arange(len(gone)), 1]] = True
+    first = np.flatnonzero(np.diff(of.family, prepend=-1))
+    copies = np.flatnonzero((of.size - of.own) / (of.size + of.own) >= 0.8)
+    copies = copies[first[of.family[copies]] != copies]
+    caught = gone[copies] | gone[first[of.family[copies]]]
+    return {
+        "seconds": seconds,
+        "processor": processor,
+        "peak_mb": peak,
+        "peak_before_mb": before,
+        "report": decision.report,
+        "spilled_mb": decision.spilled // 1_000_000,
+        "lost": int(np.sum(np.bincount(of.family, ~gone) == 0)),
+        "caught": float(caught.mean()),
+    }
+
+
+def slope(sizes: list[int], values: list[float]) -> float:
+    """The exponent e of the best fit values ~ sizes^e."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000], help="numbers of documents")
+    parser.add_argument("--shingles", type=int, default=64, help="shingles of a document, on average")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-gb", type=float, default=4, help="the budget of the decision")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=Path("build/dedup"), help="of shards, removed after use")
+    parser.add_argument("--json", type=Path, help="write everything here")
+    given = parser.parse_args()
+
+    work = given.folder / "growth"
+    warm = make(wiped(work / "warm"), 200, given.shingles, given.seed)
+    runs: list[dict[str, Any]] = []
+    print("| documents | kept | candidates | shards | seconds | of processor time | peak memory | lost | caught |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for size in sorted(given.sizes):
+        needed, free = size * (8 * (given.shingles + DedupConfig().signing.bands) + 100), shutil.disk_usage(work).free
+        if needed > free:
+            raise SystemExit(f"{size:,} documents need {needed / 1e9:.0f} GB in {work}, {free / 1e9:.0f} GB are free")
+        files = make(wiped(work / str(size)), size, given.shingles, given.seed)
+        one = in_a_process(
+            decided, files, warm, given.shingles, given.seed, given.threads, int(given.memory_gb * (1 << 30))
+        )
+        one |= {"documents": size, "disk_mb": sum(file.stat().st_size for file in files) // 1_000_000}
+        shutil.rmtree(work / str(size))
+        runs.append(one)
+        kept, candidates = one["report"]["kept"], one["report"]["candidates"]
+        print(
+            f"| {size:,} | {kept:,} | {candidates:,} | {one['disk_mb']:,} MB | {one['seconds']:.1f} "
+            f"| {one['processor']:.1f} | {one['peak_mb']:,} MB | {one['lost']} | {one['caught']:.4f} |",
+            flush=True,
+        )
+    shutil.rmtree(work)
+    result: dict[str, Any] = {"runs": runs, "shingles": given.shingles, "machine": platform.machine()}
+    if len(runs) > 1:
+        sizes = [one["documents"] for one in runs]
+        grown = [max(1, one["peak_mb"] - one["peak_before_mb"]) for one in runs]
+        result["exponent_processor"] = slope(sizes, [one["processor"] for one in runs])
+        result["exponent_memory"] = slope(sizes, grown)
+        print(f"\nprocessor time grows with the documents to the power of {result['exponent_processor']:.2f}, ", end="")
+        print(f"memory beyond the process itself to that of {result['exponent_memory']:.2f}")
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
