@@ -57,7 +57,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
-BYTES_PER_DOCUMENT = 150
+BYTES_PER_DOCUMENT = 200
 MEMORY = 4 << 30
 _LEVELS = ("url", "exact", "near")
 _ROWS = 1 << 20  # rows of a table made at once
@@ -125,6 +125,68 @@ def decide(
     first_of_set = np.where(worded, first_alike(corpus.sets, alive & worded), first_of_text)
     nodes = np.flatnonzero(alive & worded & (first_of_set == everyone))  # ranks, ascending
 
+    near = _near(files, corpus, nodes, config, threads, memory, folder)
+
+    # From nodes back to documents: a document's decision is its node's, or its node itself.
+    target, similarity = first_of_set.copy(), np.ones(documents)
+    node_of = np.full(documents, -1)
+    node_of[nodes] = np.arange(len(nodes))
+    node = np.where(alive, node_of[first_of_set], -1)
+    moved = np.flatnonzero((node >= 0) & (near.partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
+    target[moved] = nodes[near.partner[node[moved]]]
+    similarity[moved] = near.similarity[node[moved]]
+    target[~alive] = target[first_of_url[~alive]]
+    similarity[~alive] = np.nan
+    removed = np.flatnonzero(target != everyone)
+    for_text = removed[alive[removed]]
+
+    copies = np.flatnonzero(alive & (first_of_text != everyone))
+    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
+    pairs = _pairs_table(
+        corpus,
+        np.concatenate((nodes[near.first], first_of_text[copies], first_of_set[alikes], target[for_text])),
+        np.concatenate((nodes[near.second], copies, alikes, for_text)),
+        np.concatenate((near.alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
+    )
+    joined = near.alike >= config.threshold
+    group = components(len(nodes), near.first[joined], near.second[joined])
+    exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
+    report = {
+        "documents": documents,
+        "kept": documents - len(removed),
+        **({"url": len(removed) - len(for_text)} if config.url else {}),
+        "exact": exact,
+        "near": len(for_text) - exact,
+        "pairs": pairs.num_rows,
+        **near.counts,
+        **_groups(group, node, near.partner),
+    }
+    return Decision(corpus, target, similarity, pairs, report, near.spilled)
+
+
+class _Near(NamedTuple):
+    """Verified pairs of nodes, and what replaces each node (-1: it stays), by their places among the nodes."""
+
+    first: Ints
+    second: Ints
+    alike: Floats
+    partner: Ints
+    similarity: Floats
+    counts: dict[str, int]
+    spilled: int
+
+
+def _near(
+    files: Sequence[Shard],
+    corpus: Corpus,
+    nodes: Ints,
+    config: DedupConfig,
+    threads: int,
+    memory: int,
+    folder: str | Path | None,
+) -> _Near:
+    """Compare distinct sets of shingles group by group; `nodes` are the ranks of the documents that have them."""
+    documents, signing = len(corpus.rows), config.signing
     parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
@@ -134,7 +196,10 @@ def decide(
         place = np.full(documents, -1)
         place[corpus.rows[nodes]] = np.arange(len(nodes))
         fill_bands(files, place, bands, spill)
-        order, bounds = _batches(_groups_of(bands, threads, spill), 8 * corpus.shingles[nodes], share)
+        # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
+        sizes = 8 * corpus.shingles[nodes] + 24 * signing.bands
+        order, bounds = _batches(_groups_of(bands, threads, spill), sizes, share)
+        del sizes
 
         ends = np.cumsum(corpus.shingles[nodes[order]])
         begins = ends - corpus.shingles[nodes[order]]
@@ -158,42 +223,7 @@ def decide(
             spill.release()
         spilled = spill.spilled
     first, second, alike = (np.concatenate([part[k] for part in parts]) for k in range(3))
-
-    # From nodes back to documents: a document's decision is its node's, or its node itself.
-    target, similarity = first_of_set.copy(), np.ones(documents)
-    node_of = np.full(documents, -1)
-    node_of[nodes] = np.arange(len(nodes))
-    node = np.where(alive, node_of[first_of_set], -1)
-    moved = np.flatnonzero((node >= 0) & (partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
-    target[moved] = nodes[partner[node[moved]]]
-    similarity[moved] = alike_to[node[moved]]
-    target[~alive] = target[first_of_url[~alive]]
-    similarity[~alive] = np.nan
-    removed = np.flatnonzero(target != everyone)
-    for_text = removed[alive[removed]]
-
-    copies = np.flatnonzero(alive & (first_of_text != everyone))
-    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
-    pairs = _pairs_table(
-        corpus,
-        np.concatenate((nodes[first], first_of_text[copies], first_of_set[alikes], target[for_text])),
-        np.concatenate((nodes[second], copies, alikes, for_text)),
-        np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
-    )
-    joined = alike >= config.threshold
-    group = components(len(nodes), first[joined], second[joined])
-    exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
-    report = {
-        "documents": documents,
-        "kept": documents - len(removed),
-        **({"url": len(removed) - len(for_text)} if config.url else {}),
-        "exact": exact,
-        "near": len(for_text) - exact,
-        "pairs": pairs.num_rows,
-        **counts,
-        **_groups(group, node, partner),
-    }
-    return Decision(corpus, target, similarity, pairs, report, spilled)
+    return _Near(first, second, alike, partner, alike_to, counts, spilled)
 
 
 def _first_of_url(urls: Ints) -> Ints:
@@ -222,7 +252,7 @@ def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
 def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:
     """Nodes that aren't alone, group by group, and where among them batches of whole groups begin and end.
 
-    A batch's shingles take at most `share` bytes, unless a single group's take more.
+    A batch takes at most `share` bytes, unless a single group takes more; `sizes` are the nodes'.
     """
     several = np.bincount(group, minlength=len(group)) > 1
     order = np.flatnonzero(several[group]) if len(group) else np.empty(0, np.int64)

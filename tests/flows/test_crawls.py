@@ -69,5 +69,5 @@ def test_of_the_versions_at_an_address_the_first_crawls_stays(tmp_path: Path, pr
     assert found == [(address.format(n), "jan", address.format(n), "mar", "url", None) for n in range(4, 8)]
     assert world.rows(lake, "SELECT level, count(*) FROM small.duplicates GROUP BY ALL ORDER BY ALL") == [
         ("url", 4),
-        (None, 8),
+        (None, 12),
     ]
