@@ -159,7 +159,7 @@ class Spans:
 
     def _substrings(self, config: SubstringsConfig) -> None:
         marks = [shard.fingerprints for shard in self._shards if shard.fingerprints is not None]
-        count = len(self.kept.ids)
+        count, gram = len(self.kept.ids), config.marking.gram
         # Rows: rank of the document, of the earlier one, how far apart the places are, place, copies.
         candidates = Runs(self._scratch, "candidates", 5)
         involved, crowded = np.zeros(count, np.bool_), 0
@@ -167,13 +167,16 @@ class Spans:
             fresh, begins, copies = _groups(hashes, rank)
             group = np.cumsum(fresh) - 1
             earlier = np.arange(len(rank)) - begins[group]
+            other = fresh.copy()
+            other[1:] |= rank[1:] != rank[:-1]
+            again = np.arange(len(rank)) - np.flatnonzero(other)[np.cumsum(other) - 1]
             crowded += int(np.sum(earlier > config.limit))
             ends = np.cumsum(np.minimum(earlier, config.limit))
             done = 0
             while done < len(rank):  # so many places at once that candidates are about `at_once`
                 upto = int(np.searchsorted(ends, (ends[done - 1] if done else 0) + self._at_once, side="right"))
                 upto = max(upto, done + 1)
-                rows = _pair(rank, place, begins[group], copies[group], done, upto, config.limit)
+                rows = _pair(rank, place, begins[group], again, copies[group], done, upto, config.limit, gram)
                 involved[rows[:, 0]] = True
                 involved[rows[:, 1]] = True
                 candidates.add(rows)
@@ -187,7 +190,6 @@ class Spans:
             bounds = np.searchsorted(rows[:, 0], np.arange(low, high + 1))
             for document in (low + np.flatnonzero(bounds[1:] > bounds[:-1])).tolist():
                 of_document = rows[bounds[document - low] : bounds[document - low + 1]]
-                gram = config.marking.gram
                 matches = _match(of_document, words, begins, self.kept.words, gram, config.minimum)
                 if len(matches):
                     pieces.add(document, _settle(document, matches, self.kept.words[document], *pieces.columns))
@@ -279,19 +281,32 @@ def _covered(number: Ints, start: Ints, end: Ints, low: int, characters: Ints) -
 
 
 @numba.njit(cache=True, nogil=True)
-def _pair(rank: Ints, place: Ints, begins: Ints, copies: Ints, low: int, high: int, limit: int) -> Ints:
-    """Candidates of the places low to high: each with up to `limit` first places of its fingerprint."""
-    total = 0
-    for i in range(low, high):
-        total += min(i - begins[i], limit)
-    out = np.empty((total, 5), np.int64)
+def _pair(
+    rank: Ints, place: Ints, begins: Ints, again: Ints, copies: Ints, low: int, high: int, limit: int, gram: int
+) -> Ints:
+    """Candidates of the places low to high: each with up to `limit` first places of its fingerprint.
+
+    From its `limit`-th place in one document on (`again` counts them), a fingerprint is compared with the place before
+    alone. Left out is what the run around the place before covers: where both sides advance alike by at most `gram`.
+    """
+    out = np.empty((1024, 5), np.int64)
     count = 0
     for i in range(low, high):
-        for j in range(begins[i], min(i, begins[i] + limit)):
+        first, stop = begins[i], min(i, begins[i] + limit)
+        if again[i] >= limit:
+            first, stop = i - 1, i
+        for j in range(first, stop):
+            if j > begins[i] and rank[i - 1] == rank[i] and rank[j - 1] == rank[j]:
+                step = place[i] - place[i - 1]
+                paired = j - 1 < begins[i] + limit if again[i - 1] < limit else j == i - 1
+                if paired and step <= gram and step == place[j] - place[j - 1]:
+                    continue
+            if count == len(out):
+                out = np.concatenate((out, np.empty((count, 5), np.int64)))
             out[count, 0], out[count, 1] = rank[i], rank[j]
             out[count, 2], out[count, 3], out[count, 4] = place[i] - place[j], place[i], copies[i]
             count += 1
-    return out
+    return out[:count]
 
 
 @numba.njit(cache=True, nogil=True)
