@@ -456,7 +456,9 @@ def _mark_shard(marking: LineMarking | SubstringMarking, shard: Shard) -> ShardR
     return out.result
 
 
-def _cut(marked: list[dict[str, str]], duplicates: list[str], config: DedupConfig, folder: Path, key: str) -> ShardResult:
+def _cut(
+    marked: list[dict[str, str]], duplicates: list[str], config: DedupConfig, folder: Path, key: str
+) -> ShardResult:
     """What is cut from the documents that stay."""
     import shutil
     import tempfile

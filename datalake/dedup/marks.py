@@ -42,9 +42,9 @@ if (WORD_CHARACTER, IDEOGRAPH, SPACE) != (_WORD, _IDEOGRAPH, _SPACE):
     raise RuntimeError("datalake/dedup/marks.py: the classes of characters differ from shingles.py")
 
 # What CCNet takes out of a line beside control characters (cc_net/text_normalizer.py, UNICODE_PUNCT), as code points.
-# ASCII punctuation is not among it; a full-width one is.
+# ASCII punctuation is not among it. The full-width digit one, which is, has become 0 by then.
 CCNET_PUNCTUATION = (
-    "ff0c 3002 3001 201e 201d 201c ab bb ff11 300d 300c 300a 300b b4 2236 ff1a ff1f ff01 ff08 ff09 ff1b 2013 2014 "
+    "ff0c 3002 3001 201e 201d 201c ab bb 300d 300c 300a 300b b4 2236 ff1a ff1f ff01 ff08 ff09 ff1b 2013 2014 "
     "ff0e ff5e 2019 2026 2501 3008 3009 3010 3011 ff05 25ba"
 )
 
@@ -61,8 +61,7 @@ def ccnet_table() -> Bytes:
     table = np.zeros(0x110000, np.uint8)
     table[[int(point, 16) for point in CCNET_PUNCTUATION.split()]] = _DROPPED
     table[[*range(32), *range(127, 160)]] = _DROPPED
-    digits = [point for point in range(0x110000) if chr(point).isdecimal()]
-    table[[point for point in digits if table[point] != _DROPPED]] = _DIGIT
+    table[[point for point in range(0x110000) if chr(point).isdecimal()]] = _DIGIT
     return table
 
 
@@ -75,9 +74,11 @@ def c4_table() -> Bytes:
 def lowered_points(text: str) -> Points:
     """Code points of the lower-cased text, one for each of the text's; U+0130 stands for itself."""
     lower = text.lower()
-    if len(lower) != len(text):
-        lower = chr(DOTTED_I).join(part.lower() for part in text.split(chr(DOTTED_I)))
-    return points(lower)
+    if len(lower) == len(text):
+        return points(lower)
+    lowered = points(text.replace(chr(DOTTED_I), "I").lower()).copy()  # both are cased, so sigmas are the same
+    lowered[points(text) == DOTTED_I] = DOTTED_I
+    return lowered
 
 
 @numba.njit(cache=True, inline="always")
@@ -213,10 +214,13 @@ def _hash_unit(
     for at in range(start, stop):
         point = text[at]
         what = table[point]
-        if what & _DROPPED == 0:
+        dotted = point == DOTTED_I
+        if dotted:  # its lower case is two characters
+            h = _chain(_chain(h, np.uint32(0x69)), np.uint32(0x307))
+            size += 2
+        elif what & _DROPPED == 0:
             h = _chain(h, np.uint32(0x30) if what & _DIGIT else point)
             size += 1
-        dotted = point == DOTTED_I
         kind = classes[np.uint32(0x69) if dotted else point]
         if not inside and kind & _IDEOGRAPH:
             words += 1

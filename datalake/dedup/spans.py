@@ -102,7 +102,9 @@ class Spans:
             number, start, end, level, first, copies = np.ascontiguousarray(rows.T)
             whole = _covered(number, start, end, low, characters[low:high])
             report["characters"] += int(characters[low:high].sum())
-            for key, value in zip(("characters_cut", "characters_kept", "documents_cut", "emptied"), whole, strict=True):
+            for key, value in zip(
+                ("characters_cut", "characters_kept", "documents_cut", "emptied"), whole, strict=True
+            ):
                 report[key] += value
             for code, name in levels:
                 of_level = level == code
