@@ -34,7 +34,6 @@ from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.dedup.spans_order import (
     Hashes,
     Ints,
-    Kept,
     Runs,
     Table,
     as_ids,
@@ -48,6 +47,7 @@ from datalake.dedup.spans_schema import SPANS
 AT_ONCE = 1 << 22  # rows of marks, of candidates or of spans that are in memory at a time
 BATCH_ROWS = 1024
 
+_OF_ALL = ("characters_cut", "characters_kept", "documents_cut", "emptied")  # counts over all levels, by `_covered`
 _WHOLE, _SUBSTRING = 0, 1  # levels in scratch rows: a line or paragraph; a run of words
 
 
@@ -92,7 +92,7 @@ class Spans:
         by_number[self.kept.numbers] = np.arange(count)
         ids, characters = self.kept.ids[by_number], self.kept.characters[by_number]
         unit = self._config.lines.unit if self._config.lines is not None else "line"
-        report = dict.fromkeys(("characters", "characters_cut", "characters_kept", "documents_cut", "emptied"), 0)
+        report = dict.fromkeys(("characters", *_OF_ALL), 0)
         asked = ((_WHOLE, unit, self._config.lines), (_SUBSTRING, "substring", self._config.substrings))
         levels = [(level, name) for level, name, config in asked if config is not None]
         for _, name in levels:
@@ -102,10 +102,8 @@ class Spans:
             number, start, end, level, first, copies = np.ascontiguousarray(rows.T)
             whole = _covered(number, start, end, low, characters[low:high])
             report["characters"] += int(characters[low:high].sum())
-            for key, value in zip(
-                ("characters_cut", "characters_kept", "documents_cut", "emptied"), whole, strict=True
-            ):
-                report[key] += value
+            for name, value in zip(_OF_ALL, whole, strict=True):
+                report[name] += value
             for code, name in levels:
                 of_level = level == code
                 cut, _, documents, _ = _covered(

@@ -41,7 +41,7 @@ class LinesConfig(BaseModel):
         ge=1,
         le=100_000,
         title="Least length",
-        description="A unit shorter than this, in `measure`, is never cut. FineWeb's experiments took lines of 10 words",
+        description="A unit shorter than this, in `measure`, is never cut (10 words as in FineWeb's experiments)",
     )
     measure: Measure = Field(
         "words", title="Measure", description="What `minimum` counts: words, or characters after normalisation"

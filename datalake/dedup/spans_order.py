@@ -7,6 +7,7 @@ is for these lies in scratch files, sorted, of which a range at a time is read (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -143,7 +144,7 @@ class Runs:
             return []
         steps = max(1, min(count, -(-self.total // rows)))
         bounds = [count * k // steps for k in range(steps + 1)]
-        return list(zip(bounds[:-1], bounds[1:], strict=True))
+        return list(pairwise(bounds))
 
 
 def _sorted(rows: Ints) -> Ints:
@@ -154,7 +155,7 @@ def hash_ranges(rows: int, at_once: int) -> list[tuple[int, int]]:
     """Inclusive ranges over all int64 hashes, so many that about `at_once` of `rows` hashes are in each."""
     parts = max(1, -(-rows // at_once))
     bounds = [-(2**63) + 2**64 * k // parts for k in range(parts + 1)]
-    return [(low, high - 1) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [(low, high - 1) for low, high in pairwise(bounds)]
 
 
 def read_range(table: Table, low: int, high: int) -> pa.Table:

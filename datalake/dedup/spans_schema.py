@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from datalake.document import ID, TIMESTAMP
 
-# One stretch that is cut from a kept document's text. Sorted by id, start, end, level; spans of one document may overlap.
+# One stretch that is cut from a kept document's text. Sorted by id, start, end, level; a document's may overlap.
 SPANS = pa.schema(
     [
         ("id", ID),

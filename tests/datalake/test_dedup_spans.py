@@ -24,6 +24,7 @@ from datalake.dedup.spans import MarkedShard, Spans
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.dedup.spans_schema import SPANS
 from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.ledger import clean_view
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]
@@ -330,9 +331,9 @@ def units_left(texts: Sequence[str], config: LinesConfig) -> list[list[str]]:
 
 LINES = [
     "Copyright 2019, all rights reserved", "  copyright 2021, ALL rights reserved  ", "Cookies…", "cookies", "»Cookies«",
-    "本站所有内容均受版权保护。", "本站所有内容均受版权保护", "ΟΔΟΣ ΣΟΦΟΣ", "οδος σοφος", "İstanbul'da bir gün", "i̇stanbul'da bir gün",
-    "הספרייה פתוחה בכל יום", "🙂🙂 smile 🙂", "...", "----", "\t", " ", "", "", "\u3000", "\x00a\x07b", "ab", "a\tb", "٣ days", "3 days",
-    "one two three four", "One two three FOUR", "１２", "2",
+    "本站所有内容均受版权保护。", "本站所有内容均受版权保护", "ΟΔΟΣ ΣΟΦΟΣ", "οδος σοφος", "İstanbul'da bir gün",
+    "i̇stanbul'da bir gün", "הספרייה פתוחה בכל יום", "🙂🙂 smile 🙂", "...", "----", "\t", " ", "", "", "\u3000",
+    "\x00a\x07b", "ab", "a\tb", "٣ days", "3 days", "one two three four", "One two three FOUR", "１２", "2",
 ]  # fmt: skip
 
 
@@ -520,3 +521,34 @@ def test_cut_takes_spans_that_overlap_in_any_order() -> None:
     assert cut("🙂é中", [(0, 1)]) == "é中"
     assert cut("abc", []) == "abc"
     assert cut("abc", [(0, 3), (1, 2)]) == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_view_of_clean_texts_is_what_cut_leaves(seed: int) -> None:
+    """In SQL and in Python, for spans that overlap, abut and reach the ends of texts of all kinds of characters."""
+    import duckdb
+
+    draw = random.Random(seed)
+    texts = [re.sub("[\ud800-\udfff\0]", "?", strange(seed * 100 + k)) or "-" for k in range(60)]
+    documents = make(texts)
+    rows: list[Row] = []
+    for id, text in zip(documents["id"].to_pylist(), texts, strict=True):
+        for _ in range(draw.choice([0, 0, 1, 2, 5])):
+            start, end = sorted(draw.choices([0, len(text), *range(len(text) + 1)], k=2))
+            if start < end:
+                level = draw.choice(["line", "substring"])
+                rows.append({"id": id, "level": level, "start": start, "end": end, "first": None, "copies": 2})
+    rows.append({"id": documents["id"][0].as_py(), "level": "line", "start": 0, "end": len(texts[0]), "copies": 2})
+    spans = pa.Table.from_pylist(rows, SPANS)
+    connection = duckdb.connect()
+    connection.execute("CREATE SCHEMA small")
+    for name, table in (("documents", documents), ("spans", spans)):
+        connection.register(f"given_{name}", table)
+        connection.execute(f"CREATE VIEW small.{name} AS SELECT * FROM given_{name}")
+    connection.execute(clean_view("small", deduplicated=False, spans=True))
+    found = dict(connection.execute("SELECT id, text FROM small.clean").fetchall())
+    expected = dict(zip(documents["id"].to_pylist(), left(documents, spans), strict=True))
+    assert "" in expected.values()
+    assert found == {id: text for id, text in expected.items() if text}
+    columns = [row[0] for row in connection.execute("DESCRIBE small.clean").fetchall()]
+    assert columns == DOCUMENTS.names
