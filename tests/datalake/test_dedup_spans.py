@@ -330,7 +330,7 @@ def units_left(texts: Sequence[str], config: LinesConfig) -> list[list[str]]:
 
 
 LINES = [
-    "Copyright 2019, all rights reserved", "  copyright 2021, ALL rights reserved  ", "Cookies…", "cookies", "»Cookies«",
+    "Copyright 2019, all rights reserved", "  copyright 2021, ALL rights reserved ", "Cookies…", "cookies", "»Cookies«",
     "本站所有内容均受版权保护。", "本站所有内容均受版权保护", "ΟΔΟΣ ΣΟΦΟΣ", "οδος σοφος", "İstanbul'da bir gün",
     "i̇stanbul'da bir gün", "הספרייה פתוחה בכל יום", "🙂🙂 smile 🙂", "...", "----", "\t", " ", "", "", "\u3000",
     "\x00a\x07b", "ab", "a\tb", "٣ days", "3 days", "one two three four", "One two three FOUR", "１２", "2",
