@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from datalake.dedup.config import DedupConfig  # noqa: E402
-from datalake.dedup.marks import mark  # noqa: E402
-from datalake.dedup.schema import DUPLICATES  # noqa: E402
-from datalake.dedup.spans import MarkedShard, Spans  # noqa: E402
-from datalake.dedup.spans_config import LinesConfig, SubstringsConfig  # noqa: E402
-from datalake.document import DOCUMENTS, Document, document_id, to_table  # noqa: E402
+from datalake.dedup.config import DedupConfig
+from datalake.dedup.marks import mark
+from datalake.dedup.schema import DUPLICATES
+from datalake.dedup.spans import MarkedShard, Spans
+from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
+from datalake.document import DOCUMENTS, Document, document_id, to_table
 
 FILES_PER_SHARD = 2_000
 

@@ -399,8 +399,6 @@ def _settle(
                     root = out[low, 2] if itself else roots[low]
                 else:
                     size = min(size, begin - source)
-            if itself and root == document and (low >= last or out[low, 0] > source):
-                size = min(size, shift)  # up to here: from here on the words are cut
             if count and out[count - 1, 1] == at and out[count - 1, 2] == root:
                 out[count - 1, 1] = at + size
                 out[count - 1, 3] = min(out[count - 1, 3], copies)

@@ -21,7 +21,7 @@ from datalake.dedup.marks import CCNET_PUNCTUATION, mark, units_of, winnow, word
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.shingles import WORD, word_list
 from datalake.dedup.spans import MarkedShard, Spans
-from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
+from datalake.dedup.spans_config import LinesConfig, SubstringMarking, SubstringsConfig
 from datalake.dedup.spans_schema import SPANS
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.ledger import clean_view
@@ -504,6 +504,34 @@ def test_winnowing_keeps_one_fingerprint_in_every_run_of_the_minimum_and_few_in_
     shifted, others = winnow(words[7:], marking)
     common = set(zip(hashes.tolist(), (positions - 7).tolist(), strict=True))
     assert len(common & set(zip(shifted.tolist(), others.tolist(), strict=True))) >= len(shifted) - 2
+
+
+def every_gram(gram: int) -> SubstringMarking:
+    """Windows of one gram: every gram is a fingerprint."""
+    return SubstringMarking(gram=gram, window=1)
+
+
+@pytest.mark.parametrize("minimum", [2, 7, 20])
+def test_of_equal_hashes_winnowing_takes_the_rightmost_in_every_window(minimum: int) -> None:
+    """Against the definition: so that what is chosen in a window depends on nothing outside it."""
+    draw = random.Random(minimum)
+    marking = SubstringsConfig(minimum=minimum).marking
+    words = words_of(" ".join(draw.choices("aab", k=400))).hashes
+    run = [tuple(words[k : k + marking.gram].tolist()) for k in range(len(words) - marking.gram + 1)]
+    hash_of = {gram: winnow(words[k:], every_gram(marking.gram))[0][0] for k, gram in enumerate(run)}
+    chosen = set()
+    for begin in range(len(run) - marking.window + 1):
+        chosen.add(max(range(begin, begin + marking.window), key=lambda k: (-int(hash_of[run[k]]), k)))
+    hashes, positions = winnow(words, marking)
+    assert positions.tolist() == sorted(chosen)
+    assert hashes.tolist() == [hash_of[run[k]] for k in sorted(chosen)]
+
+
+@pytest.mark.parametrize(("line", "words"), [("İa", 2), ("aİb", 2), ("İ中", 2), ("a中", 1), ("中a䷀b", 4), ("x_y", 2)])
+def test_words_of_a_line_are_counted_by_the_definition(line: str, words: int) -> None:
+    assert len(word_list(line)) == words
+    for minimum in (words, words + 1):
+        assert len(units_of(line, LinesConfig(minimum=minimum).marking).hashes) == (minimum == words)
 
 
 def test_a_line_of_ten_megabytes_and_one_of_spaces_are_read(tmp_path: Path) -> None:
