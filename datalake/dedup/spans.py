@@ -44,7 +44,7 @@ from datalake.dedup.spans_order import (
 )
 from datalake.dedup.spans_schema import SPANS
 
-AT_ONCE = 1 << 22  # rows of marks, of candidates or of spans that are in memory at a time
+AT_ONCE = 1 << 21  # rows of marks, of candidates or of spans that are in memory at a time
 BATCH_ROWS = 1024
 
 _OF_ALL = ("characters_cut", "characters_kept", "documents_cut", "emptied")  # counts over all levels, by `_covered`

@@ -127,3 +127,37 @@ def test_without_these_sections_there_is_no_table_and_nothing_is_cut(done: Any, 
     assert "spans" not in reports["deduplicate"].outputs
     assert world.rows(lake, "SELECT count(*) FROM small.clean") == [(7,)]
     assert "cut" not in [row[0] for row in world.rows(lake, "DESCRIBE small.ledger")]
+
+
+def test_a_file_that_cannot_be_marked_is_left_whole_and_done_by_the_next_run(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datalake.dedup import marks
+
+    lake, recipe, _ = done
+    expected = world.rows(lake, "SELECT * FROM small.spans ORDER BY ALL", _first_run(lake))
+    real = marks.mark
+
+    def failing(batches: Any, marking: Any) -> Any:
+        batches = list(batches)
+        if any("lantern" in text and len(batch) == 3 for batch in batches for text in batch["text"].to_pylist()):
+            raise OSError("the disk is gone")
+        return real(batches, marking)
+
+    monkeypatch.setattr(marks, "mark", failing)
+    other = tmp_path / "lake"
+    reports = world.run(recipe, other, "deduplicate")
+    assert world.states(reports)["deduplicate"] == "partial"
+    assert set(world.unfinished(other).values()) == {"OSError: the disk is gone"}
+    ids = {row[0] for row in world.rows(other, "SELECT id FROM small.documents WHERE archive LIKE '%a.jsonl%'")}
+    assert ids
+    assert not ids & {row[0] for row in world.rows(other, "SELECT id FROM small.spans")}
+    monkeypatch.undo()
+    assert world.states(world.run(recipe, other, "deduplicate"))["deduplicate"] == "ran"
+    assert world.rows(other, "SELECT * FROM small.spans ORDER BY ALL") == expected
+
+
+def _first_run(lake: Path) -> str:
+    from datalake.records import manifests
+
+    return manifests(Lake(lake))[0].run
