@@ -1,8 +1,8 @@
 """Reading a lake with SQL: every corpus as its last finished run left it, and the ledger that joins what is known.
 
 Tables are views over the Parquet files a run's manifest names, so going back to an earlier recipe shows its tables
-again. Two views are made here: `clean` (documents that are no duplicates) and `ledger` (one row for every raw or
-refused record and everything decided about it).
+again. Two views are made here: `clean` (documents that are no duplicates, without what is cut from them) and `ledger`
+(one row for every raw or refused record and everything decided about it).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, manifest: M
             connection.register(f"empty_{corpus}_{name}", empty)
             connection.execute(f'CREATE VIEW "{corpus}"."{name}" AS SELECT * FROM "empty_{corpus}_{name}"')
     if "documents" in tables:
-        connection.execute(clean_view(corpus, "duplicates" in tables))
+        connection.execute(clean_view(corpus, "duplicates" in tables, "spans" in tables))
     if "raw" in tables:
         columns: list[str] = []
         if "curation" in tables:
@@ -86,21 +86,49 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, manifest: M
         connection.execute(ledger_view(corpus, set(tables), columns))
 
 
-def clean_view(corpus: str, deduplicated: bool) -> str:
-    """SQL that makes `<corpus>.clean`: documents kept by curation that are no duplicate."""
+def clean_view(corpus: str, deduplicated: bool, spans: bool = False) -> str:
+    """SQL that makes `<corpus>.clean`: documents kept by curation that are no duplicate, without their spans.
+
+    Texts are those of `datalake.dedup.cut`; a document of which nothing is left is not there.
+    """
     anti = (
         f'WHERE id NOT IN (SELECT id FROM "{corpus}".duplicates WHERE duplicate_of IS NOT NULL)' if deduplicated else ""
     )
-    return f'CREATE VIEW "{corpus}".clean AS SELECT * FROM "{corpus}".documents {anti}'
+    whole = f'SELECT * FROM "{corpus}".documents {anti}'
+    if not spans:
+        return f'CREATE VIEW "{corpus}".clean AS {whole}'
+    return f"""
+        CREATE VIEW "{corpus}".clean AS
+        SELECT d.* REPLACE (CASE WHEN c.upto IS NULL THEN d.text ELSE array_to_string(
+                   [substr(d.text, gap.start + 1, gap.size) for gap in c.gaps], '') || substr(d.text, c.upto + 1)
+               END AS text)
+        FROM ({whole}) d LEFT JOIN ({_gaps(corpus)}) c ON c.id = d.id
+        WHERE c.upto IS NULL OR c.size < length(d.text)"""
+
+
+def _gaps(corpus: str) -> str:
+    """SQL: for each document with spans what stands between them, where the last one ends, and characters cut."""
+    return f"""
+        SELECT id, coalesce(list({{'start': before, 'size': "start" - before}} ORDER BY "start")
+                            FILTER ("start" > before), []) AS gaps,
+               max("end") AS upto,
+               sum(greatest("end" - greatest("start", before), 0)) AS size,
+               list_sort(list(DISTINCT level)) AS levels
+        FROM (SELECT id, level, "start", "end",
+                     coalesce(max("end") OVER (PARTITION BY id ORDER BY "start", "end"
+                                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+              FROM "{corpus}".spans)
+        GROUP BY id"""
 
 
 def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
     """SQL that makes `<corpus>.ledger`: one row per raw or refused record, with the decisions known so far.
 
     It begins with id, uri, source, language, verdict, rule, duplicate_of, similarity; metrics follow. `verdict` is null
-    for a document that no stage has decided about yet.
+    for a document that no stage has decided about yet. Where there are spans, `cut` is how many characters of a kept
+    document they take, and `cut_by` at which levels.
     """
-    curated, deduplicated = "curation" in tables, "duplicates" in tables
+    curated, deduplicated, spans = "curation" in tables, "duplicates" in tables, "spans" in tables
     verdict = "c.verdict" if curated else "NULL"
     if deduplicated:
         verdict = f"CASE WHEN d.duplicate_of IS NOT NULL THEN 'duplicate' ELSE {verdict} END"
@@ -111,10 +139,12 @@ def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
                {"c.rule" if curated else "NULL::VARCHAR"} AS rule,
                {"d.duplicate_of" if deduplicated else "NULL::BLOB"} AS duplicate_of,
                {"d.similarity" if deduplicated else "NULL::DOUBLE"} AS similarity,
-               r.archive, r."offset" {more}
+               r.archive, r."offset"
+               {", coalesce(s.size, 0)::BIGINT AS cut, coalesce(s.levels, []) AS cut_by" if spans else ""} {more}
         FROM "{corpus}".raw r
         {f'LEFT JOIN "{corpus}".curation c ON c.id = r.id' if curated else ""}
-        {f'LEFT JOIN "{corpus}".duplicates d ON d.id = r.id' if deduplicated else ""}"""
+        {f'LEFT JOIN "{corpus}".duplicates d ON d.id = r.id' if deduplicated else ""}
+        {f"LEFT JOIN ({_gaps(corpus)}) s ON s.id = r.id" if spans else ""}"""
     refused = f"""
         SELECT id, uri, source, language, 'rejected' AS verdict, reason AS rule, archive, "offset"
         FROM "{corpus}".refused"""

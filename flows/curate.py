@@ -20,7 +20,7 @@ def stages(run: Run) -> None:
     run.do(data.curate, recipe.curate_by_kind, raw="raw", quality="quality?")
     run.do(thresholds, recipe.thresholds_of_preset, curation="curation")
     run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
-    run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates")
+    run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates", spans="spans?")
 
 
 @flow(name="curate", flow_run_name="curate {recipe.corpus}")

@@ -15,7 +15,7 @@ from tasks import training
 def stages(run: Run) -> None:
     """Train the tokenizer, encode the mixture, pretrain."""
     recipe = run.recipe
-    texts = {"documents": "documents", "mixture": "mixture"}
+    texts = {"documents": "documents", "mixture": "mixture", "spans": "spans?"}
     run.do(training.tokenizer, recipe.tokenizer, **texts)
     words = {"tokenizer": "tokenizer", "repetition_seed": recipe.mixture.seed}
     run.do(training.tokenize, training.TokenizeConfig(), **texts, **words)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.dedup.config import DedupConfig
+from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
@@ -461,7 +462,7 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")
-    return Produced(
+    produced = Produced(
         tables={
             "pairs": (PAIRS, files_of([decided], "pairs")),
             "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
@@ -475,13 +476,109 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
         funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
         report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
     )
+    if config.lines is not None or config.substrings is not None:
+        signed = {result.key for result in results}
+        files = [str(shard.payload) for shard in shards if shard.key in signed]
+        _add_spans(produced, documents, files, decided, config, runtime)
+    return produced
 
 
-def _mix(documents: list[str], duplicates: list[str], config: MixtureConfig, folder: Path, key: str) -> ShardResult:
+def _mark_shard(marking: LineMarking | SubstringMarking, shard: Shard) -> ShardResult:
+    """Hashes of the lines, or fingerprints of the word runs, of one file of documents."""
+    from datalake.dedup.marks import COLUMNS, mark
+    from datalake.dedup.spans_schema import FINGERPRINTS, MEMBERS, UNITS
+
+    assert shard.folder is not None
+    name, schema = ("units", UNITS) if isinstance(marking, LineMarking) else ("fingerprints", FINGERPRINTS)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"members": MEMBERS, name: schema}) as out:
+        members, marks = mark(read_batches(shard.payload, COLUMNS), marking)
+        out.write("members", members)
+        out.write(name, marks)
+    return out.result
+
+
+def _cut(
+    marked: list[dict[str, str]], duplicates: list[str], config: DedupConfig, folder: Path, key: str
+) -> ShardResult:
+    """What is cut from the documents that stay."""
+    import shutil
+    import tempfile
+
+    from datalake.dedup.spans import MarkedShard, Spans
+    from datalake.dedup.spans_schema import SPANS
+
+    with ShardWriter(folder, "spans", key, {"spans": SPANS}) as out:
+        for left in folder.glob("scratch-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+            spans = Spans([MarkedShard(**shard) for shard in marked], duplicates, config, Path(scratch))
+            for table in spans.tables():
+                out.write("spans", table)
+        for name, amount in spans.report.items():
+            out.count(name, amount)
+    return out.result
+
+
+def _add_spans(
+    produced: Produced,
+    documents: TableRef,
+    files: list[str],
+    decided: ShardResult,
+    config: DedupConfig,
+    runtime: Runtime,
+) -> None:
+    """Add the table of spans to what deduplication produced, with its counts and equations.
+
+    `files`: the documents that `decided` is about. Marks are made by shard, each level under keys of its own.
+    """
+    from datalake.dedup.spans_schema import SPANS
+
+    marked: dict[str, dict[str, str]] = {file: {"documents": file} for file in files}
+    keys = []
+    for section in (config.lines, config.substrings):
+        if section is None:
+            continue
+        shards = [shard for shard in shards_of(documents, runtime, section.marking) if shard.payload in marked]
+        file_of = {shard.key: str(shard.payload) for shard in shards}
+        with progress(f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
+            results, failed = gather(map_shards(partial(_mark_shard, section.marking), shards, runtime, tell))
+        produced.unfinished |= failed
+        keys += [result.key for result in results]
+        for result in results:
+            marked[file_of[result.key]] |= {file.table: file.path for file in result.files}
+    # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
+    levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
+    whole = [shard for shard in marked.values() if all(level in shard for level in levels)]
+    duplicates = [file.path for file in files_of([decided], "duplicates")]
+    sections = {"lines": config.lines, "substrings": config.substrings}
+    order = {"precedence": config.precedence, "sources": config.sources}
+    key = runtime.shard_key(sections | order, {"decided": [f.digest for f in decided.files], "marks": keys})
+    folder = runtime.lake.shard_folder("deduplicate", key)
+    spans = find_shard(folder)
+    if spans is None:
+        spans = run_alone(_cut, whole, duplicates, config, folder, key, runtime=runtime)
+    counts = spans.counts
+    produced.tables["spans"] = (SPANS, spans.files)
+    produced.counts = produced.counts | counts
+    produced.equations.append(
+        (
+            "characters of kept documents = characters kept + characters cut",
+            counts["characters"],
+            counts["characters_kept"] + counts["characters_cut"],
+        )
+    )
+    rows = sum(n for name, n in counts.items() if name.endswith("_spans"))
+    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), rows))
+    produced.funnel += [{"what": name.replace("_", " "), "number": n} for name, n in counts.items()]
+
+
+def _mix(
+    documents: list[str], duplicates: list[str], spans: list[str], config: MixtureConfig, folder: Path, key: str
+) -> ShardResult:
     """The mixture over all clean documents."""
     from datalake.mixture.build import MIXTURE, build
 
-    table = build(documents, duplicates, config)
+    table = build(documents, duplicates, config, spans)
     with ShardWriter(folder, "mixture", key, {"mixture": MIXTURE}) as out:
         out.write("mixture", table)
         groups = table.group_by(["source", "split"]).aggregate([("id", "count"), ("token_count", "sum")])
@@ -492,15 +589,24 @@ def _mix(documents: list[str], duplicates: list[str], config: MixtureConfig, fol
 
 
 @stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
-def mixture(documents: TableRef, duplicates: TableRef, config: MixtureConfig, runtime: Runtime) -> Produced:
-    """Choose what trains, how often, and which groups are held out, among documents that are no duplicates."""
+def mixture(
+    documents: TableRef,
+    duplicates: TableRef,
+    config: MixtureConfig,
+    runtime: Runtime,
+    spans: TableRef | None = None,
+) -> Produced:
+    """Choose what trains, how often, and which groups are held out, among documents that are no duplicates.
+
+    Texts are read without `spans`; a document of which nothing is left is not in the mixture.
+    """
     from datalake.mixture.build import MIXTURE
 
     lake = runtime.lake
     folder = lake.shard_folder("mixture", runtime.fingerprint)
     made = find_shard(folder)
     if made is None:
-        inputs = lake.files(documents), lake.files(duplicates)
+        inputs = lake.files(documents), lake.files(duplicates), lake.files(spans) if spans else []
         made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
     rows = sum(file.rows for file in made.files)
     return Produced(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from datalake.dedup.cut import Cuts, cut_texts, read_cuts
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
 from datalake.lake import FolderRef, Lake, TableRef
@@ -42,40 +43,52 @@ def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
     return pa.concat_tables(tables)["id"] if tables else pa.chunked_array([], pa.binary(16))
 
 
-def selected_texts(documents: str, wanted: pa.ChunkedArray) -> Iterator[tuple[bytes, str]]:
-    """(id, text) of the documents of one file whose id is wanted, in the file's order."""
+def selected_texts(documents: str, wanted: pa.ChunkedArray, cuts: Cuts) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Columns (ids, texts) of the documents of one file whose id is wanted, in its order, without what is cut."""
     for batch in read_batches(documents, ["id", "text"]):
         kept = batch.filter(pc.is_in(batch["id"], wanted))
-        yield from zip(kept["id"].to_pylist(), kept["text"].to_pylist(), strict=True)
+        yield kept["id"], cut_texts(kept["id"], kept["text"], cuts)
 
 
-def _train_tokenizer(documents: list[str], mixture: list[str], config: TokenizerConfig, folder: Path) -> None:
+def _pairs(columns: Iterable[tuple[pa.Array, pa.Array]]) -> Iterator[tuple[bytes, str]]:
+    """Rows (id, text) of such columns."""
+    for ids, texts in columns:
+        yield from zip(ids.to_pylist(), texts.to_pylist(), strict=True)
+
+
+def _train_tokenizer(
+    documents: list[str], mixture: list[str], spans: list[str], config: TokenizerConfig, folder: Path
+) -> None:
     """Train on the documents of the train split, an even sample of them where they exceed the config's cap."""
     from models.text.tokenizer import train
 
     wanted = mixture_ids(mixture, "train")
-    size = sum(
-        pc.sum(pc.binary_length(batch.filter(pc.is_in(batch["id"], wanted))["text"])).as_py() or 0
-        for file in documents
-        for batch in read_batches(file, ["id", "text"])
-    )
+
+    def columns() -> Iterator[tuple[pa.Array, pa.Array]]:
+        for file in documents:
+            ids = pq.read_table(file, columns=["id"], partitioning=None)["id"] if spans else wanted[:0]
+            yield from selected_texts(file, wanted, read_cuts(spans, ids.filter(pc.is_in(ids, wanted))))
+
+    size = sum(pc.sum(pc.binary_length(texts)).as_py() or 0 for _, texts in columns())
     share = min(1.0, config.sample_bytes / max(size, 1))
-    texts = (
-        text
-        for file in documents
-        for id, text in selected_texts(file, wanted)
-        if int.from_bytes(id[:8], "big") < share * 2**64
-    )
+    texts = (text for id, text in _pairs(columns()) if int.from_bytes(id[:8], "big") < share * 2**64)
     train(texts, config, folder)
 
 
 @stage(version="1", libraries=("tokenizers", "transformers"))
-def tokenizer(documents: TableRef, mixture: TableRef, config: TokenizerConfig, runtime: Runtime) -> Produced:
+def tokenizer(
+    documents: TableRef,
+    mixture: TableRef,
+    config: TokenizerConfig,
+    runtime: Runtime,
+    spans: TableRef | None = None,
+) -> Produced:
     """Train a byte-level BPE tokenizer on the mixture's training documents."""
     lake = runtime.lake
     folder = runtime.folder
     files = [shard.payload for shard in shards_of(documents, runtime, config)]
-    run_alone(_train_tokenizer, files, lake.files(mixture), config, folder, runtime=runtime)
+    cuts = lake.files(spans) if spans else []
+    run_alone(_train_tokenizer, files, lake.files(mixture), cuts, config, folder, runtime=runtime)
     size = len(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])
     return Produced(
         folders={"tokenizer": folder},
@@ -97,10 +110,11 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
     from models.text.shards import write_shard
     from models.text.tokenizer import load
 
-    documents, chosen, tokenizer_folder = shard.payload
+    documents, chosen, cuts, tokenizer_folder = shard.payload
     assert shard.folder is not None
     remove_leftovers(shard.folder)
-    texts = selected_texts(documents, pa.chunked_array([pa.array(chosen, pa.binary(16))]))
+    wanted = pa.chunked_array([pa.array(chosen, pa.binary(16))])
+    texts = _pairs(selected_texts(documents, wanted, cuts))
     written = write_shard(texts, load(tokenizer_folder), shard.folder, "tokens")
     result = ShardResult(shard.name, shard.key)
     for table, path in (("index", written.index_path), ("tokens", written.tokens_path)):
@@ -119,21 +133,27 @@ def tokenize(
     repetition_seed: int,
     config: TokenizeConfig,
     runtime: Runtime,
+    spans: TableRef | None = None,
 ) -> Produced:
     """Encode every document that trains or is held out into memory-mapped token shards with an index."""
     lake = runtime.lake
     train, heldout = split_documents(lake, mixture, repetition_seed)
     wanted = pa.array([*(id for id, times in train if times), *heldout], pa.binary(16))
+    files = lake.files(spans) if spans else []
     shards = []
     for shard in shards_of(documents, runtime, config):
-        # A shard's tokens change with the documents chosen in its file, not with what is chosen elsewhere.
+        # A shard's tokens change with the documents chosen in its file and what is cut from these, not with what is
+        # chosen and cut elsewhere.
         ids = pq.read_table(shard.payload, columns=["id"])["id"]
         chosen = ids.filter(pc.is_in(ids, wanted)).to_pylist()
         if not chosen:
             continue
         source = {"file": shard.key, "ids": fingerprint(chosen), "tokenizer": tokenizer.data_version}
+        cuts = read_cuts(files, pa.array(chosen, pa.binary(16)))
+        if cuts:
+            source["cut"] = fingerprint({id.hex(): spans for id, spans in cuts.items()})
         key = runtime.shard_key(config, source)
-        payload = (shard.payload, chosen, lake.path(tokenizer))
+        payload = (shard.payload, chosen, cuts, lake.path(tokenizer))
         shards.append(Shard(shard.name, key, payload, lake.shard_folder("tokenize", key)))
     with progress("tokenize", len(shards)) as tell:
         results, failed = gather(map_shards(_tokenize_shard, shards, runtime, tell))

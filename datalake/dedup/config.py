@@ -13,6 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
+
 Precedence = Literal["source", "created", "length"]
 
 
@@ -127,6 +129,16 @@ class DedupConfig(BaseModel):
         (),
         title="Order of the sources",
         description="Sources from first to last; those not named come after them and are equal among themselves",
+    )
+    lines: LinesConfig | None = Field(
+        None,
+        title="Repeated lines",
+        description="Cut lines or paragraphs that several kept documents hold; null: none are",
+    )
+    substrings: SubstringsConfig | None = Field(
+        None,
+        title="Repeated runs of words",
+        description="Cut long runs of words that stand in an earlier kept document; null: none are",
     )
 
     @model_validator(mode="after")

@@ -24,6 +24,8 @@ def check_threshold(base: DedupConfig, changed: DedupConfig) -> None:
     """
     names = [name for name in type(base).model_fields if getattr(base, name) != getattr(changed, name)]
     for name in names:
+        if name in ("lines", "substrings"):
+            raise UserError(f"deduplicate.{name} cuts parts out of documents, which only a run tells")
         if name != "threshold":
             raise UserError(f"deduplicate.{name} changes which documents are compared, so only a run tells")
     if changed.threshold < base.stored_from:

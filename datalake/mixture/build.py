@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datalake.dedup.cut import cut_texts, read_cuts
 from datalake.dedup.shingles import count_words
 from datalake.document import ID
 from datalake.errors import UserError
@@ -48,13 +49,16 @@ MIXTURE = pa.schema(
 )
 
 
-def build(documents: Sequence[Shard], duplicates: Sequence[Shard], config: MixtureConfig) -> pa.Table:
-    """The mixture (schema MIXTURE) of documents less duplicates, both as Parquet files or tables, in any order.
+def build(
+    documents: Sequence[Shard], duplicates: Sequence[Shard], config: MixtureConfig, spans: Sequence[Shard] = ()
+) -> pa.Table:
+    """The mixture (schema MIXTURE) of documents less duplicates, as Parquet files or tables, in any order.
 
-    `duplicates` may be empty: then every document is clean. Raises ValueError where it is not and lacks a document, and
+    `duplicates` may be empty: then every document is clean. `spans` are cut from the texts before words are counted; a
+    document of which nothing is left is out. Raises ValueError where it is not and lacks a document, and
     UserError where no document is left to train on.
     """
-    rows = pa.concat_tables([_measure(shard, config) for shard in documents] or [MEASURED.empty_table()])
+    rows = pa.concat_tables([_measure(shard, config, spans) for shard in documents] or [MEASURED.empty_table()])
     rows = rows.combine_chunks()
     repeats = pa.table({"duplicate_of": pa.array([], ID)})
     if duplicates:
@@ -145,10 +149,14 @@ MEASURED = pa.schema(
 )
 
 
-def _measure(shard: Shard, config: MixtureConfig) -> pa.Table:
+def _measure(shard: Shard, config: MixtureConfig, spans: Sequence[Shard]) -> pa.Table:
     """A shard's documents with their split and length, texts dropped as they are counted."""
     parts = []
+    cuts = read_cuts(spans, _columns(shard, ["id"])["id"]) if spans else {}
     for batch in _batches(shard, ["id", "text", "source", "language", "attributes"]):
+        if cuts:
+            texts = cut_texts(batch["id"], batch["text"], cuts)
+            batch = batch.set_column(1, "text", texts).filter(pc.not_equal(texts, ""))
         heldout = [
             held_out(group_of(id, dict(attributes or ())), config.seed, config.holdout)
             for id, attributes in zip(batch["id"].to_pylist(), batch["attributes"].to_pylist(), strict=True)

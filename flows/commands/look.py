@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +201,24 @@ def changed_lines(before: str, after: str) -> dict[str, int]:
     }
 
 
+def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How much of a text is cut, at which levels, and which documents hold what stays of it elsewhere."""
+    from datalake.dedup.cut import cut
+
+    def characters(some: Sequence[Mapping[str, Any]]) -> int:
+        return len(text) - len(cut(text, [(span["start"], span["end"]) for span in some]))
+
+    levels = {level: [span for span in spans if span["level"] == level] for level in (s["level"] for s in spans)}
+    first = Counter(span["first"].hex() for span in spans if span["first"] is not None)
+    return {
+        "characters": characters(spans),
+        "of": len(text),
+        **{f"by {level}": characters(some) for level, some in sorted(levels.items())},
+        "spans": len(spans),
+        "stays in": [id for id, _ in first.most_common(_COPIES_SHOWN)],
+    }
+
+
 def _document_story(
     manifest: Manifest, ledger: dict[str, Any], rows: Any, config: CurateConfig | None
 ) -> dict[str, Any]:
@@ -243,6 +261,9 @@ def _document_story(
             "copies": len(copies),
             "some copies": [copy["id"].hex() for copy in copies[:_COPIES_SHOWN]],
         }
+    spans = rows("spans", "id = ? ORDER BY start, level", id)
+    if spans and documents:
+        story["cut"] = cut_story(documents[0]["text"], spans)
     near = rows("pairs", "a = ? OR b = ? ORDER BY similarity DESC LIMIT 5", id, id)
     if near:
         story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}

@@ -96,6 +96,7 @@ def test_the_notes_say_what_pairs_do_not_show() -> None:
         ({"ngram": 6}, "deduplicate.ngram changes which documents are compared"),
         ({"threshold": 0.4}, "0.4 lies below 0.5, from which on pairs are stored"),
         ({"precedence": ("length",)}, "deduplicate.precedence"),
+        ({"lines": {"copies": 3}}, "deduplicate.lines cuts parts out of documents"),
     ],
 )
 def test_what_pairs_cannot_tell_is_one_line(change: dict[str, object], why: str) -> None:

@@ -1,0 +1,172 @@
+"""What spans are decided over: the documents that deduplication keeps, in the stated order of precedence.
+
+Held for each document are its id, its place in the order and its size, and nothing for each line or word. What there
+is for these lies in scratch files, sorted, of which a range at a time is read (`Runs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datalake.dedup.config import DedupConfig
+from datalake.dedup.spans_schema import MEMBERS
+
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Table: TypeAlias = str | Path | pa.Table
+
+LATEST = np.iinfo(np.int64).max
+
+
+class Kept(NamedTuple):
+    """The kept documents. Rank: place in the order of precedence. Number: place by id."""
+
+    ranks: list[Ints]  # of each shard: the rank of every row, -1 where the document is not kept
+    ids: Hashes  # (documents, 2) by rank, big-endian halves: compares as the bytes do
+    numbers: Ints  # by rank
+    characters: Ints  # by rank
+    words: Ints  # by rank
+
+
+def read_columns(table: Table, names: list[str]) -> pa.Table:
+    """Columns of a Parquet file or a table."""
+    return (
+        table.select(names) if isinstance(table, pa.Table) else pq.read_table(table, columns=names, partitioning=None)
+    )
+
+
+def halves(column: pa.ChunkedArray) -> Hashes:
+    """A binary(16) column as (rows, 2) numbers that compare as the bytes do."""
+    parts = [np.empty((0, 2), np.uint64)]
+    for chunk in column.cast(pa.binary(16)).chunks:
+        if len(chunk):
+            raw = np.frombuffer(chunk.buffers()[1], ">u8").reshape(-1, 2)
+            parts.append(raw[chunk.offset : chunk.offset + len(chunk)].astype(np.uint64))
+    return np.concatenate(parts)
+
+
+def as_ids(pairs: Hashes, none: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """The binary(16) column again, null where `none` is true."""
+    ids = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(pairs), [None, pa.py_buffer(pairs.astype(">u8").tobytes())]
+    )
+    return ids if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.binary(16)), ids)
+
+
+def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config: DedupConfig) -> Kept:
+    """The documents of shards (schema MEMBERS) that are no duplicates, in order; the same for any order of the shards.
+
+    Raises ValueError where a document has no decision.
+    """
+    decided = pa.concat_tables(
+        [read_columns(table, ["id", "duplicate_of"]) for table in duplicates]
+        or [pa.table({"id": pa.array([], pa.binary(16)), "duplicate_of": pa.array([], pa.binary(16))})]
+    )
+    removed = decided["id"].filter(decided["duplicate_of"].is_valid())
+    places = {source: k for k, source in enumerate(config.sources)}
+    stays: list[np.ndarray] = []
+    columns: dict[str, list[np.ndarray]] = {
+        "ids": [np.empty((0, 2), np.uint64)],
+        **{name: [np.empty(0, np.int64)] for name in ("source", "created", "characters", "words")},
+    }
+    for table in members:
+        rows = read_columns(table, MEMBERS.names)
+        if not pc.all(pc.is_in(rows["id"], decided["id"])).as_py() and len(rows):
+            raise ValueError("some documents have no decision on duplicates: run deduplicate over all of them first")
+        here = pc.invert(pc.is_in(rows["id"], removed))
+        stays.append(here.to_numpy())
+        rows = rows.filter(here)
+        sources = rows["source"].combine_chunks().dictionary_encode()
+        sources = sources.combine_chunks() if isinstance(sources, pa.ChunkedArray) else sources
+        place = np.array([places.get(s, len(places)) for s in sources.dictionary.to_pylist()] + [len(places)], np.int64)
+        indices = sources.indices.fill_null(len(place) - 1).to_numpy(zero_copy_only=False)
+        columns["ids"].append(halves(rows["id"]))
+        columns["source"].append(place[indices])
+        columns["created"].append(rows["created"].cast(pa.int64()).fill_null(LATEST).to_numpy())
+        columns["characters"].append(rows["characters"].to_numpy())
+        columns["words"].append(rows["words"].to_numpy())
+    whole = {name: np.concatenate(parts) for name, parts in columns.items()}
+    ids = whole["ids"].astype(np.uint64)
+    criteria = {"source": whole["source"], "created": whole["created"], "length": -whole["characters"]}
+    keys = [criteria[name] for name in config.precedence]
+    order = np.lexsort((ids[:, 1], ids[:, 0], *reversed(keys)))
+    ids = ids[order]
+    rank, numbers = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    numbers[np.lexsort((ids[:, 1], ids[:, 0]))] = np.arange(len(order))
+    ranks, done = [], 0
+    for here in stays:
+        of_shard = np.full(len(here), -1, np.int64)
+        size = int(np.sum(here))
+        of_shard[here] = rank[done : done + size]
+        ranks.append(of_shard)
+        done += size
+    return Kept(ranks, ids, numbers, whole["characters"][order], whole["words"][order])
+
+
+class Runs:
+    """Rows of `width` integers in scratch files, each sorted: a range of the first column is read at a time."""
+
+    def __init__(self, folder: Path, name: str, width: int):
+        self.folder, self.name, self.width = folder, name, width
+        self.total = 0
+        self._files: list[Ints] = []
+
+    def add(self, rows: Ints) -> None:
+        """Keep rows, shape (n, width), in any order."""
+        if not len(rows):
+            return
+        path = self.folder / f"{self.name}-{len(self._files)}.npy"
+        np.save(path, _sorted(rows))
+        self._files.append(np.asarray(np.load(path, mmap_mode="r")))
+        self.total += len(rows)
+
+    def between(self, low: int, high: int) -> Ints:
+        """All rows whose first column is in [low, high), sorted by their columns from first to last."""
+        parts = [np.empty((0, self.width), np.int64)]
+        for rows in self._files:
+            begin, end = np.searchsorted(rows[:, 0], (low, high))
+            parts.append(rows[begin:end])
+        return _sorted(np.concatenate(parts))
+
+    def blocks(self, count: int, rows: int) -> list[tuple[int, int]]:
+        """Ranges over 0..count of about `rows` rows each, at least one value wide."""
+        if not count:
+            return []
+        steps = max(1, min(count, -(-self.total // rows)))
+        bounds = [count * k // steps for k in range(steps + 1)]
+        return list(pairwise(bounds))
+
+
+def _sorted(rows: Ints) -> Ints:
+    return rows[np.lexsort(rows.T[::-1])]
+
+
+def hash_ranges(rows: int, at_once: int) -> list[tuple[int, int]]:
+    """Inclusive ranges over all int64 hashes, so many that about `at_once` of `rows` hashes are in each."""
+    parts = max(1, -(-rows // at_once))
+    bounds = [-(2**63) + 2**64 * k // parts for k in range(parts + 1)]
+    return [(low, high - 1) for low, high in pairwise(bounds)]
+
+
+def read_range(table: Table, low: int, high: int) -> pa.Table:
+    """Rows of a table sorted by `hash` whose hash is in [low, high]; of a file only the row groups that have some."""
+    if not isinstance(table, pa.Table):
+        return pq.read_table(table, filters=[("hash", ">=", low), ("hash", "<=", high)], partitioning=None)
+    hashes = table["hash"].to_numpy()
+    begin, end = int(np.searchsorted(hashes, low)), int(np.searchsorted(hashes, high, side="right"))
+    return table.slice(begin, end - begin)
+
+
+def count_rows(table: Table) -> int:
+    """How many rows a Parquet file or a table has."""
+    return int(table.num_rows if isinstance(table, pa.Table) else pq.read_metadata(table).num_rows)
