@@ -19,7 +19,9 @@ def stages(run: Run) -> None:
     run.do(quality, recipe.quality)
     run.do(data.curate, recipe.curate_by_kind, raw="raw", quality="quality?")
     run.do(thresholds, recipe.thresholds_of_preset, curation="curation")
-    run.do(data.deduplicate, recipe.dedup_in_order, documents="documents")
+    # Only where it decides: what else changes in curation's table changes no duplicate.
+    judged = {"curation": "curation"} if "quality" in recipe.deduplicate.precedence else {}
+    run.do(data.deduplicate, recipe.dedup_in_order, documents="documents", **judged)
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates", spans="spans?")
 
 

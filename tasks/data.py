@@ -421,7 +421,13 @@ def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
 
 
 def _decide(
-    files: list[str], config: DedupConfig, threads: int, memory_gb: float, folder: Path, key: str
+    files: list[str],
+    curation: list[str],
+    config: DedupConfig,
+    threads: int,
+    memory_gb: float,
+    folder: Path,
+    key: str,
 ) -> ShardResult:
     """Pairs and duplicates over all signatures."""
     from datalake.dedup.decide import decide
@@ -433,7 +439,7 @@ def _decide(
         TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
-        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill)
+        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation)
         out.write("pairs", decision.pairs)
         for rows in decision.duplicates_by_id():
             out.write("duplicates", rows)
@@ -443,22 +449,30 @@ def _decide(
 
 
 @stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
-def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
-    """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
+def deduplicate(
+    documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
+) -> Produced:
+    """Find exact and near duplicates over all documents; each one removed names the kept document it repeats.
+
+    `curation` is asked for where the order of precedence goes by quality.
+    """
     from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
 
     shards = shards_of(documents, runtime, config.signing)
     with progress("deduplicate", len(shards) + 1) as tell:
         results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
-        folder = runtime.lake.shard_folder("deduplicate", runtime.fingerprint)
-        if failed:  # decisions over part of the documents belong to that part alone
-            folder = runtime.lake.shard_folder("deduplicate", runtime.shard_key(config, [r.key for r in results]))
+        # Decisions belong to these signatures: over part of the documents they are that part's, and what is cut from
+        # documents that stay leaves them as they are.
+        known = [] if curation is None else runtime.lake.files(curation)
+        source = [*(result.key for result in results), *([] if curation is None else [curation.data_version])]
+        key = runtime.shard_key(config.without_spans, source)
+        folder = runtime.lake.shard_folder("deduplicate", key)
         decided = find_shard(folder)
         if decided is None:
             files = [file.path for file in files_of(results, "signatures") if file.rows]
             width = runtime.config
             decided = run_alone(
-                _decide, files, config, width.workers, width.memory_gb, folder, runtime.fingerprint, runtime=runtime
+                _decide, files, known, config, width.workers, width.memory_gb, folder, key, runtime=runtime
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 
-Precedence = Literal["source", "created", "length"]
+Precedence = Literal["source", "quality", "created", "length"]
 
 
 def collision_probability(similarity: float, bands: int, rows: int) -> float:
@@ -123,7 +123,7 @@ class DedupConfig(BaseModel):
         ("source", "created", "length"),
         title="Order of precedence",
         description="Which of two duplicates stays: the one from the earlier source, then the earlier created, then "
-        "the longer; ties by id",
+        "the longer; ties by id. `quality`: the one that curation's quality classifier likes better",
     )
     sources: tuple[str, ...] = Field(
         (),
@@ -160,6 +160,11 @@ class DedupConfig(BaseModel):
         else:
             bands, rows = choose_bands(self.threshold, self.recall, self.permutations)
         return SigningConfig(ngram=self.ngram, bands=bands, rows=rows, seed=self.seed)
+
+    @property
+    def without_spans(self) -> DedupConfig:
+        """The part that decides about whole documents."""
+        return self.model_copy(update={"lines": None, "substrings": None})
 
     @property
     def stored_from(self) -> float:

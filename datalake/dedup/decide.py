@@ -104,10 +104,12 @@ def decide(
     threads: int = 1,
     memory: int = MEMORY,
     folder: str | Path | None = None,
+    curation: Sequence[Shard] = (),
 ) -> Decision:
     """Decides over signed shards (Parquet files or tables of schema SIGNATURES); equal for any order of them.
 
-    `memory` is a budget in bytes; what goes beyond lies in files below `folder` while this runs.
+    `memory` is a budget in bytes; what goes beyond lies in files below `folder` while this runs. `curation`: files or
+    tables with `id` and `quality`, where the order of precedence asks for it.
 
     Raises:
         ValueError: where shards were signed with other settings or a document appears twice.
@@ -115,7 +117,7 @@ def decide(
     signing = config.signing
     for file in files:
         check_signing(file, signing)
-    corpus = read(files, config)
+    corpus = read(files, config, curation)
     documents = len(corpus.rows)
     everyone = np.arange(documents)
     first_of_url = everyone if corpus.urls is None else _first_of_url(corpus.urls)

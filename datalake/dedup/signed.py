@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -85,8 +85,8 @@ def count(files: Sequence[Shard]) -> int:
     return sum(file.num_rows if isinstance(file, pa.Table) else pq.read_metadata(file).num_rows for file in files)
 
 
-def read(files: Sequence[Shard], config: DedupConfig) -> Corpus:
-    """Everything but bands and shingles, in order of precedence.
+def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] = ()) -> Corpus:
+    """Everything but bands and shingles, in order of precedence; `curation` holds the quality, where that decides.
 
     Raises:
         ValueError: where a document appears twice.
@@ -113,7 +113,9 @@ def read(files: Sequence[Shard], config: DedupConfig) -> Corpus:
         if urls is not None:
             urls[here] = batch.column("url_hash").fill_null(0).to_numpy(zero_copy_only=False)
     np.negative(characters, out=characters)
-    criteria: dict[str, npt.NDArray[np.integer]] = {"source": sources, "created": created, "length": characters}
+    criteria: dict[str, npt.NDArray[Any]] = {"source": sources, "created": created, "length": characters}
+    if "quality" in config.precedence:
+        criteria["quality"] = -_quality(curation, ids)
     keys = [criteria[name] for name in config.precedence]
     order = np.lexsort((ids[:, 1], ids[:, 0], *reversed(keys)))
     del created, characters, sources, criteria, keys
@@ -124,6 +126,24 @@ def read(files: Sequence[Shard], config: DedupConfig) -> Corpus:
         raise ValueError(f"document {name} appears twice: give every shard once, and every archive to one source")
     urls = None if urls is None else urls[order]
     return Corpus(ids[order], texts[order], sets[order], shingles[order], urls, order)
+
+
+def _quality(curation: Sequence[Shard], ids: Hashes) -> npt.NDArray[np.float64]:
+    """The quality of each document by the table of curation; -1 where it has none."""
+    known, values = [np.empty((0, 2), np.uint64)], [np.empty(0)]
+    for batch in _batches(curation, ["id", "quality"]):
+        known.append(_halves(batch.column("id")))
+        values.append(batch.column("quality").fill_null(-1.0).to_numpy(zero_copy_only=False))
+    there, found = np.concatenate(known), np.concatenate(values)
+    # Both sorted as one: a document's row in curation is the one beside it.
+    both = np.concatenate((there, ids))
+    order = np.lexsort((both[:, 1], both[:, 0]))  # stable: curation's row comes first
+    alike = np.flatnonzero(same(both[order[1:]], both[order[:-1]]))
+    before, after = order[alike], order[alike + 1]
+    quality = np.full(len(ids), -1.0)
+    matched = (before < len(there)) & (after >= len(there))
+    quality[after[matched] - len(there)] = found[before[matched]]
+    return quality
 
 
 def first_alike(keys: Hashes, among: Flags) -> Ints:

@@ -97,7 +97,8 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
     ids = whole["ids"].astype(np.uint64)
     criteria = {"source": whole["source"], "created": whole["created"], "length": -whole["characters"]}
-    keys = [criteria[name] for name in config.precedence]
+    # Quality is a document's: which copy of a line stays goes by the rest.
+    keys = [criteria[name] for name in config.precedence if name in criteria]
     order = np.lexsort((ids[:, 1], ids[:, 0], *reversed(keys)))
     ids = ids[order]
     rank, numbers = np.empty(len(order), np.int64), np.empty(len(order), np.int64)

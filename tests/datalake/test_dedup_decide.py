@@ -241,6 +241,24 @@ def test_precedence_is_source_then_date_then_length_then_id() -> None:
     assert winner(id=[b"b" * 16, b"a" * 16, b"\xff" * 16]) == 1
 
 
+def test_where_quality_decides_the_better_document_stays_and_one_without_comes_last() -> None:
+    page = " ".join(sentence(random.Random(2)))
+    documents = make([page, page + " more", page + " again", page + " and again"])
+    ids = documents["id"].to_pylist()
+    config = DedupConfig(precedence=("quality", "length"))
+    curation = pa.table(
+        {"id": pa.array([ids[3], b"x" * 16, ids[1], ids[2]], pa.binary(16)), "quality": [0.2, 1.0, 0.7, None]}
+    )
+    signed = sign_file(documents, config)["signatures"]
+    for parts in ([curation], [curation.slice(k, 1) for k in range(4)]):
+        rows = {
+            row["id"]: row["duplicate_of"] for row in decide([signed], config, curation=parts).duplicates.to_pylist()
+        }
+        assert [rows[i] for i in ids] == [ids[1], None, ids[1], ids[1]]
+    longest = decide([signed], config)
+    assert kept(longest) == [ids[3]]
+
+
 def test_of_several_kept_partners_the_most_similar_is_named() -> None:
     words = sentence(random.Random(5), 210)
     near, nearer = words[:204], words[20:]
