@@ -194,27 +194,26 @@ def _near(
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
     share = memory // 4
     with Spill(max(memory - share - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
-        bands = spill.empty((signing.bands, len(nodes)), np.int64)
-        place = np.full(documents, -1)
-        place[corpus.rows[nodes]] = np.arange(len(nodes))
-        fill_bands(files, place, bands, spill)
+        bands = spill.empty((signing.bands, documents), np.int64)
+        fill_bands(files, bands, spill)
+        rows = corpus.rows[nodes]
         # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
         sizes = 8 * corpus.shingles[nodes] + 24 * signing.bands
-        order, bounds = _batches(_groups_of(bands, threads, spill), sizes, share)
+        order, bounds = _batches(_groups_of(bands, rows, threads, spill), sizes, share)
         del sizes
 
         ends = np.cumsum(corpus.shingles[nodes[order]])
         begins = ends - corpus.shingles[nodes[order]]
         values = spill.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
         place = np.full(documents, -1)
-        place[corpus.rows[nodes[order]]] = begins
+        place[rows[order]] = begins
         fill_shingles(files, place, values, spill)
         del place
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             here = order[start:stop]
             low, high = int(begins[start]), int(ends[stop - 1])
             sets = Sets(values[low:high], begins[start:stop] - low, ends[start:stop] - low)
-            found = _compare(np.ascontiguousarray(bands[:, here].T), sets, config, threads)
+            found = _compare(np.ascontiguousarray(bands[:, rows[here]].T), sets, config, threads)
             parts.append((here[found.first], here[found.second], found.alike))
             moved = np.flatnonzero(found.settled.partner >= 0)
             partner[here[moved]] = here[found.settled.partner[moved]]
@@ -239,12 +238,15 @@ def _first_of_url(urls: Ints) -> Ints:
     return first
 
 
-def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
-    """For each node the smallest in its group: those that share buckets, even through others."""
-    parent = np.arange(bands.shape[1])
+def _groups_of(bands: Ints, rows: Ints, threads: int, spill: Spill) -> Ints:
+    """For each node the smallest in its group: those that share buckets, even through others.
+
+    `bands`: shape (bands, documents); `rows`: where each node's are.
+    """
+    parent = np.arange(len(rows))
     for start in range(0, len(bands), threads):  # a few at a time: each takes memory
         some = range(start, min(start + threads, len(bands)))
-        for shared in _in_threads(lambda k: shared_buckets(bands[k]), some, threads):
+        for shared in _in_threads(lambda k: shared_buckets(bands[k][rows]), some, threads):
             join(parent, *shared)
         spill.release()
     settle_roots(parent)

@@ -159,25 +159,23 @@ def first_alike(keys: Hashes, among: Flags) -> Ints:
     return first
 
 
-def fill_bands(files: Sequence[Shard], place: Ints, out: Ints, spill: Spill) -> None:
-    """The buckets of documents into `out`, shape (bands, nodes): row r of the shards into column place[r], if not -1.
+def fill_bands(files: Sequence[Shard], out: Ints, spill: Spill) -> None:
+    """The buckets of all documents into `out`, shape (bands, documents), as the shards have them; 0 without shingles.
 
     Raises:
         ValueError: where a document has another number of bands.
     """
     at = 0
     for batch in _batches(files, ["bands"]):
-        column = batch.column("bands")
-        values, begins, ends = _flat(column)
-        here = place[at : at + len(column)]
-        at += len(column)
-        asked = np.flatnonzero(here >= 0)
-        if np.any(ends[asked] - begins[asked] != len(out)):
+        values, begins, ends = _flat(batch.column("bands"))
+        some = np.flatnonzero(ends > begins)
+        if np.any(ends[some] - begins[some] != len(out)):
             raise ValueError(f"a shard holds another number of bands than {len(out)}: sign it again with this recipe")
-        if len(asked):
-            rows = begins[asked][:, None] + np.arange(len(out))
-            out[:, here[asked]] = values.view(np.int64)[rows].T
-        spill.release()
+        here = np.zeros((batch.num_rows, len(out)), np.int64)
+        here[some] = values.view(np.int64).reshape(len(some), len(out))
+        out[:, at : at + batch.num_rows] = here.T
+        at += batch.num_rows
+        spill.touched(here.nbytes)
 
 
 def fill_shingles(files: Sequence[Shard], place: Ints, out: Hashes, spill: Spill) -> None:
@@ -188,7 +186,7 @@ def fill_shingles(files: Sequence[Shard], place: Ints, out: Hashes, spill: Spill
         values, begins, ends = _flat(column)
         _scatter(values, begins, ends, place[at : at + len(column)], out)
         at += len(column)
-        spill.release()
+        spill.touched(values.nbytes)
 
 
 def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_PAGES = 256 << 20  # bytes touched until pages are let go
+
 
 class Spill:
     """Allots arrays; as a context manager, removes its files at the end."""
@@ -24,6 +26,7 @@ class Spill:
         self._parent = folder
         self._folder: TemporaryDirectory[str] | None = None
         self._maps: list[np.memmap[Any, Any]] = []
+        self._touched = 0
 
     @property
     def spilled(self) -> int:
@@ -42,8 +45,15 @@ class Spill:
         self._maps.append(np.memmap(path, dtype, "w+", shape=shape))
         return self._maps[-1]
 
+    def touched(self, size: int) -> None:
+        """Tell of `size` bytes read or written: now and then, pages in memory are let go."""
+        self._touched += size
+        if self._touched >= _PAGES:
+            self.release()
+
     def release(self) -> None:
         """Let go of the pages of files that are in memory just now; what was written to them stays."""
+        self._touched = 0
         for array in self._maps:
             pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
             pages.madvise(mmap.MADV_DONTNEED)
