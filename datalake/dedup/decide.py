@@ -58,6 +58,7 @@ Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 BYTES_PER_DOCUMENT = 200
+PROCESS = 400 << 20  # bytes of the interpreter and what it has imported and compiled
 MEMORY = 4 << 30
 _LEVELS = ("url", "exact", "near")
 _ROWS = 1 << 20  # rows of a table made at once
@@ -192,8 +193,9 @@ def _near(
     parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
-    share = memory // 4
-    with Spill(max(memory - share - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
+    share, pages = memory // 4, memory // 16
+    left = memory - share - pages - PROCESS - BYTES_PER_DOCUMENT * documents
+    with Spill(max(left, 0), pages, folder) as spill:
         bands = spill.empty((signing.bands, documents), np.int64)
         fill_bands(files, bands, spill)
         rows = corpus.rows[nodes]
@@ -209,11 +211,12 @@ def _near(
         place[rows[order]] = begins
         fill_shingles(files, place, values, spill)
         del place
+        spill.release()
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             here = order[start:stop]
             low, high = int(begins[start]), int(ends[stop - 1])
             sets = Sets(values[low:high], begins[start:stop] - low, ends[start:stop] - low)
-            found = _compare(np.ascontiguousarray(bands[:, rows[here]].T), sets, config, threads)
+            found = _compare(_buckets_of(bands, rows[here], spill), sets, config, threads)
             parts.append((here[found.first], here[found.second], found.alike))
             moved = np.flatnonzero(found.settled.partner >= 0)
             partner[here[moved]] = here[found.settled.partner[moved]]
@@ -251,6 +254,15 @@ def _groups_of(bands: Ints, rows: Ints, threads: int, spill: Spill) -> Ints:
         spill.release()
     settle_roots(parent)
     return parent
+
+
+def _buckets_of(bands: Ints, rows: Ints, spill: Spill) -> Ints:
+    """The buckets of some documents, shape (documents, bands)."""
+    out = np.empty((len(rows), len(bands)), np.int64)
+    for k, band in enumerate(bands):
+        out[:, k] = band[rows]
+        spill.touched(band.nbytes)
+    return out
 
 
 def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:

@@ -6,6 +6,7 @@ shingles of those that share a bucket with another; each of them once, a few tho
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -184,9 +185,10 @@ def fill_shingles(files: Sequence[Shard], place: Ints, out: Hashes, spill: Spill
     for batch in _batches(files, ["shingles"]):
         column = batch.column("shingles")
         values, begins, ends = _flat(column)
-        _scatter(values, begins, ends, place[at : at + len(column)], out)
+        here = place[at : at + len(column)]
+        _scatter(values, begins, ends, here, out)
         at += len(column)
-        spill.touched(values.nbytes)
+        spill.touched(values.nbytes + mmap.PAGESIZE * int(np.sum(here >= 0)))  # each begins within some page
 
 
 def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_PAGES = 256 << 20  # bytes touched until pages are let go
-
 
 class Spill:
     """Allots arrays; as a context manager, removes its files at the end."""
 
-    def __init__(self, budget: int, folder: str | Path | None = None):
-        """`budget`: bytes of arrays in memory; `folder`: where the files go, the system's temporary one by default."""
+    def __init__(self, budget: int, pages: int, folder: str | Path | None = None):
+        """`budget`: bytes of arrays in memory; `pages`: bytes of files in memory at once, about.
+
+        `folder`: where the files go, the system's temporary one by default.
+        """
         self.left = budget
+        self.pages = pages
         self._parent = folder
         self._folder: TemporaryDirectory[str] | None = None
         self._maps: list[np.memmap[Any, Any]] = []
@@ -46,9 +48,9 @@ class Spill:
         return self._maps[-1]
 
     def touched(self, size: int) -> None:
-        """Tell of `size` bytes read or written: now and then, pages in memory are let go."""
+        """Tell of pages with `size` bytes that were read or written: now and then they are let go."""
         self._touched += size
-        if self._touched >= _PAGES:
+        if self._touched >= self.pages:
             self.release()
 
     def release(self) -> None:

@@ -522,11 +522,11 @@ def test_any_budget_of_memory_gives_the_same_tables(
 
 
 def test_what_was_spilled_is_read_back_as_it_was(tmp_path: Path) -> None:
-    with Spill(1000, tmp_path) as spill:
+    with Spill(1000, 10, tmp_path) as spill:
         small, large = spill.empty(100, np.uint8), spill.empty((3, 1000), np.int64)
         assert spill.spilled == large.nbytes
         small[:], large[:] = 7, np.arange(3000).reshape(3, 1000)
-        spill.release()
+        spill.touched(11)
         assert np.array_equal(large, np.arange(3000).reshape(3, 1000))
         assert small.sum() == 700
     assert list(tmp_path.iterdir()) == []
