@@ -11,10 +11,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.dedup.sorting import sort_hashes
+
 Ints = npt.NDArray[np.int64]
 Members = npt.NDArray[np.int32]
 
-_FEW = 32  # documents sorted by insertion
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 
 
@@ -53,54 +54,22 @@ class Shared(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def _shared(band: Ints) -> tuple[Members, Ints]:
-    # Buckets are hashes, even over their range: one distribution by their leading bits leaves a few in each slot.
-    count = len(band)
-    bits = 1
-    while 1 << bits < count:
-        bits += 1
-    shift = np.uint64(64 - bits)
-    ends = np.zeros((1 << bits) + 1, np.int64)
-    for k in range(count):
-        ends[np.int64(np.uint64(band[k]) >> shift) + 1] += 1
-    for slot in range(1 << bits):
-        ends[slot + 1] += ends[slot]
-    placed = np.empty(count, np.int32)
-    for k in range(count):
-        leading = np.int64(np.uint64(band[k]) >> shift)
-        placed[ends[leading]] = k
-        ends[leading] += 1
-    members, starts = np.empty(count, np.int32), np.empty(count // 2 + 1, np.int64)
-    found, written = 0, 0
+def _shared(keys: npt.NDArray[np.uint64], order: Members) -> tuple[Members, Ints]:
+    members, starts = np.empty(len(keys), np.int32), np.empty(len(keys) // 2 + 1, np.int64)
+    found, written, first = 0, 0, 0
     starts[0] = 0
-    begin = 0
-    for slot in range(1 << bits):
-        end = ends[slot]
-        if end - begin > 1:
-            here = placed[begin:end]
-            if end - begin > _FEW:
-                here = here[np.argsort(band[here], kind="mergesort")]
-            else:
-                for k in range(1, len(here)):
-                    at, value = here[k], band[here[k]]
-                    gap = k
-                    while gap > 0 and band[here[gap - 1]] > value:
-                        here[gap] = here[gap - 1]
-                        gap -= 1
-                    here[gap] = at
-            first = 0
-            for k in range(1, len(here) + 1):
-                if k == len(here) or band[here[k]] != band[here[first]]:
-                    if k - first > 1:
-                        members[written : written + k - first] = here[first:k]
-                        written += k - first
-                        found += 1
-                        starts[found] = written
-                    first = k
-        begin = end
+    for k in range(1, len(keys) + 1):
+        if k < len(keys) and keys[k] == keys[first]:
+            continue
+        if k - first > 1:
+            members[written : written + k - first] = order[first:k]
+            written += k - first
+            found += 1
+            starts[found] = written
+        first = k
     return members[:written].copy(), starts[: found + 1].copy()
 
 
 def shared_buckets(band: Ints) -> Shared:
     """Groups documents by their bucket in one band (shape (documents,)); documents alone in theirs are left out."""
-    return Shared(*_shared(band))
+    return Shared(*_shared(*sort_hashes(band.view(np.uint64))))

@@ -48,6 +48,7 @@ from datalake.dedup.signed import (
     read,
     same,
 )
+from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spill import Spill
 from datalake.dedup.verify import Links, Numbered, Sets, Settled, link_band, settle
 
@@ -77,8 +78,7 @@ class Decision:
 
     def duplicates_by_id(self) -> Iterator[pa.Table]:
         """DUPLICATES, a row per document, sorted by id, a million rows at a time."""
-        ids = self.corpus.ids
-        by_id = np.lexsort((ids[:, 1], ids[:, 0]))
+        by_id = sort_halves(self.corpus.ids).astype(np.int64)
         for start in range(0, len(by_id), _ROWS):
             yield _duplicates_table(self, by_id[start : start + _ROWS])
 
@@ -201,7 +201,7 @@ def _near(
         rows = corpus.rows[nodes]
         # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
         sizes = 8 * corpus.shingles[nodes] + 24 * signing.bands
-        order, bounds = _batches(_groups_of(bands, rows, threads, spill), sizes, share)
+        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], sizes, share)
         del sizes
 
         ends = np.cumsum(corpus.shingles[nodes[order]])
@@ -241,15 +241,15 @@ def _first_of_url(urls: Ints) -> Ints:
     return first
 
 
-def _groups_of(bands: Ints, rows: Ints, threads: int, spill: Spill) -> Ints:
-    """For each node the smallest in its group: those that share buckets, even through others.
+def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
+    """For each document, as the shards have them, the first in its group: those sharing buckets, even through others.
 
-    `bands`: shape (bands, documents); `rows`: where each node's are.
+    Copies are in the group of what they repeat, and documents without shingles in one of their own.
     """
-    parent = np.arange(len(rows))
+    parent = np.arange(bands.shape[1])
     for start in range(0, len(bands), threads):  # a few at a time: each takes memory
         some = range(start, min(start + threads, len(bands)))
-        for shared in _in_threads(lambda k: shared_buckets(bands[k][rows]), some, threads):
+        for shared in _in_threads(lambda k: shared_buckets(bands[k]), some, threads):
             join(parent, *shared)
         spill.release()
     settle_roots(parent)
@@ -364,14 +364,13 @@ def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
 
 def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats) -> pa.Table:
     """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity."""
-    order = np.lexsort((b, a))
+    by_b = sort_halves(corpus.ids[b])
+    order = by_b[sort_halves(corpus.ids[a[by_b]])]
     a, b, similarity = a[order], b[order], similarity[order]
     fresh = np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))) if len(a) else np.empty(0, np.bool_)
     a, b, similarity = a[fresh], b[fresh], similarity[fresh]
-    x, y = corpus.ids[a], corpus.ids[b]
-    by_id = np.lexsort((y[:, 1], y[:, 0], x[:, 1], x[:, 0]))
     levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
-    columns = [as_bytes(x[by_id]), as_bytes(y[by_id]), _levels(levels[by_id]), pa.array(similarity[by_id])]
+    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(similarity)]
     return pa.Table.from_arrays(columns, schema=PAIRS)
 
 

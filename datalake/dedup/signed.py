@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.sign import SIGNED_WITH
+from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spill import Spill
 from datalake.identity import canonical
 
@@ -118,13 +119,15 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
     if "quality" in config.precedence:
         criteria["quality"] = -_quality(curation, ids)
     keys = [criteria[name] for name in config.precedence]
-    order = np.lexsort((ids[:, 1], ids[:, 0], *reversed(keys)))
-    del created, characters, sources, criteria, keys
-    by_id = np.lexsort((ids[:, 1], ids[:, 0]))
-    twice = np.flatnonzero(same(ids[by_id[1:]], ids[by_id[:-1]]))
+    order: Ints = sort_halves(ids).astype(np.int64)
+    twice = np.flatnonzero(same(ids[order[1:]], ids[order[:-1]]))
     if len(twice):
-        name = as_bytes(ids[by_id[twice[:1]]])[0].as_py().hex()
+        name = as_bytes(ids[order[twice[:1]]])[0].as_py().hex()
         raise ValueError(f"document {name} appears twice: give every shard once, and every archive to one source")
+    for key in reversed(keys):  # from the last criterion to the first, each leaving ties as they are
+        if len(key) and key.min() != key.max():
+            order = order[np.argsort(key[order], kind="stable")]
+    del created, characters, sources, criteria, keys
     urls = None if urls is None else urls[order]
     return Corpus(ids[order], texts[order], sets[order], shingles[order], urls, order)
 
@@ -138,7 +141,7 @@ def _quality(curation: Sequence[Shard], ids: Hashes) -> npt.NDArray[np.float64]:
     there, found = np.concatenate(known), np.concatenate(values)
     # Both sorted as one: a document's row in curation is the one beside it.
     both = np.concatenate((there, ids))
-    order = np.lexsort((both[:, 1], both[:, 0]))  # stable: curation's row comes first
+    order = sort_halves(both)  # stable: curation's row comes first
     alike = np.flatnonzero(same(both[order[1:]], both[order[:-1]]))
     before, after = order[alike], order[alike + 1]
     quality = np.full(len(ids), -1.0)
@@ -153,7 +156,7 @@ def first_alike(keys: Hashes, among: Flags) -> Ints:
     rows = np.flatnonzero(among)
     if len(rows):
         chosen = keys[rows]
-        order = np.lexsort((chosen[:, 1], chosen[:, 0]))  # stable: equal rows stay in order
+        order = sort_halves(chosen)  # stable: equal rows stay in order
         chosen = chosen[order]
         fresh = np.concatenate(([True], ~same(chosen[1:], chosen[:-1])))
         first[rows[order]] = rows[order[np.flatnonzero(fresh)]][np.cumsum(fresh) - 1]
