@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -200,22 +201,21 @@ def _near(
         fill_bands(files, bands, spill)
         rows = corpus.rows[nodes]
         # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
-        sizes = 8 * corpus.shingles[nodes] + 24 * signing.bands
-        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], sizes, share)
-        del sizes
-
-        ends = np.cumsum(corpus.shingles[nodes[order]])
-        begins = ends - corpus.shingles[nodes[order]]
-        values = spill.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
-        place = np.full(documents, -1)
-        place[rows[order]] = begins
-        fill_shingles(files, place, values, spill)
-        del place
+        taken = 8 * corpus.shingles[nodes] + 24 * signing.bands
+        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], taken, share)
+        del taken
+        sizes = corpus.shingles[nodes[order]]
+        starts = np.concatenate(([0], np.cumsum(sizes)))[bounds]
+        values = spill.empty(int(starts[-1]), np.uint64)
+        part = np.full(documents, -1, np.int32)
+        part[rows[order]] = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        begins = fill_shingles(files, part, starts, values, spill)[rows[order]]
+        del part
         spill.release()
-        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for k, (start, stop) in enumerate(pairwise(bounds.tolist())):
             here = order[start:stop]
-            low, high = int(begins[start]), int(ends[stop - 1])
-            sets = Sets(values[low:high], begins[start:stop] - low, ends[start:stop] - low)
+            first = begins[start:stop] - starts[k]
+            sets = Sets(values[starts[k] : starts[k + 1]], first, first + sizes[start:stop])
             found = _compare(_buckets_of(bands, rows[here], spill), sets, config, threads)
             parts.append((here[found.first], here[found.second], found.alike))
             moved = np.flatnonzero(found.settled.partner >= 0)

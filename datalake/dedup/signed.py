@@ -6,7 +6,6 @@ shingles of those that share a bucket with another; each of them once, a few tho
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -182,16 +181,20 @@ def fill_bands(files: Sequence[Shard], out: Ints, spill: Spill) -> None:
         spill.touched(here.nbytes)
 
 
-def fill_shingles(files: Sequence[Shard], place: Ints, out: Hashes, spill: Spill) -> None:
-    """The shingles of documents into `out`: those of row r of the shards from place[r] on, if not -1."""
-    at = 0
+def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: Ints, out: Hashes, spill: Spill) -> Ints:
+    """The shingles of documents into `out`, part by part, in each in the order of the shards.
+
+    Row r of the shards goes to part[r], or nowhere if that is -1; part k begins at starts[k]. Returns where each row's
+    begin. Every part is written from its beginning to its end, so few pages are at work at once.
+    """
+    at, cursor, begins = 0, starts.copy(), np.zeros(len(part), np.int64)
     for batch in _batches(files, ["shingles"]):
-        column = batch.column("shingles")
-        values, begins, ends = _flat(column)
-        here = place[at : at + len(column)]
-        _scatter(values, begins, ends, here, out)
-        at += len(column)
-        spill.touched(values.nbytes + mmap.PAGESIZE * int(np.sum(here >= 0)))  # each begins within some page
+        values, first, last = _flat(batch.column("shingles"))
+        here = slice(at, at + batch.num_rows)
+        at += batch.num_rows
+        _append(values, first, last, part[here], cursor, out, begins[here])
+        spill.touched(values.nbytes)
+    return begins
 
 
 def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
@@ -207,7 +210,12 @@ def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter(values: Hashes, begins: Ints, ends: Ints, place: Ints, out: Hashes) -> None:
-    for d in range(len(begins)):
-        if place[d] >= 0:
-            out[place[d] : place[d] + ends[d] - begins[d]] = values[begins[d] : ends[d]]
+def _append(
+    values: Hashes, first: Ints, last: Ints, part: npt.NDArray[np.int32], cursor: Ints, out: Hashes, begins: Ints
+) -> None:
+    for d in range(len(first)):
+        k = part[d]
+        if k >= 0:
+            begins[d] = cursor[k]
+            cursor[k] += last[d] - first[d]
+            out[begins[d] : cursor[k]] = values[first[d] : last[d]]
