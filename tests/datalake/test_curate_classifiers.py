@@ -13,7 +13,7 @@ import pytest
 import world
 from pydantic import ValidationError
 
-from datalake.curate.classifiers import _batches, classify
+from datalake.curate.classifiers import classify
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.histograms import histograms
@@ -23,6 +23,7 @@ from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_n
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.transformer import batches_by_length
 
 POSITIONS = 48
 
@@ -127,7 +128,7 @@ def test_what_stands_behind_the_limit_of_tokens_is_not_read(folder: Path) -> Non
 def test_batches_hold_each_text_once_by_length_and_within_bounds() -> None:
     draw = random.Random(2)
     lengths = [draw.choice((1, 5, 60, 512, 5000, 20_000)) for _ in range(700)]
-    found = list(_batches(lengths))
+    found = list(batches_by_length(lengths))
     assert sorted(k for batch in found for k in batch) == list(range(700))
     assert [lengths[k] for batch in found for k in batch] == sorted(lengths)
     for batch in found:
