@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate_config import DecontaminateConfig
-from datalake.dedup.config import DedupConfig
+from datalake.dedup.config import DedupConfig, SemanticConfig
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
@@ -419,10 +419,28 @@ def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
+def _embed_shard(config: SemanticConfig, shard: Shard) -> ShardResult:
+    """Embeddings of one file of documents."""
+    from datalake.dedup.embed import COLUMNS, embed_batches, embedding_schema
+
+    assert shard.folder is not None
+    schema = embedding_schema(config)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"embeddings": schema}) as out:
+        for batch in embed_batches(read_batches(shard.payload, COLUMNS), config):
+            out.write("embeddings", pa.Table.from_batches([batch], schema))
+    return out.result
+
+
 def _decide(
-    files: list[str], config: DedupConfig, threads: int, memory_gb: float, folder: Path, key: str
+    files: list[str],
+    embeddings: list[str],
+    config: DedupConfig,
+    threads: int,
+    memory_gb: float,
+    folder: Path,
+    key: str,
 ) -> ShardResult:
-    """Pairs and duplicates over all signatures."""
+    """Pairs and duplicates over all signatures, and embeddings where there are any."""
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
@@ -432,7 +450,7 @@ def _decide(
         TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
-        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill)
+        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, embeddings)
         out.write("pairs", decision.pairs)
         for rows in decision.duplicates_by_id():
             out.write("duplicates", rows)
@@ -443,21 +461,40 @@ def _decide(
 
 @stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> Produced:
-    """Find exact and near duplicates over all documents; each one removed names the kept document it repeats."""
-    from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
+    """Find exact and near duplicates, and like ones in meaning, over all documents.
 
-    shards = shards_of(documents, runtime, config.signing)
-    with progress("deduplicate", len(shards) + 1) as tell:
+    Each one removed names the kept document it repeats.
+    """
+    from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
+
+    shards, semantic = shards_of(documents, runtime, config.signing), config.semantic
+    to_embed = [] if semantic is None else shards_of(documents, runtime, semantic.embedding)
+    embedded: list[ShardResult] = []
+    with progress("deduplicate", len(shards) + len(to_embed) + 1) as tell:
         results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
+        if semantic is not None:
+            embed = partial(_embed_shard, semantic)
+            embedded, more = gather(map_shards(embed, to_embed, runtime, tell, on_gpus=True))
+            failed |= more
         folder = runtime.lake.shard_folder("deduplicate", runtime.fingerprint)
         if failed:  # decisions over part of the documents belong to that part alone
-            folder = runtime.lake.shard_folder("deduplicate", runtime.shard_key(config, [r.key for r in results]))
+            done = [result.key for result in (*results, *embedded)]
+            folder = runtime.lake.shard_folder("deduplicate", runtime.shard_key(config, done))
         decided = find_shard(folder)
         if decided is None:
             files = [file.path for file in files_of(results, "signatures") if file.rows]
+            vectors = [file.path for file in files_of(embedded, "embeddings") if file.rows]
             width = runtime.config
             decided = run_alone(
-                _decide, files, config, width.workers, width.memory_gb, folder, runtime.fingerprint, runtime=runtime
+                _decide,
+                files,
+                vectors,
+                config,
+                width.workers,
+                width.memory_gb,
+                folder,
+                runtime.fingerprint,
+                runtime=runtime,
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")
@@ -466,6 +503,7 @@ def deduplicate(documents: TableRef, config: DedupConfig, runtime: Runtime) -> P
             "pairs": (PAIRS, files_of([decided], "pairs")),
             "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
             "signatures": (SIGNATURES, files_of(results, "signatures")),
+            **({} if semantic is None else {"embeddings": (EMBEDDINGS, files_of(embedded, "embeddings"))}),
         },
         counts=decided.counts,
         records_in=documents.rows,

@@ -16,6 +16,9 @@ Hence every document removed for its text has a kept one at or above the thresho
 step 6 leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the
 guarantee. A document removed for its address names what stands for the first one there.
 
+7. Where embeddings are compared, some of what is left is removed for its meaning (semantic.py): with a document go those
+   that repeat its text, each of them as close to the kept one as it must be. Documents without words have no part in it.
+
 Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
 more (spill.py).
 """
@@ -37,6 +40,7 @@ from datalake.dedup.bands import Shared, shared_buckets
 from datalake.dedup.components import components, join, settle_roots
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.schema import DUPLICATES, PAIRS
+from datalake.dedup.semantic import settle_meaning
 from datalake.dedup.signed import (
     Corpus,
     Shard,
@@ -59,7 +63,8 @@ T = TypeVar("T")
 
 BYTES_PER_DOCUMENT = 150
 MEMORY = 4 << 30
-_LEVELS = ("url", "exact", "near")
+_LEVELS = ("url", "exact", "near", "semantic")
+_SEMANTIC = _LEVELS.index("semantic")
 _ROWS = 1 << 20  # rows of a table made at once
 
 
@@ -70,7 +75,8 @@ class Decision:
     corpus: Corpus
     target: Ints  # the document that stands for each one: itself where kept
     similarity: Floats  # to that one; NaN where the address decided
-    pairs: pa.Table  # PAIRS, sorted by a and b
+    for_meaning: Flags  # removed for its meaning
+    pairs: pa.Table  # PAIRS, sorted by a, b and level
     report: dict[str, int]
     spilled: int  # bytes that lay in files meanwhile
 
@@ -104,13 +110,15 @@ def decide(
     threads: int = 1,
     memory: int = MEMORY,
     folder: str | Path | None = None,
+    embeddings: Sequence[Shard] = (),
 ) -> Decision:
     """Decides over signed shards (Parquet files or tables of schema SIGNATURES); equal for any order of them.
 
+    `embeddings`: shards of schema EMBEDDINGS, in any order, where `config.semantic` asks for them.
     `memory` is a budget in bytes; what goes beyond lies in files below `folder` while this runs.
 
     Raises:
-        ValueError: where shards were signed with other settings or a document appears twice.
+        ValueError: where shards were signed or embedded with other settings or a document appears twice.
     """
     signing = config.signing
     for file in files:
@@ -167,10 +175,7 @@ def decide(
     moved = np.flatnonzero((node >= 0) & (partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
     target[moved] = nodes[partner[node[moved]]]
     similarity[moved] = alike_to[node[moved]]
-    target[~alive] = target[first_of_url[~alive]]
-    similarity[~alive] = np.nan
-    removed = np.flatnonzero(target != everyone)
-    for_text = removed[alive[removed]]
+    for_text = np.flatnonzero(target != everyone)
 
     copies = np.flatnonzero(alive & (first_of_text != everyone))
     alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
@@ -180,20 +185,37 @@ def decide(
         np.concatenate((nodes[second], copies, alikes, for_text)),
         np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
     )
+    for_meaning, told = np.zeros(documents, np.bool_), {}
+    if config.semantic is not None:
+        with Spill(max(memory - share - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
+            taking_part = np.where(alive & worded, target, -1)
+            meaning = settle_meaning(embeddings, corpus.ids, taking_part, config.semantic, spill)
+            spilled += spill.spilled
+        told = meaning.report
+        for_meaning = meaning.partner >= 0
+        target[for_meaning] = meaning.partner[for_meaning]
+        similarity[for_meaning] = meaning.similarity[for_meaning]
+        for_text = for_text[~for_meaning[for_text]]
+        gone = np.flatnonzero(for_meaning)
+        pairs = _merged(pairs, _pairs_table(corpus, target[gone], gone, similarity[gone], level=_SEMANTIC))
+    target[~alive] = target[first_of_url[~alive]]
+    similarity[~alive] = np.nan
+    removed = int(np.sum(target != everyone))
     joined = alike >= config.threshold
     group = components(len(nodes), first[joined], second[joined])
     exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
     report = {
         "documents": documents,
-        "kept": documents - len(removed),
-        **({"url": len(removed) - len(for_text)} if config.url else {}),
+        "kept": documents - removed,
+        **({"url": int(np.sum(~alive))} if config.url else {}),
         "exact": exact,
         "near": len(for_text) - exact,
+        **told,
         "pairs": pairs.num_rows,
         **counts,
         **_groups(group, node, partner),
     }
-    return Decision(corpus, target, similarity, pairs, report, spilled)
+    return Decision(corpus, target, similarity, for_meaning, pairs, report, spilled)
 
 
 def _first_of_url(urls: Ints) -> Ints:
@@ -301,6 +323,7 @@ def _duplicates_table(decision: Decision, rows: Ints) -> pa.Table:
     levels = np.where(same(corpus.texts[rows], corpus.texts[target]), 1, 2)
     by_address = np.isnan(similarity)
     levels[by_address] = 0
+    levels[decision.for_meaning[rows]] = _SEMANTIC
     columns = [
         as_bytes(corpus.ids[rows]),
         _where_not(kept, as_bytes(corpus.ids[target])),
@@ -316,8 +339,11 @@ def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
     return values.take(indices)
 
 
-def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats) -> pa.Table:
-    """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity."""
+def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats, level: int | None = None) -> pa.Table:
+    """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity.
+
+    `level`: of all these pairs; by default what their texts say.
+    """
     order = np.lexsort((b, a))
     a, b, similarity = a[order], b[order], similarity[order]
     fresh = np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))) if len(a) else np.empty(0, np.bool_)
@@ -325,8 +351,15 @@ def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats) -> pa.Tab
     x, y = corpus.ids[a], corpus.ids[b]
     by_id = np.lexsort((y[:, 1], y[:, 0], x[:, 1], x[:, 0]))
     levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
+    if level is not None:
+        levels[:] = level
     columns = [as_bytes(x[by_id]), as_bytes(y[by_id]), _levels(levels[by_id]), pa.array(similarity[by_id])]
     return pa.Table.from_arrays(columns, schema=PAIRS)
+
+
+def _merged(pairs: pa.Table, more: pa.Table) -> pa.Table:
+    """Both tables in one, sorted by a, b and level."""
+    return pa.concat_tables([pairs, more]).sort_by([(name, "ascending") for name in ("a", "b", "level")])
 
 
 def _groups(group: Ints, node: Ints, partner: Ints) -> dict[str, int]:

@@ -50,7 +50,7 @@ def check_signing(file: Shard, signing: SigningConfig) -> None:
         raise ValueError(f"a shard was signed with {found.decode()}, this recipe asks for {asked}: sign it again")
 
 
-def _batches(files: Sequence[Shard], names: list[str]) -> Iterator[pa.RecordBatch]:
+def batches_of(files: Sequence[Shard], names: list[str]) -> Iterator[pa.RecordBatch]:
     """These columns of all shards, one after the other, a few rows at a time."""
     for file in files:
         if isinstance(file, pa.Table):
@@ -99,7 +99,7 @@ def read(files: Sequence[Shard], config: DedupConfig) -> Corpus:
     created, characters, shingles = (np.empty(total, np.int64) for _ in range(3))
     sources = np.empty(total, np.int32)
     urls = np.zeros(total, np.int64) if config.url else None
-    for batch in _batches(files, names):
+    for batch in batches_of(files, names):
         here = slice(at, at + batch.num_rows)
         at += batch.num_rows
         for name, column in (("id", ids), ("text_hash", texts), ("set_hash", sets)):
@@ -146,7 +146,7 @@ def fill_bands(files: Sequence[Shard], place: Ints, out: Ints, spill: Spill) -> 
         ValueError: where a document has another number of bands.
     """
     at = 0
-    for batch in _batches(files, ["bands"]):
+    for batch in batches_of(files, ["bands"]):
         column = batch.column("bands")
         values, begins, ends = _flat(column)
         here = place[at : at + len(column)]
@@ -163,7 +163,7 @@ def fill_bands(files: Sequence[Shard], place: Ints, out: Ints, spill: Spill) -> 
 def fill_shingles(files: Sequence[Shard], place: Ints, out: Hashes, spill: Spill) -> None:
     """The shingles of documents into `out`: those of row r of the shards from place[r] on, if not -1."""
     at = 0
-    for batch in _batches(files, ["shingles"]):
+    for batch in batches_of(files, ["shingles"]):
         column = batch.column("shingles")
         values, begins, ends = _flat(column)
         _scatter(values, begins, ends, place[at : at + len(column)], out)

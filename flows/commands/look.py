@@ -243,7 +243,7 @@ def _document_story(
             "copies": len(copies),
             "some copies": [copy["id"].hex() for copy in copies[:_COPIES_SHOWN]],
         }
-    near = rows("pairs", "a = ? OR b = ? ORDER BY similarity DESC LIMIT 5", id, id)
+    near = rows("pairs", "(a = ? OR b = ?) AND level <> 'semantic' ORDER BY similarity DESC LIMIT 5", id, id)
     if near:
         story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}
     mixed = rows("mixture", "id = ?", id)
