@@ -6,9 +6,9 @@ origin at right angles to the difference of their centres. Of two vectors at an 
 a border, one at least is within theta / 2 of it: only there must a vector be compared across, and with as many probes
 as it has such borders nothing is missed.
 
-Arithmetic is exact, hence the same for any number of threads and on any processor: vectors are rounded to whole numbers
-of length `SCALE`, whose products float32 adds up without rounding in any order, since |a . b| <= |a||b| < 2^24 holds for
-any part of the sum as well.
+Arithmetic is exact, hence the same for any number of threads and on any processor: vectors are of length `SCALE` and
+rounded to whole numbers, whose products float32 adds up without rounding in any order, since |a . b| <= |a||b| < 2^24
+holds for any part of the sum as well.
 """
 
 from __future__ import annotations
@@ -79,8 +79,6 @@ def cluster(points: Points, count: int, clusters: int | None, probes: int, cosin
         rows = np.arange(start, min(start + step, count))
         scores = points(rows) @ centres.T
         own[rows] = here = scores.argmax(1)
-        if not probes:
-            continue
         away = (np.take_along_axis(scores, here[:, None], 1) - scores) / between[here]
         row, other = np.nonzero(away <= near * (1 + 1e-6))
         order = np.lexsort((other, away[row, other], row))

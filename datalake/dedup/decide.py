@@ -16,8 +16,8 @@ Hence every document removed for its text has a kept one at or above the thresho
 step 6 leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the
 guarantee. A document removed for its address names what stands for the first one there.
 
-7. Where embeddings are compared, some of what is left is removed for its meaning (semantic.py): with a document go those
-   that repeat its text, each of them as close to the kept one as it must be. Documents without words have no part in it.
+Where a recipe asks for it, some of what is left is then removed for its meaning (semantic.py). With such a document go
+those that repeat its text, each as close to the kept one as it must be. Documents without words have no part in it.
 
 Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
 more (spill.py).
@@ -132,7 +132,83 @@ def decide(
     worded = corpus.shingles > 0
     first_of_set = np.where(worded, first_alike(corpus.sets, alive & worded), first_of_text)
     nodes = np.flatnonzero(alive & worded & (first_of_set == everyone))  # ranks, ascending
+    compared = _compare_all(files, corpus, nodes, config, threads, memory, folder)
+    first, second, alike, partner, alike_to, counts, spilled = compared
 
+    # From nodes back to documents: a document's decision is its node's, or its node itself.
+    target, similarity = first_of_set.copy(), np.ones(documents)
+    node_of = np.full(documents, -1)
+    node_of[nodes] = np.arange(len(nodes))
+    node = np.where(alive, node_of[first_of_set], -1)
+    moved = np.flatnonzero((node >= 0) & (partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
+    target[moved] = nodes[partner[node[moved]]]
+    similarity[moved] = alike_to[node[moved]]
+    for_text = np.flatnonzero(target != everyone)
+
+    copies = np.flatnonzero(alive & (first_of_text != everyone))
+    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
+    pairs = _pairs_table(
+        corpus,
+        np.concatenate((nodes[first], first_of_text[copies], first_of_set[alikes], target[for_text])),
+        np.concatenate((nodes[second], copies, alikes, for_text)),
+        np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
+    )
+    for_meaning, told = np.zeros(documents, np.bool_), {}
+    if config.semantic is not None:
+        with Spill(max(memory - memory // 4 - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
+            taking_part = np.where(alive & worded, target, -1)
+            meaning = settle_meaning(embeddings, corpus.ids, taking_part, config.semantic, spill)
+            spilled += spill.spilled
+        told = meaning.report
+        for_meaning = meaning.partner >= 0
+        target[for_meaning] = meaning.partner[for_meaning]
+        similarity[for_meaning] = meaning.similarity[for_meaning]
+        for_text = for_text[~for_meaning[for_text]]
+        gone = np.flatnonzero(for_meaning)
+        pairs = _merged(pairs, _pairs_table(corpus, target[gone], gone, similarity[gone], level=_SEMANTIC))
+    target[~alive] = target[first_of_url[~alive]]
+    similarity[~alive] = np.nan
+    removed = int(np.sum(target != everyone))
+    joined = alike >= config.threshold
+    group = components(len(nodes), first[joined], second[joined])
+    exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
+    report = {
+        "documents": documents,
+        "kept": documents - removed,
+        **({"url": int(np.sum(~alive))} if config.url else {}),
+        "exact": exact,
+        "near": len(for_text) - exact,
+        **told,
+        "pairs": pairs.num_rows,
+        **counts,
+        **_groups(group, node, partner),
+    }
+    return Decision(corpus, target, similarity, for_meaning, pairs, report, spilled)
+
+
+class _All(NamedTuple):
+    """Verified pairs of nodes, what replaces each of them (-1: kept) and how alike it is, counts, bytes in files."""
+
+    first: Ints
+    second: Ints
+    alike: Floats
+    partner: Ints
+    alike_to: Floats
+    counts: dict[str, int]
+    spilled: int
+
+
+def _compare_all(
+    files: Sequence[Shard],
+    corpus: Corpus,
+    nodes: Ints,
+    config: DedupConfig,
+    threads: int,
+    memory: int,
+    folder: str | Path | None,
+) -> _All:
+    """Compare the documents of these ranks, ascending, group by group."""
+    signing, documents = config.signing, len(corpus.rows)
     parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
@@ -166,56 +242,7 @@ def decide(
             spill.release()
         spilled = spill.spilled
     first, second, alike = (np.concatenate([part[k] for part in parts]) for k in range(3))
-
-    # From nodes back to documents: a document's decision is its node's, or its node itself.
-    target, similarity = first_of_set.copy(), np.ones(documents)
-    node_of = np.full(documents, -1)
-    node_of[nodes] = np.arange(len(nodes))
-    node = np.where(alive, node_of[first_of_set], -1)
-    moved = np.flatnonzero((node >= 0) & (partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
-    target[moved] = nodes[partner[node[moved]]]
-    similarity[moved] = alike_to[node[moved]]
-    for_text = np.flatnonzero(target != everyone)
-
-    copies = np.flatnonzero(alive & (first_of_text != everyone))
-    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
-    pairs = _pairs_table(
-        corpus,
-        np.concatenate((nodes[first], first_of_text[copies], first_of_set[alikes], target[for_text])),
-        np.concatenate((nodes[second], copies, alikes, for_text)),
-        np.concatenate((alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
-    )
-    for_meaning, told = np.zeros(documents, np.bool_), {}
-    if config.semantic is not None:
-        with Spill(max(memory - share - BYTES_PER_DOCUMENT * documents, 0), folder) as spill:
-            taking_part = np.where(alive & worded, target, -1)
-            meaning = settle_meaning(embeddings, corpus.ids, taking_part, config.semantic, spill)
-            spilled += spill.spilled
-        told = meaning.report
-        for_meaning = meaning.partner >= 0
-        target[for_meaning] = meaning.partner[for_meaning]
-        similarity[for_meaning] = meaning.similarity[for_meaning]
-        for_text = for_text[~for_meaning[for_text]]
-        gone = np.flatnonzero(for_meaning)
-        pairs = _merged(pairs, _pairs_table(corpus, target[gone], gone, similarity[gone], level=_SEMANTIC))
-    target[~alive] = target[first_of_url[~alive]]
-    similarity[~alive] = np.nan
-    removed = int(np.sum(target != everyone))
-    joined = alike >= config.threshold
-    group = components(len(nodes), first[joined], second[joined])
-    exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
-    report = {
-        "documents": documents,
-        "kept": documents - removed,
-        **({"url": int(np.sum(~alive))} if config.url else {}),
-        "exact": exact,
-        "near": len(for_text) - exact,
-        **told,
-        "pairs": pairs.num_rows,
-        **counts,
-        **_groups(group, node, partner),
-    }
-    return Decision(corpus, target, similarity, for_meaning, pairs, report, spilled)
+    return _All(first, second, alike, partner, alike_to, counts, spilled)
 
 
 def _first_of_url(urls: Ints) -> Ints:

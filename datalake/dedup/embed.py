@@ -1,9 +1,9 @@
 """One shard's documents to one shard of embeddings: a vector of length 1 for each, by any encoder of Transformers.
 
 The tokens' last hidden states become one vector as Sentence-Transformers pools them: their mean over the tokens that
-are no padding, the first token's, or the last one's. Only the beginning of a text is read (datalake/transformer.py): two
-documents that differ after it are one in meaning. A blank text has no embedding, nor one of which a model makes no
-numbers.
+are no padding, the first token's, or the last one's. Only the beginning of a text is read (datalake/transformer.py):
+documents that differ behind it alone are one in meaning. A blank text has no embedding, nor one of which a model makes
+no numbers.
 
 Work is in float32, the result is rounded to float16, which moves a cosine by less than 0.001. Texts are batched by
 length; neighbours in a batch, processor and threads change no more than a last digit of that.
@@ -61,7 +61,7 @@ def embed(texts: Sequence[str], config: SemanticConfig) -> list[npt.NDArray[np.f
         return vectors
     loaded = load(config.model, config.model_version, "AutoModel", "encoder", "deduplicate.semantic")
     if loaded.model.config.is_encoder_decoder:
-        raise UserError(f"{config.model} is an encoder with a decoder: name an encoder in `deduplicate.semantic`, model")
+        raise UserError(f"{config.model} has a decoder as well: name an encoder in `deduplicate.semantic`, model")
     for batch, tokens in token_batches([texts[row] for row in chosen], loaded, config.max_tokens):
         if not tokens["input_ids"].shape[1]:
             continue  # a tokenizer that finds nothing in them

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -77,13 +76,11 @@ class _Families(NamedTuple):
     held: Flags
 
 
-def settle_meaning(
-    files: Sequence[Shard], ids: Hashes, target: Ints, config: SemanticConfig, spill: Spill
-) -> Meaning:
+def settle_meaning(files: Sequence[Shard], ids: Hashes, target: Ints, config: SemanticConfig, spill: Spill) -> Meaning:
     """Decides over shards of embeddings (Parquet files or tables of schema EMBEDDINGS), in any order.
 
-    `ids`, shape (documents, 2), are in order of precedence; `target` is for each the one that stands for it by the texts,
-    itself where kept, -1 for a document that has no part in this.
+    `ids`, shape (documents, 2), are in order of precedence; `target` is for each document the one that stands for it by
+    the texts, itself where kept, -1 where it has no part in this.
 
     Raises:
         ValueError: where shards were embedded with other settings or have other dimensions.

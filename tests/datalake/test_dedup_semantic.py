@@ -240,15 +240,16 @@ def cosine(a: Vectors, b: Vectors) -> float:
 
 def greedy(order: list[bytes], vectors: dict[bytes, Vectors], threshold: float) -> dict[bytes, tuple[bytes, float]]:
     """The definition: each document against all that were kept before it."""
-    keep: list[bytes] = []
+    lengths = np.array([np.sqrt(np.sum(vectors[id] ** 2)) for id in order])
+    units = np.array([vectors[id] for id in order]) / lengths[:, None]
+    keep: list[int] = []
     gone: dict[bytes, tuple[bytes, float]] = {}
-    for id in order:
-        alike = [(cosine(vectors[k], vectors[id]), -n) for n, k in enumerate(keep)]
-        best = max(alike, default=(0.0, 0))
-        if best[0] >= threshold:
-            gone[id] = keep[-best[1]], best[0]
+    for k, id in enumerate(order):
+        alike = np.sum(units[keep] * units[k], axis=1).round(14)
+        if len(alike) and alike.max() >= threshold:
+            gone[id] = order[keep[int(alike.argmax())]], float(alike.max())
         else:
-            keep.append(id)
+            keep.append(k)
     return gone
 
 
@@ -309,8 +310,8 @@ def test_with_enough_probes_clusters_miss_nothing(
 
 @pytest.mark.parametrize("probes", [0, 1, 2, 8])
 def test_with_few_probes_whatever_goes_has_a_kept_one_and_recall_grows(config: DedupConfig, probes: int) -> None:
-    """Recall here: 0.980 without probes, 0.993, 0.997 and 1.000 with 1, 2 and 8."""
-    vectors, documents = clouds(2000, 7, dimension=64, spread=0.06), make(strangers(2000))
+    """Recall here: 0.912 without probes, 0.978, 0.993 and 1.000 with 1, 2 and 8."""
+    vectors, documents = clouds(2000, 7, dimension=6, spread=0.5, centres=40), make(strangers(2000))
     decision = run(documents, list(vectors), asking(config, clusters=45, probes=probes))
     told, vector = decided(decision), by_id(documents, vectors)
     order = {id: k for k, id in enumerate(in_order(documents))}
@@ -321,19 +322,18 @@ def test_with_few_probes_whatever_goes_has_a_kept_one_and_recall_grows(config: D
         assert similarity >= 0.9
     expected = greedy(in_order(documents), vector, 0.9)
     recall = len(told.keys() & expected.keys()) / len(expected)
-    assert recall >= {0: 0.9, 1: 0.95, 2: 0.97, 8: 0.99}[probes]
-    print(probes, recall, decision.report)
+    assert recall >= {0: 0.88, 1: 0.96, 2: 0.98, 8: 0.995}[probes]
 
 
 def test_a_chain_does_not_remove_its_ends(config: DedupConfig) -> None:
-    angles = np.arange(30) * 0.3  # cosines of neighbours 0.955, of those two apart 0.825
+    angles = np.arange(20) * 0.3  # cosines of neighbours 0.955, of those two apart 0.825
     vectors = np.stack((np.cos(angles), np.sin(angles)), 1)
-    documents = make([" ".join(f"w{k}x{n}" for n in range(6)) + "." * (100 - k) for k in range(30)])
+    documents = make([" ".join(f"w{k}x{n}" for n in range(6)) + "." * (100 - k) for k in range(20)])
     ids = documents["id"].to_pylist()
     gone = decided(run(documents, list(vectors), config))
     expected = greedy(ids, by_id(documents, vectors.astype(np.float16).astype(np.float64)), 0.9)
     assert {id: of for id, (of, _) in gone.items()} == {id: of for id, (of, _) in expected.items()}
-    assert 10 <= len(gone) <= 15
+    assert 8 <= len(gone) <= 12
 
 
 def test_order_of_shards_memory_and_threads_change_nothing(config: DedupConfig, tmp_path: Path) -> None:
@@ -357,12 +357,11 @@ def test_order_of_shards_memory_and_threads_change_nothing(config: DedupConfig, 
 
 
 def family(word: str, copies: int = 0, near: int = 0) -> list[str]:
-    """A text of 60 words, copies of it in capitals and near duplicates of it, ever shorter."""
+    """A text of 60 words, copies of it in capitals and near duplicates of it, which come after it."""
     words = [f"{word}{k}" for k in range(60)]
-    whole = " ".join(words) + "." * 300
     return [
-        whole,
-        *(" ".join(words).upper() + "." * (200 - k) for k in range(copies)),
+        "   ".join(words) + "." * 300,
+        *[" ".join(words).upper() + "." * 300] * copies,
         *(" ".join([*words, f"more{k}"]) + "." * (100 - k) for k in range(near)),
     ]
 
@@ -372,7 +371,7 @@ def at(*degrees: float) -> list[Vectors | None]:
 
 
 def test_a_document_goes_with_all_that_repeat_its_text_or_stays(config: DedupConfig) -> None:
-    first = ["first text of six words here" + "." * 500]
+    first = ["first text of six words here" + "." * 900]
     documents = make(first + family("a", copies=2, near=1))
     ids = documents["id"].to_pylist()
     # All of the family within 25.8 degrees: the whole goes, each names the one that is kept.
@@ -393,7 +392,7 @@ def test_a_document_goes_with_all_that_repeat_its_text_or_stays(config: DedupCon
         assert [rows[id]["level"] for id in ids[2:]] == ["exact", "exact", "near"]
         assert decision.report["semantic"] == 0
     # The nearest kept one doesn't answer for all of the family, a farther one does.
-    documents = make(["other text of six words there" + "." * 600, *first, *family("a", near=1)])
+    documents = make(["other text of six words there" + "." * 990, *first, *family("a", near=1)])
     ids = documents["id"].to_pylist()
     rows = {row["id"]: row for row in run(documents, at(-40, 0, -18, 5), config).duplicates.to_pylist()}
     assert [rows[id]["duplicate_of"] for id in ids] == [None, None, ids[1], ids[1]]
@@ -409,10 +408,13 @@ def test_whatever_goes_has_a_kept_one_that_its_text_or_meaning_answers_for(confi
     draw.shuffle(some)
     urls = [f"https://example.org/{draw.randrange(200)}" for _ in some]
     documents = make(some, uri=urls, source=["common_crawl"] * len(some))
-    vectors: list[Vectors | None] = list(clouds(len(some), seed, dimension=4, spread=0.3))
-    for k in range(len(some)):
-        if draw.random() < 0.05:
-            vectors[k] = None
+    noise = np.random.default_rng(seed)
+    middles = {word: noise.normal(size=3) for word in sorted({text.split("x")[0].lower() for text in some})}
+    vectors: list[Vectors | None] = []
+    for text in some:  # families hold together, more or less
+        middle = middles[text.split("x")[0].lower()]
+        near = unit(middle + noise.normal(size=3) * draw.choice((0.01, 0.01, 0.1, 0.4)))
+        vectors.append(None if draw.random() < 0.03 else near)
     for url, clusters in ((False, None), (True, 8)):
         changed = asking(config, clusters=clusters).model_copy(update={"url": url})
         decision = run(documents, vectors, changed)
@@ -420,8 +422,8 @@ def test_whatever_goes_has_a_kept_one_that_its_text_or_meaning_answers_for(confi
         vector = dict(zip(documents["id"].to_pylist(), vectors, strict=True))
         before = {row["id"]: row for row in text_only.duplicates.to_pylist()}
         rows = {row["id"]: row for row in decision.duplicates.to_pylist()}
-        levels = {row["level"] for row in rows.values()}
-        assert levels >= {None, "exact", "near", "semantic"} | ({"url"} if url else set())
+        assert decision.report["semantic"] > decision.report["semantic_copies"] > 0
+        assert min(decision.report["exact"], decision.report["near"]) > 0
         for id, row in rows.items():
             partner = row["duplicate_of"]
             if partner is None:
