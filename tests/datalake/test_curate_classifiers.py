@@ -29,31 +29,8 @@ POSITIONS = 48
 
 
 def tiny(folder: Path, labels: int, family: str = "bert", **more: Any) -> Path:
-    """A randomly initialised classifier of 2 layers with a word tokenizer, saved as a folder."""
-    import tokenizers
-    import torch
-    import transformers
-
-    words = sorted({w for n in range(50) for w in world.prose(n).lower().replace(".", " .").split()})
-    vocabulary = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.normalizer = tokenizers.normalizers.Lowercase()
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokens = {"unk_token": "[UNK]", "eos_token": "[SEP]"} | ({"pad_token": "[PAD]"} if family == "bert" else {})
-    if family == "bert":
-        inner.post_processor = tokenizers.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-    torch.manual_seed(labels)
-    shape: dict[str, Any] = {
-        "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 32, "max_position_embeddings": POSITIONS, "num_labels": labels, "initializer_range": 1.0,
-    }  # fmt: skip
-    config: Any = transformers.BertConfig if family == "bert" else transformers.LlamaConfig
-    model = transformers.AutoModelForSequenceClassification.from_config(config(**shape, **more))
-    model.eval().save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
-    return folder
+    auto = "AutoModelForSequenceClassification"
+    return world.transformer(folder, auto, family, POSITIONS, seed=labels, num_labels=labels, **more)
 
 
 @pytest.fixture(scope="module")

@@ -33,37 +33,9 @@ POSITIONS = 48
 # Embeddings --------------------------------------------------------------------------------------------------------
 
 
-def tiny(folder: Path, family: str = "bert", side: str = "right") -> Path:
-    """A randomly initialised encoder of 2 layers with a word tokenizer, saved as a folder."""
-    import tokenizers
-    import torch
-    import transformers
-
-    words = sorted({w for n in range(50) for w in world.prose(n).lower().replace(".", " .").split()})
-    vocabulary = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.normalizer = tokenizers.normalizers.Lowercase()
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    if family == "bert":
-        inner.post_processor = tokenizers.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-    torch.manual_seed(1)
-    shape: dict[str, Any] = {
-        "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 32, "max_position_embeddings": POSITIONS, "initializer_range": 1.0,
-    }  # fmt: skip
-    config: Any = {"bert": transformers.BertConfig, "llama": transformers.LlamaConfig}[family]
-    transformers.AutoModel.from_config(config(**shape)).eval().save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="[UNK]", eos_token="[SEP]", pad_token="[PAD]", padding_side=side
-    ).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny(tmp_path_factory.mktemp("models") / "bert")
+    return world.transformer(tmp_path_factory.mktemp("models") / "bert", tokens=POSITIONS)
 
 
 def of(path: Path, **more: Any) -> SemanticConfig:
@@ -93,7 +65,7 @@ def by_hand(path: Path, text: str, pooling: str, most: int = POSITIONS) -> Vecto
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize(("family", "side"), [("bert", "right"), ("llama", "right"), ("llama", "left")])
 def test_embeddings_are_those_of_each_text_alone(tmp_path: Path, family: str, side: str, pooling: str) -> None:
-    path = tiny(tmp_path / "model", family, side)
+    path = world.transformer(tmp_path / "model", family=family, tokens=POSITIONS, padding_side=side)
     config = of(path, pooling=pooling)
     some = texts()
     found = embed(some, config)
