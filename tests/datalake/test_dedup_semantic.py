@@ -308,6 +308,15 @@ def test_a_chain_does_not_remove_its_ends(config: DedupConfig) -> None:
     assert 8 <= len(gone) <= 12
 
 
+def test_of_two_kept_ones_as_close_the_first_is_named(config: DedupConfig) -> None:
+    for seed in range(4):
+        documents = make(strangers(3, seed))
+        order = in_order(documents)
+        angle = dict(zip(order, (-18, 18, 0), strict=True))
+        vectors = at(*(angle[id] for id in documents["id"].to_pylist()))
+        assert {id: of for id, (of, _) in decided(run(documents, vectors, config)).items()} == {order[2]: order[0]}
+
+
 def test_order_of_shards_memory_and_threads_change_nothing(config: DedupConfig, tmp_path: Path) -> None:
     vectors, documents = clouds(900, 3), make(strangers(900))
     config = asking(config, clusters=30, probes=2)

@@ -17,7 +17,7 @@ from flows.commands.look import stories_of
 
 @pytest.fixture
 def recipe(prefect_server: PrefectServer, tmp_path: Path) -> dict[str, Any]:
-    """Six texts in two files; of the fifth and sixth the model, which reads 32 tokens, sees what it sees of the first."""
+    """Six texts in two files, three of which begin with more words alike than the model reads."""
     beginning = world.prose(1, sentences=5)
     rows = [{"id": f"t{k}", "text": world.prose(k)} for k in range(4)]
     rows[1]["text"] = f"{beginning} {world.prose(100, sentences=30)}"
