@@ -4,8 +4,8 @@ Embeddings are made up: unit vectors in clouds of every density, sizes drawn by 
 largest clouds are as crowded as templates are on the web. Recall is the share of the documents that go when all are
 compared with all (`--judge`) and that go with clusters and probes, too.
 
-    python benchmarks/dedup_semantic.py --documents 50000 200000 --probes 8
-    python benchmarks/dedup_semantic.py --documents 20000 --probes 0 1 2 4 8 16 --judge
+    python benchmarks/dedup_semantic.py --documents 50000 200000
+    python benchmarks/dedup_semantic.py --documents 50000 --probes 0 1 2 4 8 --judge
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, nargs="+", default=[50_000], help="how many, each in its own process")
     parser.add_argument("--dimension", type=int, default=384, help="of the embeddings")
-    parser.add_argument("--probes", type=int, nargs="+", default=[8], help="deduplicate.semantic.probes")
+    parser.add_argument("--probes", type=int, nargs="+", default=[4], help="deduplicate.semantic.probes")
     parser.add_argument("--judge", action="store_true", help="compare all with all, too")
     parser.add_argument("--memory-mb", type=int, default=4096, help="budget; embeddings beyond it lie in files")
     asked = parser.parse_args()

@@ -86,7 +86,7 @@ class SemanticConfig(TransformerConfig):
         "a single one, which compares all with all, up to 4,096 documents",
     )
     probes: int = Field(
-        8,
+        4,
         ge=0,
         le=10_000,
         title="Probes",
