@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate_config import DecontaminateConfig
-from datalake.dedup.config import DedupConfig
+from datalake.dedup.config import DedupConfig, SemanticConfig
 from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
 from datalake.errors import UserError
@@ -420,16 +420,29 @@ def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
     return out.result
 
 
+def _embed_shard(config: SemanticConfig, shard: Shard) -> ShardResult:
+    """Embeddings of one file of documents."""
+    from datalake.dedup.embed import COLUMNS, embed_batches, embedding_schema
+
+    assert shard.folder is not None
+    schema = embedding_schema(config)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"embeddings": schema}) as out:
+        for batch in embed_batches(read_batches(shard.payload, COLUMNS), config):
+            out.write("embeddings", pa.Table.from_batches([batch], schema))
+    return out.result
+
+
 def _decide(
     files: list[str],
     curation: list[str],
+    embeddings: list[str],
     config: DedupConfig,
     threads: int,
     memory_gb: float,
     folder: Path,
     key: str,
 ) -> ShardResult:
-    """Pairs and duplicates over all signatures."""
+    """Pairs and duplicates over all signatures, and embeddings where there are any."""
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
@@ -439,7 +452,7 @@ def _decide(
         TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
-        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation)
+        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
         out.write("pairs", decision.pairs)
         for rows in decision.duplicates_by_id():
             out.write("duplicates", rows)
@@ -452,27 +465,36 @@ def _decide(
 def deduplicate(
     documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
 ) -> Produced:
-    """Find exact and near duplicates over all documents; each one removed names the kept document it repeats.
+    """Find exact and near duplicates, and like ones in meaning, over all documents.
 
-    `curation` is asked for where the order of precedence goes by quality.
+    Each one removed names the kept document it repeats. `curation` is asked for where the order of precedence goes by
+    quality.
     """
-    from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
+    from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
 
-    shards = shards_of(documents, runtime, config.signing)
-    with progress("deduplicate", len(shards) + 1) as tell:
+    shards, semantic = shards_of(documents, runtime, config.signing), config.semantic
+    to_embed = [] if semantic is None else shards_of(documents, runtime, semantic.embedding)
+    embedded: list[ShardResult] = []
+    with progress("deduplicate", len(shards) + len(to_embed) + 1) as tell:
         results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
+        if semantic is not None:
+            embed = partial(_embed_shard, semantic)
+            embedded, more = gather(map_shards(embed, to_embed, runtime, tell, on_gpus=True))
+            failed |= more
         # Decisions belong to these signatures: over part of the documents they are that part's, and what is cut from
         # documents that stay leaves them as they are.
         known = [] if curation is None else runtime.lake.files(curation)
-        source = [*(result.key for result in results), *([] if curation is None else [curation.data_version])]
+        source = [result.key for result in (*results, *embedded)]
+        source += [] if curation is None else [curation.data_version]
         key = runtime.shard_key(config.without_spans, source)
         folder = runtime.lake.shard_folder("deduplicate", key)
         decided = find_shard(folder)
         if decided is None:
             files = [file.path for file in files_of(results, "signatures") if file.rows]
+            vectors = [file.path for file in files_of(embedded, "embeddings") if file.rows]
             width = runtime.config
             decided = run_alone(
-                _decide, files, known, config, width.workers, width.memory_gb, folder, key, runtime=runtime
+                _decide, files, known, vectors, config, width.workers, width.memory_gb, folder, key, runtime=runtime
             )
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")
@@ -481,6 +503,7 @@ def deduplicate(
             "pairs": (PAIRS, files_of([decided], "pairs")),
             "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
             "signatures": (SIGNATURES, files_of(results, "signatures")),
+            **({} if semantic is None else {"embeddings": (EMBEDDINGS, files_of(embedded, "embeddings"))}),
         },
         counts=decided.counts,
         records_in=documents.rows,

@@ -225,6 +225,46 @@ def tiny_models() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def transformer(
+    folder: Path,
+    auto: str = "AutoModel",
+    family: str = "bert",
+    tokens: int = 48,
+    seed: int = 1,
+    padding_side: str = "right",
+    **more: Any,
+) -> Path:
+    """A randomly initialised BERT or Llama of 2 layers, as Transformers' class `auto`, with a tokenizer of words.
+
+    The Llama's tokenizer has no token for padding, as many have none.
+    """
+    import tokenizers
+    import torch
+    import transformers
+
+    words = sorted({w for n in range(50) for w in prose(n).lower().replace(".", " .").split()})
+    vocabulary = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.normalizer = tokenizers.normalizers.Lowercase()
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = {"unk_token": "[UNK]", "eos_token": "[SEP]"} | ({"pad_token": "[PAD]"} if family == "bert" else {})
+    if family == "bert":
+        inner.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": tokens, "initializer_range": 1.0,
+    }  # fmt: skip
+    config: Any = {"bert": transformers.BertConfig, "llama": transformers.LlamaConfig}[family]
+    getattr(transformers, auto).from_config(config(**shape, **more)).eval().save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, padding_side=padding_side, **special).save_pretrained(
+        folder
+    )
+    return folder
+
+
 def inline() -> dict[str, Any]:
     """A runtime in this process, without Ray."""
     return {"workers": 1, "cluster": "inline", "retries": 0, "memory_gb": 1}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.user_files import absolute, files_of, version_of
-from datalake.identity import Paths, Place, file_digest, folder_version
+from datalake.identity import Paths, Place, file_digest
+from datalake.transformer_config import TransformerConfig
 
 Words = Literal["plain", "jieba", "raw"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -181,10 +180,11 @@ class PerplexityModel(BaseModel):
         return with_file_version(values, "sentencepiece", "pieces_version", "curate.perplexity, sentencepiece")
 
 
-class ClassifierConfig(BaseModel):
-    """A classifier of texts (Transformers) whose score curation stores, and may hold documents to."""
+class ClassifierConfig(TransformerConfig):
+    """A classifier of texts (Transformers, for sequence classification) whose score curation stores.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    Documents may be held to it.
+    """
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
@@ -192,29 +192,11 @@ class ClassifierConfig(BaseModel):
         title="Name",
         description="Of the score, in `classifiers` of the curation table, and of the rules",
     )
-    model: Annotated[str, Place()] = Field(
-        min_length=1,
-        title="Model",
-        description="A folder with a model for sequence classification and its tokenizer, or one of the Hugging Face "
-        "hub with its commit: `name@commit`",
-    )
-    model_version: str = Field(
-        default="",
-        title="Version of the model",
-        description="Digest of the folder, or name and commit, and the libraries' versions; filled in when left empty",
-    )
     label: str = Field(
         default="", title="Label", description="Whose probability is the score; may be empty where there is but one"
     )
     language: str | None = Field(
         default=None, pattern=r"^[a-z]{2,3}$", title="Language", description="Documents that are scored; empty: all"
-    )
-    max_tokens: int = Field(
-        default=512,
-        ge=8,
-        le=1_000_000,
-        title="Most tokens",
-        description="Of a document's beginning that are read, or as many as the model can take",
     )
     minimum: float | None = Field(
         default=None,
@@ -228,22 +210,6 @@ class ClassifierConfig(BaseModel):
         title="Greatest score",
         description="Documents with more are rejected by the rule `classifier:NAME:maximum`; empty asks nothing",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("model"), str) or values.get("model_version"):
-            return values
-        libraries = ", ".join(f"{name} {version(name).split('+')[0]}" for name in ("transformers", "torch"))
-        folder = Path(values["model"]).expanduser().absolute()
-        if folder.is_dir():
-            return {**values, "model": str(folder), "model_version": f"{folder_version(folder)[:32]}, {libraries}"}
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}", values["model"]):
-            raise ValueError(
-                f"there is no folder {values['model']!r}: correct `model`; one of the hub is named with its commit,"
-                " name@ and 40 hexadecimal digits, so that it can't change"
-            )
-        return {**values, "model_version": f"{values['model']}, {libraries}"}
 
 
 def with_file_version(values: Any, field: str, version_field: str, setting: str) -> Any:

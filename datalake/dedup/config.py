@@ -9,11 +9,12 @@ Rows and bands are therefore chosen for recall at the threshold, and precision i
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
+from datalake.transformer_config import TransformerConfig
 
 Precedence = Literal["source", "quality", "created", "length"]
 
@@ -59,6 +60,46 @@ class SigningConfig(BaseModel):
     bands: int = Field(20, ge=1, le=10_000, title="Bands")
     rows: int = Field(6, ge=1, le=1_000, title="Rows per band")
     seed: int = Field(1, ge=0, le=2**32 - 1, title="Seed of the permutations")
+
+
+class SemanticConfig(TransformerConfig):
+    """Duplicates in meaning: documents whose embeddings by an encoder (Transformers) are close."""
+
+    threshold: float = Field(
+        0.95,
+        gt=0.0,
+        le=1.0,
+        title="Similarity threshold",
+        description="Cosine of the embeddings from which on two documents are duplicates in meaning",
+    )
+    pooling: Literal["mean", "cls", "last"] = Field(
+        "mean",
+        title="Pooling",
+        description="A document's embedding is the mean of its tokens' last hidden states, or the state of the first "
+        "token (cls) or the last",
+    )
+    clusters: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        title="Clusters",
+        description="Documents are compared within clusters of like ones; empty: the square root of their number, and "
+        "a single one, which compares all with all, up to 4,096 documents",
+    )
+    probes: int = Field(
+        4,
+        ge=0,
+        le=10_000,
+        title="Probes",
+        description="Most other clusters that a document near their borders is compared with, the nearest borders "
+        "first",
+    )
+    seed: int = Field(1, ge=0, le=2**32 - 1, title="Seed of the clusters")
+
+    @property
+    def embedding(self) -> dict[str, Any]:
+        """All that shapes a document's embedding: shards embedded under equal values are comparable."""
+        return {"model": self.model_version, "max_tokens": self.max_tokens, "pooling": self.pooling}
 
 
 class DedupConfig(BaseModel):
@@ -118,6 +159,11 @@ class DedupConfig(BaseModel):
         title="Bucket limit",
         description="In a bucket of up to this many distinct documents all pairs are verified; in a larger one each "
         "document is compared with up to this many documents already kept there",
+    )
+    semantic: SemanticConfig | None = Field(
+        None,
+        title="Duplicates in meaning",
+        description="Of what the texts leave, documents with like embeddings go, too; null: none are embedded",
     )
     precedence: tuple[Precedence, ...] = Field(
         ("source", "created", "length"),

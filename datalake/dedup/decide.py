@@ -16,6 +16,9 @@ Hence every document removed for its text has a kept one at or above the thresho
 step 6 leaves out costs recall between kept documents of crowded buckets, which the report counts, and never the
 guarantee. A document removed for its address names what stands for the first one there.
 
+Where a recipe asks for it, some of what is left is then removed for its meaning (semantic.py). With such a document go
+those that repeat its text, each as close to the kept one as it must be. Documents without words have no part in it.
+
 Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
 more (spill.py).
 """
@@ -38,6 +41,7 @@ from datalake.dedup.bands import Shared, shared_buckets
 from datalake.dedup.components import components, join, settle_roots
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.schema import DUPLICATES, PAIRS
+from datalake.dedup.semantic import settle_meaning
 from datalake.dedup.signed import (
     Corpus,
     Shard,
@@ -62,7 +66,8 @@ T = TypeVar("T")
 BYTES_PER_DOCUMENT = 200
 PROCESS = 400 << 20  # bytes of the interpreter and what it has imported and compiled
 MEMORY = 4 << 30
-_LEVELS = ("url", "exact", "near")
+_LEVELS = ("url", "exact", "near", "semantic")
+_SEMANTIC = _LEVELS.index("semantic")
 _ROWS = 1 << 20  # rows of a table made at once
 
 
@@ -73,7 +78,8 @@ class Decision:
     corpus: Corpus
     target: Ints  # the document that stands for each one: itself where kept
     similarity: Floats  # to that one; NaN where the address decided
-    pairs: pa.Table  # PAIRS, sorted by a and b
+    for_meaning: Flags  # removed for its meaning
+    pairs: pa.Table  # PAIRS, sorted by a, b and level
     report: dict[str, int]
     spilled: int  # bytes that lay in files meanwhile
 
@@ -107,14 +113,16 @@ def decide(
     memory: int = MEMORY,
     folder: str | Path | None = None,
     curation: Sequence[Shard] = (),
+    embeddings: Sequence[Shard] = (),
 ) -> Decision:
     """Decides over signed shards (Parquet files or tables of schema SIGNATURES); equal for any order of them.
 
     `memory` is a budget in bytes; what goes beyond lies in files below `folder` while this runs. `curation`: files or
-    tables with `id` and `quality`, where the order of precedence asks for it.
+    tables with `id` and `quality`, where the order of precedence asks for it. `embeddings`: shards of schema
+    EMBEDDINGS, in any order, where `config.semantic` asks for them.
 
     Raises:
-        ValueError: where shards were signed with other settings or a document appears twice.
+        ValueError: where shards were signed or embedded with other settings or a document appears twice.
     """
     signing = config.signing
     for file in files:
@@ -128,7 +136,6 @@ def decide(
     worded = corpus.shingles > 0
     first_of_set = np.where(worded, first_alike(corpus.sets, alive & worded), first_of_text)
     nodes = np.flatnonzero(alive & worded & (first_of_set == everyone))  # ranks, ascending
-
     near = _near(files, corpus, nodes, config, threads, memory, folder)
 
     # From nodes back to documents: a document's decision is its node's, or its node itself.
@@ -139,10 +146,7 @@ def decide(
     moved = np.flatnonzero((node >= 0) & (near.partner[node] >= 0)) if len(nodes) else np.empty(0, np.int64)
     target[moved] = nodes[near.partner[node[moved]]]
     similarity[moved] = near.similarity[node[moved]]
-    target[~alive] = target[first_of_url[~alive]]
-    similarity[~alive] = np.nan
-    removed = np.flatnonzero(target != everyone)
-    for_text = removed[alive[removed]]
+    for_text = np.flatnonzero(target != everyone)
 
     copies = np.flatnonzero(alive & (first_of_text != everyone))
     alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
@@ -152,20 +156,44 @@ def decide(
         np.concatenate((nodes[near.second], copies, alikes, for_text)),
         np.concatenate((near.alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
     )
+    for_meaning, told, spilled = np.zeros(documents, np.bool_), {}, near.spilled
+    if config.semantic is not None:
+        with _spill(memory, documents, folder) as spill:
+            taking_part = np.where(alive & worded, target, -1)
+            meaning = settle_meaning(embeddings, corpus.ids, taking_part, config.semantic, spill)
+            spilled += spill.spilled
+        told = meaning.report
+        for_meaning = meaning.partner >= 0
+        target[for_meaning] = meaning.partner[for_meaning]
+        similarity[for_meaning] = meaning.similarity[for_meaning]
+        for_text = for_text[~for_meaning[for_text]]
+        gone = np.flatnonzero(for_meaning)
+        pairs = _merged(pairs, _pairs_table(corpus, target[gone], gone, similarity[gone], level=_SEMANTIC))
+    target[~alive] = target[first_of_url[~alive]]
+    similarity[~alive] = np.nan
+    removed = int(np.sum(target != everyone))
     joined = near.alike >= config.threshold
     group = components(len(nodes), near.first[joined], near.second[joined])
     exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
     report = {
         "documents": documents,
-        "kept": documents - len(removed),
-        **({"url": len(removed) - len(for_text)} if config.url else {}),
+        "kept": documents - removed,
+        **({"url": int(np.sum(~alive))} if config.url else {}),
         "exact": exact,
         "near": len(for_text) - exact,
+        **told,
         "pairs": pairs.num_rows,
         **near.counts,
         **_groups(group, node, near.partner),
     }
-    return Decision(corpus, target, similarity, pairs, report, near.spilled)
+    return Decision(corpus, target, similarity, for_meaning, pairs, report, spilled)
+
+
+def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
+    """What a budget leaves for large arrays: beside a quarter of it for a batch, the documents and the process."""
+    pages = memory // 16
+    left = memory - memory // 4 - pages - PROCESS - BYTES_PER_DOCUMENT * documents
+    return Spill(max(left, 0), pages, folder)
 
 
 class _Near(NamedTuple):
@@ -194,15 +222,13 @@ def _near(
     parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
-    share, pages = memory // 4, memory // 16
-    left = memory - share - pages - PROCESS - BYTES_PER_DOCUMENT * documents
-    with Spill(max(left, 0), pages, folder) as spill:
+    with _spill(memory, documents, folder) as spill:
         bands = spill.empty((signing.bands, documents), np.int64)
         fill_bands(files, bands, spill)
         rows = corpus.rows[nodes]
         # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
         taken = 8 * corpus.shingles[nodes] + 24 * signing.bands
-        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], taken, share)
+        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], taken, memory // 4)
         del taken
         sizes = corpus.shingles[nodes[order]]
         starts = np.concatenate(([0], np.cumsum(sizes)))[bounds]
@@ -347,6 +373,7 @@ def _duplicates_table(decision: Decision, rows: Ints) -> pa.Table:
     levels = np.where(same(corpus.texts[rows], corpus.texts[target]), 1, 2)
     by_address = np.isnan(similarity)
     levels[by_address] = 0
+    levels[decision.for_meaning[rows]] = _SEMANTIC
     columns = [
         as_bytes(corpus.ids[rows]),
         _where_not(kept, as_bytes(corpus.ids[target])),
@@ -362,16 +389,26 @@ def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
     return values.take(indices)
 
 
-def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats) -> pa.Table:
-    """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity."""
+def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats, level: int | None = None) -> pa.Table:
+    """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity.
+
+    `level`: of all these pairs; by default what their texts say.
+    """
     by_b = sort_halves(corpus.ids[b])
     order = by_b[sort_halves(corpus.ids[a[by_b]])]
     a, b, similarity = a[order], b[order], similarity[order]
     fresh = np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))) if len(a) else np.empty(0, np.bool_)
     a, b, similarity = a[fresh], b[fresh], similarity[fresh]
     levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
+    if level is not None:
+        levels[:] = level
     columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(similarity)]
     return pa.Table.from_arrays(columns, schema=PAIRS)
+
+
+def _merged(pairs: pa.Table, more: pa.Table) -> pa.Table:
+    """Both tables in one, sorted by a, b and level."""
+    return pa.concat_tables([pairs, more]).sort_by([(name, "ascending") for name in ("a", "b", "level")])
 
 
 def _groups(group: Ints, node: Ints, partner: Ints) -> dict[str, int]:

@@ -27,13 +27,22 @@ SIGNATURES = pa.schema(
     ]
 )
 
+# One document's embedding, by the document, the model and how it pools alone: a shard's file never changes.
+EMBEDDINGS = pa.schema(
+    [
+        ("id", ID),
+        ("embedding", pa.binary()),  # little-endian float16, of length 1 before rounding; null for a blank text
+    ]
+)
+
 # One verified pair; `a` precedes `b` in the order of precedence. Pairs of similarity 1.0 are a star around the first.
+# Level semantic has only the pairs that decided; such a pair may also stand there for what its texts have in common.
 PAIRS = pa.schema(
     [
         ("a", ID),
         ("b", ID),
-        ("level", pa.string()),  # exact: equal normalised text; near: by Jaccard
-        ("similarity", pa.float64()),
+        ("level", pa.string()),  # exact: equal normalised text; near: by Jaccard; semantic: by embeddings
+        ("similarity", pa.float64()),  # of shingle sets; at level semantic the cosine of the embeddings
     ]
 )
 
@@ -42,7 +51,8 @@ DUPLICATES = pa.schema(
     [
         ("id", ID),
         ("duplicate_of", ID),
-        ("level", pa.string()),  # url: another version at the same address, whose text may differ; exact; near
+        # url: another version at the same address, whose text may differ; exact, near and semantic as above
+        ("level", pa.string()),
         ("similarity", pa.float64()),  # null at level url
     ]
 )

@@ -51,7 +51,7 @@ def check_signing(file: Shard, signing: SigningConfig) -> None:
         raise ValueError(f"a shard was signed with {found.decode()}, this recipe asks for {asked}: sign it again")
 
 
-def _batches(files: Sequence[Shard], names: list[str]) -> Iterator[pa.RecordBatch]:
+def batches_of(files: Sequence[Shard], names: list[str]) -> Iterator[pa.RecordBatch]:
     """These columns of all shards, one after the other, a few rows at a time."""
     for file in files:
         if isinstance(file, pa.Table):
@@ -100,7 +100,7 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
     created, characters, shingles = (np.empty(total, np.int64) for _ in range(3))
     sources = np.empty(total, np.int32)
     urls = np.zeros(total, np.int64) if config.url else None
-    for batch in _batches(files, names):
+    for batch in batches_of(files, names):
         here = slice(at, at + batch.num_rows)
         at += batch.num_rows
         for name, column in (("id", ids), ("text_hash", texts), ("set_hash", sets)):
@@ -134,7 +134,7 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
 def _quality(curation: Sequence[Shard], ids: Hashes) -> npt.NDArray[np.float64]:
     """The quality of each document by the table of curation; -1 where it has none."""
     known, values = [np.empty((0, 2), np.uint64)], [np.empty(0)]
-    for batch in _batches(curation, ["id", "quality"]):
+    for batch in batches_of(curation, ["id", "quality"]):
         known.append(_halves(batch.column("id")))
         values.append(batch.column("quality").fill_null(-1.0).to_numpy(zero_copy_only=False))
     there, found = np.concatenate(known), np.concatenate(values)
@@ -169,7 +169,7 @@ def fill_bands(files: Sequence[Shard], out: Ints, spill: Spill) -> None:
         ValueError: where a document has another number of bands.
     """
     at = 0
-    for batch in _batches(files, ["bands"]):
+    for batch in batches_of(files, ["bands"]):
         values, begins, ends = _flat(batch.column("bands"))
         some = np.flatnonzero(ends > begins)
         if np.any(ends[some] - begins[some] != len(out)):
@@ -188,7 +188,7 @@ def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: I
     begin. Every part is written from its beginning to its end, so few pages are at work at once.
     """
     at, cursor, begins = 0, starts.copy(), np.zeros(len(part), np.int64)
-    for batch in _batches(files, ["shingles"]):
+    for batch in batches_of(files, ["shingles"]):
         values, first, last = _flat(batch.column("shingles"))
         here = slice(at, at + batch.num_rows)
         at += batch.num_rows

@@ -1,7 +1,8 @@
-"""What another similarity threshold would keep, from the verified pairs that deduplication stored.
+"""What another similarity threshold would keep, from the verified pairs of texts that deduplication stored.
 
 Documents with equal sets of shingles are one whatever the threshold. Of the others, a document goes when one before it
 in the order of precedence stays and is at least as similar as the threshold: so the pairs are walked in that order.
+Which documents are then removed for their meaning only a run tells.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datalake.dedup.config import DedupConfig, collision_probability
 from datalake.errors import UserError
@@ -73,9 +75,15 @@ def tell(
 
     `documents`: how many were compared; `counts`: what deduplication said of itself.
     """
+    pairs = pairs.filter(pc.not_equal(pairs["level"], "semantic"))
     before, after = removed(pairs, base.threshold), removed(pairs, changed.threshold)
     notes = []
-    if counts.get("kept", documents - len(before)) != documents - len(before):
+    if base.semantic is not None:
+        notes.append("documents that go for their meaning count as kept here: a run judges anew which they are")
+    # What goes for its address goes whatever the threshold, and is in no pair.
+    compared = documents - counts.get("url", 0)
+    for_meaning = counts.get("semantic", 0) - counts.get("semantic_copies", 0)  # else they would be kept
+    if counts.get("kept", compared - len(before)) + for_meaning != compared - len(before):
         raise UserError("the pairs at hand don't give the duplicates at hand: run the recipe again first")
     signing = base.signing
     if changed.threshold < base.threshold:
@@ -89,8 +97,8 @@ def tell(
         notes.append("some buckets were too crowded for all their pairs: a run may compare others")
     return {
         "documents": documents,
-        "before": documents - len(before),
-        "after": documents - len(after),
+        "before": compared - len(before),
+        "after": compared - len(after),
         "gained": len(before - after),
         "lost": len(after - before),
         "notes": notes,

@@ -264,7 +264,7 @@ def _document_story(
     spans = rows("spans", "id = ? ORDER BY start, level", id)
     if spans and documents:
         story["cut"] = cut_story(documents[0]["text"], spans)
-    near = rows("pairs", "a = ? OR b = ? ORDER BY similarity DESC LIMIT 5", id, id)
+    near = rows("pairs", "(a = ? OR b = ?) AND level <> 'semantic' ORDER BY similarity DESC LIMIT 5", id, id)
     if near:
         story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}
     mixed = rows("mixture", "id = ?", id)

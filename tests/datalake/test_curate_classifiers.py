@@ -13,7 +13,7 @@ import pytest
 import world
 from pydantic import ValidationError
 
-from datalake.curate.classifiers import _batches, classify
+from datalake.curate.classifiers import classify
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.histograms import histograms
@@ -23,36 +23,14 @@ from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_n
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.transformer import batches_by_length
 
 POSITIONS = 48
 
 
 def tiny(folder: Path, labels: int, family: str = "bert", **more: Any) -> Path:
-    """A randomly initialised classifier of 2 layers with a word tokenizer, saved as a folder."""
-    import tokenizers
-    import torch
-    import transformers
-
-    words = sorted({w for n in range(50) for w in world.prose(n).lower().replace(".", " .").split()})
-    vocabulary = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    inner.normalizer = tokenizers.normalizers.Lowercase()
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokens = {"unk_token": "[UNK]", "eos_token": "[SEP]"} | ({"pad_token": "[PAD]"} if family == "bert" else {})
-    if family == "bert":
-        inner.post_processor = tokenizers.processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-    torch.manual_seed(labels)
-    shape: dict[str, Any] = {
-        "vocab_size": len(vocabulary), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 32, "max_position_embeddings": POSITIONS, "num_labels": labels, "initializer_range": 1.0,
-    }  # fmt: skip
-    config: Any = transformers.BertConfig if family == "bert" else transformers.LlamaConfig
-    model = transformers.AutoModelForSequenceClassification.from_config(config(**shape, **more))
-    model.eval().save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
-    return folder
+    auto = "AutoModelForSequenceClassification"
+    return world.transformer(folder, auto, family, POSITIONS, seed=labels, num_labels=labels, **more)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +105,7 @@ def test_what_stands_behind_the_limit_of_tokens_is_not_read(folder: Path) -> Non
 def test_batches_hold_each_text_once_by_length_and_within_bounds() -> None:
     draw = random.Random(2)
     lengths = [draw.choice((1, 5, 60, 512, 5000, 20_000)) for _ in range(700)]
-    found = list(_batches(lengths))
+    found = list(batches_by_length(lengths))
     assert sorted(k for batch in found for k in batch) == list(range(700))
     assert [lengths[k] for batch in found for k in batch] == sorted(lengths)
     for batch in found:

@@ -102,3 +102,18 @@ def test_the_notes_say_what_pairs_do_not_show() -> None:
 def test_what_pairs_cannot_tell_is_one_line(change: dict[str, object], why: str) -> None:
     with pytest.raises(UserError, match=why):
         check_threshold(DedupConfig(), DedupConfig.model_validate(change))
+
+
+def test_what_goes_for_its_address_goes_whatever_the_threshold() -> None:
+    table = documents(1)
+    uris = [f"https://a.org/{k % 40}" for k in range(table.num_rows)]
+    table = table.set_column(table.schema.get_field_index("uri"), "uri", pa.array(uris))
+    base = DedupConfig(threshold=0.75, floor=0.3, bands=120, rows=2, url=True)
+    signed = [sign_file(table, base)["signatures"]]
+    decision = decide(signed, base)
+    assert decision.report["url"] > 10
+    for threshold in (0.5, 0.9):
+        changed = base.model_copy(update={"threshold": threshold})
+        answer = tell(decision.pairs, table.num_rows, base, changed, decision.report)
+        kept = decide(signed, changed).report["kept"]
+        assert (answer["before"], answer["after"]) == (decision.report["kept"], kept)

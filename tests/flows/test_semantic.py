@@ -1,0 +1,73 @@
+"""Duplicates in meaning in a run: ledger, explain, clean documents, and what a change of settings embeds again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import world
+from harness import PrefectServer
+
+from datalake.lake import Lake
+from datalake.records import manifests, read_record
+from flows.commands.look import stories_of
+
+
+@pytest.fixture
+def recipe(prefect_server: PrefectServer, tmp_path: Path) -> dict[str, Any]:
+    """Six texts in two files, three of which begin with more words alike than the model reads."""
+    beginning = world.prose(1, sentences=5)
+    rows = [{"id": f"t{k}", "text": world.prose(k)} for k in range(4)]
+    rows[1]["text"] = f"{beginning} {world.prose(100, sentences=30)}"
+    rows += [{"id": f"t{k}", "text": f"{beginning} {world.prose(k + 100)}"} for k in (4, 5)]
+    files = [world.jsonl(tmp_path / f"{k}.jsonl", rows[k::2]) for k in range(2)]
+    model = world.transformer(tmp_path / "model")
+    semantic = {"model": str(model), "max_tokens": 32, "threshold": 0.99999}
+    return world.tables(tmp_path, files, curate={"preset": "none"}, deduplicate={"semantic": semantic})
+
+
+def test_a_run_removes_what_is_close_in_meaning_and_says_so(recipe: dict[str, Any], tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    report = world.run(recipe, lake, "mixture")["deduplicate"]
+    assert report.records_out == 4
+    told = world.rows(
+        lake,
+        """SELECT a.uri, d.level, b.uri, round(l.similarity, 3), l.verdict FROM small.duplicates d
+           JOIN small.raw a USING (id) JOIN small.raw b ON b.id = d.duplicate_of JOIN small.ledger l ON l.id = d.id
+           ORDER BY a.uri""",
+    )
+    names = [(uri.rpartition("#")[2], level, of.rpartition("#")[2], *more) for uri, level, of, *more in told]
+    assert names == [(f"t{k}", "semantic", "t1", 1.0, "duplicate") for k in (4, 5)]
+    assert world.rows(lake, "SELECT count(*) FROM small.clean") == [(4,)]
+    assert world.rows(lake, "SELECT count(*) FROM small.mixture") == [(4,)]
+    assert world.rows(lake, "SELECT count(*), min(octet_length(embedding)) FROM small.embeddings") == [(6, 32)]
+    record = read_record(Lake(lake), report.fingerprint)
+    assert record is not None
+    assert (record.counts["semantic"], record.counts["not_embedded"], record.counts["clusters"]) == (2, 0, 1)
+    (story,) = stories_of(Lake(lake), next(iter(manifests(Lake(lake)))), told[0][0])
+    assert story["duplicates"]["level"] == "semantic"
+    assert story["kept instead"]["uri"] == told[0][2]
+    assert "nearest" not in story, "the texts have too little in common"
+
+
+def test_another_threshold_embeds_nothing_again_and_a_moved_model_runs_nothing(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    lake = tmp_path / "lake"
+    world.run(recipe, lake, "deduplicate")
+    semantic = recipe["deduplicate"]["semantic"]
+    semantic["model"] = str(shutil.move(semantic["model"], tmp_path / "moved"))
+    assert world.states(world.run(recipe, lake, "deduplicate"))["deduplicate"] == "cached"
+    before = world.shard_marks(lake, "deduplicate")
+    assert len(before) == 5, "two shards signed, two embedded, one decision"
+    semantic["threshold"] = 1.0
+    assert world.states(world.run(recipe, lake, "deduplicate"))["deduplicate"] == "ran"
+    after = world.shard_marks(lake, "deduplicate")
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    recipe["deduplicate"] = {}
+    assert world.states(world.run(recipe, lake, "deduplicate"))["deduplicate"] == "ran"
+    assert len(world.shard_marks(lake, "deduplicate")) == 7
+    assert world.rows(lake, "SELECT count(*) FROM small.clean") == [(6,)]
