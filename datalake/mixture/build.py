@@ -27,7 +27,7 @@ from datalake.dedup.cut import cut_texts, read_cuts
 from datalake.dedup.shingles import count_words
 from datalake.document import ID
 from datalake.errors import UserError
-from datalake.mixture.config import MixtureConfig
+from datalake.mixture.config import MixtureConfig, Weights
 from datalake.mixture.holdout import group_of, held_out
 
 Shard: TypeAlias = str | Path | pa.Table
@@ -111,10 +111,10 @@ def _copies(ids: pa.Array, duplicate_of: pa.ChunkedArray) -> npt.NDArray[np.int6
     return found.to_numpy(zero_copy_only=False) + 1
 
 
-def _weights(copies: npt.NDArray[np.int64], table: Mapping[int, float]) -> npt.NDArray[np.float64]:
+def _weights(copies: npt.NDArray[np.int64], table: Weights) -> npt.NDArray[np.float64]:
     """The weight of each document: that of the largest size in the table that its copies reach, else 1."""
-    sizes = np.array([0, *table], np.int64)
-    weights = np.array([1.0, *table.values()])
+    sizes = np.array([0, *(size for size, _ in table)], np.int64)
+    weights = np.array([1.0, *(weight for _, weight in table)])
     return weights[np.searchsorted(sizes, copies, side="right") - 1]
 
 

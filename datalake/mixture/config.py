@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 # How often a document trains by how many it stands for, from that many on (README of FineWeb-2, "rehydration"):
 # what was copied a few times is worth more, what was copied a thousand times is boilerplate.
 FINEWEB2 = {1: 1.0, 2: 2.0, 3: 3.0, 5: 5.0, 100: 8.0, 1000: 1.0}
+Weights = tuple[tuple[int, float], ...]
 
 
 class MixtureConfig(BaseModel):
@@ -36,11 +37,11 @@ class MixtureConfig(BaseModel):
         description="No document is seen more often; what a small source can't give goes to the others. "
         "Four epochs are almost as good as new text (Muennighoff et al. 2023)",
     )
-    rehydration: dict[int, float] = Field(
-        default_factory=dict,
+    rehydration: Weights = Field(
+        default=(),
         title="Rehydration",
         description="How much more often a document trains that stands for several: from so many documents on, itself "
-        "included, so many times. `fineweb2` is that corpus' table, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1. Empty: all "
+        "included, so many times. `fineweb2` is that corpus' table, {2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}. Empty: all "
         "alike. `max_epochs` goes before it",
     )
     holdout: float = Field(
@@ -57,16 +58,19 @@ class MixtureConfig(BaseModel):
 
     @field_validator("rehydration", mode="before")
     @classmethod
-    def _named_table(cls, table: Any) -> Any:
-        return FINEWEB2 if table == "fineweb2" else table
+    def _table_or_name(cls, table: Any) -> Any:
+        table = FINEWEB2 if table == "fineweb2" else table
+        return tuple(table.items()) if isinstance(table, dict) else table
 
     @field_validator("rehydration")
     @classmethod
-    def _grows_from_one(cls, table: dict[int, float]) -> dict[int, float]:
-        for size, weight in table.items():
+    def _grows_from_one(cls, table: Weights) -> Weights:
+        for size, weight in table:
             if size < 1 or not 0.0 <= weight < float("inf"):
                 raise ValueError(f"{size}: {weight} is no weight of a size: sizes begin at 1, weights at 0")
-        return dict(sorted(table.items()))
+        if len(dict(table)) < len(table):
+            raise ValueError("a size has two weights")
+        return tuple(sorted(table))
 
     @field_validator("weights")
     @classmethod

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.shingles import word_list
 from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import group_of, held_out, repetitions
@@ -116,7 +117,18 @@ def test_a_document_trains_as_often_as_the_table_says_of_what_it_stands_for() ->
     assert seen == pytest.approx(round(total / 2))
 
 
-@pytest.mark.parametrize("table", [{0: 1.0}, {2: -1.0}, {2: float("inf")}, "fineweb3"])
+def test_a_table_is_the_same_however_it_is_written_and_has_an_identity() -> None:
+    forms = [
+        "fineweb2",
+        {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1},
+        {"2": 2, "1": 1, "3": 3, "5": 5, "100": 8, "1000": 1},
+    ]
+    configs = [MixtureConfig.model_validate({"rehydration": form}) for form in forms]
+    assert configs[0] == configs[1] == configs[2] == MixtureConfig.model_validate(configs[0].model_dump(mode="json"))
+    assert len({fingerprint(config) for config in (*configs, MixtureConfig())}) == 2
+
+
+@pytest.mark.parametrize("table", [[(2, 1.0), (2, 3.0)], {0: 1.0}, {2: -1.0}, {2: float("inf")}, "fineweb3"])
 def test_a_table_that_is_none_is_refused(table: object) -> None:
     with pytest.raises(ValidationError):
         MixtureConfig.model_validate({"rehydration": table})
