@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from datalake.curate.rules import CLASSIFIER
+
 
 class Metric(NamedTuple):
     """A metric's name, whether it is a whole number, and its definition."""
@@ -150,3 +152,15 @@ METRICS: tuple[Metric, ...] = (
 )
 
 NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)
+
+# What the recipe's own rules ask about, in columns of their own.
+_OWN = {
+    "blocked": "entries of the block lists that its address is on",
+    "contaminated_share": "share of its words in overlaps with evaluation sets",
+}
+
+
+def definition(name: str) -> str:
+    """What a metric says, for people; also of those that the recipe's own rules ask about."""
+    found = next((metric.definition for metric in METRICS if metric.name == name), _OWN.get(name))
+    return found or f"score by the classifier {name.removeprefix(CLASSIFIER)}"

@@ -221,12 +221,11 @@ def _metrics(connection: duckdb.DuckDBPyConnection, corpus: str, config: CurateC
     """For each group of documents held to the same rules, a picture of every metric that these rules ask for."""
     if config is None:
         return []
-    from datalake.curate.catalog import METRICS
+    from datalake.curate.catalog import definition
     from datalake.curate.histograms import histograms
     from flows.commands.pictures import histogram_svg
     from tasks.curves import svg_uri
 
-    definitions = {metric.name: metric.definition for metric in METRICS}
     try:
         spread = histograms(connection, f'"{corpus}".curation', config)
     except UserError:  # a file of rules that has gone or changed since
@@ -236,7 +235,7 @@ def _metrics(connection: duckdb.DuckDBPyConnection, corpus: str, config: CurateC
         groups.setdefault((one.rule_set, one.languages), []).append(
             {
                 "metric": one.metric,
-                "definition": definitions[one.metric],
+                "definition": definition(one.metric),
                 "picture": svg_uri(histogram_svg(one)),
                 "asked": ", ".join(f"{rule.op} {rule.threshold:g} ({rule.name})" for rule in one.rules),
                 "kept": sum(one.kept),

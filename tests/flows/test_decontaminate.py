@@ -13,6 +13,7 @@ from harness import PrefectServer
 from datalake.errors import UserError
 from datalake.lake import Lake
 from datalake.records import read_record
+from flows.commands.report import write_report
 
 
 @pytest.fixture
@@ -39,6 +40,9 @@ def test_a_run_rejects_names_and_counts_contaminated_documents(recipe: dict[str,
     sql = """SELECT substr(text, contaminated_start + 1, contaminated_end - contaminated_start)
              FROM small.raw r JOIN small.curation c USING (id) WHERE contaminated > 0"""
     assert world.rows(lake, sql) == [(world.prose(50).upper().rstrip("."),)]
+    assert write_report("last", tmp_path / "page.html", lake, as_json=False) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "share of its words in overlaps with evaluation sets" in page
     record = read_record(Lake(lake), report.fingerprint)
     assert record is not None
     sets = record.report["evaluation_sets"]
