@@ -5,13 +5,14 @@ Text is stored once, whole, in `documents`; `spans` says what is cut. The view `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+
+from datalake.dedup.signed import batches_of
 
 Table: TypeAlias = str | Path | pa.Table
 Cuts: TypeAlias = Mapping[bytes, Sequence[tuple[int, int]]]
@@ -23,7 +24,7 @@ def read_cuts(spans: Sequence[Table], ids: pa.Array | pa.ChunkedArray) -> Cuts:
     """What is cut from these documents: (start, end) in characters by id. Spans are Parquet files or tables."""
     cuts: dict[bytes, list[tuple[int, int]]] = {}
     wanted = ids.cast(pa.binary(16))
-    for batch in _batches(spans):
+    for batch in batches_of(spans, ["id", "start", "end"], BATCH_ROWS):
         found = batch.filter(pc.is_in(batch.column("id"), wanted))
         columns = (found.column(name).to_pylist() for name in ("id", "start", "end"))
         for id, start, end in zip(*columns, strict=True):
@@ -48,12 +49,3 @@ def cut_texts(ids: pa.Array, texts: pa.Array, cuts: Cuts) -> pa.Array:
         return texts
     pairs = zip(ids.to_pylist(), texts.to_pylist(), strict=True)
     return pa.array([cut(text, cuts[id]) if id in cuts else text for id, text in pairs], texts.type)
-
-
-def _batches(spans: Sequence[Table]) -> Iterator[pa.RecordBatch]:
-    for table in spans:
-        if isinstance(table, pa.Table):
-            yield from table.select(["id", "start", "end"]).to_batches(max_chunksize=BATCH_ROWS)
-            continue
-        with pq.ParquetFile(table) as file:
-            yield from file.iter_batches(batch_size=BATCH_ROWS, columns=["id", "start", "end"])

@@ -258,13 +258,8 @@ def _near(
 
 def _first_of_url(urls: Ints) -> Ints:
     """For each document the first with its address; itself without one."""
-    first = np.arange(len(urls))
-    rows = np.flatnonzero(urls != 0)
-    order = np.argsort(urls[rows], kind="stable")
-    sorted_urls = urls[rows][order]
-    fresh = np.concatenate(([True], sorted_urls[1:] != sorted_urls[:-1])) if len(rows) else np.empty(0, np.bool_)
-    first[rows[order]] = rows[order[np.flatnonzero(fresh)]][np.cumsum(fresh) - 1]
-    return first
+    keys = urls.view(np.uint64)
+    return first_alike(np.stack((keys, keys), axis=1), urls != 0)
 
 
 def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig, SigningConfig
@@ -51,17 +52,22 @@ def check_signing(file: Shard, signing: SigningConfig) -> None:
         raise ValueError(f"a shard was signed with {found.decode()}, this recipe asks for {asked}: sign it again")
 
 
-def batches_of(files: Sequence[Shard], names: list[str]) -> Iterator[pa.RecordBatch]:
-    """These columns of all shards, one after the other, a few rows at a time."""
+def batches_of(files: Sequence[Shard], names: list[str], rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+    """These columns of all shards, one after the other, so many rows at a time."""
     for file in files:
         if isinstance(file, pa.Table):
-            yield from file.select(names).to_batches(max_chunksize=_ROWS)
+            yield from file.select(names).to_batches(max_chunksize=rows)
         else:
             with pq.ParquetFile(file) as parquet:
-                yield from parquet.iter_batches(batch_size=_ROWS, columns=names)
+                yield from parquet.iter_batches(batch_size=rows, columns=names)
 
 
-def _halves(column: pa.Array) -> Hashes:
+def read_columns(file: Shard, names: list[str]) -> pa.Table:
+    """Columns of a Parquet file or a table, whole."""
+    return file.select(names) if isinstance(file, pa.Table) else pq.read_table(file, columns=names, partitioning=None)
+
+
+def halves(column: pa.Array) -> Hashes:
     """A binary(16) column as (rows, 2) numbers that compare as the bytes do."""
     if not len(column):
         return np.empty((0, 2), np.uint64)
@@ -69,10 +75,10 @@ def _halves(column: pa.Array) -> Hashes:
     return raw[column.offset : column.offset + len(column)].astype(np.uint64)
 
 
-def as_bytes(halves: Hashes) -> pa.Array:
+def as_bytes(pairs: Hashes) -> pa.Array:
     """The binary(16) column again."""
     return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), len(halves), [None, pa.py_buffer(halves.astype(">u8").tobytes())]
+        pa.binary(16), len(pairs), [None, pa.py_buffer(pairs.astype(">u8").tobytes())]
     )
 
 
@@ -86,6 +92,28 @@ def count(files: Sequence[Shard]) -> int:
     return sum(file.num_rows if isinstance(file, pa.Table) else pq.read_metadata(file).num_rows for file in files)
 
 
+def places_of(sources: pa.Array, config: DedupConfig) -> npt.NDArray[np.int32]:
+    """The place of each document's source in the order of the sources; those not named come last."""
+    place = {source: k for k, source in enumerate(config.sources)}
+    coded = sources.dictionary_encode()
+    places = np.array([place.get(s, len(place)) for s in coded.dictionary.to_pylist()] + [len(place)], np.int32)
+    return places[coded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)]
+
+
+def times_of(created: pa.Array) -> Ints:
+    """When documents were created, as numbers; those that don't say come last."""
+    return created.cast(pa.int64()).fill_null(LATEST).to_numpy(zero_copy_only=False)
+
+
+def in_precedence(by_id: Ints, keys: Sequence[npt.NDArray[Any]]) -> Ints:
+    """Rows in the order of these keys, the first one foremost, ties by id; `by_id` are the rows in the order of ids."""
+    order = by_id
+    for key in reversed(keys):  # from the last to the first, each leaving ties as they are
+        if len(key) and key.min() != key.max():
+            order = order[np.argsort(key[order], kind="stable")]
+    return order
+
+
 def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] = ()) -> Corpus:
     """Everything but bands and shingles, in order of precedence; `curation` holds the quality, where that decides.
 
@@ -94,7 +122,6 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
     """
     names = ["id", "source", "created", "characters", "text_hash", "set_hash", "shingle_count"]
     names += ["url_hash"] if config.url else []
-    place = {source: k for k, source in enumerate(config.sources)}
     total, at = count(files), 0
     ids, texts, sets = (np.empty((total, 2), np.uint64) for _ in range(3))
     created, characters, shingles = (np.empty(total, np.int64) for _ in range(3))
@@ -104,11 +131,9 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
         here = slice(at, at + batch.num_rows)
         at += batch.num_rows
         for name, column in (("id", ids), ("text_hash", texts), ("set_hash", sets)):
-            column[here] = _halves(batch.column(name))
-        coded = batch.column("source").dictionary_encode()
-        places = np.array([place.get(s, len(place)) for s in coded.dictionary.to_pylist()] + [len(place)], np.int32)
-        sources[here] = places[coded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)]
-        created[here] = batch.column("created").cast(pa.int64()).fill_null(LATEST).to_numpy(zero_copy_only=False)
+            column[here] = halves(batch.column(name))
+        sources[here] = places_of(batch.column("source"), config)
+        created[here] = times_of(batch.column("created"))
         characters[here] = batch.column("characters").to_numpy()
         shingles[here] = batch.column("shingle_count").to_numpy()
         if urls is not None:
@@ -117,36 +142,24 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
     criteria: dict[str, npt.NDArray[Any]] = {"source": sources, "created": created, "length": characters}
     if "quality" in config.precedence:
         criteria["quality"] = -_quality(curation, ids)
-    keys = [criteria[name] for name in config.precedence]
-    order: Ints = sort_halves(ids).astype(np.int64)
-    twice = np.flatnonzero(same(ids[order[1:]], ids[order[:-1]]))
+    by_id: Ints = sort_halves(ids).astype(np.int64)
+    twice = np.flatnonzero(same(ids[by_id[1:]], ids[by_id[:-1]]))
     if len(twice):
-        name = as_bytes(ids[order[twice[:1]]])[0].as_py().hex()
+        name = as_bytes(ids[by_id[twice[:1]]])[0].as_py().hex()
         raise ValueError(f"document {name} appears twice: give every shard once, and every archive to one source")
-    for key in reversed(keys):  # from the last criterion to the first, each leaving ties as they are
-        if len(key) and key.min() != key.max():
-            order = order[np.argsort(key[order], kind="stable")]
-    del created, characters, sources, criteria, keys
+    order = in_precedence(by_id, [criteria[name] for name in config.precedence])
+    del created, characters, sources, criteria, by_id
     urls = None if urls is None else urls[order]
     return Corpus(ids[order], texts[order], sets[order], shingles[order], urls, order)
 
 
 def _quality(curation: Sequence[Shard], ids: Hashes) -> npt.NDArray[np.float64]:
     """The quality of each document by the table of curation; -1 where it has none."""
-    known, values = [np.empty((0, 2), np.uint64)], [np.empty(0)]
-    for batch in batches_of(curation, ["id", "quality"]):
-        known.append(_halves(batch.column("id")))
-        values.append(batch.column("quality").fill_null(-1.0).to_numpy(zero_copy_only=False))
-    there, found = np.concatenate(known), np.concatenate(values)
-    # Both sorted as one: a document's row in curation is the one beside it.
-    both = np.concatenate((there, ids))
-    order = sort_halves(both)  # stable: curation's row comes first
-    alike = np.flatnonzero(same(both[order[1:]], both[order[:-1]]))
-    before, after = order[alike], order[alike + 1]
-    quality = np.full(len(ids), -1.0)
-    matched = (before < len(there)) & (after >= len(there))
-    quality[after[matched] - len(there)] = found[before[matched]]
-    return quality
+    rows = pa.Table.from_batches(
+        batches_of(curation, ["id", "quality"]), pa.schema([("id", pa.binary(16)), ("quality", pa.float64())])
+    )
+    found = rows["quality"].take(pc.index_in(as_bytes(ids), value_set=rows["id"].combine_chunks()))
+    return found.fill_null(-1.0).to_numpy()
 
 
 def first_alike(keys: Hashes, among: Flags) -> Ints:

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.marks import Words, words_of
+from datalake.dedup.signed import count
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.dedup.spans_order import (
     Hashes,
@@ -37,7 +38,6 @@ from datalake.dedup.spans_order import (
     Runs,
     Table,
     as_ids,
-    count_rows,
     hash_ranges,
     kept_in_order,
     read_range,
@@ -130,7 +130,7 @@ class Spans:
 
     def _joined(self, marks: Sequence[Table]) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Marks of kept documents by ranges of hashes: (hash, rank, other columns), sorted by hash, rank and place."""
-        for low, high in hash_ranges(sum(count_rows(table) for table in marks), self._at_once):
+        for low, high in hash_ranges(count(marks), self._at_once):
             parts = []
             for table, ranks in zip(marks, self.kept.ranks, strict=True):
                 found = read_range(table, low, high)

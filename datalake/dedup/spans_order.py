@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig
+from datalake.dedup.signed import as_bytes, halves, in_precedence, places_of, read_columns, times_of
+from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spans_schema import MEMBERS
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Table: TypeAlias = str | Path | pa.Table
-
-LATEST = np.iinfo(np.int64).max
 
 
 class Kept(NamedTuple):
@@ -37,28 +37,9 @@ class Kept(NamedTuple):
     words: Ints  # by rank
 
 
-def read_columns(table: Table, names: list[str]) -> pa.Table:
-    """Columns of a Parquet file or a table."""
-    return (
-        table.select(names) if isinstance(table, pa.Table) else pq.read_table(table, columns=names, partitioning=None)
-    )
-
-
-def halves(column: pa.ChunkedArray) -> Hashes:
-    """A binary(16) column as (rows, 2) numbers that compare as the bytes do."""
-    parts = [np.empty((0, 2), np.uint64)]
-    for chunk in column.cast(pa.binary(16)).chunks:
-        if len(chunk):
-            raw = np.frombuffer(chunk.buffers()[1], ">u8").reshape(-1, 2)
-            parts.append(raw[chunk.offset : chunk.offset + len(chunk)].astype(np.uint64))
-    return np.concatenate(parts)
-
-
 def as_ids(pairs: Hashes, none: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """The binary(16) column again, null where `none` is true."""
-    ids = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(16), len(pairs), [None, pa.py_buffer(pairs.astype(">u8").tobytes())]
-    )
+    ids = as_bytes(pairs)
     return ids if none is None else pc.if_else(pa.array(none), pa.scalar(None, pa.binary(16)), ids)
 
 
@@ -72,7 +53,6 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
         or [pa.table({"id": pa.array([], pa.binary(16)), "duplicate_of": pa.array([], pa.binary(16))})]
     )
     removed = decided["id"].filter(decided["duplicate_of"].is_valid())
-    places = {source: k for k, source in enumerate(config.sources)}
     stays: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {
         "ids": [np.empty((0, 2), np.uint64)],
@@ -85,13 +65,10 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
         here = pc.invert(pc.is_in(rows["id"], removed))
         stays.append(here.to_numpy())
         rows = rows.filter(here)
-        sources = rows["source"].combine_chunks().dictionary_encode()
-        sources = sources.combine_chunks() if isinstance(sources, pa.ChunkedArray) else sources
-        place = np.array([places.get(s, len(places)) for s in sources.dictionary.to_pylist()] + [len(places)], np.int64)
-        indices = sources.indices.fill_null(len(place) - 1).to_numpy(zero_copy_only=False)
-        columns["ids"].append(halves(rows["id"]))
-        columns["source"].append(place[indices])
-        columns["created"].append(rows["created"].cast(pa.int64()).fill_null(LATEST).to_numpy())
+        rows = rows.combine_chunks()
+        columns["ids"].append(halves(rows["id"].combine_chunks().cast(pa.binary(16))))
+        columns["source"].append(places_of(rows["source"].combine_chunks(), config))
+        columns["created"].append(times_of(rows["created"].combine_chunks()))
         columns["characters"].append(rows["characters"].to_numpy())
         columns["words"].append(rows["words"].to_numpy())
     whole = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -99,11 +76,12 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
     criteria = {"source": whole["source"], "created": whole["created"], "length": -whole["characters"]}
     # Quality is a document's: which copy of a line stays goes by the rest.
     keys = [criteria[name] for name in config.precedence if name in criteria]
-    order = np.lexsort((ids[:, 1], ids[:, 0], *reversed(keys)))
+    by_id = sort_halves(ids)
+    order = in_precedence(by_id.astype(np.int64), keys)
     ids = ids[order]
     rank, numbers = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    numbers[np.lexsort((ids[:, 1], ids[:, 0]))] = np.arange(len(order))
+    numbers[rank[by_id]] = np.arange(len(order))
     ranks, done = [], 0
     for here in stays:
         of_shard = np.full(len(here), -1, np.int64)
@@ -166,8 +144,3 @@ def read_range(table: Table, low: int, high: int) -> pa.Table:
     hashes = table["hash"].to_numpy()
     begin, end = int(np.searchsorted(hashes, low)), int(np.searchsorted(hashes, high, side="right"))
     return table.slice(begin, end - begin)
-
-
-def count_rows(table: Table) -> int:
-    """How many rows a Parquet file or a table has."""
-    return int(table.num_rows if isinstance(table, pa.Table) else pq.read_metadata(table).num_rows)

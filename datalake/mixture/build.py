@@ -13,7 +13,7 @@ source's words count by these weights, and the cap holds for every document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datalake.dedup.cut import cut_texts, read_cuts
 from datalake.dedup.shingles import count_words
+from datalake.dedup.signed import batches_of, read_columns
 from datalake.document import ID
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig, Weights
@@ -62,7 +62,7 @@ def build(
     rows = rows.combine_chunks()
     repeats = pa.table({"duplicate_of": pa.array([], ID)})
     if duplicates:
-        decided = pa.concat_tables([_columns(shard, ["id", "duplicate_of"]) for shard in duplicates])
+        decided = pa.concat_tables([read_columns(shard, ["id", "duplicate_of"]) for shard in duplicates])
         if not pc.all(pc.is_in(rows["id"], decided["id"])).as_py() and len(rows):
             raise ValueError("some documents have no decision on duplicates: run deduplicate over all of them first")
         repeats = decided.filter(decided["duplicate_of"].is_valid())
@@ -152,8 +152,8 @@ MEASURED = pa.schema(
 def _measure(shard: Shard, config: MixtureConfig, spans: Sequence[Shard]) -> pa.Table:
     """A shard's documents with their split and length, texts dropped as they are counted."""
     parts = []
-    cuts = read_cuts(spans, _columns(shard, ["id"])["id"]) if spans else {}
-    for batch in _batches(shard, ["id", "text", "source", "language", "attributes"]):
+    cuts = read_cuts(spans, read_columns(shard, ["id"])["id"]) if spans else {}
+    for batch in batches_of([shard], ["id", "text", "source", "language", "attributes"], BATCH_ROWS):
         if cuts:
             texts = cut_texts(batch["id"], batch["text"], cuts)
             batch = batch.set_column(1, "text", texts).filter(pc.not_equal(texts, ""))
@@ -165,19 +165,3 @@ def _measure(shard: Shard, config: MixtureConfig, spans: Sequence[Shard]) -> pa.
         columns = [batch["id"], batch["source"], batch["language"], pa.array(heldout, pa.bool_()), pa.array(counts)]
         parts.append(pa.RecordBatch.from_arrays(columns, schema=MEASURED))
     return pa.Table.from_batches(parts, MEASURED)
-
-
-def _batches(shard: Shard, columns: list[str]) -> Iterable[pa.RecordBatch]:
-    if isinstance(shard, pa.Table):
-        yield from shard.select(columns).to_batches(max_chunksize=BATCH_ROWS)
-        return
-    with pq.ParquetFile(shard) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
-
-
-def _columns(shard: Shard, columns: list[str]) -> pa.Table:
-    return (
-        shard.select(columns)
-        if isinstance(shard, pa.Table)
-        else pq.read_table(shard, columns=columns, partitioning=None)
-    )
