@@ -50,11 +50,12 @@ class RangeServer:
         self.listings = True
         self.validators = True
         self.delay = 0.0
+        self.gather = 0  # no answer before so many requests were there at once
         self.asked: list[Asked] = []
         self.sent = 0  # bytes of bodies
         self.active = 0
         self.most = 0  # requests being answered at once
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
         server = self
 
         class Handler(_Handler):
@@ -118,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         with home.lock:
             home.active += 1
             home.most = max(home.most, home.active)
+            home.lock.notify_all()
+            home.lock.wait_for(lambda: home.most >= home.gather, timeout=60)
         try:
             if home.delay:
                 time.sleep(home.delay)

@@ -118,17 +118,17 @@ def test_no_garbage_raises(page: str | bytes) -> None:
     ],
 )
 def test_nesting_without_end_costs_no_time_and_no_text(unit: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     text = extract(unit * 30_000 + "end").text
-    assert time.perf_counter() - begin < 10  # the bound's absence costs minutes
+    assert time.process_time() - begin < 10  # the bound's absence costs minutes
     if "w " in unit:
         assert text.count("w") == 30_000
 
 
 def test_formatting_left_open_is_not_multiplied() -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     extract("".join(f"<p><b id={number}>word " for number in range(5_000)))
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_deep_but_sane_pages_are_untouched() -> None:

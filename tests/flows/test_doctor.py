@@ -122,7 +122,7 @@ def test_what_a_killed_run_left_is_found(tmp_path: Path) -> None:
     marks = {"HEADWATER_PROCESS_LAKE": str(tmp_path), "HEADWATER_PROCESS_OWNER": "1:1"}
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=os.environ | marks)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while part("leftovers", tmp_path)[0].state == "ok" and time.monotonic() < deadline:
             time.sleep(0.05)
         (check,) = part("leftovers", tmp_path)
