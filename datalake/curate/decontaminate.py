@@ -36,6 +36,7 @@ from datalake.curate.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.evaluation_sets import EvaluationRow, evaluation_rows
 from datalake.curate.user_files import files_of, version_of
 from datalake.errors import UserError
+from datalake.hashes import fmix64
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -50,8 +51,6 @@ _INVISIBLE = re.compile("[\xad\u200b\u2060\ufeff]")
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _SEED = np.uint64(0x2545F4914F6CDD1D)
 _BASE = np.uint64(0xD6E8FEB86659FD93)
-_M1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3 fmix64
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
 # Compiled loops are cached by this file's content and hold these numbers as constants.
 if (SPACE, LETTER, ALNUM, IDEOGRAPH) != (1, 2, 4, 8):
     raise RuntimeError("datalake/curate/decontaminate.py: the classes differ from characters.py")
@@ -81,16 +80,6 @@ class SetCounts(NamedTuple):
     ngrams: int  # distinct
     numbers: int  # n-grams left out as mostly figures
     frequent: int  # distinct n-grams left out as in too many rows
-
-
-@numba.njit(cache=True, inline="always")
-def _mix(h: np.uint64) -> np.uint64:
-    h ^= h >> np.uint64(33)
-    h *= _M1
-    h ^= h >> np.uint64(33)
-    h *= _M2
-    h ^= h >> np.uint64(33)
-    return h
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,7 +128,7 @@ def _split(
             half = exact and code >= 0x2000 and not kind & ALNUM
             kinds[count] = (1 if half else 2) | (4 if letter else 0)
         ends[count] = at
-        hashes[count] = _mix(h)
+        hashes[count] = fmix64(h)
         count += 1
     return count
 
@@ -208,7 +197,7 @@ def _grams(
                     h = np.uint64(0)
                     for k in range(i, j):
                         h = h * _BASE + hashes[k]
-                    grams[made], places[made], sizes[made], texts[made], wholes[made] = _mix(h), i, j - i, text, 0
+                    grams[made], places[made], sizes[made], texts[made], wholes[made] = fmix64(h), i, j - i, text, 0
                     made += 1
                 else:
                     state[half + text] += 1
@@ -233,7 +222,7 @@ def _grams(
             h = h * _BASE + hashes[k]
             weight += kinds[k] & 3
             k += 1
-        grams[made], places[made], sizes[made], texts[made], wholes[made] = _mix(h), first, last - first, text, 1
+        grams[made], places[made], sizes[made], texts[made], wholes[made] = fmix64(h), first, last - first, text, 1
         made += 1
     return made, state
 
@@ -276,7 +265,7 @@ def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], si
                 h = np.uint64(0)
                 for k in range(i, i + size):
                     h = h * _BASE + hashes[k]
-                out[made] = _mix(h)
+                out[made] = fmix64(h)
                 made += 1
     return made
 
@@ -317,14 +306,14 @@ def _find(
             j += 1
         if weight < goal:
             break
-        h = _mix(sums[j] - sums[j - PIECE] * powers[PIECE])
+        h = fmix64(sums[j] - sums[j - PIECE] * powers[PIECE])
         spot = np.int64(h >> np.uint64(64 - filter_bits))
         if not filter_[spot >> 3] >> (spot & 7) & 1:
             while i < j - PIECE + 1:
                 weight -= kinds[i] & 3
                 i += 1
             continue
-        h = _mix(sums[j] - sums[i] * powers[j - i])
+        h = fmix64(sums[j] - sums[i] * powers[j - i])
         bucket = np.int64(h >> np.uint64(64 - bits))
         for k in range(buckets[bucket], buckets[bucket + 1]):
             if keys[k] == h and _same(

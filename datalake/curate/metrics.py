@@ -36,6 +36,7 @@ from datalake.characters import (
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
 from datalake.curate.words import segment, traditional_table
+from datalake.hashes import fmix64
 
 Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -49,8 +50,6 @@ KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM = 1, 2, 4, 8, 16
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _BASE = np.uint64(0xD6E8FEB86659FD93)
-_M1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3 fmix64
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 (
     CHARS,
@@ -159,16 +158,6 @@ _SECOND = np.zeros(128, np.uint32)  # the second letter by the first
 _SECOND[[ord(pair[0]) for pair in _PAIRS]] = [ord(pair[1]) for pair in _PAIRS]
 
 
-@numba.njit(cache=True, inline="always")
-def _mix(h: np.uint64) -> np.uint64:
-    h ^= h >> np.uint64(33)
-    h *= _M1
-    h ^= h >> np.uint64(33)
-    h *= _M2
-    h ^= h >> np.uint64(33)
-    return h
-
-
 @numba.njit(cache=True, nogil=True)
 def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
     """The 64-bit hash of a span's code points, each through the table `lower`, two of them a step."""
@@ -181,7 +170,7 @@ def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
     if k < end:
         h = (h ^ np.uint64(lower[codes[k]])) * _K1
         h ^= h >> np.uint64(29)
-    return _mix(h)
+    return fmix64(h)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -196,7 +185,7 @@ def hash_exact(codes: Points, start: int, end: int) -> np.uint64:
     if k < end:
         h = (h ^ np.uint64(codes[k])) * _K1
         h ^= h >> np.uint64(29)
-    return _mix(h)
+    return fmix64(h)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -289,7 +278,7 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
             if not (repeats[k] and repeats[k + 1]):
                 continue
             gram = grams[k]
-            at = np.int64(_mix(gram) >> np.uint64(20)) & mask
+            at = np.int64(fmix64(gram) >> np.uint64(20)) & mask
             while slots[at] >= 0 and grams[slots[at]] != gram:
                 at = (at + 1) & mask
             if slots[at] < 0:
@@ -689,12 +678,12 @@ def _chinese(codes: Points, traditional: npt.NDArray[np.bool_], hashes: Hashes, 
         only += traditional[c]
         if c == 32 or c == 10 or c == 9:
             continue
-        value = _mix(np.uint64(c) + _K1)
+        value = fmix64(np.uint64(c) + _K1)
         h = h * _BASE + value - window[seen % n] * power
         window[seen % n] = value
         seen += 1
         if seen >= n:
-            hashes[count] = _mix(h)
+            hashes[count] = fmix64(h)
             count += 1
     out[CHINESE_TOO + 2] = only
     if not count:

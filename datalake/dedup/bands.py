@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datalake.dedup.sorting import sort_hashes
+from datalake.hashes import fmix64
 
 Ints = npt.NDArray[np.int64]
 Members = npt.NDArray[np.int32]
@@ -19,23 +20,13 @@ Members = npt.NDArray[np.int32]
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 
 
-@numba.njit(cache=True)
-def _mix(h: np.uint64) -> np.uint64:
-    # MurmurHash3's finaliser, as in shingles.py; apart from it because numba's cache doesn't see through an import.
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xFF51AFD7ED558CCD)
-    h ^= h >> np.uint64(33)
-    h *= np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ h >> np.uint64(33)
-
-
 @numba.njit(cache=True, nogil=True)
 def _buckets(signatures: npt.NDArray[np.uint32], bands: int, rows: int, out: npt.NDArray[np.uint64]) -> None:
     for d in range(signatures.shape[0]):
         for band in range(bands):
-            h = _mix(np.uint64(band) + _STEP)
+            h = fmix64(np.uint64(band) + _STEP)
             for row in range(band * rows, (band + 1) * rows):
-                h = _mix((h ^ np.uint64(signatures[d, row])) * _STEP)
+                h = fmix64((h ^ np.uint64(signatures[d, row])) * _STEP)
             out[d, band] = h
 
 

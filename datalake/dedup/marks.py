@@ -26,6 +26,7 @@ from datalake.characters import Points, points
 from datalake.dedup.shingles import ALONE, SPACE, WORD_CHARACTER, characters
 from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.dedup.spans_schema import FINGERPRINTS, MEMBERS, UNITS
+from datalake.hashes import fmix64
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -51,8 +52,6 @@ CCNET_PUNCTUATION = (
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)  # a prime of xxHash64
 _BASE = np.uint64(0xD6E8FEB86659FD93)  # odd, so that every word of a gram counts with all its bits
-_M1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3 fmix64
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 
 @cache
@@ -79,15 +78,6 @@ def lowered_points(text: str) -> Points:
     lowered = points(text.replace(chr(DOTTED_I), "I").lower()).copy()  # both are cased, so sigmas are the same
     lowered[points(text) == DOTTED_I] = DOTTED_I
     return lowered
-
-
-@numba.njit(cache=True, inline="always")
-def _fmix64(h: np.uint64) -> np.uint64:
-    h ^= h >> np.uint64(33)
-    h *= _M1
-    h ^= h >> np.uint64(33)
-    h *= _M2
-    return h ^ h >> np.uint64(33)
 
 
 @numba.njit(cache=True, inline="always")
@@ -124,19 +114,19 @@ def _scan_words(text: Points, classes: Bytes, hashes: Hashes, starts: Ints, ends
                 starts[count] = at
             h = _chain(h, low)
             if dotted:
-                hashes[count], ends[count] = _fmix64(h), at + 1
+                hashes[count], ends[count] = fmix64(h), at + 1
                 count += 1
                 inside = False
         else:
             if inside:
-                hashes[count], ends[count] = _fmix64(h), at
+                hashes[count], ends[count] = fmix64(h), at
                 count += 1
                 inside = False
             if kind & _ALONE:
-                hashes[count], starts[count], ends[count] = _fmix64(np.uint64(low) * _K1), at, at + 1
+                hashes[count], starts[count], ends[count] = fmix64(np.uint64(low) * _K1), at, at + 1
                 count += 1
     if inside:
-        hashes[count], ends[count] = _fmix64(h), len(text)
+        hashes[count], ends[count] = fmix64(h), len(text)
         count += 1
     return count
 
@@ -161,10 +151,10 @@ def _winnow(words: Hashes, gram: int, window: int, hashes: Hashes, positions: np
     for k in range(gram):
         h = h * _BASE + words[k]
         leaving *= _BASE
-    rolled[0] = _fmix64(h)
+    rolled[0] = fmix64(h)
     for k in range(gram, len(words)):
         h = h * _BASE + words[k] - leaving * words[k - gram]
-        rolled[k - gram + 1] = _fmix64(h)
+        rolled[k - gram + 1] = fmix64(h)
     count = 0
     least = -1
     for last in range(window - 1, grams):
@@ -226,7 +216,7 @@ def _hash_unit(
         else:
             words += kind & _ALONE != 0
             inside = False
-    return _fmix64(h ^ np.uint64(size)), words if of_words else size
+    return fmix64(h ^ np.uint64(size)), words if of_words else size
 
 
 @numba.njit(cache=True, nogil=True)

@@ -25,6 +25,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from datalake.hashes import fmix64
+
 # Scripts that put no space between words: Thai and Lao, Tibetan, Burmese, Khmer, kana, ideographs.
 UNSPACED = (
     r"\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
@@ -48,8 +50,6 @@ WORD_CHARACTER, ALONE, SPACE, CASED, IGNORABLE = 1, 2, 4, 8, 16
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)  # a prime of xxHash64
 _BASE = np.uint64(0xD6E8FEB86659FD93)  # odd, so that every word of a shingle counts with all its bits
-_M1 = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3 fmix64
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 
 class Characters(NamedTuple):
@@ -101,17 +101,6 @@ def _text(points: npt.NDArray[np.uint32]) -> str:
 
 def _points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32)
-
-
-@numba.njit(cache=True, inline="always")
-def fmix64(h: np.uint64) -> np.uint64:
-    """The 64-bit finaliser of MurmurHash3 (Appleby): a bijection in which every input bit moves every output bit."""
-    h ^= h >> np.uint64(33)
-    h *= _M1
-    h ^= h >> np.uint64(33)
-    h *= _M2
-    h ^= h >> np.uint64(33)
-    return h
 
 
 @numba.njit(cache=True)
