@@ -71,10 +71,11 @@ lint: setup-dev  ## ruff, mypy, import-linter
 test: lint  ## set up, then lint, types, import contracts and the tests
 test-all: lint  ## the same with the slow tests
 
-# pytest comes last, so that the last line is its summary.
+# pytest comes last, so that the last line is its summary. A process a core, at most 4 (tests/conftest.py shares them
+# out); PYTEST_ARGS='-n 0' for one.
 test test-all:
 	@printf '\nset-up, lint and types took %d s; now the tests\n' $$(($$(date +%s) - $(START)))
-	@$(BIN)/python -m pytest --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
 
 bench: setup-dev  ## the benchmarks (minutes; see docs/benchmarks.md)
 	@for script in $(filter-out benchmarks/peer_%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script; done

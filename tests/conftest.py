@@ -6,8 +6,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from harness import ROOT, PrefectServer, free_port
+
+# Seconds say nothing about what is right: the machine may be busy.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the suite runs in several processes, one of them has all that needs Prefect's server and Ray, so that each
+    is started once; the other files stay whole, for their fixtures."""
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group("services" if file.parts[0] in ("flows", "tasks") else file.as_posix()))
 
 
 def samples_root() -> Path:

@@ -253,7 +253,7 @@ ENDS = [sum(map(len, MEMBERS[: at + 1])) for at in range(len(MEMBERS))]
 
 
 @given(st.integers(1, ENDS[-1] - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_cut_archive_gives_all_records_before_the_cut(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     entries = read(write(tmp_path_factory.mktemp("cut"), b"".join(MEMBERS)[:cut]))
     whole = sum(end <= cut for end in ENDS)
@@ -264,7 +264,7 @@ def test_a_cut_archive_gives_all_records_before_the_cut(tmp_path_factory: pytest
 
 
 @given(st.integers(0, ENDS[-1] - 1), st.integers(1, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_changed_byte_costs_no_other_record(
     tmp_path_factory: pytest.TempPathFactory, at: int, difference: int
 ) -> None:
@@ -279,7 +279,7 @@ def test_a_changed_byte_costs_no_other_record(
 
 
 @given(st.binary(max_size=300), st.integers(0, 2_000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_noise_never_raises(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
     for packing in PACKINGS.values():
         data = packing(ARCHIVE[:4])

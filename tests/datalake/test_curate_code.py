@@ -46,7 +46,7 @@ def test_pythons_own_tokenizer_counts_the_same() -> None:
         assert comment_characters(text, "Python") == count, path
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.sampled_from("#/*'\"`\\ \nax"), max_size=60), st.sampled_from(("Python", "Java", "JavaScript")))
 def test_no_text_raises_and_no_more_than_all_is_comment(text: str, language: str) -> None:
     assert 0 <= comment_characters(text, language) <= len(text)

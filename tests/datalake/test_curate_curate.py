@@ -345,7 +345,7 @@ def test_auto_keeps_most_chinese_prose_and_drops_menus(samples: Path) -> None:
     assert {"min_line_punct", "max_newline_ratio", "min_stop_words"} <= set(row["rules"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.text(max_size=200), st.sampled_from(("en", "zh", "ja", "ko", "th", "und"))), max_size=4),
     st.sampled_from(PRESETS),

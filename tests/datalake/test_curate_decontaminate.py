@@ -175,7 +175,7 @@ ALPHABET = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_overlap_is_that_of_sets_of_tuples_on_random_words(data: st.DataObject) -> None:
     draw = data.draw
@@ -192,7 +192,7 @@ def test_overlap_is_that_of_sets_of_tuples_on_random_words(data: st.DataObject) 
     agrees(texts, text, index(*texts, ngram=n, shortest=5).overlap(text), n=n, shortest=5)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=3), st.text(max_size=20), st.text(max_size=20))
 @example([" ".join("ﬁ①½㎞é가각ｶﾞ́") * 3], "e", "\u0301x")
 @example(["\ud800 a b c d e f g h"], "\udfff", "")
@@ -395,7 +395,7 @@ def test_a_line_of_ten_megabytes() -> None:
     assert index(QUESTION).overlap("é" + text.upper() + "ﬁ").row == "set#0"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=30))
 @example("e\u0301\u0323 ｶﾞ 각 ﬁ\u00ad½")
 def test_every_normalised_character_is_traced_to_the_text(text: str) -> None:

@@ -37,7 +37,7 @@ def test_code_keeps_its_spaces_and_blank_lines() -> None:
     assert repair(code, "none") == code
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=()), max_size=60), st.sampled_from(("text", "code", "none")))
 def test_repair_never_raises_gives_utf8_and_has_nothing_left_to_do(text: str, kind: str) -> None:
     once = repair(text, kind)
@@ -67,7 +67,7 @@ def plain_repair(text: str) -> str:
 HARD = "ab \n\n\n\t\u3000\xa0\u2028\r\ufeff\x00é\u0301\u1100\u1161\u212b\ud800\udc00か\u3099中。\uf900"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.text(
         st.sampled_from(

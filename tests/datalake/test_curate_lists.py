@@ -108,7 +108,7 @@ PATH = st.lists(st.sampled_from(["", "p", "q", "P", "%70"]), max_size=3).map(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(HOST, PATH), max_size=6), HOST, PATH)
 def test_blocked_is_what_the_definition_says(entries: list[tuple[str, str]], host: str, path: str) -> None:
     def host_of(text: str) -> list[str]:
@@ -131,7 +131,7 @@ def test_blocked_is_what_the_definition_says(entries: list[tuple[str, str]], hos
     assert bool(found) == any(map(listed, entries))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))
 def test_any_line_and_any_address_are_read_without_an_error(text: str) -> None:
     entry_key(text)
@@ -188,7 +188,7 @@ def definition(words: tuple[str, ...], text: str, bounded: bool) -> tuple[int, i
 WORDS = st.lists(st.text("ab -中_é\U0001f600", min_size=1, max_size=4), min_size=1, max_size=8)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(WORDS, st.text("ab -中_éx\n\U0001f600\ud800", max_size=40), st.booleans())
 def test_the_automaton_finds_what_the_definition_does(words: list[str], text: str, bounded: bool) -> None:
     automaton = Automaton(words)

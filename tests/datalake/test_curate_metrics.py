@@ -377,7 +377,7 @@ PIECES = (
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "und")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=60),
     st.sampled_from(LANGUAGES),
@@ -388,7 +388,7 @@ def test_metrics_equal_their_definitions_on_texts_made_of_hard_pieces(
     assert_equal("".join(piece + gap for piece, gap in parts), language)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=()), max_size=80), st.sampled_from(LANGUAGES))
 def test_metrics_equal_their_definitions_on_any_characters(text: str, language: str) -> None:
     assert_equal(text, language)
@@ -422,7 +422,7 @@ C4_PIECES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(C4_PIECES), st.sampled_from(("", " ", " ", " "))), max_size=30))
 def test_c4_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
     assert_equal("".join(piece + gap for piece, gap in parts), "en")
@@ -445,7 +445,7 @@ DCLM_PIECES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(DCLM_PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=30))
 def test_dclm_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
     assert_equal("".join(piece + gap for piece, gap in parts), "en")
@@ -476,7 +476,7 @@ PIECE_PARTS = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECE_PARTS), max_size=30))
 def test_pieces_equal_their_definition(parts: list[str]) -> None:
     assert_equal("".join(parts), "en")

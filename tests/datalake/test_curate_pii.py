@@ -126,7 +126,7 @@ def test_check_digits_are_those_of_their_standards() -> None:
         assert [k for k in range(2, 99) if iban(f"DE{k:02}{bban}")] == [check]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.ip_addresses())
 def test_addresses_are_those_that_are_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     text = f"<{address}>"
@@ -145,7 +145,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(PIECES, max_size=30).map("".join) | st.text() | st.binary().map(lambda b: b.decode("latin-1")))
 def test_any_text_has_spans_in_order_and_none_is_left_after_redaction(text: str) -> None:
     spans = find(text)

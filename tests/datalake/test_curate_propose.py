@@ -324,7 +324,7 @@ def test_every_proposal_is_that_of_a_plain_calculation(
     st.sampled_from(["<=", "<", ">=", ">"]),
     st.integers(1, 12),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_quantile_is_the_tightest_threshold_for_every_operator(values: list[float], op: str, tenths: int) -> None:
     import duckdb
 

@@ -73,13 +73,13 @@ AWKWARD = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(st.sampled_from(AWKWARD), max_size=30), max_size=4), st.integers(1, 6))
 def test_awkward_characters_are_split_and_lowered_as_python_does(texts: list[str], n: int) -> None:
     check(texts, n)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(max_size=40), max_size=4), st.integers(1, 6))
 def test_any_unicode_text_is_split_and_lowered_as_python_does(texts: list[str], n: int) -> None:
     check(texts, n)

@@ -116,7 +116,7 @@ def test_the_model_of_languages_predicts_what_fasttext_predicts() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_gets_what_fasttext_gives_it(text: str) -> None:
     assert_same(_OURS, _THEIRS, text)
 

@@ -93,7 +93,7 @@ def test_tidy_whitespace() -> None:
         ).map("".join),
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_garbage_raises(page: str | bytes) -> None:
     text, title = extract(page)
     f"{text}{title}".encode()

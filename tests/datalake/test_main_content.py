@@ -323,7 +323,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
 @given(
     st.lists(st.sampled_from(["<p>", "</p>", "<td>", "a ", "<a href=x>", "中。", "<title>", "</title>", "&#x", "<br>"]))
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_probabilities_are_probabilities(parts: list[str]) -> None:
     page = b.cut("".join(parts))
     if len(page.blocks):
