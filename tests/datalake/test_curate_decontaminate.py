@@ -589,7 +589,7 @@ def test_real_rows_find_themselves(samples: Path, every_set: Index) -> None:
     folder = samples / "eval"
     lost, other, rows = [], 0, 0
     for path in sorted(folder.rglob("*.gz")):
-        for row in islice(evaluation_rows(path.relative_to(folder).as_posix(), str(path)), 0, None, 3):  # for time's sake
+        for row in islice(evaluation_rows(path.relative_to(folder).as_posix(), str(path)), 0, None, 3):
             halves = sum(weight(word, False) for _, _, word in normal_words(row.readings[0]))
             if halves < 26:
                 continue

@@ -132,7 +132,7 @@ def many_archives(folder: Path, archives: int, pages: int) -> dict[str, Any]:
 def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(
     start: Start, tmp_path: Path, prefect_server: Any
 ) -> None:
-    recipe, lake = many_archives(tmp_path / "in", 16, 25), tmp_path / "lake"
+    recipe, lake = many_archives(tmp_path / "in", 24, 25), tmp_path / "lake"
     killed = start(recipe, lake, "ingest")  # with a Prefect server and a Ray of its own
     kill_when(killed, lambda: len(world.shard_marks(lake, "ingest")) >= 2)
     left = processes_of(lake)
@@ -148,7 +148,7 @@ def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(
     undisturbed = tmp_path / "undisturbed"
     world.run(recipe | {"runtime": world.inline()}, undisturbed, "ingest")
     assert world.parquet(lake, ["ingest"]) == world.parquet(undisturbed, ["ingest"])
-    assert world.rows(lake, "SELECT count(*) FROM small.raw") == [(16 * 25,)]
+    assert world.rows(lake, "SELECT count(*) FROM small.raw") == [(24 * 25,)]
 
 
 def test_shards_finished_before_a_kill_are_not_done_again(start: Start, tmp_path: Path, prefect_server: Any) -> None:
