@@ -16,6 +16,7 @@ import gzip
 import lzma
 import re
 import threading
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,22 @@ def lines_of_file(path: str, section: str) -> Iterator[str]:
                     yield text
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{section}: {path} can't be read ({error}): correct the path or the file") from None
+
+
+def words_of_file(path: str, section: str) -> list[str]:
+    """The words of a list, a word or phrase a line, in lower case and composed (NFC) as repaired texts are.
+
+    Lines that are `#` alone or begin with `# ` are comments.
+
+    Raises:
+        UserError: where the file can't be read, isn't UTF-8 (its words would be looked for in vain) or has no word.
+    """
+    lines = [line for line in lines_of_file(path, section) if line != "#" and not line.startswith("# ")]
+    if any("\ufffd" in line or "\0" in line for line in lines):
+        raise UserError(f"{section}: {path} isn't UTF-8: save it in this encoding")
+    if not lines:
+        raise UserError(f"{section}: {path} has no word: give one a line")
+    return [unicodedata.normalize("NFC", line.lower()) for line in lines]
 
 
 def files_in_use(paths: list[str], section: str) -> Files:
@@ -165,7 +182,7 @@ class BlockLists:
         """Word to the name of its list."""
         out: dict[str, str] = {}
         for name, path in files:
-            found = [line.lower() for line in lines_of_file(path, BLOCK)]
+            found = words_of_file(path, BLOCK)
             self._count(name, path, len(found), 0)
             for word in found:
                 out.setdefault(word, name)

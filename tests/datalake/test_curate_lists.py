@@ -215,6 +215,21 @@ def test_lists_are_by_language_and_c4_allows_some_words(tmp_path: Path) -> None:
     assert ToxicWords([files[1]]).count("", "zh") == (0, 0)
 
 
+def test_words_are_composed_comments_are_none_and_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "en.txt"
+    path.write_bytes("\ufeff# a list\r\n#\r\n\r\ncafe\u0301\r\n#tag\r\n".encode())
+    assert ToxicWords([("en.txt", str(path))]).count("A caf\xe9 # a list #tag", "en") == (2, 2)
+    for encoding in ("gbk", "utf-16", "utf-16-le"):
+        path.write_text("坏话\nbad\n", encoding=encoding)
+        with pytest.raises(UserError, match=r"curate.toxic: .*en.txt isn't UTF-8: save it"):
+            ToxicWords([("en.txt", str(path))])
+        with pytest.raises(UserError, match=r"curate.block: .*en.txt isn't UTF-8: save it"):
+            block_lists_of(BlockConfig(words=[str(path)]))
+    path.write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"has no word: give one a line"):
+        ToxicWords([("en.txt", str(path))])
+
+
 # In curation ----------------------------------------------------------------------------------------------------
 
 
