@@ -793,6 +793,7 @@ def _spaced(
     lower: Points,
     stops: Hashes,
     longest: int,
+    within: bool,
     histogram: Places,
     tally: Places,
     starts: Places,
@@ -802,7 +803,7 @@ def _spaced(
     r"""Tokens of a text with spaces into `tally`; bounds and hashes of its words; returns how many words there are.
 
     A word, `[\u3400-\u9fff]|[^\W_]+`, may lie in a token, or go on in the next ones where Latin letters meet kana or
-    ideographs.
+    ideographs; but not where words are to lie `within` tokens: in Japanese it would run on to the clause's end.
     """
     count, at, size = 0, 0, len(codes)
     word = -1  # where the word that is open begins
@@ -843,6 +844,10 @@ def _spaced(
                     starts[count], ends[count], hashes[count] = word, last, hash_span(codes, word, last, lower)
                     count += 1
                     word = -1
+            if within and word >= 0:
+                starts[count], ends[count], hashes[count] = word, at, hash_span(codes, word, at, lower)
+                count += 1
+                word = -1
         _token(codes, start, at, first, last, letter, symbol, stops, longest, histogram, tally)
     return count
 
@@ -904,6 +909,7 @@ def _measure(
     snippets: Points,
     snippet_bounds: Places,
     english: bool,
+    japanese: bool,
     starts: Places,
     ends: Places,
     hashes: Hashes,
@@ -916,7 +922,8 @@ def _measure(
     """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
 
     `segments`: ends of the segmenter's pieces, empty where white space separates words. `english`: whether C4's line
-    rules (Latin terminals, English phrases) have a meaning. `starts`, `ends`, `hashes`, `kinds`: room for one a
+    rules (Latin terminals, English phrases) have a meaning. `japanese`: whether words of n-grams end where their token
+    does. `starts`, `ends`, `hashes`, `kinds`: room for one a
     character. `breaks`, `signs`, `ellipses`: how many line breaks, # and ellipses there are.
     """
     size = len(codes)
@@ -928,7 +935,7 @@ def _measure(
     if len(segments):
         words = _segmented(codes, kinds, lower, segments, stops, longest_stop, histogram, tally, starts, ends, hashes)
     else:
-        words = _spaced(codes, kinds, lower, stops, longest_stop, histogram, tally, starts, ends, hashes)
+        words = _spaced(codes, kinds, lower, stops, longest_stop, japanese, histogram, tally, starts, ends, hashes)
     count = tally[_TOKENS]
     out[TOKENS] = count
     out[WORDS] = tally[_WORDS]
@@ -1137,6 +1144,7 @@ def measure_array(
         longest,
         *_constants(),
         language == "en",
+        language == "ja",
         *_room.of(len(codes)),
         text.count("\n"),
         text.count("#"),
