@@ -99,6 +99,17 @@ def test_words_and_parts_of_words_in_addresses(tmp_path: Path) -> None:
     assert lists.find("http://x.example/%E8%89%B2%E6%83%85/") == (1, "words.txt: 色情")
     assert lists.find("http://freep0rn.example/bet") == (2, "words.txt: bet")
     assert lists.find("http://better.example/alphabet") == (0, None)
+    assert lists.find("http://x.example/free-p0-rn") == (1, "parts: p0rn")
+
+
+def test_parts_are_compared_without_separators_and_soft_words_count_together(tmp_path: Path) -> None:
+    parts, soft = write(tmp_path / "parts", "on-line.casino", "--"), write(tmp_path / "soft", "live", "cam", "girls")
+    lists = block_lists_of(BlockConfig(subwords=[str(parts)], soft_words=[str(soft)]))
+    assert lists.find("http://www.onlinecasi.no.example/") == (1, "parts: onlinecasino")
+    assert lists.find("http://x.example/live/news?live=1") == (0, None)
+    assert lists.find("http://cam.example/LIVE") == (2, "soft: cam")
+    assert [tuple(counts) for counts in lists.counts] == [("parts", 1, 0), ("soft", 3, 0)]
+    assert BlockConfig(soft_words=[str(soft)]).lists_version != BlockConfig(words=[str(soft)]).lists_version
 
 
 LABEL = st.sampled_from(["a", "b", "www", "com", "1", "x-y"])
@@ -141,7 +152,7 @@ def test_any_line_and_any_address_are_read_without_an_error(text: str) -> None:
 
 def test_many_entries_take_ten_bytes_each(tmp_path: Path) -> None:
     path = write(tmp_path / "many", *(f"site{k}.example" for k in range(200_000)))
-    lists = BlockLists([("many", str(path))], [], [])
+    lists = BlockLists([("many", str(path))], [], [], [])
     assert lists._hashes.nbytes + lists._lists.nbytes == 2_000_000
     draw = random.Random(2)
     for k in (0, 199_999, *(draw.randrange(200_000) for _ in range(200))):
