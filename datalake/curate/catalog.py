@@ -134,7 +134,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("alpha_pieces", False, "share of pieces with a letter, symbols being pieces, too (datatrove)"),
     Metric("chars_per_line", False, "characters / lines (ChineseWebText)"),
     Metric("char_13gram", False, "13-character grams that repeat / all of them, in Chinese (ChineseWebText)"),
-    Metric("traditional", True, "characters of the traditional script alone, in Chinese (ChineseWebText)"),
+    Metric(
+        "traditional", True, "characters of the traditional script alone, where they stand; Chinese (ChineseWebText)"
+    ),
     Metric(
         "comment_ratio",
         False,

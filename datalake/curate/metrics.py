@@ -35,7 +35,7 @@ from datalake.characters import (
 )
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
-from datalake.curate.words import segment, traditional_table
+from datalake.curate.words import segment, traditional_characters, traditional_table
 
 Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -1153,6 +1153,8 @@ def measure_array(
     )
     if len(segments):
         _chinese(codes, traditional_table(), _room.of(len(codes))[2], out)
+        if out[CHINESE_TOO + 2]:
+            out[CHINESE_TOO + 2] = traditional_characters(text)
     if language in ("ja", "ko"):
         out[STOPS] = sum(word in text for word in STOP_WORDS[language])
         out[WORDS_TOO + 3] = sum(map(text.count, STOP_WORDS[language]))

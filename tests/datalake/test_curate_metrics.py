@@ -255,7 +255,11 @@ def oracle_chinese(text: str) -> dict[str, float | None]:
     counts = Counter(grams)
     return {
         "char_13gram": sum(counts[gram] > 1 for gram in grams) / len(grams) if grams else None,
-        "traditional": sum(SIMPLIFY(c) != c for c in text if "\u3400" <= c <= "\u9fff"),
+        "traditional": sum(
+            SIMPLIFY(c) != c != made
+            for c, made in zip(text, SIMPLIFY(text.encode("utf-8", "replace").decode()), strict=True)
+            if "\u3400" <= c <= "\u9fff"
+        ),
     }
 
 
@@ -509,6 +513,8 @@ def test_grams_of_13_characters_and_traditional_ones_by_hand() -> None:
     assert metrics["char_13gram"] == 4 / 16  # 28 characters hold 16 grams; those at 0, 1, 14 and 15 occur twice
     assert metrics["traditional"] == 0
     assert measure("我們愛讀書", "zh")["traditional"] == 4
+    assert measure("乾隆年间的扭转乾坤、魏徵、哪吒", "zh")["traditional"] == 0  # as simplified Chinese writes them
+    assert measure("乾隆\ud800的餅乾", "zh")["traditional"] == 2
     assert measure("十二个字没有十三字的一串", "zh")["char_13gram"] is None
     assert measure("a" * 60, "en")["char_13gram"] is None
 
