@@ -122,7 +122,8 @@ class ToxicConfig(BaseModel):
         default=None,
         ge=0,
         title="Most occurrences",
-        description="Documents with more are rejected by the rule `toxic_words` (C4 has 0); empty rejects none",
+        description="Documents with more are rejected by the rule `toxic_words`; empty leaves it to the "
+        "preset (C4 has 0)",
     )
     maximum_ratio: float | None = Field(
         default=None,

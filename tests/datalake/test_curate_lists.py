@@ -304,6 +304,21 @@ def test_a_batch_has_rules_columns_and_placeholders_of_them_all(ut1: Path, tmp_p
         ask(curation, config, config.model_copy(update={"pii": None}))
 
 
+def test_c4_rejects_pages_with_a_listed_word_where_a_list_is_given(tmp_path: Path) -> None:
+    text = "The darn river is very old. It has a bridge over it. Nobody waited there for long."
+    raw = documents(("http://x.example/", "common_crawl", "en", text))
+    toxic = ToxicConfig(paths=[str(write(tmp_path / "en", "darn"))])
+    rules = [
+        curate_batch(raw, config)[0]["rules"].to_pylist()[0]
+        for config in (
+            CurateConfig(preset="c4", toxic=toxic),
+            CurateConfig(preset="c4", toxic=toxic, thresholds={"max_toxic_words": 1}),
+            CurateConfig(preset="c4"),
+        )
+    ]
+    assert rules == [["max_toxic_words"], [], []]
+
+
 def test_nothing_is_looked_for_unless_the_recipe_asks(ut1: Path) -> None:
     raw = documents(("http://bad.example/", "common_crawl", "en", "x@mail.org"))
     curation, kept = curate_batch(raw, CurateConfig(preset="none"))
