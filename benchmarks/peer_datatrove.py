@@ -4,8 +4,8 @@
     PEER_PYTHON benchmarks/peer_datatrove.py verdicts TEXTS.jsonl RESULT.jsonl
     PEER_PYTHON benchmarks/peer_datatrove.py pipeline FOLDER_OF_WARC RESULT.jsonl --lid lid.176.ftz
 
-PEER_PYTHON is a Python 3.11 with `datatrove[io,processing]==0.10.1 spacy lxml_html_clean`. `filters` gives every text
-to every filter, so that none is spared work by the one before it, and writes each filter's verdict on each text;
+PEER_PYTHON is a Python 3.11 with `datatrove[io,processing]==0.10.1 spacy jieba lxml_html_clean`. `filters` gives every
+text to every filter, so that none is spared work by the one before it, and writes each filter's verdict on each text;
 `verdicts` gives it to the filters of a preset one after the other, until one drops it;
 `pipeline` is examples/fineweb.py without its URL lists, up to deduplication. Both print one JSON object.
 """
@@ -71,10 +71,44 @@ def filters(texts: Path, result: Path) -> dict[str, Any]:
     return {"documents": len(rows), "seconds": seconds, "total": sum(seconds.values())}
 
 
-def presets() -> dict[str, list[Any]]:
-    """The steps that Headwater's presets are held against, on texts that are there already."""
+def chinese_filters() -> list[Any]:
+    """The steps of fineweb-2-pipeline.py with the numbers of configs/cmn_Hani.yml."""
+    from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
+
+    language = "cmn_Hani"
+    return [
+        GopherRepetitionFilter(
+            dup_line_frac=0.287,
+            dup_para_frac=0,
+            dup_line_char_frac=0,
+            dup_para_char_frac=0,
+            top_n_grams=((2, 0.256), (3, 0.201), (4, 0.171)),
+            dup_n_grams=((5, 0.198), (6, 0.182), (7, 0.167), (8, 0.154), (9, 0.14), (10, 0.127)),
+            language=language,
+        ),
+        FineWebQualityFilter(
+            line_punct_thr=0.106,
+            short_line_thr=999,
+            char_duplicates_ratio=0.1,
+            new_line_ratio=0.178,
+            language=language,
+        ),
+        GopherQualityFilter(
+            min_avg_word_length=1,
+            max_avg_word_length=5,
+            max_non_alpha_words_ratio=0.735,
+            stop_words=list("的年在月是和日了於·為有被人中为他與後也而由"),
+            language=language,
+        ),
+    ]
+
+
+def presets(language: str) -> dict[str, list[Any]]:
+    """The steps that Headwater's presets are held against, on texts in this language that are there already."""
     from datatrove.pipeline.filters import C4QualityFilter, GopherQualityFilter, GopherRepetitionFilter
 
+    if language == "zh":
+        return {"fineweb2": chinese_filters()}
     return {
         "gopher": [GopherRepetitionFilter(), GopherQualityFilter()],
         "c4": [C4QualityFilter()],
@@ -90,7 +124,7 @@ def verdicts(texts: Path, result: Path) -> dict[str, Any]:
     with result.open("w", encoding="utf-8") as out:
         for row in rows:
             answer: dict[str, Any] = {"id": row["id"]}
-            for name, steps in presets().items():
+            for name, steps in presets(row["language"]).items():
                 document, reason = Document(text=row["text"], id="0"), None
                 for step in steps:
                     try:

@@ -74,7 +74,7 @@ def main() -> None:
             stream.writelines(f"site{k:x}.example{k % 97}.org\n" for k in range(arguments.entries))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         begin = time.process_time()
-        lists = BlockLists([("domains", str(path))], [], [])
+        lists = BlockLists([("domains", str(path))], [], [], [])
         seconds = time.process_time() - begin
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"block list of {arguments.entries:,} entries: read in {seconds:.1f} s, {more:.0f} MB more at its peak")

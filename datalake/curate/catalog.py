@@ -12,8 +12,8 @@ what the segmenter gives. A *piece* of an English line is a run of letters and d
 _ , :` between them), `...`, a run of hyphens, or another symbol, but no apostrophe between letters and no full stop
 that ends an abbreviation with others in it: close to the tokens of spaCy, on which datatrove counts. `words` counts
 tokens with a letter or digit. An n-gram is over the project's words, the lower-cased matches of
-`[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's. A metric without meaning for a document is missing
-(null), and a rule on a missing metric does not apply.
+`[\\u3400-\\u9fff]|[^\\W_]+`, in Chinese over the segmenter's, in Japanese cut where tokens are. A metric without
+meaning for a document is missing (null), and a rule on a missing metric does not apply.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("alpha_pieces", False, "share of pieces with a letter, symbols being pieces, too (datatrove)"),
     Metric("chars_per_line", False, "characters / lines (ChineseWebText)"),
     Metric("char_13gram", False, "13-character grams that repeat / all of them, in Chinese (ChineseWebText)"),
-    Metric("traditional", True, "characters of the traditional script alone, in Chinese (ChineseWebText)"),
+    Metric(
+        "traditional", True, "characters of the traditional script alone, where they stand; Chinese (ChineseWebText)"
+    ),
     Metric(
         "comment_ratio",
         False,

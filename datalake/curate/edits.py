@@ -29,7 +29,13 @@ _CODE_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]|\\A\ufeff")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
 _LINE_FINAL = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
-_URL = re.compile(r"(?:https?://|ftp://|www\.)[^\s<>\"'()\u3000-\u303f\uff00-\uffef]+", re.IGNORECASE)
+# An address, not what goes on behind it without a space: a sentence's mark, Chinese but at the start of a path's part.
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+_URL = re.compile(
+    r"(?:https?://|ftp://|(?<![a-z0-9.])www\.(?=[a-z0-9]))"
+    rf"(?:[^\s<>\"'()\u3000-\u303f\uff00-\uffef{_CJK}]|(?<=[/=])[{_CJK}]+)*(?<![.,;:!?])",
+    re.IGNORECASE,
+)
 _SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE | re.ASCII)
 EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")

@@ -16,6 +16,7 @@ import gzip
 import lzma
 import re
 import threading
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy.typing as npt
 import xxhash
 
 from datalake.curate.automaton import Automaton
-from datalake.curate.lists_config import BLOCK, PACKED, BlockConfig, list_files
+from datalake.curate.lists_config import BLOCK, BLOCK_LISTS, PACKED, BlockConfig, list_files
 from datalake.curate.user_files import Files, version_of
 from datalake.errors import UserError
 from datalake.identity import canonical
@@ -36,6 +37,7 @@ _OPENERS: dict[str, Any] = dict(zip(PACKED, (gzip.open, bz2.open, lzma.open), st
 _ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//([^/?#\\]*)([^#]*)", re.IGNORECASE | re.DOTALL)
 _PORT = re.compile(r":\d*\Z")
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_SEPARATORS = re.compile(r"[\W_]+")
 _LEVELS = 64  # of a domain, and of a path, that are looked at
 
 
@@ -51,6 +53,22 @@ def lines_of_file(path: str, section: str) -> Iterator[str]:
                     yield text
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{section}: {path} can't be read ({error}): correct the path or the file") from None
+
+
+def words_of_file(path: str, section: str) -> list[str]:
+    """The words of a list, a word or phrase a line, in lower case and composed (NFC) as repaired texts are.
+
+    Lines that are `#` alone or begin with `# ` are comments.
+
+    Raises:
+        UserError: where the file can't be read, isn't UTF-8 (its words would be looked for in vain) or has no word.
+    """
+    lines = [line for line in lines_of_file(path, section) if line != "#" and not line.startswith("# ")]
+    if any("\ufffd" in line or "\0" in line for line in lines):
+        raise UserError(f"{section}: {path} isn't UTF-8: save it in this encoding")
+    if not lines:
+        raise UserError(f"{section}: {path} has no word: give one a line")
+    return [unicodedata.normalize("NFC", line.lower()) for line in lines]
 
 
 def files_in_use(paths: list[str], section: str) -> Files:
@@ -132,7 +150,7 @@ class ListCounts(NamedTuple):
 class BlockLists:
     """The lists of a recipe, ready to be asked about addresses."""
 
-    def __init__(self, lists: Files, words: Files, subwords: Files):
+    def __init__(self, lists: Files, words: Files, subwords: Files, soft_words: Files):
         """Reads all files. Raises UserError where one can't be read or has no entry."""
         self.names = [name for name, _ in lists]
         self.counts: list[ListCounts] = []
@@ -153,7 +171,8 @@ class BlockLists:
         self._hashes: npt.NDArray[np.uint64] = together[fresh]
         self._lists: npt.NDArray[np.uint16] = np.concatenate(numbers)[order][fresh]
         self._words = self._read_words(words)
-        self._parts = self._read_words(subwords)
+        self._parts = self._read_words(subwords, joined=True)
+        self._soft = self._read_words(soft_words)
         self._automaton = Automaton(list(self._parts))
 
     def _count(self, name: str, path: str, entries: int, ignored: int) -> None:
@@ -161,11 +180,13 @@ class BlockLists:
             raise UserError(f"{BLOCK}: {path} has no entry: give one domain, address or word a line")
         self.counts.append(ListCounts(name, entries, ignored))
 
-    def _read_words(self, files: Files) -> dict[str, str]:
-        """Word to the name of its list."""
+    def _read_words(self, files: Files, joined: bool = False) -> dict[str, str]:
+        """Word to the name of its list; `joined`: without separators, as addresses are looked through for parts."""
         out: dict[str, str] = {}
         for name, path in files:
-            found = [line.lower() for line in lines_of_file(path, BLOCK)]
+            found = words_of_file(path, BLOCK)
+            if joined:
+                found = [part for word in found if (part := _SEPARATORS.sub("", word))]
             self._count(name, path, len(found), 0)
             for word in found:
                 out.setdefault(word, name)
@@ -186,11 +207,13 @@ class BlockLists:
             hits = np.flatnonzero(self._hashes[places] == hashed).tolist()
             found += [f"{self.names[self._lists[places[k]]]}: {keys[k]}" for k in hits]
         whole = f"{host}{rest}"
-        if self._words:
-            words = dict.fromkeys(re.split(r"[\W_]+", whole))
+        if self._words or self._soft:
+            words = dict.fromkeys(_SEPARATORS.split(whole))
             found += [f"{self._words[word]}: {word}" for word in words if word in self._words]
+            soft = [f"{self._soft[word]}: {word}" for word in words if word in self._soft]
+            found += soft if len(soft) > 1 else []
         if self._parts:
-            hit = self._automaton.look(whole, bounded=False)
+            hit = self._automaton.look(_SEPARATORS.sub("", whole), bounded=False)
             if hit.distinct:
                 part = self._automaton.words[hit.first]
                 found += [f"{self._parts[part]}: {part}"] * hit.distinct
@@ -222,7 +245,7 @@ def block_lists_of(config: BlockConfig) -> BlockLists:
     key = canonical(config)
     with _lock:
         if key not in _held:
-            fields = {name: files_in_use(getattr(config, name), BLOCK) for name in ("paths", "words", "subwords")}
+            fields = {name: files_in_use(getattr(config, name), BLOCK) for name in BLOCK_LISTS}
             files = [(f"{name}:{file}", path) for name, found in fields.items() for file, path in found]
             if version_of(files, BLOCK) != config.lists_version:
                 raise UserError(f"{BLOCK}: the lists have changed meanwhile, start the run anew")

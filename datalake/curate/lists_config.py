@@ -12,6 +12,7 @@ from datalake.errors import UserError
 from datalake.identity import Paths
 
 BLOCK, TOXIC = "curate.block", "curate.toxic"
+BLOCK_LISTS = ("paths", "words", "subwords", "soft_words")  # fields of a block section, as `BlockLists` takes them
 PACKED = (".gz", ".bz2", ".xz")
 # Names of lists in UT1's folders of categories; beside them lie descriptions, licences, and lists of other kinds.
 _UT1 = ("domains", "urls")
@@ -75,7 +76,12 @@ class BlockConfig(BaseModel):
     subwords: Paths = Field(
         default_factory=list,
         title="Lists of banned parts of words",
-        description="A part a line; an address with one anywhere is blocked",
+        description="A part a line; an address with one anywhere, its separators left out, is blocked",
+    )
+    soft_words: Paths = Field(
+        default_factory=list,
+        title="Lists of words banned together",
+        description="A word a line; an address with two of them between its separators is blocked",
     )
     lists_version: str = Field(
         default="",
@@ -86,12 +92,13 @@ class BlockConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _version_of_lists(cls, values: Any) -> Any:
-        return _with_version(values, BLOCK, ("paths", "words", "subwords"))
+        return _with_version(values, BLOCK, BLOCK_LISTS)
 
     @model_validator(mode="after")
     def _some(self) -> BlockConfig:
-        if not (self.paths or self.words or self.subwords):
-            raise ValueError("curate.block: give lists by `paths`, `words` or `subwords`, or leave the section out")
+        if not any(getattr(self, name) for name in BLOCK_LISTS):
+            names = ", ".join(f"`{name}`" for name in BLOCK_LISTS)
+            raise ValueError(f"curate.block: give lists by {names}, or leave the section out")
         return self
 
 
@@ -115,7 +122,8 @@ class ToxicConfig(BaseModel):
         default=None,
         ge=0,
         title="Most occurrences",
-        description="Documents with more are rejected by the rule `toxic_words` (C4 has 0); empty rejects none",
+        description="Documents with more are rejected by the rule `toxic_words`; empty leaves it to the "
+        "preset (C4 has 0)",
     )
     maximum_ratio: float | None = Field(
         default=None,

@@ -35,7 +35,7 @@ from datalake.characters import (
 )
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
-from datalake.curate.words import segment, traditional_table
+from datalake.curate.words import segment, traditional_characters, traditional_table
 from datalake.hashes import fmix64
 
 Places = npt.NDArray[np.int64]
@@ -782,6 +782,7 @@ def _spaced(
     lower: Points,
     stops: Hashes,
     longest: int,
+    within: bool,
     histogram: Places,
     tally: Places,
     starts: Places,
@@ -791,7 +792,7 @@ def _spaced(
     r"""Tokens of a text with spaces into `tally`; bounds and hashes of its words; returns how many words there are.
 
     A word, `[\u3400-\u9fff]|[^\W_]+`, may lie in a token, or go on in the next ones where Latin letters meet kana or
-    ideographs.
+    ideographs; but not where words are to lie `within` tokens: in Japanese it would run on to the clause's end.
     """
     count, at, size = 0, 0, len(codes)
     word = -1  # where the word that is open begins
@@ -832,6 +833,10 @@ def _spaced(
                     starts[count], ends[count], hashes[count] = word, last, hash_span(codes, word, last, lower)
                     count += 1
                     word = -1
+            if within and word >= 0:
+                starts[count], ends[count], hashes[count] = word, at, hash_span(codes, word, at, lower)
+                count += 1
+                word = -1
         _token(codes, start, at, first, last, letter, symbol, stops, longest, histogram, tally)
     return count
 
@@ -893,6 +898,7 @@ def _measure(
     snippets: Points,
     snippet_bounds: Places,
     english: bool,
+    japanese: bool,
     starts: Places,
     ends: Places,
     hashes: Hashes,
@@ -905,7 +911,8 @@ def _measure(
     """All metrics of a text that isn't empty into `out` (NaN where missing); the kinds of its lines.
 
     `segments`: ends of the segmenter's pieces, empty where white space separates words. `english`: whether C4's line
-    rules (Latin terminals, English phrases) have a meaning. `starts`, `ends`, `hashes`, `kinds`: room for one a
+    rules (Latin terminals, English phrases) have a meaning. `japanese`: whether words of n-grams end where their token
+    does. `starts`, `ends`, `hashes`, `kinds`: room for one a
     character. `breaks`, `signs`, `ellipses`: how many line breaks, # and ellipses there are.
     """
     size = len(codes)
@@ -917,7 +924,7 @@ def _measure(
     if len(segments):
         words = _segmented(codes, kinds, lower, segments, stops, longest_stop, histogram, tally, starts, ends, hashes)
     else:
-        words = _spaced(codes, kinds, lower, stops, longest_stop, histogram, tally, starts, ends, hashes)
+        words = _spaced(codes, kinds, lower, stops, longest_stop, japanese, histogram, tally, starts, ends, hashes)
     count = tally[_TOKENS]
     out[TOKENS] = count
     out[WORDS] = tally[_WORDS]
@@ -1126,6 +1133,7 @@ def measure_array(
         longest,
         *_constants(),
         language == "en",
+        language == "ja",
         *_room.of(len(codes)),
         text.count("\n"),
         text.count("#"),
@@ -1134,6 +1142,8 @@ def measure_array(
     )
     if len(segments):
         _chinese(codes, traditional_table(), _room.of(len(codes))[2], out)
+        if out[CHINESE_TOO + 2]:
+            out[CHINESE_TOO + 2] = traditional_characters(text)
     if language in ("ja", "ko"):
         out[STOPS] = sum(word in text for word in STOP_WORDS[language])
         out[WORDS_TOO + 3] = sum(map(text.count, STOP_WORDS[language]))

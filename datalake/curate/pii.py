@@ -234,9 +234,10 @@ _LOCAL = re.compile(r"[A-Za-z0-9_%+-][A-Za-z0-9._%+-]{0,63}\Z")
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?:[a-z]{2,24}|[A-Z]{2,24})(?![A-Za-z0-9_-])", re.ASCII
 )
-# Names that RFC 2606 keeps for examples, and endings of files (`icon@2x.png`): nobody's addresses.
+# Names that RFC 2606 keeps for examples, endings of files (`icon@2x.png`), versions (`core@1.0.0-beta.x`): nobody's.
 _NOBODY = re.compile(
-    r"(?:.*\.)?(?:example(?:\.(?:com|net|org))?|test|invalid|localhost)|.*\.(?:png|jpe?g|gif|svg|webp|js|mjs|css|html?)",
+    r"(?:.*\.)?(?:example(?:\.(?:com|net|org))?|test|invalid|localhost)|.*\.(?:png|jpe?g|gif|svg|webp|js|mjs|css|html?)"
+    r"|\d+\.\d+\..*",
     re.IGNORECASE,
 )
 
@@ -253,7 +254,8 @@ def _email(window: str, first: int, last: int) -> Spans:
 
 _WEB = re.compile(r"(?:://|www\.|\.[a-z]{2,6}/)[!-~]*\Z", re.IGNORECASE)
 _BEFORE_PART = re.compile(r"(?:[A-Za-z0-9_$#=&%€£¥]|[0-9][.,])\Z")
-_BEHIND_PART = re.compile(r"[A-Za-z0-9_%=€£¥$]|[.,][0-9]")
+# Behind an amount: yuan, also of other countries (but 元旦, New Year), yen, won.
+_BEHIND_PART = re.compile(r"[A-Za-z0-9_%=€£¥$]|[.,][0-9]| ?(?:人民币|(?:[美欧歐日港澳加韩韓]|新台)?[元圆圓円원](?!旦))")
 
 
 def _alone(window: str, start: int, end: int) -> bool:
@@ -276,6 +278,8 @@ _COUNTRIES = frozenset(
     """.split()  # noqa: SIM905
 )
 _INTERNATIONAL = re.compile(r"\+ ?\(?[1-9](?:[ .()-]{0,3}\d){7,14}(?!\d)")
+_BUT_THE_LAST = re.compile(r"(.*\d)[ .()-]+\d+\Z")
+_SIGNED_DECIMAL = re.compile(r"\+ ?\d+\.\d+[ (]")  # `+45.20 1234.50`: a row of a table
 # Area code, exchange and line of the North American plan; an area code is no N9X and no N11.
 _NANP = re.compile(
     r"(?:1[ .-]{1,2})?(?:\((?!.11)[2-9][0-8]\d\)[ .-]{0,2}|(?!.11)[2-9][0-8]\d([-.]))[2-9]\d\d(?(1)\1|[ .-])\d{4}(?!\d)"
@@ -291,9 +295,13 @@ _LANDLINE = re.compile(
 
 def _phone(window: str, first: int, last: int) -> Spans:
     for match in _INTERNATIONAL.finditer(window, first, last):
-        digits = re.sub(r"\D", "", match[0])
-        if _assigned(digits) and _alone(window, match.start(), match.end()):
-            yield match.span()
+        start, end = match.span()
+        # Figures behind a number may have been taken for its last groups: `+1 212 555 0123 24 hours`.
+        while end > start and not _assigned(re.sub(r"\D", "", window[start:end])):
+            shorter = _BUT_THE_LAST.match(window, start, end)
+            end = shorter.end(1) if shorter else start
+        if end > start and not _SIGNED_DECIMAL.match(window, start, end) and _alone(window, start, end):
+            yield start, end
     for pattern in (_MOBILE, _LANDLINE, _NANP):
         for match in pattern.finditer(window, first, last):
             start, end = match.span()

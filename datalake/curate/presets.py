@@ -173,6 +173,7 @@ def _c4(name: LineEdits, source: str, metrics: str, sentences: int) -> RuleSet:
             Rule("lorem_ipsum", f"{metrics}_lorem_ipsum", "==", 0, source, ENGLISH),
             Rule("curly_bracket", f"{metrics}_curly_bracket", "==", 0, source, ENGLISH),
             Rule("min_sentences", f"{metrics}_sentences", ">=", sentences, source, ENGLISH),
+            Rule("max_toxic_words", "toxic_words", "<=", 0, "C4, list of bad words"),
         ),
         line_edits=name,
     )

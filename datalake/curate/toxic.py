@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from datalake.curate.automaton import Automaton
-from datalake.curate.lists import lines_of_file
+from datalake.curate.lists import words_of_file
 from datalake.curate.lists_config import TOXIC, ToxicConfig, list_files
 from datalake.curate.presets import CHINESE
 from datalake.curate.user_files import Files, version_of
@@ -33,15 +33,12 @@ class ToxicWords:
     """The lists of a recipe, ready to be counted in texts."""
 
     def __init__(self, files: Files):
-        """Reads all files. Raises UserError where one can't be read or has no word."""
+        """Reads all files. Raises UserError where one can't be read, isn't UTF-8 or has no word."""
         self._lists: dict[str, list[str]] = defaultdict(list)
         self._automata: dict[str, Automaton] = {}
         for name, path in files:
-            words = [line.lower() for line in lines_of_file(path, TOXIC)]
-            if not words:
-                raise UserError(f"{TOXIC}: {path} has no word: give one a line")
             stem = PurePosixPath(name).stem
-            self._lists[_AS.get(stem, stem) if _LANGUAGE.fullmatch(stem) else _ALL] += words
+            self._lists[_AS.get(stem, stem) if _LANGUAGE.fullmatch(stem) else _ALL] += words_of_file(path, TOXIC)
 
     def count(self, text: str, language: str) -> tuple[int, int] | None:
         """(occurrences, distinct words) of the lists for this language and for all; None where there is no list.

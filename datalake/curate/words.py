@@ -6,9 +6,15 @@ The words are those that FineWeb-2's Chinese thresholds are about.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from datalake.characters import points
+
+if TYPE_CHECKING:
+    from opencc import OpenCC
 
 
 def segment(text: str) -> list[str]:
@@ -18,16 +24,39 @@ def segment(text: str) -> list[str]:
     try:
         pieces: list[str] = rjieba.cut(text)
     except UnicodeEncodeError:
-        pieces = rjieba.cut("".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text))
+        pieces = rjieba.cut(_without_surrogates(text))
     return pieces
+
+
+def _without_surrogates(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def traditional_characters(text: str) -> int:
+    """Characters of a text that only traditional Chinese is written with, where they stand.
+
+    乾 alone is 干 in simplified Chinese, but 乾隆 and 乾坤 are written with it there, too: OpenCC's phrases know.
+    """
+    codes = points(text)
+    try:
+        simple = points(_converter().convert(text))
+    except UnicodeEncodeError:
+        simple = points(_converter().convert(_without_surrogates(text)))
+    only = traditional_table()[codes]
+    return int(np.count_nonzero(only & (codes != simple) if len(simple) == len(codes) else only))
+
+
+@cache
+def _converter() -> OpenCC:
+    from opencc import OpenCC
+
+    return OpenCC("t2s")
 
 
 @cache
 def traditional_table() -> npt.NDArray[np.bool_]:
     """Which code points, shape (0x110000,), only traditional Chinese is written with: OpenCC makes another of them."""
-    from opencc import OpenCC
-
-    table, convert = np.zeros(0x110000, np.bool_), OpenCC("t2s").convert
+    table, convert = np.zeros(0x110000, np.bool_), _converter().convert
     for first, last in ((0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x2FA20)):
         alone = [chr(point) for point in range(first, last)]
         simple = convert("\n".join(alone)).split("\n")

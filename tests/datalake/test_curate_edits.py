@@ -92,6 +92,10 @@ def test_every_character_is_repaired_alone_and_after_others() -> None:
         ("www.a.example/b\nnext", "next"),
         ("参见http://a.example/路径。然后", "参见。然后"),
         ("(http://a.example)", "()"),
+        ("访问www.a.example/b查看更多内容", "访问查看更多内容"),
+        ("詳しくはhttps://a.example/xをご覧ください。", "詳しくはをご覧ください。"),
+        ("It is at http://a.example/x. Then", "It is at . Then"),
+        ("Awww.that is sweet, www... and http:", "Awww.that is sweet, www... and http:"),
         ("no address", "no address"),
     ],
 )

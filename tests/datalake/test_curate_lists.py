@@ -99,6 +99,17 @@ def test_words_and_parts_of_words_in_addresses(tmp_path: Path) -> None:
     assert lists.find("http://x.example/%E8%89%B2%E6%83%85/") == (1, "words.txt: 色情")
     assert lists.find("http://freep0rn.example/bet") == (2, "words.txt: bet")
     assert lists.find("http://better.example/alphabet") == (0, None)
+    assert lists.find("http://x.example/free-p0-rn") == (1, "parts: p0rn")
+
+
+def test_parts_are_compared_without_separators_and_soft_words_count_together(tmp_path: Path) -> None:
+    parts, soft = write(tmp_path / "parts", "on-line.casino", "--"), write(tmp_path / "soft", "live", "cam", "girls")
+    lists = block_lists_of(BlockConfig(subwords=[str(parts)], soft_words=[str(soft)]))
+    assert lists.find("http://www.onlinecasi.no.example/") == (1, "parts: onlinecasino")
+    assert lists.find("http://x.example/live/news?live=1") == (0, None)
+    assert lists.find("http://cam.example/LIVE") == (2, "soft: cam")
+    assert [tuple(counts) for counts in lists.counts] == [("parts", 1, 0), ("soft", 3, 0)]
+    assert BlockConfig(soft_words=[str(soft)]).lists_version != BlockConfig(words=[str(soft)]).lists_version
 
 
 LABEL = st.sampled_from(["a", "b", "www", "com", "1", "x-y"])
@@ -141,7 +152,7 @@ def test_any_line_and_any_address_are_read_without_an_error(text: str) -> None:
 
 def test_many_entries_take_ten_bytes_each(tmp_path: Path) -> None:
     path = write(tmp_path / "many", *(f"site{k}.example" for k in range(200_000)))
-    lists = BlockLists([("many", str(path))], [], [])
+    lists = BlockLists([("many", str(path))], [], [], [])
     assert lists._hashes.nbytes + lists._lists.nbytes == 2_000_000
     draw = random.Random(2)
     for k in (0, 199_999, *(draw.randrange(200_000) for _ in range(200))):
@@ -216,6 +227,21 @@ def test_lists_are_by_language_and_c4_allows_some_words(tmp_path: Path) -> None:
     assert ToxicWords([files[1]]).count("", "zh") == (0, 0)
 
 
+def test_words_are_composed_comments_are_none_and_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "en.txt"
+    path.write_bytes("\ufeff# a list\r\n#\r\n\r\ncafe\u0301\r\n#tag\r\n".encode())
+    assert ToxicWords([("en.txt", str(path))]).count("A caf\xe9 # a list #tag", "en") == (2, 2)
+    for encoding in ("gbk", "utf-16", "utf-16-le"):
+        path.write_text("坏话\nbad\n", encoding=encoding)
+        with pytest.raises(UserError, match=r"curate.toxic: .*en.txt isn't UTF-8: save it"):
+            ToxicWords([("en.txt", str(path))])
+        with pytest.raises(UserError, match=r"curate.block: .*en.txt isn't UTF-8: save it"):
+            block_lists_of(BlockConfig(words=[str(path)]))
+    path.write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"has no word: give one a line"):
+        ToxicWords([("en.txt", str(path))])
+
+
 # In curation ----------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +303,21 @@ def test_a_batch_has_rules_columns_and_placeholders_of_them_all(ut1: Path, tmp_p
             ask(curation, config, other)
     with pytest.raises(NeedsRerunError, match="pii"):
         ask(curation, config, config.model_copy(update={"pii": None}))
+
+
+def test_c4_rejects_pages_with_a_listed_word_where_a_list_is_given(tmp_path: Path) -> None:
+    text = "The darn river is very old. It has a bridge over it. Nobody waited there for long."
+    raw = documents(("http://x.example/", "common_crawl", "en", text))
+    toxic = ToxicConfig(paths=[str(write(tmp_path / "en", "darn"))])
+    rules = [
+        curate_batch(raw, config)[0]["rules"].to_pylist()[0]
+        for config in (
+            CurateConfig(preset="c4", toxic=toxic),
+            CurateConfig(preset="c4", toxic=toxic, thresholds={"max_toxic_words": 1}),
+            CurateConfig(preset="c4"),
+        )
+    ]
+    assert rules == [["max_toxic_words"], [], []]
 
 
 def test_nothing_is_looked_for_unless_the_recipe_asks(ut1: Path) -> None:

@@ -71,6 +71,16 @@ def oracle_words(text: str, language: str) -> list[tuple[int, int, str]]:
                 words.append((start, start + len(word), lowered(word)))
             at += len(piece)
         return words
+    if language == "ja":
+        words, at = [], 0
+        for token in oracle_tokens(text, language):
+            at = text.index(token, at)
+            words += [
+                (at + m.start(), at + m.end(), lowered(m.group()))
+                for m in re.finditer(r"[\u3400-\u9fff]|[^\W_]+", token)
+            ]
+            at += len(token)
+        return words
     return [(m.start(), m.end(), lowered(m.group())) for m in re.finditer(r"[\u3400-\u9fff]|[^\W_]+", text)]
 
 
@@ -245,7 +255,11 @@ def oracle_chinese(text: str) -> dict[str, float | None]:
     counts = Counter(grams)
     return {
         "char_13gram": sum(counts[gram] > 1 for gram in grams) / len(grams) if grams else None,
-        "traditional": sum(SIMPLIFY(c) != c for c in text if "\u3400" <= c <= "\u9fff"),
+        "traditional": sum(
+            SIMPLIFY(c) != c != made
+            for c, made in zip(text, SIMPLIFY(text.encode("utf-8", "replace").decode()), strict=True)
+            if "\u3400" <= c <= "\u9fff"
+        ),
     }
 
 
@@ -499,6 +513,8 @@ def test_grams_of_13_characters_and_traditional_ones_by_hand() -> None:
     assert metrics["char_13gram"] == 4 / 16  # 28 characters hold 16 grams; those at 0, 1, 14 and 15 occur twice
     assert metrics["traditional"] == 0
     assert measure("我們愛讀書", "zh")["traditional"] == 4
+    assert measure("乾隆年间的扭转乾坤、魏徵、哪吒", "zh")["traditional"] == 0  # as simplified Chinese writes them
+    assert measure("乾隆\ud800的餅乾", "zh")["traditional"] == 2
     assert measure("十二个字没有十三字的一串", "zh")["char_13gram"] is None
     assert measure("a" * 60, "en")["char_13gram"] is None
 
@@ -529,11 +545,21 @@ def test_c4_counts_words_after_citations_are_gone_and_fineweb_before() -> None:
 def test_metrics_equal_their_definitions_where_much_repeats() -> None:
     rng = random.Random(5)
     for _ in range(40):
-        vocabulary = [rng.choice("abcdefgh") * rng.randint(1, 4) for _ in range(rng.randint(1, 6))]
+        vocabulary = [rng.choice("abcdのカ本年") * rng.randint(1, 4) for _ in range(rng.randint(1, 6))]
         text = "".join(
-            rng.choice(vocabulary) + rng.choice((" ", " ", ", ", "\n", "\n\n")) for _ in range(rng.randint(1, 200))
+            rng.choice(vocabulary) + rng.choice((" ", " ", "", ", ", "\n", "\n\n")) for _ in range(rng.randint(1, 200))
         )
         assert_equal(text, rng.choice(LANGUAGES))
+
+
+def test_words_of_japanese_ngrams_are_its_tokens() -> None:
+    # は ends before 日: else the word would run on to the full stop, and no 5-gram of this sentence would repeat.
+    sentence, size = "東京は日本の首都です。", 10  # 東 京 は 日 本 の 首 都 です
+    metrics = measure(f"{sentence}世界でも大都市であり、{sentence}", "ja")
+    assert metrics["words"] == 9 + 7 + 9  # 世 界 でも 大 都 市 であり
+    assert metrics["later_9gram"] == size / (2 * 11 + 11)
+    assert metrics["later_10gram"] == 0
+    assert measure("a_b のX9年", "ja")["top_2gram"] == 0
 
 
 def test_metrics_equal_their_definitions_on_real_pages(samples: Path) -> None:

@@ -62,11 +62,13 @@ NOT_FOUND = [
     "078-05-0000", "123-45-67890", "10.0.0.1", "192.168.1.10", "127.0.0.1", "203.0.113.7", "256.1.1.300",
     "93.184.216.034", "fe80::1", "2001:db8::1", "+999 1234 56789", "+1 111 111 1111", "+86 12345", "911-555-0123",
     "123-456-7890", "212-155-0123", "212-555-01234", "5-212-555-0123", "212-555-0123-4", "GMT+0800",
-    "x+12345678901",
+    "x+12345678901", "+45.20 1234.50 2.3", "+31.5 (2.1) 45.3 1000",
+    # amounts
+    "13800000000元", "18500000000 美元", "13812345678円",
     # at signs
     "@user", "user@host", "foo@bar..com", "git@github.com:a/b.git", "icon@2x.png", "me@example.com",
-    "jquery@3.7.1", "@decorator", "a@@b.com", ".@x.com", "std::string a::b", "3::5", "::", "12:30:45",
-    "aa:bb:cc:dd:ee:ff",
+    "jquery@3.7.1", "core@1.0.0-beta.alpha", "@decorator", "a@@b.com", ".@x.com", "std::string a::b", "3::5", "::",
+    "12:30:45", "aa:bb:cc:dd:ee:ff",
 ]  # fmt: skip
 
 
@@ -94,6 +96,19 @@ def test_placeholders_stand_in_their_places() -> None:
     assert redact(text, find(text, ("ip",))) == text.replace("93.184.216.34", "<IP>")
     assert find(text, ()) == []
     assert [find(placeholder(kind)) for kind in KINDS] == [[]] * len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("+1 212 555 0123 24 hours", "<PHONE> 24 hours"),
+        ("+1 (212) 555-0123 2019", "<PHONE> 2019"),
+        ("+86 571 8765 4321 24", "<PHONE> 24"),
+        ("13812345678元旦休息", "<PHONE>元旦休息"),
+    ],
+)
+def test_what_stands_behind_a_number_neither_hides_it_nor_goes_with_it(text: str, clean: str) -> None:
+    assert redact(text, find(text)) == clean
 
 
 def test_of_finds_that_overlap_the_one_with_check_digits_is_taken() -> None:

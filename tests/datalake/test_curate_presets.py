@@ -99,7 +99,9 @@ def test_the_chinese_set_is_fineweb_2s_and_other_languages_have_their_own() -> N
 
 
 def test_c4_fineweb_and_code_hold_the_numbers_of_their_code() -> None:
-    assert thresholds("c4") == {"max_chars": 190_000, "lorem_ipsum": 0, "curly_bracket": 0, "min_sentences": 3}
+    assert thresholds("c4") == {
+        **{"max_chars": 190_000, "lorem_ipsum": 0, "curly_bracket": 0, "min_sentences": 3, "max_toxic_words": 0}
+    }
     fineweb = thresholds("fineweb")
     assert (fineweb["min_line_punct"], fineweb["max_short_lines"], fineweb["max_char_dup"]) == (0.12, 0.67, 0.01)
     assert (fineweb["max_newline_ratio"], fineweb["min_sentences"], fineweb["min_language_score"]) == (0.3, 5, 0.65)

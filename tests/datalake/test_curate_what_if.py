@@ -23,7 +23,13 @@ from datalake.curate.schema import CURATION
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, judge, stored, tell
 from datalake.document import RAW, Document, document_id, to_table
 
-GIVEN = ("quality", "perplexity", "pii", "toxic_ratio")  # missing unless the recipe gives a model or a list
+GIVEN = (
+    "quality",
+    "perplexity",
+    "pii",
+    "toxic_words",
+    "toxic_ratio",
+)  # missing unless the recipe gives a model or a list
 COLUMNS = ["rule_set", "verdict", "rule", "rules"]
 READINGS: list[tuple[Preset, Compat]] = [
     (preset, compat) for preset in get_args(Preset) for compat in ("", *compats(preset))
