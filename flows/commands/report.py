@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,15 +253,9 @@ def _s_curve(records: dict[str, StageRecord], manifest: Manifest) -> str | None:
     points = records["deduplicate"].report.get("s_curve") if "deduplicate" in records else None
     if not points:
         return None
-    from tasks.curves import curve_svg, svg_uri
+    from tasks.curves import bands_svg, svg_uri
 
-    threshold = manifest.recipe.get("deduplicate", {}).get("threshold")
-    lines: list[tuple[str, Sequence[float], Sequence[float]]] = [
-        ("probability of being compared", [x for x, _ in points], [y for _, y in points])
-    ]
-    if threshold is not None:
-        lines.append((f"threshold {threshold}", [threshold, threshold], [0.0, 1.0]))
-    return svg_uri(curve_svg(lines, "probability", "Jaccard similarity of word n-grams"))
+    return svg_uri(bands_svg(points, manifest.recipe.get("deduplicate", {}).get("threshold")))
 
 
 def _training(connection: duckdb.DuckDBPyConnection, manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
