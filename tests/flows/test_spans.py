@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_clean_is_what_the_one_function_leaves_and_the_mixture_counts_its_words(
     assert record.counts["emptied"] == 1
     assert record.counts["characters_kept"] == sum(map(len, clean.values()))
     assert record.counts["characters"] == sum(map(len, texts.values()))
+
+
+def test_the_report_shows_what_was_cut_most(done: Any) -> None:
+    text = world.report(done[0])
+    assert re.search(r"in the mixture 6 .* 1 of which cuts leave nothing", text)
+    assert text.index("near") < text.index("What was cut from documents that stay") < text.index("line spans")
+    assert re.search(rf"line in 7 documents · [ab]\.jsonl#\d {NOTICE}", text)
 
 
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
