@@ -230,7 +230,8 @@ def _settings(changes: dict[str, list[Any]]) -> str:
             for key in dict.fromkeys((*old, *new)):
                 if old.get(key) != new.get(key):
                     was, then = (value.get(key, "as the preset has it") for value in (old, new))
-                    parts.append(f"{key} {_value(was)} -> {_value(then)}")
+                    setting = key if name == "thresholds" else f"{name}.{key}"
+                    parts.append(f"{setting} {_value(was)} -> {_value(then)}")
         else:
             parts.append(f"{name} {_value(old)} -> {_value(new)}")
     return ", ".join(parts)

@@ -18,6 +18,7 @@ from datalake.lake import Lake
 from datalake.records import StageRecord, manifests, read_record
 from flows.cli import main
 from flows.commands.look import changed_lines
+from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
 
@@ -240,6 +241,11 @@ def test_lines_that_edits_change_are_counted() -> None:
     assert changed_lines("", "")["lines_before"] == 0
 
 
+def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
+    changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
+    assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
+
+
 # What curation shows ------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +305,9 @@ def test_the_stage_publishes_a_page_and_its_record_knows_nothing_of_it(ran: Ran,
         assert int(words) == count
         excerpt = "\n".join(line[4:] for line in text.splitlines())
         assert excerpt.removesuffix(" …") == whole[:300].rstrip()
-    assert "| english (en) | words |" in page
+    assert "| english<br>en | words<br>>= 50" in page
+    for row in re.findall(r"`([^`]*)`<br>", page.split("## Metrics")[1].split("## Some")[0]):
+        assert all("\u2580" <= character <= "\u259f" for character in row), "one font, one width"
     assert "page" not in record.report
     assert "page" not in json.dumps(record.payload)
 
