@@ -28,7 +28,7 @@ SECONDS = 30.0
 TEXTS_PER_RULE = 2
 CHARACTERS = 300  # of each text
 # Of the same block of Unicode as the bars: a font has all of them or none, so that rows stay in line.
-_NOTHING, _MARK = "▏", "█"
+_NOTHING, _MARK = "░", "█"
 
 
 def drawn(files: Mapping[str, str], limit: int = ROWS) -> tuple[dict[str, str], int]:
@@ -75,7 +75,7 @@ def page(
         part = f"From {seen:,} of {total:,} documents." if seen < total else ""
         spread = histograms(connection, "curation", config)
         if spread:
-            lines += ["", "## Metrics", "", f"Kept above, rejected below; each on its own scale. {part}".rstrip()]
+            lines += ["", "## Metrics", "", f"Kept, rejected, and the bin of the threshold; shaded: none. Each row has its own scale. {part}".rstrip()]
             lines += metrics_table(spread)
         lines += ["", "## Some dropped texts", "", f"By the first rule that each failed. {part}".rstrip()]
         lines += _dropped(connection, list(chosen.values()), config)
