@@ -110,6 +110,7 @@ def test_ledger_and_explain_say_how_much_was_cut_and_by_what(done: Any, capsys: 
     assert story["characters"] == whole[id] - left[id]
     assert story["by line"] + story["by substring"] == story["characters"]
     assert story["stays in"]
+    assert story["left"] == story["of"] - story["characters"]
 
 
 def test_marks_of_a_shard_serve_other_settings_and_workers_change_nothing(done: Any, tmp_path: Path) -> None:
