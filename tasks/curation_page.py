@@ -75,7 +75,8 @@ def page(
         part = f"From {seen:,} of {total:,} documents." if seen < total else ""
         spread = histograms(connection, "curation", config)
         if spread:
-            lines += ["", "## Metrics", "", f"Kept, rejected, and the bin of the threshold; shaded: none. Each row has its own scale. {part}".rstrip()]
+            told = "Kept, rejected, and the bin of the threshold; shaded: none. Each row has its own scale."
+            lines += ["", "## Metrics", "", f"{told} {part}".rstrip()]
             lines += metrics_table(spread)
         lines += ["", "## Some dropped texts", "", f"By the first rule that each failed. {part}".rstrip()]
         lines += _dropped(connection, list(chosen.values()), config)
