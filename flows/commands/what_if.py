@@ -226,6 +226,8 @@ def _settings(changes: dict[str, list[Any]]) -> str:
     """What differs, in one line; of thresholds the ones that do."""
     parts = []
     for name, (old, new) in changes.items():
+        if name.removesuffix("_version") in changes and name.endswith("_version"):
+            continue  # of a file that is named itself
         if isinstance(old, dict) and isinstance(new, dict):
             for key in dict.fromkeys((*old, *new)):
                 if old.get(key) != new.get(key):
@@ -238,7 +240,7 @@ def _settings(changes: dict[str, list[Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "not set"
     if isinstance(value, list):
         return ",".join(map(str, value))
