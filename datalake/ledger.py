@@ -8,6 +8,7 @@ again. Two views are made here: `clean` (documents that are no duplicates, witho
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,15 @@ def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW ALL TABLES'")
         return _each_once([column[0] for column in result.description or []]), result.fetchall()
+    except duckdb.CatalogException as error:
+        missing = re.search(r'Table with name "?([\w.]+)"? does not exist', str(error))
+        if not missing:
+            raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+        sql_of_all = "SELECT schema, name FROM (SHOW ALL TABLES) WHERE schema <> 'main' ORDER BY ALL"
+        there = connection.execute(sql_of_all).fetchall()
+        near = [row for row in there if f"{row[0]}." in sql] or there
+        names = ", ".join(f"{schema}.{table}" for schema, table in near)
+        raise UserError(f"the query failed: nothing wrote a table {missing[1]} here; there are {names}") from None
     except duckdb.Error as error:
         raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
 

@@ -309,7 +309,10 @@ def explain(error: ValidationError) -> str:
         given = first.get("input")
         shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
         message = first["msg"].removeprefix("Value error, ")
-        text = f"{place}: {message[0].lower() + message[1:]}{shown}" if place else message
+        if not place or message.startswith((f"{place}:", f"{place}.")):  # the message says where itself
+            text = message
+        else:
+            text = f"{place}: {message[0].lower() + message[1:]}{shown}"
     return text + (f" (and {more} more mistake{'s' if more > 1 else ''})" if more else "")
 
 

@@ -5,6 +5,7 @@ Everything here is for people: a failure to show something is logged and never f
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ class Progress:
         )
         self._task = self._bar.add_task(title, total=total, note="")
         self._title = title
-        key = f"{title.lower().replace('_', '-').replace(' ', '-')}-progress"
+        key = re.sub(r"[^a-z0-9]+", "-", title.lower()) + "-progress"  # what Prefect takes for a key
         self._artifact = _show(
             lambda: create_progress_artifact(progress=0.0, key=key, description=f"{title}: 0 of {total} {unit}")
         )

@@ -27,7 +27,8 @@ ROWS = 500_000  # documents looked at; a shard more than these only where the fi
 SECONDS = 30.0
 TEXTS_PER_RULE = 2
 CHARACTERS = 300  # of each text
-_NOTHING = "·"  # for an empty bin: spaces would be run together
+# Of the same block of Unicode as the bars: a font has all of them or none, so that rows stay in line.
+_NOTHING, _MARK = "░", "█"
 
 
 def drawn(files: Mapping[str, str], limit: int = ROWS) -> tuple[dict[str, str], int]:
@@ -74,7 +75,8 @@ def page(
         part = f"From {seen:,} of {total:,} documents." if seen < total else ""
         spread = histograms(connection, "curation", config)
         if spread:
-            lines += ["", "## Metrics", "", f"Kept above, rejected below; each on its own scale. {part}".rstrip()]
+            told = "Kept, rejected, and the bin of the threshold; shaded: none. Each row has its own scale."
+            lines += ["", "## Metrics", "", f"{told} {part}".rstrip()]
             lines += metrics_table(spread)
         lines += ["", "## Some dropped texts", "", f"By the first rule that each failed. {part}".rstrip()]
         lines += _dropped(connection, list(chosen.values()), config)
@@ -90,18 +92,19 @@ def metrics_table(spread: Sequence[Histogram]) -> list[str]:
     """A table of histograms as markdown lines, the threshold's bin marked below the bars."""
     lines = [
         "",
-        "| rules | metric | from | kept / rejected / threshold | to | asked |",
-        "| --- | --- | ---: | --- | --- | --- |",
+        "| rules | metric | from | kept / rejected / threshold | to |",
+        "| --- | --- | ---: | --- | --- |",
     ]
     for one in spread:
         marks = [_NOTHING] * len(one.kept)
         for rule in one.rules:
-            marks[min(int(one.place(rule.threshold) * len(marks)), len(marks) - 1)] = "^"
+            marks[min(int(one.place(rule.threshold) * len(marks)), len(marks) - 1)] = _MARK
         rows = (bars(one.kept, _NOTHING), bars(one.rejected, _NOTHING), "".join(marks))
         drawing = "<br>".join(f"`{row}`" for row in rows)
         asked = ", ".join(f"{rule.op} {rule.threshold:g}" for rule in one.rules)
-        group = f"{one.rule_set} ({', '.join(one.languages[:3])}{', …' if len(one.languages) > 3 else ''})"
-        lines.append(f"| {group} | {one.metric} | {one.edges[0]:.3g} | {drawing} | {one.edges[-1]:.3g} | {asked} |")
+        group = f"{one.rule_set}<br>{', '.join(one.languages[:3])}{', …' if len(one.languages) > 3 else ''}"
+        first, last = (f"{edge:,.4g}" for edge in (one.edges[0], one.edges[-1]))
+        lines.append(f"| {group} | {one.metric}<br>{asked} | {first} | {drawing} | {last} |")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a training did, as SVG texts, for the Prefect UI and for reports. Imports no Prefect."""
+"""Pictures of what a stage did, as SVG texts, for the Prefect UI and for reports. Imports no Prefect."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], yl
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def bands_svg(points: Sequence[tuple[float, float]], threshold: float | None = None) -> str:
+    """The S-curve of deduplication's bands, (similarity, probability of being compared), with its threshold."""
+    lines: list[tuple[str, Sequence[float], Sequence[float]]] = [
+        ("probability of being compared", [x for x, _ in points], [y for _, y in points])
+    ]
+    if threshold is not None:
+        lines.append((f"threshold {threshold:g}", [threshold, threshold], [0.0, 1.0]))
+    return curve_svg(lines, "probability", "Jaccard similarity of word n-grams")
 
 
 def svg_uri(svg: str) -> str:

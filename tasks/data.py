@@ -461,6 +461,17 @@ def _decide(
     return out.result
 
 
+def _bands_page(config: DedupConfig) -> str:
+    """What the UI shows of deduplication's bands: how likely a pair is compared, by its similarity."""
+    from tasks.curves import bands_svg, svg_image
+
+    title = "How likely a pair of documents is compared, by its similarity"
+    return (
+        f"## {title}\n\n{config.signing.bands} bands of {config.signing.rows} rows. Every pair found is then verified"
+        f" exactly.\n\n{svg_image(bands_svg(config.s_curve(), config.threshold), title)}"
+    )
+
+
 @stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(
     documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
@@ -512,6 +523,7 @@ def deduplicate(
         unfinished=failed,
         funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
         report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
+        pages={"bands": partial(_bands_page, config)},
     )
     if config.lines is not None or config.substrings is not None:
         signed = {result.key for result in results}

@@ -8,15 +8,17 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import StageReport
+from datalake.records import StageReport, find_manifest
 
 _NOUNS = """river teacher engine garden letter market museum planet school sailor doctor forest village writer bridge
 station harbour valley library kitchen mountain island workshop theatre square tower painter lamp window carpet orchard
@@ -365,3 +367,12 @@ def whole(factory: pytest.TempPathFactory) -> Whole:
         recipe = everything(folder / "input")
         _WHOLE.append(Whole(folder, folder / "lake", recipe, run(recipe, folder / "lake")))
     return _WHOLE[0]
+
+
+def report(lake: Path) -> str:
+    """The text of `headwater report` about the lake's last run, without markup, white space joined."""
+    from flows.commands.report import render
+
+    page = render(Lake(lake), find_manifest(Lake(lake), "last"), lake / "page.html")
+    text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", page)
+    return " ".join(unescape(text).split())

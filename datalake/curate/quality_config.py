@@ -133,7 +133,7 @@ class QualityUse(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _version_of_model(cls, values: Any) -> Any:
-        return with_file_version(values, "model", "model_version", "curate.quality.model")
+        return with_file_version(values, "model", "model_version")
 
     @model_validator(mode="after")
     def _whole(self) -> QualityUse:
@@ -176,8 +176,8 @@ class PerplexityModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _versions(cls, values: Any) -> Any:
-        values = with_file_version(values, "model", "model_version", "curate.perplexity, model")
-        return with_file_version(values, "sentencepiece", "pieces_version", "curate.perplexity, sentencepiece")
+        values = with_file_version(values, "model", "model_version")
+        return with_file_version(values, "sentencepiece", "pieces_version")
 
 
 class ClassifierConfig(TransformerConfig):
@@ -212,11 +212,11 @@ class ClassifierConfig(TransformerConfig):
     )
 
 
-def with_file_version(values: Any, field: str, version_field: str, setting: str) -> Any:
+def with_file_version(values: Any, field: str, version_field: str) -> Any:
     """A config's values with the absolute path of a file and its version, where the version isn't given."""
     if isinstance(values, dict) and values.get(field) and not values.get(version_field):
         path = Path(str(values[field])).expanduser().absolute()  # a worker may stand in another folder
         if not path.is_file():
-            raise ValueError(f"there is no file {values[field]!r}: correct `{setting}`")
+            raise ValueError(f"there is no file {values[field]!r}: correct `{field}`")
         return {**values, field: str(path), version_field: file_digest(str(path))}
     return values

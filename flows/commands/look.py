@@ -208,11 +208,13 @@ def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def characters(some: Sequence[Mapping[str, Any]]) -> int:
         return len(text) - len(cut(text, [(span["start"], span["end"]) for span in some]))
 
+    whole = characters(spans)
     levels = {level: [span for span in spans if span["level"] == level] for level in (s["level"] for s in spans)}
     first = Counter(span["first"].hex() for span in spans if span["first"] is not None)
     return {
-        "characters": characters(spans),
+        "characters": whole,
         "of": len(text),
+        "left": len(text) - whole,
         **{f"by {level}": characters(some) for level, some in sorted(levels.items())},
         "spans": len(spans),
         "stays in": [id for id, _ in first.most_common(_COPIES_SHOWN)],
@@ -270,10 +272,11 @@ def _document_story(
     mixed = rows("mixture", "id = ?", id)
     if mixed:
         story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "token_count")}
+    deciding = ("ingest",) if "refused" in story else _DATA_STAGES
     story["stages"] = {
         report.stage: report.fingerprint
         for report in manifest.stages
-        if report.stage in _DATA_STAGES and report.fingerprint
+        if report.stage in deciding and report.fingerprint
     }
     return story
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ SEED = "headwater"
 TEXTS_PER_RULE = 3  # dropped texts shown for each rule
 PAIRS_PER_LEVEL = 3
 REFUSED_PER_REASON = 3
+SPANS_PER_LEVEL = 4
 CHARACTERS = 700  # of each text shown
 
 Row = dict[str, Any]
@@ -73,7 +73,7 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
     connection = connect(lake, manifest.run)
     tables = {name for name, ref in manifest.refs.items() if isinstance(ref, TableRef)}
     config = curated_by(lake, manifest) if "curation" in tables else None
-    look = _Look(connection, manifest.corpus, tables)
+    look, counts = _Look(connection, manifest.corpus, tables), _counts(records, "deduplicate")
     server = str(server_state(lake.root).get("url") or "http://127.0.0.1:4200/api").removesuffix("/api")
     return {
         "run": manifest,
@@ -85,12 +85,16 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
         "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
         "rules": _rules(records, look, config),
         "metrics": _metrics(connection, manifest.corpus, config),
-        "thresholds": records["thresholds"].report.get("thresholds", []) if "thresholds" in records else [],
+        "found": _found(records),
+        "quality": records["quality"].report if "quality" in records else None,
+        "thresholds": _thresholds(records),
         "by_source": look.by_source(),
         "refused": look.refused(),
         "quarantine": look.quarantine(),
         "duplicates": look.duplicates(),
-        "deduplication": _counts(records, "deduplicate"),
+        "deduplication": {name: n for name, n in counts.items() if not _of_spans(name)},
+        "cut": dict(sorted(((name, n) for name, n in counts.items() if _of_spans(name)), key=_of_search)),
+        "spans": look.spans(),
         "s_curve": _s_curve(records, manifest),
         "training": _training(connection, manifest, records),
         "evaluations": _evaluations(connection, manifest),
@@ -193,7 +197,8 @@ def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
         )
     mixture = manifest.refs.get("mixture")
     if isinstance(mixture, TableRef):
-        steps.append(("in the mixture", mixture.rows, []))
+        emptied = _counts(records, "deduplicate").get("emptied", 0)
+        steps.append(("in the mixture", mixture.rows, [("of which cuts leave nothing", emptied)]))
     rows = []
     for place, (what, amount, lost) in enumerate(steps):
         whole = steps[base if place >= base else 0][1]
@@ -249,20 +254,60 @@ def _metrics(connection: duckdb.DuckDBPyConnection, corpus: str, config: CurateC
     ]
 
 
+def _found(records: dict[str, StageRecord]) -> list[tuple[str, str, list[Row]]]:
+    """What curation found by lists, evaluation sets and kinds of personal data: title, what it says, rows."""
+    if "curate" not in records:
+        return []
+    report, counts = records["curate"].report, records["curate"].counts
+    found = []
+    if rows := report.get("block_lists"):
+        found.append(("Block lists", "Entries read, lines that are none, documents under one of them.", rows))
+    if rows := report.get("evaluation_sets"):
+        note = (
+            "Rows; those looked for as a whole and those too short for that; n-grams; those left out as figures and as "
+            "boilerplate; documents that hold some."
+        )
+        found.append(("Evaluation sets", note, rows))
+    if "with personal data" in counts:
+        found.append(("Personal data", f"{number(counts['with personal data'])} documents have some.", []))
+    return found
+
+
+def _thresholds(records: dict[str, StageRecord]) -> list[Row]:
+    """Thresholds that the corpus suggests, a group for each rule set and language."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in records["thresholds"].report.get("thresholds", []) if "thresholds" in records else []:
+        rule_set, _, rule = row["rule"].rpartition("/")
+        groups.setdefault((rule_set, row["language"]), []).append({**row, "rule": rule})
+    return [
+        {
+            "rule_set": rule_set,
+            "language": language,
+            "rows": rows,
+            "proposed": sum(row["method"] != "published" for row in rows),
+        }
+        for (rule_set, language), rows in groups.items()
+    ]
+
+
+def _of_spans(name: str) -> bool:
+    """Whether a count of deduplication is about what is cut from documents that stay."""
+    return name.startswith(("characters", "line_", "paragraph_", "substring_")) or name in ("documents_cut", "emptied")
+
+
+def _of_search(count: tuple[str, int]) -> bool:
+    """Whether a count says how spans were looked for, rather than what was found."""
+    return count[0].endswith(("_candidates", "_crowded"))
+
+
 def _s_curve(records: dict[str, StageRecord], manifest: Manifest) -> str | None:
     """How likely a pair of a given similarity is found, as a picture."""
     points = records["deduplicate"].report.get("s_curve") if "deduplicate" in records else None
     if not points:
         return None
-    from tasks.curves import curve_svg, svg_uri
+    from tasks.curves import bands_svg, svg_uri
 
-    threshold = manifest.recipe.get("deduplicate", {}).get("threshold")
-    lines: list[tuple[str, Sequence[float], Sequence[float]]] = [
-        ("probability of being compared", [x for x, _ in points], [y for _, y in points])
-    ]
-    if threshold is not None:
-        lines.append((f"threshold {threshold}", [threshold, threshold], [0.0, 1.0]))
-    return svg_uri(curve_svg(lines, "probability", "Jaccard similarity of word n-grams"))
+    return svg_uri(bands_svg(points, manifest.recipe.get("deduplicate", {}).get("threshold")))
 
 
 def _training(connection: duckdb.DuckDBPyConnection, manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
@@ -410,4 +455,20 @@ class _Look:
             {"documents", "duplicates"},
             SEED,
             PAIRS_PER_LEVEL,
+        )
+
+    def spans(self) -> list[Row]:
+        """What is cut from most documents, an example for each level and number of copies."""
+        return self.rows(
+            """WITH drawn AS (
+                   SELECT * FROM {c}.spans
+                   QUALIFY row_number() OVER (PARTITION BY level, copies ORDER BY md5(hex(id) || ?), start) = 1),
+               most AS (
+                   SELECT * FROM drawn
+                   QUALIFY row_number() OVER (PARTITION BY level ORDER BY copies DESC) <= ?)
+               SELECT s.level, s.copies, d.uri, substr(d.text, s.start + 1, s."end" - s.start) AS text
+               FROM most s JOIN {c}.documents d ON d.id = s.id ORDER BY s.level, s.copies DESC""",
+            {"documents", "spans"},
+            SEED,
+            SPANS_PER_LEVEL,
         )

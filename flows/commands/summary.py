@@ -89,11 +89,13 @@ def _thresholds(lake: Lake, record: StageRecord) -> Iterator[str]:
         more = f" and {len(few) - 8} more" if len(few) > 8 else ""
         yield f"thresholds: too few documents of {set_name}, pooled as `other`: {told}{more}"
     proposed = [row for row in report["thresholds"] if row["method"] != "published"]
+    wide = max((len(row["rule"]) for row in proposed[:_RULES]), default=0)
     if proposed:
-        yield f"{'rule':<32} {'language':<8} {'keeps':<22} {'published':>10} {'cuts':>7} {'proposed':>10} {'cuts':>7}"
+        names = f"{'published':>10} {'cuts':>7} {'proposed':>10} {'cuts':>7}"
+        yield f"{'rule':<{wide}} {'language':<8} {'keeps':<22} {names}"
     for row in proposed[:_RULES]:
         yield (
-            f"{row['rule']:<32} {row['language']:<8} {row['keeps']:<22} {row['published']:>10.6g}"
+            f"{row['rule']:<{wide}} {row['language']:<8} {row['keeps']:<22} {row['published']:>10.6g}"
             f" {row['share cut by published']:>7.2%} {row['proposed']:>10.6g} {row['share cut']:>7.2%}"
         )
     if len(proposed) > _RULES:

@@ -226,18 +226,21 @@ def _settings(changes: dict[str, list[Any]]) -> str:
     """What differs, in one line; of thresholds the ones that do."""
     parts = []
     for name, (old, new) in changes.items():
+        if name.removesuffix("_version") in changes and name.endswith("_version"):
+            continue  # of a file that is named itself
         if isinstance(old, dict) and isinstance(new, dict):
             for key in dict.fromkeys((*old, *new)):
                 if old.get(key) != new.get(key):
                     was, then = (value.get(key, "as the preset has it") for value in (old, new))
-                    parts.append(f"{key} {_value(was)} -> {_value(then)}")
+                    setting = key if name == "thresholds" else f"{name}.{key}"
+                    parts.append(f"{setting} {_value(was)} -> {_value(then)}")
         else:
             parts.append(f"{name} {_value(old)} -> {_value(new)}")
     return ", ".join(parts)
 
 
 def _value(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "not set"
     if isinstance(value, list):
         return ",".join(map(str, value))

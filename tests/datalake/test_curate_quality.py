@@ -285,7 +285,7 @@ def test_a_ready_model_is_versioned_by_content_and_a_changed_one_refused(tmp_pat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": "gone.bin", "label": "hq"}, "there is no file 'gone.bin': correct `curate.quality.model`"),
+        ({"model": "gone.bin", "label": "hq"}, "there is no file 'gone.bin': correct `model`"),
         ({"label": "hq"}, "label, words and language are about a ready model"),
         ({"words": "plain", "minimum": 0.5}, "are about a ready model"),
         ({"minimum": 1.5}, "less than or equal to 1"),

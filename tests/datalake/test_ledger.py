@@ -176,6 +176,16 @@ def test_wrong_sql_is_answered_with_duckdbs_words_in_one_line(lake: Lake, sql: s
     assert "\n" not in str(error.value)
 
 
+def test_a_table_that_nothing_wrote_is_answered_with_those_there_are(lake: Lake) -> None:
+    with pytest.raises(
+        UserError, match=r"nothing wrote a table nothing here; there are small\.\w+, .*small\.raw"
+    ) as error:
+        query(lake, "SELECT * FROM small.nothing")
+    assert "runs." not in str(error.value)
+    with pytest.raises(UserError, match=r"nothing wrote a table nowhere\.raw here; there are .*small\.ledger"):
+        query(lake, "SELECT * FROM nowhere.raw")
+
+
 def test_a_lost_or_damaged_file_is_told_with_what_to_do(lake: Lake) -> None:
     ref: Any = _refs(lake)["curation"]
     [path] = lake.files(ref)

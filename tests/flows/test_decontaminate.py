@@ -43,6 +43,7 @@ def test_a_run_rejects_names_and_counts_contaminated_documents(recipe: dict[str,
     assert write_report("last", tmp_path / "page.html", lake, as_json=False) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "share of its words in overlaps with evaluation sets" in page
+    assert "Evaluation sets Rows; those looked for as a whole" in world.report(lake)
     record = read_record(Lake(lake), report.fingerprint)
     assert record is not None
     sets = record.report["evaluation_sets"]

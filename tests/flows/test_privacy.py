@@ -55,6 +55,10 @@ def test_a_run_blocks_counts_and_replaces_and_says_so(recipe: dict[str, Any], tm
     assert record is not None
     assert record.report["block_lists"] == [{"list": "adult/domains", "entries": 1, "ignored": 0, "documents": 1}]
     (story,) = stories_of(Lake(lake), next(iter(manifests(Lake(lake)))), "http://www.bad.example/x")
+    text = world.report(lake)
+    assert "Block lists Entries read, lines that are none, documents under one of them." in text
+    assert "adult/domains 1 0 1" in text
+    assert "Personal data 1 documents have some." in text
     lines = [rule_line(rule) for rule in story["judged"] if rule["outcome"] == "failed"]
     assert len(lines) == 1
     assert "adult/domains: bad.example" in lines[0]

@@ -95,6 +95,9 @@ def test_its_report_has_figures_with_intervals_distribution_and_minima(recipe: d
     assert sum(row["others"] for row in rows) == held - counts["held out good"]
     half = next(row for row in record.report["minima"] if row["minimum"] == 0.5)
     assert (half["keeps of the good"], half["keeps of the others"], half["good among the kept"]) == (1.0, 0.0, 1.0)
+    text = world.report(lake)
+    assert "0.5 1 0 1" in text, "the minimum's row"
+    assert "Quality classifier What each minimum" in text
     sql = "SELECT metric, value, n FROM runs.evaluations WHERE task = 'quality' ORDER BY metric"
     assert world.rows(lake, sql) == [("accuracy", 1.0, held), ("average_precision", 1.0, held), ("roc_auc", 1.0, held)]
 

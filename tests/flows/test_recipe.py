@@ -128,6 +128,13 @@ def test_a_value_out_of_bounds_is_named_with_its_bounds(section: str, values: di
     assert said in text
 
 
+def test_a_file_that_is_missing_is_named_with_its_setting_once() -> None:
+    text = mistake(LEAST | {"curate": {"block": {"paths": ["gone.txt"]}}})
+    assert text.startswith("curate.block: there is no ")
+    text = mistake(LEAST | {"curate": {"perplexity": {"en": {"model": "gone.bin", "sentencepiece": "gone.model"}}}})
+    assert text == "curate.perplexity.en: there is no file 'gone.bin': correct `model`"
+
+
 @pytest.mark.parametrize("name", ["two words", "1st", "a-b", "Ünï", "", "a.b", 'x"; DROP', "A"])
 def test_a_corpus_is_an_identifier(name: str) -> None:
     text = mistake(LEAST | {"corpus": name})

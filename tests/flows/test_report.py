@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,6 +221,23 @@ def test_a_duplicate_stands_beside_the_document_it_repeats(page: str) -> None:
     assert "near, similarity 0.875" in text
     assert text.index("https://example.org/copy") < text.index("A text that stays, again.")
     assert "kept · web · https://example.org/kept" in text
+
+
+def test_a_duplicate_by_its_address_claims_no_similarity(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.commands import report
+
+    given = report._Look.duplicates
+
+    def by_address(look: Any) -> list[dict[str, Any]]:
+        return [pair | {"level": "url", "similarity": None} for pair in given(look)]
+
+    monkeypatch.setattr(report._Look, "duplicates", by_address)
+    out = tmp_path / "page.html"
+    assert write_report("last", out, lake.root, as_json=True) == 0
+    text = Page(out.read_text(encoding="utf-8")).text
+    assert "url: the same address" in text
 
 
 def test_curves_and_evaluations_are_there_once(page: str) -> None:

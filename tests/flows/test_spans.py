@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,13 @@ def test_clean_is_what_the_one_function_leaves_and_the_mixture_counts_its_words(
     assert record.counts["characters"] == sum(map(len, texts.values()))
 
 
+def test_the_report_shows_what_was_cut_most(done: Any) -> None:
+    text = world.report(done[0])
+    assert re.search(r"in the mixture 6 .* 1 of which cuts leave nothing", text)
+    assert text.index("near") < text.index("What was cut from documents that stay") < text.index("line spans")
+    assert re.search(rf"line in 7 documents · [ab]\.jsonl#\d {NOTICE}", text)
+
+
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
     from models.text.shards import TokenShards
     from models.text.tokenizer import encode, load
@@ -102,6 +110,7 @@ def test_ledger_and_explain_say_how_much_was_cut_and_by_what(done: Any, capsys: 
     assert story["characters"] == whole[id] - left[id]
     assert story["by line"] + story["by substring"] == story["characters"]
     assert story["stays in"]
+    assert story["left"] == story["of"] - story["characters"]
 
 
 def test_marks_of_a_shard_serve_other_settings_and_workers_change_nothing(done: Any, tmp_path: Path) -> None:

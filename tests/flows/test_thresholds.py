@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import world
 import yaml
 
 from datalake.lake import Lake
-from datalake.records import StageRecord, find_manifest, read_record
+from datalake.records import StageRecord, read_record
 
 _WORDS = """我们 昨天 学校 老师 朋友 城市 河边 春天 图书 历史 音乐 画家 故事 孩子 母亲 早晨 天气 山上 花园 市场 火车
 窗户 大海 研究 问题 发展 文化 经济 社会 生活 工作 时间 地方 世界 国家 人民 科学 技术 自然 语言 电影 新闻 医生
@@ -124,11 +125,10 @@ def test_the_next_curation_takes_the_file_language_by_language(
     assert set(world.states(again).values()) == {"cached"}
 
 
-def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict[str, Any]]) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-    from flows.commands.report import render
     from flows.commands.summary import lines
 
     lake, reports = Lake(done[0]), done[1]
@@ -136,9 +136,10 @@ def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict
     assert "fineweb2-zh/min_words" in text
     assert "fineweb2-other, pooled as `other`: fr 3" in text
     assert f"--set curate.rules={rules_of(done)}" in text
-    page = render(lake, find_manifest(lake, corpus="small"), tmp_path / "page.html")
+    page = world.report(done[0])
     assert "Thresholds from the corpus" in page
-    assert "english/min_words" in page
+    assert re.search(r"english en, \d+ of \d+ proposed rule keeps", page)
+    assert re.search(r"min_words words >= \d+ 50 ", page)
     with get_client(sync_client=True) as client:
         wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["thresholds-funnel"]))
         shown = client.read_artifacts(artifact_filter=wanted)[0]

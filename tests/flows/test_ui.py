@@ -118,6 +118,8 @@ def flow_run(prefect_server: PrefectServer) -> str:
         for number in range(config.shards):
             key = runtime.shard_key(config, number)
             shards.append(Shard(f"shard {number}", key, number, runtime.lake.shard_folder("tiny", key)))
+        with progress("tiny: more", 1) as tell:
+            tell.at(1)
         with progress("tiny", len(shards)) as tell:
             done = list(map_shards(work, shards, runtime, tell))
         return Produced(
@@ -185,6 +187,7 @@ def test_progress_ends_at_all_shards(prefect_server: PrefectServer, flow_run: st
     assert (found["type"], found["data"], found["flow_run_id"]) == ("progress", 100.0, flow_run)
     seen = look(f"{ui(prefect_server)}/artifacts/artifact/{found['id']}", "progress")
     assert "tiny: 4 of 4 shards" in seen.text
+    assert artifact(prefect_server, "tiny-more-progress")["data"] == 100.0
 
 
 def test_the_funnel_is_a_table(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:

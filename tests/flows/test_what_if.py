@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -14,9 +15,10 @@ import yaml
 from harness import PrefectServer
 
 from datalake.lake import Lake
-from datalake.records import manifests, read_record
+from datalake.records import StageRecord, manifests, read_record
 from flows.cli import main
 from flows.commands.look import changed_lines
+from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
 
@@ -239,6 +241,13 @@ def test_lines_that_edits_change_are_counted() -> None:
     assert changed_lines("", "")["lines_before"] == 0
 
 
+def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
+    changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
+    files = {"rules": ["", "r.yaml"], "rules_version": ["", "0123"]}
+    assert _settings(files) == "rules not set -> r.yaml"
+    assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
+
+
 # What curation shows ------------------------------------------------------------------------------------------------
 
 
@@ -259,18 +268,33 @@ def test_the_report_shows_metrics_and_what_was_asked(ran: Ran, headwater: Comman
     ]
 
 
-def test_the_stage_publishes_a_page_and_its_record_knows_nothing_of_it(ran: Ran, prefect_server: PrefectServer) -> None:
+def shown(ran: Ran, server: PrefectServer, stage: str, page: str) -> tuple[str, StageRecord]:
+    """A page that a stage of the run published, and the stage's record."""
     import httpx
 
     [manifest] = [m for m in manifests(Lake(ran.lake)) if m.corpus == "tiny"]
-    report = next(r for r in manifest.stages if r.stage == "curate")
+    report = next(r for r in manifest.stages if r.stage == stage)
     record = read_record(Lake(ran.lake), report.fingerprint or "")
     assert record is not None
     found = httpx.post(
-        f"{prefect_server.url}/artifacts/filter",
-        json={"artifacts": {"key": {"any_": ["curate-page"]}, "task_run_id": {"any_": [record.task_run]}}},
+        f"{server.url}/artifacts/filter",
+        json={"artifacts": {"key": {"any_": [f"{stage}-{page}"]}, "task_run_id": {"any_": [record.task_run]}}},
     ).json()
-    [page] = [artifact["data"] for artifact in found]
+    [text] = [artifact["data"] for artifact in found]
+    return text, record
+
+
+def test_deduplication_publishes_the_curve_of_its_bands(ran: Ran, prefect_server: PrefectServer) -> None:
+    text, record = shown(ran, prefect_server, "deduplicate", "bands")
+    assert f"{record.report['bands']} bands of {record.report['rows']} rows." in text
+    [picture] = re.findall(r"!\[How likely .*\]\(data:image/svg\+xml;base64,(.*)\)", text)
+    drawn = base64.b64decode(picture).decode()
+    for label in ("Jaccard similarity of word n-grams", "probability of being compared", "threshold 0.8"):
+        assert label in drawn
+
+
+def test_the_stage_publishes_a_page_and_its_record_knows_nothing_of_it(ran: Ran, prefect_server: PrefectServer) -> None:
+    page, record = shown(ran, prefect_server, "curate", "page")
     assert f"| kept | {record.counts['documents']} |" in page
     assert "### min_words" in page
     dropped = page.split("### min_words")[1]
@@ -281,9 +305,11 @@ def test_the_stage_publishes_a_page_and_its_record_knows_nothing_of_it(ran: Ran,
             ran.lake, f"SELECT text, words FROM tiny.raw JOIN tiny.curation c USING (id) WHERE uri = '{uri}'"
         )
         assert int(words) == count
-        shown = "\n".join(line[4:] for line in text.splitlines())
-        assert shown.removesuffix(" …") == whole[:300].rstrip()
-    assert "| english (en) | words |" in page
+        excerpt = "\n".join(line[4:] for line in text.splitlines())
+        assert excerpt.removesuffix(" …") == whole[:300].rstrip()
+    assert "| english<br>en | words<br>>= 50" in page
+    for row in re.findall(r"`([^`]*)`<br>", page.split("## Metrics")[1].split("## Some")[0]):
+        assert all("\u2580" <= character <= "\u259f" for character in row), "one font, one width"
     assert "page" not in record.report
     assert "page" not in json.dumps(record.payload)
 
