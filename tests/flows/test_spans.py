@@ -15,6 +15,7 @@ from datalake.dedup.shingles import word_list
 from datalake.lake import Lake
 from datalake.records import read_record
 from flows.commands.look import explain_document
+from flows.commands.service import call
 
 NOTICE = "Every visitor of this harbour library agrees to return borrowed lanterns before the evening bell is rung."
 CHINESE = "本馆所有图书均可免费借阅，读者须在晚钟敲响之前归还借出的灯笼与地图。"
@@ -72,6 +73,12 @@ def test_clean_is_what_the_one_function_leaves_and_the_mixture_counts_its_words(
     assert record.counts["emptied"] == 1
     assert record.counts["characters_kept"] == sum(map(len, clean.values()))
     assert record.counts["characters"] == sum(map(len, texts.values()))
+
+
+def test_the_progress_of_marking_is_shown(done: Any, prefect_server: Any) -> None:
+    keys = {"deduplicate-lines-progress", "deduplicate-substrings-progress"}
+    asked = {"artifacts": {"key": {"any_": sorted(keys)}}}
+    assert {one["key"] for one in call(prefect_server.url, "/artifacts/filter", asked)} == keys
 
 
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
