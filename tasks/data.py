@@ -453,7 +453,8 @@ def _decide(
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
         decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
-        out.write("pairs", decision.pairs)
+        for rows in decision.pairs_by_id():
+            out.write("pairs", rows)
         for rows in decision.duplicates_by_id():
             out.write("duplicates", rows)
         for name, amount in decision.report.items():
