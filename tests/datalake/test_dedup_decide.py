@@ -389,7 +389,7 @@ def test_a_bucket_over_the_limit_stays_linear_and_keeps_the_guarantee() -> None:
     decision = run(documents, config)
     check(documents, decision, config)
     assert decision.report["large_buckets"] > 0
-    assert decision.report["crowded"] > 0, "the limit was met"
+    assert 200 < decision.report["crowded"] <= 301, "the limit was met, and a document counts once whatever its bands"
     assert decision.report["kept"] == 301
     assert decision.report["candidates"] < 900 * 301
     unlimited = run(documents, DedupConfig(bucket_limit=1000, bands=60, rows=1))
