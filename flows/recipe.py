@@ -107,12 +107,16 @@ class Recipe(BaseModel):
         return self.curate.model_copy(update={"kinds": kinds | self.curate.kinds}) if kinds else self.curate
 
     @model_validator(mode="after")
-    def _weights_name_sources(self) -> Self:
+    def _weights_and_order_name_sources(self) -> Self:
         known = {source.label for source in self.sources}
-        for name in self.mixture.weights:
-            if name not in known:
-                there = ", ".join(sorted(known))
-                raise ValueError(f"mixture.weights names {name!r}, which is no source: there are {there}")
+        for where, names in (
+            ("mixture.weights", self.mixture.weights),
+            ("deduplicate.sources", self.deduplicate.sources),
+        ):
+            for name in names:
+                if name not in known:
+                    there = ", ".join(sorted(known))
+                    raise ValueError(f"{where} names {name!r}, which is no source: there are {there}")
         return self
 
     @model_validator(mode="after")
@@ -125,6 +129,11 @@ class Recipe(BaseModel):
             raise ValueError(
                 "curate.quality.minimum: nothing tells a document's quality: give the section `quality` labelled texts,"
                 " or name a ready model in `curate.quality.model`"
+            )
+        if self.quality is None and "quality" in self.deduplicate.precedence and not self.curate.quality.model:
+            raise ValueError(
+                "deduplicate.precedence: nothing tells a document's quality: give the section `quality` labelled texts,"
+                " or name a ready model in `curate.quality.model`, or leave `quality` out"
             )
         return self
 

@@ -453,7 +453,8 @@ def _decide(
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
         decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
-        out.write("pairs", decision.pairs)
+        for rows in decision.pairs_by_id():
+            out.write("pairs", rows)
         for rows in decision.duplicates_by_id():
             out.write("duplicates", rows)
         for name, amount in decision.report.items():
@@ -589,7 +590,7 @@ def _add_spans(
             continue
         shards = [shard for shard in shards_of(documents, runtime, section.marking) if shard.payload in marked]
         file_of = {shard.key: str(shard.payload) for shard in shards}
-        with progress(f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
+        with progress(f"deduplicate {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
             results, failed = gather(map_shards(partial(_mark_shard, section.marking), shards, runtime, tell))
         produced.unfinished |= failed
         keys += [result.key for result in results]

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.transformer_config import TransformerConfig
 
+MOST_ROWS = 65_536  # of all bands together: a signature of 256 kB
+
 Precedence = Literal["source", "quality", "created", "length"]
 
 
@@ -29,7 +31,8 @@ def bands_needed(similarity: float, rows: int, recall: float) -> int:
     agreement = similarity**rows
     if agreement >= 1.0:
         return 1
-    return max(1, math.ceil(math.log1p(-recall) / math.log1p(-agreement) - 1e-12))
+    needed = math.log1p(-recall) / math.log1p(-agreement) if agreement else math.inf
+    return max(1, math.ceil(min(needed, 2.0**53) - 1e-12))
 
 
 def choose_bands(threshold: float, recall: float, permutations: int) -> tuple[int, int]:
@@ -191,6 +194,8 @@ class DedupConfig(BaseModel):
     def _consistent(self) -> DedupConfig:
         if (self.bands is None) != (self.rows is None):
             raise ValueError("set bands and rows together, or neither")
+        if (self.bands or 1) * (self.rows or 1) > MOST_ROWS:
+            raise ValueError(f"bands x rows is more than {MOST_ROWS:,}: set fewer, such as 20 and 6")
         if len(set(self.precedence)) != len(self.precedence):
             raise ValueError("precedence names a criterion twice")
         if len(set(self.sources)) != len(self.sources):

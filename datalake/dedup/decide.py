@@ -60,6 +60,7 @@ from datalake.dedup.verify import Links, Numbered, Sets, Settled, link_band, set
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
@@ -71,6 +72,15 @@ _SEMANTIC = _LEVELS.index("semantic")
 _ROWS = 1 << 20  # rows of a table made at once
 
 
+class _Found(NamedTuple):
+    """Verified pairs of ranks first < second, each once: those of texts, then from `texts` on those of meaning."""
+
+    first: Places
+    second: Places
+    similarity: Floats
+    texts: int
+
+
 @dataclass(frozen=True)
 class Decision:
     """What became of every document; ranks are places in the order of precedence."""
@@ -79,7 +89,7 @@ class Decision:
     target: Ints  # the document that stands for each one: itself where kept
     similarity: Floats  # to that one; NaN where the address decided
     for_meaning: Flags  # removed for its meaning
-    pairs: pa.Table  # PAIRS, sorted by a, b and level
+    found: _Found
     report: dict[str, int]
     spilled: int  # bytes that lay in files meanwhile
 
@@ -89,10 +99,24 @@ class Decision:
         for start in range(0, len(by_id), _ROWS):
             yield _duplicates_table(self, by_id[start : start + _ROWS])
 
+    def pairs_by_id(self) -> Iterator[pa.Table]:
+        """PAIRS, sorted by a, b and level, a million rows at a time."""
+        number = np.empty(len(self.corpus.ids), np.int64)
+        number[sort_halves(self.corpus.ids)] = np.arange(len(number))
+        # Stable: what texts say comes before what meaning says.
+        order = np.argsort(number[self.found.first] << 32 | number[self.found.second], kind="stable").astype(np.int64)
+        for start in range(0, len(order), _ROWS):
+            yield _pairs_table(self, order[start : start + _ROWS])
+
     @cached_property
     def duplicates(self) -> pa.Table:
-        """All of these in one table."""
+        """All decisions in one table."""
         return pa.concat_tables([DUPLICATES.empty_table(), *self.duplicates_by_id()])
+
+    @cached_property
+    def pairs(self) -> pa.Table:
+        """All pairs in one table."""
+        return pa.concat_tables([PAIRS.empty_table(), *self.pairs_by_id()])
 
 
 class _Compared(NamedTuple):
@@ -148,13 +172,20 @@ def decide(
     similarity[moved] = near.similarity[node[moved]]
     for_text = np.flatnonzero(target != everyone)
 
-    copies = np.flatnonzero(alive & (first_of_text != everyone))
-    alikes = np.flatnonzero(alive & (first_of_set != everyone) & (first_of_text == everyone))
-    pairs = _pairs_table(
-        corpus,
-        np.concatenate((nodes[near.first], first_of_text[copies], first_of_set[alikes], target[for_text])),
-        np.concatenate((nodes[near.second], copies, alikes, for_text)),
-        np.concatenate((near.alike, np.ones(len(copies) + len(alikes)), similarity[for_text])),
+    again = alive & (first_of_text != everyone)
+    apart = alive & ~again & (first_of_set != everyone)
+    copies, alikes = np.flatnonzero(again), np.flatnonzero(apart)
+    # What replaces a document is on record for nodes, and where it is the first of equal ones.
+    on_record = (node_of >= 0) | again & (target == first_of_text) | apart & (target == first_of_set)
+    others = for_text[~on_record[for_text]]
+    del again, apart, on_record
+    found = _Found(
+        np.concatenate(
+            (near.first, *(_places(of) for of in (first_of_text[copies], first_of_set[alikes], target[others])))
+        ),
+        np.concatenate((near.second, *(_places(of) for of in (copies, alikes, others)))),
+        np.concatenate((near.alike, np.ones(len(copies) + len(alikes)), similarity[others])),
+        len(near.first) + len(copies) + len(alikes) + len(others),
     )
     for_meaning, told, spilled = np.zeros(documents, np.bool_), {}, near.spilled
     if config.semantic is not None:
@@ -168,12 +199,17 @@ def decide(
         similarity[for_meaning] = meaning.similarity[for_meaning]
         for_text = for_text[~for_meaning[for_text]]
         gone = np.flatnonzero(for_meaning)
-        pairs = _merged(pairs, _pairs_table(corpus, target[gone], gone, similarity[gone], level=_SEMANTIC))
+        found = _Found(
+            np.concatenate((found.first, _places(target[gone]))),
+            np.concatenate((found.second, _places(gone))),
+            np.concatenate((found.similarity, similarity[gone])),
+            found.texts,
+        )
     target[~alive] = target[first_of_url[~alive]]
     similarity[~alive] = np.nan
     removed = int(np.sum(target != everyone))
     joined = near.alike >= config.threshold
-    group = components(len(nodes), near.first[joined], near.second[joined])
+    group = components(len(nodes), node_of[near.first[joined]], node_of[near.second[joined]])
     exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
     report = {
         "documents": documents,
@@ -182,11 +218,11 @@ def decide(
         "exact": exact,
         "near": len(for_text) - exact,
         **told,
-        "pairs": pairs.num_rows,
+        "pairs": len(found.first),
         **near.counts,
         **_groups(group, node, near.partner),
     }
-    return Decision(corpus, target, similarity, for_meaning, pairs, report, spilled)
+    return Decision(corpus, target, similarity, for_meaning, found, report, spilled)
 
 
 def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
@@ -197,10 +233,10 @@ def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
 
 
 class _Near(NamedTuple):
-    """Verified pairs of nodes, and what replaces each node (-1: it stays), by their places among the nodes."""
+    """Verified pairs of ranks, and what replaces each node (-1: it stays), by its place among the nodes."""
 
-    first: Ints
-    second: Ints
+    first: Places
+    second: Places
     alike: Floats
     partner: Ints
     similarity: Floats
@@ -219,7 +255,8 @@ def _near(
 ) -> _Near:
     """Compare distinct sets of shingles group by group; `nodes` are the ranks of the documents that have them."""
     documents, signing = len(corpus.rows), config.signing
-    parts: list[tuple[Ints, Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    none = np.empty(0, np.int32)
+    parts: list[tuple[Places, Places, Floats]] = [(none, none, np.empty(0))]
     partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
     with _spill(memory, documents, folder) as spill:
@@ -243,7 +280,7 @@ def _near(
             first = begins[start:stop] - starts[k]
             sets = Sets(values[starts[k] : starts[k + 1]], first, first + sizes[start:stop])
             found = _compare(_buckets_of(bands, rows[here], spill), sets, config, threads)
-            parts.append((here[found.first], here[found.second], found.alike))
+            parts.append((_places(nodes[here[found.first]]), _places(nodes[here[found.second]]), found.alike))
             moved = np.flatnonzero(found.settled.partner >= 0)
             partner[here[moved]] = here[found.settled.partner[moved]]
             alike_to[here[moved]] = found.settled.similarity[moved]
@@ -320,10 +357,12 @@ def _compare(bands: Ints, sets: Sets, config: DedupConfig, threads: int) -> _Com
         return link_band(bands, large, k, shared[k], config.bucket_limit, sets, config.stored_from)
 
     links = _in_threads(link, range(width), threads)
-    first, second, alike = (np.concatenate([part[k] for part in links]) for k in range(3))
-    order = np.lexsort((first, second))
     candidates = sum(part.candidates for part in links)
+    first, second, alike = (np.concatenate([part[k] for part in links]) for k in range(3))
+    del links
+    order = np.lexsort((first, second))
     linked = Links(first[order], second[order], alike[order], candidates)
+    del first, second, alike, order
     buckets = _large_buckets(count, shared, config.bucket_limit)
     settled = settle(count, linked, config.threshold, config.stored_from, buckets, config.bucket_limit, sets)
     return _Compared(
@@ -384,26 +423,18 @@ def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
     return values.take(indices)
 
 
-def _pairs_table(corpus: Corpus, a: Ints, b: Ints, similarity: Floats, level: int | None = None) -> pa.Table:
-    """One row per pair of ranks a < b; the same pair may come from several steps, always with one similarity.
-
-    `level`: of all these pairs; by default what their texts say.
-    """
-    by_b = sort_halves(corpus.ids[b])
-    order = by_b[sort_halves(corpus.ids[a[by_b]])]
-    a, b, similarity = a[order], b[order], similarity[order]
-    fresh = np.concatenate(([True], (a[1:] != a[:-1]) | (b[1:] != b[:-1]))) if len(a) else np.empty(0, np.bool_)
-    a, b, similarity = a[fresh], b[fresh], similarity[fresh]
+def _pairs_table(decision: Decision, rows: Ints) -> pa.Table:
+    corpus, found = decision.corpus, decision.found
+    a, b = found.first[rows], found.second[rows]
     levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
-    if level is not None:
-        levels[:] = level
-    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(similarity)]
+    levels[rows >= found.texts] = _SEMANTIC
+    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(found.similarity[rows])]
     return pa.Table.from_arrays(columns, schema=PAIRS)
 
 
-def _merged(pairs: pa.Table, more: pa.Table) -> pa.Table:
-    """Both tables in one, sorted by a, b and level."""
-    return pa.concat_tables([pairs, more]).sort_by([(name, "ascending") for name in ("a", "b", "level")])
+def _places(ranks: Ints) -> Places:
+    """Ranks in half the memory; a band numbers documents by 32 bits as well."""
+    return ranks.astype(np.int32)
 
 
 def _groups(group: Ints, node: Ints, partner: Ints) -> dict[str, int]:

@@ -30,6 +30,7 @@ Shard: TypeAlias = str | Path | pa.Table
 
 LATEST = np.iinfo(np.int64).max
 _ROWS = 4096  # rows read at once
+_BYTES = 32 << 20  # of shingles read at once, about: those of long texts are megabytes a row
 
 
 class Corpus(NamedTuple):
@@ -201,13 +202,25 @@ def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: I
     begin. Every part is written from its beginning to its end, so few pages are at work at once.
     """
     at, cursor, begins = 0, starts.copy(), np.zeros(len(part), np.int64)
-    for batch in batches_of(files, ["shingles"]):
-        values, first, last = _flat(batch.column("shingles"))
-        here = slice(at, at + batch.num_rows)
-        at += batch.num_rows
-        _append(values, first, last, part[here], cursor, out, begins[here])
-        spill.touched(values.nbytes)
+    for file in files:
+        for batch in batches_of([file], ["shingles"], _rows_within(file, "shingles")):
+            values, first, last = _flat(batch.column("shingles"))
+            here = slice(at, at + batch.num_rows)
+            at += batch.num_rows
+            _append(values, first, last, part[here], cursor, out, begins[here])
+            spill.touched(values.nbytes)
     return begins
+
+
+def _rows_within(file: Shard, name: str) -> int:
+    """How many rows of a column to read at once so that they take about `_BYTES`."""
+    if isinstance(file, pa.Table):
+        return _ROWS
+    metadata, size = pq.read_metadata(file), 0
+    place = metadata.schema.to_arrow_schema().get_field_index(name)  # no column is nested
+    for group in range(metadata.num_row_groups):
+        size += metadata.row_group(group).column(place).total_uncompressed_size
+    return max(1, min(_ROWS, metadata.num_rows * _BYTES // max(size, 1)))
 
 
 def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:

@@ -19,8 +19,10 @@ The two levels don't see each other's cuts; that holds for both together, since 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import category
 
 import numba
 import numpy as np
@@ -438,23 +440,40 @@ class _Pieces:
 def _places(text: str, words: Words, starts: list[int], stops: list[int]) -> Iterator[tuple[int, int]]:
     """Where pieces of words are in characters.
 
-    A run takes what stands before the next word along; where it begins within a line and ends one, the line break
-    stays. At the beginning and the end of a text it takes all there is.
+    A run that begins a line and is followed by a line break goes as whole lines: the next word's line stays as it is,
+    with its indentation and signs. One that begins within a line and ends one leaves the line break. Within a line what
+    is attached to the next word stays with it. At the beginning and the end of a text a run takes all there is.
     """
-    count, begun = len(words.starts), 0
-    for k, (first, after) in enumerate(zip(starts, stops, strict=True)):
-        start = int(words.starts[first]) if first else 0
-        if k == 0 or stops[k - 1] != first:
-            begun = first
-        if k + 1 < len(starts) and starts[k + 1] == after:
-            yield start, int(words.starts[after])
-            continue
-        before = text[int(words.ends[begun - 1]) : int(words.starts[begun])] if begun else "\n"
-        if after == count:
-            if begun == first and begun:
-                start = int(words.ends[begun - 1]) + len(before.rstrip())
-            yield start, len(text)
-            continue
-        end, following = int(words.ends[after - 1]), int(words.starts[after])
-        line_break = text.find("\n", end, following)
-        yield start, line_break if line_break >= 0 and "\n" not in before else following
+    count, k = len(words.starts), 0
+    while k < len(starts):
+        last = k  # of the pieces without a word between them
+        while last + 1 < len(starts) and starts[last + 1] == stops[last]:
+            last += 1
+        first, after = starts[k], stops[last]
+        begin, end = int(words.starts[first]) if first else 0, len(text)
+        earlier = int(words.ends[first - 1]) if first else 0
+        before = text[earlier:begin] if first else "\n"
+        if after < count:
+            ended, following = int(words.ends[after - 1]), int(words.starts[after])
+            end = ended + _with_run(text[ended:following], "\n" in before)
+            if first and "\n" in before and "\n" in text[ended:end]:
+                begin = earlier + before.rindex("\n") + 1
+        elif first:
+            begin = earlier + len(before.rstrip())
+        bounds = [begin, *(int(words.starts[start]) for start in starts[k + 1 : last + 1]), end]
+        yield from pairwise(bounds)
+        k = last + 1
+
+
+def _with_run(gap: str, begins_line: bool) -> int:
+    """How many of the characters between a run and the next word go with the run."""
+    if "\n" in gap:
+        return gap.rindex("\n") + 1 if begins_line else gap.index("\n")
+    size = len(gap)
+    while size and not gap[size - 1].isspace():
+        size -= 1
+    if not size:  # no white space: quotation marks and brackets that open are the next word's
+        size = len(gap)
+        while size and category(gap[size - 1]) in ("Ps", "Pi"):
+            size -= 1
+    return size

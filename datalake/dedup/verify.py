@@ -128,7 +128,7 @@ class Settled(NamedTuple):
     second: Ints
     alike: npt.NDArray[np.float64]
     candidates: int
-    crowded: int
+    crowded: int  # nodes that stay and of which a large bucket took no more
 
 
 @numba.njit(cache=True, nogil=True)
@@ -183,13 +183,15 @@ def _settle(
         if best >= 0:
             partner[d], similarity[d] = best, best_alike
             continue
+        met = False
         for b in range(bucket_starts[d], bucket_starts[d + 1]):
             bucket = bucket_numbers[b]
             if filled[bucket] < limit:
                 kept[bucket, filled[bucket]] = d
                 filled[bucket] += 1
             else:
-                crowded += 1
+                met = True
+        crowded += met
     return partner, similarity, out_first[:found], out_second[:found], out_alike[:found], candidates, crowded
 
 

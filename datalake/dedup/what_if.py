@@ -93,8 +93,9 @@ def tell(
         )
     elif changed.signing != signing:
         notes.append("a run would look with other bands, and may miss one or another of these pairs")
-    if counts.get("crowded"):
-        notes.append("some buckets were too crowded for all their pairs: a run may compare others")
+    # There each document was compared with those that stay at the old threshold alone.
+    if counts.get("large_buckets"):
+        notes.append("some buckets were too crowded for all their pairs: a run compares others, and may keep fewer")
     return {
         "documents": documents,
         "before": compared - len(before),

@@ -42,7 +42,7 @@ class MixtureConfig(BaseModel):
         title="Rehydration",
         description="How much more often a document trains that stands for several: from so many documents on, itself "
         "included, so many times. `fineweb2` is that corpus' table, {2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}. Empty: all "
-        "alike. `max_epochs` goes before it",
+        "alike. `max_epochs` goes before it: 8 leaves that table whole",
     )
     holdout: float = Field(
         0.05,

@@ -257,6 +257,27 @@ def test_cuts_fall_between_words_and_leave_line_breaks_where_lines_begin(tmp_pat
     assert report["emptied"] == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "left_over"),
+    [
+        ("/* ", ".\n */\n\n#include <stdio.h>", "#include <stdio.h>"),
+        ("", "\n\n    @property\n", "    @property\n"),
+        ("x\n# ", "\n    return x\n", "x\n    return x\n"),
+        ("List:\n- ", "\n- next", "List:\n- next"),
+        ("List:\n- ", ". “No”, $5", "List:\n- “No”, $5"),
+        ("", " (so it is)", "(so it is)"),
+        ("他说", "。《书名》", "他说《书名》"),
+        ("f(", ")[next]", "f([next]"),
+    ],
+)
+def test_what_belongs_to_the_words_after_a_run_stays(before: str, after: str, left_over: str, tmp_path: Path) -> None:
+    run = "one two three four five"
+    documents = in_order([run, before + run + after])
+    spans, report = decide(documents, substrings(5), tmp_path / "s")
+    check(documents, spans, report)
+    assert left(documents, spans)[1] == left_over
+
+
 def test_a_word_again_and_again_is_left_once(tmp_path: Path) -> None:
     documents = in_order(["ha " * 500, "ha " * 9, "ha " * 40 + "so"])
     spans, report = decide(documents, substrings(10), tmp_path / "s")

@@ -82,12 +82,34 @@ def test_the_notes_say_what_pairs_do_not_show() -> None:
     assert "other bands" in note
     bands = {"bands": 20, "rows": 6}
     assert tell(none, 5, DedupConfig(**bands), DedupConfig(threshold=0.9, **bands), {"kept": 5})["notes"] == []
-    [note] = tell(none, 5, DedupConfig(**bands), DedupConfig(threshold=0.9, **bands), {"kept": 5, "crowded": 1})[
+    [note] = tell(none, 5, DedupConfig(**bands), DedupConfig(threshold=0.9, **bands), {"kept": 5, "large_buckets": 1})[
         "notes"
     ]
     assert "crowded" in note
     with pytest.raises(UserError, match="don't give the duplicates at hand"):
         tell(none, 5, base, base, {"kept": 4})
+
+
+def test_where_buckets_were_large_the_answer_says_that_it_may_differ() -> None:
+    """Pairs of documents that go at the old threshold are not on record there, though none met the limit."""
+    rng = random.Random(1)
+    template = [f"w{k}" for k in range(200)]
+    texts = [" ".join(template)]
+    for k in range(100):
+        begin, size = rng.randrange(180), rng.choice((1, 2, 4, 8, 12))
+        texts.append(" ".join([*template[:begin], *(f"q{k}x{m}" for m in range(size)), *template[begin + size :]]))
+    table = to_table(
+        [Document(document_id("test", "c", str(k)), text, "table", f"c#{k}") for k, text in enumerate(texts)], DOCUMENTS
+    )
+    base = DedupConfig(threshold=0.8, bands=20, rows=6, bucket_limit=16)
+    changed = base.model_copy(update={"threshold": 0.85})
+    signed = [sign_file(table, base)["signatures"]]
+    decision = decide(signed, base)
+    assert decision.report["large_buckets"] > 0
+    assert decision.report["crowded"] == 0
+    answer = tell(decision.pairs, len(texts), base, changed, decision.report)
+    assert answer["after"] > decide(signed, changed).report["kept"]
+    assert any("crowded" in note for note in answer["notes"])
 
 
 @pytest.mark.parametrize(

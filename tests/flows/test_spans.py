@@ -16,6 +16,7 @@ from datalake.dedup.shingles import word_list
 from datalake.lake import Lake
 from datalake.records import read_record
 from flows.commands.look import explain_document
+from flows.commands.service import call
 
 NOTICE = "Every visitor of this harbour library agrees to return borrowed lanterns before the evening bell is rung."
 CHINESE = "本馆所有图书均可免费借阅，读者须在晚钟敲响之前归还借出的灯笼与地图。"
@@ -80,6 +81,12 @@ def test_the_report_shows_what_was_cut_most(done: Any) -> None:
     assert re.search(r"in the mixture 6 .* 1 of which cuts leave nothing", text)
     assert text.index("near") < text.index("What was cut from documents that stay") < text.index("line spans")
     assert re.search(rf"line in 7 documents · [ab]\.jsonl#\d {NOTICE}", text)
+
+
+def test_the_progress_of_marking_is_shown(done: Any, prefect_server: Any) -> None:
+    keys = {"deduplicate-lines-progress", "deduplicate-substrings-progress"}
+    asked = {"artifacts": {"key": {"any_": sorted(keys)}}}
+    assert {one["key"] for one in call(prefect_server.url, "/artifacts/filter", asked)} == keys
 
 
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
