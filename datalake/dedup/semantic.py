@@ -226,12 +226,12 @@ class _Side(NamedTuple):
     documents: Ints
     at_home: Flags
 
-    def those(self, chosen: Flags | Ints) -> _Side:
+    def those(self, chosen: Flags | Ints | slice) -> _Side:
         return _Side(self.documents[chosen], self.at_home[chosen])
 
 
 class _Walk:
-    """Walks over the cells until every document is decided, then names for each removed one its most similar kept one."""
+    """Walks over the cells until every document is decided, then to name what answers for each removed one."""
 
     def __init__(self, vectors: _Vectors, families: _Families, cells: _Cells, threshold: float, spill: Spill):
         self.vectors, self.families, self.cells, self.spill = vectors, families, cells, spill
@@ -250,56 +250,56 @@ class _Walk:
                 return
             self.waits[:] = False
             for cell in np.unique(np.searchsorted(self.cells.starts, open_places, side="right") - 1).tolist():
-                self._decide_in(*self._cell(cell))
+                self._decide_in(self._cell(cell))
                 self.spill.release()
             self.state[(self.state == _UNDECIDED) & ~self.waits] = _KEPT
 
     def name(self) -> None:
         """For each removed document its most similar kept one."""
         for cell in range(len(self.cells.starts) - 1):
-            documents, at_home = self._cell(cell)
-            gone = np.flatnonzero(self.state[documents] == _REMOVED)
+            here = self._cell(cell)
+            gone = np.flatnonzero(self.state[here.documents] == _REMOVED)
             for start in range(0, len(gone), _BLOCK):
                 block = gone[start : start + _BLOCK]
-                stays = np.flatnonzero(self.state[documents[: block[-1]]] == _KEPT)
-                self._compare_all(_Side(documents[block], at_home[block]), _Side(documents[stays], at_home[stays]))
+                stays = np.flatnonzero(self.state[here.documents[: block[-1]]] == _KEPT)
+                queries = here.those(block)
+                self._compare_all(queries, _units(self.vectors, queries.documents), here.those(stays), _REMOVED)
             self.spill.release()
 
-    def _cell(self, cell: int) -> tuple[Ints, Flags]:
+    def _cell(self, cell: int) -> _Side:
         here = slice(self.cells.starts[cell], self.cells.starts[cell + 1])
-        return self.cells.documents[here], self.cells.at_home[here]
+        return _Side(self.cells.documents[here], self.cells.at_home[here])
 
-    def _decide_in(self, documents: Ints, at_home: Flags) -> None:
-        asked = np.flatnonzero(self.state[documents] == _UNDECIDED)
+    def _decide_in(self, here: _Side) -> None:
+        asked = np.flatnonzero(self.state[here.documents] == _UNDECIDED)
         for start in range(0, len(asked), _BLOCK):
             block = asked[start : start + _BLOCK]
-            state = self.state[documents[: block[-1]]]
-            stays = np.flatnonzero(state == _KEPT)
-            queries = self._compare_all(
-                _Side(documents[block], at_home[block]), _Side(documents[stays], at_home[stays])
-            )
-            before = np.flatnonzero(state[: block[0]] == _UNDECIDED)
-            self._compare_all(queries, _Side(documents[before], at_home[before]))
-            # Those of the block among themselves, in order: whoever is in no other cell is decided here.
-            queries = queries.those(self.state[queries.documents] == _UNDECIDED)
+            state = self.state[here.documents[: block[-1]]]
+            stays, before = np.flatnonzero(state == _KEPT), np.flatnonzero(state[: block[0]] == _UNDECIDED)
+            queries = here.those(block)
             units = _units(self.vectors, queries.documents)
+            self._compare_all(queries, units, here.those(stays), _UNDECIDED)
+            self._compare_all(queries, units, here.those(before), _UNDECIDED, waiting=False)
+            # Those of the block among themselves, in order: whoever is in no other cell is decided here.
+            left = np.flatnonzero(self.state[queries.documents] == _UNDECIDED)
+            queries, units = queries.those(left), units[left]
             self._compare(units @ units.T, queries, queries, True)
 
-    def _compare_all(self, queries: _Side, columns: _Side) -> _Side:
-        """Compares where one of the two at least is at home; the undecided queries left, or all where they had gone."""
-        named = len(queries.documents) > 0 and bool(self.state[queries.documents[0]] == _REMOVED)
+    def _compare_all(self, queries: _Side, units: Singles, columns: _Side, state: int, waiting: bool = True) -> None:
+        """Compares pairs of which one at least is at home, as long as the queries are in this state."""
         for home in (True, False):
             some = columns.those(columns.at_home == home)
             for start in range(0, len(some.documents), _WIDTH):
-                part = _Side(some.documents[start : start + _WIDTH], some.at_home[start : start + _WIDTH])
-                if not named:
-                    queries = queries.those(self.state[queries.documents] == _UNDECIDED)
-                asked = queries if home else queries.those(queries.at_home)
-                if not len(asked.documents):
+                asked = self.state[queries.documents] == state
+                if not home:
+                    asked &= queries.at_home
+                if not waiting:
+                    asked &= ~self.waits[queries.documents]
+                if not asked.any():
                     break
-                scores = _units(self.vectors, asked.documents) @ _units(self.vectors, part.documents).T
-                self._compare(scores, asked, part, False)
-        return queries
+                part = some.those(slice(start, start + _WIDTH))
+                scores = units[asked] @ _units(self.vectors, part.documents).T
+                self._compare(scores, queries.those(asked), part, False)
 
     def _compare(self, scores: Singles, queries: _Side, columns: _Side, last: bool) -> None:
         _compare(
