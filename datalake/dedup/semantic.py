@@ -18,7 +18,7 @@ strangers; and a removed document is no longer compared with.
 Matrix products in float32 say how close a pair is within `slack`; where that leaves something open, and for whatever is
 stated, the cosine of the embeddings themselves, added up in their order in float64, decides. So neither the size of the
 products nor the library that makes them changes a decision. Memory: the embeddings, in files beyond the budget, about
-50 bytes for every document and 10 for every probe, and some 30 MB for products.
+50 bytes for every document and 10 for every probe, and some 50 MB for products.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from datalake.dedup.config import SemanticConfig
 from datalake.dedup.embed import EMBEDDED_WITH
 from datalake.dedup.signed import Shard, as_bytes, batches_of
 from datalake.dedup.spill import Spill
+from datalake.errors import UserError
 from datalake.identity import canonical
 
 Ints = npt.NDArray[np.int64]
@@ -48,7 +49,8 @@ Flags = npt.NDArray[np.bool_]
 Halves = npt.NDArray[np.uint16]  # float16 as it lies in memory: numba has no such numbers
 Hashes = npt.NDArray[np.uint64]
 
-_BLOCK = 512  # documents asked about at once
+_BLOCK = 2048  # documents asked about at once
+_ROWS = 256  # of them, where they are compared among themselves
 _WIDTH = 4096  # documents they are compared with at once
 _UNDECIDED, _KEPT, _REMOVED = 0, 1, 2
 _NUMBERS = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -85,6 +87,7 @@ def settle_meaning(files: Sequence[Shard], ids: Hashes, target: Ints, config: Se
 
     Raises:
         ValueError: where shards were embedded with other settings or have other dimensions.
+        UserError: where an embedding has numbers that are not finite.
     """
     for file in files:
         _check(file, config)
@@ -160,7 +163,10 @@ def _read(files: Sequence[Shard], ids: Hashes, place: Ints, count: int, spill: S
         spill.release()
     halves[~there] = 0
     squares = _squares(halves, _NUMBERS)
-    squares[~np.isfinite(squares)] = 0
+    damaged = np.flatnonzero(~np.isfinite(squares))
+    if len(damaged):
+        id = as_bytes(ids[np.flatnonzero(place == damaged[0])])[0].as_py().hex()
+        raise UserError(f"the embedding of document {id} has numbers that are none (NaN or infinite): embed it again")
     return _Vectors(halves, squares)
 
 
@@ -283,7 +289,10 @@ class _Walk:
             # Those of the block among themselves, in order: whoever is in no other cell is decided here.
             left = np.flatnonzero(self.state[queries.documents] == _UNDECIDED)
             queries, units = queries.those(left), units[left]
-            self._compare(units @ units.T, queries, queries, True)
+            for first in range(0, len(left), _ROWS):
+                some = slice(first, first + _ROWS)
+                live = np.flatnonzero(self.state[queries.documents[: some.stop]] != _REMOVED)
+                self._compare(units[some] @ units[live].T, queries.those(some), queries.those(live), True)
 
     def _compare_all(self, queries: _Side, units: Singles, columns: _Side, state: int, waiting: bool = True) -> None:
         """Compares pairs of which one at least is at home, as long as the queries are in this state."""

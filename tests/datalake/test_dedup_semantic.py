@@ -267,7 +267,7 @@ def test_up_to_some_thousand_documents_are_compared_all_with_all(
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("clusters", "block", "width"), [(40, 512, 8192), (40, 7, 11), (150, 3, 100), (400, 16, 5)])
+@pytest.mark.parametrize(("clusters", "block", "width"), [(40, 2048, 4096), (40, 7, 11), (150, 3, 100), (400, 16, 5)])
 def test_with_enough_probes_clusters_miss_nothing(
     config: DedupConfig, seed: int, clusters: int, block: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +295,101 @@ def test_with_few_probes_whatever_goes_has_a_kept_one_and_recall_grows(config: D
     expected = greedy(in_order(documents), vector, 0.9)
     recall = len(told.keys() & expected.keys()) / len(expected)
     assert recall >= {0: 0.88, 1: 0.96, 2: 0.98, 8: 0.995}[probes]
+
+
+def crowds(count: int, seed: int, dimension: int = 24) -> Vectors:
+    """Unit vectors in three crowds, whose members are closer to each other than 0.9 or just not, and copies of some."""
+    draw = np.random.default_rng(seed)
+    vectors = unit(draw.normal(size=(3, dimension)))[draw.integers(3, size=count)]
+    vectors = unit(vectors + draw.normal(size=vectors.shape) / np.sqrt(dimension) * draw.uniform(0, 0.6, (count, 1)))
+    copies = np.flatnonzero(draw.random(count) < 0.1)
+    vectors[copies] = vectors[draw.integers(count, size=len(copies))]
+    return vectors.astype(np.float16).astype(np.float64)
+
+
+TILES = [(2048, 256, 4096), (60, 7, 200), (300, 1000, 37), (100_000, 64, 100_000)]
+
+
+@pytest.mark.parametrize(("clusters", "probes"), [(1, 0), (12, 12), (40, 2)])
+def test_crowds_are_decided_the_same_in_tiles_of_any_size(
+    config: DedupConfig, clusters: int, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, documents = crowds(2500, clusters), make(strangers(2500))
+    config, decisions = asking(config, clusters=clusters, probes=probes), []
+    for tiles in TILES if clusters == 12 else TILES[:1] + TILES[2:3]:
+        for name, size in zip(("_BLOCK", "_ROWS", "_WIDTH"), tiles, strict=True):
+            monkeypatch.setattr(semantic_module, name, size)
+        decisions.append(run(documents, list(vectors), config))
+    if probes != 2:
+        same(decided(decisions[0]), greedy(in_order(documents), by_id(documents, vectors), 0.9))
+    assert decisions[0].report["semantic"] > 1500
+    for other in decisions[1:]:
+        assert other.duplicates.equals(decisions[0].duplicates)
+        assert other.pairs.equals(decisions[0].pairs)
+
+
+def test_equal_embeddings_all_go_but_one(config: DedupConfig) -> None:
+    documents = make(strangers(5000))
+    vector = clouds(2, 1, dimension=384)[0]
+    for clusters in (None, 9):
+        decision = run(documents, [vector] * 5000, asking(config, threshold=1.0, clusters=clusters))
+        first, *others = in_order(documents)
+        assert decided(decision) == dict.fromkeys(others, (first, 1.0))
+
+
+def in_their_order(a: Vectors, b: Vectors) -> float:
+    """The cosine as it is stated: products of float16 numbers, which are exact, added one after the other."""
+    total, squares = 0.0, [0.0, 0.0]
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        total, squares = total + x * y, [squares[0] + x * x, squares[1] + y * y]
+    return float(min(total / np.sqrt(squares[0] * squares[1]), 1.0))
+
+
+@pytest.mark.parametrize("error", [-1, 0, 1])
+def test_a_pair_at_the_threshold_is_decided_by_its_cosine_alone(
+    config: DedupConfig, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the products in float32 say of it within what they may be wrong by."""
+    exact = semantic_module._compare
+
+    def wrong(scores: Any, slack: float, *more: Any) -> None:
+        exact((scores + np.float32(0.9 * error * slack)).astype(np.float32), slack, *more)
+
+    monkeypatch.setattr(semantic_module, "_compare", wrong)
+    documents = make(strangers(2))
+    for seed in range(5):
+        one, other = (vector.astype(np.float16).astype(np.float64) for vector in clouds(2, seed, 384, 0.03, 1))
+        threshold = in_their_order(one, other)
+        assert 0.3 < threshold < 0.999
+        for asked, gone in ((threshold, 1), (np.nextafter(threshold, 1), 0), (np.nextafter(threshold, 0), 1)):
+            decision = run(documents, [one, other], asking(config, threshold=float(asked)))
+            assert [similarity for _, similarity in decided(decision).values()] == [threshold] * gone
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 24, 384, 4096])
+def test_products_in_float32_are_as_close_to_cosines_as_is_said(dimension: int) -> None:
+    draw = np.random.default_rng(dimension)
+    vectors = draw.normal(size=(60, dimension)) * 10.0 ** draw.integers(-4, 4, (60, 1))
+    vectors[1], vectors[2:30] = 1.0, vectors[0] + 0.3 * vectors[2:30]
+    halves = np.clip(vectors, -60_000, 60_000).astype(np.float16)
+    halves[halves[:, 0] == 0, 0] = np.float16(6e-8)  # the least there is
+    squares = semantic_module._squares(halves.view(np.uint16), semantic_module._NUMBERS)
+    units = semantic_module._units(semantic_module._Vectors(halves.view(np.uint16), squares), np.arange(60))
+    exact = halves.astype(np.float64)
+    for products in (units @ units.T, np.array([[np.add.reduce(a * b) for b in units] for a in units])):
+        for i in range(0, 60, 7):
+            for j in range(60):
+                error = abs(products[i, j] - in_their_order(exact[i], exact[j]))
+                assert error < semantic_module.slack(dimension) / 2
+
+
+def test_an_embedding_that_is_no_numbers_is_refused(config: DedupConfig) -> None:
+    documents = make(strangers(4))
+    for damage in (np.nan, np.inf, -np.inf):
+        vectors: list[Vectors | None] = [np.ones(3), np.ones(3), np.array([0.1, damage, 0.2]), None]
+        with pytest.raises(UserError, match=documents["id"][2].as_py().hex() + r" has .*: embed it again") as caught:
+            run(documents, vectors, config)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_chain_does_not_remove_its_ends(config: DedupConfig) -> None:
