@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -345,25 +346,45 @@ def in_their_order(a: Vectors, b: Vectors) -> float:
     return float(min(total / np.sqrt(squares[0] * squares[1]), 1.0))
 
 
-@pytest.mark.parametrize("error", [-1, 0, 1])
-def test_a_pair_at_the_threshold_is_decided_by_its_cosine_alone(
-    config: DedupConfig, error: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the products in float32 say of it within what they may be wrong by."""
+def blurred(patch: pytest.MonkeyPatch, errors: Callable[[tuple[int, ...]], Vectors]) -> None:
+    """Products wrong by so many times what they may be wrong by."""
     exact = semantic_module._compare
 
-    def wrong(scores: Any, slack: float, *more: Any) -> None:
-        exact((scores + np.float32(0.9 * error * slack)).astype(np.float32), slack, *more)
+    def compare(scores: Any, slack: float, *more: Any) -> None:
+        exact((scores + slack * errors(scores.shape)).astype(np.float32), slack, *more)
 
-    monkeypatch.setattr(semantic_module, "_compare", wrong)
-    documents = make(strangers(2))
+    patch.setattr(semantic_module, "_compare", compare)
+
+
+@pytest.mark.parametrize("error", [-0.9, 0.0, 0.9])
+def test_a_pair_at_the_threshold_is_decided_by_its_cosine_alone(
+    config: DedupConfig, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blurred(monkeypatch, lambda shape: np.full(shape, error))
+    documents = make(strangers(3))
+    first, second, third = in_order(documents)
     for seed in range(5):
-        one, other = (vector.astype(np.float16).astype(np.float64) for vector in clouds(2, seed, 384, 0.03, 1))
-        threshold = in_their_order(one, other)
-        assert 0.3 < threshold < 0.999
-        for asked, gone in ((threshold, 1), (np.nextafter(threshold, 1), 0), (np.nextafter(threshold, 0), 1)):
-            decision = run(documents, [one, other], asking(config, threshold=float(asked)))
-            assert [similarity for _, similarity in decided(decision).values()] == [threshold] * gone
+        one, other = (v.astype(np.float16).astype(np.float64) for v in clouds(2, seed, 384, 0.03, 1))
+        vector = {first: one, second: other, third: other}
+        vectors = [vector[id] for id in documents["id"].to_pylist()]
+        cosine = in_their_order(one, other)
+        assert 0.3 < cosine < 0.999
+        for threshold in (cosine, np.nextafter(cosine, 0)):
+            expected = {second: (first, cosine), third: (first, cosine)}
+            assert decided(run(documents, vectors, asking(config, threshold=float(threshold)))) == expected
+        above = asking(config, threshold=float(np.nextafter(cosine, 1)))
+        assert decided(run(documents, vectors, above)) == {third: (second, 1.0)}
+
+
+def test_products_wrong_within_what_they_may_be_change_nothing(
+    config: DedupConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, documents = crowds(2500, 5, dimension=8), make(strangers(2500))
+    one = run(documents, list(vectors), asking(config, clusters=5, probes=5))
+    draw = np.random.default_rng(1)
+    blurred(monkeypatch, lambda shape: draw.uniform(-0.9, 0.9, shape))
+    other = run(documents, list(vectors), asking(config, clusters=5, probes=5))
+    assert other.duplicates.equals(one.duplicates)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 24, 384, 4096])
