@@ -22,7 +22,7 @@ from datalake.dedup.decide import Decision, decide
 from datalake.dedup.embed import COLUMNS, embed, embed_batches, embedding_schema
 from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS
 from datalake.dedup.sign import sign_file
-from datalake.dedup.what_if import check_threshold, removed, tell
+from datalake.dedup.what_if import asks_of_meaning, check_threshold, removed, tell, tell_of_meaning
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
@@ -619,5 +619,61 @@ def test_another_threshold_of_texts_is_answered_without_the_pairs_of_meaning(con
         assert any("for their meaning" in note for note in answer["notes"])
     only_texts = decision.pairs.filter(pa.compute.not_equal(decision.pairs["level"], "semantic"))
     assert removed(only_texts, 0.8) != removed(decision.pairs, 0.8), "they would have been mixed up"
-    with pytest.raises(UserError, match=r"deduplicate\.semantic changes which documents are compared, so only a run"):
-        check_threshold(config, asking(config, threshold=0.97))
+
+
+@pytest.mark.parametrize("asked", [0.9, 0.93, 0.97, 0.995, 1.0])
+def test_a_higher_threshold_of_meaning_is_answered_as_by_a_rerun(config: DedupConfig, asked: float) -> None:
+    some = [text for k in range(60) for text in family(f"f{k}x", k % 2, k % 3)]
+    urls = [f"https://example.org/{k % 140}" for k in range(len(some))]
+    documents = make(some, uri=urls, source=["common_crawl"] * len(some))
+    vectors: list[Vectors | None] = list(clouds(len(some), 1, dimension=4, spread=0.3))
+    vectors[5] = None
+    config = asking(config, clusters=8, probes=1).model_copy(update={"url": True})
+    one = run(documents, vectors, config)
+    changed = asking(config, threshold=asked)
+    check_threshold(config, changed)
+    assert asks_of_meaning(config, changed) == (asked != 0.9)
+    signed = [sign_file(documents.slice(k, 50), config)["signatures"] for k in range(0, len(some), 50)]
+    embedded = as_table(documents["id"].to_pylist(), vectors)
+    answer = tell_of_meaning(one.duplicates, signed, [embedded], [], changed, 2, 1 << 20)
+    again = run(documents, vectors, changed)
+    kept = [
+        {row["id"] for row in decision.duplicates.to_pylist() if row["duplicate_of"] is None}
+        for decision in (one, again)
+    ]
+    assert (answer["documents"], answer["before"], answer["after"]) == (len(some), len(kept[0]), len(kept[1]))
+    assert (answer["gained_ids"], answer["lost_ids"]) == (kept[1] - kept[0], kept[0] - kept[1])
+    assert len(kept[0]) < len(kept[1]) or asked == 0.9
+
+
+def test_a_higher_threshold_removes_what_is_close_to_one_that_it_sets_free(config: DedupConfig) -> None:
+    documents = make([" ".join(f"w{k}x{n}" for n in range(6)) + "." * (100 - k) for k in range(3)])
+    vectors, changed = at(0, 24, 44), asking(config, threshold=0.93)
+    first, second, third = documents["id"].to_pylist()
+    one = run(documents, vectors, config)
+    assert {id: of for id, (of, _) in decided(one).items()} == {second: first}
+    assert one.pairs.num_rows == 1, "which says nothing of the second and the third one"
+    signed, embedded = [sign_file(documents, config)["signatures"]], [as_table([first, second, third], vectors)]
+    answer = tell_of_meaning(one.duplicates, signed, embedded, [], changed, 1, 1 << 20)
+    assert (answer["gained_ids"], answer["lost_ids"]) == ({second}, {third})
+
+
+def test_what_is_not_told_of_meaning_is_one_line(config: DedupConfig) -> None:
+    for changed, why in (
+        (asking(config, threshold=0.89), r"semantic.threshold 0.89 lies below the run's 0.9, and only a run tells"),
+        (asking(config, threshold=0.97, probes=1), r"deduplicate.semantic changes which documents are compared"),
+        (config.model_copy(update={"semantic": None}), r"deduplicate.semantic changes"),
+        (asking(config, threshold=0.97).model_copy(update={"threshold": 0.9}), "one of them at a time"),
+    ):
+        with pytest.raises(UserError, match=why) as caught:
+            check_threshold(config, changed)
+        assert "\n" not in str(caught.value)
+    documents = make(strangers(3))
+    one, changed = run(documents, at(0, 1, 90), config), asking(config, threshold=0.97)
+    signed = [sign_file(documents, config)["signatures"]]
+    for files, embedded in ((["no/such.parquet"], []), (signed, ["no/such.parquet"]), (signed * 2, [])):
+        with pytest.raises(UserError, match=r"run the recipe again first$") as caught:
+            tell_of_meaning(one.duplicates, files, embedded, [], changed, 1, 1 << 20)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="not of the documents at hand"):
+        tell_of_meaning(one.duplicates.slice(1), signed, [], [], changed, 1, 1 << 20)
