@@ -15,15 +15,15 @@ documents: a document goes once a kept one is close enough, waits while an undec
 waits nowhere. Nothing is stored for a pair, so a million copies of one meaning take no more memory than as many
 strangers; and a removed document is no longer compared with.
 
-Products of rounded vectors, exact and never too small (clusters.py), say which pairs can be close enough; the cosine of
-the embeddings themselves, added up in their order in float64, decides. Memory: the embeddings, in files beyond the
-budget, and about 50 bytes for every document and 10 for every probe.
+Matrix products in float32 say how close a pair is within `slack`; where that leaves something open, and for whatever is
+stated, the cosine of the embeddings themselves, added up in their order in float64, decides. So neither the size of the
+products nor the library that makes them changes a decision. Memory: the embeddings, in files beyond the budget, about
+50 bytes for every document and 10 for every probe, 35 MB of products and some 8,000 embeddings in float32.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -34,21 +34,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from datalake.dedup.clusters import SCALE, Clusters, cluster, least_product
+from datalake.dedup.clusters import SCALE, Clusters, cluster
 from datalake.dedup.config import SemanticConfig
 from datalake.dedup.embed import EMBEDDED_WITH
 from datalake.dedup.signed import Shard, as_bytes, batches_of
 from datalake.dedup.spill import Spill
+from datalake.errors import UserError
 from datalake.identity import canonical
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Halves = npt.NDArray[np.uint16]  # float16 as it lies in memory: numba has no such numbers
 Hashes = npt.NDArray[np.uint64]
 
-_BLOCK = 512  # documents asked about at once
-_WIDTH = 8192  # documents they are compared with at once
+_BLOCK = 2048  # documents asked about at once
+_ROWS = 256  # of them, where they are compared among themselves
+_WIDTH = 4096  # documents they are compared with at once
 _UNDECIDED, _KEPT, _REMOVED = 0, 1, 2
 _NUMBERS = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
@@ -84,6 +87,7 @@ def settle_meaning(files: Sequence[Shard], ids: Hashes, target: Ints, config: Se
 
     Raises:
         ValueError: where shards were embedded with other settings or have other dimensions.
+        UserError: where an embedding has numbers that are not finite.
     """
     for file in files:
         _check(file, config)
@@ -98,7 +102,7 @@ def settle_meaning(files: Sequence[Shard], ids: Hashes, target: Ints, config: Se
     families = _families(vectors, len(firsts), place[target[others]])
     usable = np.flatnonzero(vectors.squares[: len(firsts)] > 0)
 
-    def points(rows: Ints) -> npt.NDArray[np.float32]:
+    def points(rows: Ints) -> Singles:
         return _rounded(vectors, usable[rows])
 
     found = cluster(points, len(usable), config.clusters, config.probes, config.threshold, config.seed)
@@ -159,7 +163,10 @@ def _read(files: Sequence[Shard], ids: Hashes, place: Ints, count: int, spill: S
         spill.release()
     halves[~there] = 0
     squares = _squares(halves, _NUMBERS)
-    squares[~np.isfinite(squares)] = 0
+    damaged = np.flatnonzero(~np.isfinite(squares))
+    if len(damaged):
+        id = as_bytes(ids[np.flatnonzero(place == damaged[0])])[0].as_py().hex()
+        raise UserError(f"the embedding of document {id} has numbers that are none (NaN or infinite): embed it again")
     return _Vectors(halves, squares)
 
 
@@ -178,10 +185,25 @@ def _families(vectors: _Vectors, firsts: int, of: Ints) -> _Families:
     return _Families(np.searchsorted(of[fresh], np.arange(firsts + 1)), members[fresh], held)
 
 
-def _rounded(vectors: _Vectors, rows: Ints) -> npt.NDArray[np.float32]:
+def slack(dimension: int) -> float:
+    """How far a product of unit vectors in float32 may be from their cosine as `_cosine` says it, at most.
+
+    With u = 2^-24, sums of n products in any order are within n u |a||b| of the exact one to first order (Higham,
+    "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1), and dividing by lengths adds 4 u: twice that.
+    """
+    return (dimension + 8) * 2.0**-23
+
+
+def _rounded(vectors: _Vectors, rows: Ints) -> Singles:
     """Some vectors at the length `SCALE`, as whole numbers."""
-    lengths = np.sqrt(vectors.squares[rows]).astype(np.float32)
-    return np.rint(_NUMBERS[vectors.halves[rows]] * (np.float32(SCALE) / lengths)[:, None])
+    scaled: Singles = _scaled(vectors.halves, vectors.squares, _NUMBERS, rows, SCALE)
+    return np.rint(scaled, out=scaled)
+
+
+def _units(vectors: _Vectors, rows: Ints) -> Singles:
+    """Some vectors at the length 1."""
+    scaled: Singles = _scaled(vectors.halves, vectors.squares, _NUMBERS, rows, 1.0)
+    return scaled
 
 
 class _Cells(NamedTuple):
@@ -204,13 +226,22 @@ def _cells(found: Clusters, usable: Ints) -> _Cells:
     return _Cells(usable[documents[order]], at_home[order], starts, alone)
 
 
+class _Side(NamedTuple):
+    """Documents of one cell, ascending, on one side of a comparison."""
+
+    documents: Ints
+    at_home: Flags
+
+    def those(self, chosen: Flags | Ints | slice) -> _Side:
+        return _Side(self.documents[chosen], self.at_home[chosen])
+
+
 class _Walk:
-    """Walks over the cells until every document is decided."""
+    """Walks over the cells until every document is decided, then to name what answers for each removed one."""
 
     def __init__(self, vectors: _Vectors, families: _Families, cells: _Cells, threshold: float, spill: Spill):
         self.vectors, self.families, self.cells, self.spill = vectors, families, cells, spill
-        self.threshold = threshold
-        self.least = np.float32(math.floor(least_product(threshold, vectors.halves.shape[1])))
+        self.threshold, self.slack = threshold, slack(vectors.halves.shape[1])
         count = len(families.held)
         self.state = np.full(count, _KEPT, np.int8)
         self.waits = np.zeros(count, np.bool_)
@@ -219,92 +250,84 @@ class _Walk:
     def decide(self, documents: Ints) -> None:
         """Which of the documents stay; others stay anyway."""
         self.state[documents] = np.where(self.families.held[documents], _KEPT, _UNDECIDED)
-        cells = self.cells
         while True:
-            open_places = np.flatnonzero(self.state[cells.documents] == _UNDECIDED)
+            open_places = np.flatnonzero(self.state[self.cells.documents] == _UNDECIDED)
             if not len(open_places):
                 return
             self.waits[:] = False
-            for cell in np.unique(np.searchsorted(cells.starts, open_places, side="right") - 1).tolist():
-                self._decide_in(*self._cell(cell))
+            for cell in np.unique(np.searchsorted(self.cells.starts, open_places, side="right") - 1).tolist():
+                self._decide_in(self._cell(cell))
                 self.spill.release()
             self.state[(self.state == _UNDECIDED) & ~self.waits] = _KEPT
 
-    def _cell(self, cell: int) -> tuple[Ints, Flags]:
+    def name(self) -> None:
+        """For each removed document its most similar kept one."""
+        for cell in range(len(self.cells.starts) - 1):
+            here = self._cell(cell)
+            gone = np.flatnonzero(self.state[here.documents] == _REMOVED)
+            for start in range(0, len(gone), _BLOCK):
+                block = gone[start : start + _BLOCK]
+                stays = np.flatnonzero(self.state[here.documents[: block[-1]]] == _KEPT)
+                queries = here.those(block)
+                self._compare_all(queries, _units(self.vectors, queries.documents), here.those(stays), _REMOVED)
+            self.spill.release()
+
+    def _cell(self, cell: int) -> _Side:
         here = slice(self.cells.starts[cell], self.cells.starts[cell + 1])
-        return self.cells.documents[here], self.cells.at_home[here]
+        return _Side(self.cells.documents[here], self.cells.at_home[here])
 
-    def _decide_in(self, documents: Ints, at_home: Flags) -> None:
-        stays = self.state[documents] != _REMOVED
-        documents, at_home = documents[stays], at_home[stays]
-        for start in range(0, len(documents), _BLOCK):
-            block, home = documents[start : start + _BLOCK], at_home[start : start + _BLOCK]
-            asked = self.state[block] == _UNDECIDED
-            if not asked.any():
-                continue
-            live = self.state[documents[:start]] != _REMOVED
-            earlier = documents[:start][live], at_home[:start][live]
-            for scores, queries, columns in self._products(block[asked], home[asked], *earlier):
-                both = np.ones(len(queries), np.bool_), np.ones(len(columns), np.bool_)
-                self._strike(scores, queries, columns, *both, False)
-            scores = _rounded(self.vectors, block[asked]) @ _rounded(self.vectors, block).T
-            self._strike(scores, block[asked], block, home[asked], home, True)
+    def _decide_in(self, here: _Side) -> None:
+        asked = np.flatnonzero(self.state[here.documents] == _UNDECIDED)
+        for start in range(0, len(asked), _BLOCK):
+            block = asked[start : start + _BLOCK]
+            state = self.state[here.documents[: block[-1]]]
+            stays, before = np.flatnonzero(state == _KEPT), np.flatnonzero(state[: block[0]] == _UNDECIDED)
+            queries = here.those(block)
+            units = _units(self.vectors, queries.documents)
+            self._compare_all(queries, units, here.those(stays), _UNDECIDED)
+            self._compare_all(queries, units, here.those(before), _UNDECIDED, waiting=False)
+            # Those of the block among themselves, in order: whoever is in no other cell is decided here.
+            left = np.flatnonzero(self.state[queries.documents] == _UNDECIDED)
+            queries, units = queries.those(left), units[left]
+            for first in range(0, len(left), _ROWS):
+                some = slice(first, first + _ROWS)
+                live = np.flatnonzero(self.state[queries.documents[: some.stop]] != _REMOVED)
+                self._compare(units[some] @ units[live].T, queries.those(some), queries.those(live), True)
 
-    def _strike(self, scores: Any, queries: Ints, columns: Ints, home: Flags, home_of: Flags, last: bool) -> None:
-        _strike(
+    def _compare_all(self, queries: _Side, units: Singles, columns: _Side, state: int, waiting: bool = True) -> None:
+        """Compares pairs of which one at least is at home, as long as the queries are in this state."""
+        for home in (True, False):
+            some = columns.those(columns.at_home == home)
+            for start in range(0, len(some.documents), _WIDTH):
+                asked = self.state[queries.documents] == state
+                if not home:
+                    asked &= queries.at_home
+                if not waiting:
+                    asked &= ~self.waits[queries.documents]
+                if not asked.any():
+                    break
+                part = some.those(slice(start, start + _WIDTH))
+                scores = units[asked] @ _units(self.vectors, part.documents).T
+                self._compare(scores, queries.those(asked), part, False)
+
+    def _compare(self, scores: Singles, queries: _Side, columns: _Side, last: bool) -> None:
+        _compare(
             scores,
-            self.least,
-            queries,
-            columns,
-            home,
-            home_of,
+            self.slack,
+            *queries,
+            *columns,
             last,
             self.cells.alone,
             self.state,
             self.waits,
+            self.partner,
+            self.similarity,
             *self.vectors,
             _NUMBERS,
             self.families.starts,
             self.families.members,
             self.threshold,
         )
-
-    def _products(
-        self, queries: Ints, home: Flags, columns: Ints, home_of: Flags
-    ) -> Iterator[tuple[npt.NDArray[np.float32], Ints, Ints]]:
-        """Products of pairs of which one at least is at home, a bounded number of them at a time."""
-        points = _rounded(self.vectors, queries)
-        for asked, chosen in ((np.ones(len(queries), np.bool_), home_of), (home, ~home_of)):
-            some, rows = columns[chosen], points[asked]
-            for start in range(0, len(some) if len(rows) else 0, _WIDTH):
-                part = some[start : start + _WIDTH]
-                yield rows @ _rounded(self.vectors, part).T, queries[asked], part
-
-    def name(self) -> None:
-        """For each removed document its most similar kept one."""
-        for cell in range(len(self.cells.starts) - 1):
-            documents, at_home = self._cell(cell)
-            state = self.state[documents]
-            gone, stays = np.flatnonzero(state == _REMOVED), np.flatnonzero(state == _KEPT)
-            for start in range(0, len(gone), _BLOCK):
-                some = gone[start : start + _BLOCK]
-                earlier = stays[: np.searchsorted(stays, some[-1])]
-                sides = documents[some], at_home[some], documents[earlier], at_home[earlier]
-                for scores, queries, columns in self._products(*sides):
-                    _name(
-                        scores,
-                        self.least,
-                        queries,
-                        columns,
-                        self.partner,
-                        self.similarity,
-                        *self.vectors,
-                        _NUMBERS,
-                        self.families.starts,
-                        self.families.members,
-                        self.threshold,
-                    )
-            self.spill.release()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -320,6 +343,16 @@ def _cosines(halves: Any, squares: Any, numbers: Any, a: Any, b: Any) -> Any:
     out = np.empty(len(a), np.float64)
     for k in range(len(a)):
         out[k] = _cosine(halves, squares, numbers, a[k], b[k])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _scaled(halves: Any, squares: Any, numbers: Any, rows: Any, length: float) -> Any:
+    out = np.empty((len(rows), halves.shape[1]), np.float32)
+    for k in range(len(rows)):
+        scale = np.float32(length) / np.float32(np.sqrt(squares[rows[k]]))
+        for column in range(halves.shape[1]):
+            out[k, column] = numbers[halves[rows[k], column]] * scale
     return out
 
 
@@ -355,55 +388,17 @@ def _along(
 
 
 @numba.njit(cache=True, nogil=True)
-def _strike(
+def _compare(
     scores: Any,
-    least: Any,
+    slack: float,
     queries: Any,
-    columns: Any,
     home: Any,
+    columns: Any,
     home_of: Any,
     last: bool,
     alone: Any,
     state: Any,
     waits: Any,
-    halves: Any,
-    squares: Any,
-    numbers: Any,
-    starts: Any,
-    members: Any,
-    threshold: float,
-) -> None:
-    # `last`: nothing more of this cluster comes for these queries.
-    for i in range(len(queries)):
-        d = queries[i]
-        if state[d] != 0:
-            continue
-        for j in range(len(columns)):
-            e = columns[j]
-            if e >= d:
-                break
-            if scores[i, j] < least or state[e] == 2 or not (home[i] or home_of[j]):
-                continue
-            if state[e] == 0 and waits[d]:
-                continue
-            if _cosine(halves, squares, numbers, e, d) < threshold:
-                continue
-            if not _along(halves, squares, numbers, starts, members, threshold, e, d):
-                continue
-            if state[e] == 1:
-                state[d] = 2
-                break
-            waits[d] = True
-        if last and state[d] == 0 and not waits[d] and alone[d]:
-            state[d] = 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _name(
-    scores: Any,
-    least: Any,
-    queries: Any,
-    columns: Any,
     partner: Any,
     similarity: Any,
     halves: Any,
@@ -413,16 +408,39 @@ def _name(
     members: Any,
     threshold: float,
 ) -> None:
+    # An undecided query goes with the first kept column that answers for it; one that has gone is given the most
+    # similar. `last`: nothing more of this cluster comes for these queries.
     for i in range(len(queries)):
         d = queries[i]
-        for j in range(len(columns)):
-            e = columns[j]
-            if e >= d:
-                break
+        gone = state[d] == 2
+        stop = np.searchsorted(columns, d)
+        least = threshold - slack
+        if gone:
+            least = max(threshold, similarity[d]) - slack
+            if starts[d] == starts[d + 1]:  # else the most similar need not answer for those it stands for
+                for j in range(stop):
+                    least = max(least, scores[i, j] - 2 * slack)
+        for j in range(stop):
             if scores[i, j] < least:
                 continue
-            cosine = _cosine(halves, squares, numbers, e, d)
-            if cosine < threshold or cosine < similarity[d] or (cosine == similarity[d] and e > partner[d]):
+            e = columns[j]
+            if state[e] == 2 or not (home[i] or home_of[j]) or (state[e] == 0 and waits[d]):
                 continue
-            if _along(halves, squares, numbers, starts, members, threshold, e, d):
+            if gone or scores[i, j] < threshold + slack:
+                cosine = _cosine(halves, squares, numbers, e, d)
+                if cosine < threshold:
+                    continue
+                if gone and (cosine < similarity[d] or (cosine == similarity[d] and e > partner[d])):
+                    continue
+            if not _along(halves, squares, numbers, starts, members, threshold, e, d):
+                continue
+            if gone:
                 partner[d], similarity[d] = e, cosine
+                least = max(least, cosine - slack)
+            elif state[e] == 1:
+                state[d] = 2
+                break
+            else:
+                waits[d] = True
+        if last and state[d] == 0 and not waits[d] and alone[d]:
+            state[d] = 1

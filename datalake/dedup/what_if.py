@@ -3,11 +3,16 @@
 Documents with equal sets of shingles are one whatever the threshold. Of the others, a document goes when one before it
 in the order of precedence stays and is at least as similar as the threshold: so the pairs are walked in that order.
 Which documents are then removed for their meaning only a run tells.
+
+Of meaning only the pairs that decided are stored, and these don't tell what a higher threshold does: a document that it
+sets free may be close to others, kept until now or set free as well, in pairs that nobody needed. All of them would be
+as many as the square of a crowd. So the decision is made again, from the signatures and embeddings that are stored.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +22,12 @@ import pyarrow.compute as pc
 from datalake.dedup.config import DedupConfig, collision_probability
 from datalake.errors import UserError
 
+if TYPE_CHECKING:
+    from datalake.dedup.signed import Shard
+
 
 def check_threshold(base: DedupConfig, changed: DedupConfig) -> None:
-    """Make sure that only the threshold differs, and that pairs from it on were stored.
+    """Make sure that only one threshold differs, and that what was stored tells of it.
 
     Raises:
         UserError: in one line, where only a rerun can tell.
@@ -28,13 +36,29 @@ def check_threshold(base: DedupConfig, changed: DedupConfig) -> None:
     for name in names:
         if name in ("lines", "substrings"):
             raise UserError(f"deduplicate.{name} cuts parts out of documents, which only a run tells")
+        if name == "semantic" and asks_of_meaning(base, changed):
+            continue
         if name != "threshold":
             raise UserError(f"deduplicate.{name} changes which documents are compared, so only a run tells")
+    if len(names) > 1:
+        raise UserError("deduplicate.threshold and deduplicate.semantic.threshold: ask about one of them at a time")
     if changed.threshold < base.stored_from:
         raise UserError(
             f"deduplicate.threshold {changed.threshold:g} lies below {base.stored_from:g}, from which on pairs are"
             " stored: run the changed recipe"
         )
+    if base.semantic and changed.semantic and changed.semantic.threshold < base.semantic.threshold:
+        raise UserError(
+            f"deduplicate.semantic.threshold {changed.semantic.threshold:g} lies below the run's"
+            f" {base.semantic.threshold:g}, and only a run tells: run the changed recipe"
+        )
+
+
+def asks_of_meaning(base: DedupConfig, changed: DedupConfig) -> bool:
+    """Whether the threshold of meaning differs, and nothing else of that level."""
+    if base.semantic is None or changed.semantic is None or base.semantic == changed.semantic:
+        return False
+    return base.semantic.model_copy(update={"threshold": changed.semantic.threshold}) == changed.semantic
 
 
 def removed(pairs: pa.Table, threshold: float) -> set[bytes]:
@@ -106,3 +130,45 @@ def tell(
         "gained_ids": before - after,
         "lost_ids": after - before,
     }
+
+
+def tell_of_meaning(
+    duplicates: pa.Table,
+    signatures: Sequence[Shard],
+    embeddings: Sequence[Shard],
+    curation: Sequence[Shard],
+    changed: DedupConfig,
+    threads: int,
+    memory: int,
+) -> dict[str, Any]:
+    """The answer as plain values, as `tell` has it, by deciding again.
+
+    `duplicates`: `id` and `duplicate_of` of the run; the others, and `memory` in bytes, are as `decide` takes them.
+
+    Raises:
+        UserError: in one line, where what was stored is gone, damaged or of other documents.
+    """
+    from datalake.dedup.decide import decide  # compiled code, which the pairs of texts do without
+
+    try:
+        again = decide(signatures, changed, threads, memory, curation=curation, embeddings=embeddings)
+    except (OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"signatures or embeddings are gone or damaged ({why}): run the recipe again first") from None
+    if again.report["documents"] != len(duplicates):
+        raise UserError("the signatures at hand are not of the documents at hand: run the recipe again first")
+    before, after = _gone(duplicates), _gone(again.duplicates)
+    return {
+        "documents": len(duplicates),
+        "before": len(duplicates) - len(before),
+        "after": len(duplicates) - len(after),
+        "gained": len(before - after),
+        "lost": len(after - before),
+        "notes": [],
+        "gained_ids": before - after,
+        "lost_ids": after - before,
+    }
+
+
+def _gone(duplicates: pa.Table) -> set[bytes]:
+    return set(duplicates.filter(duplicates["duplicate_of"].is_valid())["id"].to_pylist())

@@ -48,7 +48,7 @@ def _section(base: Recipe, changed: Recipe) -> str:
         names.append("curate")
     others = [name for name in names if name not in ("curate", "deduplicate")]
     if others:
-        raise UserError(f"`{others[0]}` is not asked about: what-if answers for curate and deduplicate.threshold")
+        raise UserError(f"`{others[0]}` is not asked about: what-if answers for curate and thresholds of deduplicate")
     if not names:
         raise UserError("nothing differs from the recipe: give another value with --set")
     if len(names) > 1:
@@ -123,12 +123,23 @@ def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[s
 
 
 def _duplicates(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
-    from datalake.dedup.what_if import check_threshold, tell
+    from datalake.dedup.what_if import asks_of_meaning, check_threshold, tell, tell_of_meaning
 
     before, after = base.dedup_in_order, changed.dedup_in_order
     check_threshold(before, after)
     manifest, record = _last_run(lake, recipe, base, {"curate": base.curate_by_kind, "deduplicate": before})
-    answer = tell(_table(lake, record, "pairs"), record.records_in, before, after, record.counts)
+    if asks_of_meaning(before, after):
+        answer = tell_of_meaning(
+            _table(lake, record, "duplicates", ["id", "duplicate_of"]),
+            _files(lake, record.outputs["signatures"]),
+            _files(lake, record.outputs["embeddings"]),
+            [file for ref in record.inputs.get("curation", ()) for file in _files(lake, ref)],
+            after,
+            base.runtime.workers,
+            int(base.runtime.memory_gb * (1 << 30)),
+        )
+    else:
+        answer = tell(_table(lake, record, "pairs"), record.records_in, before, after, record.counts)
     sides = {side: sorted(answer.pop(f"{side}_ids"), key=_mixed)[:EXAMPLES] for side in ("gained", "lost")}
     curated = next(
         found
@@ -145,6 +156,11 @@ def _duplicates(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict
         "notes": answer["notes"] + _other_sources(manifest, base),
         "examples": {side: [{"id": id, "uri": addresses.get(id)} for id in ids] for side, ids in sides.items()},
     }
+
+
+def _files(lake: Lake, ref: Any) -> list[str]:
+    assert isinstance(ref, TableRef)
+    return lake.files(ref)
 
 
 def _mixed(id: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from datalake.dedup.decide import Decision, decide
 from datalake.dedup.embed import COLUMNS, embed, embed_batches, embedding_schema
 from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS
 from datalake.dedup.sign import sign_file
-from datalake.dedup.what_if import check_threshold, removed, tell
+from datalake.dedup.what_if import asks_of_meaning, check_threshold, removed, tell, tell_of_meaning
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
@@ -267,7 +268,7 @@ def test_up_to_some_thousand_documents_are_compared_all_with_all(
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("clusters", "block", "width"), [(40, 512, 8192), (40, 7, 11), (150, 3, 100), (400, 16, 5)])
+@pytest.mark.parametrize(("clusters", "block", "width"), [(40, 2048, 4096), (40, 7, 11), (150, 3, 100), (400, 16, 5)])
 def test_with_enough_probes_clusters_miss_nothing(
     config: DedupConfig, seed: int, clusters: int, block: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +296,121 @@ def test_with_few_probes_whatever_goes_has_a_kept_one_and_recall_grows(config: D
     expected = greedy(in_order(documents), vector, 0.9)
     recall = len(told.keys() & expected.keys()) / len(expected)
     assert recall >= {0: 0.88, 1: 0.96, 2: 0.98, 8: 0.995}[probes]
+
+
+def crowds(count: int, seed: int, dimension: int = 24) -> Vectors:
+    """Unit vectors in three crowds, whose members are closer to each other than 0.9 or just not, and copies of some."""
+    draw = np.random.default_rng(seed)
+    vectors = unit(draw.normal(size=(3, dimension)))[draw.integers(3, size=count)]
+    vectors = unit(vectors + draw.normal(size=vectors.shape) / np.sqrt(dimension) * draw.uniform(0, 0.6, (count, 1)))
+    copies = np.flatnonzero(draw.random(count) < 0.1)
+    vectors[copies] = vectors[draw.integers(count, size=len(copies))]
+    return vectors.astype(np.float16).astype(np.float64)
+
+
+TILES = [(2048, 256, 4096), (60, 7, 200), (300, 1000, 37), (100_000, 64, 100_000)]
+
+
+@pytest.mark.parametrize(("clusters", "probes"), [(1, 0), (12, 12), (40, 2)])
+def test_crowds_are_decided_the_same_in_tiles_of_any_size(
+    config: DedupConfig, clusters: int, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, documents = crowds(2500, clusters), make(strangers(2500))
+    config, decisions = asking(config, clusters=clusters, probes=probes), []
+    for tiles in TILES if clusters == 12 else TILES[:1] + TILES[2:3]:
+        for name, size in zip(("_BLOCK", "_ROWS", "_WIDTH"), tiles, strict=True):
+            monkeypatch.setattr(semantic_module, name, size)
+        decisions.append(run(documents, list(vectors), config))
+    if probes != 2:
+        same(decided(decisions[0]), greedy(in_order(documents), by_id(documents, vectors), 0.9))
+    assert decisions[0].report["semantic"] > 1500
+    for other in decisions[1:]:
+        assert other.duplicates.equals(decisions[0].duplicates)
+        assert other.pairs.equals(decisions[0].pairs)
+
+
+def test_equal_embeddings_all_go_but_one(config: DedupConfig) -> None:
+    documents = make(strangers(5000))
+    vector = clouds(2, 1, dimension=384)[0]
+    for clusters in (None, 9):
+        decision = run(documents, [vector] * 5000, asking(config, threshold=1.0, clusters=clusters))
+        first, *others = in_order(documents)
+        assert decided(decision) == dict.fromkeys(others, (first, 1.0))
+
+
+def in_their_order(a: Vectors, b: Vectors) -> float:
+    """The cosine as it is stated: products of float16 numbers, which are exact, added one after the other."""
+    total, squares = 0.0, [0.0, 0.0]
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        total, squares = total + x * y, [squares[0] + x * x, squares[1] + y * y]
+    return float(min(total / np.sqrt(squares[0] * squares[1]), 1.0))
+
+
+def blurred(patch: pytest.MonkeyPatch, errors: Callable[[tuple[int, ...]], Vectors]) -> None:
+    """Products wrong by so many times what they may be wrong by."""
+    exact = semantic_module._compare
+
+    def compare(scores: Any, slack: float, *more: Any) -> None:
+        exact((scores + slack * errors(scores.shape)).astype(np.float32), slack, *more)
+
+    patch.setattr(semantic_module, "_compare", compare)
+
+
+@pytest.mark.parametrize("error", [-0.9, 0.0, 0.9])
+def test_a_pair_at_the_threshold_is_decided_by_its_cosine_alone(
+    config: DedupConfig, error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blurred(monkeypatch, lambda shape: np.full(shape, error))
+    documents = make(strangers(3))
+    first, second, third = in_order(documents)
+    for seed in range(5):
+        one, other = (v.astype(np.float16).astype(np.float64) for v in clouds(2, seed, 384, 0.03, 1))
+        vector = {first: one, second: other, third: other}
+        vectors = [vector[id] for id in documents["id"].to_pylist()]
+        cosine = in_their_order(one, other)
+        assert 0.3 < cosine < 0.999
+        for threshold in (cosine, np.nextafter(cosine, 0)):
+            expected = {second: (first, cosine), third: (first, cosine)}
+            assert decided(run(documents, vectors, asking(config, threshold=float(threshold)))) == expected
+        above = asking(config, threshold=float(np.nextafter(cosine, 1)))
+        assert decided(run(documents, vectors, above)) == {third: (second, 1.0)}
+
+
+def test_products_wrong_within_what_they_may_be_change_nothing(
+    config: DedupConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, documents = crowds(2500, 5, dimension=8), make(strangers(2500))
+    one = run(documents, list(vectors), asking(config, clusters=5, probes=5))
+    draw = np.random.default_rng(1)
+    blurred(monkeypatch, lambda shape: draw.uniform(-0.9, 0.9, shape))
+    other = run(documents, list(vectors), asking(config, clusters=5, probes=5))
+    assert other.duplicates.equals(one.duplicates)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 24, 384, 4096])
+def test_products_in_float32_are_as_close_to_cosines_as_is_said(dimension: int) -> None:
+    draw = np.random.default_rng(dimension)
+    vectors = draw.normal(size=(60, dimension)) * 10.0 ** draw.integers(-4, 4, (60, 1))
+    vectors[1], vectors[2:30] = 1.0, vectors[0] + 0.3 * vectors[2:30]
+    halves = np.clip(vectors, -60_000, 60_000).astype(np.float16)
+    halves[halves[:, 0] == 0, 0] = np.float16(6e-8)  # the least there is
+    squares = semantic_module._squares(halves.view(np.uint16), semantic_module._NUMBERS)
+    units = semantic_module._units(semantic_module._Vectors(halves.view(np.uint16), squares), np.arange(60))
+    exact = halves.astype(np.float64)
+    for products in (units @ units.T, np.array([[np.add.reduce(a * b) for b in units] for a in units])):
+        for i in range(0, 60, 7):
+            for j in range(60):
+                error = abs(products[i, j] - in_their_order(exact[i], exact[j]))
+                assert error < semantic_module.slack(dimension) / 2
+
+
+def test_an_embedding_that_is_no_numbers_is_refused(config: DedupConfig) -> None:
+    documents = make(strangers(4))
+    for damage in (np.nan, np.inf, -np.inf):
+        vectors: list[Vectors | None] = [np.ones(3), np.ones(3), np.array([0.1, damage, 0.2]), None]
+        with pytest.raises(UserError, match=documents["id"][2].as_py().hex() + r" has .*: embed it again") as caught:
+            run(documents, vectors, config)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_chain_does_not_remove_its_ends(config: DedupConfig) -> None:
@@ -503,5 +619,61 @@ def test_another_threshold_of_texts_is_answered_without_the_pairs_of_meaning(con
         assert any("for their meaning" in note for note in answer["notes"])
     only_texts = decision.pairs.filter(pa.compute.not_equal(decision.pairs["level"], "semantic"))
     assert removed(only_texts, 0.8) != removed(decision.pairs, 0.8), "they would have been mixed up"
-    with pytest.raises(UserError, match=r"deduplicate\.semantic changes which documents are compared, so only a run"):
-        check_threshold(config, asking(config, threshold=0.97))
+
+
+@pytest.mark.parametrize("asked", [0.9, 0.93, 0.97, 0.995, 1.0])
+def test_a_higher_threshold_of_meaning_is_answered_as_by_a_rerun(config: DedupConfig, asked: float) -> None:
+    some = [text for k in range(60) for text in family(f"f{k}x", k % 2, k % 3)]
+    urls = [f"https://example.org/{k % 140}" for k in range(len(some))]
+    documents = make(some, uri=urls, source=["common_crawl"] * len(some))
+    vectors: list[Vectors | None] = list(clouds(len(some), 1, dimension=4, spread=0.3))
+    vectors[5] = None
+    config = asking(config, clusters=8, probes=1).model_copy(update={"url": True})
+    one = run(documents, vectors, config)
+    changed = asking(config, threshold=asked)
+    check_threshold(config, changed)
+    assert asks_of_meaning(config, changed) == (asked != 0.9)
+    signed = [sign_file(documents.slice(k, 50), config)["signatures"] for k in range(0, len(some), 50)]
+    embedded = as_table(documents["id"].to_pylist(), vectors)
+    answer = tell_of_meaning(one.duplicates, signed, [embedded], [], changed, 2, 1 << 20)
+    again = run(documents, vectors, changed)
+    kept = [
+        {row["id"] for row in decision.duplicates.to_pylist() if row["duplicate_of"] is None}
+        for decision in (one, again)
+    ]
+    assert (answer["documents"], answer["before"], answer["after"]) == (len(some), len(kept[0]), len(kept[1]))
+    assert (answer["gained_ids"], answer["lost_ids"]) == (kept[1] - kept[0], kept[0] - kept[1])
+    assert len(kept[0]) < len(kept[1]) or asked == 0.9
+
+
+def test_a_higher_threshold_removes_what_is_close_to_one_that_it_sets_free(config: DedupConfig) -> None:
+    documents = make([" ".join(f"w{k}x{n}" for n in range(6)) + "." * (100 - k) for k in range(3)])
+    vectors, changed = at(0, 24, 44), asking(config, threshold=0.93)
+    first, second, third = documents["id"].to_pylist()
+    one = run(documents, vectors, config)
+    assert {id: of for id, (of, _) in decided(one).items()} == {second: first}
+    assert one.pairs.num_rows == 1, "which says nothing of the second and the third one"
+    signed, embedded = [sign_file(documents, config)["signatures"]], [as_table([first, second, third], vectors)]
+    answer = tell_of_meaning(one.duplicates, signed, embedded, [], changed, 1, 1 << 20)
+    assert (answer["gained_ids"], answer["lost_ids"]) == ({second}, {third})
+
+
+def test_what_is_not_told_of_meaning_is_one_line(config: DedupConfig) -> None:
+    for changed, why in (
+        (asking(config, threshold=0.89), r"semantic.threshold 0.89 lies below the run's 0.9, and only a run tells"),
+        (asking(config, threshold=0.97, probes=1), r"deduplicate.semantic changes which documents are compared"),
+        (config.model_copy(update={"semantic": None}), r"deduplicate.semantic changes"),
+        (asking(config, threshold=0.97).model_copy(update={"threshold": 0.9}), "one of them at a time"),
+    ):
+        with pytest.raises(UserError, match=why) as caught:
+            check_threshold(config, changed)
+        assert "\n" not in str(caught.value)
+    documents = make(strangers(3))
+    one, changed = run(documents, at(0, 1, 90), config), asking(config, threshold=0.97)
+    signed = [sign_file(documents, config)["signatures"]]
+    for files, embedded in ((["no/such.parquet"], []), (signed, ["no/such.parquet"]), (signed * 2, [])):
+        with pytest.raises(UserError, match=r"run the recipe again first$") as caught:
+            tell_of_meaning(one.duplicates, files, embedded, [], changed, 1, 1 << 20)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="not of the documents at hand"):
+        tell_of_meaning(one.duplicates.slice(1), signed, [], [], changed, 1, 1 << 20)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import world
+import yaml
 from harness import PrefectServer
 
 from datalake.lake import Lake
 from datalake.records import manifests, read_record
+from flows.cli import main
 from flows.commands.look import stories_of
 
 
@@ -71,3 +73,45 @@ def test_another_threshold_embeds_nothing_again_and_a_moved_model_runs_nothing(
     assert world.states(world.run(recipe, lake, "deduplicate"))["deduplicate"] == "ran"
     assert len(world.shard_marks(lake, "deduplicate")) == 7
     assert world.rows(lake, "SELECT count(*) FROM small.clean") == [(6,)]
+
+
+def test_what_if_tells_of_a_higher_threshold_what_a_run_does(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, path = tmp_path / "lake", tmp_path / "recipe.yaml"
+    more = [{"id": f"m{k}", "text": world.prose(k + 200, sentences=2)} for k in range(40)]
+    recipe["sources"][0]["paths"].append(str(world.jsonl(tmp_path / "more.jsonl", more)))
+    semantic = recipe["deduplicate"]["semantic"]
+    semantic["threshold"] = 0.9
+    path.write_text(yaml.safe_dump(recipe))
+    world.run(recipe, lake, "deduplicate")
+    [(before,)] = world.rows(lake, "SELECT count(*) FROM small.clean")
+
+    def ask(*settings: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["what-if", str(path), *(a for s in settings for a in ("--set", s)), "--lake", str(lake)])
+        return int(str(end.value.code)), *capsys.readouterr()
+
+    kept = {before}
+    for threshold in (0.97, 0.99):
+        capsys.readouterr()
+        status, out, err = ask(f"deduplicate.semantic.threshold={threshold}")
+        assert status == 0, err
+        semantic["threshold"] = threshold
+        world.run(recipe | {"corpus": "again"}, lake, "deduplicate")
+        [(after,)] = world.rows(lake, "SELECT count(*) FROM again.clean")
+        assert f"semantic.threshold 0.9 -> {threshold:g}\nkept {before} -> {after} of 46 " in out
+        kept.add(after)
+    assert len(kept) > 2
+    for settings, why in (
+        (["deduplicate.semantic.threshold=0.8"], "0.8 lies below the run's 0.9, and only a run tells"),
+        (["deduplicate.semantic.pooling=cls"], "deduplicate.semantic changes which documents are compared"),
+        (["deduplicate.lines.copies=3"], "deduplicate.lines cuts parts out of documents, which only a run tells"),
+        (["deduplicate.lines={unit: paragraph}"], "deduplicate.lines cuts parts out of documents"),
+        (["deduplicate.substrings.minimum=40"], "deduplicate.substrings cuts parts out of documents"),
+        (["deduplicate.semantic.threshold=0.99", "deduplicate.threshold=0.9"], "one of them at a time"),
+    ):
+        capsys.readouterr()
+        status, out, err = ask(*settings)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert why in err
