@@ -326,7 +326,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 
 @stage(
-    version="4",
+    version="5",
     libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
@@ -473,7 +473,7 @@ def _bands_page(config: DedupConfig) -> str:
     )
 
 
-@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+@stage(version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def deduplicate(
     documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
 ) -> Produced:

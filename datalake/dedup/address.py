@@ -1,6 +1,8 @@
-"""Web addresses as the URL level compares them: C4's normalisation (c4_utils.py), the host in lower case.
+"""Web addresses as the URL level compares them: near C4's normalisation (c4_utils.py), the host in lower case.
 
-Scheme, `www.`, fragment, trailing slashes and queries that only track (`utm_...`, `ref`, `feed`) are left out.
+Scheme, `www.`, fragment, trailing slashes and parameters that only track (`utm_...`, `ref`, `feed`) are left out. C4
+leaves out a whole query that begins with one of these letters, and so takes `?reference=1` and `?ref=x&id=2` for
+versions of other pages; here such a parameter goes alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import pyarrow as pa
 import xxhash
 
 _WEB = re.compile(r"https?://(?:[^/?#@]*@)?(?:www\.)?([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
-_TRACKING = re.compile(r"\?(?:utm_|ref|feed).*", re.DOTALL)
+_TRACKING = re.compile(r"(?:utm_[^=]*|ref|feed)(?:=.*)?", re.IGNORECASE | re.DOTALL)
 
 
 def normalise_url(uri: str) -> str | None:
@@ -20,7 +22,9 @@ def normalise_url(uri: str) -> str | None:
     found = _WEB.match(uri)
     if found is None or not found[1]:
         return None
-    return (found[1].lower().rstrip(".") + found[2] + _TRACKING.sub("", found[3] or "")).rstrip("/")
+    page = found[1].lower().rstrip(".") + found[2]
+    query = "&".join(part for part in (found[3] or "?")[1:].split("&") if part and not _TRACKING.fullmatch(part))
+    return f"{page}?{query}" if query else page.rstrip("/")
 
 
 def url_hashes(uris: pa.Array) -> pa.Array:

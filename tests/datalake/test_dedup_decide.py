@@ -562,8 +562,10 @@ def test_what_was_spilled_is_read_back_as_it_was(tmp_path: Path) -> None:
     [
         ("http://www.Example.com/A/", "example.com/A"),
         ("https://example.com/A#part", "example.com/A"),
-        ("https://user:secret@example.com./A?utm_source=x&id=3", "example.com/A"),
-        ("https://example.com/A?id=3&utm_source=x", "example.com/A?id=3&utm_source=x"),
+        ("https://user:secret@example.com./A?utm_source=x", "example.com/A"),
+        ("https://example.com/A?utm_source=x&id=3", "example.com/A?id=3"),
+        ("https://example.com/A?id=3&utm_source=x&REF", "example.com/A?id=3"),
+        ("https://example.com/?reference=1&feeds=2/", "example.com/?reference=1&feeds=2/"),
         ("https://example.com/?ref=home", "example.com"),
         ("https://例子.测试/页?feed=rss", "例子.测试/页"),
         ("repository@1/path", None),
@@ -571,7 +573,7 @@ def test_what_was_spilled_is_read_back_as_it_was(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_an_address_is_normalised_as_c4_does(uri: str, normal: str | None) -> None:
+def test_an_address_is_normalised_and_no_two_pages_become_one(uri: str, normal: str | None) -> None:
     assert normalise_url(uri) == normal
 
 

@@ -66,14 +66,14 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "4",
+        "5",
         {
             "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
     "deduplicate": (
-        "2",
+        "3",
         {
             "duplicates": "01d50e6dce08b04f6d31fef882e4c0b6",
             "pairs": "fb062c6c1919311f1377749a1c55b264",
