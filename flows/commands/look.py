@@ -49,7 +49,8 @@ def explain_document(document: str, lake_folder: Path, json: bool) -> int:
         as_json(stories)
         return 0
     for story in stories:
-        for name, value in story.items():
+        # All values of a document's metrics are the longest part and the last that people look for.
+        for name, value in sorted(story.items(), key=lambda part: part[0] == "curation"):
             if isinstance(value, dict):
                 print(f"{name}:")
                 for key, item in value.items():
