@@ -16,6 +16,7 @@ from datalake.curate.quality_config import ClassifierConfig, PerplexityModel, Qu
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
+from datalake.language_code import LanguageCode
 
 
 class CurateConfig(BaseModel):
@@ -49,7 +50,7 @@ class CurateConfig(BaseModel):
     rules_version: str = Field(
         default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
     )
-    languages: tuple[str, ...] | None = Field(
+    languages: tuple[LanguageCode, ...] | None = Field(
         default=None,
         min_length=1,
         title="Languages kept",

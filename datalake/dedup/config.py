@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
+from datalake.language_code import LanguageCode
 from datalake.transformer_config import TransformerConfig
 
 MOST_ROWS = 65_536  # of all bands together: a signature of 256 kB
@@ -81,6 +82,13 @@ class SemanticConfig(TransformerConfig):
         description="A document's embedding is the mean of its tokens' last hidden states, or the state of the first "
         "token (cls) or the last",
     )
+    languages: tuple[LanguageCode, ...] | None = Field(
+        None,
+        min_length=1,
+        title="Languages",
+        description="Those that the model reads: documents in others take no part, since to an encoder that never saw "
+        "their script they are all alike. Empty: all",
+    )
     clusters: int | None = Field(
         None,
         ge=1,
@@ -102,7 +110,8 @@ class SemanticConfig(TransformerConfig):
     @property
     def embedding(self) -> dict[str, Any]:
         """All that shapes a document's embedding: shards embedded under equal values are comparable."""
-        return {"model": self.model_version, "max_tokens": self.max_tokens, "pooling": self.pooling}
+        some = {} if self.languages is None else {"languages": sorted(set(self.languages))}
+        return {"model": self.model_version, "max_tokens": self.max_tokens, "pooling": self.pooling, **some}
 
 
 class DedupConfig(BaseModel):

@@ -24,8 +24,8 @@ from datalake.errors import UserError
 from datalake.identity import canonical
 from datalake.transformer import load, token_batches
 
-COLUMNS = ["id", "text"]
-EMBEDDED_WITH = b"headwater.embedding"  # metadata key: model, tokens and pooling in canonical JSON
+COLUMNS = ["id", "text", "language"]
+EMBEDDED_WITH = b"headwater.embedding"  # metadata key: model, tokens, pooling, languages in canonical JSON
 
 
 def embedding_schema(config: SemanticConfig) -> pa.Schema:
@@ -34,14 +34,18 @@ def embedding_schema(config: SemanticConfig) -> pa.Schema:
 
 
 def embed_batches(batches: Iterable[pa.RecordBatch], config: SemanticConfig) -> Iterator[pa.RecordBatch]:
-    """Embeds record batches with the columns of `COLUMNS`, in their order.
+    """Embeds record batches with the columns of `COLUMNS`, in their order; documents in other languages have none.
 
     Raises:
         UserError: where there is no such model, or the folder has changed.
     """
     schema = embedding_schema(config)
     for batch in batches:
-        vectors = embed(batch.column("text").to_pylist(), config)
+        texts: list[str] = batch.column("text").to_pylist()
+        if config.languages is not None:
+            read = batch.column("language").to_pylist()
+            texts = [text if language in config.languages else "" for text, language in zip(texts, read, strict=True)]
+        vectors = embed(texts, config)
         values = [None if vector is None else vector.astype("<f2").tobytes() for vector in vectors]
         columns = [batch.column("id").cast(pa.binary(16)), pa.array(values, pa.binary())]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)

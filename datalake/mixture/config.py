@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from datalake.language_code import LanguageCode
+
 # How often a document trains by how many it stands for, from that many on (README of FineWeb-2, "rehydration"):
 # what was copied a few times is worth more, what was copied a thousand times is boilerplate.
 FINEWEB2 = {1: 1.0, 2: 2.0, 3: 3.0, 5: 5.0, 100: 8.0, 1000: 1.0}
@@ -51,7 +53,7 @@ class MixtureConfig(BaseModel):
         title="Held-out share",
         description="Share of the groups (modules, repositories, else single documents) that never train",
     )
-    languages: tuple[str, ...] = Field(
+    languages: tuple[LanguageCode, ...] = Field(
         (), title="Languages", description="Only documents in these languages (`en`, `zh`); empty takes all"
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, title="Seed of hold-out and repetition")

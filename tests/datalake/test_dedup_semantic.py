@@ -121,11 +121,24 @@ def test_stored_embeddings_are_little_endian_float16_by_id(folder: Path) -> None
     assert np.abs(halves @ halves.T / length[:, None] / length - whole @ whole.T).max() < 1e-3
 
 
+def test_documents_in_languages_the_model_does_not_read_have_no_embedding(folder: Path) -> None:
+    some = texts()[:4]
+    batches = make(some, language=["en", "el", "und", "zh"]).select(COLUMNS).combine_chunks().to_batches()
+    [every] = embed_batches(batches, of(folder))
+    [batch] = embed_batches(batches, of(folder, languages=("zh", "en")))
+    stored = batch.column("embedding").to_pylist()
+    assert [value is None for value in stored] == [False, True, True, False]
+    assert [stored[0], stored[3]] == [every.column("embedding")[k].as_py() for k in (0, 3)]
+    assert of(folder, languages=("zh", "en")).embedding == of(folder, languages=("en", "zh")).embedding
+    with pytest.raises(ValidationError, match=r"'english' is no code of a language: name it"):
+        of(folder, languages=("english",))
+
+
 def test_models_are_versioned_by_content_and_changed_or_wrong_ones_refused(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     assert fingerprint(of(copy)) == fingerprint(of(folder))
     assert of(folder, threshold=0.7, probes=3, seed=5).embedding == of(folder).embedding
-    for change in ({"pooling": "cls"}, {"max_tokens": 9}):
+    for change in ({"pooling": "cls"}, {"max_tokens": 9}, {"languages": ("en",)}):
         assert of(folder, **change).embedding != of(folder).embedding
     config = of(copy)
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
