@@ -101,7 +101,7 @@ def tell(
     """
     pairs = pairs.filter(pc.not_equal(pairs["level"], "semantic"))
     before, after = removed(pairs, base.threshold), removed(pairs, changed.threshold)
-    notes = []
+    notes = _of_spans(base)
     if base.semantic is not None:
         notes.append("documents that go for their meaning count as kept here: a run judges anew which they are")
     # What goes for its address goes whatever the threshold, and is in no pair.
@@ -164,10 +164,16 @@ def tell_of_meaning(
         "after": len(duplicates) - len(after),
         "gained": len(before - after),
         "lost": len(after - before),
-        "notes": [],
+        "notes": _of_spans(changed),
         "gained_ids": before - after,
         "lost_ids": after - before,
     }
+
+
+def _of_spans(config: DedupConfig) -> list[str]:
+    if config.lines is None and config.substrings is None:
+        return []
+    return ["what `lines` and `substrings` cut is chosen among the documents that stay: a run cuts anew"]
 
 
 def _gone(duplicates: pa.Table) -> set[bytes]:

@@ -86,6 +86,9 @@ def test_the_notes_say_what_pairs_do_not_show() -> None:
         "notes"
     ]
     assert "crowded" in note
+    cut = {**bands, "lines": {}}
+    [note] = tell(none, 5, DedupConfig(**cut), DedupConfig(threshold=0.9, **cut), {"kept": 5})["notes"]
+    assert "cuts anew" in note
     with pytest.raises(UserError, match="don't give the duplicates at hand"):
         tell(none, 5, base, base, {"kept": 4})
 
