@@ -71,3 +71,18 @@ def test_of_the_versions_at_an_address_the_first_crawls_stays(tmp_path: Path, pr
         ("url", 4),
         (None, 12),
     ]
+
+
+def test_a_domain_may_go_and_its_partners_are_decided_anew(tmp_path: Path, prefect_server: Any) -> None:
+    crawls(tmp_path)
+    lake, blocked = tmp_path / "lake", tmp_path / "blocked"
+    world.run(recipe(tmp_path, "jan", "feb"), lake, "deduplicate")
+    before = world.rows(lake, FOUND)
+    gone = {"http://one6.example/page", "http://one7.example/page"}
+    blocked.write_text("one6.example\none7.example\n")
+    without = recipe(tmp_path, "jan", "feb") | {"curate": {"preset": "none", "block": {"paths": [str(blocked)]}}}
+    world.run(without, lake, "deduplicate")
+    assert {uri for (uri,) in world.rows(lake, "SELECT uri FROM small.ledger WHERE rule = 'blocked'")} == gone
+    assert world.rows(lake, FOUND) == [row for row in before if row[2] not in gone]
+    stays = "SELECT uri FROM small.clean WHERE uri IN ('http://two6.example/page', 'http://two7.example/page')"
+    assert len(world.rows(lake, stays)) == 2, "what they stood for stands for itself"
