@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,7 +233,7 @@ def main() -> None:
     result: dict[str, Any] = {"median": median, "memory_mb": memory, "machine": platform.machine()}
     if theirs:
         mine = in_common("kept English addresses", kept, theirs)
-        in_common("the same with `extractor: {name: trafilatura}`", by_trafilatura, theirs)
+        in_common(f"with `extractor: {{name: trafilatura}}`, {version('trafilatura')}", by_trafilatura, theirs)
         result |= {"only_headwater": sorted(mine - theirs), "only_datatrove": sorted(theirs - mine)}
         raw = {one.uri: one for one in documents}
         rules: Counter[str] = Counter()

@@ -43,18 +43,25 @@ def resiliparse(html: str, main_content: bool) -> str:
 
 
 def trafilatura(html: str, main_content: bool) -> str:
-    """The text of a page by Trafilatura, as FineWeb sets it (`favor_precision`); all its text without `main_content`.
+    """The text of a page by Trafilatura, as FineWeb sets it; all its text without `main_content`.
+
+    FineWeb (datatrove's pipeline/extractors/trafilatura.py) favours precision, leaves comments out and drops what
+    repeats. Trafilatura looks for repeats among the pages before, too; here within a page alone, so that its text
+    doesn't depend on which pages came before it.
 
     Raises UserError where Trafilatura isn't installed.
     """
     try:
         from trafilatura import extract, html2txt
+        from trafilatura.deduplication import LRU_TEST
     except ImportError as error:
         raise UserError(
             f"the extractor `trafilatura` isn't installed ({error}): pip install trafilatura lxml_html_clean"
         ) from None
-    found = extract(html, favor_precision=True) if main_content else html2txt(html)
-    return found or ""
+    if not main_content:
+        return html2txt(html) or ""
+    LRU_TEST.clear()
+    return extract(html, favor_precision=True, include_comments=False, deduplicate=True) or ""
 
 
 def _bound_depth(html: str) -> str:

@@ -105,6 +105,9 @@ class Where(BaseModel):
     )
 
 
+TRAFILATURA_OPTIONS = "precision, no comments, no repeats"  # as datalake/extract/others.py calls it
+
+
 class Extractor(BaseModel):
     """How the text of a page is found."""
 
@@ -124,7 +127,7 @@ class Extractor(BaseModel):
     model_version: str = Field(
         default="",
         title="Model version",
-        description="xxh128 of the model file, or Trafilatura's version; filled in when left empty.",
+        description="xxh128 of the model file, or Trafilatura's version and options; filled in when left empty.",
     )
 
     @model_validator(mode="before")
@@ -132,7 +135,7 @@ class Extractor(BaseModel):
     def _version_of_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("name") == "trafilatura" and not values.get("model_version"):
             try:
-                return {**values, "model_version": version("trafilatura")}
+                return {**values, "model_version": f"{version('trafilatura')}, {TRAFILATURA_OPTIONS}"}
             except PackageNotFoundError:
                 raise ValueError("Trafilatura isn't installed: pip install trafilatura lxml_html_clean") from None
         return with_model_version(values, "extractor.model")

@@ -310,6 +310,20 @@ def test_other_extractors_can_be_asked() -> None:
     assert "content of the page" in extract(page, True, "trafilatura").text
 
 
+def test_trafilatura_is_asked_as_fineweb_asks_it_and_remembers_no_page() -> None:
+    pytest.importorskip("trafilatura")
+    told = "The harbour was closed for the winter, and the fishermen mended nets in the long hall, says who was there."
+    once = "Nobody had seen the lighthouse keeper since the first storm of the year came over the bay."
+    comment = "I was there myself and it was not like that at all, says a reader who writes a comment."
+    body = "".join(f"<p>{text}</p>" for text in (once, *[told] * 6))
+    page = f"<html><body><article><h1>News</h1>{body}</article><div id='comments'><p>{comment}</p></div></body></html>"
+    first = extract(page, True, "trafilatura").text
+    assert first.count(told) < 6
+    assert first.count(once) == 1
+    assert comment not in first
+    assert all(extract(page, True, "trafilatura").text == first for _ in range(5))
+
+
 def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "no.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"no\.npz is no model"):
@@ -369,4 +383,4 @@ def test_a_model_or_a_library_enters_identity_by_its_version(tmp_path: Path) -> 
     with pytest.raises(ValidationError, match=r"no model file .*extractor\.model"):
         Extractor(model=str(tmp_path / "missing"))
     pytest.importorskip("trafilatura")
-    assert Extractor(name="trafilatura").model_version == version("trafilatura")
+    assert Extractor(name="trafilatura").model_version.startswith(f"{version('trafilatura')}, ")
