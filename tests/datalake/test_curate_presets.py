@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_in_use
+from datalake.curate.held import rules_for, rules_in_use
 from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
 from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError
@@ -288,6 +289,36 @@ def test_a_threshold_can_be_changed_in_every_set_or_in_one() -> None:
     both = CurateConfig(thresholds={"min_words": 7, "wiki/min_words": 9})
     held = {(s, r.name): r.threshold for s, r in rules_in_use(both)}
     assert (held["wiki", "min_words"], held["books", "min_words"]) == (9, 7), "the name of one set goes first"
+
+
+def test_the_recipes_own_rules_come_behind_the_presets_and_keep_what_is_at_the_bound(tmp_path: Path) -> None:
+    for name in ("words.txt", "hosts.txt", "asked.jsonl", "model"):
+        (tmp_path / name).write_text("word")
+    file, language_model = str(tmp_path / "model"), {"sentencepiece": str(tmp_path / "model"), "maximum": 700}
+    config = CurateConfig.model_validate(
+        {
+            "preset": "gopher",
+            "block": {"paths": [str(tmp_path / "hosts.txt")]},
+            "toxic": {"paths": [str(tmp_path / "words.txt")], "maximum": 2, "maximum_ratio": 0.25},
+            "pii": {"maximum": 5},
+            "decontaminate": {"paths": [str(tmp_path / "asked.jsonl")], "share": 0.125},
+            "quality": {"minimum": 0.5},
+            "perplexity": {"zh": {"model": file, **language_model}, "en": {"model": file, **language_model}},
+        }
+    )
+    own = [rule for rule in rules_for(config, "common_crawl", "en").rules if rule.source == "recipe"]
+    assert rules_for(config, "common_crawl", "en").rules[-len(own) :] == tuple(own)
+    assert [str(rule) for rule in own] == [
+        "blocked: blocked == 0",
+        "toxic_words: toxic_words <= 2",
+        "toxic_ratio: toxic_ratio <= 0.25",
+        "pii: pii <= 5",
+        "contaminated: contaminated_share <= 0.125",
+        "quality: quality >= 0.5",
+        "perplexity: perplexity < 700",
+        "perplexity: perplexity < 700",
+    ]
+    assert [rule.languages for rule in own[-2:]] == [("en",), ("zh",)]
 
 
 @pytest.mark.parametrize(
