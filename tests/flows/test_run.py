@@ -367,6 +367,48 @@ def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
     assert world.rows(lake, "SELECT DISTINCT archive FROM small.raw") == [("a.jsonl",)]
 
 
+@pytest.mark.parametrize("forgotten", ["documents", "raw"])
+def test_a_curation_that_loses_a_document_fails(
+    two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    from datalake.shards import ShardWriter
+    from tasks.stage import StageError
+
+    real = ShardWriter.count
+
+    def forgetful(self: ShardWriter, name: str, amount: int = 1) -> None:
+        lost = name == forgotten and "rejected" not in name and self.result.counts.get("forgot") is None
+        real(self, "forgot" if lost else name, amount - 1 if lost and amount > 1 else amount)
+
+    world.run(world.tables(lake, two_files), lake, "ingest")
+    monkeypatch.setattr(ShardWriter, "count", forgetful)
+    with pytest.raises(StageError, match=r"curate failed: .*records don't add up: raw = documents \+ rejected"):
+        world.run(world.tables(lake, two_files), lake, "curate")
+
+
+def test_a_file_that_cannot_be_curated_leaves_the_others_and_is_done_by_the_next_run(
+    two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datalake.curate import curate
+
+    real, calls = curate.curate_file, []
+
+    def once(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the disk is gone")
+        return real(*arguments)
+
+    recipe = world.tables(lake, two_files)
+    with monkeypatch.context() as patched:
+        patched.setattr(curate, "curate_file", once)
+        assert world.states(world.run(recipe, lake, "curate"))["curate"] == "partial"
+    assert set(world.unfinished(lake).values()) == {"OSError: the disk is gone"}
+    assert world.rows(lake, "SELECT count(*) FROM small.curation") == [(6,)]
+    assert world.states(world.run(recipe, lake, "curate"))["curate"] == "ran"
+    assert world.rows(lake, "SELECT count(*) FROM small.curation") == [(12,)]
+
+
 def test_a_corpus_without_a_document_ends_in_one_clear_line(tmp_path: Path, lake: Path) -> None:
     from tasks.stage import StageError
 
