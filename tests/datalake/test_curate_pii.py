@@ -162,6 +162,19 @@ def test_a_card_is_one_that_an_issuer_issues_in_this_length(begin: str, lengths:
     assert found == list(lengths)
 
 
+def test_a_resident_number_begins_with_a_province_and_holds_a_day_of_the_calendar() -> None:
+    def number(area: str, day: str) -> str:
+        body = f"{area}0105{day}002"
+        total = sum(int(d) * pow(2, 17 - k, 11) for k, d in enumerate(body))
+        return body + next(c for k, c in enumerate("0123456789X") if (total + k) % 11 == 1)
+
+    provinces = [*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55), *range(61, 66)]
+    provinces += [71, 81, 82, 83]
+    assert [k for k in range(100) if resident_number(number(f"{k:02}", "19491231"))] == provinces
+    days = ["20240229", "20230229", "19000229", "19491301", "19490931", "19490930"]
+    assert [day for day in days if resident_number(number("11", day))] == ["20240229", "19490930"]
+
+
 def test_neither_a_figure_repeated_nor_a_bar_code_is_a_card() -> None:
     assert not any(card_number(digit * length) for digit in "0123456789" for length in range(12, 21))
     codes = [f"4{k:012}" for k in range(10_000) if luhn(f"4{k:012}")]
