@@ -132,6 +132,18 @@ def test_a_changed_threshold_reruns_deduplication_and_what_its_output_reaches(
     assert again["mixture"].records_out == (first["mixture"].records_out or 0) - 1
 
 
+def test_another_order_of_precedence_decides_anew_from_the_same_signatures(two_files: list[Path], lake: Path) -> None:
+    removed = []
+    for precedence in (["created"], ["length"]):  # the one with changes is the later and the longer one
+        section = {"precedence": precedence, "threshold": 0.5}
+        world.run(world.tables(lake, two_files, deduplicate=section), lake, "deduplicate")
+        sql = """SELECT split_part(r.uri, '#', 2) FROM small.duplicates d JOIN small.raw r USING (id)
+                 WHERE d.level = 'near'"""
+        removed += world.rows(lake, sql)
+    assert removed == [("changed",), ("5",)]
+    assert len(world.shard_marks(lake, "deduplicate")) == 4, "two shards signed, and two decisions"
+
+
 def test_where_a_rerun_stage_gives_the_same_output_the_rerun_stops(two_files: list[Path], lake: Path) -> None:
     recipe = world.tables(lake, two_files, deduplicate={"threshold": 0.95}, tokenizer={"vocabulary": 300})
     world.run(recipe, lake, "tokenize")
