@@ -185,6 +185,14 @@ def _refs(lake: Lake) -> dict[str, Ref]:
     return find_manifest(lake, "first").refs
 
 
+def test_a_record_that_curation_has_not_reached_is_there_without_a_verdict(lake: Lake) -> None:
+    part = commit(lake, "small.curation", CURATION, [decided(0), decided(2, "min_words")], "two")
+    refs = {name: ref for name, ref in _refs(lake).items() if name not in ("documents", "duplicates")}
+    finish(lake, "second", refs | {"curation": part}, minute=1)
+    _, rows = query(lake, "SELECT verdict FROM small.ledger ORDER BY id")
+    assert rows == [("kept",), (None,), ("rejected",), (None,), ("rejected",)]
+
+
 def test_a_table_without_rows_is_an_empty_table(lake: Lake) -> None:
     refs = _refs(lake) | {"refused": commit(lake, "small.refused", REFUSED, [], "two")}
     finish(lake, "second", refs, minute=1)
