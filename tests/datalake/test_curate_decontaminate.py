@@ -556,6 +556,15 @@ def test_the_ledger_names_the_row_and_the_rule_rejects(tmp_path: Path) -> None:
     assert [row["contaminated"] for row in rows] == [8, 0, 8, 0]
 
 
+def test_a_text_is_looked_up_as_it_came_before_any_repair(tmp_path: Path) -> None:
+    write_sets(tmp_path / "sets")
+    text = "\ufeff\r\n\r\n\r\n\r\n" + PAGE.format(QUESTION).replace(" ", "\xa0 ") + " \t \r\n"
+    settings = DecontaminateConfig(paths=[str(tmp_path / "sets")])
+    [row] = curate_batch(raw_of(text), CurateConfig(preset="gopher", decontaminate=settings))[0].to_pylist()
+    begin = text.index("Natalia")
+    assert (row["contaminated_start"], row["contaminated_end"]) == (begin, text.index("May.") + 4)
+
+
 def test_the_rule_comes_after_those_of_the_preset(tmp_path: Path) -> None:
     write_sets(tmp_path / "sets")
     settings = DecontaminateConfig(paths=[str(tmp_path / "sets")])

@@ -32,7 +32,7 @@ FOUND = {
         "2001:4860:4860:0:0:0:0:8888.", "8.8.4.114",
     ],
     "ssn": [
-        "078-05-1121", "SSN: 219-09-9998.",
+        "078-05-1121", "SSN: 219-09-9998.", "665-01-0001", "899-99-9999",
     ],
     "resident_id": [
         "11010519491231002X", "身份证号11010519491231002x，", "110105 19491231 002X",
@@ -139,6 +139,70 @@ def test_check_digits_are_those_of_their_standards() -> None:
         bban = "".join(draw.choices("0123456789", k=18))
         check = 98 - int(bban + "131400") % 97  # D is 13, E is 14
         assert [k for k in range(2, 99) if iban(f"DE{k:02}{bban}")] == [check]
+
+
+# Digits that cards begin with, at both ends of every issuer's range and right outside (ISO/IEC 7812), and how many
+# digits they have.
+CARDS = {
+    **{"4": (13, 16, 19), "50": (), "51": (16,), "55": (16,), "56": (), "2220": (), "2221": (16,), "2720": (16,)},
+    **{"2721": (), "33": (), "34": (15,), "37": (15,), "6010": (), "6011": (16, 19), "6012": (), "643": ()},
+    **{"644": (16, 19), "659": (16, 19), "66": (), "299": (), "300": (14,), "305": (14,), "306": (), "36": (14,)},
+    **{"38": (14, 16), "39": (14, 16), "3527": (), "3528": (16, 19), "3589": (16, 19), "3590": ()},
+    **{"61": (), "62": (16, 17, 18, 19), "2199": (), "2200": (16,), "2204": (16,), "2205": ()},
+}
+
+
+@pytest.mark.parametrize(("begin", "lengths"), CARDS.items())
+def test_a_card_is_one_that_an_issuer_issues_in_this_length(begin: str, lengths: tuple[int, ...]) -> None:
+    draw, found = random.Random(2), []
+    for length in range(12, 21):
+        body = begin + "".join(draw.choices("12345678", k=length - 1 - len(begin)))
+        numbers = [f"{body}{k}" for k in range(10) if luhn(f"{body}{k}")]
+        found += [length for number in numbers if card_number(number)]
+    assert found == list(lengths)
+
+
+def test_a_resident_number_begins_with_a_province_and_holds_a_day_of_the_calendar() -> None:
+    def number(area: str, day: str) -> str:
+        body = f"{area}0105{day}002"
+        total = sum(int(d) * pow(2, 17 - k, 11) for k, d in enumerate(body))
+        return body + next(c for k, c in enumerate("0123456789X") if (total + k) % 11 == 1)
+
+    provinces = [*range(11, 16), *range(21, 24), *range(31, 38), *range(41, 47), *range(50, 55), *range(61, 66)]
+    provinces += [71, 81, 82, 83]
+    assert [k for k in range(100) if resident_number(number(f"{k:02}", "19491231"))] == provinces
+    days = ["20240229", "20230229", "19000229", "19491301", "19490931", "19490930"]
+    assert [day for day in days if resident_number(number("11", day))] == ["20240229", "19490930"]
+
+
+def test_neither_a_figure_repeated_nor_a_bar_code_is_a_card() -> None:
+    assert not any(card_number(digit * length) for digit in "0123456789" for length in range(12, 21))
+    codes = [f"4{k:012}" for k in range(10_000) if luhn(f"4{k:012}")]
+    weights = (1, 3) * 6 + (1,)
+    bars = {code for code in codes if sum(w * int(d) for w, d in zip(weights, code, strict=True)) % 10 == 0}
+    assert {code for code in codes if not card_number(code)} == bars
+    assert 50 < len(bars) < len(codes)
+
+
+# Examples of the ISO 13616 registry.
+IBANS = """
+    NO9386011117947 BE68539007547034 DK5000400440116243 FI2112345600000785 NL91ABNA0417164300 AT611904300234573201
+    LU280019400644750000 CH9300762011623852957 GB29NWBK60161331926819 IE29AIBK93115212345678 GE29NB0000000101904917
+    AE070331234567890123456 IL620108000000099999999 ES9121000418450200051332 SE4550000000058398257466
+    SA0380000000608010167519 CZ6508000000192000145399 PT50000201231234567890154 TR330006100519786457841326
+    FR1420041010050500013M02606 IT60X0542811101000000123456 GR1601101250000000012300695 PL61109010140000071219812874
+    HU42117730161111101800000000 BR9700360305000010009795493P1 QA58DOHB00001234567890ABCDEFG
+    KW81CBKU0000000000001234560101 MT84MALT011000012345MTLCAST001S LC55HEMM000100010012001200023015
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("example", IBANS)
+def test_the_registrys_examples_are_ibans_and_of_no_other_length(example: str) -> None:
+    assert iban(example)
+    assert [span[:2] for span in find(f"an {example} x")] == [(3, 3 + len(example))]
+    for body in (example[4:-1], example[4:] + "0"):
+        figures = "".join(str(int(c, 36)) for c in f"{body}{example[:2]}00")
+        assert not iban(f"{example[:2]}{98 - int(figures) % 97:02}{body}"), "right check digits, wrong length"
 
 
 @settings(max_examples=300)

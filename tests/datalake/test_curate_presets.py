@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_in_use
+from datalake.curate.held import rules_for, rules_in_use
 from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
 from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError
@@ -92,19 +93,48 @@ def test_the_chinese_set_is_fineweb_2s_and_other_languages_have_their_own() -> N
         **{"max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1, "max_bullet_lines": 0.9, "max_ellipsis_lines": 0.3},
         **{"min_alpha_words": 0.735, "min_stop_words": 2},
     }
-    assert thresholds("fineweb2", language="yue") == chinese
-    assert thresholds("fineweb2", language="ja")["max_newline_ratio"] == 0.13
-    assert thresholds("fineweb2", language="ko")["top_2gram"] == 0.282
-    assert "min_stop_words" not in thresholds("fineweb2", language="fr")
+    assert thresholds("fineweb2", language="yue") == thresholds("fineweb2", language="wuu") == chinese
+    assert thresholds("fineweb2", language="ja") == chinese | {
+        **{"dup_line_frac": 0.328, "top_2gram": 0.239, "top_3gram": 0.196, "top_4gram": 0.172},
+        **{"dup_5gram": 0.243, "dup_6gram": 0.225, "dup_7gram": 0.207},
+        **{"dup_8gram": 0.19, "dup_9gram": 0.175, "dup_10gram": 0.159},
+        **{"min_line_punct": 0.096, "max_newline_ratio": 0.13, "max_mean_word_length": 6, "min_alpha_words": 0.759},
+    }
+    korean = chinese | {
+        **{"dup_line_frac": 0.374, "top_2gram": 0.282, "top_3gram": 0.228, "top_4gram": 0.185},
+        **{"dup_5gram": 0.201, "dup_6gram": 0.184, "dup_7gram": 0.168},
+        **{"dup_8gram": 0.154, "dup_9gram": 0.14, "dup_10gram": 0.127},
+        **{"min_line_punct": 0.062, "max_mean_word_length": 6, "min_alpha_words": 0.791},
+    }
+    del korean["max_newline_ratio"]
+    assert thresholds("fineweb2", language="ko") == korean
+
+
+def test_languages_without_a_set_of_their_own_are_held_to_numbers_that_suit_any() -> None:
+    assert thresholds("fineweb2", language="fr") == {
+        **{"dup_line_frac": 0.3, "max_char_dup": 0.1, "max_newline_ratio": 0.3, "min_words": 50, "max_words": 100_000},
+        **{"max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1, "max_bullet_lines": 0.9, "max_ellipsis_lines": 0.3},
+        **{"min_alpha_words": 0.8, "min_chars": 500},
+        **TOPS,
+        **GRAMS,
+    }
+
+
+def test_pages_of_wikipedia_books_and_documentation_have_few_rules() -> None:
+    assert thresholds("auto", "wikipedia") == {"min_words": 25}
+    assert thresholds("auto", "books") == {"min_words": 50}
+    assert thresholds("auto", "pydoc") == {"min_words": 25, "min_alpha_words": 0.4}
+    assert thresholds("auto") == {name: t for name, t in thresholds("fineweb").items() if name != "min_language_score"}
 
 
 def test_c4_fineweb_and_code_hold_the_numbers_of_their_code() -> None:
     assert thresholds("c4") == {
         **{"max_chars": 190_000, "lorem_ipsum": 0, "curly_bracket": 0, "min_sentences": 3, "max_toxic_words": 0}
     }
-    fineweb = thresholds("fineweb")
-    assert (fineweb["min_line_punct"], fineweb["max_short_lines"], fineweb["max_char_dup"]) == (0.12, 0.67, 0.01)
-    assert (fineweb["max_newline_ratio"], fineweb["min_sentences"], fineweb["min_language_score"]) == (0.3, 5, 0.65)
+    assert thresholds("fineweb") == thresholds("gopher") | {
+        **{"min_language_score": 0.65, "lorem_ipsum": 0, "curly_bracket": 0, "min_sentences": 5},
+        **{"min_line_punct": 0.12, "max_short_lines": 0.67, "max_char_dup": 0.01, "max_newline_ratio": 0.3},
+    }
     assert thresholds("code") == {
         **{"max_line": 1000, "mean_line": 100, "min_alnum": 0.25, "min_alpha_per_token": 1.5, "xml_header": 0}
     }
@@ -195,6 +225,45 @@ def test_auto_chooses_by_source_and_then_by_language(source: str, language: str,
 ENGLISH_ONLY = ("stop_words", "mean_word_length", "alpha_words", "c4_sentences", "fw_line_punct", "fw_short_lines")
 
 
+# Where the published code compares strictly.
+STRICT = {
+    "fineweb/min_language_score",
+    *(f"ccnet/max_perplexity_{language}" for language in ("en", "zh", "ja", "fr")),
+    *("chinesewebtext/min_quality", "fineweb2-other/min_chars", "starcoder/min_comments", "starcoder/max_comments"),
+    *("starcoder/min_html_ratio", "starcoder/min_html_text"),
+}
+
+
+@pytest.mark.parametrize(("preset", "compat"), READINGS)
+def test_a_bound_is_kept_at_the_bound_unless_it_was_published_as_strict(preset: Preset, compat: Compat) -> None:
+    for rules in rule_sets(preset, compat):
+        for rule in rules.rules:
+            usual = {"min": ">=", "max": "<=", "mea": "<=", "dup": "<=", "top": "<="}.get(rule.name[:3], "==")
+            name = f"{rules.name.removesuffix('-paper')}/{rule.name}"
+            assert rule.op == (usual.rstrip("=") if name in STRICT else usual), name
+
+
+@pytest.mark.parametrize(
+    ("preset", "metrics"),
+    [
+        ("refinedweb", {"language_score", "mean_word_length", "alpha_words", "stop_word_count", "dclm_removed"}),
+        ("dclm", {"language_score", "mean_word_length", "alpha_words", "stop_word_count", "dclm_removed"}),
+        ("dolma", {"median_word_length", "alpha_words", "stop_word_count"}),
+    ],
+)
+def test_what_the_presets_of_dclm_and_dolma_ask_of_english_alone(preset: Preset, metrics: set[str]) -> None:
+    [rules] = rule_sets(preset)
+    assert {rule.metric for rule in rules.rules if rule.languages == ENGLISH} == metrics
+    assert {rule.languages for rule in rules.rules} == {None, ENGLISH}
+
+
+def test_scripts_that_no_segmenter_cuts_are_held_to_characters_in_place_of_words() -> None:
+    [rule] = [rule for rule in choose("auto", "", "th").rules if rule.name == "min_chars"]
+    assert (rule.metric, rule.languages) == ("chars", ("th", "lo", "km", "my", "bo", "dz"))
+    for language in ("th", "lo", "km", "my", "bo", "dz"):
+        assert choose("auto", "", language).name == "fineweb2-other"
+
+
 @pytest.mark.parametrize("preset", ["gopher", "c4", "fineweb"])
 def test_what_english_presets_ask_of_english_is_marked_so(preset: Preset) -> None:
     for rules in rule_sets(preset):
@@ -217,6 +286,39 @@ def test_a_threshold_can_be_changed_in_every_set_or_in_one() -> None:
     one = {(s, r.name): r.threshold for s, r in rules_in_use(CurateConfig(thresholds={"wiki/min_words": 7}))}
     assert one["wiki", "min_words"] == 7
     assert one["english", "min_words"] == 50
+    both = CurateConfig(thresholds={"min_words": 7, "wiki/min_words": 9})
+    held = {(s, r.name): r.threshold for s, r in rules_in_use(both)}
+    assert (held["wiki", "min_words"], held["books", "min_words"]) == (9, 7), "the name of one set goes first"
+
+
+def test_the_recipes_own_rules_come_behind_the_presets_and_keep_what_is_at_the_bound(tmp_path: Path) -> None:
+    for name in ("words.txt", "hosts.txt", "asked.jsonl", "model"):
+        (tmp_path / name).write_text("word")
+    file, language_model = str(tmp_path / "model"), {"sentencepiece": str(tmp_path / "model"), "maximum": 700}
+    config = CurateConfig.model_validate(
+        {
+            "preset": "gopher",
+            "block": {"paths": [str(tmp_path / "hosts.txt")]},
+            "toxic": {"paths": [str(tmp_path / "words.txt")], "maximum": 2, "maximum_ratio": 0.25},
+            "pii": {"maximum": 5},
+            "decontaminate": {"paths": [str(tmp_path / "asked.jsonl")], "share": 0.125},
+            "quality": {"minimum": 0.5},
+            "perplexity": {"zh": {"model": file, **language_model}, "en": {"model": file, **language_model}},
+        }
+    )
+    own = [rule for rule in rules_for(config, "common_crawl", "en").rules if rule.source == "recipe"]
+    assert rules_for(config, "common_crawl", "en").rules[-len(own) :] == tuple(own)
+    assert [str(rule) for rule in own] == [
+        "blocked: blocked == 0",
+        "toxic_words: toxic_words <= 2",
+        "toxic_ratio: toxic_ratio <= 0.25",
+        "pii: pii <= 5",
+        "contaminated: contaminated_share <= 0.125",
+        "quality: quality >= 0.5",
+        "perplexity: perplexity < 700",
+        "perplexity: perplexity < 700",
+    ]
+    assert [rule.languages for rule in own[-2:]] == [("en",), ("zh",)]
 
 
 @pytest.mark.parametrize(

@@ -452,6 +452,22 @@ def test_a_similarity_of_just_the_threshold_joins() -> None:
         assert decision.report["near"] == 1, threshold
 
 
+def test_a_similarity_of_just_the_threshold_joins_in_large_buckets_too() -> None:
+    for threshold, few, many in ((0.8, 8, 10), (0.55, 55, 100), (0.7, 7, 10), (0.35, 35, 100)):
+        words = sentence(random.Random(few), many + 4)
+        # What the last shares with the first, the middle one shares: no bucket holds those two alone.
+        documents = make([" ".join(words), " ".join(words[: few + 5]), " ".join(words[: few + 4])])
+        config = DedupConfig(threshold=threshold, bucket_limit=2, bands=300, rows=1)
+        decision = run(documents, config)
+        check(documents, decision, config)
+        rows = {row["id"]: row for row in decision.duplicates.to_pylist()}
+        first, _, last = documents["id"].to_pylist()
+        assert (rows[last]["duplicate_of"], rows[last]["similarity"]) == (first, few / many), threshold
+        floor = DedupConfig(threshold=1.0, floor=threshold, bucket_limit=2, bands=300, rows=1)
+        pairs = {frozenset((row["a"], row["b"])) for row in run(documents, floor).pairs.to_pylist()}
+        assert frozenset((first, last)) in pairs, "what is stored begins at the floor"
+
+
 @pytest.mark.parametrize("name", ["articles_100", "articles_2500"])
 def test_labelled_pairs_are_all_found_and_nothing_else_is_joined(samples, name: str) -> None:
     with gzip.open(samples / f"dedup/{name}.train.gz", "rt", encoding="utf-8") as lines:

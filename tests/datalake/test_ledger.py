@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from datalake.curate.schema import CURATION
+from datalake.dedup.cut import cut
 from datalake.dedup.schema import DUPLICATES
 from datalake.document import DOCUMENTS, RAW, REFUSED
 from datalake.errors import UserError
 from datalake.lake import Lake, Ref
-from datalake.ledger import connect, plain_value, query
+from datalake.ledger import clean_view, connect, ledger_view, plain_value, query
 from datalake.records import Manifest, StageReport, write_manifest
 from datalake.shards import ShardWriter
 
@@ -122,6 +125,52 @@ def test_before_deduplication_clean_is_all_that_curation_kept(lake: Lake) -> Non
     ] == [("kept", None)]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_clean_and_the_ledger_cut_as_the_one_function_does(seed: int) -> None:
+    draw = random.Random(seed)
+    texts = {number(n): "".join(draw.choices("ab \n中🙂é", k=draw.randrange(1, 12))) for n in range(40)}
+    spans: dict[bytes, list[tuple[int, int]]] = {}
+    for id, text in texts.items():
+        for _ in range(draw.choice([0, 1, 2, 5])):
+            start, end = sorted(draw.choices(range(len(text) + 1), k=2))
+            if start < end:
+                spans.setdefault(id, []).append((start, end))
+    # Removed for the address, an equal text, a near one.
+    gone = {number(0): None, number(1): 1.0, number(2): 0.8}
+    rows = [(id, draw.choice(["line", "substring"]), *span) for id, found in spans.items() for span in found]
+    draw.shuffle(rows)
+    tables = {
+        "raw": pa.table(
+            {"id": list(texts)} | {name: ["x"] * 40 for name in ("uri", "source", "language", "archive", "offset")}
+        ),
+        "documents": pa.table({"id": list(texts), "text": list(texts.values())}),
+        "duplicates": pa.table(
+            {
+                "id": list(texts),
+                "duplicate_of": pa.array([number(9) if id in gone else None for id in texts], pa.binary()),
+                "similarity": pa.array([gone.get(id) for id in texts], pa.float64()),
+            }
+        ),
+        "spans": pa.table(dict(zip(("id", "level", "start", "end"), map(list, zip(*rows, strict=True)), strict=True))),
+    }
+    with duckdb.connect() as connection:
+        connection.execute("CREATE SCHEMA c")
+        for name, table in tables.items():
+            connection.register(f"given_{name}", table)
+            connection.execute(f"CREATE TABLE c.{name} AS SELECT * FROM given_{name}")
+        connection.execute(clean_view("c", True, True))
+        connection.execute(ledger_view("c", set(tables), []))
+        clean = dict(connection.execute("SELECT id, text FROM c.clean").fetchall())
+        ledger = {
+            row[0]: row[1:] for row in connection.execute("SELECT id, verdict, cut, cut_by FROM c.ledger").fetchall()
+        }
+    left = {id: cut(text, spans.get(id, [])) for id, text in texts.items()}
+    assert clean == {id: text for id, text in left.items() if text and id not in gone}
+    assert {id: size for id, (_, size, _) in ledger.items()} == {id: len(texts[id]) - len(left[id]) for id in texts}
+    assert all(levels == sorted({row[1] for row in rows if row[0] == id}) for id, (_, _, levels) in ledger.items())
+    assert {id for id, (verdict, *_) in ledger.items() if verdict == "duplicate"} == set(gone)
+
+
 def test_before_curation_a_record_has_no_verdict_yet_but_a_refused_one_has(lake: Lake) -> None:
     refs = {name: ref for name, ref in _refs(lake).items() if name in ("raw", "refused")}
     finish(lake, "second", refs, minute=1)
@@ -134,6 +183,14 @@ def _refs(lake: Lake) -> dict[str, Ref]:
     from datalake.records import find_manifest
 
     return find_manifest(lake, "first").refs
+
+
+def test_a_record_that_curation_has_not_reached_is_there_without_a_verdict(lake: Lake) -> None:
+    part = commit(lake, "small.curation", CURATION, [decided(0), decided(2, "min_words")], "two")
+    refs = {name: ref for name, ref in _refs(lake).items() if name not in ("documents", "duplicates")}
+    finish(lake, "second", refs | {"curation": part}, minute=1)
+    _, rows = query(lake, "SELECT verdict FROM small.ledger ORDER BY id")
+    assert rows == [("kept",), (None,), ("rejected",), (None,), ("rejected",)]
 
 
 def test_a_table_without_rows_is_an_empty_table(lake: Lake) -> None:

@@ -147,6 +147,7 @@ def test_a_small_source_stops_at_the_cap_and_the_others_take_the_rest() -> None:
     half = epochs_by_source(words, MixtureConfig(tokens=5550))
     assert half == pytest.approx({"a": 0.5, "b": 0.5, "c": 0.5})
     assert epochs_by_source({"a": 0, "b": 7}, MixtureConfig()) == {"a": 1.0, "b": 1.0}
+    assert epochs_by_source({"a": 0, "b": 7}, MixtureConfig(max_epochs=0.5)) == {"a": 0.5, "b": 0.5}
     assert epochs_by_source({}, MixtureConfig()) == {}
 
 
@@ -224,6 +225,22 @@ def test_repetitions_are_the_epochs_on_average() -> None:
         assert sum(times) / len(times) == pytest.approx(epochs, abs=0.015)
         if epochs == int(epochs):
             assert set(times) == {int(epochs)}
+
+
+def test_words_that_are_cut_do_not_count_and_a_document_of_which_nothing_is_left_is_out() -> None:
+    documents = corpus({"web": 4})
+    gone, shorter, *whole = documents["id"].to_pylist()
+    length = len(documents["text"][0].as_py())
+    cut = [(shorter, 0, len("word ")), (gone, 7, length), (gone, 0, 7)]
+    columns = zip(*cut, strict=True)
+    spans = pa.table(dict(zip(("id", "start", "end"), map(list, columns), strict=True))).cast(
+        pa.schema([("id", pa.binary(16)), ("start", pa.int32()), ("end", pa.int32())])
+    )
+    before, after = (
+        {row["id"]: row["token_count"] for row in build([documents], [], MixtureConfig(holdout=0.0), some).to_pylist()}
+        for some in ([], [spans.slice(0, 2), spans.slice(2)])
+    )
+    assert after == {shorter: before[shorter] - 1} | {id: before[id] for id in whole}
 
 
 def test_languages_choose_documents() -> None:

@@ -173,3 +173,19 @@ def test_a_mistake_in_the_labels_ends_the_run_with_one_line(recipe: dict[str, An
     recipe["quality"]["paths"] = [str(tmp_path / "gone")]
     with pytest.raises(UserError, match=r"quality: .*there is no .*gone.*correct the path"):
         world.run(recipe, tmp_path / "lake", "curate")
+
+
+def test_where_quality_decides_which_duplicate_stays_another_classifier_decides_anew(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    page = world.prose(1, 30)
+    rows = [{"id": "prose", "text": page}, {"id": "mixed", "text": f"{page} {' '.join(shop(1).split()[:30])}"}]
+    recipe["sources"][0]["paths"] = [str(world.jsonl(tmp_path / "pages.jsonl", rows))]
+    recipe["curate"] = {"preset": "none"}
+    recipe["deduplicate"] = {"precedence": ["quality"], "threshold": 0.6}
+    lake, stays = tmp_path / "lake", []
+    for good in ("hq", "cc"):
+        recipe["quality"]["good"] = good
+        world.run(recipe, lake, "deduplicate")
+        stays += world.rows(lake, "SELECT split_part(uri, '#', 2) FROM small.clean")
+    assert stays == [("prose",), ("mixed",)]

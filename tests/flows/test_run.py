@@ -132,6 +132,18 @@ def test_a_changed_threshold_reruns_deduplication_and_what_its_output_reaches(
     assert again["mixture"].records_out == (first["mixture"].records_out or 0) - 1
 
 
+def test_another_order_of_precedence_decides_anew_from_the_same_signatures(two_files: list[Path], lake: Path) -> None:
+    removed = []
+    for precedence in (["created"], ["length"]):  # the one with changes is the later and the longer one
+        section = {"precedence": precedence, "threshold": 0.5}
+        world.run(world.tables(lake, two_files, deduplicate=section), lake, "deduplicate")
+        sql = """SELECT split_part(r.uri, '#', 2) FROM small.duplicates d JOIN small.raw r USING (id)
+                 WHERE d.level = 'near'"""
+        removed += world.rows(lake, sql)
+    assert removed == [("changed",), ("5",)]
+    assert len(world.shard_marks(lake, "deduplicate")) == 4, "two shards signed, and two decisions"
+
+
 def test_where_a_rerun_stage_gives_the_same_output_the_rerun_stops(two_files: list[Path], lake: Path) -> None:
     recipe = world.tables(lake, two_files, deduplicate={"threshold": 0.95}, tokenizer={"vocabulary": 300})
     world.run(recipe, lake, "tokenize")
@@ -365,6 +377,48 @@ def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
     assert len(list((lake / "records").glob("*.json"))) == 1
     assert len(Lake(lake).current_files("small.raw")) == 1
     assert world.rows(lake, "SELECT DISTINCT archive FROM small.raw") == [("a.jsonl",)]
+
+
+@pytest.mark.parametrize("forgotten", ["documents", "raw"])
+def test_a_curation_that_loses_a_document_fails(
+    two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
+) -> None:
+    from datalake.shards import ShardWriter
+    from tasks.stage import StageError
+
+    real = ShardWriter.count
+
+    def forgetful(self: ShardWriter, name: str, amount: int = 1) -> None:
+        lost = name == forgotten and "rejected" not in name and self.result.counts.get("forgot") is None
+        real(self, "forgot" if lost else name, amount - 1 if lost and amount > 1 else amount)
+
+    world.run(world.tables(lake, two_files), lake, "ingest")
+    monkeypatch.setattr(ShardWriter, "count", forgetful)
+    with pytest.raises(StageError, match=r"curate failed: .*records don't add up: raw = documents \+ rejected"):
+        world.run(world.tables(lake, two_files), lake, "curate")
+
+
+def test_a_file_that_cannot_be_curated_leaves_the_others_and_is_done_by_the_next_run(
+    two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datalake.curate import curate
+
+    real, calls = curate.curate_file, []
+
+    def once(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the disk is gone")
+        return real(*arguments)
+
+    recipe = world.tables(lake, two_files)
+    with monkeypatch.context() as patched:
+        patched.setattr(curate, "curate_file", once)
+        assert world.states(world.run(recipe, lake, "curate"))["curate"] == "partial"
+    assert set(world.unfinished(lake).values()) == {"OSError: the disk is gone"}
+    assert world.rows(lake, "SELECT count(*) FROM small.curation") == [(6,)]
+    assert world.states(world.run(recipe, lake, "curate"))["curate"] == "ran"
+    assert world.rows(lake, "SELECT count(*) FROM small.curation") == [(12,)]
 
 
 def test_a_corpus_without_a_document_ends_in_one_clear_line(tmp_path: Path, lake: Path) -> None:

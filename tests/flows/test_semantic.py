@@ -75,6 +75,28 @@ def test_another_threshold_embeds_nothing_again_and_a_moved_model_runs_nothing(
     assert world.rows(lake, "SELECT count(*) FROM small.clean") == [(6,)]
 
 
+def test_a_file_that_cannot_be_embedded_makes_the_stage_partial_and_is_done_by_the_next_run(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datalake.dedup import embed
+
+    real, calls = embed.embed_batches, []
+
+    def once(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the disk is gone")
+        return real(*arguments)
+
+    lake = tmp_path / "lake"
+    with monkeypatch.context() as patched:
+        patched.setattr(embed, "embed_batches", once)
+        assert world.states(world.run(recipe, lake, "deduplicate"))["deduplicate"] == "partial"
+    assert set(world.unfinished(lake).values()) == {"OSError: the disk is gone"}
+    report = world.run(recipe, lake, "deduplicate")["deduplicate"]
+    assert (report.state, report.records_out) == ("ran", 4), "decided anew, with the embeddings that were missing"
+
+
 def test_what_if_tells_of_a_higher_threshold_what_a_run_does(
     recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,6 +173,24 @@ def test_a_file_that_cannot_be_marked_is_left_whole_and_done_by_the_next_run(
     assert world.rows(other, "SELECT * FROM small.spans ORDER BY ALL") == expected
 
 
+def test_spans_are_decided_anew_for_other_duplicates_and_another_order(tmp_path: Path) -> None:
+    # The second text is like the first but for a few words, and longer; the third is the earliest. All hold the notice.
+    first = world.prose(1, 30).replace("\n", " ")
+    second = first.replace(" river", " brook", 3).replace(" the ", " that ", 4)
+    rows = [
+        {"id": str(n), "text": f"{text}\n{NOTICE}", "created": f"2020-01-0{3 - n}"}
+        for n, text in enumerate((first, second, world.prose(3, 10).replace("\n", " ")))
+    ]
+    files = [world.jsonl(tmp_path / "in" / f"{row['id']}.jsonl", [row]) for row in rows]
+    section: dict[str, Any] = {"lines": {}, "threshold": 1.0, "floor": 0.3}
+    found = []
+    for changed in ({}, {"threshold": 0.6}, {"precedence": ["length"]}):
+        world.run(world.tables(tmp_path, files, deduplicate=section | changed), tmp_path / "lake", "deduplicate")
+        sql = "SELECT split_part(d.uri, '#', 2) FROM small.spans s JOIN small.documents d USING (id) ORDER BY 1"
+        found.append([name for (name,) in world.rows(tmp_path / "lake", sql)])
+    assert found == [["0", "1"], ["1"], ["0", "2"]]
+
+
 def _first_run(lake: Path) -> str:
     from datalake.records import manifests
 
