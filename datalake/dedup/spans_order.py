@@ -6,10 +6,11 @@ is for these lies in scratch files, sorted, of which a range at a time is read (
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -93,29 +94,37 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
 
 
 class Runs:
-    """Rows of `width` integers in scratch files, each sorted: a range of the first column is read at a time."""
+    """Rows of `width` integers in a scratch file, in sorted runs: a range of the first column is read at a time."""
 
-    def __init__(self, folder: Path, name: str, width: int):
-        self.folder, self.name, self.width = folder, name, width
+    def __init__(self, folder: Path, name: str, width: int, by: int | None = None):
+        """`by`: how many columns, from the first, rows are sorted by; all if not given."""
+        self.width, self.by = width, by
         self.total = 0
-        self._files: list[Ints] = []
+        self._path = folder / f"{name}.bin"
+        self._bounds = [0]
+        self._rows: np.memmap[Any, np.dtype[np.int64]] | None = None
 
     def add(self, rows: Ints) -> None:
         """Keep rows, shape (n, width), in any order."""
         if not len(rows):
             return
-        path = self.folder / f"{self.name}-{len(self._files)}.npy"
-        np.save(path, _sorted(rows))
-        self._files.append(np.asarray(np.load(path, mmap_mode="r")))
+        with self._path.open("ab") as out:
+            _sorted(rows, self.by).tofile(out)
         self.total += len(rows)
+        self._bounds.append(self.total)
+        self._rows = np.memmap(self._path, np.int64, "r", shape=(self.total, self.width))
 
     def between(self, low: int, high: int) -> Ints:
         """All rows whose first column is in [low, high), sorted by their columns from first to last."""
         parts = [np.empty((0, self.width), np.int64)]
-        for rows in self._files:
-            begin, end = np.searchsorted(rows[:, 0], (low, high))
-            parts.append(rows[begin:end])
-        return _sorted(np.concatenate(parts))
+        if self._rows is not None:
+            for start, stop in pairwise(self._bounds):
+                rows = self._rows[start:stop]
+                begin, end = np.searchsorted(rows[:, 0], (low, high))
+                parts.append(np.array(rows[begin:end]))
+            pages: mmap.mmap = self._rows._mmap  # type: ignore[attr-defined]
+            pages.madvise(mmap.MADV_DONTNEED)  # else all that was ever read stays in memory
+        return _sorted(np.concatenate(parts), self.by)
 
     def blocks(self, count: int, rows: int) -> list[tuple[int, int]]:
         """Ranges over 0..count of about `rows` rows each, at least one value wide."""
@@ -126,8 +135,8 @@ class Runs:
         return list(pairwise(bounds))
 
 
-def _sorted(rows: Ints) -> Ints:
-    return rows[np.lexsort(rows.T[::-1])]
+def _sorted(rows: Ints, by: int | None = None) -> Ints:
+    return rows[np.lexsort(rows[:, :by].T[::-1])]
 
 
 def hash_ranges(rows: int, at_once: int) -> list[tuple[int, int]]:
