@@ -69,25 +69,20 @@ class Pairs:
 
     def in_order(self, rows: int) -> Iterator[Rows]:
         """All pairs by the ids of first and second, those of texts before those of meaning; so many rows at a time."""
-        rest = np.empty((0, 2), np.int64)
-        for part in self._sorted(rows):
-            rest = np.concatenate((rest, part))
-            whole = len(rest) - len(rest) % rows
-            for start in range(0, whole, rows):
-                yield self._read(rest[start : start + rows])
-            rest = rest[whole:]
-        if len(rest):
-            yield self._read(rest)
-
-    def _sorted(self, rows: int) -> Iterator[Ints]:
         if self._runs is not None:
-            for low, high in self._runs.blocks(len(self._by_id) << 32, rows):
-                yield self._runs.between(low, high)
-        elif self._held:
+            rest = np.empty((0, 2), np.int64)
+            for part in self._runs.in_order(rows):
+                rest = np.concatenate((rest, part))
+                if len(rest) >= rows:
+                    yield self._read(rest[:rows])
+                    rest = rest[rows:].copy()
+            if len(rest):
+                yield self._read(rest)
+        elif self.total:
             held = np.concatenate(self._held)
             order = np.argsort(held[:, 0])
             for start in range(0, len(order), rows):
-                yield held[order[start : start + rows]]
+                yield self._read(held[order[start : start + rows]])
 
     def _read(self, rows: Ints) -> Rows:
         key = rows[:, 0]

@@ -7,7 +7,7 @@ is for these lies in scratch files, sorted, of which a range at a time is read (
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -26,6 +26,8 @@ from datalake.dedup.spans_schema import MEMBERS
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Table: TypeAlias = str | Path | pa.Table
+
+_MOST = np.iinfo(np.int64).max
 
 
 class Kept(NamedTuple):
@@ -122,9 +124,32 @@ class Runs:
                 rows = self._rows[start:stop]
                 begin, end = np.searchsorted(rows[:, 0], (low, high))
                 parts.append(np.array(rows[begin:end]))
-            pages: mmap.mmap = self._rows._mmap  # type: ignore[attr-defined]
-            pages.madvise(mmap.MADV_DONTNEED)  # else all that was ever read stays in memory
+            self._release()
         return _sorted(np.concatenate(parts), self.by)
+
+    def in_order(self, rows: int) -> Iterator[Ints]:
+        """All rows by their first column, however its values lie, at most so many at a time (a merge of the runs)."""
+        at, size = self._bounds[:-1], max(1, rows // max(1, len(self._bounds) - 1))
+        while self._rows is not None and at != self._bounds[1:]:
+            stops = [min(start + size, end) for start, end in zip(at, self._bounds[1:], strict=True)]
+            # What comes after these blocks is no less than the last row of the block that ends first.
+            last = min(
+                (int(self._rows[stop - 1, 0]) for stop, end in zip(stops, self._bounds[1:], strict=True) if stop < end),
+                default=_MOST,
+            )
+            parts = []
+            for k, (start, stop) in enumerate(zip(at, stops, strict=True)):
+                block = self._rows[start:stop]
+                parts.append(np.array(block[: np.searchsorted(block[:, 0], last, side="right")]))
+                at[k] += len(parts[-1])
+            self._release()
+            yield _sorted(np.concatenate(parts), self.by)
+
+    def _release(self) -> None:
+        """Let go of the pages in memory, else all that was ever read stays there."""
+        if self._rows is not None:
+            pages: mmap.mmap = self._rows._mmap  # type: ignore[attr-defined]
+            pages.madvise(mmap.MADV_DONTNEED)
 
     def blocks(self, count: int, rows: int) -> list[tuple[int, int]]:
         """Ranges over 0..count of about `rows` rows each, at least one value wide."""
