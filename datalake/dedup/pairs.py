@@ -18,7 +18,7 @@ Places = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 BYTES_PER_PAIR = 64  # of those in memory, while they are sorted
-_FEWEST = 1 << 10  # pairs of a file
+_FEWEST = 64  # pairs of a run in a file, whatever the budget
 
 
 class Rows(NamedTuple):

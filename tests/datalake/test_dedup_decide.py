@@ -516,6 +516,7 @@ def test_any_budget_of_memory_gives_the_same_tables(
     assert len(compared) > 3, "the budget holds a part of the groups at a time"
     distinct = len({shingles(text, 5) for text in texts})
     assert tight.spilled > distinct * 40 * 8, "the bands lie in a file, and shingles"
+    assert tight.found.spilled > 16 * 200, "and pairs"
     assert list(tmp_path.glob(".spill-*")) == [], "and the files are gone"
     assert tight.pairs.equals(plenty.pairs)
     assert tight.duplicates.equals(plenty.duplicates)
