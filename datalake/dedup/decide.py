@@ -19,8 +19,9 @@ guarantee. A document removed for its address names what stands for the first on
 Where a recipe asks for it, some of what is left is then removed for its meaning (semantic.py). With such a document go
 those that repeat its text, each as close to the kept one as it must be. Documents without words have no part in it.
 
-Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
-more (spill.py).
+Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands, shingles and pairs, in files where
+they are more (spill.py, pairs.py). A single group may be larger than the budget: it is walked in order of precedence,
+some documents at a time, with their places in each band in memory.
 """
 
 from __future__ import annotations
