@@ -1,12 +1,13 @@
 """How the decision of deduplication grows with the number of documents: time and peak memory.
 
     .venv/bin/python benchmarks/dedup_growth.py [--sizes 100000 1000000] [--shingles 64] [--threads 1]
-        [--memory-gb 4] [--folder build/dedup] [--json result.json]
+        [--memory-gb 4] [--family 20] [--folder build/dedup] [--json result.json]
 
 No texts: shards of signatures are made as signing would write them, of random shingles in families of edited copies
 (half of the documents are copies, a third are near enough to go), scattered over the shards. All sizes have the same
 distribution of shingles a document (log-normal, --shingles on average): 64 is a short page, so that 10,000,000
-documents take 8 GB of disk; pages of the samples have about 300. Making shards isn't counted. Each size is decided in a
+documents take 8 GB of disk; pages of the samples have about 300. With --family all families have so many documents:
+pairs are as many as the square of it. Making shards isn't counted. Each size is decided in a
 process of its own, after a first decision on a few documents; the exponent is the slope of a straight line through the
 logarithms. `lost` counts families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of
 0.8 or more to their base of which not both are kept. Prints a Markdown table.
@@ -19,6 +20,7 @@ import json
 import platform
 import shutil
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,10 +55,12 @@ class Plan(NamedTuple):
     own: Ints
 
 
-def plan(documents: int, shingles: int, seed: int) -> Plan:
-    """Families of documents; a family's first document is its base, which has nothing of its own."""
+def plan(documents: int, shingles: int, seed: int, alike: int | None = None) -> Plan:
+    """Families of documents, of `alike` each if given; a family's first one is its base, with nothing of its own."""
     random = np.random.default_rng(seed)
     sizes = random.choice(SIZES, size=documents, p=SIZE_WEIGHTS)
+    if alike is not None:
+        sizes[:] = alike
     sizes = sizes[: np.searchsorted(np.cumsum(sizes), documents) + 1]
     family = np.repeat(np.arange(len(sizes)), sizes)[:documents]
     spread = 0.8
@@ -124,9 +128,9 @@ def _binary(halves: Hashes) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(halves), [None, data])
 
 
-def make(folder: Path, documents: int, shingles: int, seed: int) -> list[Path]:
+def make(folder: Path, documents: int, shingles: int, seed: int, alike: int | None = None) -> list[Path]:
     """The shards of one size."""
-    of = plan(documents, shingles, seed)
+    of = plan(documents, shingles, seed, alike)
     order = np.random.default_rng(seed + 1).permutation(documents)
     files = []
     for k in range(0, documents, ROWS_PER_SHARD):
@@ -135,17 +139,20 @@ def make(folder: Path, documents: int, shingles: int, seed: int) -> list[Path]:
     return files
 
 
-def decided(files: list[Path], warm: list[Path], shingles: int, seed: int, threads: int, memory: int) -> dict[str, Any]:
+def decided(
+    files: list[Path], warm: list[Path], shingles: int, seed: int, alike: int | None, threads: int, memory: int
+) -> dict[str, Any]:
     """One decision: seconds, peak memory before and after it, counts, and what the plan says of it."""
-    decide(warm, DedupConfig(), threads)
+    for _ in decide(warm, DedupConfig(), threads).pairs_by_id():
+        pass
     before = peak_mb()
     start, busy = time.perf_counter(), time.process_time()
     decision = decide(files, DedupConfig(), threads, memory, files[0].parent)
-    for _ in decision.duplicates_by_id():  # as the stage writes them
+    for _ in chain(decision.pairs_by_id(), decision.duplicates_by_id()):  # as the stage writes them
         pass
     seconds, processor, peak = time.perf_counter() - start, time.process_time() - busy, peak_mb()
 
-    of = plan(decision.report["documents"], shingles, seed)
+    of = plan(decision.report["documents"], shingles, seed, alike)
     gone = np.zeros(len(of.family), np.bool_)
     gone[decision.corpus.ids[decision.target != np.arange(len(gone)), 1]] = True
     first = np.flatnonzero(np.diff(of.family, prepend=-1))
@@ -175,6 +182,7 @@ def main() -> None:
     parser.add_argument("--shingles", type=int, default=64, help="shingles of a document, on average")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-gb", type=float, default=4, help="the budget of the decision")
+    parser.add_argument("--family", type=int, help="documents of every family, else from 1 to 10")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=Path("build/dedup"), help="of shards, removed after use")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -189,10 +197,9 @@ def main() -> None:
         needed, free = size * (8 * (given.shingles + DedupConfig().signing.bands) + 100), shutil.disk_usage(work).free
         if needed > free:
             raise SystemExit(f"{size:,} documents need {needed / 1e9:.0f} GB in {work}, {free / 1e9:.0f} GB are free")
-        files = make(wiped(work / str(size)), size, given.shingles, given.seed)
-        one = in_a_process(
-            decided, files, warm, given.shingles, given.seed, given.threads, int(given.memory_gb * (1 << 30))
-        )
+        files = make(wiped(work / str(size)), size, given.shingles, given.seed, given.family)
+        memory = int(given.memory_gb * (1 << 30))
+        one = in_a_process(decided, files, warm, given.shingles, given.seed, given.family, given.threads, memory)
         one |= {"documents": size, "disk_mb": sum(file.stat().st_size for file in files) // 1_000_000}
         shutil.rmtree(work / str(size))
         runs.append(one)

@@ -15,9 +15,8 @@ Ints = npt.NDArray[np.int64]
 
 
 @numba.njit(cache=True, nogil=True)
-def components(count: int, first: Ints, second: Ints) -> Ints:
-    """For each of `count` documents the smallest index in its connected group (union-find with path halving)."""
-    parent = np.arange(count)
+def join_pairs(parent: Ints, first: Ints, second: Ints) -> None:
+    """Unites two documents each in a forest of parents, none of which is larger than its child (path halving)."""
     for k in range(len(first)):
         a, b = first[k], second[k]
         while parent[a] != a:
@@ -30,9 +29,6 @@ def components(count: int, first: Ints, second: Ints) -> Ints:
             parent[b] = a
         else:
             parent[a] = b
-    for k in range(count):  # a parent is never larger than its child, so one pass upwards settles all
-        parent[k] = parent[parent[k]]
-    return parent
 
 
 @numba.njit(cache=True, nogil=True)
@@ -57,6 +53,14 @@ def join(parent: Ints, members: npt.NDArray[np.int32], starts: Ints) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def settle_roots(parent: Ints) -> None:
-    """Points every document to the smallest of its group."""
+    """Points every document to the smallest of its group; since no parent is larger than its child, one pass does."""
     for k in range(len(parent)):
         parent[k] = parent[parent[k]]
+
+
+def components(count: int, first: Ints, second: Ints) -> Ints:
+    """For each of `count` documents the smallest index in its connected group."""
+    parent = np.arange(count)
+    join_pairs(parent, first, second)
+    settle_roots(parent)
+    return parent

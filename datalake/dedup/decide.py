@@ -19,8 +19,9 @@ guarantee. A document removed for its address names what stands for the first on
 Where a recipe asks for it, some of what is left is then removed for its meaning (semantic.py). With such a document go
 those that repeat its text, each as close to the kept one as it must be. Documents without words have no part in it.
 
-Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands and shingles, in files where they are
-more (spill.py).
+Memory: about `BYTES_PER_DOCUMENT` for every document, and within the budget bands, shingles and pairs, in files where
+they are more (spill.py, pairs.py). A single group may be larger than the budget: it is walked in order of precedence,
+some documents at a time, with their places in each band in memory.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datalake.dedup.bands import Shared, shared_buckets
-from datalake.dedup.components import components, join, settle_roots
+from datalake.dedup.bands import shared_buckets
+from datalake.dedup.components import join, join_pairs, settle_roots
 from datalake.dedup.config import DedupConfig
+from datalake.dedup.pairs import Pairs, Rows
 from datalake.dedup.schema import DUPLICATES, PAIRS
 from datalake.dedup.semantic import settle_meaning
 from datalake.dedup.signed import (
@@ -53,14 +55,11 @@ from datalake.dedup.signed import (
     read,
     same,
 )
-from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spill import Spill
-from datalake.dedup.verify import Links, Numbered, Sets, Settled, link_band, settle
+from datalake.dedup.verify import Links, Meetings, Sets, Settling, link
 
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
@@ -70,15 +69,7 @@ MEMORY = 4 << 30
 _LEVELS = ("url", "exact", "near", "semantic")
 _SEMANTIC = _LEVELS.index("semantic")
 _ROWS = 1 << 20  # rows of a table made at once
-
-
-class _Found(NamedTuple):
-    """Verified pairs of ranks first < second, each once: those of texts, then from `texts` on those of meaning."""
-
-    first: Places
-    second: Places
-    similarity: Floats
-    texts: int
+_AT_ONCE = 2048  # of the budget in bytes, so many pairs at most are looked for at once
 
 
 @dataclass(frozen=True)
@@ -89,24 +80,20 @@ class Decision:
     target: Ints  # the document that stands for each one: itself where kept
     similarity: Floats  # to that one; NaN where the address decided
     for_meaning: Flags  # removed for its meaning
-    found: _Found
+    found: Pairs
     report: dict[str, int]
     spilled: int  # bytes that lay in files meanwhile
 
     def duplicates_by_id(self) -> Iterator[pa.Table]:
         """DUPLICATES, a row per document, sorted by id, a million rows at a time."""
-        by_id = sort_halves(self.corpus.ids).astype(np.int64)
+        by_id = self.corpus.by_id
         for start in range(0, len(by_id), _ROWS):
-            yield _duplicates_table(self, by_id[start : start + _ROWS])
+            yield _duplicates_table(self, by_id[start : start + _ROWS].astype(np.int64))
 
     def pairs_by_id(self) -> Iterator[pa.Table]:
         """PAIRS, sorted by a, b and level, a million rows at a time."""
-        number = np.empty(len(self.corpus.ids), np.int64)
-        number[sort_halves(self.corpus.ids)] = np.arange(len(number))
-        # Stable: what texts say comes before what meaning says.
-        order = np.argsort(number[self.found.first] << 32 | number[self.found.second], kind="stable").astype(np.int64)
-        for start in range(0, len(order), _ROWS):
-            yield _pairs_table(self, order[start : start + _ROWS])
+        for rows in self.found.in_order(_ROWS):
+            yield _pairs_table(self.corpus, rows)
 
     @cached_property
     def duplicates(self) -> pa.Table:
@@ -117,17 +104,6 @@ class Decision:
     def pairs(self) -> pa.Table:
         """All pairs in one table."""
         return pa.concat_tables([PAIRS.empty_table(), *self.pairs_by_id()])
-
-
-class _Compared(NamedTuple):
-    """Verified pairs of documents and what replaces each of them (-1: kept), by the place of these in their batch."""
-
-    first: Ints
-    second: Ints
-    alike: Floats
-    settled: Settled
-    candidates: int
-    large_buckets: int
 
 
 def decide(
@@ -152,6 +128,20 @@ def decide(
     for file in files:
         check_signing(file, signing)
     corpus = read(files, config, curation)
+    with Pairs(corpus.by_id, memory // 16, folder) as found:
+        return _decide(files, corpus, config, threads, memory, folder, embeddings, found)
+
+
+def _decide(
+    files: Sequence[Shard],
+    corpus: Corpus,
+    config: DedupConfig,
+    threads: int,
+    memory: int,
+    folder: str | Path | None,
+    embeddings: Sequence[Shard],
+    found: Pairs,
+) -> Decision:
     documents = len(corpus.rows)
     everyone = np.arange(documents)
     first_of_url = everyone if corpus.urls is None else _first_of_url(corpus.urls)
@@ -160,7 +150,7 @@ def decide(
     worded = corpus.shingles > 0
     first_of_set = np.where(worded, first_alike(corpus.sets, alive & worded), first_of_text)
     nodes = np.flatnonzero(alive & worded & (first_of_set == everyone))  # ranks, ascending
-    near = _near(files, corpus, nodes, config, threads, memory, folder)
+    near = _near(files, corpus, nodes, config, threads, memory, folder, found)
 
     # From nodes back to documents: a document's decision is its node's, or its node itself.
     target, similarity = first_of_set.copy(), np.ones(documents)
@@ -179,14 +169,9 @@ def decide(
     on_record = (node_of >= 0) | again & (target == first_of_text) | apart & (target == first_of_set)
     others = for_text[~on_record[for_text]]
     del again, apart, on_record
-    found = _Found(
-        np.concatenate(
-            (near.first, *(_places(of) for of in (first_of_text[copies], first_of_set[alikes], target[others])))
-        ),
-        np.concatenate((near.second, *(_places(of) for of in (copies, alikes, others)))),
-        np.concatenate((near.alike, np.ones(len(copies) + len(alikes)), similarity[others])),
-        len(near.first) + len(copies) + len(alikes) + len(others),
-    )
+    found.add(first_of_text[copies], copies, np.ones(len(copies)))
+    found.add(first_of_set[alikes], alikes, np.ones(len(alikes)))
+    found.add(target[others], others, similarity[others])
     for_meaning, told, spilled = np.zeros(documents, np.bool_), {}, near.spilled
     if config.semantic is not None:
         with _spill(memory, documents, folder) as spill:
@@ -199,17 +184,10 @@ def decide(
         similarity[for_meaning] = meaning.similarity[for_meaning]
         for_text = for_text[~for_meaning[for_text]]
         gone = np.flatnonzero(for_meaning)
-        found = _Found(
-            np.concatenate((found.first, _places(target[gone]))),
-            np.concatenate((found.second, _places(gone))),
-            np.concatenate((found.similarity, similarity[gone])),
-            found.texts,
-        )
+        found.add(target[gone], gone, similarity[gone], meaning=True)
     target[~alive] = target[first_of_url[~alive]]
     similarity[~alive] = np.nan
     removed = int(np.sum(target != everyone))
-    joined = near.alike >= config.threshold
-    group = components(len(nodes), node_of[near.first[joined]], node_of[near.second[joined]])
     exact = int(np.sum(same(corpus.texts[for_text], corpus.texts[target[for_text]])))
     report = {
         "documents": documents,
@@ -218,11 +196,11 @@ def decide(
         "exact": exact,
         "near": len(for_text) - exact,
         **told,
-        "pairs": len(found.first),
+        "pairs": found.total,
         **near.counts,
-        **_groups(group, node, near.partner),
+        **_groups(near.group, node, near.partner),
     }
-    return Decision(corpus, target, similarity, for_meaning, found, report, spilled)
+    return Decision(corpus, target, similarity, for_meaning, found, report, spilled + found.spilled)
 
 
 def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
@@ -233,13 +211,11 @@ def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
 
 
 class _Near(NamedTuple):
-    """Verified pairs of ranks, and what replaces each node (-1: it stays), by its place among the nodes."""
+    """What replaces each node (-1: it stays) and how similar it is, and the first node in its group of joined pairs."""
 
-    first: Places
-    second: Places
-    alike: Floats
     partner: Ints
     similarity: Floats
+    group: Ints
     counts: dict[str, int]
     spilled: int
 
@@ -252,20 +228,21 @@ def _near(
     threads: int,
     memory: int,
     folder: str | Path | None,
+    pairs: Pairs,
 ) -> _Near:
     """Compare distinct sets of shingles group by group; `nodes` are the ranks of the documents that have them."""
     documents, signing = len(corpus.rows), config.signing
-    none = np.empty(0, np.int32)
-    parts: list[tuple[Places, Places, Floats]] = [(none, none, np.empty(0))]
-    partner, alike_to = np.full(len(nodes), -1, np.int64), np.ones(len(nodes))
+    partner, alike_to, group = np.full(len(nodes), -1, np.int64), np.ones(len(nodes)), np.arange(len(nodes))
+    share = memory // 4 - memory // 16  # the rest is for pairs
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
     with _spill(memory, documents, folder) as spill:
         bands = spill.empty((signing.bands, documents), np.int64)
         fill_bands(files, bands, spill)
         rows = corpus.rows[nodes]
-        # Beside its shingles, a document in a batch has its buckets twice, marks of them and places among the others.
-        taken = 8 * corpus.shingles[nodes] + 24 * signing.bands
-        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], taken, memory // 4)
+        # Beside its shingles, a document in a batch has a place in each band and may be in large buckets, 4 bytes each,
+        # and as much goes for scratch.
+        taken = 8 * corpus.shingles[nodes] + 16 * signing.bands
+        order, bounds = _batches(_groups_of(bands, threads, spill)[rows], taken, share)
         del taken
         sizes = corpus.shingles[nodes[order]]
         starts = np.concatenate(([0], np.cumsum(sizes)))[bounds]
@@ -279,18 +256,25 @@ def _near(
             here = order[start:stop]
             first = begins[start:stop] - starts[k]
             sets = Sets(values[starts[k] : starts[k + 1]], first, first + sizes[start:stop])
-            found = _compare(_buckets_of(bands, rows[here], spill), sets, config, threads)
-            parts.append((_places(nodes[here[found.first]]), _places(nodes[here[found.second]]), found.alike))
-            moved = np.flatnonzero(found.settled.partner >= 0)
-            partner[here[moved]] = here[found.settled.partner[moved]]
-            alike_to[here[moved]] = found.settled.similarity[moved]
-            counts["candidates"] += found.candidates
-            counts["large_buckets"] += found.large_buckets
-            counts["crowded"] += found.settled.crowded
+            meetings = _meetings(bands, rows[here], config.bucket_limit, threads, spill)
+            settling = Settling(meetings, config.threshold, config.stored_from, sets)
+            for links in _compare(meetings, settling, sets, config.stored_from, threads, memory // _AT_ONCE):
+                first, second = here[links.first], here[links.second]
+                pairs.add(nodes[first], nodes[second], links.similarity)
+                joined = links.similarity >= config.threshold
+                join_pairs(group, first[joined], second[joined])
+                counts["candidates"] += links.candidates
+                if sets.values.nbytes > share:  # a single group
+                    spill.release()
+            moved = np.flatnonzero(settling.partner >= 0)
+            partner[here[moved]] = here[settling.partner[moved]]
+            alike_to[here[moved]] = settling.similarity[moved]
+            counts["large_buckets"] += meetings.large
+            counts["crowded"] += settling.crowded
             spill.release()
         spilled = spill.spilled
-    first, second, alike = (np.concatenate([part[k] for part in parts]) for k in range(3))
-    return _Near(first, second, alike, partner, alike_to, counts, spilled)
+    settle_roots(group)
+    return _Near(partner, alike_to, group, counts, spilled)
 
 
 def _first_of_url(urls: Ints) -> Ints:
@@ -314,12 +298,14 @@ def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
     return parent
 
 
-def _buckets_of(bands: Ints, rows: Ints, spill: Spill) -> Ints:
-    """The buckets of some documents, shape (documents, bands)."""
-    out = np.empty((len(rows), len(bands)), np.int64)
-    for k, band in enumerate(bands):
-        out[:, k] = band[rows]
-        spill.touched(band.nbytes)
+def _meetings(bands: Ints, rows: Ints, limit: int, threads: int, spill: Spill) -> Meetings:
+    """Where some documents share buckets; `rows` are theirs in the shards, in order of precedence."""
+    out = Meetings(len(rows), len(bands), limit)
+    for start in range(0, len(bands), threads):  # a few at a time: each takes memory
+        some = range(start, min(start + threads, len(bands)))
+        for k, shared in zip(some, _in_threads(lambda k: shared_buckets(bands[k][rows]), some, threads), strict=True):
+            out.enter(k, shared)
+        spill.touched(len(some) * bands[0].nbytes)
     return out
 
 
@@ -344,35 +330,25 @@ def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:
     return order, np.array([*bounds, len(order)])
 
 
-def _compare(bands: Ints, sets: Sets, config: DedupConfig, threads: int) -> _Compared:
-    """Compare documents in order of precedence with each other; `bands` has shape (documents, bands)."""
-    count, width = bands.shape
-    shared = _in_threads(lambda k: shared_buckets(np.ascontiguousarray(bands[:, k])), range(width), threads)
-    large = np.zeros(bands.shape, np.bool_)
-    for k, band in enumerate(shared):
-        sizes = np.diff(band.starts)
-        large[band.members, k] = np.repeat(sizes > config.bucket_limit, sizes)
+def _compare(
+    meetings: Meetings, settling: Settling, sets: Sets, floor: float, threads: int, room: int
+) -> Iterator[Links]:
+    """Compare and settle documents from the first to the last, as many at once as make about `room` pairs at most."""
+    reached = np.cumsum(meetings.most)
+    part = max(1, min(room, int(reached[-1])) // threads)
+    bounds = [0, *(np.flatnonzero(np.diff(np.maximum(reached - 1, 0) // part)) + 1).tolist(), len(reached)]
+    measured = [np.full(len(reached), -1, np.int32) for _ in range(threads)]
+    for k in range(0, len(bounds) - 1, threads):
+        some = bounds[k : k + threads + 1]
 
-    def link(k: int) -> Links:
-        return link_band(bands, large, k, shared[k], config.bucket_limit, sets, config.stored_from)
+        def linked(k: int, some: Sequence[int] = some) -> Links:
+            return link(meetings, some[k], some[k + 1], measured[k], sets, floor)
 
-    links = _in_threads(link, range(width), threads)
-    candidates = sum(part.candidates for part in links)
-    first, second, alike = (np.concatenate([part[k] for part in links]) for k in range(3))
-    del links
-    order = np.lexsort((first, second))
-    linked = Links(first[order], second[order], alike[order], candidates)
-    del first, second, alike, order
-    buckets = _large_buckets(count, shared, config.bucket_limit)
-    settled = settle(count, linked, config.threshold, config.stored_from, buckets, config.bucket_limit, sets)
-    return _Compared(
-        np.concatenate((linked.first, settled.first)),
-        np.concatenate((linked.second, settled.second)),
-        np.concatenate((linked.similarity, settled.alike)),
-        settled,
-        candidates + settled.candidates,
-        buckets.total,
-    )
+        parts = _in_threads(linked, range(len(some) - 1), threads)
+        first, second, similarity = (np.concatenate([links[k] for links in parts]) for k in range(3))
+        links = Links(first, second, similarity, sum(links.candidates for links in parts))
+        yield links
+        yield settling.settle(some[0], some[-1], links)
 
 
 def _in_threads(work: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
@@ -380,21 +356,6 @@ def _in_threads(work: Callable[[int], T], items: Sequence[int], threads: int) ->
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))
-
-
-def _large_buckets(count: int, shared: Sequence[Shared], limit: int) -> Numbered:
-    """The buckets with more than `limit` documents."""
-    members, numbers, total = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    for band in shared:
-        sizes = np.diff(band.starts)
-        large = sizes > limit
-        here = np.repeat(large, sizes)
-        members.append(band.members[here].astype(np.int64))
-        numbers.append(np.repeat(total + np.arange(int(large.sum())), sizes[large]))
-        total += int(large.sum())
-    member, number = np.concatenate(members), np.concatenate(numbers)
-    order = np.argsort(member, kind="stable")
-    return Numbered(np.searchsorted(member[order], np.arange(count + 1)), number[order], total)
 
 
 def _levels(codes: npt.NDArray[np.int8]) -> pa.Array:
@@ -423,18 +384,12 @@ def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
     return values.take(indices)
 
 
-def _pairs_table(decision: Decision, rows: Ints) -> pa.Table:
-    corpus, found = decision.corpus, decision.found
-    a, b = found.first[rows], found.second[rows]
+def _pairs_table(corpus: Corpus, rows: Rows) -> pa.Table:
+    a, b = rows.first, rows.second
     levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
-    levels[rows >= found.texts] = _SEMANTIC
-    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(found.similarity[rows])]
+    levels[rows.meaning] = _SEMANTIC
+    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(rows.similarity)]
     return pa.Table.from_arrays(columns, schema=PAIRS)
-
-
-def _places(ranks: Ints) -> Places:
-    """Ranks in half the memory; a band numbers documents by 32 bits as well."""
-    return ranks.astype(np.int32)
 
 
 def _groups(group: Ints, node: Ints, partner: Ints) -> dict[str, int]:

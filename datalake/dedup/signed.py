@@ -42,6 +42,7 @@ class Corpus(NamedTuple):
     shingles: Ints  # distinct shingles; 0 without words
     urls: Ints | None  # hash of the address, 0 without one; None where nobody asks
     rows: Ints  # where the document stands in the shards, read one after the other
+    by_id: npt.NDArray[np.int32]  # ranks in the order of ids
 
 
 def check_signing(file: Shard, signing: SigningConfig) -> None:
@@ -149,9 +150,13 @@ def read(files: Sequence[Shard], config: DedupConfig, curation: Sequence[Shard] 
         name = as_bytes(ids[by_id[twice[:1]]])[0].as_py().hex()
         raise ValueError(f"document {name} appears twice: give every shard once, and every archive to one source")
     order = in_precedence(by_id, [criteria[name] for name in config.precedence])
-    del created, characters, sources, criteria, by_id
+    del created, characters, sources, criteria
+    rank = np.empty(total, np.int32)
+    rank[order] = np.arange(total)
+    ranks_by_id = rank[by_id]
+    del rank, by_id
     urls = None if urls is None else urls[order]
-    return Corpus(ids[order], texts[order], sets[order], shingles[order], urls, order)
+    return Corpus(ids[order], texts[order], sets[order], shingles[order], urls, order, ranks_by_id)
 
 
 def _quality(curation: Sequence[Shard], ids: Hashes) -> npt.NDArray[np.float64]:

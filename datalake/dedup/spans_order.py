@@ -6,10 +6,11 @@ is for these lies in scratch files, sorted, of which a range at a time is read (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from datalake.dedup.spans_schema import MEMBERS
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Table: TypeAlias = str | Path | pa.Table
+
+_MOST = np.iinfo(np.int64).max
 
 
 class Kept(NamedTuple):
@@ -93,29 +96,60 @@ def kept_in_order(members: Sequence[Table], duplicates: Sequence[Table], config:
 
 
 class Runs:
-    """Rows of `width` integers in scratch files, each sorted: a range of the first column is read at a time."""
+    """Rows of `width` integers in a scratch file, in sorted runs: a range of the first column is read at a time."""
 
-    def __init__(self, folder: Path, name: str, width: int):
-        self.folder, self.name, self.width = folder, name, width
+    def __init__(self, folder: Path, name: str, width: int, by: int | None = None):
+        """`by`: how many columns, from the first, rows are sorted by; all if not given."""
+        self.width, self.by = width, by
         self.total = 0
-        self._files: list[Ints] = []
+        self._path = folder / f"{name}.bin"
+        self._bounds = [0]
+        self._rows: np.memmap[Any, np.dtype[np.int64]] | None = None
 
     def add(self, rows: Ints) -> None:
         """Keep rows, shape (n, width), in any order."""
         if not len(rows):
             return
-        path = self.folder / f"{self.name}-{len(self._files)}.npy"
-        np.save(path, _sorted(rows))
-        self._files.append(np.asarray(np.load(path, mmap_mode="r")))
+        with self._path.open("ab") as out:
+            _sorted(rows, self.by).tofile(out)
         self.total += len(rows)
+        self._bounds.append(self.total)
+        self._rows = np.memmap(self._path, np.int64, "r", shape=(self.total, self.width))
 
     def between(self, low: int, high: int) -> Ints:
         """All rows whose first column is in [low, high), sorted by their columns from first to last."""
         parts = [np.empty((0, self.width), np.int64)]
-        for rows in self._files:
-            begin, end = np.searchsorted(rows[:, 0], (low, high))
-            parts.append(rows[begin:end])
-        return _sorted(np.concatenate(parts))
+        if self._rows is not None:
+            for start, stop in pairwise(self._bounds):
+                rows = self._rows[start:stop]
+                begin, end = np.searchsorted(rows[:, 0], (low, high))
+                parts.append(np.array(rows[begin:end]))
+            self._release()
+        return _sorted(np.concatenate(parts), self.by)
+
+    def in_order(self, rows: int) -> Iterator[Ints]:
+        """All rows by their first column, however its values lie, at most so many at a time (a merge of the runs)."""
+        at, size = self._bounds[:-1], max(1, rows // max(1, len(self._bounds) - 1))
+        while self._rows is not None and at != self._bounds[1:]:
+            stops = [min(start + size, end) for start, end in zip(at, self._bounds[1:], strict=True)]
+            # What comes after these blocks is no less than the last row of the block that ends first.
+            last = min(
+                (int(self._rows[stop - 1, 0]) for stop, end in zip(stops, self._bounds[1:], strict=True) if stop < end),
+                default=_MOST,
+            )
+            parts = []
+            for k, (start, stop) in enumerate(zip(at, stops, strict=True)):
+                block = self._rows[start:stop]
+                parts.append(np.array(block[: np.searchsorted(block[:, 0], last, side="right")]))
+                at[k] += len(parts[-1])
+            self._release()
+            yield _sorted(np.concatenate(parts), self.by)
+
+    def _release(self) -> None:
+        """Let go of the pages in memory, else all that was ever read stays there."""
+        if self._rows is not None:
+            pages: mmap.mmap = self._rows._mmap  # type: ignore[attr-defined]
+            pages.madvise(mmap.MADV_DONTNEED)
 
     def blocks(self, count: int, rows: int) -> list[tuple[int, int]]:
         """Ranges over 0..count of about `rows` rows each, at least one value wide."""
@@ -126,8 +160,8 @@ class Runs:
         return list(pairwise(bounds))
 
 
-def _sorted(rows: Ints) -> Ints:
-    return rows[np.lexsort(rows.T[::-1])]
+def _sorted(rows: Ints, by: int | None = None) -> Ints:
+    return rows[np.lexsort(rows[:, :by].T[::-1])]
 
 
 def hash_ranges(rows: int, at_once: int) -> list[tuple[int, int]]:

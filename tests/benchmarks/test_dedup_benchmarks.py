@@ -165,7 +165,7 @@ def test_made_up_signatures_are_as_planned(tmp_path):
     decision = decide(files, DedupConfig())
     assert len(base) <= decision.report["kept"] < 450
 
-    measured = growth.decided(files, files, 40, 3, 1, 1 << 30)
+    measured = growth.decided(files, files, 40, 3, None, 1, 1 << 30)
     assert measured["lost"] == 0
     assert measured["caught"] > 0.99
 

@@ -521,17 +521,18 @@ def test_any_budget_of_memory_gives_the_same_tables(
     assert plenty.spilled == 0
     check(documents, plenty, config)
     compared: list[int] = []
-    compare = decide_module._compare
+    meetings = decide_module._meetings
 
-    def count(bands: Any, *rest: Any) -> Any:
-        compared.append(len(bands))
-        return compare(bands, *rest)
+    def count(bands: Any, rows: Any, *rest: Any) -> Any:
+        compared.append(len(rows))
+        return meetings(bands, rows, *rest)
 
-    monkeypatch.setattr(decide_module, "_compare", count)
+    monkeypatch.setattr(decide_module, "_meetings", count)
     tight = decide(paths, config, threads, memory=100_000, folder=tmp_path)
     assert len(compared) > 3, "the budget holds a part of the groups at a time"
     distinct = len({shingles(text, 5) for text in texts})
     assert tight.spilled > distinct * 40 * 8, "the bands lie in a file, and shingles"
+    assert tight.found.spilled > 16 * 200, "and pairs"
     assert list(tmp_path.glob(".spill-*")) == [], "and the files are gone"
     assert tight.pairs.equals(plenty.pairs)
     assert tight.duplicates.equals(plenty.duplicates)
