@@ -227,6 +227,13 @@ def test_lists_are_by_language_and_c4_allows_some_words(tmp_path: Path) -> None:
     assert ToxicWords([files[1]]).count("", "zh") == (0, 0)
 
 
+def test_lists_with_a_name_of_three_letters_serve_the_language_as_it_is_told_here(tmp_path: Path) -> None:
+    files = [(name, str(write(tmp_path / name, "gago"))) for name in ("fil.txt", "yue")]
+    words = ToxicWords(files)
+    found = {language: words.count("gago", language) for language in ("tl", "yue", "fil", "zh", "en")}
+    assert found == {"tl": (1, 1), "yue": (1, 1), "fil": None, "zh": None, "en": None}
+
+
 def test_words_are_composed_comments_are_none_and_another_encoding_is_told(tmp_path: Path) -> None:
     path = tmp_path / "en.txt"
     path.write_bytes("\ufeff# a list\r\n#\r\n\r\ncafe\u0301\r\n#tag\r\n".encode())
