@@ -222,9 +222,23 @@ def test_lists_are_by_language_and_c4_allows_some_words(tmp_path: Path) -> None:
     assert toxic.count("A BAD WORD, a class, (ass). Ass! xyz", "en") == (4, 3)
     assert toxic.count("男性坏话说坏话", "zh") == toxic.count("男性坏话说坏话", "yue") == (2, 1)
     assert toxic.count("ass xyz", "fr") == (1, 1)
-    assert toxic.count("axyzb", "ja") == (1, 1)
+    assert toxic.count("axyzb", "ja") == toxic.count("axyzb", "th") == toxic.count("axyzb", "wuu") == (1, 1)
+    assert toxic.count("axyzb", "ko") == (0, 0)
     assert ToxicWords(files[:1]).count("ass", "fr") is None
     assert ToxicWords([files[1]]).count("", "zh") == (0, 0)
+
+
+def test_a_domain_called_www_is_not_all_that_is_below_its_ending(tmp_path: Path) -> None:
+    lists = block_lists_of(BlockConfig(paths=[str(write(tmp_path / "domains", "www.com"))]))
+    asked = ("http://www.com/x", "http://a.www.com", "http://shop.com", "http://com/")
+    assert [lists.find(uri).entries for uri in asked] == [1, 1, 0, 0]
+
+
+def test_lists_with_a_name_of_three_letters_serve_the_language_as_it_is_told_here(tmp_path: Path) -> None:
+    files = [(name, str(write(tmp_path / name, "gago"))) for name in ("fil.txt", "yue")]
+    words = ToxicWords(files)
+    found = {language: words.count("gago", language) for language in ("tl", "yue", "fil", "zh", "en")}
+    assert found == {"tl": (1, 1), "yue": (1, 1), "fil": None, "zh": None, "en": None}
 
 
 def test_words_are_composed_comments_are_none_and_another_encoding_is_told(tmp_path: Path) -> None:

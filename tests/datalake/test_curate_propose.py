@@ -81,6 +81,26 @@ def test_sigma_on_counts_is_of_their_logarithms(tmp_path: Path) -> None:
     assert "mean 4.60517 - 1 x 1.88005 on the log scale" in found["min_words"].source
 
 
+def test_scales_are_by_what_a_metric_is() -> None:
+    logarithmic = ("words", "chars", "mean_word_length", "mean_line", "alpha_per_token")
+    assert {scale_of(metric, 0, 1) for metric in logarithmic} == {"log"}
+    rates = ("hash_ratio", "ellipsis_ratio", "newline_ratio", "fw_newline_ratio")
+    assert {scale_of(metric, 0, high) for metric in rates for high in (0.4, 3)} == {"root"}
+    assert [scale_of("perplexity", low, high) for low, high in ((0, 1), (0, 1.5), (-1, 1))] == [
+        "arcsine",
+        "log",
+        "linear",
+    ]
+
+
+def test_sigma_of_a_strict_bound_from_above_lies_above_the_mean(tmp_path: Path) -> None:
+    files = curation(tmp_path, [row(n, "en", "ccnet", perplexity=value) for n, value in enumerate([9, 99, 999])])
+    found = by_name(propose(files, asked(preset="ccnet", sigmas=1, min_documents=2)))["max_perplexity_en"]
+    assert (found.op, found.method) == ("<", "sigma")
+    assert found.threshold == pytest.approx(10 ** (2 + math.sqrt(2 / 3)) - 1, abs=1e-4)
+    assert found.cut_share == 0.333333
+
+
 def test_sigma_on_shares_is_of_the_arcsine_of_their_roots(tmp_path: Path) -> None:
     # asin(sqrt(x)) of 0, 1/4, 1/2 is 0, pi/6, pi/4: mean 5 pi/36, deviation pi sqrt(14)/36.
     found = share(tmp_path, [0, 0.25, 0.5], sigmas=1, min_documents=2)
