@@ -590,7 +590,7 @@ def _add_spans(
             continue
         shards = [shard for shard in shards_of(documents, runtime, section.marking) if shard.payload in marked]
         file_of = {shard.key: str(shard.payload) for shard in shards}
-        with progress(f"deduplicate {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
+        with progress(f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
             results, failed = gather(map_shards(partial(_mark_shard, section.marking), shards, runtime, tell))
         produced.unfinished |= failed
         keys += [result.key for result in results]

@@ -56,11 +56,3 @@ def settle_roots(parent: Ints) -> None:
     """Points every document to the smallest of its group; since no parent is larger than its child, one pass does."""
     for k in range(len(parent)):
         parent[k] = parent[parent[k]]
-
-
-def components(count: int, first: Ints, second: Ints) -> Ints:
-    """For each of `count` documents the smallest index in its connected group."""
-    parent = np.arange(count)
-    join_pairs(parent, first, second)
-    settle_roots(parent)
-    return parent

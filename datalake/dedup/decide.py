@@ -69,6 +69,7 @@ MEMORY = 4 << 30
 _LEVELS = ("url", "exact", "near", "semantic")
 _SEMANTIC = _LEVELS.index("semantic")
 _ROWS = 1 << 20  # rows of a table made at once
+_BATCH, _PAIRS = 4, 16  # parts of the budget: a batch with its pairs, and of that the pairs held
 _AT_ONCE = 2048  # of the budget in bytes, so many pairs at most are looked for at once
 
 
@@ -128,7 +129,7 @@ def decide(
     for file in files:
         check_signing(file, signing)
     corpus = read(files, config, curation)
-    with Pairs(corpus.by_id, memory // 16, folder) as found:
+    with Pairs(corpus.by_id, memory // _PAIRS, folder) as found:
         return _decide(files, corpus, config, threads, memory, folder, embeddings, found)
 
 
@@ -206,7 +207,7 @@ def _decide(
 def _spill(memory: int, documents: int, folder: str | Path | None) -> Spill:
     """What a budget leaves for large arrays: beside a quarter of it for a batch, the documents and the process."""
     pages = memory // 16
-    left = memory - memory // 4 - pages - PROCESS - BYTES_PER_DOCUMENT * documents
+    left = memory - memory // _BATCH - pages - PROCESS - BYTES_PER_DOCUMENT * documents
     return Spill(max(left, 0), pages, folder)
 
 
@@ -233,7 +234,7 @@ def _near(
     """Compare distinct sets of shingles group by group; `nodes` are the ranks of the documents that have them."""
     documents, signing = len(corpus.rows), config.signing
     partner, alike_to, group = np.full(len(nodes), -1, np.int64), np.ones(len(nodes)), np.arange(len(nodes))
-    share = memory // 4 - memory // 16  # the rest is for pairs
+    share = memory // _BATCH - memory // _PAIRS
     counts = dict.fromkeys(("candidates", "large_buckets", "crowded"), 0)
     with _spill(memory, documents, folder) as spill:
         bands = spill.empty((signing.bands, documents), np.int64)

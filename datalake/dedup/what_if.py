@@ -120,16 +120,7 @@ def tell(
     # There each document was compared with those that stay at the old threshold alone.
     if counts.get("large_buckets"):
         notes.append("some buckets were too crowded for all their pairs: a run compares others, and may keep fewer")
-    return {
-        "documents": documents,
-        "before": compared - len(before),
-        "after": compared - len(after),
-        "gained": len(before - after),
-        "lost": len(after - before),
-        "notes": notes,
-        "gained_ids": before - after,
-        "lost_ids": after - before,
-    }
+    return _answer(documents, compared, before, after, notes)
 
 
 def tell_of_meaning(
@@ -157,14 +148,19 @@ def tell_of_meaning(
         raise UserError(f"signatures or embeddings are gone or damaged ({why}): run the recipe again first") from None
     if again.report["documents"] != len(duplicates):
         raise UserError("the signatures at hand are not of the documents at hand: run the recipe again first")
-    before, after = _gone(duplicates), _gone(again.duplicates)
+    documents = len(duplicates)
+    return _answer(documents, documents, _gone(duplicates), _gone(again.duplicates), _of_spans(changed))
+
+
+def _answer(documents: int, compared: int, before: set[bytes], after: set[bytes], notes: list[str]) -> dict[str, Any]:
+    """What is told where `before` and `after` are the ids of those that go, of so many compared."""
     return {
-        "documents": len(duplicates),
-        "before": len(duplicates) - len(before),
-        "after": len(duplicates) - len(after),
+        "documents": documents,
+        "before": compared - len(before),
+        "after": compared - len(after),
         "gained": len(before - after),
         "lost": len(after - before),
-        "notes": _of_spans(changed),
+        "notes": notes,
         "gained_ids": before - after,
         "lost_ids": after - before,
     }

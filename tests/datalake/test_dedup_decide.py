@@ -18,7 +18,7 @@ import pytest
 from datalake.dedup import decide as decide_module
 from datalake.dedup import signed as signed_module
 from datalake.dedup.address import normalise_url
-from datalake.dedup.components import components
+from datalake.dedup.components import join_pairs, settle_roots
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.decide import Decision, decide
 from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
@@ -501,7 +501,10 @@ def test_components_are_those_of_a_graph_search() -> None:
         for _ in range(count):
             for a, b in zip(first.tolist(), second.tolist(), strict=True):
                 group[a] = group[b] = min(group[a], group[b])
-        assert components(count, first, second).tolist() == group
+        parent = np.arange(count)
+        join_pairs(parent, first, second)
+        settle_roots(parent)
+        assert parent.tolist() == group
 
 
 # A budget of memory ---------------------------------------------------------------------------------------------
