@@ -534,6 +534,7 @@ def test_any_budget_of_memory_gives_the_same_tables(
     tight = decide(paths, config, threads, memory=100_000, folder=tmp_path)
     assert len(compared) > 3, "the budget holds a part of the groups at a time"
     distinct = len({shingles(text, 5) for text in texts})
+    assert len(compared) >= distinct * 40 * 16 // (100_000 // 4), "a batch takes a quarter of it at most, bands alone"
     assert tight.spilled > distinct * 40 * 8, "the bands lie in a file, and shingles"
     assert tight.found.spilled > 16 * 200, "and pairs"
     assert list(tmp_path.glob(".spill-*")) == [], "and the files are gone"

@@ -656,6 +656,7 @@ def test_a_higher_threshold_of_meaning_is_answered_as_by_a_rerun(config: DedupCo
     ]
     assert (answer["documents"], answer["before"], answer["after"]) == (len(some), len(kept[0]), len(kept[1]))
     assert (answer["gained_ids"], answer["lost_ids"]) == (kept[1] - kept[0], kept[0] - kept[1])
+    assert (answer["gained"], answer["lost"]) == (len(kept[1] - kept[0]), len(kept[0] - kept[1]))
     assert len(kept[0]) < len(kept[1]) or asked == 0.9
 
 
