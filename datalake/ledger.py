@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import tempfile
+import weakref
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import UserError
+from datalake.errors import Damaged, UserError, first_line, note
 from datalake.lake import Lake, TableRef
+from datalake.parquet import literal, quoted, scan
 from datalake.records import Manifest, find_manifest, manifests
 
 if TYPE_CHECKING:
@@ -24,16 +28,21 @@ _DECIDED = ("id", "source", "language", "verdict", "rule")
 SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "models.checkpoints")
 
 
-def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake, run: str | None = None, allow_files: bool = False) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with a view for every table: each corpus by its last finished run, or by `run` alone.
 
+    Unless `allow_files`, SQL reads no file but the lake's shards, attaches nothing and loads no extension. Files are
+    there at their sizes; DuckDB compares no checksums, which `headwater doctor --deep` does.
+
     Raises:
-        UserError: when there is no such run.
+        UserError: when there is no such run, or its tables are gone; of several corpora those that are whole are shown.
     """
     import duckdb
-    from pyiceberg.exceptions import NoSuchTableError
 
-    connection = duckdb.connect()
+    # In memory; what doesn't fit there goes where temporary files do, and not where the user happens to be.
+    spill = tempfile.mkdtemp(prefix="headwater-")
+    connection = duckdb.connect(config={"temp_directory": spill})
+    weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
     connection.execute("SET TimeZone = 'UTC'")
     if run:
         shown = [find_manifest(lake, run)]
@@ -42,27 +51,33 @@ def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
     for manifest in shown:
         try:
             _corpus_views(connection, lake, manifest)
-        except (duckdb.Error, NoSuchTableError, OSError) as error:
-            why = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"tables of run {manifest.run} are gone or damaged ({why}): run its recipe again to make them anew"
-            ) from None
+        except (Damaged, duckdb.Error, OSError) as error:
+            why = error.why if isinstance(error, Damaged) else first_line(error)
+            told = f"tables of run {manifest.run} are gone or damaged ({why}): run its recipe again to make them anew"
+            if len(shown) == 1:
+                raise UserError(told) from None
+            note(told)
     for name in SHARED:
         files = lake.current_files(name)
         if files:
-            _view(connection, name, files, union=True)
+            _view(connection, name, files, by_name=True)
+    if not allow_files:
+        shards = str(lake.root / "shards")
+        connection.execute(f"SET allowed_directories = {quoted(list(dict.fromkeys([shards, literal(shards)])))}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _quoted(values: list[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+def _name(text: str) -> str:
+    """An identifier in SQL, whatever it holds."""
+    return '"' + text.replace('"', '""') + '"'
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], union: bool = False) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], by_name: bool = False) -> None:
     corpus, table = name.split(".")
-    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
-    options = ", union_by_name = true" if union else ""
-    connection.execute(f'CREATE VIEW "{corpus}"."{table}" AS SELECT * FROM read_parquet({_quoted(files)}{options})')
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(corpus)}")
+    connection.execute(f"CREATE VIEW {_name(corpus)}.{_name(table)} AS SELECT * FROM {scan(files, by_name)}")
 
 
 def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, manifest: Manifest) -> None:
@@ -73,16 +88,17 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, manifest: M
         if files:
             _view(connection, f"{corpus}.{name}", files)
         else:
-            empty = lake.catalog.load_table(ref.table).schema().as_arrow().empty_table()
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
+            empty = lake.schema(ref).empty_table()
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(corpus)}")
             connection.register(f"empty_{corpus}_{name}", empty)
-            connection.execute(f'CREATE VIEW "{corpus}"."{name}" AS SELECT * FROM "empty_{corpus}_{name}"')
+            view = f"CREATE VIEW {_name(corpus)}.{_name(name)} AS SELECT * FROM"
+            connection.execute(f"{view} {_name(f'empty_{corpus}_{name}')}")
     if "documents" in tables:
         connection.execute(clean_view(corpus, "duplicates" in tables, "spans" in tables))
     if "raw" in tables:
         columns: list[str] = []
         if "curation" in tables:
-            rows = connection.execute(f'DESCRIBE "{corpus}".curation').fetchall()
+            rows = connection.execute(f"DESCRIBE {_name(corpus)}.curation").fetchall()
             columns = [row[0] for row in rows if row[0] not in _DECIDED]
         connection.execute(ledger_view(corpus, set(tables), columns))
 
@@ -133,7 +149,7 @@ def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
     verdict = "c.verdict" if curated else "NULL"
     if deduplicated:
         verdict = f"CASE WHEN d.duplicate_of IS NOT NULL THEN 'duplicate' ELSE {verdict} END"
-    more = "".join(f', c."{name}"' for name in metrics)
+    more = "".join(f", c.{_name(name)}" for name in metrics)
     raw = f"""
         SELECT r.id, r.uri, r.source, r.language,
                {verdict}::VARCHAR AS verdict,
@@ -153,16 +169,33 @@ def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
     return f'CREATE VIEW "{corpus}".ledger AS {both}'
 
 
-def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query. Raises UserError with DuckDB's own words where the SQL is wrong."""
+# Statements that write files or open other databases, which DuckDB would still do among the lake's own files.
+_WRITES = {"COPY", "EXPORT", "ATTACH", "COPY_DATABASE", "PREPARE", "EXECUTE"}
+_FILES = "query reads the lake's tables alone: give --allow-files to write files or read others"
+
+
+def query(
+    lake: Lake, sql: str, run: str | None = None, allow_files: bool = False
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises UserError with DuckDB's own words where the SQL is wrong.
+
+    `allow_files`: SQL may read and write files of this machine (`COPY ... TO`, `read_csv`, `ATTACH`).
+    """
     import duckdb
 
-    connection = connect(lake, run)
+    connection = connect(lake, run, allow_files)
     try:
+        if not allow_files:
+            for statement in connection.extract_statements(sql):
+                explained = statement.type.name == "EXPLAIN" and re.search(r"(?i)\b(copy|export)\b", statement.query)
+                if statement.type.name in _WRITES or explained:
+                    raise UserError(f"the query failed: {_FILES}")
         result = connection.execute(sql)
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW ALL TABLES'")
         return _each_once([column[0] for column in result.description or []]), result.fetchall()
+    except duckdb.PermissionException as error:
+        raise UserError(f"the query failed: {' '.join(str(error).split())}; {_FILES}") from None
     except duckdb.CatalogException as error:
         missing = re.search(r'Table with name "?([\w.]+)"? does not exist', str(error))
         if not missing:
