@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
-from datalake.errors import Damaged, UserError
+from datalake.errors import LostDataError, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,10 +85,10 @@ class Contents(BaseModel):
         return ""
 
     def paths(self, root: Path) -> list[str]:
-        """The files that have rows, sorted. Raises Damaged where one is gone or has another size."""
+        """The files that have rows, sorted. Raises LostDataError where one is gone or has another size."""
         why = self.trouble(root)
         if why:
-            raise Damaged(self.name, why)
+            raise LostDataError(self.name, why)
         return sorted(str(root / file.path) for file in self.files if file.rows)
 
 

@@ -9,7 +9,7 @@ class UserError(ValueError):
     """Something the user can put right. The message is one line that says what is wrong and what to do about it."""
 
 
-class Damaged(UserError):
+class LostDataError(UserError):
     """What the lake should hold is gone, or isn't what was written: `what` it is, and `why` it can't be read."""
 
     def __init__(self, what: str, why: str):

@@ -52,7 +52,7 @@ class Tables:
 
     @property
     def catalog(self) -> Catalog:
-        """SQLite inside the lake unless HEADWATER_CATALOG holds the URL of another database; opened when first asked for.
+        """SQLite inside the lake unless HEADWATER_CATALOG holds the URL of another database; opened when asked for.
 
         Raises UserError where that other database holds the tables of another lake.
         """

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datalake.contents import Contents, Digest, Entry, Inside, Name, TableName, file_trouble, inside, now, serialised
-from datalake.errors import Damaged, UserError, note
+from datalake.errors import LostDataError, UserError, note
 from datalake.iceberg import TableFiles, Tables, snapshot_properties
 from datalake.identity import data_version, file_digest, fingerprint, folder_files
 
@@ -187,7 +187,7 @@ class Lake:
         """The Parquet files of a table as the reference has it that have rows, sorted by path.
 
         Raises:
-            Damaged: where they can't be read: never an empty table for one that has rows.
+            LostDataError: where they can't be read: never an empty table for one that has rows.
         """
         if not ref.rows:
             return []
@@ -196,26 +196,26 @@ class Lake:
             return held.paths(self.root)
         paths = [] if ref.snapshot is None else self.tables.planned(ref.table, ref.snapshot)
         if not paths:
-            raise Damaged(ref.table, f"nothing says any more which files held its {ref.rows:,} rows")
+            raise LostDataError(ref.table, f"nothing says any more which files held its {ref.rows:,} rows")
         for path in paths:
             if not Path(path).is_file():
-                raise Damaged(ref.table, f"{path} is missing")
+                raise LostDataError(ref.table, f"{path} is missing")
         return paths
 
     def schema(self, ref: TableRef) -> pa.Schema:
-        """A table's columns. Raises Damaged where nothing says them any more."""
+        """A table's columns. Raises LostDataError where nothing says them any more."""
         held = self.contents(ref)
         if held is not None:
             return held.schema
         try:
             return self.catalog.load_table(ref.table).schema().as_arrow()
         except Exception:
-            raise Damaged(ref.table, "nothing says any more which columns it had") from None
+            raise LostDataError(ref.table, "nothing says any more which columns it had") from None
 
     def current_files(self, name: str) -> list[str]:
         """The Parquet files of a table as it stands now, or none when there is no such table.
 
-        Raises Damaged where a table of one stage can't be read. Of `runs.*` and `models.*`, to which every stage
+        Raises LostDataError where a table of one stage can't be read. Of `runs.*` and `models.*`, to which every stage
         appends, what can be read is given, and what can't is said on stderr.
         """
         if (self.root / "shards" / name).is_dir():
@@ -328,7 +328,7 @@ class Lake:
             if isinstance(ref, TableRef):
                 self.files(ref)
                 return ""
-        except Damaged as error:
+        except LostDataError as error:
             return error.why
         return "" if any(path.is_file() for path in self.path(ref).rglob("*")) else f"{self.path(ref)} is missing"
 

@@ -15,7 +15,7 @@ import weakref
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import Damaged, UserError, first_line, note
+from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake import Lake, TableRef
 from datalake.parquet import literal, quoted, scan
 from datalake.records import Manifest, find_manifest, manifests
@@ -51,8 +51,8 @@ def connect(lake: Lake, run: str | None = None, allow_files: bool = False) -> du
     for manifest in shown:
         try:
             _corpus_views(connection, lake, manifest)
-        except (Damaged, duckdb.Error, OSError) as error:
-            why = error.why if isinstance(error, Damaged) else first_line(error)
+        except (LostDataError, duckdb.Error, OSError) as error:
+            why = error.why if isinstance(error, LostDataError) else first_line(error)
             told = f"tables of run {manifest.run} are gone or damaged ({why}): run its recipe again to make them anew"
             if len(shown) == 1:
                 raise UserError(told) from None

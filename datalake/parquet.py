@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from datalake.errors import Damaged
+from datalake.errors import LostDataError
 from datalake.identity import file_digest
 
 _WILD = re.compile(r"[*?\[]")
@@ -35,7 +35,7 @@ def check(path: str | Path) -> None:
     A file that isn't is set aside as `NAME.damaged`, so that what it belongs to no longer counts as finished.
 
     Raises:
-        Damaged: where it isn't.
+        LostDataError: where it isn't.
         FileNotFoundError: where it is gone.
     """
     path = Path(path)
@@ -47,7 +47,7 @@ def check(path: str | Path) -> None:
     if written is not None and written != (status.st_size, file_digest(str(path))):
         with suppress(OSError):  # a lake that can't be written
             path.replace(path.with_name(f"{path.name}.damaged"))
-        raise Damaged(str(path), "it isn't what was written")
+        raise LostDataError(str(path), "it isn't what was written")
     _whole[str(path)] = seen
 
 

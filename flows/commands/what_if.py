@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import Damaged, UserError, first_line
+from datalake.errors import LostDataError, UserError, first_line
 from datalake.lake import Lake, TableRef
 from datalake.records import Manifest, StageRecord, manifests, read_record
 from flows.commands.show import as_json, as_table
@@ -96,7 +96,7 @@ def _table(lake: Lake, record: StageRecord, name: str, columns: list[str] | None
         there = columns and [column for column in columns if column in table.schema.names]
         return table.to_table(columns=there)
     except (OSError, ArrowException) as error:
-        raise Damaged(ref.table, first_line(error)) from None
+        raise LostDataError(ref.table, first_line(error)) from None
 
 
 def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
