@@ -20,9 +20,9 @@ _DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides ab
 _COPIES_SHOWN = 5
 
 
-def query_lake(sql: str, lake: Path, run: str | None, json: bool) -> int:
+def query_lake(sql: str, lake: Path, run: str | None, json: bool, allow_files: bool = False) -> int:
     """Run SQL over the lake and print the rows."""
-    columns, rows = query(Lake(lake).require(), sql, run)
+    columns, rows = query(Lake(lake).require(), sql, run, allow_files)
     if json:
         as_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
