@@ -152,7 +152,7 @@ class Tables:
             catalog.drop_table(name)
             self._fill(catalog, tables[name])
         if moved:
-            note("the catalog was made at another place: its tables are made anew from the lake's files")
+            note(f"the catalog was made before {self.root} lay there: its tables are made anew from the lake's files")
 
     def _fill(self, catalog: Catalog, table: TableFiles) -> None:
         """Commit a table as it is to a catalog that lacks it."""
@@ -231,7 +231,8 @@ class Tables:
 
     def _make_anew(self, name: str, error: Exception) -> None:
         """Forget a table whose metadata can't be read, and commit it as the lake holds it."""
-        note(f"the Iceberg table {name} can't be read ({first_line(error)}): it is made anew from the lake's files")
+        why = first_line(error)
+        note(f"the Iceberg table {name} of {self.root} can't be read ({why}): it is made anew from the lake's files")
         with suppress(Exception):
             self.catalog.drop_table(name)
         for table in self._everything():

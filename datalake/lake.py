@@ -233,7 +233,7 @@ class Lake:
             cut += made is None
             found += [file for file in made.files if file.rows] if made else []
         if cut:
-            note(f"{name} lacks the rows of {cut} damaged files: `headwater doctor --deep` names them")
+            note(f"{name} of {self.root} lacks the rows of {cut} damaged files: headwater doctor --deep names them")
         return found
 
     def _newest(self, name: str = "*") -> dict[str, Contents]:

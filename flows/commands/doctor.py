@@ -38,7 +38,7 @@ class Check:
 
 
 def examine(lake: Path, as_json: bool, deep: bool = False) -> int:
-    """Run all checks and print them; 0 unless one fails, then 1. `deep`: files of the lake are compared with digests."""
+    """Run all checks and print them; 0 unless one fails, then 1. `deep`: files are compared with digests too."""
     checks = list(look(lake, deep))
     if as_json:
         print(json.dumps({"lake": str(lake), "checks": [asdict(check) for check in checks]}, ensure_ascii=False))
