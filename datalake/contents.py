@@ -9,6 +9,7 @@ copied, and they stay when snapshots expire. Size and digest tell a damaged file
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from datalake.errors import LostDataError, UserError
+from datalake.identity import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,6 +101,32 @@ def file_trouble(path: Path, size: int) -> str:
     except OSError as error:
         return f"{path}: {error.strerror}"
     return "" if found == size else f"{path} has {found:,} bytes and not {size:,}"
+
+
+# Files found whole by this process, as they were then.
+_whole: dict[str, tuple[int, int, int]] = {}
+
+
+def verify(path: Path, size: int, digest: str) -> None:
+    """Make sure that a file's bytes are what was written; once in a process, while it isn't touched.
+
+    A file that isn't is set aside as `NAME.damaged`, so that what it belongs to no longer counts as finished.
+
+    Raises:
+        LostDataError: where it isn't, or is gone.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise LostDataError(str(path), error.strerror or "it can't be read") from None
+    seen = (status.st_size, status.st_mtime_ns, status.st_ino)
+    if _whole.get(str(path)) == seen:
+        return
+    if (status.st_size, file_digest(str(path))) != (size, digest):
+        with suppress(OSError):  # a lake that can't be written
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        raise LostDataError(str(path), "it isn't what was written")
+    _whole[str(path)] = seen
 
 
 def serialised(schema: pa.Schema) -> str:

@@ -86,9 +86,10 @@ def file_digest(path: str) -> str:
 def folder_files(folder: Path) -> list[tuple[str, str, int]]:
     """(name relative to the folder, xxh128, size in bytes) of each file of a folder, sorted by name.
 
-    Temporary files that a kill left there (`.NAME.PID.tmp`) are none of it.
+    Temporary files that a kill left there (`.NAME.PID.tmp`), and damaged ones set aside, are none of it.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(".*.tmp"))
+    left = (".*.tmp", "*.damaged")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(map(path.match, left)))
     return [(path.relative_to(folder).as_posix(), file_digest(str(path)), path.stat().st_size) for path in files]
 
 

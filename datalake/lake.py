@@ -22,7 +22,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datalake.contents import Contents, Digest, Entry, Inside, Name, TableName, file_trouble, inside, now, serialised
+from datalake.contents import (
+    Contents,
+    Digest,
+    Entry,
+    Inside,
+    Name,
+    TableName,
+    file_trouble,
+    inside,
+    now,
+    serialised,
+    verify,
+)
 from datalake.errors import LostDataError, UserError, note
 from datalake.iceberg import TableFiles, Tables, snapshot_properties
 from datalake.identity import data_version, file_digest, fingerprint, folder_files
@@ -335,6 +347,12 @@ class Lake:
     def present(self, ref: Ref) -> bool:
         """Whether everything a reference points to is still there, at its size."""
         return not self.trouble(ref)
+
+    def verify(self, ref: FolderRef) -> None:
+        """Make sure that each file behind a folder's reference is what was written. Raises LostDataError else."""
+        held = self.contents(ref)
+        for file in held.files if held is not None else ():
+            verify(self.root / file.path, file.bytes, file.digest)
 
     def damaged_files(self) -> Iterator[str]:
         """What is wrong with each file that a finished shard or a list of contents names, by size and by digest."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +17,23 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from datalake.errors import LostDataError
-from datalake.identity import file_digest
+from datalake.contents import verify
 
 _WILD = re.compile(r"[*?\[]")
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True)
 )
-# Files found whole by this process, as they were then.
-_whole: dict[str, tuple[int, int, int]] = {}
 
 
 def check(path: str | Path) -> None:
     """Make sure that a file of a shard is what was written; one outside any shard has nothing to compare with.
 
-    A file that isn't is set aside as `NAME.damaged`, so that what it belongs to no longer counts as finished.
-
-    Raises:
-        LostDataError: where it isn't.
-        FileNotFoundError: where it is gone.
+    Raises LostDataError where it isn't: see `datalake.contents.verify`.
     """
     path = Path(path)
-    status = path.stat()
-    seen = (status.st_size, status.st_mtime_ns, status.st_ino)
-    if _whole.get(str(path)) == seen:
-        return
     written = (shard_entries(path.parent / "shard.json") or {}).get(path)
-    if written is not None and written != (status.st_size, file_digest(str(path))):
-        with suppress(OSError):  # a lake that can't be written
-            path.replace(path.with_name(f"{path.name}.damaged"))
-        raise LostDataError(str(path), "it isn't what was written")
-    _whole[str(path)] = seen
+    if written is not None:
+        verify(path, *written)
 
 
 def shard_entries(mark: Path) -> dict[Path, tuple[int, str]] | None:

@@ -264,6 +264,9 @@ class Stage:
         from datalake.identity import plain
 
         lake, started, start = runtime.lake, now(), time.perf_counter()
+        for ref in _refs_of(inputs):
+            if isinstance(ref, FolderRef):  # files of tables are looked at by whoever reads them
+                lake.verify(ref)
         produced = self.fn(config=config, runtime=runtime, **inputs)
         for name, left, right in produced.equations:
             if left != right:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from datalake.dedup.cut import Cuts, cut_texts, read_cuts
-from datalake.errors import UserError
+from datalake.errors import LostDataError, UserError, first_line
 from datalake.identity import file_digest, fingerprint
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.holdout import repetitions
@@ -176,8 +176,12 @@ def tokenize(
 
 def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
     """The index files of token shards, in their fixed order."""
-    listed = json.loads((lake.path(tokens) / "tokens.json").read_bytes())["shards"]
-    return [lake.inside(shard["index"]) for shard in listed]
+    path = lake.path(tokens) / "tokens.json"
+    try:
+        listed = [shard["index"] for shard in json.loads(path.read_bytes())["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LostDataError(str(path), first_line(error)) from None
+    return [lake.inside(index) for index in listed]
 
 
 def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:

@@ -39,7 +39,7 @@ class Check:
 
 def examine(lake: Path, as_json: bool, deep: bool = False) -> int:
     """Run all checks and print them; 0 unless one fails, then 1. `deep`: files are compared with digests too."""
-    checks = list(look(lake, deep))
+    checks = list(look(lake, deep=True) if deep else look(lake))
     if as_json:
         print(json.dumps({"lake": str(lake), "checks": [asdict(check) for check in checks]}, ensure_ascii=False))
     else:
@@ -183,7 +183,10 @@ def _catalog(lake: Lake) -> Iterator[Check]:
         return
     why = "" if elsewhere else lake.tables.trouble()
     if why:
-        yield Check("catalog", "warn", f"{lake.tables.file} {why}", "the next run makes it anew; tables are safe")
+        # What is damaged may get worse; what only speaks of another place doesn't.
+        state = "fail" if "damaged" in why else "warn"
+        advice = "the next run sets catalog.db aside and makes it anew; tables are safe"
+        yield Check("catalog", state, f"{lake.tables.file} {why}", advice)
         return
     try:
         names = [

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from datalake.lake import Lake
-from datalake.records import Manifest, now, write_manifest
+from datalake.records import Manifest, StageReport, now, write_manifest
+from datalake.shards import ShardWriter
 from flows.commands import doctor
 from flows.commands.doctor import Check, examine, look, pinned
 
@@ -105,6 +107,34 @@ def test_a_lake_that_is_a_file_or_broken_fails(tmp_path: Path) -> None:
     checks = part("lake", broken)
     assert states(checks) == {"lake": "ok", "catalog": "fail"}
     assert "catalog.db" in checks[1].advice
+
+
+def test_what_runs_name_and_is_gone_is_told_and_a_look_at_digests_names_files(tmp_path: Path) -> None:
+    schema = pa.schema([("n", pa.int64())])
+    lake = Lake(tmp_path / "lake").create()
+    with ShardWriter(lake.shard_folder("ingest", "one"), "one", "one", {"raw": schema}) as out:
+        out.write("raw", pa.table({"n": [1]}, schema=schema))
+    ref = lake.commit("toy.raw", schema, out.result.files, "one")
+    report = StageReport(stage="ingest", state="ran", seconds=0, outputs={"raw": ref})
+    write_manifest(lake, Manifest(run="r", corpus="toy", recipe={}, started=now(), finished=now(), stages=[report]))
+    assert states(part("lake", lake.root)) == {"lake": "ok", "catalog": "ok"}
+    assert states(part("digests", lake.root)) == {"files": "ok"}
+    path = Path(lake.files(ref)[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"2")
+    assert states(part("lake", lake.root)) == {"lake": "ok", "catalog": "ok"}, "its size is right"
+    (check,) = part("digests", lake.root)
+    assert check.state == "warn"
+    assert f"{path} isn't what was written" in check.found
+    path.write_bytes(whole[:-1])
+    (lake.root / "runs" / "cut.json").write_text("{")
+    found = {check.name: check for check in part("lake", lake.root)}
+    assert (found["runs"].state, found["tables"].state) == ("warn", "warn")
+    assert "toy.raw" in found["tables"].found
+    moved = lake.root.rename(tmp_path / "elsewhere")
+    catalog = {check.name: check for check in part("lake", moved)}["catalog"]
+    assert catalog.state == "warn"
+    assert "another place" in catalog.found
 
 
 def test_a_server_that_is_gone_is_told_from_one_that_never_was(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A lake that was moved, copied, tidied or damaged gives what an undisturbed one gives, and never trains on duplicates."""
+"""A lake that was moved, tidied or damaged gives what an undisturbed one gives, and never trains on duplicates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mixed(lake: Path) -> tuple[set[bytes], int]:
 
 @pytest.fixture(scope="module")
 def ran(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a lake in which a loose and then a strict recipe were run, and what the loose one gives by itself."""
+    """A lake in which a loose and then a strict recipe were run, and beside it what the loose one gives by itself."""
     folder = tmp_path_factory.mktemp("accidents")
     rows = [
         {"id": f"{n}{copy}", "text": world.prose(n) + more} for n in range(8) for copy, more in (("", ""), ("x", "!"))

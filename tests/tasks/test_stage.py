@@ -364,7 +364,7 @@ def test_equal_output_has_an_equal_data_version_whatever_made_it(runtime: Runtim
     assert one.data_version == two.data_version != other.data_version
 
 
-# Damage, and lakes from elsewhere ----------------------------------------------------------------------------------------
+# Damage, and lakes from elsewhere --------------------------------------------------------------------------------
 
 
 def twice(runtime: Runtime) -> tuple[TableRef, FolderRef]:
@@ -411,6 +411,21 @@ def test_a_flipped_bit_fails_who_reads_it_and_the_next_run_makes_the_file_anew(r
     made_by(reads)(numbers=again, config=Config(), runtime=runtime)
     assert [state for _, state in states(log)[2:]] == ["cached", "failed", "ran", "ran"]
     assert path.read_bytes() == whole
+
+
+def test_a_flipped_bit_in_a_folder_is_found_before_it_is_used(runtime: Runtime, log: RunLog) -> None:
+    _, total = twice(runtime)
+    path = runtime.lake.path(total) / "sum.txt"
+    path.write_text("7")
+
+    def reads(total: FolderRef, config: Config, runtime: Runtime) -> Produced:
+        raise AssertionError("not reached")
+
+    with pytest.raises(StageError, match="isn't what was written"):
+        made_by(reads)(total=total, config=Config(), runtime=runtime)
+    again = twice(runtime)[1]
+    assert [state for _, state in states(log)[2:]] == ["failed", "cached", "ran"]
+    assert (again.data_version, path.read_text()) == (total.data_version, "6")
 
 
 class Bomb:
