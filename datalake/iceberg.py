@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 
+_NAME = "headwater"  # of the catalog, in its database
+
+
 class TableFiles(NamedTuple):
     """A table as the lake holds it: its schema, its files with rows, and the properties of its snapshot."""
 
@@ -89,7 +92,7 @@ class Tables:
         uri: Any = url or URL.create("sqlite", database=str(self.file))
         for attempt in range(5):
             try:
-                return SqlCatalog("headwater", uri=uri, warehouse=str(self.root / "warehouse"))
+                return SqlCatalog(_NAME, uri=uri, warehouse=str(self.root / "warehouse"))
             except Exception:  # two nodes creating a shared catalog's tables at once: the second tries again
                 if attempt == 4:
                     raise
@@ -135,7 +138,7 @@ class Tables:
 
         sql = "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = :name"
         with catalog.engine.connect() as connection:  # type: ignore[attr-defined]
-            rows = connection.execute(text(sql), {"name": "headwater"}).fetchall()
+            rows = connection.execute(text(sql), {"name": _NAME}).fetchall()
         foreign = [row for row in rows if self.root not in Path(local_path(row[2] or "")).parents]
         tables = {table.name: table for table in self._everything()} if foreign else {}
         moved = []
@@ -257,7 +260,8 @@ def _locations(file: Path) -> list[str] | None:
     with closing(sqlite3.connect(file, timeout=30)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone():
             return None
-        return [row[0] for row in connection.execute("SELECT metadata_location FROM iceberg_tables") if row[0]]
+        sql = "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ?"
+        return [row[0] for row in connection.execute(sql, [_NAME]) if row[0]]
 
 
 def _planned(table: Table, snapshot: int | None) -> list[str]:

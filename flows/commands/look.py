@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -302,7 +303,7 @@ def find_checkpoint(lake: Lake, name: str) -> StageRecord:
                         if record is not None:
                             return record
         raise UserError(f"no finished run in {lake.root} has a model{'' if name == 'last' else f' of stage {name}'}")
-    path = Path(name).expanduser().absolute()
+    path = Path(os.path.realpath(Path(name).expanduser()))
     known = []
     for file in (lake.root / "records").glob("*.json"):
         if file.stem.startswith(name):
