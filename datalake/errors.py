@@ -12,12 +12,13 @@ class UserError(ValueError):
 class LostDataError(UserError):
     """What the lake should hold is gone, or isn't what was written: `what` it is, and `why` it can't be read."""
 
-    def __init__(self, what: str, why: str):
-        super().__init__(what, why)
-        self.what, self.why = what, why
+    def __init__(self, what: str, why: str, several: bool = False):
+        super().__init__(what, why, several)
+        self.what, self.why, self.several = what, why, several
 
     def __str__(self) -> str:
-        return f"{self.what} is gone or damaged ({self.why}): run its recipe again to make it anew"
+        verb, pronoun = ("are", "them") if self.several else ("is", "it")
+        return f"{self.what} {verb} gone or damaged ({self.why}): run its recipe again to make {pronoun} anew"
 
 
 _noted: set[str] = set()

@@ -53,10 +53,10 @@ def connect(lake: Lake, run: str | None = None, allow_files: bool = False) -> du
             _corpus_views(connection, lake, manifest)
         except (LostDataError, duckdb.Error, OSError) as error:
             why = error.why if isinstance(error, LostDataError) else first_line(error)
-            told = f"tables of run {manifest.run} are gone or damaged ({why}): run its recipe again to make them anew"
+            lost = LostDataError(f"tables of run {manifest.run}", why, several=True)
             if len(shown) == 1:
-                raise UserError(told) from None
-            note(told)
+                raise lost from None
+            note(str(lost))
     for name in SHARED:
         files = lake.current_files(name)
         if files:

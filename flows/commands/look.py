@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import UserError
+from datalake.errors import LostDataError, UserError, note
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.ledger import connect, query
 from datalake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
@@ -37,11 +37,16 @@ def query_lake(sql: str, lake: Path, run: str | None, json: bool, allow_files: b
 def explain_document(document: str, lake_folder: Path, json: bool) -> int:
     """Print what became of every record with this address or id, in each corpus."""
     lake = Lake(lake_folder).require()
-    stories = [
-        story
-        for manifest in {manifest.corpus: manifest for manifest in manifests(lake)}.values()
-        for story in stories_of(lake, manifest, document)
-    ]
+    stories: list[dict[str, Any]] = []
+    lost: LostDataError | None = None
+    for manifest in {manifest.corpus: manifest for manifest in manifests(lake)}.values():
+        try:
+            stories += stories_of(lake, manifest, document)
+        except LostDataError as error:  # another corpus may still know the document
+            note(str(error))
+            lost = error
+    if not stories and lost is not None:
+        raise lost
     if not stories:
         raise UserError(
             f"no record {document!r} in {lake.root}: give an address as in the `uri` column, or an id in hex"

@@ -96,6 +96,20 @@ def test_a_corpus_whose_tables_are_gone_hides_no_other(tmp_path: Path, capsys: p
         query(lake, "SELECT 1", run="other")
 
 
+def test_a_document_is_explained_by_the_corpora_that_are_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.commands.look import explain_document
+
+    lake, _, _ = filled(tmp_path / "lake")
+    body = json.loads((lake.root / "runs" / "first.json").read_bytes())
+    body["stages"][0]["outputs"]["numbers"] |= {"fingerprint": "gone"}
+    (lake.root / "runs" / "other.json").write_text(json.dumps(body | {"run": "other", "corpus": "other"}))
+    with pytest.raises(UserError, match="tables of run other are gone or damaged"):
+        explain_document("http://x.example", lake.root, json=False)
+    assert "tables of run other" in capsys.readouterr().err
+
+
 # Lakes that strangers made ------------------------------------------------------------------------------------------
 
 
