@@ -103,7 +103,7 @@ def test_a_document_is_explained_by_the_corpora_that_are_whole(
 
     lake, _, _ = filled(tmp_path / "lake")
     body = json.loads((lake.root / "runs" / "first.json").read_bytes())
-    body["stages"][0]["outputs"]["numbers"] |= {"fingerprint": "gone"}
+    body["stages"][0]["outputs"]["numbers"] |= {"fingerprint": "gone", "snapshot": 1}
     (lake.root / "runs" / "other.json").write_text(json.dumps(body | {"run": "other", "corpus": "other"}))
     with pytest.raises(UserError, match="tables of run other are gone or damaged"):
         explain_document("http://x.example", lake.root, json=False)
