@@ -1,8 +1,9 @@
 """The surroundings of a run, prepared before Prefect is imported: its home, its server, and what a killed run left.
 
-Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own. A run talks to the server that
-`headwater up` started for the lake, if that answers; else to a temporary one that ends with it. Every process started
-for a run carries the run's mark in its environment, so that leftovers of a killed run are found and ended.
+Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own, and takes its settings from here
+alone. A run talks to the server that PREFECT_API_URL names, else to the one that `headwater up` started for the lake, if
+that answers; else to a temporary one that ends with it (`flows.temporary`). Every process started for a run carries the
+run's mark in its environment, so that leftovers of a killed run are found and ended.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from datalake.errors import UserError
 
 if TYPE_CHECKING:
     import psutil
 
 _LAKE_MARK = "HEADWATER_PROCESS_LAKE"
 _OWNER_MARK = "HEADWATER_PROCESS_OWNER"
+
+# What of the user's Prefect settings is meant for us: how much is said, and where a team's server keeps its data.
+_MEANT = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+# What speaks of the server that PREFECT_API_URL names, and of no other.
+_OF_A_SERVER = ("PREFECT_API_", "PREFECT_CLIENT_", "PREFECT_CLOUD_")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def server_state(lake: Path) -> dict[str, Any]:
@@ -58,22 +67,62 @@ def settings(lake: Path) -> dict[str, str]:
     }
 
 
+def apart(environment: Mapping[str, str], server: str = "") -> dict[str, str]:
+    """An environment without the Prefect settings of other projects: an address, a password, a profile, a database.
+
+    Those that go with a server stay where that `server` is used. Names in small letters count too, as Prefect has it.
+    """
+    kept = (*_MEANT, *(_OF_A_SERVER if server else ()))
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().startswith("PREFECT_")
+        or name.upper().startswith("PREFECT__")  # how Prefect tells its own processes apart
+        or name.upper().startswith(kept)
+    }
+
+
+def pass_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let requests to this machine go past the user's proxies, in this process and in what it starts."""
+    have = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = [name for name in (part.strip() for part in have.split(",")) if name]
+    names += [name for name in LOOPBACK if name not in names]
+    # The small name wins where both are set; some libraries read the large one alone.
+    environment["no_proxy"] = environment["NO_PROXY"] = ",".join(names)
+
+
 def prepare(lake: Path, quiet: bool = True) -> str | None:
     """Set this process's environment for a run in `lake`; returns the API of the running server, or None.
 
-    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected.
+    Must come before the first import of Prefect.
+
+    Raises:
+        UserError: where PREFECT_API_URL names a server that can't be used, or `lake` can't hold Prefect's files.
     """
+    theirs = os.environ.get("PREFECT_API_URL", "")
+    if theirs and not healthy(theirs):
+        raise UserError(
+            f"no Prefect server answers at {theirs}, which PREFECT_API_URL names: start it, or unset the variable "
+            "(`headwater up` then gives the lake a server of its own)"
+        )
+    kept = apart(os.environ, theirs)
+    for name in [name for name in os.environ if name not in kept]:
+        del os.environ[name]
     os.environ.update(settings(lake))
+    pass_proxies(os.environ)
+    try:
+        (lake / "prefect").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{lake / 'prefect'} can't be made ({error.strerror}): choose another folder with --lake") from None
     enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    url = os.environ.get("PREFECT_API_URL") or server_state(lake).get("url")
-    if url and healthy(url):
+    url = theirs or str(server_state(lake).get("url") or "")
+    if theirs or (url and healthy(url)):
         os.environ["PREFECT_API_URL"] = url
-        return str(url)
-    os.environ.pop("PREFECT_API_URL", None)
+        return url
     return None
 
 
@@ -148,3 +197,14 @@ def clear_leftovers(lake: Path) -> list[int]:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return [process.pid for process in left]
+
+
+def end_own() -> None:
+    """Kill every process that was started for the run of this process: it is over, and they keep nothing."""
+    import psutil
+
+    mark = process_mark(os.getpid())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(_OWNER_MARK) == mark:
+                process.kill()
