@@ -5,6 +5,7 @@ Errors a user can cause are one line on stderr, exit 2; a failed run exits 1. Wi
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ app = App(
     name="headwater",
     help="From raw Common Crawl, Wikipedia and code to an aligned chat model, in one tracked run.",
     version="0.1.0",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -212,6 +214,11 @@ def doctor(*, common: Common = COMMON) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command's entry point."""
+    from flows.environment import pass_proxies
+    from flows.streams import steady
+
+    steady()
+    pass_proxies(os.environ)
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, MutableMapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from datalake.errors import UserError
 
@@ -46,7 +49,19 @@ def healthy(url: str, timeout_s: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (urllib.error.URLError, HTTPException, OSError, ValueError):
+        return False
+
+
+def listens(url: str) -> bool:
+    """Whether anything listens at the address of a server; one that is slow to answer does."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5):
+            return True
+    except TimeoutError:
+        return True
+    except (OSError, ValueError):
         return False
 
 

@@ -11,13 +11,16 @@ from typing import Any
 from uuid import uuid4
 
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from pydantic import BaseModel
 
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
 from datalake.remote.address import without_credentials
+from flows import ending
 from flows.environment import enter
 from flows.recipe import STAGES, Recipe
+from tasks.cluster.connect import disconnect
 from tasks.runtime import Runtime
 from tasks.stage import RUN_LOG, RunLog, Stage
 
@@ -67,11 +70,15 @@ def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = 
         raise ValueError(f"no stage {until!r}: choose one of {', '.join(STAGES)}")
     opened = Lake(lake_folder(lake)).create()
     enter(opened.root)
+    ending.listen()  # Prefect's flow has just put a handler of its own there
     started = now()
     log = RUN_LOG.get() or RunLog(new_run_id(started))
     token = RUN_LOG.set(log)
     try:
         yield Run(recipe, opened, until, log)
+    except (KeyboardInterrupt, TerminationSignal):
+        disconnect()  # a process that is told to end may have no other moment for it
+        raise
     finally:
         RUN_LOG.reset(token)
     context = FlowRunContext.get()

@@ -1,6 +1,6 @@
-"""The Prefect server of one run, where the lake has none that is up: started with the run and ended with it.
+"""The Prefect server that a run talks to: one that was there, or, where none is up, one that starts and ends with it.
 
-It is ours and not Prefect's own temporary server, for four reasons: it is in a session of its own, so that a Ctrl-C meant
+The latter is ours and not Prefect's own temporary server, for four reasons: it is in a session of its own, so that a Ctrl-C meant
 for the run doesn't end it first; its port belongs to the run, so that one that was killed is started again while the
 run's requests wait; nobody without the run's password can talk to it; and it starts while the run imports its packages.
 """
@@ -21,14 +21,48 @@ from pathlib import Path
 from types import TracebackType
 
 from flows.database import set_aside_damaged
+from flows.environment import listens
 
 HOST = "127.0.0.1"
 START_S = 180.0  # it needs about 10 s; a busy machine several times that
 RESTARTS = 3
+GONE_S = 10.0  # so long nothing listens where a server did: it won't come back by itself
 
 
 class ServerError(RuntimeError):
     """The server of a run didn't start; the message says what and where to look."""
+
+
+class LastingServer:
+    """A context that watches a server which isn't the run's own; `lost` is called where nothing listens there any more.
+
+    Else each request would be tried again for a minute, and a run makes one every second.
+    """
+
+    def __init__(self, url: str, lost: Callable[[str], None]) -> None:
+        self.url, self.lost = url, lost
+        self._closing = threading.Event()
+
+    def __enter__(self) -> LastingServer:
+        threading.Thread(target=self._watch, name="prefect-server", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+
+    def wait(self) -> None:
+        """It was there before the run."""
+
+    def _watch(self) -> None:
+        heard = time.monotonic()
+        while not self._closing.wait(1.0):
+            if listens(self.url):
+                heard = time.monotonic()
+            elif time.monotonic() - heard > GONE_S:
+                self.lost(f"the Prefect server at {self.url.removesuffix('/api')} is gone (`headwater up` starts one)")
+                return
 
 
 class TemporaryServer:
