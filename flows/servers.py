@@ -8,6 +8,7 @@ run's requests wait; nobody without the run's password can talk to it; and it st
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import os
 import secrets
@@ -96,6 +97,7 @@ class TemporaryServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
+        _drain(2.0 if kind else 10.0)
         process = self._process
         if process is not None:
             process.terminate()
@@ -163,8 +165,8 @@ class TemporaryServer:
                 self.lost(f"the run's Prefect server ended again and again ({how}; see {self.log})")
                 return
             self.say(
-                f"the run's Prefect server ended ({how}) and was started again; what it was just told may be missing "
-                "in the UI's history, nothing is in the lake"
+                f"the run's Prefect server ended ({how}) and is started again: what it was told last may be missing "
+                "in the UI's history, in the lake nothing is"
             )
             told = set_aside_damaged(self.lake)
             if told:
@@ -187,3 +189,11 @@ class TemporaryServer:
     def _last_line(self) -> str:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"
+
+
+def _drain(seconds: float) -> None:
+    """Hand the server what Prefect still holds back of logs and events."""
+    for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
+        with contextlib.suppress(Exception):
+            if module in sys.modules:
+                getattr(sys.modules[module], name).drain_all(timeout=seconds)

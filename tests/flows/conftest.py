@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from harness import PrefectServer, up
+import yaml
+from begun import Begun, Start, processes_of
+from harness import ROOT, PrefectServer, up
 
 
 @pytest.fixture(scope="session")
 def running(prefect_server: PrefectServer) -> dict[str, Any]:
     """What `up` says where only a server is there: the suite's. The suite's end stops all of it."""
     return up(prefect_server.lake, prefect_server.port)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `headwater run` as a process; whatever it leaves is ended after the test."""
+    begun: list[Begun] = []
+    lakes: set[Path] = set()
+
+    def run(recipe: dict[str, Any], lake: Path, until: str, api: str = "") -> Begun:
+        path = tmp_path / f"recipe{len(begun)}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        ours = ("HEADWATER_LAKE", "HEADWATER_PROCESS_LAKE", "HEADWATER_PROCESS_OWNER", "PREFECT_API_URL")
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        files = path.with_suffix(".out"), path.with_suffix(".err")
+        with files[0].open("wb") as out, files[1].open("wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
+                stdout=out,
+                stderr=err,
+                cwd=ROOT,
+                env=environment | ({"PREFECT_API_URL": api} if api else {}),
+            )
+        begun.append(Begun(process, *files))
+        lakes.add(lake)
+        return begun[-1]
+
+    yield run
+    for one in begun:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+    for lake in lakes:
+        for left in processes_of(lake):
+            try:
+                left.kill()
+            except psutil.Error:
+                continue
+
+
