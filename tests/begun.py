@@ -48,15 +48,25 @@ def ended(run: Begun, seconds: float = 400) -> dict[str, Any]:
     return dict(json.loads(run.out.read_text()))
 
 
-def kill_when(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:
-    """SIGKILL as soon as the moment has come."""
+def wait_for(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:
+    """Wait until the moment has come while the run goes on."""
     deadline = time.monotonic() + seconds
     while not moment():
-        assert run.process.poll() is None, f"ended before it could be killed: {run.told()}"
+        assert run.process.poll() is None, f"ended before the moment came: {run.told()}"
         assert time.monotonic() < deadline, "the moment never came"
         time.sleep(0.002)
+
+
+def kill_when(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:
+    """SIGKILL as soon as the moment has come."""
+    wait_for(run, moment, seconds)
     run.process.send_signal(signal.SIGKILL)
     assert run.process.wait(30) == -signal.SIGKILL
+
+
+def steps_done(lake: Path) -> int:
+    """How many steps of pretraining are written down."""
+    return sum(len(path.read_bytes().splitlines()) for path in (lake / "folders").glob("pretrain/*/metrics.jsonl"))
 
 
 def state(body: dict[str, Any], stage: str) -> str:
@@ -76,5 +86,3 @@ def many_archives(folder: Path, archives: int, pages: int) -> dict[str, Any]:
         **world.tiny_models(),
         "runtime": world.on_ray(2),
     }
-
-

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +30,25 @@ def start(tmp_path: Path) -> Iterator[Start]:
     begun: list[Begun] = []
     lakes: set[Path] = set()
 
-    def run(recipe: dict[str, Any], lake: Path, until: str, api: str = "") -> Begun:
+    def run(
+        recipe: dict[str, Any], lake: Path, until: str, api: str = "", cwd: Path = ROOT, **more: str | None
+    ) -> Begun:
         path = tmp_path / f"recipe{len(begun)}.yaml"
         path.write_text(yaml.safe_dump(recipe))
         ours = ("HEADWATER_LAKE", "HEADWATER_PROCESS_LAKE", "HEADWATER_PROCESS_OWNER", "PREFECT_API_URL")
         environment = {name: value for name, value in os.environ.items() if name not in ours}
+        environment["PYTHONPATH"] = str(ROOT)
+        environment |= {name: value for name, value in more.items() if value is not None}
         files = path.with_suffix(".out"), path.with_suffix(".err")
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
                 stdout=out,
                 stderr=err,
-                cwd=ROOT,
+                cwd=cwd,
                 env=environment | ({"PREFECT_API_URL": api} if api else {}),
+                start_new_session=True,  # a Ctrl-C for it is none for the suite
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
             )
         begun.append(Begun(process, *files))
         lakes.add(lake)

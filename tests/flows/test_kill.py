@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import world
-from begun import Start, ended, kill_when, many_archives, processes_of, state
+from begun import Start, ended, kill_when, many_archives, processes_of, state, steps_done
 
 from datalake.lake import Lake
 from datalake.records import find_manifest
@@ -95,10 +95,6 @@ def undisturbed(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -
     recipe["pretrain"] |= {"steps": 60, "checkpoint_every": 5}
     world.run(recipe | {"runtime": world.inline()}, folder / "lake", "pretrain")
     return recipe, folder / "lake"
-
-
-def steps_done(lake: Path) -> int:
-    return sum(len(path.read_bytes().splitlines()) for path in (lake / "folders").glob("pretrain/*/metrics.jsonl"))
 
 
 @pytest.mark.slow
