@@ -215,7 +215,7 @@ def doctor(*, common: Common = COMMON) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """The command's entry point."""
     from flows.environment import pass_proxies
-    from flows.streams import steady
+    from flows.streams import silence, steady
 
     steady()
     pass_proxies(os.environ)
@@ -227,7 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # as of `| head`: nobody wants the rest
+        silence(sys.stdout)
         status = 0
     except ValueError as error:
         from datalake.errors import UserError

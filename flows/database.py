@@ -1,7 +1,7 @@
 """The database of a lake's Prefect server: whether it can be used, and what becomes of one that can't.
 
-It holds the history that the UI shows and nothing that a run rests on, so a damaged one is set aside and never stands in
-the way of a run.
+It holds the history that the UI shows and nothing that a run rests on, so a damaged one is set aside and never stands
+in the way of a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def set_aside_damaged(lake: Path) -> str:
     for name in reversed(_FILES):  # the database last: without it the others are of no use
         with contextlib.suppress(FileNotFoundError):
             (folder / name).rename(folder / f"{name}.damaged-{number}")
-    return f"{folder / 'prefect.db'} {reason}: set aside as prefect.db.damaged-{number}, the history in the UI begins anew"
+    return (
+        f"{folder / 'prefect.db'} {reason}: set aside as prefect.db.damaged-{number}, the history in the UI begins anew"
+    )
 
 
 def damage(database: Path) -> str:

@@ -1,9 +1,9 @@
 """The surroundings of a run, prepared before Prefect is imported: its home, its server, and what a killed run left.
 
-Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own, and takes its settings from here
-alone. A run talks to the server that PREFECT_API_URL names, else to the one that `headwater up` started for the lake, if
-that answers; else to a temporary one that ends with it (`flows.temporary`). Every process started for a run carries the
-run's mark in its environment, so that leftovers of a killed run are found and ended.
+Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own, and takes its settings from
+here alone. A run talks to the server that PREFECT_API_URL names, else to the one that `headwater up` started for the
+lake, if that answers; else to a temporary one that ends with it (`flows.servers`). Every process started for a run
+carries the run's mark in its environment, so that leftovers of a killed run are found and ended.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def listens(url: str) -> bool:
     """Whether anything listens at the address of a server; one that is slow to answer does."""
     parts = urlsplit(url)
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5):
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5
+        ):
             return True
     except TimeoutError:
         return True
@@ -128,7 +130,9 @@ def prepare(lake: Path, quiet: bool = True) -> str | None:
     try:
         (lake / "prefect").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{lake / 'prefect'} can't be made ({error.strerror}): choose another folder with --lake") from None
+        raise UserError(
+            f"{lake / 'prefect'} can't be made ({error.strerror}): choose another folder with --lake"
+        ) from None
     enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.

@@ -1,8 +1,9 @@
 """The Prefect server that a run talks to: one that was there, or, where none is up, one that starts and ends with it.
 
-The latter is ours and not Prefect's own temporary server, for four reasons: it is in a session of its own, so that a Ctrl-C meant
-for the run doesn't end it first; its port belongs to the run, so that one that was killed is started again while the
-run's requests wait; nobody without the run's password can talk to it; and it starts while the run imports its packages.
+The latter is ours and not Prefect's own temporary server, for four reasons: it is in a session of its own, so that a
+Ctrl-C meant for the run doesn't end it first; its port belongs to the run, so that one that was killed is started again
+while the run's requests wait; nobody without the run's password can talk to it; and it starts while the run imports its
+packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Standard streams that a command can rely on: open, able to show any text, and no reason to fail when nobody listens."""
+"""Standard streams to rely on: open, able to show any text, and no reason to fail when nobody listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 
@@ -18,7 +19,7 @@ def steady() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # it was closed when Python started
-            stream = open(number, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+            stream = open(number, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         if isinstance(stream, io.TextIOWrapper):
@@ -45,6 +46,14 @@ def escape(error: UnicodeError) -> tuple[str, int]:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2)), error.end
 
 
+def silence(stream: TextIO) -> None:
+    """Send what is still in a stream's buffer, and all that follows, nowhere; so too what native code writes there."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 class Unheard:
     """A text stream that may lose its reader (`| head`, a terminal that closes): what is written then is lost.
 
@@ -69,15 +78,11 @@ class Unheard:
         return getattr(self._stream, name)
 
     @contextlib.contextmanager
-    def _or_lost(self) -> Any:
+    def _or_lost(self) -> Iterator[None]:
         try:
             yield
         except OSError:
-            # What is still in the buffer, and all that follows, goes nowhere; so does what Ray and C write.
-            with contextlib.suppress(OSError, ValueError):
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._stream.fileno())
-                os.close(null)
+            silence(self._stream)
 
 
 def unheard() -> None:

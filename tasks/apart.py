@@ -2,7 +2,7 @@
 
 Prefect reads its settings once, when it is first imported, from the environment and from those files of the working
 directory. Paths in a recipe are relative to that directory, so it stays the user's: only the import is done elsewhere.
-Whoever imports Prefect imports this first. Where no lake is named (a notebook with a Prefect of its own) it does nothing.
+Whoever imports Prefect imports this first. Where no lake is named (a notebook with its own Prefect) it does nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ if "prefect" not in sys.modules and os.environ.get("HEADWATER_LAKE") and _home.i
     _folder = Path.cwd()
     os.chdir(_home)
     try:
-        import prefect.context
+        pass
     finally:
         os.chdir(_folder)

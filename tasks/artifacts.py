@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import tasks.apart  # isort: split
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,

@@ -24,7 +24,6 @@ from functools import cache, update_wrapper
 from pathlib import Path
 from typing import Any
 
-import tasks.apart  # isort: split
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import CachePolicy

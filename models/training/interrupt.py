@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Interrupts:
-    """SIGINT and SIGTERM, kept back from now until `deliver` or `close`; nothing in another thread than the main one."""
+    """SIGINT and SIGTERM, kept back from now until `deliver` or `close`; does nothing outside the main thread."""
 
     def __init__(self) -> None:
         self.waiting: tuple[int, FrameType | None] | None = None

@@ -128,7 +128,7 @@ def _own_settings() -> Iterator[None]:
     in the home folder is needed.
     """
     others = _remove_settings()
-    os.environ.update(_OURS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN})
+    os.environ.update(_OURS | {"RAY_AUTH_TOKEN": _TOKEN})  # with which Ray turns its authentication on
     try:
         yield
     finally:

@@ -57,8 +57,8 @@ def map_shards(
     """Run `work` on every shard and yield results as they come; a shard finished earlier is yielded as `found`.
 
     `work` must be importable on the workers (a module-level function or a `functools.partial` of one). A `UserError` it
-    raises ends the whole map; any other failure is retried `runtime.config.retries` times, then yielded as `failed`. The
-    end of Ray itself ends the map with a ClusterError: the shards on their way haven't failed, the next run does them.
+    raises ends the whole map; any other failure is retried `runtime.config.retries` times, then yielded as `failed`.
+    The end of Ray itself ends the map with a ClusterError: shards on their way haven't failed, the next run does them.
     With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
     todo: deque[_Try] = deque()

@@ -65,5 +65,3 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 left.kill()
             except psutil.Error:
                 continue
-
-

@@ -1,4 +1,4 @@
-"""A run to which something happens: it ends in order or goes on, says so in a line, and the next one gives equal tables.
+"""Accidents of a run: it ends in order or goes on, says so in a line, and the next one gives equal tables.
 
 Runs here are processes of their own in a session of their own, as a terminal's are, and signals go to the whole group.
 """

@@ -21,6 +21,7 @@ from begun import Start, ended, kill_when, many_archives, processes_of, state, s
 from datalake.lake import Lake
 from datalake.records import find_manifest
 
+
 def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(
     start: Start, tmp_path: Path, prefect_server: Any
 ) -> None:
