@@ -25,6 +25,7 @@ _OURS = {
 _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it sees
 # A cluster without one of these does nothing any more.
 _VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
+TRIES = 3
 # Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
 _LONGEST_FOLDER = 40
 
@@ -75,7 +76,7 @@ def connect(config: RuntimeConfig) -> Any:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(None), _own_settings() if local else contextlib.nullcontext():
-            ray.init(**options)
+            _start(ray, options)
     except ConnectionError as error:
         raise UserError(
             f"no Ray cluster at {config.cluster} ({str(error).splitlines()[0]}): start one with `ray start`, "
@@ -89,6 +90,23 @@ def connect(config: RuntimeConfig) -> Any:
             with contextlib.suppress(ValueError):  # not the main thread: then Ray has put none there either
                 signal.signal(number, handler)
     return ray
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    """Call `ray.init`; once more where a busy machine kept Ray from coming up within the 30 seconds that it has."""
+    import psutil
+
+    before = set(psutil.Process().children(recursive=True))
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            if not left or "timed out during startup" not in str(error):
+                raise
 
 
 def require(ray: Any) -> None:
