@@ -64,6 +64,9 @@ def _run(
     try:
         with LastingServer(url, ending.lose) if url else TemporaryServer(lake, tell, ending.lose) as server:
             import_prefect()
+            import httpx
+            from prefect.exceptions import PrefectException
+
             from datalake.records import now
             from flows.pipeline import pipeline
             from flows.run import new_run_id
@@ -83,6 +86,9 @@ def _run(
                 return 1, f"{error}; the same command goes on from what is finished"
             except ServerError as error:
                 return 1, str(error)
+            except (httpx.HTTPError, PrefectException) as error:
+                words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+                return 1, f"the Prefect server at {server.url.removesuffix('/api')} can't be used: {words}"
             finally:
                 RUN_LOG.reset(token)
                 disconnect()
