@@ -55,8 +55,8 @@ def healthy(url: str, timeout_s: float = 2.0) -> bool:
 
 def listens(url: str) -> bool:
     """Whether anything listens at the address of a server; one that is slow to answer does."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         with socket.create_connection(
             (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5
         ):

@@ -21,27 +21,27 @@ from datalake.errors import UserError
 from flows.environment import apart, healthy, listens, pass_proxies, prepare, settings
 from flows.streams import Unheard, escape
 
+THEIRS = {
+    "PREFECT_API_AUTH_STRING": "a:b",
+    "PREFECT_SERVER_API_AUTH_STRING": "c:d",
+    "PREFECT_API_KEY": "pnu_1",
+    "PREFECT_API_URL": "http://elsewhere/api",
+    "PREFECT_PROFILE": "prod",
+    "PREFECT_HOME": "/elsewhere",
+    "PREFECT_TASKS_REFRESH_CACHE": "1",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": "{}",
+    "prefect_logging_to_api_enabled": "false",
+}
+
 
 class TestApart:
     """`apart`: which of the user's settings reach our Prefect."""
 
-    THEIRS = {
-        "PREFECT_API_AUTH_STRING": "a:b",
-        "PREFECT_SERVER_API_AUTH_STRING": "c:d",
-        "PREFECT_API_KEY": "pnu_1",
-        "PREFECT_API_URL": "http://elsewhere/api",
-        "PREFECT_PROFILE": "prod",
-        "PREFECT_HOME": "/elsewhere",
-        "PREFECT_TASKS_REFRESH_CACHE": "1",
-        "PREFECT_CLIENT_CUSTOM_HEADERS": "{}",
-        "prefect_logging_to_api_enabled": "false",
-    }
-
     def test_other_projects_settings_do_not_whatever_their_case(self) -> None:
-        assert apart(self.THEIRS) == {}
+        assert apart(THEIRS) == {}
 
     def test_those_of_a_server_go_with_it(self) -> None:
-        kept = apart(self.THEIRS, "http://elsewhere/api")
+        kept = apart(THEIRS, "http://elsewhere/api")
         assert {*kept} == {
             "PREFECT_API_AUTH_STRING",
             "PREFECT_API_KEY",
@@ -91,7 +91,8 @@ class TestProxies:
         import httpx
 
         monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-        monkeypatch.setenv("no_proxy", "")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
         pass_proxies(os.environ)
         with httpx.Client() as client:
             assert client.get(f"{prefect_server.url}/health").status_code == 200
@@ -104,7 +105,7 @@ def test_a_server_that_the_user_names_and_is_not_there_is_one_line(
         monkeypatch.setenv("PREFECT_API_URL", url)
         assert not healthy(url)
         assert not listens(url) or "x" in url
-        with pytest.raises(UserError, match="no Prefect server answers at .* unset the variable"):
+        with pytest.raises(UserError, match=r"no Prefect server answers at .* unset the variable"):
             prepare(tmp_path / "lake")
     assert not (tmp_path / "lake").exists()
 
@@ -163,7 +164,7 @@ class TestStreams:
 
     def test_a_reader_that_goes_away_is_no_reason_to_fail(self) -> None:
         read, write = os.pipe()
-        with io.TextIOWrapper(open(write, "wb"), write_through=True) as pipe:  # noqa: PTH123, SIM115
+        with io.TextIOWrapper(open(write, "wb"), write_through=True) as pipe:  # noqa: PTH123
             stream = Unheard(pipe)
             print("heard", file=stream, flush=True)  # type: ignore[call-overload]
             assert os.read(read, 100) == b"heard\n"
@@ -186,7 +187,7 @@ def others_project(folder: Path) -> dict[str, str]:
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "http_proxy": "http://127.0.0.1:9",
         "ALL_PROXY": "socks5://127.0.0.1:9",
-        **{name: value for name, value in TestApart.THEIRS.items() if name != "PREFECT_API_URL"},
+        **{name: value for name, value in THEIRS.items() if name != "PREFECT_API_URL"},
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://u:p@127.0.0.1:9/x",
         "RAY_ADDRESS": "127.0.0.1:9",
         "RAY_TMPDIR": str(far),
