@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from datalake.errors import UserError
+from flows.service.api import Api
+from flows.service.login import home as prefect_home
+from flows.service.login import login
 
 if TYPE_CHECKING:
     import psutil
@@ -32,23 +35,18 @@ def server_state(lake: Path) -> dict[str, Any]:
         return {}
 
 
-def healthy(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a Prefect API at `url` (…/api) answers its health check."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
 def settings(lake: Path) -> dict[str, str]:
     """Environment of everything Prefect does for a lake."""
-    home = lake / "prefect"
+    home, password = prefect_home(lake), login(lake)
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The lake's own server, and the temporary one of a run without it, know this login alone and no other site.
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
@@ -61,18 +59,30 @@ def settings(lake: Path) -> dict[str, str]:
 def prepare(lake: Path, quiet: bool = True) -> str | None:
     """Set this process's environment for a run in `lake`; returns the API of the running server, or None.
 
-    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected.
+    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected, with the
+    PREFECT_API_AUTH_STRING beside it; the lake's own server is asked with the lake's own password.
+
+    Raises:
+        UserError: where that server wants another password.
     """
+    theirs, their_login = os.environ.get("PREFECT_API_URL"), os.environ.get("PREFECT_API_AUTH_STRING", "")
     os.environ.update(settings(lake))
     enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    url = os.environ.get("PREFECT_API_URL") or server_state(lake).get("url")
-    if url and healthy(url):
-        os.environ["PREFECT_API_URL"] = url
-        return str(url)
+    own = str(server_state(lake).get("url") or "")
+    own_login = os.environ["PREFECT_API_AUTH_STRING"]
+    for url, known in ((theirs or "", their_login if theirs != own else own_login), (own, own_login)):
+        status = Api(url, known).status() if url else 0
+        if status == 200:
+            os.environ |= {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": known}
+            return url
+        if status in (401, 403) and url == theirs:
+            raise UserError(
+                f"PREFECT_API_URL={url} wants its password: set PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL"
+            )
     os.environ.pop("PREFECT_API_URL", None)
     return None
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import flow
 
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import data
 
 
@@ -26,14 +26,10 @@ def source_at_home(source: data.Source, lake: Path) -> data.Source:
     return source
 
 
-@flow(name="ingest", flow_run_name="ingest {recipe.corpus}")
-def ingest(recipe: Recipe, lake: str = "") -> list[StageReport]:
-    """Read every source of the recipe.
-
-    Args:
-        recipe: what to read.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
-    """
-    with running(recipe, lake, until="ingest") as run:
+@flow(name="ingest")
+@in_one_line
+def ingest(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
+    """Read every source of the recipe."""
+    with running(recipe, set, lake, until="ingest") as run:
         stages(run)
     return run.log.reports

@@ -5,6 +5,7 @@ Everything here is for people: a failure to show something is logged and never f
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
@@ -19,6 +20,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger, get_run_logger
 
@@ -51,6 +53,19 @@ def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
     print(f"  {text}", file=sys.stderr, flush=True)
     _show(lambda: get_run_logger().info(text))
+
+
+def note(text: str, level: int = logging.INFO) -> None:
+    """Write a line to the run's log alone."""
+    _show(lambda: get_run_logger().log(level, text))
+
+
+def name_run(name: str) -> None:
+    """Give the flow's run in progress a name; the one Prefect gave it says nothing."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        flow_run = context.flow_run
+        _show(lambda: get_client(sync_client=True).update_flow_run(flow_run.id, name=name))
 
 
 class Progress:

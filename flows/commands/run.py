@@ -35,20 +35,23 @@ def run_recipe(
 
     start = time.perf_counter()
     server = prepare(lake)
-    shown = f", shown at {server.removesuffix('/api')}" if server else ""
-    print(f"{recipe.corpus}: {path} in {lake}{shown}", file=sys.stderr, flush=True)
+    where = f", shown at {server.removesuffix('/api')}" if server else ""
+    print(f"{recipe.corpus}: {path} in {lake}{where}", file=sys.stderr, flush=True)
 
     from datalake.records import now
+    from flows.parameters import LAST
     from flows.pipeline import pipeline
-    from flows.run import new_run_id
+    from flows.run import RECIPE, new_run_id
     from tasks.stage import RUN_LOG, RunLog, StageError
 
     say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     log = RunLog(new_run_id(now()), on_report=lambda report: say(line(report)))
-    token = RUN_LOG.set(log)
+    token, chosen = RUN_LOG.set(log), RECIPE.set(recipe)
+    # The server keeps a run's parameters: values of variables may be secret.
+    shown = [f"{key}=…" if key.startswith("vars.") else text for text in overrides for key in [text.partition("=")[0]]]
     status, failure = 0, ""
     try:
-        pipeline(recipe=recipe, until=until, lake=str(lake))
+        pipeline(recipe=str(path.absolute()), set=shown, until=until or LAST, lake=str(lake))
     except UserError as error:
         status, failure = 2, str(error)
     except StageError as error:
@@ -57,6 +60,7 @@ def run_recipe(
             status, failure = 2, str(error.__cause__)
     finally:
         RUN_LOG.reset(token)
+        RECIPE.reset(chosen)
         from tasks.cluster.connect import disconnect
 
         disconnect()
