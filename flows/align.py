@@ -26,7 +26,13 @@ def stages(run: Run) -> None:
 @flow(name="align")
 @in_one_line
 def align(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-    """Make the pretrained decoder a chat model."""
+    """Make the pretrained decoder a chat model.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake, until="ppo") as run:
         flows.ingest.stages(run)
         flows.curate.stages(run)

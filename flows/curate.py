@@ -28,7 +28,13 @@ def stages(run: Run) -> None:
 @flow(name="curate")
 @in_one_line
 def curate(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-    """Clean, deduplicate and mix the documents of the recipe's sources."""
+    """Clean, deduplicate and mix the documents of the recipe's sources.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake, until="mixture") as run:
         flows.ingest.stages(run)
         stages(run)

@@ -34,7 +34,13 @@ def stages(run: Run) -> None:
 @flow(name="evaluate")
 @in_one_line
 def evaluate(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-    """Evaluate the recipe's models; what isn't built yet is built first."""
+    """Evaluate the recipe's models; what isn't built yet is built first.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake) as run:
         for phase in (flows.ingest, flows.curate, flows.train, flows.align):
             phase.stages(run)

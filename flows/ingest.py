@@ -29,7 +29,13 @@ def source_at_home(source: data.Source, lake: Path) -> data.Source:
 @flow(name="ingest")
 @in_one_line
 def ingest(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-    """Read every source of the recipe."""
+    """Read every source of the recipe.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake, until="ingest") as run:
         stages(run)
     return run.log.reports

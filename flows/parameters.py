@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from flows.recipe import Recipe, load, override, validate
@@ -46,18 +46,10 @@ class _Form:
         }
 
 
-RecipeOrPath = Annotated[
-    str | dict[str, Any],
-    Field(
-        title="Recipe",
-        description="What to read, how to clean it, what to train; paths are relative to the repository's root",
-    ),
-    _Form(),
-]
-Overrides = Annotated[
-    list[str], Field(title="Set", description="Values to override, such as `deduplicate.threshold=0.7`")
-]
-LakeFolder = Annotated[str, Field(title="Lake", description="Folder of the lake; the server's own when empty")]
+# What a field is for stands in the flows' docstrings: Prefect's forms show those.
+RecipeOrPath = Annotated[str | dict[str, Any], _Form()]
+Overrides = list[str]
+LakeFolder = str
 
 
 def resolve(recipe: str | dict[str, Any], overrides: Sequence[str]) -> Recipe:

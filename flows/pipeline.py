@@ -23,7 +23,14 @@ from flows.run import in_one_line, running
 def pipeline(
     recipe: RecipeOrPath = DEMO, set: Overrides = NONE, until: StageName = LAST, lake: LakeFolder = ""
 ) -> list[StageReport]:
-    """Run a recipe from its sources to an evaluated chat model."""
+    """Run a recipe from its sources to an evaluated chat model.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        until: the last stage to run.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake, until) as run:
         for phase in (flows.ingest, flows.curate, flows.train, flows.align, flows.evaluate):
             phase.stages(run)

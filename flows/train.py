@@ -25,7 +25,13 @@ def stages(run: Run) -> None:
 @flow(name="train")
 @in_one_line
 def train(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-    """Pretrain a decoder on the recipe's mixture."""
+    """Pretrain a decoder on the recipe's mixture.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
+    """
     with running(recipe, set, lake, until="pretrain") as run:
         flows.ingest.stages(run)
         flows.curate.stages(run)

@@ -18,6 +18,7 @@ HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 POLICY = "; ".join(
     (
         "default-src 'self'",
+        "script-src 'self' 'unsafe-eval'",  # of the first UI
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "font-src 'self' data:",
