@@ -12,15 +12,16 @@ import contextlib
 import json
 import os
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, MutableMapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from datalake.errors import UserError
+from flows.service.api import Api
+from flows.service.login import home as prefect_home
+from flows.service.login import login
 
 if TYPE_CHECKING:
     import psutil
@@ -44,15 +45,6 @@ def server_state(lake: Path) -> dict[str, Any]:
         return {}
 
 
-def healthy(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a Prefect API at `url` (…/api) answers its health check."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, HTTPException, OSError, ValueError):
-        return False
-
-
 def listens(url: str) -> bool:
     """Whether anything listens at the address of a server; one that is slow to answer does."""
     try:
@@ -69,13 +61,17 @@ def listens(url: str) -> bool:
 
 def settings(lake: Path) -> dict[str, str]:
     """Environment of everything Prefect does for a lake."""
-    home = lake / "prefect"
+    home, password = prefect_home(lake), login(lake)
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": str(64 << 20),  # a recipe may name thousands of files
+        # The lake's own server, and the temporary one of a run without it, know this login alone and no other site.
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
@@ -112,38 +108,57 @@ def pass_proxies(environment: MutableMapping[str, str]) -> None:
 def prepare(lake: Path, quiet: bool = True) -> str | None:
     """Set this process's environment for a run in `lake`; returns the API of the running server, or None.
 
-    Must come before the first import of Prefect.
+    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected, with the password or key
+    beside it; the lake's own server is asked with the lake's own password.
 
     Raises:
         UserError: where PREFECT_API_URL names a server that can't be used, or `lake` can't hold Prefect's files.
     """
-    theirs = os.environ.get("PREFECT_API_URL", "")
-    if theirs and not healthy(theirs):
-        raise UserError(
-            f"no Prefect server answers at {theirs}, which PREFECT_API_URL names: start it, or unset the variable "
-            "(`headwater up` then gives the lake a server of its own)"
-        )
-    kept = apart(os.environ, theirs)
+    theirs, their_login = os.environ.get("PREFECT_API_URL", ""), os.environ.get("PREFECT_API_AUTH_STRING", "")
+    own = str(server_state(lake).get("url") or "")
+    if theirs and theirs != own:
+        _require(theirs, their_login)
+    kept = apart(os.environ, theirs if theirs != own else "")
     for name in [name for name in os.environ if name not in kept]:
         del os.environ[name]
     os.environ.update(settings(lake))
     pass_proxies(os.environ)
-    try:
-        (lake / "prefect").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{lake / 'prefect'} can't be made ({error.strerror}): choose another folder with --lake"
-        ) from None
     enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    url = theirs or str(server_state(lake).get("url") or "")
-    if theirs or (url and healthy(url)):
-        os.environ["PREFECT_API_URL"] = url
-        return url
+    if theirs and theirs != own:
+        os.environ.pop("PREFECT_API_AUTH_STRING")
+        os.environ |= {"PREFECT_API_URL": theirs} | ({"PREFECT_API_AUTH_STRING": their_login} if their_login else {})
+        return theirs
+    if own and Api(own, os.environ["PREFECT_API_AUTH_STRING"]).answers():
+        os.environ["PREFECT_API_URL"] = own
+        return own
+    if theirs:
+        raise UserError(_NOT_THERE.format(url=theirs))
     return None
+
+
+_NOT_THERE = (
+    "no Prefect server answers at {url}, which PREFECT_API_URL names: start it, or unset the variable "
+    "(a run then uses the lake's own)"
+)
+
+
+def _require(url: str, login: str) -> None:
+    """Raise UserError where the server that the user names can't be used with the login."""
+    status = Api(url, login).status(timeout_s=10.0)
+    if status in (401, 403) and "PREFECT_API_KEY" not in os.environ:
+        raise UserError(
+            f"PREFECT_API_URL={url} wants its password: set PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL"
+        )
+    try:
+        behind_proxy = urlsplit(url).scheme in urllib.request.getproxies() and urlsplit(url).hostname not in LOOPBACK
+    except ValueError:
+        behind_proxy = False
+    if not status and not behind_proxy:
+        raise UserError(_NOT_THERE.format(url=url))
 
 
 def enter(lake: Path) -> None:

@@ -1,18 +1,15 @@
 """The Prefect server that a run talks to: one that was there, or, where none is up, one that starts and ends with it.
 
-The latter is ours and not Prefect's own temporary server, for four reasons: it is in a session of its own, so that a
+The latter is ours and not Prefect's own temporary server, for three reasons: it is in a session of its own, so that a
 Ctrl-C meant for the run doesn't end it first; its port belongs to the run, so that one that was killed is started again
-while the run's requests wait; nobody without the run's password can talk to it; and it starts while the run imports its
-packages.
+while the run's requests wait; and it starts while the run imports its packages.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -24,6 +21,7 @@ from types import TracebackType
 
 from flows.database import set_aside_damaged
 from flows.environment import listens
+from flows.service.api import Api
 
 HOST = "127.0.0.1"
 START_S = 180.0  # it needs about 10 s; a busy machine several times that
@@ -88,8 +86,6 @@ class TemporaryServer:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits this
         self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/api"
         os.environ["PREFECT_API_URL"] = self.url
-        # Every page in the user's browser can reach this machine's ports: nobody does without the password.
-        os.environ["PREFECT_API_AUTH_STRING"] = f"run:{secrets.token_urlsafe(24)}"
         self.log.write_bytes(b"")
         self._start()
         return self
@@ -134,8 +130,6 @@ class TemporaryServer:
         command += ["prefect.server.api.server:create_app", "--fd", str(self._socket.fileno())]
         command += ["--log-level", "error", "--lifespan", "on", "--timeout-graceful-shutdown", "1"]
         more = {
-            "PREFECT_SERVER_API_AUTH_STRING": os.environ["PREFECT_API_AUTH_STRING"],
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.url.removesuffix("/api"),
             "PREFECT_UI_ENABLED": "0",
             # As Prefect's own temporary server has it: without schedules and the other services of a lasting one.
             "PREFECT__SERVER_EPHEMERAL": "1",
@@ -175,17 +169,8 @@ class TemporaryServer:
             self._start()
 
     def _answers(self) -> bool:
-        """Whether the server answers within half a second; before it listens, a request waits at the port."""
-        token = base64.b64encode(os.environ["PREFECT_API_AUTH_STRING"].encode()).decode()
-        try:
-            with socket.create_connection((HOST, self._socket.getsockname()[1]), timeout=0.5) as asked:
-                asked.sendall(
-                    f"GET /api/health HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic {token}\r\n"
-                    "Connection: close\r\n\r\n".encode()
-                )
-                return asked.recv(64).startswith(b"HTTP/1.1 200")
-        except OSError:
-            return False
+        """Whether the server answers; before it listens, a request waits at the port."""
+        return Api(self.url, os.environ["PREFECT_API_AUTH_STRING"]).status(timeout_s=5.0) == 200
 
     def _last_line(self) -> str:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]

@@ -197,8 +197,10 @@ class Stage:
         )
         log = RUN_LOG.get() or RunLog(runtime.run)
         start = time.perf_counter()
-        with runtime.lake.lease(
-            print_of_payload, lambda: artifacts.say(f"{self.name}: another run is building this; waiting for it")
+        waiting = f"{self.name}: another run is building this; waiting for it"
+        with (
+            artifacts.of_corpus(runtime.corpus),
+            runtime.lake.lease(print_of_payload, lambda: artifacts.say(waiting)),
         ):
             record = read_record(runtime.lake, print_of_payload)
             whole = record is not None and record.state == "done" and _all_present(runtime.lake, record)
@@ -231,9 +233,9 @@ class Stage:
                 )
             record = read_record(runtime.lake, print_of_payload)
             assert record is not None, "a finished stage has a record"
+            if not ran:
+                artifacts.link_record(runtime.lake, record)
         log.states[print_of_payload] = state
-        if not ran:
-            artifacts.link_record(runtime.lake, record)
         partial = record.state == "partial"
         log.add(
             StageReport(

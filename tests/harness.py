@@ -11,20 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.service.login import login
+
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """The suite's one Prefect server: its API, the lake it belongs to, and the environment of commands that use it."""
+    """The suite's one Prefect server: its API, the lake it belongs to, and the environment of commands that use it.
+
+    Its login is in this process's environment, so what tests start has it."""
 
     url: str
     port: int
     lake: Path
 
     @property
+    def login(self) -> str:
+        return login(self.lake)
+
+    @property
+    def ui(self) -> str:
+        return self.url.removesuffix("/api")
+
+    @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PREFECT_API_URL": self.url}
+        return os.environ | {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": self.login}
 
 
 def free_port() -> int:

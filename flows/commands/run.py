@@ -68,16 +68,20 @@ def _run(
             from prefect.exceptions import PrefectException
 
             from datalake.records import now
+            from flows.parameters import LAST
             from flows.pipeline import pipeline
-            from flows.run import new_run_id
+            from flows.run import RECIPE, new_run_id
             from tasks.cluster.connect import disconnect
             from tasks.stage import RUN_LOG, RunLog, StageError
 
             shown.log = RunLog(new_run_id(now()), on_report=lambda report: shown.say(line(report)))
-            token = RUN_LOG.set(shown.log)
+            token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
+            # The server keeps a run's parameters: values of variables may be secret.
+            keys = [text.partition("=")[0] for text in overrides]
+            set_ = [f"{key}=…" if key.startswith("vars.") else t for key, t in zip(keys, overrides, strict=True)]
             try:
                 server.wait()
-                pipeline(recipe=recipe, until=until, lake=str(lake))
+                pipeline(recipe=str(path.absolute()), set=set_, until=until or LAST, lake=str(lake))
             except UserError as error:
                 return 2, str(error)
             except StageError as error:
@@ -91,6 +95,7 @@ def _run(
                 return 1, f"the Prefect server at {server.url.removesuffix('/api')} can't be used: {words}"
             finally:
                 RUN_LOG.reset(token)
+                RECIPE.reset(chosen)
                 disconnect()
         return 0, ""
     finally:
