@@ -108,8 +108,8 @@ def pass_proxies(environment: MutableMapping[str, str]) -> None:
 def prepare(lake: Path, quiet: bool = True) -> str | None:
     """Set this process's environment for a run in `lake`; returns the API of the running server, or None.
 
-    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected, with the password or key
-    beside it; the lake's own server is asked with the lake's own password.
+    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected, with the password or
+    key beside it; the lake's own server is asked with the lake's own password.
 
     Raises:
         UserError: where PREFECT_API_URL names a server that can't be used, or `lake` can't hold Prefect's files.
