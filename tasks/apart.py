@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 _home = Path(os.environ.get("PREFECT_HOME", ""))
@@ -16,6 +17,6 @@ if "prefect" not in sys.modules and os.environ.get("HEADWATER_LAKE") and _home.i
     _folder = Path.cwd()
     os.chdir(_home)
     try:
-        pass
+        import_module("prefect.context")
     finally:
         os.chdir(_folder)

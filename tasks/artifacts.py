@@ -28,6 +28,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Ar
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger, get_run_logger
 
+import tasks.apart  # noqa: F401  # isort: split
 from datalake.lake import FolderRef, Lake
 from datalake.records import StageRecord, read_record, record_path
 from tasks.curves import curves, svg_image

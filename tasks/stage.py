@@ -31,6 +31,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import State
 from pydantic import BaseModel, TypeAdapter
 
+import tasks.apart  # noqa: F401  # isort: split
 from datalake.identity import fingerprint, folder_version
 from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.records import (

@@ -119,7 +119,10 @@ def test_something_else_that_listens_there_is_no_server() -> None:
 
 def test_a_recipe_may_name_thousands_of_files(tmp_path: Path) -> None:
     """The server's own limit on the parameters of a run is half a megabyte."""
-    paths = [f"/some/folder/of/archives/CC-MAIN-20240520100000-20240520130000-{n:05d}.warc.gz" for n in range(6000)]
+    paths = [
+        f"/some/folder/of/archives/segments/171/warc/CC-MAIN-20240520100000-20240520130000-{n:05d}.warc.gz"
+        for n in range(6000)
+    ]
     assert 512 * 1024 < len(json.dumps(paths)) < int(settings(tmp_path)["PREFECT_SERVER_API_MAX_PARAMETER_SIZE"])
 
 
