@@ -16,6 +16,9 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import tasks.apart  # noqa: F401
+
+# isort: split
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -28,7 +31,6 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Ar
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger, get_run_logger
 
-import tasks.apart  # noqa: F401  # isort: split
 from datalake.lake import FolderRef, Lake
 from datalake.records import StageRecord, read_record, record_path
 from tasks.curves import curves, svg_image

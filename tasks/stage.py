@@ -24,6 +24,9 @@ from functools import cache, update_wrapper
 from pathlib import Path
 from typing import Any
 
+import tasks.apart  # noqa: F401
+
+# isort: split
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import CachePolicy
@@ -31,7 +34,6 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import State
 from pydantic import BaseModel, TypeAdapter
 
-import tasks.apart  # noqa: F401  # isort: split
 from datalake.identity import fingerprint, folder_version
 from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.records import (

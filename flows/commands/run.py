@@ -108,14 +108,11 @@ def import_prefect() -> None:
     Raises:
         UserError: where its settings are wrong.
     """
-    from pydantic import ValidationError
-
     try:
         import tasks.apart  # noqa: F401
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"Prefect's setting {where}: {first['msg']}; correct or unset the variable") from None
+    except ValueError as error:  # of pydantic: lines that name the setting, what was given and what is wrong with it
+        words = " ".join(str(error).split())[:300]
+        raise UserError(f"Prefect's settings are wrong: {words}; correct or unset the variable") from None
 
 
 class _Shown:
