@@ -36,11 +36,12 @@ class _Form:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         handler(schema)
+        # The path comes first: V1 draws the first alternative of a value's type, V2 the list where the value is in it.
         names = {"type": "string", "title": "One of recipes/", "enum": recipes_at_hand()}
-        path = {"type": "string", "title": "Another file"}
+        path = {"type": "string", "title": "A file"}
         whole = {"type": "object", "title": "A whole recipe"}
         return {
-            "anyOf": ([names] if names["enum"] else []) + [path, whole],
+            "anyOf": [path, *([names] if names["enum"] else []), whole],
             "if": {"type": "object"},
             "then": handler(Recipe.__pydantic_core_schema__),
         }

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 from uuid import uuid4
 
 from prefect.context import FlowRunContext
@@ -146,6 +147,9 @@ def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
             cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
             return cast(R, Failed(message=" ".join(str(cause).split()), data=error))
 
+    # Prefect reads the parameters here, where the names in the body's own annotations mean nothing.
+    run.__signature__ = signature(body, eval_str=True)  # type: ignore[attr-defined]
+    run.__annotations__ = get_type_hints(body, include_extras=True)
     return run
 
 

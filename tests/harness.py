@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.service.api import Api
 from flows.service.login import login
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,10 @@ class PrefectServer:
     @property
     def login(self) -> str:
         return login(self.lake)
+
+    def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """One request to its API."""
+        return Api(self.url, self.login)(path, body, method)
 
     @property
     def ui(self) -> str:
@@ -53,8 +58,8 @@ def headwater(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def up(lake: Path, port: int) -> dict[str, Any]:
+def up(lake: Path, port: int, **more: str) -> dict[str, Any]:
     """What `headwater up` says."""
-    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json")
+    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json", **more)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

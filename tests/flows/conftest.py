@@ -1,8 +1,9 @@
-"""The suite's Prefect server with deployments and a worker, as `headwater up` leaves it."""
+"""The suite's Prefect server with deployments and a worker, as `headwater up` leaves it, and a browser on it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from begun import Begun, Start, processes_of
+from browser import Browser, chromium
 from harness import ROOT, PrefectServer, up
 
 
@@ -65,3 +67,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 left.kill()
             except psutil.Error:
                 continue
+
+
+@pytest.fixture(scope="session")
+def browser(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, logged in to the suite's server with the password that `up` shows."""
+    pytest.importorskip("selenium", reason="no selenium: pip install -e .[dev]")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    with chromium(binary, driver, prefect_server.ui, tmp_path_factory.mktemp("browser")) as opened:
+        opened.log_in(prefect_server.login)
+        yield opened
