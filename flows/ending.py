@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 
 from flows.environment import end_own
 
-GRACE_S = 8.0
+GRACE_S = 7.0
 TWICE_S = 0.5  # `timeout` sends its signal to the process and to its group: that is one signal, not two
 AGAIN = "the same command goes on from what is finished"
 

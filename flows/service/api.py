@@ -51,8 +51,8 @@ class Api:
 
     def status(self, timeout_s: float = 2.0) -> int:
         """What the server says to the login: 200, 401 where it is another's, 0 where nothing answers."""
-        request = urllib.request.Request(f"{self.url}/admin/version", headers=header(self.login))
         try:
+            request = urllib.request.Request(f"{self.url}/admin/version", headers=header(self.login))
             with _OPENER.open(request, timeout=timeout_s) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
