@@ -37,7 +37,8 @@ def run_recipe(
         except KeyboardInterrupt:
             status, failure = 130, AGAIN
         if ending.status:  # also where a library took the interruption for a failure of its own, or for nothing
-            status, failure = ending.status, f"{ending.reason}; {AGAIN}"
+            shown.end(ending.status, f"{ending.reason}; {AGAIN}")
+            ending.leave()
         return shown.end(status, failure)
 
 
