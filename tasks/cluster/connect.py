@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _OURS = {
 _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it sees
 # A cluster without one of these does nothing any more.
 _VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
-TRIES = 3
+START_S = 180.0
 # Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
 _LONGEST_FOLDER = 40
 
@@ -76,7 +77,8 @@ def connect(config: RuntimeConfig) -> Any:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with contextlib.redirect_stdout(None), _own_settings() if local else contextlib.nullcontext():
-            _start(ray, options)
+            with _patience(ray):
+                ray.init(**options)
     except ConnectionError as error:
         raise UserError(
             f"no Ray cluster at {config.cluster} ({str(error).splitlines()[0]}): start one with `ray start`, "
@@ -92,21 +94,27 @@ def connect(config: RuntimeConfig) -> Any:
     return ray
 
 
-def _start(ray: Any, options: dict[str, Any]) -> None:
-    """Call `ray.init`; once more where a busy machine kept Ray from coming up within the 30 seconds that it has."""
-    import psutil
+@contextlib.contextmanager
+def _patience(ray: Any) -> Iterator[None]:
+    """Give Ray's node the time that it needs to come up; its own limit, 30 s and fixed, is short on a busy machine."""
+    services = ray._private.services
+    ask = services.get_node
 
-    before = set(psutil.Process().children(recursive=True))
-    for left in reversed(range(TRIES)):
-        try:
-            ray.init(**options)
-            return
-        except Exception as error:
-            for process in set(psutil.Process().children(recursive=True)) - before:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
-            if not left or "timed out during startup" not in str(error):
-                raise
+    def get_node(*arguments: Any, **named: Any) -> Any:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return ask(*arguments, **named)
+            except RuntimeError:  # it isn't known to the cluster yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def require(ray: Any) -> None:
