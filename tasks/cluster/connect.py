@@ -76,9 +76,9 @@ def connect(config: RuntimeConfig) -> Any:
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with contextlib.redirect_stdout(None), _own_settings() if local else contextlib.nullcontext():
-            with _patience(ray):
-                ray.init(**options)
+        settings = _own_settings() if local else contextlib.nullcontext()
+        with contextlib.redirect_stdout(None), settings, _patience(ray):
+            ray.init(**options)
     except ConnectionError as error:
         raise UserError(
             f"no Ray cluster at {config.cluster} ({str(error).splitlines()[0]}): start one with `ray start`, "
