@@ -8,8 +8,8 @@ import flows.curate
 import flows.ingest
 import flows.train
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import alignment
 
 
@@ -23,15 +23,17 @@ def stages(run: Run) -> None:
     run.do(alignment.ppo, recipe.ppo, policy="sft", reward_model="reward", **dialogues)
 
 
-@flow(name="align", flow_run_name="align {recipe.corpus}")
-def align(recipe: Recipe, lake: str = "") -> list[StageReport]:
+@flow(name="align")
+@in_one_line
+def align(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
     """Make the pretrained decoder a chat model.
 
     Args:
-        recipe: what to read, how to clean it, what to train.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake, until="ppo") as run:
+    with running(recipe, set, lake, until="ppo") as run:
         flows.ingest.stages(run)
         flows.curate.stages(run)
         flows.train.stages(run)

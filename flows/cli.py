@@ -19,6 +19,7 @@ app = App(
     name="headwater",
     help="From raw Common Crawl, Wikipedia and code to an aligned chat model, in one tracked run.",
     version="0.1.0",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -225,6 +226,11 @@ def doctor(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command's entry point."""
+    from flows.environment import pass_proxies
+    from flows.streams import silence, steady
+
+    steady()
+    pass_proxies(os.environ)
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -233,7 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # as of `| head`: nobody wants the rest
+        silence(sys.stdout)
         status = 0
     except ValueError as error:
         from datalake.errors import UserError

@@ -6,8 +6,8 @@ from prefect import flow
 
 import flows.ingest
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import data
 from tasks.quality import quality
 from tasks.thresholds import thresholds
@@ -25,15 +25,17 @@ def stages(run: Run) -> None:
     run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates", spans="spans?")
 
 
-@flow(name="curate", flow_run_name="curate {recipe.corpus}")
-def curate(recipe: Recipe, lake: str = "") -> list[StageReport]:
+@flow(name="curate")
+@in_one_line
+def curate(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
     """Clean, deduplicate and mix the documents of the recipe's sources.
 
     Args:
-        recipe: what to read and how to clean it.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake, until="mixture") as run:
+    with running(recipe, set, lake, until="mixture") as run:
         flows.ingest.stages(run)
         stages(run)
     return run.log.reports

@@ -1,8 +1,9 @@
 """The surroundings of a run, prepared before Prefect is imported: its home, its server, and what a killed run left.
 
-Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own. A run talks to the server that
-`headwater up` started for the lake, if that answers; else to a temporary one that ends with it. Every process started
-for a run carries the run's mark in its environment, so that leftovers of a killed run are found and ended.
+Headwater's Prefect keeps everything under `<lake>/prefect`, apart from the user's own, and takes its settings from
+here alone. A run talks to the server that PREFECT_API_URL names, else to the one that `headwater up` started for the
+lake, if that answers; else to a temporary one that ends with it (`flows.servers`). Every process started for a run
+carries the run's mark in its environment, so that leftovers of a killed run are found and ended.
 """
 
 from __future__ import annotations
@@ -10,18 +11,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import urllib.error
+import socket
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+
+from datalake.errors import UserError
+from flows.service.api import Api
+from flows.service.login import home as prefect_home
+from flows.service.login import login
 
 if TYPE_CHECKING:
     import psutil
 
 _LAKE_MARK = "HEADWATER_PROCESS_LAKE"
 _OWNER_MARK = "HEADWATER_PROCESS_OWNER"
+
+# What of the user's Prefect settings is meant for us: how much is said, and where a team's server keeps its data.
+_MEANT = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+# What speaks of the server that PREFECT_API_URL names, and of no other.
+_OF_A_SERVER = ("PREFECT_API_", "PREFECT_CLIENT_", "PREFECT_CLOUD_")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def server_state(lake: Path) -> dict[str, Any]:
@@ -33,18 +45,23 @@ def server_state(lake: Path) -> dict[str, Any]:
         return {}
 
 
-def healthy(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a Prefect API at `url` (…/api) answers its health check."""
+def listens(url: str) -> bool:
+    """Whether anything listens at the address of a server; one that is slow to answer does."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+        parts = urlsplit(url)
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5
+        ):
+            return True
+    except TimeoutError:
+        return True
+    except (OSError, ValueError):
         return False
 
 
 def settings(lake: Path) -> dict[str, str]:
     """Environment of everything Prefect does for a lake."""
-    home = lake / "prefect"
+    home, password = prefect_home(lake), login(lake)
     # Prefect writes the path of its database into a URL as it is: what comes after a `?` would be cut off.
     url = f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true"
     own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if "?" in str(home) else {}
@@ -54,6 +71,11 @@ def settings(lake: Path) -> dict[str, str]:
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": str(64 << 20),  # a recipe may name thousands of files
+        # The lake's own server, and the temporary one of a run without it, know this login alone and no other site.
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
@@ -63,23 +85,84 @@ def settings(lake: Path) -> dict[str, str]:
     }
 
 
+def apart(environment: Mapping[str, str], server: str = "") -> dict[str, str]:
+    """An environment without the Prefect settings of other projects: an address, a password, a profile, a database.
+
+    Those that go with a server stay where that `server` is used. Names in small letters count too, as Prefect has it.
+    """
+    kept = (*_MEANT, *(_OF_A_SERVER if server else ()))
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.upper().startswith("PREFECT_")
+        or name.upper().startswith("PREFECT__")  # how Prefect tells its own processes apart
+        or name.upper().startswith(kept)
+    }
+
+
+def pass_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let requests to this machine go past the user's proxies, in this process and in what it starts."""
+    have = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = [name for name in (part.strip() for part in have.split(",")) if name]
+    names += [name for name in LOOPBACK if name not in names]
+    # The small name wins where both are set; some libraries read the large one alone.
+    environment["no_proxy"] = environment["NO_PROXY"] = ",".join(names)
+
+
 def prepare(lake: Path, quiet: bool = True) -> str | None:
     """Set this process's environment for a run in `lake`; returns the API of the running server, or None.
 
-    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected.
+    Must come before the first import of Prefect. A PREFECT_API_URL set by the user is respected, with the password or
+    key beside it; the lake's own server is asked with the lake's own password.
+
+    Raises:
+        UserError: where PREFECT_API_URL names a server that can't be used, or `lake` can't hold Prefect's files.
     """
+    theirs, their_login = os.environ.get("PREFECT_API_URL", ""), os.environ.get("PREFECT_API_AUTH_STRING", "")
+    own = str(server_state(lake).get("url") or "")
+    if theirs and theirs != own:
+        _require(theirs, their_login)
+    kept = apart(os.environ, theirs if theirs != own else "")
+    for name in [name for name in os.environ if name not in kept]:
+        del os.environ[name]
     os.environ.update(settings(lake))
+    pass_proxies(os.environ)
     enter(lake)
     if quiet:
         # The API still gets every log line; the terminal shows Headwater's own.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
-    url = os.environ.get("PREFECT_API_URL") or server_state(lake).get("url")
-    if url and healthy(url):
-        os.environ["PREFECT_API_URL"] = url
-        return str(url)
-    os.environ.pop("PREFECT_API_URL", None)
+    if theirs and theirs != own:
+        os.environ.pop("PREFECT_API_AUTH_STRING")
+        os.environ |= {"PREFECT_API_URL": theirs} | ({"PREFECT_API_AUTH_STRING": their_login} if their_login else {})
+        return theirs
+    if own and Api(own, os.environ["PREFECT_API_AUTH_STRING"]).answers():
+        os.environ["PREFECT_API_URL"] = own
+        return own
+    if theirs:
+        raise UserError(_NOT_THERE.format(url=theirs))
     return None
+
+
+_NOT_THERE = (
+    "no Prefect server answers at {url}, which PREFECT_API_URL names: start it, or unset the variable "
+    "(a run then uses the lake's own)"
+)
+
+
+def _require(url: str, login: str) -> None:
+    """Raise UserError where the server that the user names can't be used with the login."""
+    status = Api(url, login).status(timeout_s=10.0)
+    if status in (401, 403) and "PREFECT_API_KEY" not in os.environ:
+        raise UserError(
+            f"PREFECT_API_URL={url} wants its password: set PREFECT_API_AUTH_STRING, or unset PREFECT_API_URL"
+        )
+    try:
+        behind_proxy = urlsplit(url).scheme in urllib.request.getproxies() and urlsplit(url).hostname not in LOOPBACK
+    except ValueError:
+        behind_proxy = False
+    if not status and not behind_proxy:
+        raise UserError(_NOT_THERE.format(url=url))
 
 
 def enter(lake: Path) -> None:
@@ -153,3 +236,14 @@ def clear_leftovers(lake: Path) -> list[int]:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return [process.pid for process in left]
+
+
+def end_own() -> None:
+    """Kill every process that was started for the run of this process: it is over, and they keep nothing."""
+    import psutil
+
+    mark = process_mark(os.getpid())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(_OWNER_MARK) == mark:
+                process.kill()

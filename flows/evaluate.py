@@ -9,8 +9,8 @@ import flows.curate
 import flows.ingest
 import flows.train
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import alignment, evaluation
 
 
@@ -31,15 +31,17 @@ def stages(run: Run) -> None:
     )
 
 
-@flow(name="evaluate", flow_run_name="evaluate {recipe.corpus}")
-def evaluate(recipe: Recipe, lake: str = "") -> list[StageReport]:
+@flow(name="evaluate")
+@in_one_line
+def evaluate(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
     """Evaluate the recipe's models; what isn't built yet is built first.
 
     Args:
-        recipe: what to read, how to clean it, what to train and to ask.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake) as run:
+    with running(recipe, set, lake) as run:
         for phase in (flows.ingest, flows.curate, flows.train, flows.align):
             phase.stages(run)
         stages(run)

@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import flow
 
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import data
 
 
@@ -26,14 +26,16 @@ def source_at_home(source: data.Source, lake: Path) -> data.Source:
     return source
 
 
-@flow(name="ingest", flow_run_name="ingest {recipe.corpus}")
-def ingest(recipe: Recipe, lake: str = "") -> list[StageReport]:
+@flow(name="ingest")
+@in_one_line
+def ingest(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
     """Read every source of the recipe.
 
     Args:
-        recipe: what to read.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake, until="ingest") as run:
+    with running(recipe, set, lake, until="ingest") as run:
         stages(run)
     return run.log.reports

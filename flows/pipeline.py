@@ -14,20 +14,24 @@ import flows.evaluate
 import flows.ingest
 import flows.train
 from datalake.records import StageReport
-from flows.recipe import Recipe, StageName
-from flows.run import running
+from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName
+from flows.run import in_one_line, running
 
 
-@flow(name="pipeline", flow_run_name="pipeline {recipe.corpus}")
-def pipeline(recipe: Recipe, until: StageName | None = None, lake: str = "") -> list[StageReport]:
+@flow(name="pipeline")
+@in_one_line
+def pipeline(
+    recipe: RecipeOrPath = DEMO, set: Overrides = NONE, until: StageName = LAST, lake: LakeFolder = ""
+) -> list[StageReport]:
     """Run a recipe from its sources to an evaluated chat model.
 
     Args:
-        recipe: what to read, how to clean it, what to train and to ask.
-        until: the last stage to run; all of them when empty.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        until: the last stage to run.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake, until) as run:
+    with running(recipe, set, lake, until) as run:
         for phase in (flows.ingest, flows.curate, flows.train, flows.align, flows.evaluate):
             phase.stages(run)
     return run.log.reports

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 from uuid import uuid4
 
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.states import Failed
 from pydantic import BaseModel
 
+from datalake.errors import UserError
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
 from datalake.remote.address import without_credentials
+from flows import ending
 from flows.environment import enter
+from flows.parameters import resolve
 from flows.recipe import STAGES, Recipe
+from flows.stages import StageName
+from tasks import artifacts
+from tasks.cluster.connect import disconnect
 from tasks.runtime import Runtime
-from tasks.stage import RUN_LOG, RunLog, Stage
+from tasks.stage import RUN_LOG, RunLog, Stage, StageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def lake_folder(lake: str | Path | None = None) -> Path:
@@ -60,33 +75,82 @@ class Run:
         self.refs |= stage(config=config, runtime=self.runtime, **given)
 
 
+# The recipe that a command has read and validated already: a flow takes it for the one that its parameters name.
+RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
+
+
 @contextmanager
-def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = None) -> Iterator[Run]:
+def running(
+    recipe: str | dict[str, Any],
+    overrides: Sequence[str] = (),
+    lake: str | Path | None = None,
+    until: StageName | None = None,
+) -> Iterator[Run]:
     """Open the lake, run what is inside, and write the manifest once all of it has ended well."""
     if until is not None and until not in STAGES:
         raise ValueError(f"no stage {until!r}: choose one of {', '.join(STAGES)}")
+    chosen = RECIPE.get() or resolve(recipe, overrides)
     opened = Lake(lake_folder(lake)).create()
     enter(opened.root)
+    ending.listen()  # Prefect's flow has just put a handler of its own there
     started = now()
     log = RUN_LOG.get() or RunLog(new_run_id(started))
+    context = FlowRunContext.get()
+    flow_run = str(context.flow_run.id) if context and context.flow_run else None
+    log.on_report = _to_the_log(log.on_report)
+    artifacts.name_run(f"{chosen.corpus} {log.run}")
     token = RUN_LOG.set(log)
     try:
-        yield Run(recipe, opened, until, log)
+        yield Run(chosen, opened, until, log)
+    except (KeyboardInterrupt, TerminationSignal):
+        disconnect()  # a process that is told to end may have no other moment for it
+        raise
     finally:
         RUN_LOG.reset(token)
-    context = FlowRunContext.get()
     write_manifest(
         opened,
         Manifest(
             run=log.run,
-            corpus=recipe.corpus,
-            recipe=without_credentials(recipe.model_dump(mode="json")),
+            corpus=chosen.corpus,
+            recipe=without_credentials(chosen.model_dump(mode="json")),
             started=started,
             finished=now(),
-            flow_run=str(context.flow_run.id) if context and context.flow_run else None,
+            flow_run=flow_run,
             stages=log.reports,
         ),
     )
+
+
+def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageReport], None]:
+    """Write a stage's line to the log of the flow's run, and tell whoever else listens."""
+    from flows.commands.run import line
+
+    def report(stage: StageReport) -> None:
+        artifacts.note(" ".join(line(stage).split()), logging.ERROR if stage.state == "failed" else logging.INFO)
+        if then:
+            then(stage)
+
+    return report
+
+
+def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
+    """Make what a user can mend end the flow's run as failed, with that one line as its message and in its log.
+
+    Called as a function, the flow raises the error as ever.
+    """
+
+    @wraps(body)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return body(*arguments, **named)
+        except (UserError, StageError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
+            return cast(R, Failed(message=" ".join(str(cause).split()), data=error))
+
+    # Prefect reads the parameters here, where the names in the body's own annotations mean nothing.
+    run.__signature__ = signature(body, eval_str=True)  # type: ignore[attr-defined]
+    run.__annotations__ = get_type_hints(body, include_extras=True)
+    return run
 
 
 def new_run_id(started: datetime) -> str:

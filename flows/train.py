@@ -7,8 +7,8 @@ from prefect import flow
 import flows.curate
 import flows.ingest
 from datalake.records import StageReport
-from flows.recipe import Recipe
-from flows.run import Run, running
+from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
+from flows.run import Run, in_one_line, running
 from tasks import training
 
 
@@ -22,15 +22,17 @@ def stages(run: Run) -> None:
     run.do(training.pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", **words)
 
 
-@flow(name="train", flow_run_name="train {recipe.corpus}")
-def train(recipe: Recipe, lake: str = "") -> list[StageReport]:
+@flow(name="train")
+@in_one_line
+def train(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
     """Pretrain a decoder on the recipe's mixture.
 
     Args:
-        recipe: what to read, how to clean it, what to train.
-        lake: folder of the lake; HEADWATER_LAKE or ./lake when empty.
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
-    with running(recipe, lake, until="pretrain") as run:
+    with running(recipe, set, lake, until="pretrain") as run:
         flows.ingest.stages(run)
         flows.curate.stages(run)
         stages(run)

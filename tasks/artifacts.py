@@ -5,31 +5,42 @@ Everything here is for people: a failure to show something is logged and never f
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import tasks.apart  # noqa: F401
+
+# isort: split
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, ArtifactFilterTaskRunId
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger, get_run_logger
 
 from datalake.lake import FolderRef, Lake
-from datalake.records import StageRecord, record_path
+from datalake.records import StageRecord, read_record, record_path
 from tasks.curves import curves, svg_image
 
 if TYPE_CHECKING:
     from datalake.shards import ShardResult
 
 logger = get_logger("headwater")
+
+CORPUS: ContextVar[str] = ContextVar("corpus", default="")
 
 
 def _in_run() -> bool:
@@ -51,6 +62,19 @@ def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
     print(f"  {text}", file=sys.stderr, flush=True)
     _show(lambda: get_run_logger().info(text))
+
+
+def note(text: str, level: int = logging.INFO) -> None:
+    """Write a line to the run's log alone."""
+    _show(lambda: get_run_logger().log(level, text))
+
+
+def name_run(name: str) -> None:
+    """Give the flow's run in progress a name; the one Prefect gave it says nothing."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        flow_run = context.flow_run
+        _show(lambda: get_client(sync_client=True).update_flow_run(flow_run.id, name=name))
 
 
 class Progress:
@@ -77,9 +101,10 @@ class Progress:
         )
         self._task = self._bar.add_task(title, total=total, note="")
         self._title = title
-        key = re.sub(r"[^a-z0-9]+", "-", title.lower()) + "-progress"  # what Prefect takes for a key
         self._artifact = _show(
-            lambda: create_progress_artifact(progress=0.0, key=key, description=f"{title}: 0 of {total} {unit}")
+            lambda: create_progress_artifact(
+                progress=0.0, key=_key(title, "progress"), description=f"{title}: 0 of {total} {unit}"
+            )
         )
         self._unit = unit
 
@@ -113,29 +138,89 @@ def progress(title: str, total: int, unit: str = "shards") -> Iterator[Progress]
     shown._tell()
 
 
-def _key(stage: str, what: str) -> str:
-    return f"{stage.replace('_', '-')}-{what}"
+def _key(*words: str) -> str:
+    """An artifact's key of what Prefect takes for one; it begins with the corpus of the stage in progress."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(filter(None, (CORPUS.get(), *words))).lower()).strip("-")
+
+
+class Curves:
+    """The curves of a stage: one artifact, drawn anew while the stage trains and once more when it ends."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, stage: str):
+        self._stage, self._last, self._rows = stage, -math.inf, 0
+
+    def at(self, metrics: Sequence[dict[str, Any]]) -> None:
+        """Draw what there is, unless that was done just now or nothing is new."""
+        if len(metrics) > self._rows and time.monotonic() - self._last >= self.EVERY_S:
+            self._last, self._rows = time.monotonic(), len(metrics)
+            self.draw(metrics)
+
+    def draw(self, metrics: Sequence[dict[str, Any]]) -> None:
+        """Draw the metric rows (step, name, value); nothing where none of them is a curve."""
+        if metrics:
+            _show(lambda: self._publish(curves(metrics)))
+
+    def _publish(self, drawn: Sequence[tuple[str, str]]) -> None:
+        if not drawn:
+            return
+        key = _key(self._stage, "curves")
+        text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg in drawn)
+        client, context = get_client(sync_client=True), TaskRunContext.get()
+        before = (
+            client.read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    key=ArtifactFilterKey(any_=[key]),
+                    task_run_id=ArtifactFilterTaskRunId(any_=[context.task_run.id]),
+                )
+            )
+            if context
+            else []
+        )
+        if before:
+            client.update_artifact(before[0].id, ArtifactUpdate(data=text))
+        else:
+            create_markdown_artifact(text, key=key)
+
+
+@contextmanager
+def of_corpus(corpus: str) -> Iterator[None]:
+    """Artifacts made inside carry the corpus in their keys."""
+    token = CORPUS.set(corpus)
+    try:
+        yield
+    finally:
+        CORPUS.reset(token)
 
 
 def record_markdown(lake: Lake, record: StageRecord) -> str:
-    """A record for people: what went in, what came out, and where the record lies."""
+    """A record for people: what went in, what came out, where the record lies; links lead to the runs behind it."""
     lines = [
         f"**{record.stage}** of `{record.corpus}`: {record.state}, {record.seconds:.1f} s,"
         f" {record.records_in:,} records in, {record.records_out:,} out.",
         "",
-        f"Record: [{record_path(record.fingerprint)}](file://{lake.root / record_path(record.fingerprint)})"
+        f"Built by {_link(record.run or 'a run', 'flow-run', record.flow_run)}"
         f" (fingerprint `{record.fingerprint[:16]}`, version {record.version},"
-        f" commit `{(record.git_commit or 'none')[:12]}`{' with changes' if record.git_dirty else ''})",
+        f" commit `{(record.git_commit or 'none')[:12]}`{' with changes' if record.git_dirty else ''})."
+        f" Record: `{lake.root / record_path(record.fingerprint)}`",
         "",
-        "| | name | rows | data version | fingerprint |",
+        "| | name | rows | data version | built by |",
         "| --- | --- | ---: | --- | --- |",
     ]
     refs = [("in", ref) for refs in record.inputs.values() for ref in refs]
     refs += [("out", ref) for ref in record.outputs.values()]
     for way, ref in refs:
         name, rows = (ref.name, "") if isinstance(ref, FolderRef) else (ref.table, f"{ref.rows:,}")
-        lines.append(f"| {way} | {name} | {rows} | `{ref.data_version[:12]}` | `{ref.fingerprint[:12]}` |")
+        maker = record if way == "out" else read_record(lake, ref.fingerprint)
+        built = _link(f"{maker.stage} {ref.fingerprint[:12]}", "task-run", maker.task_run) if maker else "unknown"
+        lines.append(f"| {way} | {name} | {rows} | `{ref.data_version[:12]}` | {built} |")
     return "\n".join(lines)
+
+
+def _link(text: str, kind: str, id: str | None) -> str:
+    """A link to a run's page in the UI that shows it: pages of artifacts lie as deep as those of runs in both UIs."""
+    return f"[{text}](../../runs/{kind}/{id})" if id else text
 
 
 def link_record(lake: Lake, record: StageRecord) -> None:
@@ -159,10 +244,8 @@ def publish(
                 list(funnel), key=_key(record.stage, "funnel"), description="What became of the records"
             )
         )
-    drawn = curves(metrics)
-    if drawn:
-        text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg in drawn)
-        _show(lambda: create_markdown_artifact(text, key=_key(record.stage, "curves")))
+    if metrics:
+        Curves(record.stage).draw(metrics)
     if evaluations:
         _show(
             lambda: create_table_artifact(

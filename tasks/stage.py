@@ -25,6 +25,9 @@ from functools import cache, update_wrapper
 from pathlib import Path
 from typing import Any
 
+import tasks.apart  # noqa: F401
+
+# isort: split
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import CachePolicy
@@ -203,8 +206,10 @@ class Stage:
         )
         log = RUN_LOG.get() or RunLog(runtime.run)
         start = time.perf_counter()
-        with runtime.lake.lease(
-            print_of_payload, lambda: artifacts.say(f"{self.name}: another run is building this; waiting for it")
+        waiting = f"{self.name}: another run is building this; waiting for it"
+        with (
+            artifacts.of_corpus(runtime.corpus),
+            runtime.lake.lease(print_of_payload, lambda: artifacts.say(waiting)),
         ):
             record = read_record(runtime.lake, print_of_payload)
             whole = record is not None and record.state == "done" and _all_present(runtime.lake, record)
@@ -239,9 +244,9 @@ class Stage:
                 )
             record = read_record(runtime.lake, print_of_payload)
             assert record is not None, "a finished stage has a record"
+            if not ran:
+                artifacts.link_record(runtime.lake, record)
         log.states[print_of_payload] = state
-        if not ran:
-            artifacts.link_record(runtime.lake, record)
         partial = record.state == "partial"
         log.add(
             StageReport(

@@ -26,7 +26,7 @@ from datalake.parquet import read_batches, read_table
 from datalake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
 from models.text.config import TokenizerConfig
 from models.training.config import PretrainConfig, RewardConfig, SftConfig
-from tasks.artifacts import progress
+from tasks.artifacts import Curves, progress
 from tasks.cluster import Shard, map_shards, run_alone
 from tasks.data import gather, shards_of, total
 from tasks.runtime import Runtime
@@ -239,10 +239,12 @@ def train_alone(
     out = runtime.folder
     out.mkdir(parents=True, exist_ok=True)
 
+    drawn = Curves(title)
     with progress(title, steps, "steps") as bar:
 
         def poll() -> None:
             rows = read_metrics(out / "metrics.jsonl")
+            drawn.at(rows)
             if rows:
                 last = {row["name"]: row["value"] for row in rows[-12:]}
                 note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")

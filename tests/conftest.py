@@ -48,9 +48,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     server = PrefectServer(f"http://127.0.0.1:{port}/api", port, lake)
     try:
         from prefect.logging.handlers import APILogHandler
-        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: server.url, PREFECT_HOME: lake / "prefect"}):
+        known = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.login, PREFECT_HOME: lake / "prefect"}
+        with temporary_settings(known), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_AUTH_STRING", server.login)
             yield server
             APILogHandler().flush()  # else the last logs find no server and say so behind pytest's summary
     finally:

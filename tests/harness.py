@@ -11,20 +11,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.service.api import Api
+from flows.service.login import login
+
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """The suite's one Prefect server: its API, the lake it belongs to, and the environment of commands that use it."""
+    """The suite's one Prefect server: its API, the lake it belongs to, and the environment of commands that use it.
+
+    Its login is in this process's environment, so what tests start has it."""
 
     url: str
     port: int
     lake: Path
 
     @property
+    def login(self) -> str:
+        return login(self.lake)
+
+    def call(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """One request to its API."""
+        return Api(self.url, self.login)(path, body, method)
+
+    @property
+    def ui(self) -> str:
+        return self.url.removesuffix("/api")
+
+    @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"PREFECT_API_URL": self.url}
+        return os.environ | {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": self.login}
 
 
 def free_port() -> int:
@@ -41,8 +58,8 @@ def headwater(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def up(lake: Path, port: int) -> dict[str, Any]:
+def up(lake: Path, port: int, **more: str) -> dict[str, Any]:
     """What `headwater up` says."""
-    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json")
+    done = headwater("up", "--lake", str(lake), "--port", str(port), "--json", **more)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

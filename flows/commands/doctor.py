@@ -211,12 +211,14 @@ def _digests(lake: Path) -> Iterator[Check]:
 
 def _service(lake: Path) -> Iterator[Check]:
     from flows import daemons
-    from flows.environment import healthy, server_state
+    from flows.environment import server_state
+    from flows.service.api import Api
+    from flows.service.login import login
 
     url = str(server_state(lake).get("url") or "")
     own = daemons.find("server", lake)
     again = f"headwater up --lake {lake}"
-    if own and url and healthy(url):
+    if own and url and Api(url, login(lake)).answers():
         yield Check("Prefect server", "ok", f"healthy at {url.removesuffix('/api')}")
     elif own or url:
         found = f"process {own[0].pid} doesn't answer at {url or 'any address'}" if own else f"gone from {url}"
@@ -232,9 +234,12 @@ def _service(lake: Path) -> Iterator[Check]:
         yield Check("worker", "ok", "not up")
     theirs = os.environ.get("PREFECT_API_URL")
     if theirs and theirs != url:
-        good = healthy(theirs)
-        advice = "" if good else "unset PREFECT_API_URL, or start that server; runs use a temporary one now"
-        yield Check("PREFECT_API_URL", "ok" if good else "warn", theirs, advice)
+        status = Api(theirs, os.environ.get("PREFECT_API_AUTH_STRING", "")).status()
+        advice = "unset PREFECT_API_URL, or start that server: no run begins without it"
+        if status in (401, 403):
+            advice = "it refuses its password: set PREFECT_API_AUTH_STRING to it, or unset PREFECT_API_URL"
+        good = status == 200
+        yield Check("PREFECT_API_URL", "ok" if good else "warn", theirs, "" if good else advice)
 
 
 def _leftovers(lake: Path) -> Iterator[Check]:

@@ -16,73 +16,147 @@ from datalake.lake import Lake
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
+    from flows.ending import Ending
     from flows.recipe import Recipe
     from flows.stages import StageName
+    from tasks.stage import RunLog
 
 
 def run_recipe(
     path: Path, lake: Path, until: StageName | None, overrides: Sequence[str], workers: int | None, as_json: bool
 ) -> int:
     """Run a recipe up to a stage; prints a line per stage. Returns the exit status."""
+    from flows.ending import AGAIN, Ending
+    from flows.streams import unheard
+
+    unheard()
+    shown = _Shown(lake, as_json)
+    with Ending(shown.end) as ending:
+        try:
+            status, failure = _run(path, until, overrides, workers, shown, ending)
+        except KeyboardInterrupt:
+            status, failure = 130, AGAIN
+        if ending.status:  # also where a library took the interruption for a failure of its own, or for nothing
+            shown.end(ending.status, f"{ending.reason}; {AGAIN}")
+            ending.leave()
+        return shown.end(status, failure)
+
+
+def _run(
+    path: Path, until: StageName | None, overrides: Sequence[str], workers: int | None, shown: _Shown, ending: Ending
+) -> tuple[int, str]:
+    """Everything between the command and its last lines; returns exit status and failure."""
     from flows.recipe import load
 
     if workers is not None:
         overrides = [*overrides, f"runtime.workers={workers}"]
     recipe = load(path, overrides)
+    shown.corpus = recipe.corpus
     find_inputs(recipe)
+    lake = shown.lake
     Lake(lake).create()
-    from flows.environment import prepare
+    from flows.environment import end_own, prepare
+    from flows.servers import LastingServer, ServerError, TemporaryServer
 
-    start = time.perf_counter()
-    server = prepare(lake)
-    shown = f", shown at {server.removesuffix('/api')}" if server else ""
-    print(f"{recipe.corpus}: {path} in {lake}{shown}", file=sys.stderr, flush=True)
-
-    from datalake.records import now
-    from flows.pipeline import pipeline
-    from flows.run import new_run_id
-    from tasks.stage import RUN_LOG, RunLog, StageError
-
-    say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
-    log = RunLog(new_run_id(now()), on_report=lambda report: say(line(report)))
-    token = RUN_LOG.set(log)
-    status, failure = 0, ""
+    tell = partial(print, file=sys.stderr, flush=True)
+    url = prepare(lake)
+    there = f", shown at {url.removesuffix('/api')}" if url else ""
+    tell(f"{recipe.corpus}: {path} in {lake}{there}")
     try:
-        pipeline(recipe=recipe, until=until, lake=str(lake))
-    except UserError as error:
-        status, failure = 2, str(error)
-    except StageError as error:
-        status, failure = 1, f"{error}; the same command goes on from what is finished"
-        if isinstance(error.__cause__, UserError):
-            status, failure = 2, str(error.__cause__)
+        with LastingServer(url, ending.lose) if url else TemporaryServer(lake, tell, ending.lose) as server:
+            import_prefect()
+            import httpx
+            from prefect.exceptions import PrefectException
+
+            from datalake.records import now
+            from flows.parameters import LAST
+            from flows.pipeline import pipeline
+            from flows.run import RECIPE, new_run_id
+            from tasks.cluster.connect import disconnect
+            from tasks.stage import RUN_LOG, RunLog, StageError
+
+            shown.log = RunLog(new_run_id(now()), on_report=lambda report: shown.say(line(report)))
+            token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
+            # The server keeps a run's parameters: values of variables may be secret.
+            keys = [text.partition("=")[0] for text in overrides]
+            set_ = [f"{key}=…" if key.startswith("vars.") else t for key, t in zip(keys, overrides, strict=True)]
+            try:
+                server.wait()
+                pipeline(recipe=str(path.absolute()), set=set_, until=until or LAST, lake=str(lake))
+            except UserError as error:
+                return 2, str(error)
+            except StageError as error:
+                if isinstance(error.__cause__, UserError):
+                    return 2, str(error.__cause__)
+                return 1, f"{error}; the same command goes on from what is finished"
+            except ServerError as error:
+                return 1, str(error)
+            except (httpx.HTTPError, PrefectException) as error:
+                words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+                return 1, f"the Prefect server at {server.url.removesuffix('/api')} can't be used: {words}"
+            finally:
+                RUN_LOG.reset(token)
+                RECIPE.reset(chosen)
+                disconnect()
+        return 0, ""
     finally:
-        RUN_LOG.reset(token)
-        from tasks.cluster.connect import disconnect
+        end_own()
 
-        disconnect()
-    if as_json:
-        body = {
-            "run": log.run,
-            "corpus": recipe.corpus,
-            "lake": str(lake),
-            "seconds": round(time.perf_counter() - start, 3),
-            "stages": [report.model_dump(mode="json") for report in log.reports],
-        }
-        print(json.dumps(body | ({"error": failure} if failure else {}), ensure_ascii=False))
-    if failure:
-        print(f"headwater: {' '.join(failure.split())}", file=sys.stderr)
-    else:
-        from flows.commands.summary import lines
 
-        for text in lines(Lake(lake), log.reports):
-            say(text)
-        say(f"run {log.run}: {time.perf_counter() - start:.0f} s; headwater report {log.run} --lake {lake} shows it")
-    for report in log.reports:
-        if report.state == "partial":
-            # What there is went on through the later stages; whoever waits for all of it must be told.
-            status = status or 1
-            print(f"headwater: {report.stage} is partial: {report.note}", file=sys.stderr)
-    return status
+def import_prefect() -> None:
+    """Import Prefect, with the settings of this run.
+
+    Raises:
+        UserError: where its settings are wrong.
+    """
+    try:
+        import tasks.apart  # noqa: F401
+    except ValueError as error:  # of pydantic: lines that name the setting, what was given and what is wrong with it
+        words = " ".join(str(error).split())[:300]
+        raise UserError(f"Prefect's settings are wrong: {words}; correct or unset the variable") from None
+
+
+class _Shown:
+    """What the command shows: a line per stage while it runs, and how it ended."""
+
+    def __init__(self, lake: Path, as_json: bool) -> None:
+        self.lake, self.as_json = lake, as_json
+        self.corpus = ""
+        self.log: RunLog | None = None
+        self._began = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """A line for people: on stdout, unless that carries JSON."""
+        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
+    def end(self, status: int, failure: str) -> int:
+        """Print what was done and how it ended; returns the exit status, which a partial stage makes 1."""
+        reports = self.log.reports if self.log else []
+        run = self.log.run if self.log else ""
+        seconds = time.perf_counter() - self._began
+        if self.as_json and (run or not failure):
+            body = {
+                "run": run,
+                "corpus": self.corpus,
+                "lake": str(self.lake),
+                "seconds": round(seconds, 3),
+                "stages": [report.model_dump(mode="json") for report in reports],
+            }
+            print(json.dumps(body | ({"error": failure} if failure else {}), ensure_ascii=False), flush=True)
+        if failure:
+            print(f"headwater: {' '.join(failure.split())}", file=sys.stderr, flush=True)
+        else:
+            from flows.commands.summary import lines
+
+            for text in lines(Lake(self.lake), reports):
+                self.say(text)
+            self.say(f"run {run}: {seconds:.0f} s; headwater report {run} --lake {self.lake} shows it")
+        for report in reports:
+            if report.state == "partial":
+                # What there is went on through the later stages; whoever waits for all of it must be told.
+                status = status or 1
+                print(f"headwater: {report.stage} is partial: {report.note}", file=sys.stderr)
+        return status
 
 
 def find_inputs(recipe: Recipe) -> None:

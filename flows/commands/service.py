@@ -7,36 +7,40 @@ where the server listens and which deployments it has.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from datalake.lake import Lake
 from datalake.shards import write_atomically
 from flows import daemons
-from flows.environment import clear_leftovers, healthy, process_mark, server_state, settings, unowned
+from flows.database import set_aside_damaged
+from flows.environment import apart, clear_leftovers, process_mark, server_state, settings, unowned
+from flows.service import deployments
+from flows.service.api import Api, call
+from flows.service.deployments import PREFECT_FILE, ROOT
+from flows.service.login import home, login
+
+if TYPE_CHECKING:
+    import psutil
+
+__all__ = ["POOL", "ROOT", "STATE", "call", "start", "start_server", "stop"]
 
 HOST = "127.0.0.1"
 POOL = "headwater"
-ROOT = Path(__file__).parent.parent.parent
-PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 STATE = "headwater-server.json"
+LOCK = "up.lock"
 
 START_S = 180.0  # a server needs about 20 s; a busy machine several times that
-
-# Settings of the user's own Prefect that would lead the lake's server or worker elsewhere.
-_NOT_OURS = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_SERVER_API_PORT")
 
 
 class NotUpError(Exception):
@@ -45,8 +49,6 @@ class NotUpError(Exception):
 
 def start(lake: Path, port: int, as_json: bool) -> int:
     """Bring server, deployments and worker up, whatever of them is there; returns the exit status."""
-    from filelock import FileLock
-
     if not PREFECT_FILE.is_file():
         raise UserError(f"no {PREFECT_FILE}: `headwater up` runs from a checkout of Headwater, where deployments/ is")
     if not 1 <= port <= 65_535:
@@ -54,36 +56,41 @@ def start(lake: Path, port: int, as_json: bool) -> int:
     if not daemons.find("server", lake):
         _require_free(port)
     Lake(lake).create()
-    (lake / "prefect").mkdir(exist_ok=True)
     say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     began = time.perf_counter()
     try:
-        with FileLock(lake / "prefect" / "up.lock"):
+        with _one_at_a_time(lake, say):
             changed = _complete(lake, port, say)
     except NotUpError as error:
         print(f"headwater: {error}", file=sys.stderr)
         return 1
     state = server_state(lake)
+    ui = state["url"].removesuffix("/api")
     seconds = time.perf_counter() - began
     if as_json:
         shown = {name: int(state[name].split(":")[0]) for name in ("server", "worker")}
-        body = {"lake": str(lake), "url": state["url"], "ui": state["url"].removesuffix("/api"), **shown}
+        body = {"lake": str(lake), "url": state["url"], "ui": ui, "login": login(lake), **shown}
         print(json.dumps(body | {"changed": changed, "seconds": round(seconds, 3)}))
     else:
-        say(f"up at {state['url'].removesuffix('/api')} ({seconds:.0f} s); headwater down --lake {lake} stops it")
+        say(f"up at {ui} ({seconds:.0f} s); headwater down --lake {lake} stops it")
+        say(f"its password: {login(lake)} (all of it, the colon too; kept in {home(lake) / 'password'})")
     return 0
 
 
 def stop(lake: Path, as_json: bool) -> int:
     """End worker, flow runs with their Ray, and server; returns the exit status. Nothing to end is no error."""
-    # The worker goes first, so that it starts no other run; the server last, so that runs can say that they ended.
-    ended = {"worker": daemons.end(daemons.find("worker", lake))}
-    ended["runs"] = daemons.end(daemons.runs(lake))
-    if lake.is_dir():
-        clear_leftovers(lake)
-        _end_lost_runs(lake)
-    ended["server"] = daemons.end(daemons.find("server", lake))
-    (lake / "prefect" / STATE).unlink(missing_ok=True)
+    say = partial(print, file=sys.stderr, flush=True)
+    with _one_at_a_time(lake, say) if (lake / "prefect").is_dir() else nullcontext():
+        # The worker goes first, so that it starts no other run; the server last, so that runs can say that they ended.
+        ended = {"worker": daemons.end(daemons.find("worker", lake))}
+        ended["runs"] = daemons.end(daemons.runs(lake))
+        servers = daemons.find("server", lake)
+        if lake.is_dir():
+            clear_leftovers(lake)
+            if servers:
+                _end_lost_runs(_api(lake, _address(servers[0])))
+        ended["server"] = daemons.end(servers)
+        (lake / "prefect" / STATE).unlink(missing_ok=True)
     if as_json:
         print(json.dumps({"lake": str(lake), "stopped": ended}))
     else:
@@ -92,46 +99,60 @@ def stop(lake: Path, as_json: bool) -> int:
     return 0
 
 
+@contextmanager
+def _one_at_a_time(lake: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lake's lock of `up` and `down`; whoever has it now is waited for."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(home(lake) / LOCK)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        say(f"another `headwater up` or `down` is at work on {lake}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _complete(lake: Path, port: int, say: Callable[[str], None]) -> list[str]:
     """Start or repair what isn't there; returns what was done: server, worker, deployments."""
     changed = []
     clear_leftovers(lake)
     servers, workers = daemons.find("server", lake), daemons.find("worker", lake)
-    state = server_state(lake)
-    url = str(state.get("url") or "")
-    if len(servers) != 1 or not _answers(servers[0], url):
+    url = _address(servers[0]) if len(servers) == 1 else ""
+    if not url or not _answers(servers[0], _api(lake, url)):
         daemons.end([*workers, *servers])  # a worker without its server is of no use
         workers = []
-        say(f"starting the Prefect server at {HOST}:{port} (log: {lake / 'prefect' / 'server.log'})")
-        url = start_server(lake, port, state.get("applied"))
-        state = server_state(lake)
+        say(f"starting the Prefect server at {HOST}:{port} (log: {home(lake) / 'server.log'})")
+        url = start_server(lake, port)
         changed.append("server")
-    state["server"] = process_mark(daemons.find("server", lake)[0].pid)
-    _make_pool(url)
+    api = _api(lake, url)
+    _make_pool(api)
     if len(workers) != 1:
         daemons.end(workers)
         if not daemons.runs(lake):
-            _end_lost_runs(lake)
-        say(f"starting a worker (log: {lake / 'prefect' / 'worker.log'})")
-        workers = []
+            _end_lost_runs(api)
+        say(f"starting a worker (log: {home(lake) / 'worker.log'})")
         pid = daemons.spawn("worker", lake, _worker_command(), _environment(lake, url))
         changed.append("worker")
     else:
         pid = workers[0].pid
-    state["worker"] = process_mark(pid)
-    _write(lake, state)
-    wanted = deployments_digest()
-    if state.get("applied") != wanted or not _deployed(url):
-        say("applying deployments/prefect.yaml")
-        _deploy(lake, url)
-        state["applied"] = wanted
-        _write(lake, state)
-        changed.append("deployments")
-    _wait(lambda: _worker_online(url), pid, lake / "prefect" / "worker.log", "the worker")
+    server = process_mark(daemons.find("server", lake)[0].pid)
+    _write(lake, {"url": url, "server": server, "worker": process_mark(pid)})
+    try:
+        if deployments.apply(
+            api, home(lake), _environment(lake, url), partial(say, "applying deployments/prefect.yaml")
+        ):
+            changed.append("deployments")
+    except deployments.NotAppliedError as error:
+        raise NotUpError(f"the deployments could not be applied: {error} (see {home(lake) / 'deploy.log'})") from None
+    _wait(lambda: _worker_online(api), pid, home(lake) / "worker.log", "the worker")
     return changed
 
 
-def start_server(lake: Path, port: int, applied: str | None = None) -> str:
+def start_server(lake: Path, port: int) -> str:
     """Start the lake's Prefect server and wait until it is healthy; returns its API's address.
 
     Raises:
@@ -139,22 +160,38 @@ def start_server(lake: Path, port: int, applied: str | None = None) -> str:
         NotUpError: where the server ends or doesn't answer.
     """
     _require_free(port)
+    told = set_aside_damaged(lake)
+    if told:
+        print(told, file=sys.stderr, flush=True)
     url = f"http://{HOST}:{port}/api"
     pid = daemons.spawn("server", lake, _server_command(port), _environment(lake, url, port))
-    _write(lake, {"url": url, "server": process_mark(pid), "applied": applied})
-    _wait(lambda: healthy(url), pid, lake / "prefect" / "server.log", "the Prefect server")
+    _write(lake, {"url": url, "server": process_mark(pid)})
+    _wait(_api(lake, url).answers, pid, home(lake) / "server.log", "the Prefect server")
     return url
 
 
-def _answers(server: Any, url: str) -> bool:
-    """Whether the server is healthy at the address written down; a young one gets time to come up."""
-    if not url:
-        return False
-    while not healthy(url):
+def _api(lake: Path, url: str) -> Api:
+    return Api(url, login(lake))
+
+
+def _address(server: psutil.Process) -> str:
+    """Where a server listens, by its own command line: what is written down may be stale."""
+    import psutil
+
+    try:
+        command = server.cmdline()
+        return f"http://{HOST}:{int(command[command.index('--port') + 1])}/api"
+    except (psutil.Error, ValueError, IndexError):
+        return ""
+
+
+def _answers(server: psutil.Process, api: Api) -> bool:
+    """Whether the server answers with this lake's password; a young one gets time to come up."""
+    while not (status := api.status()):
         if not server.is_running() or time.time() - server.create_time() > START_S:
             return False
         time.sleep(0.5)
-    return True
+    return status == 200
 
 
 def _require_free(port: int) -> None:
@@ -172,23 +209,26 @@ def _require_free(port: int) -> None:
 
 def _environment(lake: Path, url: str, port: int | None = None) -> dict[str, str]:
     """What server, worker and the runs it starts see: the lake's own Prefect, whatever the user's own is."""
-    own = {name: value for name, value in unowned(os.environ).items() if name not in _NOT_OURS}
+    own = apart(unowned(os.environ))
     more = {"PREFECT_API_URL": url, "PYTHONUNBUFFERED": "1"}
     if port is not None:
         more |= {
-            "PREFECT_SERVER_UI_API_URL": url,
+            "PREFECT_SERVER_UI_API_URL": "/api",  # of the page's own origin, whatever name or tunnel it came by
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
             # Leases kept in memory would be lost with the server, and the slots of its deployments with them.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
     return own | settings(lake) | more
 
 
+# -P: what lies in the working directory, which is the lake's, is not imported.
 def _server_command(port: int) -> list[str]:
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    return [sys.executable, "-P", "-m", "flows.service", "server", "--port", str(port)]
 
 
 def _worker_command() -> list[str]:
-    return [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
+    pool = ["--pool", POOL, "--type", "process", "--name", POOL]
+    return [sys.executable, "-P", "-m", "prefect", "worker", "start", *pool]
 
 
 def _write(lake: Path, state: dict[str, Any]) -> None:
@@ -212,108 +252,32 @@ def _last_line(log: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def call(url: str, path: str, body: Any = None, method: str | None = None) -> Any:
-    """One request to the Prefect API; plain HTTP, since importing Prefect's client takes seconds.
-
-    A server whose SQLite is locked just then says 503; it is asked again, as Prefect's own client does.
-
-    Raises:
-        urllib.error.HTTPError: for any other refusal.
-    """
-    request = urllib.request.Request(
-        f"{url}{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        method=method or ("GET" if body is None else "POST"),
-    )
-    for attempt in range(8):
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                text = answer.read()
-            return json.loads(text) if text else None
-        except urllib.error.HTTPError as error:
-            if error.code != 503 or attempt == 7:
-                raise
-            time.sleep(0.25 * 2**attempt)
-    return None
-
-
-def _make_pool(url: str) -> None:
+def _make_pool(api: Api) -> None:
     """Create the work pool where it isn't there."""
     try:
-        call(url, f"/work_pools/{POOL}")
+        api(f"/work_pools/{POOL}")
     except urllib.error.HTTPError as error:
         if error.code != 404:
             raise
         described = "Flow runs as processes of this machine, started by the worker of `headwater up`"
-        call(url, "/work_pools/", {"name": POOL, "type": "process", "description": described})
+        api("/work_pools/", {"name": POOL, "type": "process", "description": described})
 
 
-def _worker_online(url: str) -> bool:
-    return any(worker["status"] == "ONLINE" for worker in call(url, f"/work_pools/{POOL}/workers/filter", {}))
+def _worker_online(api: Api) -> bool:
+    return any(worker["status"] == "ONLINE" for worker in api(f"/work_pools/{POOL}/workers/filter", {}))
 
 
-def deployments_digest() -> str:
-    """What the deployments are made from: prefect.yaml, the recipe in it, the form's schema."""
-    import yaml
-
-    from flows.recipe import Recipe
-
-    text = PREFECT_FILE.read_text(encoding="utf-8")
-    steps = yaml.safe_load(text)["build"]
-    recipes = [(ROOT / step["recipe"]).read_text(encoding="utf-8") for entry in steps for step in entry.values()]
-    schema = json.dumps(Recipe.model_json_schema(), sort_keys=True)
-    return hashlib.sha256("\x1f".join([str(ROOT), text, *recipes, schema]).encode()).hexdigest()
-
-
-def _deployments(url: str) -> list[dict[str, Any]]:
-    wanted = {"deployments": {"tags": {"all_": ["headwater"]}}}
-    found: list[dict[str, Any]] = call(url, "/deployments/filter", wanted)
-    return found
-
-
-def _deployed(url: str) -> bool:
-    import yaml
-
-    named = {entry["name"] for entry in yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))["deployments"]}
-    return named <= {deployment["name"] for deployment in _deployments(url)}
-
-
-def _deploy(lake: Path, url: str) -> None:
-    """Apply prefect.yaml. A schedule that someone turned on stays on."""
-    on = {(d["name"], s["slug"]) for d in _deployments(url) for s in d["schedules"] if s["active"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)],
-        cwd=ROOT,
-        env=_environment(lake, url),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    log = lake / "prefect" / "deploy.log"
-    log.write_text(done.stdout)
-    if done.returncode or not _deployed(url):
-        raise NotUpError(f"the deployments could not be applied: {_last_line(log)} (see {log})")
-    for deployment in _deployments(url):
-        for schedule in deployment["schedules"]:
-            if (deployment["name"], schedule["slug"]) in on and not schedule["active"]:
-                place = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-                call(url, place, {"active": True}, "PATCH")
-
-
-def _end_lost_runs(lake: Path) -> None:
+def _end_lost_runs(api: Api) -> None:
     """Call runs crashed that the server believes running while no worker or process of theirs is left.
 
     Else such a run would hold its deployment's only slot.
     """
-    url = str(server_state(lake).get("url") or "")
-    if not url or not healthy(url):
+    if not api.answers():
         return
     wanted = {
         "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
         "work_pools": {"name": {"any_": [POOL]}},
     }
-    for run in call(url, "/flow_runs/filter", wanted):
+    for run in api("/flow_runs/filter", wanted):
         crashed = {"type": "CRASHED", "message": "The process of this run ended with its worker; run it again to go on"}
-        call(url, f"/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})
+        api(f"/flow_runs/{run['id']}/set_state", {"state": crashed, "force": True})

@@ -88,7 +88,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Checkpoints(Callback):
-    """Saves a state every so many steps and at the end. Stands last, so that it sees what the others remember."""
+    """Saves a state every so many steps, at the end, and before an end that comes too early.
+
+    Stands last, so that it sees what the others remember.
+    """
 
     def __init__(self, folder: Path, every: int, identity: str, keep: int = 2) -> None:
         self.folder, self.every, self.identity, self.keep = folder, every, identity, keep
@@ -97,6 +100,10 @@ class Checkpoints(Callback):
         """Saves when it is time."""
         if run.last or run.state.step % self.every == 0:
             save_state(self.folder, snapshot(run), self.identity, self.keep)
+
+    def on_interrupt(self, run: Run) -> None:
+        """Saves, whenever it is."""
+        save_state(self.folder, snapshot(run), self.identity, self.keep)
 
 
 class SpikeGuard(Callback):

@@ -26,6 +26,7 @@ from datalake.errors import UserError
 from datalake.identity import file_digest
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
+from models.training.interrupt import Interrupts
 from models.training.optimizer import Optimizers, scale_and_clip, set_rate
 from models.training.schedule import Schedule
 
@@ -80,6 +81,9 @@ class Callback:
     def on_start(self, run: Run) -> None:
         """Once, after a state was put back and before the first step."""
 
+    def on_interrupt(self, run: Run) -> None:
+        """Between two steps, where the run is told to end before its time."""
+
 
 def fit(
     model: nn.Module,
@@ -97,7 +101,8 @@ def fit(
 
     `schedule` gives the factor on each group's peak rate; `clip` is the largest gradient norm of a clip unit (0: none).
     The metrics of a step are means over the targets of its accepted updates; `loss` is the objective's own unless it
-    reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite.
+    reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite. A Ctrl-C
+    or SIGTERM takes effect after the step that it comes upon.
     """
     keep_freed_memory()
     run = Run(model, optimizer, state, steps, callbacks)
@@ -108,6 +113,7 @@ def fit(
         callback.on_start(run)
     frozen = False
     model.train()
+    interrupts = Interrupts()
     try:
         while state.step < steps:
             started = time.perf_counter()
@@ -148,7 +154,12 @@ def fit(
                 gc.collect()
                 gc.freeze()
                 frozen = True
+            if interrupts.waiting is not None:
+                for callback in callbacks:
+                    callback.on_interrupt(run)
+                interrupts.deliver()
     finally:
+        interrupts.close()
         if frozen:
             gc.unfreeze()
     return state

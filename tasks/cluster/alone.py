@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from datalake.errors import UserError
-from tasks.cluster.connect import connect
+from tasks.cluster.connect import connect, require
 from tasks.runtime import Runtime
+
+# So long an interrupted task may take to save its state; what takes longer is ended by force.
+SAVING_S = 5.0
 
 
 def run_alone(
@@ -17,7 +21,11 @@ def run_alone(
 ) -> Any:
     """Call `work(*arguments)` in one task that holds all of the run's CPUs; `poll` is called about once a second.
 
-    Not retried here: such work keeps its own state for resuming, and the next run goes on from it.
+    Not retried here: such work keeps its own state for resuming, and the next run goes on from it. Where this process
+    is interrupted, so is the work: it gets a KeyboardInterrupt, and some seconds to save its state.
+
+    Raises:
+        ClusterError: where Ray ends before the work does.
     """
     config = runtime.config
     if config.cluster == "inline":
@@ -40,6 +48,7 @@ def run_alone(
     reference = task.remote(*arguments)
     try:
         while not ray.wait([reference], timeout=1.0)[0]:
+            require(ray)
             if poll:
                 poll()
         result = ray.get(reference)
@@ -49,8 +58,15 @@ def run_alone(
         if isinstance(error.cause, Exception):
             raise error.cause from error  # the mistake itself; Ray's wrapping begins with where it ran
         raise
+    except ray.exceptions.RayError:
+        require(ray)
+        raise
     except BaseException:
-        ray.cancel(reference, force=True)
+        with contextlib.suppress(Exception):
+            ray.cancel(reference)
+            ray.wait([reference], timeout=SAVING_S)
+        with contextlib.suppress(Exception):
+            ray.cancel(reference, force=True)
         raise
     if poll:
         poll()

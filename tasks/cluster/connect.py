@@ -5,55 +5,188 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
 from tasks.runtime import RuntimeConfig
 
+# Ray's own settings, where this machine's cluster is meant; those of a cluster that is joined are the user's.
+_OURS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it sees
+# A cluster without one of these does nothing any more.
+_VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
+START_S = 180.0
+# Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
+_LONGEST_FOLDER = 40
+
+
+class ClusterError(RuntimeError):
+    """Ray is no longer there; what was handed to it is neither done nor at fault."""
+
 
 def connect(config: RuntimeConfig) -> Any:
     """Ray, initialised once per process as `config` says; returns the module.
 
-    A local cluster has as many CPUs as the run has workers, so that two workers mean two processes at work.
+    A local cluster has as many CPUs as the run has workers, so that two workers mean two processes at work; they run
+    at the niceness of this process, and nothing of the cluster is kept outside its temporary folder.
+
+    Raises:
+        UserError: where Ray can't be started or joined.
+        ClusterError: where the cluster of this process has ended.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    local = config.cluster == "local"
+    if not local:
+        for name, value in _OURS.items():
+            os.environ.setdefault(name, value)
+    with _own_settings() if local else contextlib.nullcontext():
+        import ray  # which reads some of its settings just once, now
 
     if ray.is_initialized():
+        require(ray)
         return ray
     # Ray turns its token on by itself and says so on every start; the token stays on, the notice goes.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if config.cluster == "local":
+    if local:
         options |= {
             "address": "local",  # never join a cluster left over from something else
             "num_cpus": config.workers,
             "_memory": int(config.memory_gb * (1 << 30)) + config.workers,  # what the tasks ask for always fits
+            "_temp_dir": str(_short_folder()),
             "include_dashboard": False,
             "object_store_memory": max(int(config.memory_gb * (1 << 30) * 0.1), 100 << 20),
+            # Ray adds 15 to the niceness of its workers: beside any other program a run would then come to a halt. And
+            # it aborts a driver a minute after its control service has gone: `require` says so in words, and sooner.
+            "_system_config": {"worker_niceness": 0, "gcs_rpc_server_reconnect_timeout_s": 3600},
         }
     else:
         options |= {"address": config.cluster}
-        if (Path.home() / ".ray" / "auth_token").exists():
+        if _joining_needs_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with contextlib.redirect_stdout(None):
+        settings = _own_settings() if local else contextlib.nullcontext()
+        with contextlib.redirect_stdout(None), settings, _patience(ray):
             ray.init(**options)
     except ConnectionError as error:
         raise UserError(
             f"no Ray cluster at {config.cluster} ({str(error).splitlines()[0]}): start one with `ray start`, "
             "or set runtime.cluster to local"
         ) from None
+    except Exception as error:
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"Ray can't be started: {words}; runtime.cluster: inline does without it") from error
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError):  # not the main thread: then Ray has put none there either
+                signal.signal(number, handler)
     return ray
+
+
+@contextlib.contextmanager
+def _patience(ray: Any) -> Iterator[None]:
+    """Give Ray's node the time that it needs to come up; its own limit, 30 s and fixed, is short on a busy machine."""
+    services = ray._private.services
+    ask = services.get_node
+
+    def get_node(*arguments: Any, **named: Any) -> Any:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return ask(*arguments, **named)
+            except RuntimeError:  # it isn't known to the cluster yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
+
+
+def require(ray: Any) -> None:
+    """Raise ClusterError where a process that Ray needs has ended, of a cluster that this process started.
+
+    Ray itself says so after 5 seconds and more, and then of each task as if that had failed.
+    """
+    node = getattr(ray._private.worker, "_global_node", None)
+    if node is None:
+        return
+    for kind, process in node.dead_processes():
+        if kind in _VITAL:
+            status = process.returncode
+            how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
+            raise ClusterError(f"Ray's {_VITAL[kind]} ended ({how})")
 
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends with it."""
-    import sys
-
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    if ray is None or not ray.is_initialized():
+        return
+    try:
+        require(ray)
+    except ClusterError:
+        # Taking leave of it in order would wait for answers that don't come.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        ray._private.worker._global_node.kill_all_processes(check_alive=False, allow_graceful=False)
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_settings() -> Iterator[None]:
+    """Hide the Ray settings of other projects (an address, a folder, a hook) while a local cluster is started.
+
+    The processes that Ray starts inherit what stands there then. The token is told by the environment, so that no file
+    in the home folder is needed.
+    """
+    others = _remove_settings()
+    os.environ.update(_OURS | {"RAY_AUTH_TOKEN": _TOKEN})  # with which Ray turns its authentication on
+    try:
+        yield
+    finally:
+        _remove_settings()
+        os.environ.update(others)
+
+
+def _remove_settings() -> dict[str, str]:
+    return {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("RAY_")}
+
+
+def _short_folder() -> Path:
+    """Where Ray keeps its sockets and logs: in the temporary folder where its path is short enough, else in /tmp."""
+    tried = []
+    for folder in (Path(tempfile.gettempdir()) / "ray", Path("/tmp/ray"), Path("/dev/shm/ray")):
+        if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+            tried.append(f"{folder} is too long a path")
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            tried.append(f"{folder}: {error.strerror}")
+    raise UserError(
+        f"Ray has no folder for its sockets ({'; '.join(tried)}): set TMPDIR to a folder with a short path that can be "
+        "written, or runtime.cluster to inline"
+    )
+
+
+def _joining_needs_token() -> bool:
+    try:
+        return (Path.home() / ".ray" / "auth_token").exists()
+    except (OSError, RuntimeError):  # no home, or none that can be read
+        return False

@@ -6,6 +6,7 @@ time is tried again and at last reported as failed; the others go on. Nothing bu
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from datalake.errors import UserError
 from datalake.shards import ShardResult, find_shard
-from tasks.cluster.connect import connect
+from tasks.cluster.connect import connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
 Work = Callable[["Shard"], ShardResult | None]
@@ -57,6 +58,7 @@ def map_shards(
 
     `work` must be importable on the workers (a module-level function or a `functools.partial` of one). A `UserError` it
     raises ends the whole map; any other failure is retried `runtime.config.retries` times, then yielded as `failed`.
+    The end of Ray itself ends the map with a ClusterError: shards on their way haven't failed, the next run does them.
     With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
     todo: deque[_Try] = deque()
@@ -133,13 +135,16 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
                 flight = todo.popleft()
                 flight.submitted = time.perf_counter()
                 flights[task.remote(flight.shard)] = flight
-            ready, rest = ray.wait(list(flights), num_returns=1)
+            ready, rest = ray.wait(list(flights), num_returns=1, timeout=1.0)
+            if not ready:
+                require(ray)
+                continue
             ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0] if rest else []
             try:
                 # One round trip for all that are there; where one of them failed, each is asked for by itself below.
                 results = ray.get(ready)
             except ray.exceptions.RayError:
-                pass
+                require(ray)
             else:
                 for reference in ready:
                     del flights[reference]
@@ -165,5 +170,6 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
                 else:
                     yield flight.failed(reason)
     finally:
-        for reference in flights:
-            ray.cancel(reference, force=True)
+        with contextlib.suppress(Exception):
+            for reference in flights:
+                ray.cancel(reference, force=True)

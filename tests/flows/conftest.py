@@ -1,14 +1,82 @@
-"""The suite's Prefect server with deployments and a worker, as `headwater up` leaves it."""
+"""The suite's Prefect server with deployments and a worker, as `headwater up` leaves it, and a browser on it."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from harness import PrefectServer, up
+import yaml
+from begun import Begun, Start, processes_of
+from browser import Browser, chromium
+from harness import ROOT, PrefectServer, up
 
 
 @pytest.fixture(scope="session")
 def running(prefect_server: PrefectServer) -> dict[str, Any]:
     """What `up` says where only a server is there: the suite's. The suite's end stops all of it."""
     return up(prefect_server.lake, prefect_server.port)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `headwater run` as a process; whatever it leaves is ended after the test."""
+    begun: list[Begun] = []
+    lakes: set[Path] = set()
+
+    def run(
+        recipe: dict[str, Any], lake: Path, until: str, api: str = "", cwd: Path = ROOT, **more: str | None
+    ) -> Begun:
+        path = tmp_path / f"recipe{len(begun)}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        ours = ("HEADWATER_LAKE", "HEADWATER_PROCESS_LAKE", "HEADWATER_PROCESS_OWNER", "PREFECT_API_URL")
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        environment["PYTHONPATH"] = str(ROOT)
+        environment |= {name: value for name, value in more.items() if value is not None}
+        files = path.with_suffix(".out"), path.with_suffix(".err")
+        with files[0].open("wb") as out, files[1].open("wb") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
+                stdout=out,
+                stderr=err,
+                cwd=cwd,
+                env=environment | ({"PREFECT_API_URL": api} if api else {}),
+                start_new_session=True,  # a Ctrl-C for it is none for the suite
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+            )
+        begun.append(Begun(process, *files))
+        lakes.add(lake)
+        return begun[-1]
+
+    yield run
+    for one in begun:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+    for lake in lakes:
+        for left in processes_of(lake):
+            try:
+                left.kill()
+            except psutil.Error:
+                continue
+
+
+@pytest.fixture(scope="session")
+def browser(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, logged in to the suite's server with the password that `up` shows."""
+    pytest.importorskip("selenium", reason="no selenium: pip install -e .[dev]")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    with chromium(binary, driver, prefect_server.ui, tmp_path_factory.mktemp("browser")) as opened:
+        opened.log_in(prefect_server.login)
+        yield opened

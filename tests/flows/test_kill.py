@@ -7,126 +7,19 @@ lies in the lake; Ray and the Prefect server it had started are left to the next
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import world
-import yaml
+from begun import Start, ended, kill_when, many_archives, processes_of, state, steps_done
 
 from datalake.lake import Lake
 from datalake.records import find_manifest
-
-ROOT = Path(__file__).parents[2]
-Start = Callable[..., "Begun"]
-
-
-@dataclass
-class Begun:
-    """A run begun as a process. It writes to files: pipes would stay open in what it leaves behind."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
-
-    def told(self) -> str:
-        return self.err.read_text(errors="replace")[-3000:]
-
-
-def processes_of(lake: Path) -> list[psutil.Process]:
-    """Every process that was started for a run in this lake."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HEADWATER_PROCESS_LAKE") == str(lake) and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `headwater run` as a process; whatever it leaves is ended after the test."""
-    begun: list[Begun] = []
-    lakes: set[Path] = set()
-
-    def run(recipe: dict[str, Any], lake: Path, until: str, api: str = "") -> Begun:
-        path = tmp_path / f"recipe{len(begun)}.yaml"
-        path.write_text(yaml.safe_dump(recipe))
-        ours = ("HEADWATER_LAKE", "HEADWATER_PROCESS_LAKE", "HEADWATER_PROCESS_OWNER", "PREFECT_API_URL")
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        files = path.with_suffix(".out"), path.with_suffix(".err")
-        with files[0].open("wb") as out, files[1].open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
-                stdout=out,
-                stderr=err,
-                cwd=ROOT,
-                env=environment | ({"PREFECT_API_URL": api} if api else {}),
-            )
-        begun.append(Begun(process, *files))
-        lakes.add(lake)
-        return begun[-1]
-
-    yield run
-    for one in begun:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
-    for lake in lakes:
-        for left in processes_of(lake):
-            try:
-                left.kill()
-            except psutil.Error:
-                continue
-
-
-def ended(run: Begun, seconds: float = 400) -> dict[str, Any]:
-    """The JSON of a run that ends well."""
-    assert run.process.wait(seconds) == 0, run.told()
-    return dict(json.loads(run.out.read_text()))
-
-
-def kill_when(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:
-    """SIGKILL as soon as the moment has come."""
-    deadline = time.monotonic() + seconds
-    while not moment():
-        assert run.process.poll() is None, f"ended before it could be killed: {run.told()}"
-        assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.002)
-    run.process.send_signal(signal.SIGKILL)
-    assert run.process.wait(30) == -signal.SIGKILL
-
-
-def state(body: dict[str, Any], stage: str) -> str:
-    return next(str(report["state"]) for report in body["stages"] if report["stage"] == stage)
-
-
-def many_archives(folder: Path, archives: int, pages: int) -> dict[str, Any]:
-    """A recipe over archives of pages, enough for a kill to fall between two shards."""
-    for number in range(archives):
-        world.crawl(folder / f"{number:02d}.warc.gz", 1000 * number, pages)
-    source = {"kind": "common_crawl", "paths": [f"{folder}/*.warc.gz"]}
-    return {
-        "corpus": "small",
-        "sources": [source],
-        "curate": {"preset": "none"},
-        "mixture": {"holdout": 0.1},
-        **world.tiny_models(),
-        "runtime": world.on_ray(2),
-    }
 
 
 def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(
@@ -203,10 +96,6 @@ def undisturbed(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -
     recipe["pretrain"] |= {"steps": 60, "checkpoint_every": 5}
     world.run(recipe | {"runtime": world.inline()}, folder / "lake", "pretrain")
     return recipe, folder / "lake"
-
-
-def steps_done(lake: Path) -> int:
-    return sum(len(path.read_bytes().splitlines()) for path in (lake / "folders").glob("pretrain/*/metrics.jsonl"))
 
 
 @pytest.mark.slow

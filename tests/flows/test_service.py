@@ -8,7 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,16 @@ from harness import PrefectServer, free_port, headwater, up
 from datalake.errors import UserError
 from flows import daemons
 from flows.commands import service
-from flows.environment import alive, process_mark, server_state
-from flows.recipe import STAGES
+from flows.environment import alive, prepare, process_mark, server_state
+from flows.service import deployments
+from flows.service.api import Api
+from flows.service.login import login
 
 
-def finished(url: str, run: str, limit_s: float = 180) -> dict[str, Any]:
+def finished(api: Callable[..., Any], run: str, limit_s: float = 180) -> dict[str, Any]:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        found = service.call(url, f"/flow_runs/{run}")
+        found = api(f"/flow_runs/{run}")
         if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return dict(found)
         time.sleep(0.5)
@@ -48,9 +53,71 @@ def test_up_completes_what_is_half_there(running: dict[str, Any], prefect_server
 
 
 def test_a_second_up_changes_nothing(running: dict[str, Any], prefect_server: PrefectServer) -> None:
-    again = up(prefect_server.lake, prefect_server.port)
+    # What is written down is stale, and the user's own Prefect has another password: neither is asked.
+    stale = {"url": f"http://127.0.0.1:{free_port()}/api", "server": "1:1", "worker": "2:2"}
+    (prefect_server.lake / "prefect" / service.STATE).write_text(json.dumps(stale))
+    again = up(prefect_server.lake, prefect_server.port, PREFECT_API_AUTH_STRING="their:own")
     assert again["changed"] == []
-    assert (again["server"], again["worker"]) == (running["server"], running["worker"])
+    assert again == running | {"changed": [], "seconds": again["seconds"]}
+    assert server_state(prefect_server.lake)["url"] == prefect_server.url
+
+
+def test_the_password_is_the_owners_alone(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+    file = prefect_server.lake / "prefect" / "password"
+    assert running["login"] == prefect_server.login == file.read_text().strip()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    file.chmod(0o644)
+    assert login(prefect_server.lake) == running["login"]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_each_lake_has_a_password_of_its_own(tmp_path: Path) -> None:
+    first, second = login(tmp_path / "a"), login(tmp_path / "b")
+    assert first.startswith("headwater:")
+    assert len(first) > 30
+    assert first != second
+    assert login(tmp_path / "a") == first
+    (tmp_path / "a" / "prefect" / "password").write_text("")
+    assert login(tmp_path / "a") != first
+
+
+def test_a_run_takes_the_password_of_the_server_that_it_goes_to(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for url, known, expected in (
+        (prefect_server.url, prefect_server.login, prefect_server.login),
+        (f"http://127.0.0.1:{free_port()}/api", "their:own", login(tmp_path)),
+        (None, "their:own", login(tmp_path)),
+    ):
+        os.environ |= {"PREFECT_API_AUTH_STRING": known}
+        os.environ.pop("PREFECT_API_URL", None)
+        if url:
+            os.environ |= {"PREFECT_API_URL": url}
+        assert prepare(tmp_path) == (url if expected == prefect_server.login else None)
+        assert os.environ["PREFECT_API_AUTH_STRING"] == expected
+    os.environ |= {"PREFECT_API_URL": prefect_server.url, "PREFECT_API_AUTH_STRING": "their:own"}
+    with pytest.raises(UserError, match="PREFECT_API_AUTH_STRING"):
+        prepare(tmp_path)
+    # A stale note that names another lake's server is no way to it.
+    os.environ.pop("PREFECT_API_URL")
+    (tmp_path / "prefect" / service.STATE).write_text(json.dumps({"url": prefect_server.url}))
+    assert prepare(tmp_path) is None
+
+
+def test_down_waits_for_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    with service._one_at_a_time(tmp_path, said.append):
+        other = threading.Thread(target=service.stop, args=(tmp_path, True))
+        other.start()
+        other.join(2)
+        assert other.is_alive()
+    other.join(60)
+    assert not other.is_alive()
+    assert said == []
+    shown = capsys.readouterr()
+    assert "waiting for it" in shown.err
+    assert json.loads(shown.out)["stopped"]["server"] == []
 
 
 def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server: PrefectServer) -> None:
@@ -69,7 +136,7 @@ def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
     for name in ("pipeline/pipeline", "ingest/ingest", "ingest/crawl", "evaluate/evaluate"):
-        deployment = service.call(prefect_server.url, f"/deployments/name/{name}")
+        deployment = prefect_server.call(f"/deployments/name/{name}")
         assert deployment["work_pool_name"] == service.POOL
         assert deployment["global_concurrency_limit"]["limit"] == 1
         assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
@@ -77,25 +144,23 @@ def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
         assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
 
 
-def test_the_form_is_the_recipe_filled_in_with_the_demo(running: dict[str, Any], prefect_server: PrefectServer) -> None:
-    deployment = service.call(prefect_server.url, "/deployments/name/pipeline/pipeline")
-    schema = deployment["parameter_openapi_schema"]
-    recipe = schema["definitions"]["Recipe"]
-    assert {"corpus", "sources", "runtime", *STAGES[1:4]} <= set(recipe["properties"])
-    assert recipe["properties"]["corpus"]["description"]
-    assert "Wikipedia" in schema["definitions"]
-    folder = service.ROOT / "recipes"
-    demo = yaml.safe_load((folder / "demo.yaml").read_text().replace("${recipe}", str(folder)))
-    assert deployment["parameters"] == {"recipe": demo}
+def test_the_form_is_short_and_filled_in_with_the_demo(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+    for name, last in (("pipeline/pipeline", ["until"]), ("ingest/ingest", []), ("evaluate/evaluate", [])):
+        deployment = prefect_server.call(f"/deployments/name/{name}")
+        fields = deployment["parameter_openapi_schema"]["properties"]
+        assert sorted(fields) == sorted(["recipe", "set", "lake", *last])
+        assert all(field["description"] for field in fields.values())
+        kinds = [kind.get("enum") or kind["type"] for kind in fields["recipe"]["anyOf"]]
+        assert kinds == ["string", ["recipes/demo.yaml", "recipes/crawl.yaml", "recipes/samples.yaml"], "object"]
+        assert deployment["parameters"] == {"recipe": "recipes/demo.yaml"}
 
 
 def test_the_crawl_takes_an_open_range_of_snapshots_once_a_month(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
-    deployment = service.call(prefect_server.url, "/deployments/name/ingest/crawl")
-    crawl = yaml.safe_load((service.ROOT / "recipes" / "crawl.yaml").read_text())
-    assert deployment["parameters"] == {"recipe": crawl}
-    (source,) = crawl["sources"]
+    deployment = prefect_server.call("/deployments/name/ingest/crawl")
+    assert deployment["parameters"] == {"recipe": "recipes/crawl.yaml"}
+    (source,) = yaml.safe_load((service.ROOT / "recipes" / "crawl.yaml").read_text())["sources"]
     assert source["snapshots"][0].endswith("..")
     (schedule,) = deployment["schedules"]
     assert schedule["schedule"]["cron"] == "0 3 5 * *"
@@ -104,22 +169,30 @@ def test_the_crawl_takes_an_open_range_of_snapshots_once_a_month(
 def test_a_form_with_a_mistake_is_refused(
     running: dict[str, Any], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    deployment = service.call(prefect_server.url, "/deployments/name/pipeline/pipeline")
+    deployment = prefect_server.call("/deployments/name/pipeline/pipeline")
     place = f"/deployments/{deployment['id']}/create_flow_run"
-    for wrong in ({"deduplicate": {"threshold": 7}}, {"colour": "blue"}):
-        with pytest.raises(service.urllib.error.HTTPError) as error:
-            service.call(prefect_server.url, place, {"parameters": {"recipe": toy(tmp_path) | wrong}})
+    for wrong, where in (({"deduplicate": {"threshold": 7}}, "threshold"), ({"colour": "blue"}, "colour")):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            prefect_server.call(place, {"parameters": {"recipe": toy(tmp_path) | wrong}})
         assert error.value.code == 409
+        assert where in error.value.read().decode()
+    with pytest.raises(urllib.error.HTTPError, match="409"):
+        prefect_server.call(place, {"parameters": {"until": "sometime"}})
 
 
 def test_a_run_from_the_form_uses_the_lake_of_the_server(
     running: dict[str, Any], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    deployment = service.call(prefect_server.url, "/deployments/name/pipeline/pipeline")
+    deployment = prefect_server.call("/deployments/name/pipeline/pipeline")
     # As the form sends it: every section with its defaults, fields left empty as null.
-    sent = {"recipe": toy(tmp_path) | {"vars": {}, "curate": {"preset": "none"}}, "until": "ingest", "lake": ""}
-    run = service.call(prefect_server.url, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": sent})
-    assert finished(prefect_server.url, run["id"])["state"]["type"] == "COMPLETED"
+    sent = {
+        "recipe": toy(tmp_path) | {"vars": {}, "curate": {"preset": "none"}},
+        "until": "ingest",
+        "set": [],
+        "lake": "",
+    }
+    run = prefect_server.call(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": sent})
+    assert finished(prefect_server.call, run["id"])["state"]["type"] == "COMPLETED"
     asked = headwater("query", "SELECT count(*) AS n FROM toy.raw", "--json", "--lake", str(prefect_server.lake))
     assert json.loads(asked.stdout) == [{"n": 3}], asked.stderr
 
@@ -180,13 +253,14 @@ def test_up_repairs_what_kills_left(tmp_path: Path) -> None:
     try:
         first = up(lake, port)
         assert first["changed"] == ["server", "worker", "deployments"]
-        deployment = service.call(first["url"], "/deployments/name/pipeline/pipeline")
+        api = Api(first["url"], first["login"])
+        deployment = api("/deployments/name/pipeline/pipeline")
         place = f"/deployments/{deployment['id']}/create_flow_run"
         long = toy(tmp_path / "in", texts=200_000)
-        run = service.call(first["url"], place, {"parameters": {"recipe": long, "until": "ingest"}})
+        run = api(place, {"parameters": {"recipe": long, "until": "ingest"}})
         while not any(process.is_running() for process in daemons.runs(lake)):
             time.sleep(0.2)
-        while service.call(first["url"], f"/flow_runs/{run['id']}")["state"]["type"] != "RUNNING":
+        while api(f"/flow_runs/{run['id']}")["state"]["type"] != "RUNNING":
             time.sleep(0.2)
 
         for process in [*daemons.find("worker", lake), *daemons.runs(lake)]:
@@ -194,22 +268,74 @@ def test_up_repairs_what_kills_left(tmp_path: Path) -> None:
         second = up(lake, port)
         assert second["changed"] == ["worker"]
         assert second["server"] == first["server"]
-        assert service.call(first["url"], f"/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
+        assert api(f"/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
 
         short = service.call(
             first["url"], place, {"parameters": {"recipe": toy(tmp_path / "short"), "until": "ingest"}}
         )
-        assert finished(first["url"], short["id"])["state"]["type"] == "COMPLETED", "the lost run holds no slot"
+        assert finished(api, short["id"])["state"]["type"] == "COMPLETED", "the lost run holds no slot"
 
         psutil.Process(second["server"]).kill()
         (lake / "prefect" / service.STATE).write_text("{")
-        third = up(lake, port)
-        assert third["changed"][:2] == ["server", "worker"]
+        place = f"/deployments/{deployment['id']}/schedules"
+        added = {"schedule": {"interval": 86_400}, "active": True, "parameters": {"until": "ingest"}}
+        api(place, [added])
+        (ours,) = [one for one in api(f"/deployments/{deployment['id']}")["schedules"] if one["slug"] == "weekly"]
+        api(f"{place}/{ours['id']}", {"active": True, "schedule": {"cron": "5 4 * * *", "timezone": "UTC"}}, "PATCH")
+        applied = lake / "prefect" / deployments.APPLIED
+        applied.write_text(applied.read_text().replace('"digest": "', '"digest": "older '))
+        third = up(lake, port, PREFECT_API_AUTH_STRING="their:own")
+        assert third["changed"] == ["server", "worker", "deployments"]
+        kept = api(f"/deployments/{deployment['id']}")["schedules"]
+        assert sorted((one["slug"] or "", one["active"]) for one in kept) == [("", True), ("weekly", True)]
+        assert {one["schedule"].get("cron") for one in kept} == {None, "5 4 * * *"}
         assert third["server"] != first["server"]
         assert not psutil.pid_exists(second["worker"])
     finally:
-        assert headwater("down", "--lake", str(lake)).returncode == 0
+        assert headwater("down", "--lake", str(lake), PREFECT_API_AUTH_STRING="their:own").returncode == 0
     assert server_state(lake) == {}
     assert daemons.find("server", lake) == daemons.find("worker", lake) == daemons.runs(lake) == []
     again = headwater("down", "--lake", str(lake))
     assert (again.returncode, again.stdout.strip()) == (0, f"nothing was up for {lake}")
+
+
+class Deployed:
+    """A server's API as far as schedules go."""
+
+    def __init__(self, schedules: list[dict[str, Any]]):
+        self.schedules = schedules
+        self.asked: list[tuple[str, Any]] = []
+
+    def __call__(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        if path == "/deployments/filter":
+            return [{"id": "d", "name": "ingest", "schedules": self.schedules}]
+        self.asked.append((f"{method or 'POST'} {path}", body))
+        return None
+
+
+def test_a_schedule_is_made_once_and_then_belongs_to_whoever_changes_it() -> None:
+    nightly = {"slug": "nightly", "cron": "0 1 * * *", "timezone": "UTC", "active": False}
+    later = nightly | {"cron": "0 3 * * *"}
+    here = [{"id": "s", "slug": "nightly", "active": True}, {"id": "p", "slug": None, "active": True}]
+
+    def asked(schedules: list[dict[str, Any]], wanted: dict[str, Any], before: dict[str, Any] | None) -> Any:
+        api = Deployed(schedules)
+        last = {"ingest": {"nightly": before}} if before else {}
+        deployments._schedule(api, {"ingest": {"nightly": wanted}}, last)  # type: ignore[arg-type]
+        return api.asked
+
+    ((made, (body,)),) = asked([], nightly, None)
+    assert made == "POST /deployments/d/schedules"
+    assert body == {
+        "slug": "nightly",
+        "schedule": {"cron": "0 1 * * *", "timezone": "UTC"},
+        "parameters": {},
+        "active": False,
+    }
+    assert asked(here, nightly, nightly) == [], "turned on by a person: left alone"
+    assert asked(here, nightly, None) == [], "made by an older version: left alone"
+    assert asked(here[1:], nightly, nightly) == [], "removed by a person: stays so"
+    ((changed, body),) = asked(here, later, nightly)
+    assert changed == "PATCH /deployments/d/schedules/s"
+    assert body["schedule"]["cron"] == "0 3 * * *"
+    assert body["active"], "on or off as it was"

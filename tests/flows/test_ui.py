@@ -1,90 +1,16 @@
 """What a person sees in the Prefect UI, in Debian's Chromium: stages by name, progress, funnel, curves, evaluations.
 
-The screenshots stay in pytest's temporary folder (`ui`); the addresses are those of the UI that Prefect carries.
+The screenshots stay in pytest's temporary folder (`browser`); the addresses are those of the UIs that Prefect carries.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Callable
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from browser import PATHS, Browser
 from harness import PrefectServer
 from pydantic import BaseModel
-
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
-
-Look = Callable[[str, str], "Seen"]
-
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--window-size=1400,1300",
-    "--virtual-time-budget=15000",
-]
-
-
-class Seen(HTMLParser):
-    """A page after its scripts ran: its text, and its pictures as (alt, src)."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.pictures: list[tuple[str, str]] = []
-        self.links: list[tuple[str, str]] = []
-        self._parts: list[str] = []
-        self.feed(text)
-        self.text = " ".join(" ".join(self._parts).split())
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        if tag == "img":
-            self.pictures.append((given.get("alt", ""), given.get("src", "")))
-
-    def handle_data(self, data: str) -> None:
-        self._parts.append(data)
-
-
-@pytest.fixture(scope="module")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """Open an address in the browser; keeps a screenshot under the given name."""
-    folder = tmp_path_factory.mktemp("ui")
-
-    def open_page(address: str, name: str) -> Seen:
-        assert BROWSER
-        done = subprocess.run(
-            [
-                BROWSER,
-                *OPTIONS,
-                f"--user-data-dir={folder / 'profile'}",
-                f"--screenshot={folder / name}.png",
-                "--dump-dom",
-                address,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.stdout, done.stderr[-500:]
-        assert (folder / f"{name}.png").stat().st_size > 10_000, "a page with something on it"
-        return Seen(done.stdout)
-
-    return open_page
 
 
 @pytest.fixture(scope="module")
@@ -164,66 +90,92 @@ def flow_run(prefect_server: PrefectServer) -> str:
 
 
 def artifact(server: PrefectServer, key: str) -> dict[str, Any]:
-    from flows.commands.service import call
-
     # Not `/artifacts/KEY/latest`: the id in its answer isn't the artifact's.
-    (found,) = call(server.url, "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}})
+    (found,) = server.call("/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}})
     return dict(found)
 
 
-def ui(server: PrefectServer) -> str:
-    return server.url.removesuffix("/api")
+def pictures(browser: Browser) -> list[str]:
+    found = browser.driver.execute_script("return [...document.images].map(i => [i.alt, i.src, i.naturalWidth])")
+    return [source for name, source, width in found if name == "loss" and width]
 
 
-def test_a_run_shows_its_stages_by_name(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    seen = look(f"{ui(prefect_server)}/runs/flow-run/{flow_run}", "flow-run")
-    assert "tiny-flow" in seen.text
-    assert re.search(r"\btiny\b.{0,3}\btoy\b", seen.text)
-    assert "Completed" in seen.text
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_a_run_shows_its_stages_by_name(
+    prefect_server: PrefectServer, flow_run: str, browser: Browser, ui: str
+) -> None:
+    browser.open(f"/runs/flow-run/{flow_run}", ui)
+    browser.see("tiny-flow", "Completed", "tiny toy")
+    browser.shot(f"run-{ui}")
 
 
-def test_progress_ends_at_all_shards(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    found = artifact(prefect_server, "tiny-progress")
+def test_progress_ends_at_all_shards(prefect_server: PrefectServer, flow_run: str, browser: Browser) -> None:
+    found = artifact(prefect_server, "toy-tiny-progress")
     assert (found["type"], found["data"], found["flow_run_id"]) == ("progress", 100.0, flow_run)
-    seen = look(f"{ui(prefect_server)}/artifacts/artifact/{found['id']}", "progress")
-    assert "tiny: 4 of 4 shards" in seen.text
-    assert artifact(prefect_server, "tiny-more-progress")["data"] == 100.0
+    browser.open(f"/artifacts/artifact/{found['id']}", "v2")
+    browser.see("tiny: 4 of 4 shards")
+    assert artifact(prefect_server, "toy-tiny-more-progress")["data"] == 100.0
 
 
-def test_the_funnel_is_a_table(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    seen = look(f"{ui(prefect_server)}/artifacts/artifact/{artifact(prefect_server, 'tiny-funnel')['id']}", "funnel")
-    for text in ("What became of the records", "rejected by min_words", "quarantined", "kept"):
-        assert text in seen.text
+def test_the_funnel_is_a_table(prefect_server: PrefectServer, flow_run: str, browser: Browser) -> None:
+    browser.open(f"/artifacts/artifact/{artifact(prefect_server, 'toy-tiny-funnel')['id']}", "v2")
+    browser.see("What became of the records", "rejected by min_words", "quarantined", "kept")
 
 
-def test_the_loss_curve_is_a_picture(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    seen = look(f"{ui(prefect_server)}/artifacts/artifact/{artifact(prefect_server, 'tiny-curves')['id']}", "curves")
-    pictures = [source for name, source in seen.pictures if name == "loss"]
-    assert len(pictures) == 1
-    assert pictures[0].startswith("data:image/svg+xml;base64,")
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_the_loss_curve_is_a_picture(prefect_server: PrefectServer, flow_run: str, browser: Browser, ui: str) -> None:
+    browser.open(f"/artifacts/artifact/{artifact(prefect_server, 'toy-tiny-curves')['id']}", ui)
+    (picture,) = browser.wait(lambda: pictures(browser))
+    assert picture.startswith("data:image/svg+xml;base64,")
+    browser.shot(f"curves-{ui}")
 
 
-def test_the_evaluation_is_a_table_with_intervals(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    seen = look(f"{ui(prefect_server)}/artifacts/artifact/{artifact(prefect_server, 'tiny-table')['id']}", "evaluation")
-    for text in ("pretrain", "perplexity", "0.7183", "0.700 to 0.740", "123"):
-        assert text in seen.text
+def test_the_evaluation_is_a_table_with_intervals(
+    prefect_server: PrefectServer, flow_run: str, browser: Browser
+) -> None:
+    browser.open(f"/artifacts/artifact/{artifact(prefect_server, 'toy-tiny-table')['id']}", "v2")
+    browser.see("pretrain", "perplexity", "0.7183", "0.700 to 0.740", "123")
 
 
-def test_a_run_names_its_record(prefect_server: PrefectServer, flow_run: str, look: Look) -> None:
-    found = artifact(prefect_server, "tiny-record")
-    seen = look(f"{ui(prefect_server)}/artifacts/artifact/{found['id']}", "record")
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_a_record_names_its_file_and_leads_to_the_run(
+    prefect_server: PrefectServer, flow_run: str, browser: Browser, ui: str
+) -> None:
     # The suite's other runs leave records in this lake too; this run's names it.
     (record,) = [path for path in (prefect_server.lake / "records").glob("*.json") if flow_run in path.read_text()]
-    assert f"records/{record.name}" in seen.text
-    assert "toy.raw" in seen.text
+    browser.open(f"/artifacts/artifact/{artifact(prefect_server, 'toy-tiny-record')['id']}", ui)
+    browser.see(str(record), "toy.raw")
+    links = browser.driver.execute_script("return [...document.links].map(a => a.href)")
+    assert not [link for link in links if link.startswith("file:")]
+    browser.find("//a[contains(@href, 'task-run')]")
+    browser.find(f"//a[contains(@href, 'flow-run/{flow_run}')]").click()
+    browser.see("tiny-flow", "Completed")
+    assert browser.driver.current_url.endswith(f"{PATHS[ui]}/runs/flow-run/{flow_run}")
 
 
-def test_the_form_of_a_deployment_is_drawn_from_the_recipe(
-    prefect_server: PrefectServer, running: dict[str, Any], look: Look
-) -> None:
-    from flows.commands.service import call
+def test_curves_are_drawn_while_a_stage_trains(prefect_server: PrefectServer) -> None:
+    from prefect import flow, task
+    from prefect.context import FlowRunContext
 
-    deployment = call(prefect_server.url, "/deployments/name/pipeline/pipeline")
-    seen = look(f"{ui(prefect_server)}/deployments/deployment/{deployment['id']}/run", "form")
-    for text in ("Corpus", "Sources", "Curation", "Deduplication"):
-        assert text in seen.text
+    from tasks.artifacts import Curves
+
+    drawn: list[str] = []
+
+    @task
+    def trains() -> None:
+        shown = Curves("pretend")
+        for steps in (2, 3, 4):
+            shown.at([{"step": step, "name": "loss", "value": 1.0 / (step + 1)} for step in range(steps)])
+            drawn.append(artifact(prefect_server, "pretend-curves")["data"])
+        shown.draw([{"step": step, "name": "loss", "value": 1.0 / (step + 1)} for step in range(5)])
+        drawn.append(artifact(prefect_server, "pretend-curves")["data"])
+
+    @flow
+    def training() -> None:
+        assert FlowRunContext.get()
+        trains()
+
+    training()
+    first, second, third, last = drawn
+    assert first == second == third, "drawn once in half a minute"
+    assert last != first, "one artifact, drawn anew"

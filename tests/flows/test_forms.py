@@ -1,0 +1,191 @@
+"""Deployments as a person uses them in a browser: the form filled in and submitted, a schedule added, in both UIs.
+
+Every run is seen to end. Screenshots stay in pytest's temporary folder (`browser`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from browser import Browser
+from harness import PrefectServer, up
+
+from flows.commands.service import POOL
+from flows.service import deployments
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def recipe(folder: Path, corpus: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(3)))
+    source = {"kind": "table", "paths": [str(folder / "*.jsonl")]}
+    body = {"corpus": corpus, "sources": [source], "runtime": {"workers": 1, "cluster": "inline"}}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def runs(server: PrefectServer, deployment: str, **filters: Any) -> list[dict[str, Any]]:
+    """A deployment's runs, the newest first."""
+    wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC", "flow_runs": filters}
+    found: list[dict[str, Any]] = server.call("/flow_runs/filter", wanted)
+    return found
+
+
+def ended(browser: Browser, server: PrefectServer, find: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    """The run that `find` finds, once it has ended."""
+
+    def run() -> Any:
+        return next((one for one in find() if one["state"]["type"] in ENDED), None)
+
+    return dict(browser.wait(run, lambda: f"the end of one of {[one['state'] for one in find()]}"))
+
+
+def logs(server: PrefectServer, run: dict[str, Any]) -> list[str]:
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
+    return [str(entry["message"]) for entry in server.call("/logs/filter", wanted)]
+
+
+def named(server: PrefectServer, name: str) -> str:
+    return str(server.call(f"/deployments/name/{name}")["id"])
+
+
+@pytest.fixture(scope="module")
+def scheduled(
+    running: dict[str, Any],
+    prefect_server: PrefectServer,
+    browser: Browser,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """A schedule of few seconds, added in the UI that opens; the deployment's id. It is removed when its run has come."""
+    deployment = named(prefect_server, "ingest/ingest")
+    path = recipe(tmp_path_factory.mktemp("scheduled"), "by_schedule")
+    browser.open(f"/deployments/deployment/{deployment}", "v2")
+    browser.press("Schedule")
+    browser.see("Add Schedule")
+    browser.fill("Value", "30", "input")
+    browser.choose("Interval", "Seconds")
+    browser.press("A file")
+    browser.fill("recipe", str(path))
+    browser.shot("schedule-v2")
+    browser.press("Save")
+    browser.wait(lambda: len(prefect_server.call(f"/deployments/{deployment}")["schedules"]) == 2)
+    yield deployment
+    for schedule in prefect_server.call(f"/deployments/{deployment}")["schedules"]:
+        if schedule["slug"] is None:
+            prefect_server.call(f"/deployments/{deployment}/schedules/{schedule['id']}", method="DELETE")
+
+
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_the_form_untouched_runs_the_demo(
+    scheduled: str, prefect_server: PrefectServer, browser: Browser, ui: str
+) -> None:
+    pipeline = named(prefect_server, "pipeline/pipeline")
+    before = {run["id"] for run in runs(prefect_server, pipeline)}
+    # Nobody wants the demo's run here: it is removed before a worker gets it.
+    prefect_server.call(f"/work_pools/{POOL}", {"is_paused": True}, "PATCH")
+    try:
+        browser.open(f"/deployments/deployment/{pipeline}/run", ui)
+        browser.see("recipe", "set", "until", "lake", "A whole recipe")
+        browser.shot(f"form-{ui}")
+        browser.press("Submit")
+        (made,) = browser.wait(lambda: [run for run in runs(prefect_server, pipeline) if run["id"] not in before])
+        prefect_server.call(f"/flow_runs/{made['id']}", method="DELETE")
+    finally:
+        prefect_server.call(f"/work_pools/{POOL}", {"is_paused": False}, "PATCH")
+    assert made["parameters"] == {"recipe": "recipes/demo.yaml", "set": [], "until": "evaluate", "lake": ""}
+
+
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_the_form_filled_in_runs_what_it_says(
+    scheduled: str, prefect_server: PrefectServer, browser: Browser, tmp_path: Path, ui: str
+) -> None:
+    pipeline = named(prefect_server, "pipeline/pipeline")
+    path = recipe(tmp_path, f"by_form_{ui}")
+    before = {run["id"] for run in runs(prefect_server, pipeline)}
+    browser.driver.get_log("performance")
+    browser.open(f"/deployments/deployment/{pipeline}/run", ui)
+    browser.see("recipe", "set", "until", "lake")
+    browser.press("A file")
+    browser.fill("recipe", str(path))
+    browser.choose("until", "ingest")
+    browser.shot(f"filled-{ui}")
+    browser.press("Submit")
+    run = ended(
+        browser, prefect_server, lambda: [one for one in runs(prefect_server, pipeline) if one["id"] not in before]
+    )
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert (run["parameters"]["recipe"], run["parameters"]["until"]) == (str(path), "ingest")
+
+    (manifest,) = [
+        json.loads(file.read_text())
+        for file in (prefect_server.lake / "runs").glob("*.json")
+        if run["id"] in file.read_text()
+    ]
+    assert run["name"] == f"by_form_{ui} {manifest['run']}"
+    assert len([line for line in logs(prefect_server, run) if line.startswith("ingest ran")]) == 1
+
+    browser.open(f"/runs/flow-run/{run['id']}", ui)
+    browser.see(run["name"], "Completed")
+    browser.shot(f"run-by-form-{ui}")
+    browser.press("Artifacts")
+    browser.see(f"by-form-{ui}-ingest-record", f"by-form-{ui}-ingest-funnel")
+    browser.shot(f"artifacts-{ui}")
+    assert browser.elsewhere() == []
+
+
+def test_a_schedule_added_in_the_ui_fires_and_ends(
+    scheduled: str, prefect_server: PrefectServer, browser: Browser
+) -> None:
+    run = ended(browser, prefect_server, lambda: runs(prefect_server, scheduled))
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert run["auto_scheduled"]
+    assert run["name"].startswith("by_schedule ")
+
+
+def test_schedules_of_people_survive_that_deployments_are_applied_again(
+    scheduled: str, prefect_server: PrefectServer
+) -> None:
+    place = f"/deployments/{scheduled}/schedules"
+    added, ours = sorted(
+        prefect_server.call(f"/deployments/{scheduled}")["schedules"], key=lambda one: one["slug"] or ""
+    )
+    changed = {"schedule": {"cron": "7 4 * * *", "timezone": "UTC"}, "active": True}
+    prefect_server.call(f"{place}/{ours['id']}", changed, "PATCH")
+    # Its run has come; from now on it would only keep the machine busy.
+    prefect_server.call(f"{place}/{added['id']}", {"active": False}, "PATCH")
+    applied = prefect_server.lake / "prefect" / deployments.APPLIED
+    applied.write_text(applied.read_text().replace('"digest": "', '"digest": "older '))
+    try:
+        assert up(prefect_server.lake, prefect_server.port)["changed"] == ["deployments"]
+        kept = {one["id"]: one for one in prefect_server.call(f"/deployments/{scheduled}")["schedules"]}
+        assert set(kept) == {added["id"], ours["id"]}
+        assert kept[added["id"]]["schedule"] == added["schedule"]
+        assert kept[added["id"]]["parameters"] == added["parameters"]
+        assert (kept[ours["id"]]["active"], kept[ours["id"]]["schedule"]["cron"]) == (True, "7 4 * * *")
+    finally:
+        prefect_server.call(f"{place}/{ours['id']}", {"active": False, "schedule": ours["schedule"]}, "PATCH")
+
+
+def test_a_wrong_recipe_ends_a_run_in_one_line(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.ingest import ingest
+
+    path = recipe(tmp_path, "wrong")
+    path.write_text(path.read_text() + "colour: blue\n")
+    for named_so, words in ((str(path), "unknown key 'colour'"), ("recipes/none.yaml", "no recipe at")):
+        state = ingest(recipe=named_so, lake=str(tmp_path / "lake"), return_state=True)
+        assert state.is_failed()
+        assert words in str(state.message)
+        assert "\n" not in str(state.message)
+        APILogHandler().flush()
+        said = logs(prefect_server, {"id": str(state.state_details.flow_run_id)})
+        assert len([line for line in said if words in line]) == 1
+        assert not any("Traceback" in line for line in said)
