@@ -63,7 +63,7 @@ def scheduled(
     browser: Browser,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """A schedule of few seconds, added in the UI that opens; the deployment's id. It is removed when its run has come."""
+    """A deployment with a schedule of few seconds, added in the UI that opens; the schedule is removed at the end."""
     deployment = named(prefect_server, "ingest/ingest")
     path = recipe(tmp_path_factory.mktemp("scheduled"), "by_schedule")
     browser.open(f"/deployments/deployment/{deployment}", "v2")

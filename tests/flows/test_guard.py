@@ -84,8 +84,7 @@ def test_the_settings_that_the_api_tells_hide_the_password(prefect_server: Prefe
 def test_a_page_of_another_site_is_refused(prefect_server: PrefectServer, browser: Browser, knows: bool) -> None:
     with serving() as site:
         login = prefect_server.login if knows else "headwater:guess"
-        site.files["/page.html"] = (PAGE % {"api": prefect_server.url, "login": login}).encode()
-        browser.driver.get(f"{site.url}/page.html")
+        browser.driver.get(site.put("/page.html", (PAGE % {"api": prefect_server.url, "login": login}).encode()))
         browser.wait(lambda: browser.driver.title == "done")
         results: dict[str, Any] = browser.driver.execute_script("return window.results")
     # The blind request is sent, as no browser holds it back; the server refuses it.
