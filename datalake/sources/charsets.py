@@ -1,4 +1,4 @@
-"""Text in the character set that a file declares. Python's own codecs that are none (`idna`, `undefined`) aren't taken."""
+"""Text in the character set that a file declares; Python's codecs that are none (`idna`, `undefined`) aren't taken."""
 
 from __future__ import annotations
 

@@ -204,8 +204,8 @@ def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
     root = (config.licence, "config") if config.licence else (None, "")
     texts = {
         member.name: member.content
-        for member in archive_members(shard, config.label, LARGEST)
-        if isinstance(member, Member) and member.content is not None and speaks_of_licence(member.name)
+        for member in archive_members(shard, config.label, LARGEST, speaks_of_licence)
+        if isinstance(member, Member) and member.content is not None
     }
     repository, revision = _archive_name(shard)
     project = Project(repository, revision, repository, ProjectLicences(texts, root))
