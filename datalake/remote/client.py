@@ -618,7 +618,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    text = " ".join(re.sub(r"[a-z0-9+]+://\S+", "...", str(error)).split())
+    text = " ".join(re.sub(r"[A-Za-z0-9+.-]+://\S+", "...", str(error)).split())
     return f"{type(error).__name__}: {text}"[:200]
 
 
