@@ -52,7 +52,7 @@ from datalake.sources.licences import distribution_licence
 from datalake.sources.project_licences import LARGEST, ProjectLicences, speaks_of_licence
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.redact import redact
-from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, snapshot, working_tree
+from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, lfs_store, snapshot, working_tree
 from datalake.sources.rows import Row
 from datalake.sources.spdx import header_licence, permissive
 from datalake.sources.stack import StackFile, is_rows, stack_files, stack_rows
@@ -66,13 +66,13 @@ _SHEBANG = 200  # bytes of a file without ending that tell whether it is a scrip
 
 @dataclass(slots=True)
 class Project:
-    """What all files of a repository, distribution or archive share. `folder` is where its git store lies, if any."""
+    """What all files of a repository, distribution or archive share. `store` is Git LFS's, if there is one."""
 
     repository: str
     revision: str
     group: str
     licences: ProjectLicences
-    folder: str = ""
+    store: Path | None = None
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
             for name, file in _walk(shard.path, speaks_of_licence)
             if not Path(file).is_symlink()
         }
-        project = Project(repository, revision, repository, ProjectLicences(texts, given), shard.path)
+        project = Project(repository, revision, repository, ProjectLicences(texts, given), lfs_store(shard.path))
         yield from _files(_folder_files(shard.path), project, shard, config)
     elif is_archive(shard.path):
         yield from _archive(shard, config)
@@ -234,7 +234,7 @@ def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
                 continue  # where it is a record too it is quarantined below
     root = (config.licence, "config") if config.licence else (None, "")
     licences = ProjectLicences(texts, root)
-    project = Project(found.repository, found.commit, found.repository, licences, shard.path)
+    project = Project(found.repository, found.commit, found.repository, licences, lfs_store(shard.path))
     members = _blobs(found, shard, config)
     yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
 
@@ -291,7 +291,7 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
     pointer = lfs_pointer(content) if content is not None else None
     if pointer:
         length = pointer[1]
-        content = lfs_content(project.folder, *pointer, config.max_bytes) if project.folder else None
+        content = lfs_content(project.store, *pointer, config.max_bytes) if project.store else None
     blob = git_blob(content) if content is not None else ""
     identity = document_id(KIND, shard.name, given.locator or f"{path}@{blob}")
     uri = f"{project.repository}@{project.revision}/{path}"

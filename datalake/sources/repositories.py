@@ -151,13 +151,17 @@ def lfs_pointer(content: bytes) -> tuple[str, int] | None:
     return (match[1].decode(), int(match[2])) if match else None
 
 
-def lfs_content(folder: str, digest: str, size: int, largest: int) -> bytes | None:
-    """The content behind a pointer, from the repository's own store; None where it isn't there whole, or too large."""
+def lfs_store(folder: str) -> Path | None:
+    """Where a repository keeps Git LFS's objects; None where that isn't its own."""
     try:
-        _, common = git_folders(folder)
+        return git_folders(folder)[1] / "lfs" / "objects"
     except ForeignError:
         return None
-    file = common / "lfs" / "objects" / digest[:2] / digest[2:4] / digest
+
+
+def lfs_content(store: Path, digest: str, size: int, largest: int) -> bytes | None:
+    """The content behind a pointer, from the repository's own store; None where it isn't there whole, or too large."""
+    file = store / digest[:2] / digest[2:4] / digest
     if size > largest or not file.is_file() or file.stat().st_size != size:
         return None
     content = file.read_bytes()
