@@ -248,3 +248,20 @@ def to_table(entries: Iterable[Any], schema: pa.Schema) -> pa.Table:
             values = [None if value is None else scrub(value) for value in values]
         columns.append(pa.array(values, column.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def storable(entries: list[Any], schema: pa.Schema) -> tuple[list[Any], pa.Table, list[Quarantined]]:
+    """Of entries of one kind those that a table can hold, that table, and for each of the others a `Quarantined`."""
+    try:
+        return entries, to_table(entries, schema), []
+    except Exception:  # which of them, is found by trying each
+        kept, lost = [], []
+    for entry in entries:
+        try:
+            to_table([entry], schema)
+            kept.append(entry)
+        except Exception as error:
+            detail = f"can't be stored: {type(error).__name__}: {' '.join(str(error).split())}"[:200]
+            where = [value if isinstance(value, int) else -1 for value in (entry.offset, getattr(entry, "length", -1))]
+            lost.append(Quarantined(str(entry.source), str(entry.archive), "unexpected", detail, *where))
+    return kept, to_table(kept, schema), lost

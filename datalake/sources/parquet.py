@@ -75,7 +75,9 @@ def _group(
         for batch in file.iter_batches(batch_size=max(1, min(_ROWS, _BATCH // each)), row_groups=[group]):
             for value in _values(batch, longest, allowance):
                 place = number + done
-                if isinstance(value, int):
+                if isinstance(value, UnicodeDecodeError):
+                    yield Quarantined(source, archive, "encoding", str(value)[:200], place, 1)
+                elif isinstance(value, int):
                     problem = f"a row of {value} bytes"
                     yield Quarantined(source, archive, "too_large", problem, place, 1)
                 else:
@@ -89,8 +91,10 @@ def _group(
         yield Quarantined(source, archive, "parquet", problem, number + done, left)
 
 
-def _values(batch: pa.RecordBatch, longest: int, allowance: Allowance) -> Iterator[dict[str, Any] | int]:
-    """Each row of a batch as a dict, or its size in bytes where that is beyond the limit.
+def _values(
+    batch: pa.RecordBatch, longest: int, allowance: Allowance
+) -> Iterator[dict[str, Any] | int | UnicodeDecodeError]:
+    """Each row of a batch as a dict, or its size in bytes where that is beyond the limit, or why it is no text.
 
     Raises BombError where a row is more than may come.
     """
@@ -107,8 +111,31 @@ def _values(batch: pa.RecordBatch, longest: int, allowance: Allowance) -> Iterat
             held += sizes[end]
             end += 1
         allowance.take(held + _CELL * batch.num_columns * (end - start))
-        yield from batch.slice(start, end - start).to_pylist()
+        yield from _python(batch.slice(start, end - start))
         start = end
+
+
+def _python(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """Each row as Python values. What Python has none for, such as a time beyond its years, is None."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        for number in range(batch.num_rows):
+            try:
+                yield {name: _cell(batch.column(at)[number]) for at, name in enumerate(batch.schema.names)}
+            except UnicodeDecodeError as error:
+                yield error
+    else:
+        yield from rows
+
+
+def _cell(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, pa.ArrowException):
+        return None
 
 
 def _sizes(batch: pa.RecordBatch) -> list[int]:
