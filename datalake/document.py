@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -204,6 +204,22 @@ TABLES: dict[type, tuple[str, pa.Schema]] = {
 }
 
 
+def utc(time: datetime) -> datetime | None:
+    """A time in UTC, which one without a zone is in already; None where that leaves the years 1 to 9999."""
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment(text: str) -> datetime | None:
+    """The time that a text says in ISO 8601, in UTC; None where it says none."""
+    try:
+        return utc(datetime.fromisoformat(text.strip()))
+    except ValueError:
+        return None
+
+
 def scrub(text: str) -> str:
     """The text with lone surrogates and NUL replaced, so that it always encodes as UTF-8."""
     try:
@@ -214,16 +230,38 @@ def scrub(text: str) -> str:
 
 
 def to_table(entries: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Entries of one kind as an Arrow table. Maps are sorted and strings scrubbed: equal entries, equal bytes."""
+    """Entries of one kind as an Arrow table. Maps are sorted and strings scrubbed: equal entries, equal bytes.
+
+    Of keys that scrubbing makes equal the last in their order stays. An integer beyond 64 bits is -1, unknown.
+    """
     entries = list(entries)
     columns = []
     for column in schema:
         values = [getattr(entry, column.name) for entry in entries]
         if column.type == ATTRIBUTES:
-            values = [[(k, scrub(v)) for k, v in sorted(value.items())] for value in values]
+            values = [sorted({scrub(k): scrub(v) for k, v in sorted(value.items())}.items()) for value in values]
         elif column.type == MESSAGES:
             values = [[{k: scrub(v) for k, v in message.items()} for message in value] for value in values]
+        elif column.type == pa.int64():
+            values = [value if -1 <= value < 1 << 63 else -1 for value in values]
         elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             values = [None if value is None else scrub(value) for value in values]
         columns.append(pa.array(values, column.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def storable(entries: list[Any], schema: pa.Schema) -> tuple[list[Any], pa.Table, list[Quarantined]]:
+    """Of entries of one kind those that a table can hold, that table, and for each of the others a `Quarantined`."""
+    try:
+        return entries, to_table(entries, schema), []
+    except Exception:  # which of them, is found by trying each
+        kept, lost = [], []
+    for entry in entries:
+        try:
+            to_table([entry], schema)
+            kept.append(entry)
+        except Exception as error:
+            detail = f"can't be stored: {type(error).__name__}: {' '.join(str(error).split())}"[:200]
+            where = [value if isinstance(value, int) else -1 for value in (entry.offset, getattr(entry, "length", -1))]
+            lost.append(Quarantined(str(entry.source), str(entry.archive), "unexpected", detail, *where))
+    return kept, to_table(kept, schema), lost

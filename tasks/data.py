@@ -21,7 +21,7 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.dedup.config import DedupConfig, SemanticConfig
 from datalake.dedup.spans_config import LineMarking, SubstringMarking
-from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
+from datalake.document import TABLES, Passed, storable
 from datalake.errors import LostDataError, UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
@@ -134,28 +134,29 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
         blocks: dict[str, list[Any]] = {name: [] for name in schemas}
 
         def flush(name: str) -> None:
-            out.write(name, to_table(blocks[name], schemas[name]))
-            blocks[name].clear()
+            entries, table, lost = storable(blocks[name], schemas[name])
+            out.write(name, table)
+            kind = {"refused": "refused", "quarantine": "quarantined"}.get(name, "raw")
+            if entries:
+                out.count("records", len(entries))
+                out.count(kind, len(entries))
+            if kind != "raw":
+                for reason, amount in Counter(entry.reason for entry in entries).items():
+                    out.count(f"{kind}:{reason}", amount)
+            blocks[name] = []
+            blocks["quarantine"] += lost
 
         for entry in reader(source.kind).read(here, source):
             if isinstance(entry, Passed):
                 out.count(f"passed:{entry.type}")
                 continue
-            out.count("records")
             name, _ = TABLES[type(entry)]
-            if isinstance(entry, Refused):
-                out.count("refused")
-                out.count(f"refused:{entry.reason}")
-            elif isinstance(entry, Quarantined):
-                out.count("quarantined")
-                out.count(f"quarantined:{entry.reason}")
-            else:
-                out.count("raw")
             blocks[name].append(entry)
             if len(blocks[name]) >= _BLOCK:
                 flush(name)
-        for name in blocks:
-            flush(name)
+        while held := [name for name in blocks if blocks[name]]:  # what others lose is quarantined
+            for name in held:
+                flush(name)
         for name, amount in effort().items():  # of what is remote: requests, retries, bytes
             out.count(f"remote:{name}", amount)
     return out.result
@@ -186,7 +187,7 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="3",
+    version="4",
     libraries=(
         "fastwarc",
         "resiliparse",
@@ -232,6 +233,13 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
         )
         funnel.append(row)
     taken = counts.get("raw", 0)
+    warnings = []
+    for index, source in enumerate(config.sources):
+        mine = [result for result in results if source_of[result.key] == index]
+        if mine and not funnel[index]["raw"]:
+            warnings.append(f"{source.label} gives nothing: {_why_nothing(total(mine), mine)}")
+    if not failed and not counts.get("raw", 0) + counts.get("refused", 0):
+        raise NothingReadError(f"nothing could be read: {'; '.join(warnings)}: correct `sources`")
     return Produced(
         tables={name: (schemas[name], files_of(results, name)) for name in (*names, "refused", "quarantine")},
         counts=counts,
@@ -252,7 +260,29 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
         ],
         unfinished=failed,
         funnel=funnel,
-        report={"sources": funnel},
+        report={"sources": funnel} | ({"warnings": warnings} if warnings else {}),
+    )
+
+
+class NothingReadError(RuntimeError):
+    """No source gave a record that could be read."""
+
+
+def _why_nothing(counts: dict[str, int], results: list[ShardResult]) -> str:
+    """What became of the records of a source that gave none, in one line, with the first reason of the quarantine."""
+    for file in files_of(results, "quarantine"):
+        for batch in read_batches(file.path):
+            for row in batch.to_pylist():
+                amount = counts["quarantined"]
+                more = f" and {amount - 1:,} more" if amount > 1 else ""
+                return f"{row['archive']}: {row['reason']} ({row['detail']}){more}"
+    if counts.get("records"):
+        reasons = {name.partition(":")[2]: amount for name, amount in counts.items() if name.startswith("refused:")}
+        told = ", ".join(f"{amount:,} {reason}" for reason, amount in sorted(reasons.items(), key=lambda r: -r[1])[:5])
+        return f"all its records are refused ({told})"
+    passed = sum(amount for name, amount in counts.items() if name.startswith("passed:"))
+    return f"no record in its {len(results):,} archives" + (
+        f", only {passed:,} things of other kinds" if passed else ""
     )
 
 

@@ -257,7 +257,7 @@ class Stage:
                 records_out=record.records_out,
                 fingerprint=print_of_payload,
                 outputs=record.outputs,
-                note=_unfinished(record) if partial else "",
+                note=_unfinished(record) if partial else "; ".join(record.report.get("warnings", ())),
             )
         )
         return dict(record.outputs)

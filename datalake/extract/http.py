@@ -16,6 +16,8 @@ from fastwarc.stream_io import BrotliReader, ZstdReader
 PIECE = 1 << 16
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]{0,1000})?\r?\n")
 _TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*[<\w]")
+_FED = 1 << 12  # bytes that go to a decoder at once: what lies behind a member's end is copied
+_MOST_ENCODINGS = 8  # one over the other
 
 
 class BodyError(ValueError):
@@ -41,8 +43,12 @@ def decode_body(
     """
     for name in reversed([part.strip().lower() for value in transfer_encodings for part in value.split(",")]):
         body = unchunk(body, cut) if name == "chunked" else _decode(body, name, limit, cut)
+    undone = 0
     for name in reversed([part.strip().lower() for value in content_encodings for part in value.split(",")]):
-        body = _decode(body, name, limit, cut)
+        before, body = body, _decode(body, name, limit, cut)
+        undone += body is not before
+        if undone > _MOST_ENCODINGS:
+            raise BodyError("content_encoding", f"encoded more than {_MOST_ENCODINGS} times")
     return body
 
 
@@ -107,22 +113,26 @@ def _decode(body: bytes, name: str, limit: int, cut: bool) -> bytes:
 def _inflate(body: bytes, bits: int, limit: int, cut: bool) -> bytes:
     """All gzip members, or one zlib or deflate stream."""
     out = bytearray()
-    rest = body
-    while rest:
-        inflater = zlib.decompressobj(bits)
-        try:
-            out += inflater.decompress(rest, limit + 1 - len(out))
-        except zlib.error:
-            if out and bits == 31:  # bytes after the last member
-                break
-            raise
-        if len(out) > limit:
-            raise BodyTooLargeError
+    at = 0
+    while at < len(body):
+        inflater, whole = zlib.decompressobj(bits), len(out)
+        while at < len(body) and not inflater.eof:
+            piece = body[at : at + _FED]
+            try:
+                out += inflater.decompress(piece, limit + 1 - len(out))
+            except zlib.error:
+                if whole and bits == 31:  # bytes after the last member
+                    return bytes(out[:whole])
+                raise
+            if len(out) > limit:
+                raise BodyTooLargeError
+            at += len(piece) - len(inflater.unused_data)
         if not inflater.eof:
             if cut:
                 break
             raise EOFError("ends before its time")
-        rest = inflater.unused_data if bits == 31 and inflater.unused_data.startswith(b"\x1f\x8b") else b""
+        if bits != 31 or not body.startswith(b"\x1f\x8b", at):
+            break
     return bytes(out)
 
 

@@ -7,6 +7,7 @@ renders as nothing. A template belongs here if its absence leaves a hole in the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -105,7 +106,7 @@ def _value(positional: list[str], named: dict[str, str], context: Context) -> st
 
 
 def _thousands(number: str) -> str:
-    if not re.fullmatch(r"-?\d{5,}(?:\.\d+)?", number):
+    if not re.fullmatch(r"-?\d{5,300}(?:\.\d+)?", number):
         return number
     whole, dot, decimals = number.partition(".")
     return f"{int(whole):,}{dot}{decimals}"
@@ -116,13 +117,22 @@ def _format_number(positional: list[str], named: dict[str, str], context: Contex
     return _thousands(number) if context.language in (*_ENGLISH, "zh", "ja", "ko", "th", "he") else number
 
 
+def _is_number(text: str) -> bool:
+    """Whether a text is a whole number of a length that numbers have."""
+    return text.isdecimal() and len(text) < 10
+
+
+def _is_month(text: str) -> bool:
+    return _is_number(text) and 1 <= int(text) <= 12
+
+
 def _day(year: str, month: str, day: str, day_first: bool, context: Context) -> str:
     """A date as the language writes it; what isn't a number stays as it is."""
-    numbers = month.isdecimal() and 1 <= int(month) <= 12
+    numbers = _is_month(month)
     if context.language in ("zh", "ja") and numbers:
-        return f"{year}年{int(month)}月" + (f"{int(day)}日" if day.isdecimal() else "")
+        return f"{year}年{int(month)}月" + (f"{int(day)}日" if _is_number(day) else "")
     if context.language == "ko" and numbers:
-        return f"{year}년 {int(month)}월" + (f" {int(day)}일" if day.isdecimal() else "")
+        return f"{year}년 {int(month)}월" + (f" {int(day)}일" if _is_number(day) else "")
     if context.language not in _ENGLISH and numbers:
         return ".".join(part for part in (day, month, year) if part) if day else f"{month}/{year}"
     name = MONTHS[int(month) - 1] if numbers else month
@@ -130,7 +140,7 @@ def _day(year: str, month: str, day: str, day_first: bool, context: Context) -> 
         return year
     if not day:
         return f"{name} {year}".strip()
-    day = str(int(day)) if day.isdecimal() else day
+    day = str(int(day)) if _is_number(day) else day
     return f"{day} {name} {year}".strip() if day_first else f"{name} {day}, {year}"
 
 
@@ -150,7 +160,7 @@ def _words_of_date(positional: list[str], named: dict[str, str], context: Contex
         positional = positional[1:]
     months = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()  # noqa: SIM905
     parts = [item for item in positional[:3] if item]
-    if len(parts) == 3 and parts[1].isdecimal() and 1 <= int(parts[1]) <= 12:
+    if len(parts) == 3 and _is_month(parts[1]):
         parts[1] = months[int(parts[1]) - 1]
     return " ".join(["1er" if part == "1" else part for part in parts])
 
@@ -357,7 +367,7 @@ def _share(positional: list[str], named: dict[str, str], context: Context) -> st
 def _rounded(positional: list[str], named: dict[str, str], context: Context) -> str:
     """`{{sigfig|4.22|1}}`: to so many significant figures."""
     try:
-        return f"{float(f'{float(positional[0]):.{max(int(positional[1]), 1)}g}'):g}"
+        return f"{float(f'{float(positional[0]):.{min(max(int(positional[1]), 1), 17)}g}'):g}"
     except (ValueError, IndexError, OverflowError):
         return _first(positional, named, context)
 
@@ -374,6 +384,8 @@ def _density(positional: list[str], named: dict[str, str], context: Context) -> 
         people, area = (float(item.replace(",", "")) for item in positional[:2])
         per = people / area
     except (ValueError, ZeroDivisionError):
+        return ""
+    if not math.isfinite(per):
         return ""
     places = int(named["prec"]) if re.fullmatch("[0-9]", named.get("prec", "")) else 1
     return convert([f"{per:.{places}f}", f"/{positional[2] if len(positional) > 2 else 'km2'}"], {}, False)

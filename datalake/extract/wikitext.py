@@ -11,12 +11,12 @@ times the depth of its brackets, of which levels beyond `MAX_DEPTH` lose their c
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+from datalake.extract.references import unescape
 from datalake.extract.wikichinese import VARIANTS, choose_variant, convert, resolve
 from datalake.extract.wikitemplates import Context, render_template
 
@@ -59,6 +59,7 @@ _DROPPED = ("ref", "references", "gallery", "timeline", "imagemap", "score", "te
             "mapframe", "maplink", "includeonly", "inputbox", "hiero", "style", "script", "section")  # fmt: skip
 
 _MARK = re.compile("[\ue000-\ue005]")  # private use: they hold the place of verbatim text while the rest is parsed
+_REFERENCE_TO_MARK = re.compile(r"&#(?:0*5734[4-9]|[xX]0*[eE]00[0-5]);?")
 _HELD = re.compile("\ue000([0-9]+)\ue001")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>")
@@ -119,7 +120,7 @@ def clean(wikitext: str, options: Options = Options(), title: str = "", when: da
     text = _OPEN_EXTERNAL.sub("", text)
     text = _ARGUMENT.sub(lambda match: match[1] or "", text)
     context = Context(title, options.language, when, options.infoboxes)
-    text = html.unescape(_render(text, drop, context))
+    text = unescape(_REFERENCE_TO_MARK.sub("", _render(text, drop, context)))
     text = convert(text, options.variant, options.conversion, rules)
     return _tidy(_sections_of_lines(text), held)
 
@@ -173,7 +174,7 @@ def _hold(text: str, held: list[str]) -> str:
 
 def _keep(name: str, content: str, held: list[str]) -> str:
     """A placeholder for verbatim text. Formulas stand between dollar signs, blocks of code on lines of their own."""
-    content = html.unescape(content) if name != "math" else content
+    content = unescape(content) if name != "math" else content
     content = _MARK.sub("", content)
     if name in ("math", "chem", "ce"):
         formula = re.sub(r"^\{?\\displaystyle\s*|\s+", " ", content).strip()
@@ -421,7 +422,7 @@ def _tidy(sections: list[_Section], held: list[str]) -> str:
 
 
 def _held(match: re.Match[str], held: list[str]) -> str:
-    index = int(match[1])
+    index = int(match[1][:9])
     return held[index] if index < len(held) else ""
 
 

@@ -94,6 +94,7 @@ _JOINERS = {
     "to": " to ", "-": "–", "–": "–", "and": " and ", "and(-)": " and ", "or": " or ", "x": " × ", "×": " × ",
     "by": " by ", "+/-": " ± ", "±": " ± ", "to(-)": " to ", "xx": " × ", "to about": " to about ",
 }  # fmt: skip
+_LARGEST = 1e200  # of what is converted: no unit's scale makes an infinity of it
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
 
 
@@ -107,7 +108,7 @@ def _find(name: str) -> Unit | None:
 def _value(text: str) -> tuple[float, int, int] | None:
     """A number as written: its value, decimals (below zero: zeros at its end) and denominator (0: no fraction)."""
     text = text.replace("−", "-").replace(",", "").strip()
-    if match := re.fullmatch(r"(-?)(?:(\d+)\+)?(\d+)//?(\d+)", text):
+    if match := re.fullmatch(r"(-?)(?:(\d{1,99})\+)?(\d{1,99})//?(\d{1,99})", text):
         if not int(match[4]):
             return None
         value = int(match[2] or 0) + int(match[3]) / int(match[4])
@@ -117,7 +118,8 @@ def _value(text: str) -> tuple[float, int, int] | None:
     digits, _, exponent = text.lower().partition("e")
     whole, dot, decimals = digits.partition(".")
     places = len(decimals) if dot else -(len(whole) - len(whole.rstrip("0")))
-    return float(text), places - int(exponent or 0), 0
+    value = float(text)
+    return (value, places - int(exponent or 0), 0) if abs(value) < _LARGEST else None
 
 
 def _converted(value: float, source: Unit, target: Unit) -> float:
@@ -157,7 +159,7 @@ def _number(value: float, digits: int) -> str:
 
 def _shown(text: str) -> str:
     """A given number with its thousands parted."""
-    if re.fullmatch(r"-?\d{4,}(?:\.\d+)?", text):
+    if re.fullmatch(r"-?\d{4,300}(?:\.\d+)?", text):
         whole, dot, decimals = text.partition(".")
         return f"{int(whole):,}".replace("-", "−") + dot + decimals
     return re.sub(r"^-(?=\d)", "−", text).replace("//", "/").replace("+", " ") if "+/-" not in text else text

@@ -10,11 +10,14 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# User and password, host (a name or an address in brackets), port.
+_AUTHORITY = re.compile(r"(?:.*@)?(?:\[[0-9a-fA-F:.]*\]|[^:@\[\]]*)(?::\d*)?")
 _CHECKSUM = re.compile(r"#sha256=([0-9a-fA-F]{64})$")
 # Parameters of signed addresses (AWS, Google, Azure, CloudFront) and others that open doors.
 _SIGNATURE = re.compile(
     r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|sig|se|sp|sv|sr|st|skoid|"
-    r"sktid|skt|ske|sks|skv|(.*[_-])?(token|key|secret|password|auth|apikey|credential))$",
+    r"sktid|skt|ske|sks|skv|(.*[_-])?(key|auth|sid|pwd|pass|user|username|jwt|sas|session|sessionid)|"
+    r".*(token|secret|passw|passphrase|api_?key|accesskey|credential|signature|authori).*)$",
     re.IGNORECASE,
 )
 HTTP = ("http", "https")
@@ -45,12 +48,19 @@ def shown(address: str) -> str:
     """The address as errors and logs show it: no user, no query, no fragment."""
     if not _REMOTE.match(address):
         return address
+    address = without_user(address)
     if scheme(address) not in HTTP:  # of other stores only the host part may hold a secret; `?` may be in a name
-        head, _, rest = address.partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return address
+    return re.split(r"[?#]", address, maxsplit=1)[0]
+
+
+def without_user(address: str) -> str:
+    """An address without the user and password before its host."""
+    head, _, rest = address.partition("://")
+    before, slash, path = rest.partition("/")
+    if _AUTHORITY.fullmatch(before):
+        return f"{head}://{before.rpartition('@')[2]}{slash}{path}"
+    return f"{head}://{re.split(r'[?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"  # a password with a slash in it
 
 
 def lasting(address: str) -> str:
@@ -58,9 +68,9 @@ def lasting(address: str) -> str:
     address, _ = checksum(address)
     if scheme(address) not in HTTP:
         return shown(address)
-    parts = urlsplit(address)
+    parts = urlsplit(without_user(address))
     kept = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.match(k)]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(kept), ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(kept), ""))
 
 
 def without_credentials(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Asking for and reading remote files, patiently: retries with jittered backoff, ranges, resumption, checks.
 
 HTTP goes through urllib3, since much depends on statuses and headers (RFC 9110: ETag, Range, If-Range, Content-Range,
-Retry-After); every other protocol goes through fsspec (`s3://` through s3fs). Redirects are followed; credentials in an
-address go to its own host alone and are never shown.
+Retry-After); every other protocol goes through fsspec (`s3://` through s3fs). Redirects are followed, those of public
+addresses not to private ones (`inside`); credentials in an address go to its own host alone and are never shown.
 
 What can't be had raises OSError: FileNotFoundError and PermissionError at once, `UnreachableError` when patience ends,
 `ChangedError` when a file isn't the one that was listed, `DamagedError` when its bytes fail a check.
@@ -32,6 +32,7 @@ import tenacity
 import urllib3
 
 from datalake.errors import UserError
+from datalake.remote import inside
 from datalake.remote.address import HTTP, checksum, host, scheme, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
@@ -95,7 +96,7 @@ class Client:
         self._limits = limits
         self._lock = threading.Lock()
         self.known: dict[str, Facts | UnreachableError] = {}  # what listings and questions told, until `forget`
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._stores: dict[str, Any] = {}
 
     # What there is -----------------------------------------------------------------------------------------------
@@ -403,8 +404,15 @@ class Client:
         Raises _PassingError for what may pass, here and while the body is read.
         """
         url, given = address, urlsplit(address)
-        for _ in range(REDIRECTS + 1):
+        named_inside = True  # whether the recipe named a host that isn't public
+        for step in range(REDIRECTS + 1):
             parts = urlsplit(url)
+            trusted = named_inside or (parts.hostname or "") in self.config.private_hosts
+            if not trusted and inside.is_inside(parts.hostname or ""):
+                raise RemoteError(
+                    f"{shown(address)} leads to {shown(url)}, on a private network, which isn't followed: name that "
+                    "address, or its host in `runtime.remote.private_hosts`"
+                )
             sent = {"Accept-Encoding": "identity", "User-Agent": "headwater", **(headers or {})}
             if given.username and host(url) == host(address):
                 secret = f"{unquote(given.username)}:{unquote(given.password or '')}"
@@ -413,7 +421,7 @@ class Client:
             with self._limits.connection(host(url)):
                 self._count("requests")
                 try:
-                    response = self._pool(bare).request(
+                    response = self._pool(bare, trusted).request(
                         method,
                         bare,
                         headers=sent,
@@ -423,6 +431,11 @@ class Client:
                         retries=False,
                         timeout=urllib3.Timeout(connect=self.config.connect_seconds, read=self.config.stall_seconds),
                     )
+                    if step == 0:
+                        reached = inside.peer(response) if not self._proxy(bare) else ""
+                        named_inside = (
+                            not inside.is_public(reached) if reached else inside.is_inside(parts.hostname or "")
+                        )
                     try:
                         if method == "HEAD" or response.status not in (200, 206):
                             response.drain_conn()  # so that the connection serves again
@@ -454,27 +467,34 @@ class Client:
             self._count("bytes", len(piece))
             yield piece
 
-    def _pool(self, url: str) -> urllib3.PoolManager:
+    def _proxy(self, url: str) -> str:
         parts = urlsplit(url)
         proxy = self.config.proxy
         if not proxy and not urllib.request.proxy_bypass(parts.netloc):
             proxies = urllib.request.getproxies()
             proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+        return proxy
+
+    def _pool(self, url: str, trusted: bool) -> urllib3.PoolManager:
+        """The connections for an address, by way of a proxy or not, and to public addresses alone or not."""
+        proxy = self._proxy(url)
         with self._lock:
-            if proxy not in self._pools:
+            if (proxy, trusted) not in self._pools:
                 most = self.config.connections_per_host
                 if proxy:
                     at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
                     login = f"{unquote(at.username)}:{unquote(at.password or '')}" if at.username else None
-                    self._pools[proxy] = urllib3.ProxyManager(
+                    pool: urllib3.PoolManager = urllib3.ProxyManager(
                         urlunsplit((at.scheme, at.netloc.rpartition("@")[2], "", "", "")),
                         num_pools=64,
                         proxy_headers=urllib3.make_headers(proxy_basic_auth=login) if login else None,
                         maxsize=most,
                     )
                 else:
-                    self._pools[proxy] = urllib3.PoolManager(num_pools=64, maxsize=most)
-            return self._pools[proxy]
+                    pool = urllib3.PoolManager(num_pools=64, maxsize=most)
+                    pool.pool_classes_by_scheme = inside.POOLS[trusted]
+                self._pools[proxy, trusted] = pool
+            return self._pools[proxy, trusted]
 
     # Other stores ------------------------------------------------------------------------------------------------
 
@@ -618,7 +638,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    text = " ".join(re.sub(r"[a-z0-9+]+://\S+", "...", str(error)).split())
+    text = " ".join(re.sub(r"[A-Za-z0-9+.-]+://\S+", "...", str(error)).split())
     return f"{type(error).__name__}: {text}"[:200]
 
 

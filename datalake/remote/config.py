@@ -57,6 +57,11 @@ class RemoteConfig(BaseModel):
         title="Proxy",
         description="Such as http://proxy:3128; empty: what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.",
     )
+    private_hosts: tuple[str, ...] = Field(
+        default=(),
+        title="Private hosts",
+        description="Hosts on this machine or a private network that redirects of public addresses may lead to.",
+    )
     storage: dict[str, dict[str, str | int | float | bool]] = Field(
         default_factory=dict,
         title="Storage options",

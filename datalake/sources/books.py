@@ -13,10 +13,13 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.language import UNDETERMINED, detect
+from datalake.sources.charsets import decoded
 from datalake.sources.config import Books
+from datalake.sources.entries import entries, framed
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.protocol import InputShard, expand
@@ -47,17 +50,12 @@ def shards(config: Books) -> list[InputShard]:
 def read(shard: InputShard, config: Books) -> Iterator[Entry]:
     """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
     if is_archive(shard.path):
-        for member in archive_members(shard, config.label, config.max_bytes):
-            if not isinstance(member, Member):
-                yield member
-            elif member.name.lower().endswith(_OTHERS) or "__MACOSX" in member.name.split("/"):
-                yield Passed("other_file")
-            else:
-                yield from _book(member, shard, config)
+        members = archive_members(shard, config.label, config.max_bytes)
+        yield from entries(members, partial(_member, shard=shard, config=config), config.label, shard.name)
         return
     parts: list[bytes] = []
     size = 0
-    for chunk in as_utf8(decompressed(shard.path, shard.name, config.label)):
+    for chunk in framed(as_utf8(decompressed(shard.path, shard.name, config.label)), config.label, shard.name):
         if isinstance(chunk, Quarantined):
             yield chunk
             return
@@ -65,7 +63,14 @@ def read(shard: InputShard, config: Books) -> Iterator[Entry]:
         size += len(chunk)
         if size > config.max_bytes:
             break
-    yield from _book(Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size), shard, config)
+    whole = Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size)
+    yield from entries([whole], partial(_book, shard=shard, config=config), config.label, shard.name)
+
+
+def _member(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
+    if member.name.lower().endswith(_OTHERS) or "__MACOSX" in member.name.split("/"):
+        return iter([Passed("other_file")])
+    return _book(member, shard, config)
 
 
 def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
@@ -86,7 +91,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
         return
     try:
         text = _decoded(content)
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         detail = f"{member.name}: {error}"[:200]
         yield Quarantined(config.label, shard.name, "encoding", detail, member.offset, member.length)
         return
@@ -127,7 +132,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
 def _decoded(content: bytes) -> str:
     """A book's text: UTF-16 by its mark, UTF-8, as its header declares, as East Asian text is told, or Windows-1252.
 
-    Raises UnicodeDecodeError or LookupError where it is none of them.
+    Raises UnicodeError or LookupError where it is none of them.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
@@ -138,8 +143,10 @@ def _decoded(content: bytes) -> str:
     if declared := _DECLARED.search(content[:20_000]):
         name = declared[1].decode("ascii", "replace").strip().lower().replace(" ", "-")
         try:
-            return content.decode({"iso-latin-1": "cp1252", "iso-8859-1": "cp1252", "ascii": "cp1252"}.get(name, name))
-        except (UnicodeDecodeError, LookupError):
+            return decoded(
+                content, {"iso-latin-1": "cp1252", "iso-8859-1": "cp1252", "ascii": "cp1252"}.get(name, name)
+            )
+        except UnicodeError:
             pass  # headers err
     from resiliparse.parse.encoding import detect_encoding
 

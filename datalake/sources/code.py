@@ -24,6 +24,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
@@ -33,9 +34,11 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused, doc
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
 from datalake.remote.address import is_remote, shown
+from datalake.sources.charsets import decoded
 from datalake.sources.code_marks import MARKS, marks
 from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
+from datalake.sources.entries import entries, framed
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.installed import (
     FOLDERS_LEFT_OUT,
@@ -49,9 +52,10 @@ from datalake.sources.licences import distribution_licence
 from datalake.sources.project_licences import LARGEST, ProjectLicences, speaks_of_licence
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.redact import redact
-from datalake.sources.repositories import is_bare, lfs_content, lfs_pointer, snapshot, working_tree
+from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, lfs_store, snapshot, working_tree
+from datalake.sources.rows import Row
 from datalake.sources.spdx import header_licence, permissive
-from datalake.sources.stack import is_rows, stack_files
+from datalake.sources.stack import StackFile, is_rows, stack_files, stack_rows
 
 KIND = "code"
 SITE_PACKAGES = "python:site-packages"
@@ -62,13 +66,13 @@ _SHEBANG = 200  # bytes of a file without ending that tell whether it is a scrip
 
 @dataclass(slots=True)
 class Project:
-    """What all files of a repository, distribution or archive share. `folder` is where its git store lies, if any."""
+    """What all files of a repository, distribution or archive share. `store` is Git LFS's, if there is one."""
 
     repository: str
     revision: str
     group: str
     licences: ProjectLicences
-    folder: str = ""
+    store: Path | None = None
 
 
 @dataclass(slots=True)
@@ -128,8 +132,8 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
-    entries = _read(shard, config)
-    yield from _concatenated(entries, config) if config.concatenate == "repository" else entries
+    found = framed(_read(shard, config), config.label, shard.name)
+    yield from _concatenated(found, config) if config.concatenate == "repository" else found
 
 
 def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
@@ -169,7 +173,7 @@ def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
             for name, file in _walk(shard.path, speaks_of_licence)
             if not Path(file).is_symlink()
         }
-        project = Project(repository, revision, repository, ProjectLicences(texts, given), shard.path)
+        project = Project(repository, revision, repository, ProjectLicences(texts, given), lfs_store(shard.path))
         yield from _files(_folder_files(shard.path), project, shard, config)
     elif is_archive(shard.path):
         yield from _archive(shard, config)
@@ -185,14 +189,14 @@ def _in_database(path: str, config: Code) -> bool:
 
 def _files(files: list[tuple[str, str]], project: Project, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of files on disk. Links that lead out of their folder were left out when the files were listed."""
-    for path, file in files:
-        if Path(file).is_symlink():
-            yield Passed("link")
-            continue
-        # An OSError goes up: it is no property of the content that the shard's key stands for, and may pass.
-        length = Path(file).stat().st_size
-        content = Path(file).read_bytes() if length <= config.max_bytes else None
-        yield _entry(Member(path, content, 0, length), project, shard, config)
+    members = (Passed("link") if Path(file).is_symlink() else _on_disk(path, file, config) for path, file in files)
+    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
+
+
+def _on_disk(path: str, file: str, config: Code) -> Member:
+    """A file on disk. An OSError goes up: it is no property of the content that the shard's key stands for."""
+    length = Path(file).stat().st_size
+    return Member(path, Path(file).read_bytes() if length <= config.max_bytes else None, 0, length)
 
 
 def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
@@ -200,16 +204,19 @@ def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
     root = (config.licence, "config") if config.licence else (None, "")
     texts = {
         member.name: member.content
-        for member in archive_members(shard, config.label, LARGEST)
-        if isinstance(member, Member) and member.content is not None and speaks_of_licence(member.name)
+        for member in archive_members(shard, config.label, LARGEST, speaks_of_licence)
+        if isinstance(member, Member) and member.content is not None
     }
     repository, revision = _archive_name(shard)
     project = Project(repository, revision, repository, ProjectLicences(texts, root))
-    for member in archive_members(shard, config.label, config.max_bytes):
-        if not isinstance(member, Member):
-            yield member
-        elif programming_language(member.name) or _is_script(member.name, member.content or b""):
-            yield _entry(member, project, shard, config)
+    members = (
+        member
+        for member in archive_members(shard, config.label, config.max_bytes)
+        if not isinstance(member, Member)
+        or programming_language(member.name)
+        or _is_script(member.name, member.content or b"")
+    )
+    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
 
 
 def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
@@ -227,7 +234,13 @@ def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
                 continue  # where it is a record too it is quarantined below
     root = (config.licence, "config") if config.licence else (None, "")
     licences = ProjectLicences(texts, root)
-    project = Project(found.repository, found.commit, found.repository, licences, shard.path)
+    project = Project(found.repository, found.commit, found.repository, licences, lfs_store(shard.path))
+    members = _blobs(found, shard, config)
+    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
+
+
+def _blobs(found: Snapshot, shard: InputShard, config: Code) -> Iterator[Member | Passed | Quarantined]:
+    """The source files of a repository at a revision."""
     for blob in found.blobs:
         if blob.kind in ("link", "submodule"):
             yield Passed(blob.kind)
@@ -242,16 +255,19 @@ def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
             yield Quarantined(config.label, shard.name, "damaged", f"{blob.path}: {error}"[:200])
             continue
         if programming_language(blob.path) or _is_script(blob.path, content):
-            small = content if len(content) <= config.max_bytes else None
-            yield _entry(Member(blob.path, small, 0, len(content)), project, shard, config, Given())
+            yield Member(blob.path, content if len(content) <= config.max_bytes else None, 0, len(content))
 
 
 def _rows(shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of rows in the shape of The Stack."""
-    for file in stack_files(shard.path, shard.name, config.label):
-        if isinstance(file, Quarantined):
-            yield file
-            continue
+    rows = stack_rows(shard.path, shard.name, config.label)
+    yield from entries(rows, lambda row: _row(row, shard, config), config.label, shard.name)
+
+
+def _row(row: Row, shard: InputShard, config: Code) -> Iterator[Entry]:
+    """Entries of the files of one row."""
+
+    def entry(file: StackFile) -> Entry:
         root = (file.licence, "row") if file.licence else (config.licence, "config") if config.licence else (None, "")
         project = Project(file.repository, file.revision, file.repository, ProjectLicences({}, root))
         if file.text is None:
@@ -259,12 +275,13 @@ def _rows(shard: InputShard, config: Code) -> Iterator[Entry]:
             uri = f"{file.repository}@{file.revision}/{file.path}"
             detail = "the row has no content: fetch the contents of its blobs first"
             where = (shard.name, file.offset, file.length)
-            yield Refused(identity, config.label, uri, "content", detail, "und", *where)
-            continue
+            return Refused(identity, config.label, uri, "content", detail, "und", *where)
         content = file.text.encode("utf-8", "replace")
         small = content if len(content) <= config.max_bytes else None
         member = Member(file.path, small, file.offset, file.length)
-        yield _entry(member, project, shard, config, Given(file.locator, file.language, file.marks, file.attributes))
+        return _entry(member, project, shard, config, Given(file.locator, file.language, file.marks, file.attributes))
+
+    yield from entries(stack_files(row, shard.name, config.label), entry, config.label, shard.name)
 
 
 def _entry(member: Member, project: Project, shard: InputShard, config: Code, given: Given | None = None) -> Entry:
@@ -274,7 +291,7 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
     pointer = lfs_pointer(content) if content is not None else None
     if pointer:
         length = pointer[1]
-        content = lfs_content(project.folder, *pointer, config.max_bytes) if project.folder else None
+        content = lfs_content(project.store, *pointer, config.max_bytes) if project.store else None
     blob = git_blob(content) if content is not None else ""
     identity = document_id(KIND, shard.name, given.locator or f"{path}@{blob}")
     uri = f"{project.repository}@{project.revision}/{path}"
@@ -372,10 +389,7 @@ def decode(content: bytes) -> str | None:
     except UnicodeDecodeError:
         match = re.match(rb"(?:[^\n]*\n)?[ \t\f]*[#/*;%-]+[^\n]*?coding[:=][ \t]*([-\w.]+)", content)
         if match:
-            try:
-                return content.decode(match[1].decode("ascii"))
-            except LookupError as error:
-                raise UnicodeError(f"no encoding {match[1]!r}") from error
+            return decoded(content, match[1].decode("ascii"))
         raise
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from urllib.parse import urlsplit
 
 from fastwarc.warc import WarcRecord
 
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
 from datalake.extract.html import decode, extract, tidy
 from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
 from datalake.language import detect
 from datalake.sources import warc, wat
 from datalake.sources.config import CommonCrawl, Pydoc
+from datalake.sources.entries import entries
 from datalake.sources.protocol import InputShard
 from datalake.sources.snapshots import archives
 
@@ -49,7 +50,8 @@ def read(shard: InputShard, config: CommonCrawl) -> Iterator[Entry]:
         from datalake.sources import crawl_index
 
         for archive, one in crawl_index.records(shard, config.max_bytes):
-            yield _as_entry(one, replace(shard, name=archive, spans=()), config, host)
+            here = replace(shard, name=archive, spans=())
+            yield from entries([one], partial(_as_entry, shard=here, config=config, group=host), config.label, archive)
         return
     yield from read_archive(shard, shard.path, config, host)
 
@@ -66,8 +68,8 @@ def read_archive(
     shard: InputShard, path: str, config: CommonCrawl | Pydoc, group: Callable[[str], str]
 ) -> Iterator[Entry]:
     """`read` for an archive wherever it lies, with `group` telling the unit of hold-out from an address."""
-    for one in warc.records(path, config.max_bytes):
-        yield _as_entry(one, shard, config, group)
+    make = partial(_as_entry, shard=shard, config=config, group=group)
+    yield from entries(warc.records(path, config.max_bytes), make, config.label, shard.name)
 
 
 def _as_entry(
@@ -120,11 +122,6 @@ def _entry(
         )
     except BodyError as error:
         return Quarantined(config.label, shard.name, error.reason, str(error), record.offset, record.length)
-    except MemoryError:  # says nothing about the page
-        raise
-    except Exception as error:  # one page that a parser doesn't foresee mustn't cost the archive; it is told
-        detail = f"{type(error).__name__}: {error}"[:200]
-        return Quarantined(config.label, shard.name, "unexpected", detail, record.offset, record.length)
     attributes["group"] = group(uri)
     if record.inner:
         attributes["inner_offset"] = str(record.inner)
@@ -140,7 +137,7 @@ def _entry(
         language=language,
         language_score=score,
         licence=config.licence,
-        created=_date(record.headers.get("warc-date", "")),
+        created=moment(record.headers.get("warc-date", "")),
         archive=shard.name,
         offset=record.offset,
         length=record.length,
@@ -230,12 +227,3 @@ def _status(block: bytes) -> int | None:
 def _media_type(content_type: str) -> str:
     """`text/html` of `Text/HTML; charset=utf-8`."""
     return content_type.partition(";")[0].partition(",")[0].strip().lower()
-
-
-def _date(text: str) -> datetime | None:
-    """A WARC-Date as UTC; None where it is no date."""
-    try:
-        date = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)

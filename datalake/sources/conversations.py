@@ -17,6 +17,7 @@ from datalake.sources import docstrings, mappings, trees
 from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
 from datalake.sources.dialogues import CONTENT, Dialogue, dialogues
+from datalake.sources.entries import entries, framed
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile, row_files
 from datalake.sources.rows import Locators, Row
@@ -49,7 +50,7 @@ def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
 
 def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed | Quarantined]:
     """The files of rows in a shard. Text files in archives are about the others."""
-    for file in row_files(shard.path, shard.name, source):
+    for file in framed(row_files(shard.path, shard.name, source), source, shard.name):
         if isinstance(file, RowFile) and file.form == "text" and file.name != shard.name:
             yield Passed("other_file")
         else:
@@ -63,28 +64,36 @@ def language_of(messages: Messages, config: LanguageConfig) -> str:
 
 
 class _Reading:
-    """One file being read: which row ids were seen, and the messages of a tree that isn't complete yet."""
+    """One file being read, and which row ids were seen in it."""
 
     def __init__(self, name: str, config: Conversations):
         self.name, self.config = name, config
         self.locators = Locators()
-        self.tree: list[Row] = []
 
     def entries(self, rows: Iterator[Row | Quarantined]) -> Iterator[Entry]:
         """What the rows become, in their order."""
+        yield from entries(self._units(rows), self._unit, self.config.label, self.name)
+
+    def _units(self, rows: Iterator[Row | Quarantined]) -> Iterator[Row | list[Row] | Quarantined]:
+        """Rows, those that are messages of one tree together."""
         single = self.config.format in ("auto", "openassistant")
+        tree: list[Row] = []
         for row in rows:
             if single and isinstance(row, Row) and trees.is_message(row.value):
-                if self.tree and (_tree_of(self.tree[0]) != _tree_of(row) or len(self.tree) >= _LONGEST_TREE):
-                    yield from self._tree()
-                self.tree.append(row)
+                if tree and (_tree_of(tree[0]) != _tree_of(row) or len(tree) >= _LONGEST_TREE):
+                    yield tree
+                    tree = []
+                tree.append(row)
                 continue
-            yield from self._tree()
-            if isinstance(row, Quarantined):
-                yield row
-            else:
-                yield from self._row(row)
-        yield from self._tree()
+            if tree:
+                yield tree
+                tree = []
+            yield row
+        if tree:
+            yield tree
+
+    def _unit(self, unit: Row | list[Row]) -> Iterator[Entry]:
+        return self._tree(unit) if isinstance(unit, list) else self._row(unit)
 
     def _row(self, row: Row) -> Iterator[Entry]:
         own = row.value.get("id") if isinstance(row.value, dict) else None
@@ -136,9 +145,8 @@ class _Reading:
         uri = f"{self.name}#{locator}"
         return Refused(self._identity(locator), self.config.label, uri, reason, detail, **where)  # type: ignore[arg-type]
 
-    def _tree(self) -> Iterator[Entry]:
+    def _tree(self, rows: list[Row]) -> Iterator[Entry]:
         """What the messages of a tree become: those that end a dialogue it, the others refused."""
-        rows, self.tree = self.tree, []
         locators = [self.locators.of(row.value["message_id"], row.number) for row in rows]
         nodes: list[dict[str, Any]] = [row.value for row in rows]
         first: dict[str, int] = {}

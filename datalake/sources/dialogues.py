@@ -114,7 +114,8 @@ def _instruction(row: dict[str, Any]) -> Messages:
     if answer is None:
         raise InvalidError("unanswered", "no column with an answer")
     messages: Messages = []
-    for pair in row.get("history") or []:
+    history = row.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise InvalidError("format", "a turn of the history isn't a pair")
         messages += [message("user", pair[0]), message("assistant", pair[1])]

@@ -23,6 +23,7 @@ import xxhash
 
 from datalake.document import Conversation, Entry, Passed, Preference, Quarantined, Refused, document_id
 from datalake.sources.config import PYDOC_MODULES
+from datalake.sources.entries import framed
 from datalake.sources.protocol import InputShard
 
 PATH = "python:docstrings"
@@ -81,7 +82,7 @@ def shards(kind: str) -> list[InputShard]:
 
 def conversations(shard: InputShard, source: str) -> Iterator[Entry]:
     """One conversation each question; refused where the answer is too short or too long."""
-    for item in _items(shard):
+    for item in framed(_items(shard), source, shard.name):
         if not isinstance(item, Item):
             yield item if not isinstance(item, Quarantined) else _named(item, source)
         elif problem := _length(item, shard, source):
@@ -104,7 +105,7 @@ def conversations(shard: InputShard, source: str) -> Iterator[Entry]:
 
 def preferences(shard: InputShard, source: str) -> Iterator[Entry]:
     """One pair each question: the right answer against another's or a damaged one."""
-    items = list(_items(shard))
+    items = list(framed(_items(shard), source, shard.name))
     fit = [item for item in items if isinstance(item, Item) and SHORTEST <= len(item.answer) <= LONGEST]
     for item in items:
         if not isinstance(item, Item):

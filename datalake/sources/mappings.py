@@ -27,6 +27,8 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
+from datalake.document import moment, utc
+
 LONGEST_LITERAL = 100_000  # characters of a column that holds a mapping as text
 _LONGEST_ATTRIBUTE = 1_000  # characters; longer values aren't metadata
 _MOST_ATTRIBUTES = 64
@@ -233,8 +235,7 @@ def time_of(value: Any) -> datetime | None:
             return datetime.fromtimestamp(value / (1000 if abs(value) > 1e11 else 1), UTC)
         if isinstance(value, date) and not isinstance(value, datetime):
             value = datetime(value.year, value.month, value.day)
-        time = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        return utc(value) if isinstance(value, datetime) else moment(value)
     except (TypeError, ValueError, OverflowError, OSError, AttributeError):
         return None
 

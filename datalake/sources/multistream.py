@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from datalake.document import Quarantined
+from datalake.sources.allowance import BOMB, Allowance, BombError
 from datalake.sources.protocol import Span
 from datalake.sources.streams import BLOCK, decompressed
 
@@ -169,8 +170,15 @@ def streams(path: str | Path, span: Span | None, archive: str, source: str) -> I
     with Path(path).open("rb") as stream:
         start = span.offset if span else 0
         end = span.offset + span.length if span else None
+        allowance = Allowance((Path(path).stat().st_size if end is None else end) - start)
         for begin, pieces in _segments(stream, start, end):
-            yield from _segment(begin, pieces, archive, source)
+            try:
+                for found in _segment(begin, pieces, archive, source):
+                    allowance.take(len(found) if isinstance(found, bytes) else 0)
+                    yield found
+            except BombError as error:
+                yield Quarantined(source, archive, BOMB, f"bzip2: {error}", begin, -1)
+                return
 
 
 def _segments(stream: BinaryIO, start: int, end: int | None) -> Iterator[tuple[int, Iterator[bytes]]]:

@@ -21,13 +21,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from datalake.document import Entry, Preference, Quarantined, Refused, document_id
+from datalake.document import Entry, Preference, Refused, document_id
 from datalake.sources import docstrings, mappings
 from datalake.sources.config import Preferences
 from datalake.sources.conversations import dialogue_files, language_of
 from datalake.sources.dialogues import CONTENT, LISTS
+from datalake.sources.entries import entries
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile
 from datalake.sources.rows import Locators, Row
@@ -66,9 +68,8 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
         if not isinstance(file, RowFile):
             yield file
             continue
-        locators = Locators()
-        for row in file.rows(config.label):
-            yield row if isinstance(row, Quarantined) else _entry(row, locators, file.name, config)
+        make = partial(_entry, locators=Locators(), name=file.name, config=config)
+        yield from entries(file.rows(config.label), make, config.label, file.name)
 
 
 def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused:

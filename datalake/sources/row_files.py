@@ -9,20 +9,19 @@ process). Names that would leave the archive are quarantined; links and other fi
 from __future__ import annotations
 
 import io
-import lzma
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from datalake.document import Passed, Quarantined
+from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
 from datalake.sources.csv_rows import csv_rows
-from datalake.sources.files import safe
+from datalake.sources.files import DAMAGE, BoundedInfo, safe, zip_blocks, zip_members
 from datalake.sources.parquet import parquet_rows
 from datalake.sources.rows import LONGEST, Chunks, Row, rows_of_json
 from datalake.sources.streams import BLOCK, as_utf8, compression, decompressed
@@ -30,13 +29,10 @@ from datalake.sources.streams import BLOCK, as_utf8, compression, decompressed
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 MAX_SPOOL = 1 << 32  # bytes
 MAX_DEPTH = 4  # archives within archives
-_LONGEST_HEADER = 1 << 20  # bytes of a tar member's extended header
 _FORMS = {
     ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".text": "text", ".md": "text",
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json",
 }  # fmt: skip
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
-           RuntimeError, ValueError)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -51,11 +47,12 @@ class RowFile:
     form: str
     path: str
     chunks: Chunks
+    allowance: Allowance
 
     def rows(self, source: str, longest: int = LONGEST, delimiter: str = "") -> Iterator[Row | Quarantined]:
         """Its rows, those of a text file excepted. `delimiter` parts the cells of CSV; empty: as the name says."""
         if self.form == "parquet":
-            return parquet_rows(self.path, self.name, source, longest)
+            return parquet_rows(self.path, self.name, source, longest, self.allowance)
         if self.form in ("csv", "tsv"):
             parted_by = delimiter or ("\t" if self.form == "tsv" else ",")
             return csv_rows(self.chunks, self.name, source, longest, parted_by)
@@ -76,27 +73,29 @@ def _known_form(name: str) -> str:
 
 def row_files(path: str, name: str, source: str) -> Iterator[RowFile | Passed | Quarantined]:
     """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does."""
-    yield from _files(path, name, source, form(name), 0)
+    yield from _files(path, name, source, form(name), 0, allowance_of(path))
 
 
-def _files(path: str, name: str, source: str, kind: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+def _files(
+    path: str, name: str, source: str, kind: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
     with Path(path).open("rb") as stream:
         head = stream.read(4)
     if depth > MAX_DEPTH:
         yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
     elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _guarded(_zip(path, name, source, depth), name, source)
+        yield from _guarded(_zip(path, name, source, depth, allowance), name, source)
     elif head == b"PAR1" or (kind == "parquet" and compression(head + bytes(8)) == "none"):
-        yield RowFile(name, "parquet", path, iter(()))
+        yield RowFile(name, "parquet", path, iter(()), allowance)
     else:
-        chunks = decompressed(path, name, source)
+        chunks = decompressed(path, name, source, allowance)
         first, chunks = _peek(chunks, 512)
         if first[257:262] == b"ustar":
-            yield from _guarded(_tar(chunks, name, source, depth), name, source)
+            yield from _guarded(_tar(chunks, name, source, depth, allowance), name, source)
         elif first[:4] == b"PAR1":
-            yield from _spooled(chunks, name, source, depth)
+            yield from _spooled(chunks, name, source, depth, allowance)
         elif kind:
-            yield RowFile(name, kind, path, as_utf8(chunks))
+            yield RowFile(name, kind, path, as_utf8(chunks), allowance)
         else:
             yield Passed("other_file")
 
@@ -107,7 +106,9 @@ def _guarded(
     """Entries up to damage."""
     try:
         yield from entries
-    except _DAMAGE as error:
+    except BombError as error:
+        yield Quarantined(source, name, BOMB, str(error))
+    except DAMAGE as error:
         yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200])
 
 
@@ -125,41 +126,32 @@ def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
     return head, chain(taken, chunks)
 
 
-def _zip(path: str, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+def _zip(
+    path: str, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            member = info.filename
-            if info.is_dir():
+        for info in zip_members(archive, name, source):
+            if not isinstance(info, zipfile.ZipInfo):
+                yield info
                 continue
-            if not safe(member):
-                yield Quarantined(source, name, "path_traversal", member[:200], info.header_offset, info.compress_size)
-            elif (info.external_attr >> 28) == 0xA:
-                yield Passed("link")
-            else:
-                try:
-                    stream = archive.open(info)
-                except _DAMAGE as error:
-                    problem = f"{member}: {error}"[:200]
-                    yield Quarantined(source, name, "damaged", problem, info.header_offset, info.compress_size)
-                    continue
-                with stream:
-                    yield from _member(stream, info.file_size, f"{name}/{member}", source, depth, [])
+            member = info.filename
+            try:
+                stream = archive.open(info)
+            except DAMAGE as error:
+                problem = f"{member}: {error}"[:200]
+                yield Quarantined(source, name, "damaged", problem, info.header_offset, info.compress_size)
+                continue
+            with stream:
+                blocks = zip_blocks(stream, info, allowance)
+                yield from _member(blocks, info.file_size, f"{name}/{member}", source, depth, [], allowance)
 
 
-class _Info(tarfile.TarInfo):
-    """A tar member whose extended header, which tarfile holds whole, has a bound."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        extended = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-        if self.type in extended and self.size > _LONGEST_HEADER:
-            raise tarfile.ReadError(f"an extended header of {self.size} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
-
-
-def _tar(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+def _tar(
+    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
     stream = _Stream(chunks)
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Info) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as archive:
             for info in archive:
                 if info.isdir():
                     continue
@@ -168,9 +160,11 @@ def _tar(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile
                 elif not info.isfile() or info.issparse():
                     yield Passed("link" if info.issym() or info.islnk() else "special")
                 elif content := archive.extractfile(info):
-                    yield from _member(content, info.size, f"{name}/{info.name}", source, depth, stream.damage)
+                    blocks = iter(partial(content.read, BLOCK), b"")
+                    member = f"{name}/{info.name}"
+                    yield from _member(blocks, info.size, member, source, depth, stream.damage, allowance)
                 archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if not stream.damage:
             raise
         yield Quarantined(source, name, "damaged", f"the archive breaks off: {error}"[:200])
@@ -210,7 +204,13 @@ class _Stream(io.RawIOBase):
 
 
 def _member(
-    stream: IO[bytes], size: int, name: str, source: str, depth: int, damage: list[Quarantined]
+    blocks: Iterator[bytes],
+    size: int,
+    name: str,
+    source: str,
+    depth: int,
+    damage: list[Quarantined],
+    allowance: Allowance,
 ) -> Iterator[RowFile | Passed | Quarantined]:
     """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
     kind = _known_form(name)
@@ -219,21 +219,24 @@ def _member(
     if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
         yield Passed("other_file")
         return
-    chunks = _blocks(stream, size, name, source, damage)
+    chunks = _blocks(blocks, size, name, source, damage)
     if packed:
-        yield from _spooled(chunks, name, source, depth)
+        yield from _spooled(chunks, name, source, depth, allowance)
     else:
-        yield RowFile(name, kind, "", as_utf8(chunks))
+        yield RowFile(name, kind, "", as_utf8(chunks), allowance)
 
 
-def _blocks(stream: IO[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:
+def _blocks(blocks: Iterator[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:
     """What a member holds, and at its end, if that comes too early, why."""
     done = 0
     try:
-        while block := stream.read(BLOCK):
+        for block in blocks:
             done += len(block)
             yield block
-    except _DAMAGE as error:
+    except BombError as error:
+        yield Quarantined(source, name, BOMB, str(error), done, -1)
+        return
+    except DAMAGE as error:
         if not damage:
             yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
     if damage:
@@ -242,7 +245,9 @@ def _blocks(stream: IO[bytes], size: int, name: str, source: str, damage: list[Q
         yield Quarantined(source, name, "truncated", f"{done} of {size} bytes", done, -1)
 
 
-def _spooled(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[RowFile | Passed | Quarantined]:
+def _spooled(
+    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
     damage: list[Quarantined] = []
     with tempfile.TemporaryFile() as file:
         for chunk in chunks:
@@ -254,5 +259,5 @@ def _spooled(chunks: Chunks, name: str, source: str, depth: int) -> Iterator[Row
                 yield Quarantined(source, name, "too_large", f"more than {MAX_SPOOL} bytes in an archive", 0, -1)
                 return
         file.flush()
-        yield from _files(f"/dev/fd/{file.fileno()}", name, source, _known_form(name), depth + 1)
+        yield from _files(f"/dev/fd/{file.fileno()}", name, source, _known_form(name), depth + 1, allowance)
     yield from damage

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datalake.document import Quarantined
+from datalake.sources.allowance import BOMB, BombError, allowance_of
 from datalake.sources.streams import BLOCK
 
 SIGNATURE = b"7z\xbc\xaf\x27\x1c"
@@ -47,10 +48,11 @@ def unpacked(path: str | Path, archive: str, source: str) -> Iterator[bytes | Qu
         worker = threading.Thread(target=_extract, args=(stream, put), daemon=True)
         worker.start()
         try:
-            done = 0
+            done, allowance = 0, allowance_of(path)
             while (item := blocks.get()) is not None:
                 if isinstance(item, bytes):
                     done += len(item)
+                    allowance.take(len(item))
                     yield item
                     continue
                 if isinstance(item, OSError) and item.errno is not None:
@@ -58,6 +60,8 @@ def unpacked(path: str | Path, archive: str, source: str) -> Iterator[bytes | Qu
                 detail = f"7z: {type(item).__name__}: {item}; {done} bytes were decoded before"
                 yield Quarantined(source, archive, "damaged", detail.replace("\n", " "), 0, Path(path).stat().st_size)
                 return
+        except BombError as error:
+            yield Quarantined(source, archive, BOMB, f"7z: {error}", 0, Path(path).stat().st_size)
         finally:
             stop.set()
             worker.join()

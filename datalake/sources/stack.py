@@ -51,24 +51,25 @@ def is_rows(path: str) -> bool:
     return name.endswith(ENDINGS)
 
 
-def stack_files(path: str, archive: str, source: str) -> Iterator[StackFile | Quarantined]:
-    """Every file of every row; a row that isn't an object is quarantined."""
-    rows = (parquet_rows if form(archive) == "parquet" else json_rows)(path, archive, source)
-    for row in rows:
-        if isinstance(row, Quarantined):
-            yield row
-        elif not isinstance(row.value, dict):
-            what = f"row {row.number} is a {type(row.value).__name__}, not an object"
-            yield Quarantined(source, archive, "row", what, row.offset, row.length)
-        elif isinstance(row.value.get("files"), list):
-            for number, value in enumerate(row.value["files"]):
-                if isinstance(value, dict):
-                    yield _file(row, row.value | value, f"{row.number}/{number}")
-                else:
-                    what = f"file {number} of row {row.number} is no object"
-                    yield Quarantined(source, archive, "row", what, row.offset, row.length)
-        else:
-            yield _file(row, row.value, str(row.number))
+def stack_rows(path: str, archive: str, source: str) -> Iterator[Row | Quarantined]:
+    """The rows of a file, Parquet or JSON by its name."""
+    return (parquet_rows if form(archive) == "parquet" else json_rows)(path, archive, source)
+
+
+def stack_files(row: Row, archive: str, source: str) -> Iterator[StackFile | Quarantined]:
+    """Every file of a row; one that isn't an object is quarantined."""
+    if not isinstance(row.value, dict):
+        what = f"row {row.number} is a {type(row.value).__name__}, not an object"
+        yield Quarantined(source, archive, "row", what, row.offset, row.length)
+    elif isinstance(row.value.get("files"), list):
+        for number, value in enumerate(row.value["files"]):
+            if isinstance(value, dict):
+                yield _file(row, row.value | value, f"{row.number}/{number}")
+            else:
+                what = f"file {number} of row {row.number} is no object"
+                yield Quarantined(source, archive, "row", what, row.offset, row.length)
+    else:
+        yield _file(row, row.value, str(row.number))
 
 
 def _file(row: Row, value: dict[str, Any], locator: str) -> StackFile:

@@ -19,9 +19,11 @@ from typing import Any
 import zstandard
 
 from datalake.document import Quarantined
+from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
 
 BLOCK = 1 << 18
 ZSTD_PIECE = 1 << 9  # bytes of a frame at once: no more than 17 MB come of them (a block of 128 KiB has 4)
+XZ_MEMORY = 3 << 29  # bytes that a stream may ask for: a dictionary of 1 GiB; xz's own largest has 64 MiB
 
 _SIGNATURES = {
     "gzip": re.compile(rb"\x1f\x8b\x08[\x00-\x1f]"),
@@ -37,8 +39,12 @@ def compression(head: bytes) -> str:
     return next((name for name, signature in _SIGNATURES.items() if signature.match(head)), "none")
 
 
-def decompressed(path: str | Path, archive: str, source: str) -> Iterator[bytes | Quarantined]:
+def decompressed(
+    path: str | Path, archive: str, source: str, allowance: Allowance | None = None
+) -> Iterator[bytes | Quarantined]:
     """A file's bytes in blocks, decompressed. Damage is a `Quarantined` with offset and length in the file itself.
+
+    What unpacks beyond the allowance (empty: the file's own) is one of reason `bomb`, and ends the reading.
 
     Never raises for what is in the file. A file that can't be opened or read raises OSError: that is no property of the
     file's content and may pass, so the shard is tried again instead of being remembered without its records.
@@ -51,7 +57,7 @@ def decompressed(path: str | Path, archive: str, source: str) -> Iterator[bytes 
             while block := stream.read(BLOCK):
                 yield block
         else:
-            yield from _streams(head, stream, kind, archive, source)
+            yield from _streams(head, stream, kind, archive, source, allowance or allowance_of(path))
 
 
 def _decoder(kind: str) -> Any:
@@ -59,7 +65,7 @@ def _decoder(kind: str) -> Any:
         return zlib.decompressobj(wbits=31)
     if kind == "zstd":
         return _Frame()
-    return bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+    return bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY)
 
 
 class _Frame:
@@ -97,7 +103,9 @@ def _decode(decoder: Any, kind: str, data: bytes) -> tuple[bytes, bytes]:
     return decoder.decompress(data, BLOCK), b""
 
 
-def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> Iterator[bytes | Quarantined]:
+def _streams(
+    head: bytes, stream: Any, kind: str, archive: str, source: str, allowance: Allowance
+) -> Iterator[bytes | Quarantined]:
     """One compressed stream after another; from damage on to the next signature."""
     signature = _SIGNATURES[kind]
     pending = head + stream.read(BLOCK)
@@ -119,6 +127,7 @@ def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> 
                 last = pending or last  # a decoder may keep what it was given
                 out, pending = _decode(decoder, kind, pending)
                 if out:
+                    allowance.take(len(out))
                     yield out
                 if not decoder.eof and not pending and getattr(decoder, "needs_input", True):
                     pending = stream.read(BLOCK)
@@ -131,6 +140,9 @@ def _streams(head: bytes, stream: Any, kind: str, archive: str, source: str) -> 
                 more = stream.read(BLOCK)
                 read += len(more)
                 pending += more
+        except BombError as error:
+            yield Quarantined(source, archive, BOMB, f"{kind}: {error}", begin, -1)
+            return
         except (OSError, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not bzip2's, which says of bad data OSError without a number

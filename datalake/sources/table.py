@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
 from datalake.sources import mappings
 from datalake.sources.config import Columns, Table
+from datalake.sources.entries import entries, framed
 from datalake.sources.mappings import MAPPINGS, Mapping, at
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile, form, row_files
@@ -38,7 +39,7 @@ def shards(config: Table) -> list[InputShard]:
 def read(shard: InputShard, config: Table) -> Iterator[Entry]:
     """One entry a row: a document, refused (empty, too_large, column, link), or quarantined where it is malformed."""
     longest = max(1 << 20, 8 * config.max_bytes)
-    for file in row_files(shard.path, shard.name, config.label):
+    for file in framed(row_files(shard.path, shard.name, config.label), config.label, shard.name):
         if not isinstance(file, RowFile):
             yield file
             continue
@@ -46,15 +47,8 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
             rows = _texts(file, config, longest)
         else:
             rows = file.rows(config.label, longest, config.delimiter)
-        locators = Locators()
-        for row in rows:
-            if isinstance(row, Quarantined | Refused):
-                yield row
-            elif not isinstance(row.value, dict):
-                what = f"row {row.number} is a {type(row.value).__name__}, not an object"
-                yield Quarantined(config.label, file.name, "row", what, row.offset, row.length)
-            else:
-                yield _document(row, locators, file.name, config)
+        make = partial(_document, locators=Locators(), name=file.name, config=config)
+        yield from entries(rows, make, config.label, file.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,10 @@ def _plan(format: str, columns: Columns) -> _Plan:
     return _Plan(corpus, mapping, frozenset(taken))
 
 
-def _document(row: Row, locators: Locators, name: str, config: Table) -> Document | Refused:
+def _document(row: Row, locators: Locators, name: str, config: Table) -> Document | Refused | Quarantined:
+    if not isinstance(row.value, dict):
+        what = f"row {row.number} is a {type(row.value).__name__}, not an object"
+        return Quarantined(config.label, name, "row", what, row.offset, row.length)
     value: dict[str, Any] = row.value
     format = (mappings.recognise(value) or "columns") if config.format == "auto" else config.format
     plan = _plan(format, config.columns)

@@ -107,7 +107,9 @@ def ways(nodes: list[dict[str, Any]], parents: list[int], all_paths: bool) -> li
 
 def _rank(node: dict[str, Any]) -> float:
     rank = node.get("rank")
-    return float(rank) if isinstance(rank, int | float) and not isinstance(rank, bool) else float("inf")
+    if isinstance(rank, int | float) and not isinstance(rank, bool) and abs(rank) < 1e300:
+        return float(rank)
+    return float("inf")
 
 
 def connected(parents: list[int]) -> list[bool]:

@@ -26,6 +26,7 @@ from typing import BinaryIO
 import zstandard
 
 from datalake.sources import arc, frames
+from datalake.sources.allowance import Allowance
 
 PIECE = 1 << 16
 MAX_HEADER = 1 << 16  # bytes of a record's header
@@ -288,7 +289,7 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
             if any(form.anywhere.search(data) for form in (_WARC, _ARC)) or _next_member(codec, file, 0, size) == size:
                 yield _Segment(data, 0, size, packed=False)
                 return
-    at = 0
+    at, allowance = 0, Allowance(size)
     while at < size:
         if isinstance(codec, _Zstd):
             file.seek(at)
@@ -304,7 +305,7 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
                 yield _Segment(b"", at, after - at, True, Fault("garbage", f"{after - at} bytes", at, after - at))
             at = after
             continue
-        with _Room() as room:
+        with _Room(min(MAX_SEGMENT, allowance.left)) as room:
             begin, damage = at, None
             while True:
                 damage, at = codec.inflate(file, at, room)
@@ -313,6 +314,7 @@ def _segments(file: BinaryIO, size: int, head: bytes) -> Iterator[_Segment]:
             if damage is not None:
                 at = _next_member(codec, file, at + 1, size)  # from the damaged member's own beginning
                 damage.offset, damage.length = begin, at - begin
+            allowance.left = max(0, allowance.left - room.size)
             yield _Segment(room.data(), begin, at - begin, True, damage)
 
 
@@ -340,7 +342,7 @@ class _Zstd:
         self.known = known
 
     def inflate(self, file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int]:
-        reason, detail, at = frames.inflate(file, begin, self.known, room.write, MAX_SEGMENT - room.size)
+        reason, detail, at = frames.inflate(file, begin, self.known, room.write, room.most - room.size)
         return (Fault(reason, detail) if reason else None), at
 
     def glimpse(self, file: BinaryIO, at: int) -> tuple[bytes, bool]:
@@ -374,8 +376,8 @@ def _inflate(file: BinaryIO, begin: int, room: _Room) -> tuple[Fault | None, int
                 check = "incorrect data check" in str(error) or "incorrect length check" in str(error)
                 reason = "checksum" if check else "gzip"
                 return Fault(reason, str(error)), begin
-            if room.size + len(out) > MAX_SEGMENT:
-                return Fault("too_large", f"inflates to more than {MAX_SEGMENT} bytes"), begin
+            if room.size + len(out) > room.most:
+                return Fault("too_large", f"inflates to more than {room.most} bytes"), begin
             room.write(out)
             piece = inflater.unconsumed_tail
     return None, file.tell() - len(inflater.unused_data)
@@ -456,9 +458,10 @@ def _only_zeros(file: BinaryIO, begin: int, end: int) -> bool:
 
 
 class _Room:
-    """Where a segment is inflated to: memory, and a mapped temporary file once it is large."""
+    """Where a segment of at most `most` bytes is inflated to: memory, and a mapped temporary file once it is large."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._bytes = bytearray()
         self._file: BinaryIO | None = None
         self._map: mmap.mmap | None = None

@@ -12,21 +12,21 @@ page has the same provenance whether the dump is read whole or in parts.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
 from datalake.errors import UserError
+from datalake.extract.references import unescape
 from datalake.extract.wikitext import Options, clean, prefixes
 from datalake.language import detect
 from datalake.remote.address import is_remote
 from datalake.sources.config import Wikipedia
+from datalake.sources.entries import entries
 from datalake.sources.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.sevenzip import SIGNATURE as SEVEN_ZIP
@@ -126,20 +126,21 @@ def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
     too_large, empty.
     """
     site = _head_of(shard, config) if len(shard.spans) > 1 else _Site()
-    pages = 0
-    seen = False
-    for piece in _Cutter(shard, config).pieces(_chunks(shard, config)):
-        if isinstance(piece, Quarantined):
-            seen = True
-            yield piece
-        elif piece.kind == "head":
-            site = _site(piece.content)
+    seen = False  # a page, a head or damage
+
+    def entry(piece: _Piece) -> Entry:
+        nonlocal site, seen
+        if piece.kind == "head":
             seen = seen or b"<mediawiki" in piece.content
-            yield Passed("siteinfo")
-        else:
-            pages += 1
-            yield _page(piece, site, shard, config)
-    if not pages and not seen:
+            site = _site(piece.content)
+            return Passed("siteinfo")
+        seen = True
+        return _page(piece, site, shard, config)
+
+    for found in entries(_Cutter(shard, config).pieces(_chunks(shard, config)), entry, config.label, shard.name):
+        seen = seen or isinstance(found, Quarantined)
+        yield found
+    if not seen:
         yield Quarantined(config.label, shard.name, "no_page", "an empty file", 0, 0)
 
 
@@ -151,6 +152,11 @@ class _Piece:
     content: bytes
     offset: int
     stream: int
+
+    @property
+    def length(self) -> int:
+        """How many bytes it has."""
+        return len(self.content)
 
 
 def _chunks(shard: InputShard, config: Wikipedia) -> Iterator[bytes | Seam | Quarantined]:
@@ -291,15 +297,15 @@ def _site(head: bytes) -> _Site:
 
     def first(pattern: str) -> str:
         match = re.search(pattern, text)
-        return html.unescape(match[1]).strip() if match else ""
+        return unescape(match[1]).strip() if match else ""
 
     site = _Site(name=first(r"<dbname>([^<]*)<"), language=first(r"<mediawiki[^>]*\bxml:lang=[\"']([^\"']+)"))
     if base := first(r"<base>([^<]*)<"):
         site.base = base.rpartition("/")[0] + "/"
     elif site.language:
         site.base = f"https://{site.language}.wikipedia.org/wiki/"
-    for match in re.finditer(r"<namespace\b[^>]*\bkey=[\"'](-?\d+)[\"'][^>]*>([^<]*)<", text):
-        site.namespaces[html.unescape(match[2]).strip().lower()] = int(match[1])
+    for match in re.finditer(r"<namespace\b[^>]*\bkey=[\"'](-?\d{1,9})[\"'][^>]*>([^<]*)<", text):
+        site.namespaces[unescape(match[2]).strip().lower()] = int(match[1])
     return site
 
 
@@ -342,7 +348,7 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         return refused("too_large", f"{len(source)} characters")
     if not config.disambiguations and (found := _DISAMBIGUATION.search(source)):
         return refused("disambiguation", found[0][:200])
-    created = _time(revision.findtext("timestamp") if revision is not None else None)
+    created = moment((revision.findtext("timestamp") if revision is not None else None) or "")
     text = clean(source, site.options(config), title, created)
     if not text:
         return refused("empty")
@@ -373,12 +379,3 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         length=length,
         attributes=attributes,
     )
-
-
-def _time(timestamp: str | None) -> datetime | None:
-    """A revision's time, such as 2014-07-23T10:35:56Z."""
-    try:
-        time = datetime.fromisoformat((timestamp or "").strip())
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

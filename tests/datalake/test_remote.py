@@ -6,7 +6,9 @@ import base64
 import email.utils
 import gzip
 import hashlib
+import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import world
@@ -23,8 +26,9 @@ from servers import Fault, RangeServer, S3Server, serving
 
 from datalake.document import Entry
 from datalake.errors import UserError
+from datalake.remote import inside
 from datalake.remote.address import base_name, checksum, is_remote, joined, lasting, shown
-from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgnoredError, UnreachableError
+from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgnoredError, RemoteError, UnreachableError
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.remote.session import Session, at_hand, current, forget, using
@@ -759,3 +763,104 @@ def test_settings_reach_the_client(tmp_path: Path) -> None:
         assert isinstance(current().client, Client)
         assert current().client.config.retries == 3
         assert current().cache.folder == tmp_path
+
+
+# Redirects inside --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "inside_"),
+    [
+        ("127.0.0.1", True), ("localhost", True), ("10.1.2.3", True), ("192.168.0.1", True), ("172.16.9.9", True),
+        ("169.254.169.254", True), ("0.0.0.0", True), ("100.64.0.1", True), ("224.0.0.1", True), ("[::1]", True),
+        ("[::ffff:127.0.0.1]", True), ("[::ffff:10.0.0.1]", True), ("[::127.0.0.1]", True), ("[fe80::1]", True),
+        ("[fd00::1]", True), ("[64:ff9b::7f00:1]", True), ("[2002:7f00:1::]", True), ("[::]", True), ("127.1", True),
+        ("2130706433", True), ("0x7f.1", True), ("0177.0.0.1", True), ("93.184.215.14", False),
+        ("[2606:2800:21f:cb07:6820:80da:af6b:8b2c]", False), ("[64:ff9b::5db8:d70e]", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_is_inside_is_told_in_any_spelling(host: str, inside_: bool) -> None:
+    assert inside.is_inside(host) is inside_
+
+
+@pytest.fixture
+def public_server(server: RangeServer, monkeypatch: pytest.MonkeyPatch) -> RangeServer:
+    """127.0.0.1 counts as public, and so does what its name stands for; the rest of the loopback network doesn't."""
+    real = inside.is_public
+    monkeypatch.setattr(inside, "is_public", lambda address: address == "127.0.0.1" or real(address))
+    return server
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::1]", "0.0.0.0", "[::ffff:127.0.0.2]", "169.254.169.254", "127.2"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_public_address_leads_to_no_private_one(
+    public_server: RangeServer, here: Session, host: str, status: int
+) -> None:
+    target = f"http://{host}:{public_server.port}/real.gz"
+    public_server.put("/real.gz", DATA)
+    public_server.always["/b.gz"] = Fault(status=status, headers={"Location": target}, methods=("HEAD", "GET"))
+    public_server.always["/a.gz"] = Fault(status=302, headers={"Location": "/b.gz"}, methods=("HEAD", "GET"))
+    with pytest.raises(RemoteError, match="on a private network, which isn't followed"):
+        here.client.facts(public_server.url + "/a.gz")
+    assert not public_server.requests(path="/real.gz")
+
+
+def test_a_name_of_a_private_address_is_not_followed(
+    public_server: RangeServer, here: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"one.example": ["127.0.0.2"], "both.example": ["127.0.0.1", "10.0.0.1"], "flips.example": ["127.0.0.1"]}
+    real = socket.getaddrinfo
+
+    def lookup(host: str, *args: Any, **options: Any) -> Any:
+        if host not in answers:
+            return real(host, *args, **options)
+        found = [real(address, *args, **options)[0] for address in answers[host]]
+        if host == "flips.example":  # another answer each time it is asked
+            answers[host] = ["127.0.0.2"]
+        return found
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    public_server.put("/real.gz", DATA)
+    for name in list(answers):
+        target = f"http://{name}:{public_server.port}/real.gz"
+        public_server.always["/a.gz"] = Fault(status=302, headers={"Location": target}, methods=("HEAD", "GET"))
+        with pytest.raises(RemoteError):
+            here.client.facts(public_server.url + "/a.gz")
+    assert not public_server.requests(path="/real.gz")
+
+
+def test_a_private_host_that_the_recipe_names_is_followed(public_server: RangeServer, tmp_path: Path) -> None:
+    target = f"http://[::ffff:127.0.0.1]:{public_server.port}/real.gz"
+    public_server.put("/real.gz", DATA)
+    public_server.always["/a.gz"] = Fault(status=302, headers={"Location": target}, methods=("HEAD", "GET"))
+    named = RemoteConfig(**QUICK, private_hosts=("::ffff:127.0.0.1",))  # type: ignore[arg-type]
+    with using(named, tmp_path / "cache"):
+        assert current().client.facts(public_server.url + "/a.gz").size == len(DATA)
+    with using(RemoteConfig(**QUICK), tmp_path / "cache"):  # type: ignore[arg-type]
+        assert current().client.facts(target).size == len(DATA)
+
+
+@pytest.mark.parametrize("query", ["token=SECRET", "accessToken=SECRET", "k=SECRET", "SECRET", "X-Api-Key=SECRET"])
+def test_no_query_is_kept_with_versions(server: RangeServer, here: Session, tmp_path: Path, query: str) -> None:
+    server.put("/a.gz", DATA)
+    versions = FileVersions(tmp_path / "v.json")
+    told = versions.version(f"{server.url.replace('http', 'HTTP')}/a.gz?{query}")
+    versions.save()
+    assert "SECRET" not in told + (tmp_path / "v.json").read_text()
+    assert "SECRET" not in (tmp_path / "v.json").read_text()
+    (tmp_path / "v.json").write_text(json.dumps({f"{server.url}/a.gz?{query}": ["remote", 1.0, 0, "x"]}))
+    again = FileVersions(tmp_path / "v.json")
+    again.version(f"{server.url}/a.gz?{query}")
+    again.save()
+    assert "SECRET" not in (tmp_path / "v.json").read_text(), "what was kept once goes"
+
+
+@pytest.mark.parametrize(
+    "address", ["HTTPS://user:SECRET@h.example/a", "Https://user:se/SECRET@h.example/a", "S3://k:SECRET@b/a"]
+)
+def test_credentials_are_hidden_in_any_spelling(address: str) -> None:
+    from datalake.remote.address import without_credentials
+
+    for told in (shown(address), lasting(address), str(without_credentials({"paths": [address]}))):
+        assert "SECRET" not in told
+        assert "/a" in told
