@@ -27,7 +27,6 @@ _CODE_BREAKS = re.compile("\r\n|\r")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _CODE_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]|\\A\ufeff")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
-_LINE_FINAL = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 # An address, not what goes on behind it without a space: a sentence's mark, Chinese but at the start of a path's part.
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
@@ -66,7 +65,9 @@ def repair(text: str, kind: Repair = "text") -> str:
     if kind == "no_urls" and (shorter := _URL.sub("", text)) != text:
         text, faults = shorter, faults | _BLANKS
     # What was taken out may leave blank space behind.
-    return _BLANK_LINES.sub("\n\n", _LINE_FINAL.sub("", text)).strip("\n") if faults else text
+    if not faults:
+        return text
+    return _BLANK_LINES.sub("\n\n", "\n".join(map(str.rstrip, text.split("\n")))).strip("\n")
 
 
 _SURROGATES, _UNWANTED, _COMPOSABLE, _BLANKS, _LINE_SPACE = 1, 2, 4, 8, 16

@@ -107,22 +107,29 @@ def _decode(body: bytes, name: str, limit: int, cut: bool) -> bytes:
 def _inflate(body: bytes, bits: int, limit: int, cut: bool) -> bytes:
     """All gzip members, or one zlib or deflate stream."""
     out = bytearray()
-    rest = body
-    while rest:
+    at = 0
+    while at < len(body):
         inflater = zlib.decompressobj(bits)
+        member, size = bytearray(), 1 << 10  # bytes fed at a time grow with the member: it is many small ones at worst
         try:
-            out += inflater.decompress(rest, limit + 1 - len(out))
+            while at < len(body) and not inflater.eof:
+                piece = body[at : at + size]
+                member += inflater.decompress(piece, limit + 1 - len(out) - len(member))
+                at += len(piece) - len(inflater.unused_data)
+                size *= 2
+                if len(out) + len(member) > limit:
+                    raise BodyTooLargeError
         except zlib.error:
             if out and bits == 31:  # bytes after the last member
                 break
             raise
-        if len(out) > limit:
-            raise BodyTooLargeError
+        out += member
         if not inflater.eof:
             if cut:
                 break
             raise EOFError("ends before its time")
-        rest = inflater.unused_data if bits == 31 and inflater.unused_data.startswith(b"\x1f\x8b") else b""
+        if bits != 31 or not body.startswith(b"\x1f\x8b", at):
+            break
     return bytes(out)
 
 
