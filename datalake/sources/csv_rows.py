@@ -1,8 +1,8 @@
 """Rows of CSV files (RFC 4180) by their header: a cell may be quoted, and then hold delimiters, quotes and line ends.
 
 A quote too many costs its own line, not the rest of the file: where a quoted cell runs on past the limit of a row or to
-the end, or closes in a line that makes no row of it, the line it begins in is quarantined and the next is read anew. Of lines whose cells end in one and the same line
-only the first `MOST_FAILURES` are tried as rows.
+the end, or closes in a line that makes no row of it, the line it begins in is quarantined and the next is read anew.
+Of lines whose cells end in one and the same line only the first `MOST_FAILURES` are tried as rows.
 
 Memory: two rows of at most `longest` bytes.
 """

@@ -57,7 +57,7 @@ _VIM, _TYPE = re.compile(r"\b(?:vim?|ex):"), re.compile(r"\b(?:ft|filetype|synta
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
-    """One of these. White space at a line's beginning is its own: lines above would be looked at again for each line."""
+    """One of these. White space at a line's beginning is its own: else lines above are looked at again for each."""
     return re.compile("|".join(patterns).replace(r"^\s*", r"^[^\S\n]*+"), re.MULTILINE)
 
 
@@ -80,7 +80,8 @@ _AMBIGUOUS: dict[str, list[tuple[re.Pattern[str], str]]] = {
         (_OBJECTIVE_C, "objective-c"),
         (_any(r"^\s*:-\s*(?:module|interface)\b", r"^\s*:- pred\b"), "mercury"),
         (_any(r"\(\*", r"^\s*\w+\[[\w_, ]*\]\s*:="), "mathematica"),
-        (_any(r"^\s*%", r"^\s*function\b[^;{\n]*+$", r"^\s*end[^\S\n]*+;?[^\S\n]*+$", r"^\s*\w+\s*=\s*\[.*\];"), "matlab"),
+        (_any(r"^\s*%", r"^\s*function\b[^;{\n]*+$", r"^\s*end[^\S\n]*+;?[^\S\n]*+$",
+              r"^\s*\w+\s*=\s*\[.*\];"), "matlab"),
     ],
     ".pl": [
         (_any(r"^\s*(?:use\s+(?:strict|warnings|v?5|\w+::)|package\s+\w|my\s+[$@%(]|sub\s+\w+)", r"^=\w+"), "perl"),
