@@ -8,6 +8,7 @@ until its time can be measured and tells how much longer four times as much take
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -118,58 +119,55 @@ def _long(sequence: Any) -> bool:
     return any((op in _REPEATS and value[1] >= LONG) or any(map(_long, _inner(op, value))) for op, value in sequence)
 
 
-def worst(pattern: re.Pattern[Any], kinds: int = 99) -> list[tuple[str, str, str]]:
-    """(beginning, text to repeat, end) of the inputs that could take an expression long."""
+def worst(pattern: re.Pattern[Any], how: str) -> list[tuple[str, str, str]]:
+    """(beginning, text to repeat, end) of the inputs that could take an expression long.
+
+    - `how`: `search`, which begins anywhere, or `match` and `fullmatch`, which begin at the beginning.
+    """
     source = pattern.pattern.decode("latin-1") if isinstance(pattern.pattern, bytes) else pattern.pattern
-    flags = pattern.flags & ~re.DEBUG & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
-    sequence = parser.parse(source, flags)
-    alphabet = "".join(dict.fromkeys([*_KINDS, *list(_literals(sequence))[:60]]))
+    sequence = parser.parse(
+        source, pattern.flags & ~(re.DEBUG | (re.UNICODE if isinstance(pattern.pattern, bytes) else 0))
+    )
+    own = [*dict.fromkeys(_literals(sequence))]
+    alphabet = "".join(dict.fromkeys([*_KINDS, *own]))
     maker = _Maker(alphabet)
     found: dict[tuple[str, str, str], None] = {}
-    for prefer in [*_KINDS, *(c for c in alphabet if not c.isalnum() and c not in _KINDS)][:kinds]:
+    for prefer in [*_KINDS, *[c for c in own if not c.isalnum() and c not in _KINDS][:6]]:
         for before, pump, rest in maker.repeats(sequence, "", prefer, ""):
             if not pump:
                 continue
             found[before, pump, "\x00"] = None
             found[before, pump, rest[:-1] + "\x00"] = None
-            found["", before + pump, "\x00"] = None
-            found["", before + pump + rest[:-1], "\x00"] = None
-            if before:
-                found["", before, pump * 0 + "\x00"] = None
+            if how == "search":
+                found["", before + pump, "\x00"] = None
+                found["", before + pump + rest[:-1], "\x00"] = None
+                if before:
+                    found["", before, "\x00"] = None
         found["", prefer, "\x00"] = None
     return list(found)
 
 
-def growth(run: Callable[[Any], Any], build: Callable[[int], Any], start: int = 64, most: int = 32_000) -> float:
-    """How much longer four times an input takes, the input being grown until it takes a millisecond and more.
+def growth(run: Callable[[Any], object], build: Callable[[int], Any], most: int = 8_000, least: float = 1e-3) -> float:
+    """How much longer four times an input takes, the input being grown until it takes `least` seconds.
 
-    1 where `most` isn't enough for that. A quadratic gives 16.
+    1 where `most` characters don't; a quadratic gives 16. Of this thread's own time, the least of several measurements.
     """
-    size, before = start, 0.0
-    while True:
-        taken = _least(run, build(size), 1)
-        if taken > 20e-3 and before > 1e-4 and taken > 6 * before:  # twice as much: more than quadratic, or a slip
-            again = _least(run, build(size), 2)
-            if again > 6 * _least(run, build(size // 2), 2):
-                return 6.0**2
-        if taken >= 2e-3:
-            break
+    size = 20
+    while (taken := _time(run, build(size))) < least:
         if size >= most:
             return 1.0
-        size, before = size * 2, taken
-    ratio = 99.0
-    for scale in (1, 1, 2):
+        size = min(4 * size, most)
+    ratio = math.inf
+    for scale in (1, 1, 2, 4):
         short, long = build(scale * size), build(4 * scale * size)
-        ratio = min(ratio, _least(run, long, 2) / _least(run, short, 3))
-        if ratio < 8:
+        base = min(_time(run, short) for _ in range(3))
+        ratio = min(ratio, _time(run, long) / base)
+        if ratio < 8 or base > 0.1:
             break
     return ratio
 
 
-def _least(run: Callable[[Any], Any], text: Any, times: int) -> float:
-    least = 1e9
-    for _ in range(times):
-        start = time.thread_time()
-        run(text)
-        least = min(least, time.thread_time() - start)
-    return least
+def _time(run: Callable[[Any], object], given: Any) -> float:
+    start = time.thread_time()
+    run(given)
+    return time.thread_time() - start
