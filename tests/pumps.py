@@ -153,7 +153,7 @@ def growth(run: Callable[[Any], object], build: Callable[[int], Any], most: int 
     1 where `most` characters don't; a quadratic gives 16. Of this thread's own time, the least of several measurements.
     """
     size = 20
-    while (taken := _time(run, build(size))) < least:
+    while _time(run, build(size)) < least:
         if size >= most:
             return 1.0
         size = min(4 * size, most)

@@ -43,7 +43,7 @@ MARKS = re.compile(f"[{KEEP}{END}]")
 
 _MARKUP = re.compile(r"-\{(?!\{)((?:[^}-]++|-(?!\{(?!\{))|\}(?!-))*+)\}-")
 _FLAGS = re.compile(r"[ ;A-Z+\-]*")
-_VARIANT_LIST = re.compile(r"\s*zh(?:-[a-z]+)?(?:\s*;\s*zh(?:-[a-z]+)?)*\s*")
+_VARIANT_LIST = re.compile(r"\s*+zh(?:-[a-z]+)?(?:\s*+;\s*+zh(?:-[a-z]+)?)*+\s*+")
 _RULES = re.compile(r";(?=\s*+zh(?:-[a-z]++)?\s*+:|[^;:]*=>|\s*+$)")
 _VARIANT = re.compile(r"zh(?:-[a-z]+)?")
 _NOTE = re.compile(
