@@ -9,7 +9,6 @@ space that begins a Chinese paragraph.
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 
 import numba
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from datalake.characters import Points, points
 from datalake.curate.presets import LineEdits, Repair
+from datalake.normal_forms import normal_form
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -61,7 +61,7 @@ def repair(text: str, kind: Repair = "text") -> str:
     if faults & _UNWANTED:
         text = _SPACES.sub(" ", _CONTROLS.sub("", _BREAKS.sub("\n", text)))
     if faults & _COMPOSABLE:
-        text = unicodedata.normalize("NFC", text)
+        text = normal_form("NFC", text)
     if kind == "no_urls" and (shorter := _URL.sub("", text)) != text:
         text, faults = shorter, faults | _BLANKS
     # What was taken out may leave blank space behind.

@@ -11,12 +11,16 @@ import contextlib
 import gzip
 import importlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, Literal
 
 import pumps
 import pytest
+
+from datalake import normal_forms
 
 HOUSE = Path(__file__).parents[2]
 FLOORS = ("datalake", "models", "tasks", "flows")
@@ -354,7 +358,9 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
         "personal data: addresses": (find, over("", "2001:" * 11 + " ")),
         **{
             f"page: {pump}": (extract, over("", pump, "text"))
-            for pump in "<div> <a\ta=1\t < <!-- <a\thref=x> <b> </p> & <td> <title>a\t|\tb <p>a".split(" ")
+            for pump in (
+                *("<div>", "<a a=1 ", "<", "<!--", "<a href=x>", "<b>", "</p>", "&", "<td>", "<title>a | b", "<p>a"),
+            )
         },
         "page: headings": (extract, numbered("<h1>this is N</h1>")),
     }  # fmt: skip
@@ -373,9 +379,9 @@ def test_a_function_takes_time_in_proportion_to_its_worst_input(name: str) -> No
 
 TEXTS = {
     "spaces": " ", "lines": "\n", "a letter": "a", "letters": "a b ", "brackets": "[", "digits": "1.", "signs": "#",
-    "marks": "e\u0301\u0302", "emoji": "\U0001f600", "ideographs": "汉", "kana": "の", "dots": "...", "tabs": "\t",
+    "marks": "\u0301\u0327", "emoji": "\U0001f600", "ideographs": "汉", "kana": "の", "dots": "...", "tabs": "\t",
     "sentences": "The quick, brown fox. ", "items": "• a\n", "quotes": '"', "lines of one word": "word\n",
-    "sigmas": "Σ'", "spaces in Chinese": "汉 ",
+    "sigmas": "Σ'", "spaces in Chinese": "汉 ", "half-width marks": "\u0301\uff9e", "vowel signs": "\u0f73",
 }  # fmt: skip
 
 
@@ -389,6 +395,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from datalake.dedup.shingles import normalise, shingle
     from datalake.extract.html import extract
     from datalake.extract.wikitext import clean
+    from datalake.normal_forms import normal_form
     from datalake.sources.redact import redact
 
     return {
@@ -401,6 +408,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
         "repair without addresses": lambda text: repair(text, "no_urls"),
         "personal data": find,
         "normalised": normalise,
+        **{form: lambda text, form=form: normal_form(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")},
         "shingles": lambda text: shingle(pa.array([text]), 5),
         "page": extract,
         "wikitext": clean,
@@ -417,3 +425,15 @@ def test_a_text_of_one_thing_over_and_over_takes_time_in_proportion_to_it(reader
     run("ab")
     slow = [name for name, pump in TEXTS.items() if pumps.growth(run, over("", pump), 32_000, 2e-3) > 8]
     assert not slow
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_normal_forms_are_those_of_python_however_many_marks_a_letter_has(form: Literal["NFC", "NFKC"]) -> None:
+    random = Random(5)
+    marks = [c for c in map(chr, range(0x300, 0x20000)) if unicodedata.combining(unicodedata.normalize("NFKD", c)[0])]
+    assert max(marks) <= chr(normal_forms._LAST)
+    assert not any(unicodedata.combining(chr(point)) for point in range(0x20000, 0x110000))
+    for _ in range(200):
+        letters = random.choices([*"aeA ö가\u1100\u1161\u11a8", *random.choices(marks, k=8)], k=20)
+        text = "".join(letter + "".join(random.choices(marks, k=random.choice((0, 1, 40)))) for letter in letters)
+        assert normal_forms.normal_form(form, text) == unicodedata.normalize(form, text)
