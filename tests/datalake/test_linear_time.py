@@ -29,6 +29,8 @@ FLAGS_AT = {"compile": 1, "sub": 4, "subn": 4, "split": 3}  # places of the flag
 
 # Expressions of which inputs are bounded by who uses them, and so may be worse than linear within the bound.
 BOUNDED = {
+    "datalake.sources.arc.LINE": "lengths that stand in the expression",
+    "datalake.sources.arc.START": "lengths that stand in the expression",
     "datalake.extract.html._META": "the first 1,024 bytes of a page",
     "datalake.curate.pii._WEB": "128 characters before a number",
     "datalake.sources.code_marks._GENERATED": "the first 4,000 characters of a file",
@@ -334,6 +336,8 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
             _archive,
             over(b"", b"WARC/1.0\r\nWARC-Type: resource\r\nContent-Length: 99999999999\r\n\r\n"),
         ),
+        "archive: lines like those of ARC": (_archive, over(b"", b"http://a 1.1.1.1 20000101 a 1 a\n")),
+        "archive: a line like those of ARC": (_archive, over(b"http://a", b" 1.1.1.1 20000101 a 1 a ")),
         "body: small members": (
             lambda data: _inflate(data, 31, 1 << 30, False),
             over(b"", gzip.compress(b"", mtime=0)),
