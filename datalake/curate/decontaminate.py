@@ -37,6 +37,7 @@ from datalake.curate.evaluation_sets import EvaluationRow, evaluation_rows
 from datalake.curate.user_files import files_of, version_of
 from datalake.errors import UserError
 from datalake.hashes import fmix64
+from datalake.normal_forms import normal_form
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -440,7 +441,7 @@ def _normal(text: str) -> str:
     """The text whose words the normalised level compares."""
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFKC", text)
+    text = normal_form("NFKC", text)
     return _INVISIBLE.sub("", text) if _INVISIBLE.search(text) else text
 
 

@@ -9,7 +9,6 @@ space that begins a Chinese paragraph.
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 
 import numba
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from datalake.characters import Points, points
 from datalake.curate.presets import LineEdits, Repair
+from datalake.normal_forms import normal_form
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
@@ -27,7 +27,6 @@ _CODE_BREAKS = re.compile("\r\n|\r")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff]")
 _CODE_CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f]|\\A\ufeff")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
-_LINE_FINAL = re.compile(r"[^\S\n]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 # An address, not what goes on behind it without a space: a sentence's mark, Chinese but at the start of a path's part.
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
@@ -62,11 +61,13 @@ def repair(text: str, kind: Repair = "text") -> str:
     if faults & _UNWANTED:
         text = _SPACES.sub(" ", _CONTROLS.sub("", _BREAKS.sub("\n", text)))
     if faults & _COMPOSABLE:
-        text = unicodedata.normalize("NFC", text)
+        text = normal_form("NFC", text)
     if kind == "no_urls" and (shorter := _URL.sub("", text)) != text:
         text, faults = shorter, faults | _BLANKS
     # What was taken out may leave blank space behind.
-    return _BLANK_LINES.sub("\n\n", _LINE_FINAL.sub("", text)).strip("\n") if faults else text
+    if not faults:
+        return text
+    return _BLANK_LINES.sub("\n\n", "\n".join(map(str.rstrip, text.split("\n")))).strip("\n")
 
 
 _SURROGATES, _UNWANTED, _COMPOSABLE, _BLANKS, _LINE_SPACE = 1, 2, 4, 8, 16

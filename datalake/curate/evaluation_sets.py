@@ -23,7 +23,7 @@ from datalake.sources.rows import split_lines
 _ENDINGS = {*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", ".csv", ".tsv", ".txt", ".text",
             ".json", ".jsonl", ".ndjson", ".jsonlines"}  # fmt: skip
 _LABEL = re.compile(
-    r"\A\s*(?:question|problem|answer|问题|答案|q|a|问|答)\s*[:：]\s*|\s*\b(?:answer|答案)\s*[:：]\s*\Z", re.IGNORECASE
+    r"\A\s*(?:question|problem|answer|问题|答案|q|a|问|答)\s*+[:：]\s*+|\b(?:answer|答案)\s*+[:：]\s*+\Z", re.IGNORECASE
 )
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
 _COLUMN = re.compile(r"[A-Z]")

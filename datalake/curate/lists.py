@@ -38,6 +38,7 @@ _ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//([^/?#\\]*)([^#]*)", re.IGNOREC
 _PORT = re.compile(r":\d*\Z")
 _HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _SEPARATORS = re.compile(r"[\W_]+")
+_LONGEST_HOST = 1_000  # characters; the DNS allows 253, what IDNA makes of more may be shorter
 _LEVELS = 64  # of a domain, and of a path, that are looked at
 
 
@@ -79,6 +80,8 @@ def files_in_use(paths: list[str], section: str) -> Files:
 def host_of(text: str) -> str:
     """A host as lists are compared: lower case, IDNA, without `www.` and final dots; empty where it is none."""
     host = text.rstrip(".").lower()
+    if len(host) > _LONGEST_HOST:
+        return ""
     if not host.isascii():
         import idna
 

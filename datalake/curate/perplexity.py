@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from datalake.curate.quality_config import PerplexityModel
 from datalake.errors import UserError
 from datalake.identity import file_digest
+from datalake.normal_forms import normal_form
 
 # cc_net/text_normalizer.py. Its table names the full-width 1 as well, which is a digit and 0 before that.
 _PUNCTUATION = {
@@ -45,7 +46,7 @@ def _table() -> dict[int, str | None]:
 
 def normalise(text: str) -> str:
     """A text as CCNet shows it to sentencepiece."""
-    return unicodedata.normalize("NFD", text.strip().lower()).translate(_table())
+    return normal_form("NFD", text.strip().lower()).translate(_table())
 
 
 class Models(NamedTuple):

@@ -77,9 +77,14 @@ def _apart(spans: list[Span]) -> list[Span]:
     order = list(_FINDERS)
 
     def close() -> None:
-        taken: list[Span] = []
-        for span in sorted(group, key=lambda s: (order.index(s.kind), s.start, -s.end)) if len(group) > 1 else group:
-            if all(span.end <= other.start or span.start >= other.end for other in taken):
+        if len(group) < 2:
+            out.extend(group)
+            return
+        begin = group[0].start
+        taken, covered = [], bytearray(reach - begin)  # characters of those taken
+        for span in sorted(group, key=lambda s: (order.index(s.kind), s.start, -s.end)):
+            if covered.find(1, span.start - begin, span.end - begin) < 0:
+                covered[span.start - begin : span.end - begin] = b"\1" * (span.end - span.start)
                 taken.append(span)
         out.extend(sorted(taken))
 

@@ -25,7 +25,7 @@ OTHERS = {"resiliparse": resiliparse, "trafilatura": trafilatura}
 TITLE_CHARACTERS = 1_000
 
 
-_META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([a-zA-Z0-9_:.()+-]+)""", re.IGNORECASE)
+_META = re.compile(rb"""<meta\b[^>]*?\bcharset\s*+=\s*+(?:["']\s*+)?([a-zA-Z0-9_:.()+-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""<\?xml\b[^>]{0,200}?\bencoding\s*=\s*["']([a-zA-Z0-9_:.()+-]+)["']""")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be"), (codecs.BOM_UTF16_LE, "utf-16-le"))
 

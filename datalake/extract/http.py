@@ -16,7 +16,6 @@ from fastwarc.stream_io import BrotliReader, ZstdReader
 PIECE = 1 << 16
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]{0,1000})?\r?\n")
 _TEXT = re.compile(rb"(?:\xef\xbb\xbf)?\s*[<\w]")
-_FED = 1 << 12  # bytes that go to a decoder at once: what lies behind a member's end is copied
 _MOST_ENCODINGS = 8  # one over the other
 
 
@@ -115,18 +114,21 @@ def _inflate(body: bytes, bits: int, limit: int, cut: bool) -> bytes:
     out = bytearray()
     at = 0
     while at < len(body):
-        inflater, whole = zlib.decompressobj(bits), len(out)
-        while at < len(body) and not inflater.eof:
-            piece = body[at : at + _FED]
-            try:
-                out += inflater.decompress(piece, limit + 1 - len(out))
-            except zlib.error:
-                if whole and bits == 31:  # bytes after the last member
-                    return bytes(out[:whole])
-                raise
-            if len(out) > limit:
-                raise BodyTooLargeError
-            at += len(piece) - len(inflater.unused_data)
+        inflater = zlib.decompressobj(bits)
+        member, size = bytearray(), 1 << 10  # bytes fed at a time grow with the member: it is many small ones at worst
+        try:
+            while at < len(body) and not inflater.eof:
+                piece = body[at : at + size]
+                member += inflater.decompress(piece, limit + 1 - len(out) - len(member))
+                at += len(piece) - len(inflater.unused_data)
+                size *= 2
+                if len(out) + len(member) > limit:
+                    raise BodyTooLargeError
+        except zlib.error:
+            if out and bits == 31:  # bytes after the last member
+                break
+            raise
+        out += member
         if not inflater.eof:
             if cut:
                 break

@@ -159,17 +159,18 @@ def _said_once(blocks: Ints, elements: Ints, kept: Kept, title: Points, classes:
                 headings[count] = value
                 count += 1
     out = kept.copy()
-    for k in range(count):
-        said = -1
-        for i in range(len(blocks)):
-            if not out[i] or blocks[i, HASH] != headings[k]:
+    headings = np.sort(headings[:count])
+    said = np.full(count, -1, np.int64)  # the block that stays of each heading
+    for i in range(len(blocks)):
+        k = np.searchsorted(headings, blocks[i, HASH])
+        if not out[i] or k == count or headings[k] != blocks[i, HASH]:
+            continue
+        if said[k] >= 0:
+            if headed[blocks[said[k], ELEMENT]] or not headed[blocks[i, ELEMENT]]:
+                out[i] = False
                 continue
-            if said >= 0:
-                if headed[blocks[said, ELEMENT]] or not headed[blocks[i, ELEMENT]]:
-                    out[i] = False
-                    continue
-                out[said] = False
-            said = i
+            out[said[k]] = False
+        said[k] = i
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from datalake.errors import UserError
 
@@ -73,6 +74,7 @@ def _bound_depth(html: str) -> str:
     if html.count("<") <= MAX_FORMATTING:
         return html
     stack: list[str] = []
+    opened: Counter[str] = Counter()  # what is on the stack
     formatting, foreign, last = 0, False, 0
     out: list[str] = []
     for match in _TAG.finditer(html):
@@ -80,7 +82,8 @@ def _bound_depth(html: str) -> str:
         if name in _FLAT:
             continue
         if match[1]:
-            closed = _close(stack, name)
+            closed = _close(stack, name) if opened[name] > 0 else []
+            opened.subtract(closed)
             formatting -= sum(1 for one in closed if one in _FORMATTING)
             if "svg" in closed or "math" in closed:
                 foreign = False
@@ -96,6 +99,7 @@ def _bound_depth(html: str) -> str:
             last = match.end()
             continue
         stack.append(name)
+        opened[name] += 1
         formatting += name in _FORMATTING
     return "".join([*out, html[last:]]) if out else html
 

@@ -35,21 +35,27 @@ CONFIGURATIONS = {
     "zh-hk": ("s2hk", "s2hkp"),
 }
 
+LONGEST_WORD = 100  # characters of a word that a page has a rule for
+
 # Private use: what stands between them is written as meant and isn't converted.
 KEEP, END = "\ue004", "\ue005"
 MARKS = re.compile(f"[{KEEP}{END}]")
 
-_MARKUP = re.compile(r"-\{(?!\{)((?:(?!-\{(?!\{)|\}-).)*)\}-", re.DOTALL)
+_MARKUP = re.compile(r"-\{(?!\{)((?:[^}-]++|-(?!\{(?!\{))|\}(?!-))*+)\}-")
 _FLAGS = re.compile(r"[ ;A-Z+\-]*")
-_VARIANT_LIST = re.compile(r"\s*zh(?:-[a-z]+)?(?:\s*;\s*zh(?:-[a-z]+)?)*\s*")
-_RULES = re.compile(r";(?=\s*(?:zh(?:-[a-z]+)?\s*:|[^;:]*=>|$))")
-_RULE = re.compile(r"\s*(?:([^;:]*?)\s*=>)?\s*(zh(?:-[a-z]+)?)\s*:(.*)$", re.DOTALL)
+_VARIANT_LIST = re.compile(r"\s*+zh(?:-[a-z]+)?(?:\s*+;\s*+zh(?:-[a-z]+)?)*+\s*+")
+_RULES = re.compile(r";(?=\s*+zh(?:-[a-z]++)?\s*+:|[^;:]*=>|\s*+$)")
+_VARIANT = re.compile(r"zh(?:-[a-z]+)?")
 _NOTE = re.compile(
-    r"\{\{\s*(?:NoteTA|NoteTA-lite|NoteTA/[a-z]+|全文字[词詞][转轉][换換])\s*((?:\|(?:[^{}]|\{\{[^{}]{0,200}\}\})*)?)\}\}\s*",
+    r"\{\{\s*(?:NoteTA|NoteTA-lite|NoteTA/[a-z]+|全文字[词詞][转轉][换換])\s*((?:\|(?:[^{}]++|\{\{[^{}]{0,200}\}\})*+)?)\}\}\s*",
     re.IGNORECASE,
 )
-_KANA_RUN = re.compile(r"[\u3400-\u9fff\u3005\u30fc]*[\u3041-\u30fa][\u3005\u3041-\u30ff\u3400-\u9fff]*")
-_KEPT = re.compile(f"{KEEP}[^{END}]*{END}|" + _KANA_RUN.pattern)
+# Kana with the ideographs before, from the first of these on, and whatever else follows.
+_KANA_RUN = (
+    r"(?<![\u3400-\u9fff\u3005\u30fc])[\u3400-\u9fff\u3005\u30fc]*+"
+    r"[\u3041-\u30fa][\u3005\u3041-\u30ff\u3400-\u9fff]*"
+)
+_KEPT = re.compile(f"{KEEP}[^{KEEP}{END}]*{END}|{_KANA_RUN}")
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -125,12 +131,13 @@ def _parse(content: str) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     forms: dict[str, str] = {}
     one_way: dict[str, dict[str, str]] = {}
     for rule in _RULES.split(content):
-        if match := _RULE.match(rule):
-            source, name, form = match[1], match[2].lower(), match[3].strip()
-            if source and source.strip():
-                one_way.setdefault(source.strip(), {}).setdefault(name, form)
+        head, colon, form = rule.partition(":")
+        source, _, name = head.rpartition("=>")
+        if colon and ";" not in head and _VARIANT.fullmatch(name := name.strip()):
+            if source := source.strip():
+                one_way.setdefault(source, {}).setdefault(name, form.strip())
             else:
-                forms.setdefault(name, form)
+                forms.setdefault(name, form.strip())
     return forms, one_way
 
 
@@ -182,9 +189,8 @@ def convert(text: str, variant: str, conversion: str, rules: dict[str, str]) -> 
     if conversion == "none":
         return MARKS.sub("", text)
     if rules:
-        # longest first, as MediaWiki's own table: 計算機科學 before 計算機
-        pattern = re.compile("|".join(re.escape(form) for form in sorted(rules, key=lambda form: (-len(form), form))))
-        text = _outside(text, lambda part: pattern.sub(lambda match: f"{KEEP}{rules[match[0]]}{END}", part))
+        words = _Words(rules)
+        text = _outside(text, words.replace)
     script, vocabulary = CONFIGURATIONS.get(variant, CONFIGURATIONS["zh-cn"])
     converter = _converter(vocabulary if conversion == "vocabulary" else script)
     to_traditional = script.startswith("s2")
@@ -197,6 +203,35 @@ def convert(text: str, variant: str, conversion: str, rules: dict[str, str]) -> 
         )
 
     return MARKS.sub("", _outside(text, by_line))
+
+
+class _Words:
+    """A page's rules, ready to be applied: of the forms that begin at a place the longest, as in MediaWiki's own table.
+
+    計算機科學 goes before 計算機. Forms of more than `LONGEST_WORD` characters aren't looked for.
+    """
+
+    def __init__(self, rules: dict[str, str]):
+        self.rules = {form: target for form, target in rules.items() if len(form) <= LONGEST_WORD}
+        lengths: dict[str, set[int]] = {}
+        for form in self.rules:
+            lengths.setdefault(form[0], set()).add(len(form))
+        self.lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        self.first = re.compile(f"[{''.join(map(re.escape, self.lengths))}]") if lengths else None
+
+    def replace(self, text: str) -> str:
+        """The text with each form as the variant has it, between `KEEP` and `END`."""
+        out: list[str] = []
+        done = place = 0
+        while self.first and (match := self.first.search(text, place)):
+            start = match.start()
+            forms = (text[start : start + length] for length in self.lengths[match[0]])
+            if form := next((form for form in forms if form in self.rules), ""):
+                out += [text[done:start], f"{KEEP}{self.rules[form]}{END}"]
+                done = place = start + len(form)
+            else:
+                place = start + 1
+        return "".join((*out, text[done:]))
 
 
 def _outside(text: str, change: Any) -> str:

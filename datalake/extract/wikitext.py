@@ -68,7 +68,7 @@ _BLOCK_TAGS = frozenset(
     "p div br hr tr table blockquote center dl ul ol li dt dd h1 h2 h3 h4 h5 h6 caption".split()  # noqa: SIM905
 )
 _ARGUMENT = re.compile(r"\{\{\{[^{}|]*(?:\|([^{}]*))?\}\}\}")
-_EXTERNAL = re.compile(r"\[(?:(?:https?|ftps?|irc|news|gopher)://|//|mailto:)[^\s\[\]<>|{}]*([^\[\]\n]{0,2000})\]")
+_EXTERNAL = re.compile(r"\[(?:(?:https?|ftps?|irc|news|gopher)://|//|mailto:)[^\s\[\]<>|{}]*+([^\[\]\n]{0,2000}+)\]")
 _OPEN_EXTERNAL = re.compile(r"\[(?=(?:[A-Za-z]+:)?//|mailto:)")
 _BRACKETS = re.compile(r"\{\{|\}\}|\[\[|\]\]|(?m:^)[ \t:*#]*\{\|(?!\})|(?m:^)[ \t]*\|\}(?!\})")
 _MAGIC = re.compile(r"__[A-Z]{3,24}__|__(?:目录|目錄|无目录|無目錄|强显目录|強顯目錄|不转换标题|不轉換標題)__")
@@ -304,8 +304,19 @@ def link_text(title: str, label: str | None, drop: frozenset[str]) -> str:
     if label is None:
         return title.lstrip(":")
     if not label.strip():  # the pipe trick: no prefix, nothing in parentheses, nothing after a comma
-        return re.sub(r"\s*[(（][^()（）]*[)）]\s*$|,.*$", "", rest if colon else title)
+        return _pipe_trick(rest if colon else title)
     return label
+
+
+def _pipe_trick(title: str) -> str:
+    """A title (no space at its end) up to the parenthesis it ends with, or the first comma of its last line."""
+    end = len(title)
+    if title.endswith((")", "）")):
+        opened = max(title.rfind("("), title.rfind("（"))
+        if opened > max(title.rfind(")", 0, -1), title.rfind("）", 0, -1)):
+            end = len(title[:opened].rstrip())
+    comma = title.find(",", title.rfind("\n") + 1)
+    return title[: min(end, comma) if comma >= 0 else end]
 
 
 _SPACE_RUN = re.compile(r"[\s_]+")
@@ -322,7 +333,7 @@ def _template(values: list[str], arguments: list[list[str]], context: Context) -
             continue
         key = key.strip()
         if key.isdecimal() and len(key) < 3 and 0 < int(key) <= len(positional) + 1:
-            positional[int(key) - 1 :] = [rest.strip(), *positional[int(key) :]]
+            positional[int(key) - 1 : int(key)] = [rest.strip()]
         else:
             named[key] = rest.strip()
     return render_template(_SPACE_RUN.sub(" ", values[0]).strip(), positional, named, context)
@@ -331,8 +342,8 @@ def _template(values: list[str], arguments: list[list[str]], context: Context) -
 _LAYOUT = re.compile(r"navbox|infobox|metadata|ambox|sidebar|toc\b|vertical|noprint|display:\s*none", re.IGNORECASE)
 # Attributes whose bar a template would have written: `|colspan="5" {{n/a}}`.
 _ATTRIBUTES = re.compile(
-    r"\s*(?:(?:style|colspan|rowspan|align|valign|width|height|bgcolor|class|scope|nowrap|id|data-sort-[a-z]+)"
-    r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s|]+)\s*)+"
+    r"(?<!\s)\s*+(?:(?:style|colspan|rowspan|align|valign|width|height|bgcolor|class|scope|nowrap|id|data-sort-[a-z]+)"
+    r"\s*+=\s*+(?:\"[^\"]*\"|'[^']*'|[^\s|]+)\s*+)+"
 )
 _BAR = "\ue002"  # the bar of a table within a cell, until the outer table is cut up
 
@@ -346,11 +357,11 @@ def _table(content: str, nested: bool) -> str:
     if _LAYOUT.search(attributes):
         return ""
     lines: list[str] = []
-    caption = ""
-    cells: list[str] = []
+    caption: list[str] = []  # the parts of its text, one a line
+    cells: list[list[str]] = []  # and those of each cell of a row
 
     def end_row() -> None:
-        if shown := [cell for cell in cells if cell]:
+        if shown := [text for cell in cells if (text := _joined(cell))]:
             lines.append(" | ".join(shown))
         cells.clear()
 
@@ -359,21 +370,21 @@ def _table(content: str, nested: bool) -> str:
         if line.startswith("|-"):
             end_row()
         elif line.startswith("|+"):
-            caption = _cell(line[2:])
+            caption = [_cell(line[2:])]
         elif line.startswith("!"):
-            cells.extend(_cell(cell) for cell in re.split(r"!!|\|\|", line[1:]))
+            cells.extend([_cell(cell)] for cell in re.split(r"!!|\|\|", line[1:]))
         elif line.startswith("|"):
-            cells.extend(_cell(cell) for cell in line[1:].split("||"))
+            cells.extend([_cell(cell)] for cell in line[1:].split("||"))
         elif line:
             if cells:
-                cells[-1] = f"{cells[-1]} {_cell_text(line)}".strip()
-            elif not lines and caption:
-                caption = f"{caption} {_cell_text(line)}".strip()
+                cells[-1].append(_cell_text(line))
+            elif not lines and any(caption):
+                caption.append(_cell_text(line))
             else:
-                cells.append(_cell_text(line))
+                cells.append([_cell_text(line)])
     end_row()
-    if caption:
-        lines.insert(0, caption)
+    if any(caption):
+        lines.insert(0, _joined(caption))
     if nested:
         return "; ".join(lines).replace("|", _BAR)
     if len(lines) < 2:  # a frame around text or picture, not a table
@@ -386,6 +397,10 @@ def _cell(cell: str) -> str:
     before, bar, after = cell.partition("|")
     text = _ATTRIBUTES.sub("", after if bar and "\ue000-" not in before else cell)
     return _cell_text(text.strip("|"))
+
+
+def _joined(parts: list[str]) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def _cell_text(text: str) -> str:

@@ -95,7 +95,7 @@ _JOINERS = {
     "by": " by ", "+/-": " ± ", "±": " ± ", "to(-)": " to ", "xx": " × ", "to about": " to about ",
 }  # fmt: skip
 _LARGEST = 1e200  # of what is converted: no unit's scale makes an infinity of it
-_NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?")
+_MOST_TARGETS = 10  # units that a value is converted to: each of them for each value
 
 
 def _find(name: str) -> Unit | None:
@@ -113,7 +113,7 @@ def _value(text: str) -> tuple[float, int, int] | None:
             return None
         value = int(match[2] or 0) + int(match[3]) / int(match[4])
         return (-value if match[1] else value), 0, int(match[4])
-    if not re.fullmatch(r"[-+]?\d*\.?\d+(?:e-?\d{1,2})?", text, re.IGNORECASE):
+    if not re.fullmatch(r"[-+]?(?:\d++(?:\.\d++)?|\.\d++)(?:e-?\d{1,2})?", text, re.IGNORECASE):
         return None
     digits, _, exponent = text.lower().partition("e")
     whole, dot, decimals = digits.partition(".")
@@ -174,11 +174,12 @@ def convert(positional: list[str], named: dict[str, str], words: bool, short: bo
     if not items:
         return ""
     values, between = [items[0]], [""]
-    rest = items[1:]
-    while len(rest) >= 2 and rest[0] in _JOINERS:
-        between.append(_JOINERS[rest[0]])
-        values.append(rest[1])
-        rest = rest[2:]
+    at = 1
+    while at + 1 < len(items) and items[at] in _JOINERS:
+        between.append(_JOINERS[items[at]])
+        values.append(items[at + 1])
+        at += 2
+    rest = items[at:]
     given = "".join(joiner + _shown(value) for joiner, value in zip(between, values, strict=True))
     if not rest:
         return given
@@ -217,7 +218,7 @@ def _targets(rest: list[str], unit: Unit) -> list[str]:
     if rest and rest[0] and not re.fullmatch(r"-?\d+", rest[0]):
         names = rest[0].replace("+", " ").split() if _find(rest[0]) is None else [rest[0]]
         if found := [name for name in names if name in ("ftin", "ft in") or _find(name)]:
-            return found
+            return found[:_MOST_TARGETS]
         return []
     return [unit.other]
 

@@ -166,7 +166,7 @@ class Client:
         content = self.whole(address.rstrip("/") + "/")
         base = urlunsplit((*urlsplit(address)[:2], urlsplit(address).path.rstrip("/") + "/", "", ""))
         found = set()
-        for link in re.findall(rb"""<a\s[^>]*?href\s*=\s*["']([^"'#?]+)["']""", content, re.IGNORECASE):
+        for link in re.findall(rb"""<a\s[^<>]*?href\s*+=\s*["']([^"'#?]+)["']""", content, re.IGNORECASE):
             target = urljoin(base, link.decode("utf-8", "replace"))
             rest = target.removeprefix(base)
             if target.startswith(base) and rest.strip("/") and "/" not in rest.rstrip("/"):
@@ -638,7 +638,7 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    text = " ".join(re.sub(r"[A-Za-z0-9+.-]+://\S+", "...", str(error)).split())
+    text = " ".join(re.sub(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++://\S+", "...", str(error)).split())
     return f"{type(error).__name__}: {text}"[:200]
 
 

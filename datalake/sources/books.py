@@ -31,7 +31,9 @@ KIND = "books"
 # Files that come along with books in their archives and are none.
 _OTHERS = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".css", ".js", ".mid", ".mp3", ".ogg", ".pdf", ".epub", ".mobi",
            ".xml", ".rdf", ".opf", ".ncx", ".ttf", ".otf", ".woff", ".ds_store")  # fmt: skip
-_DECLARED = re.compile(rb"^Character set encoding:[ \t]*(?:Unicode )?([\w .:-]+?)[ \t]*\r?$", re.I | re.M)
+_DECLARED = re.compile(
+    rb"^Character set encoding:[ \t]*+(?:Unicode )?((?:[\w.:-]++| ++(?=[\w.:-]))++)[ \t]*+\r?$", re.I | re.M
+)
 _HTML = re.compile(r"\.x?html?(?:\.\w+)?\Z", re.I)
 _EAST_ASIAN = ("gb18030", "gbk", "gb2312", "big5", "shift_jis", "euc-jp", "euc-kr", "iso-2022-jp")
 _LANGUAGES = {

@@ -49,7 +49,7 @@ from datalake.sources.installed import (
 )
 from datalake.sources.languages import language_of, needs_content, programming_language
 from datalake.sources.licences import distribution_licence
-from datalake.sources.project_licences import LARGEST, ProjectLicences, speaks_of_licence
+from datalake.sources.project_licences import LARGEST, LONGEST_PATH, ProjectLicences, speaks_of_licence
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.redact import redact
 from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, lfs_store, snapshot, working_tree
@@ -288,6 +288,9 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
     """One source file as the entry it becomes."""
     given = given or Given()
     content, path, length = member.content, member.name, member.length
+    if len(path) > LONGEST_PATH:
+        detail = f"a path of {len(path)} characters: {path[:100]}"
+        return Quarantined(config.label, shard.name, "path", detail, member.offset, member.length)
     pointer = lfs_pointer(content) if content is not None else None
     if pointer:
         length = pointer[1]
@@ -387,10 +390,24 @@ def decode(content: bytes) -> str | None:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        match = re.match(rb"(?:[^\n]*\n)?[ \t\f]*[#/*;%-]+[^\n]*?coding[:=][ \t]*([-\w.]+)", content)
+        match = _coding(content)
         if match:
             return decoded(content, match[1].decode("ascii"))
         raise
+
+
+_COMMENT = re.compile(rb"[ \t\f]*+[#/*;%-][^\n]*")
+_CODING = re.compile(rb"coding[:=][ \t]*+([-\w.]+)")
+
+
+def _coding(content: bytes) -> re.Match[bytes] | None:
+    """The coding line of a file: a comment that is its second or its first line."""
+    second = content.find(b"\n") + 1
+    for place in (second, 0) if second else (0,):
+        line = _COMMENT.match(content, place)
+        if line and (match := _CODING.search(content, *line.span())):
+            return match
+    return None
 
 
 def _is_script(path: str, content: bytes) -> bool:

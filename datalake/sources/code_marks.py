@@ -28,8 +28,8 @@ _VENDORED_NAME = re.compile(
 )
 _GENERATED_NAME = re.compile(
     r"(?:_pb2(?:_grpc)?\.pyi?|\.pb\.(?:go|cc|h|c)|\.pb-c\.[ch]|_pb\.(?:js|d\.ts|rb)|\.g\.(?:dart|cs)|\.freezed\.dart"
-    r"|\.designer\.cs|\.generated\.\w+|_generated\.(?:go|rs|h|py)|\.tab\.[ch]|\.yy\.c|moc_\w+\.cpp|ui_\w+\.py"
-    r"|zz_generated\.\w+\.go|parsetab\.py|lextab\.py|_version\.py|(?:^|/)__generated__/.+|\.(?:js|css)\.map)$",
+    r"|\.designer\.cs|\.generated\.\w+|_generated\.(?:go|rs|h|py)|\.tab\.[ch]|\.yy\.c|moc_\w{1,255}\.cpp|ui_\w{1,255}\.py"
+    r"|zz_generated\.\w+\.go|parsetab\.py|lextab\.py|_version\.py|(?:^|/)__generated__/(?s:.+)|\.(?:js|css)\.map)$",
     re.IGNORECASE,
 )
 _GENERATED = re.compile(

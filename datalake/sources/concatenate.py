@@ -18,14 +18,15 @@ from datalake.document import Document, Refused
 from datalake.sources.spdx import all_of
 
 _PYTHON = re.compile(
-    r"^[ \t]*(?:from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]+)|import[ \t]+([\w., \t]+))", re.M
+    r"^[ \t]*+(?:from[ \t]++([\w.]++)[ \t]++import[ \t]++(\([^()]*+\)|[^\n#;]+)|import[ \t]++([\w., \t]+))", re.M
 )
 _INCLUDE = re.compile(r"^[ \t]*#[ \t]*(?:include|import)[ \t]*[\"<]([^\">\n]+)[\">]", re.MULTILINE)
 _SCRIPT = re.compile(r"(?:\bfrom|\bimport|\brequire[ \t]*\(|\bimport[ \t]*\()[ \t]*[\"'](\.[^\"'\n]*)[\"']")
 _JAVA = re.compile(r"^[ \t]*import[ \t]+(?:static[ \t]+)?([\w.]+)", re.MULTILINE)
 _GO = re.compile(r"^[ \t]*(?:import[ \t]+)?(?:[\w.]+[ \t]+)?\"([\w./~-]+)\"[ \t]*$", re.MULTILINE)
-_RUST_MODULE = re.compile(r"^[ \t]*(?:pub(?:\([^)]*\))?[ \t]+)?mod[ \t]+(\w+)[ \t]*;", re.MULTILINE)
+_RUST_MODULE = re.compile(r"^[ \t]*(?:pub(?:\([^()]*+\))?[ \t]+)?mod[ \t]+(\w+)[ \t]*;", re.MULTILINE)
 _RUST_USE = re.compile(r"\bcrate::([\w:]+)")
+_LEVELS = 32  # folders of a path that an import may name
 _SCRIPTS = ("", ".ts", ".tsx", ".js", ".jsx", ".mjs", ".cjs", ".vue", "/index.ts", "/index.js", "/index.tsx")
 _C = ("c", "c++", "cuda", "objective-c", "objective-c++")
 _SIGNS = {
@@ -166,19 +167,25 @@ class _Index:
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = {path: at for at, path in enumerate(paths)}
-        self._names: dict[str, list[str]] = defaultdict(list)
+        self._ends: dict[str, str] = {}  # of the paths that end so the shortest
         self._folders: dict[str, list[str]] = defaultdict(list)
-        for path in self.paths:
-            self._names[posixpath.basename(path)].append(path)
+        for path in sorted(self.paths, key=lambda each: (len(each), each)):
+            for end in _ends(path):
+                self._ends.setdefault(end, path)
             self._folders[posixpath.dirname(path)].append(path)
+        self._folder_ends: dict[str, list[str]] = defaultdict(list)  # the two shortest
+        for folder in sorted(self._folders, key=lambda each: (len(each), each)):
+            for end in _ends(folder):
+                if len(self._folder_ends[end]) < 2:
+                    self._folder_ends[end].append(folder)
 
     def first(self, path: str, endings: tuple[str, ...]) -> int | None:
         return next((self.paths[path + ending] for ending in endings if path + ending in self.paths), None)
 
     def ending(self, path: str) -> int | None:
         """The file whose path ends so, the shortest where there are several."""
-        found = [p for p in self._names.get(posixpath.basename(path), []) if p == path or p.endswith("/" + path)]
-        return self.paths[min(found, key=lambda p: (len(p), p))] if found else None
+        found = self._ends.get(path)
+        return None if found is None else self.paths[found]
 
     def near(self, path: str, name: str) -> int | None:
         """The file that is meant beside another: relative to its folder, else by the end of its path."""
@@ -187,13 +194,21 @@ class _Index:
 
     def folder(self, name: str, path: str, ending: str) -> list[int]:
         """The files of the one folder of another package whose path is the longest end of an import's."""
-        parts = name.split("/")
-        for start in range(len(parts)):
-            end = "/".join(parts[start:])
-            for folder in sorted(self._folders, key=lambda each: (len(each), each)):
-                if (folder == end or folder.endswith("/" + end)) and folder != posixpath.dirname(path):
+        for end in _ends(name):
+            for folder in self._folder_ends.get(end, []):
+                if folder != posixpath.dirname(path):
                     return [self.paths[p] for p in self._folders[folder] if p.endswith(ending)]
         return []
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path and its ends, the longest first, of `_LEVELS` names at most."""
+    yield path
+    place = len(path)
+    places = []
+    while (place := path.rfind("/", 0, place)) >= 0 and len(places) < _LEVELS:
+        places.append(place + 1)
+    yield from (path[place:] for place in reversed(places))
 
 
 def _relative(path: str, name: str) -> str:
@@ -226,7 +241,7 @@ def _python(path: str, text: str, index: _Index) -> list[int | None]:
 
 def _module(name: str, index: _Index) -> int | None:
     """The file of an absolute import: the longest beginning of its dotted name that is one."""
-    parts = [part for part in name.split(".") if part and part != "*"]
+    parts = [part for part in name.split(".") if part and part != "*"][:_LEVELS]
     while parts:
         path = "/".join(parts)
         for ending in (".py", ".pyx", "/__init__.py"):
@@ -246,7 +261,7 @@ def _rust(path: str, text: str, index: _Index) -> list[int | None]:
         found.append(index.first(posixpath.join(inner, module), (".rs", "/mod.rs")))
     before, source, _ = path.rpartition("src/")
     for used in _RUST_USE.findall(text):
-        parts = [part for part in used.split("::") if part]
+        parts = [part for part in used.split("::") if part][:_LEVELS]
         while parts:
             at = index.first(posixpath.join(before + source, *parts), (".rs", "/mod.rs"))
             if at is not None:

@@ -2,6 +2,7 @@
 
 A quote too many costs its own line, not the rest of the file: where a quoted cell runs on past the limit of a row or to
 the end, or closes in a line that makes no row of it, the line it begins in is quarantined and the next is read anew.
+Of lines whose cells end in one and the same line only the first `MOST_FAILURES` are tried as rows.
 
 Memory: two rows of at most `longest` bytes.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from datalake.document import Quarantined
 from datalake.sources.rows import Chunks, Row, split_lines
 
+MOST_FAILURES = 16  # lines in which a cell opens that ends in one and the same line, and none of them makes a row
 _QUOTED_END = re.compile(rb'[^"]*+(?:""[^"]*+)*+"(?!")')  # the rest of a quoted cell
 
 
@@ -70,29 +72,56 @@ class _Lines:
     def __init__(self, lines: Iterator[tuple[int, bytes] | Quarantined]):
         self._lines = lines
         self._waiting: deque[tuple[int, bytes] | Quarantined] = deque()
+        # Of the lines that wait: how many are known to leave a quoted cell open, and their bytes with line ends.
+        self._open = self._open_size = 0
+        self._end, self._failures = -1, 0  # the offset of a row's last line, and how often what ends there was no row
 
     def next(self) -> tuple[int, bytes] | Quarantined | None:
         """The next line or span without one; None at the end."""
-        return self._waiting.popleft() if self._waiting else next(self._lines, None)
+        if not self._waiting:
+            return next(self._lines, None)
+        line = self._waiting.popleft()
+        if self._open and not isinstance(line, Quarantined):
+            self._open -= 1
+            self._open_size -= len(line[1]) + 1
+        return line
 
-    def again(self, lines: Sequence[tuple[int, bytes] | Quarantined]) -> None:
-        """Read these next."""
+    def again(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        """Read these next: all lines but the first of what was no row."""
+        if not lines:
+            return
         self._waiting.extendleft(reversed(lines))
+        self._open += len(lines) - 1
+        self._open_size += sum(len(content) + 1 for _, content in lines[:-1])
+        self._failures = self._failures + 1 if lines[-1][0] == self._end else 1
+        self._end = lines[-1][0]
 
     def record(self, line: tuple[int, bytes], delimiter: bytes, longest: int) -> tuple[list[tuple[int, bytes]], str]:
-        """The lines of a row, which goes on while a quoted cell is open, and "" or what is wrong with it."""
-        taken, size = [line], len(line[1])
-        opened = _is_open(line[1], delimiter, False)
-        while opened:
-            more = self.next()
-            if more is None or isinstance(more, Quarantined) or size + len(more[1]) >= longest:
-                if more is not None:
-                    self.again([more])
-                return taken, "a quoted cell that doesn't end"
-            taken.append(more)
-            size += len(more[1]) + 1
-            opened = _is_open(more[1], delimiter, True)
-        return taken, ""
+        """The lines of a row, which goes on while a quoted cell is open, and "" or what is wrong with it.
+
+        Where it ends is looked for once for all lines that come before: what is open stays open for each of them.
+        """
+        if not _is_open(line[1], delimiter, False):
+            return [line], ""
+        while True:
+            if self._open == len(self._waiting):
+                if (more := next(self._lines, None)) is None:
+                    break
+                self._waiting.append(more)
+            more = self._waiting[self._open]
+            if isinstance(more, Quarantined) or len(line[1]) + self._open_size + len(more[1]) >= longest:
+                break
+            if not _is_open(more[1], delimiter, True):
+                if more[0] == self._end and self._failures >= MOST_FAILURES:
+                    return [line], f"a quoted cell, as in the {MOST_FAILURES} lines before that are no rows"
+                taken = [line]
+                for _ in range(self._open + 1):
+                    taken.append(self._waiting.popleft())  # type: ignore[arg-type]  # spans end a row
+                self._open = self._open_size = 0
+                return taken, ""
+            self._open += 1
+            self._open_size += len(more[1]) + 1
+        return [line], "a quoted cell that doesn't end"
 
 
 def _is_open(line: bytes, delimiter: bytes, inside: bool) -> bool:

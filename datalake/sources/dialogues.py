@@ -34,15 +34,13 @@ CONTENT = frozenset(
      "chat", "tools", "functions", "chosen", "rejected", "replies", "id")
 )  # fmt: skip
 
-_FRAME = re.compile(
-    r"\A\s*(?:Below is an instruction[^\n]*\n+)?### Instruction:[ \t]*\n(?P<asked>.*?)"
-    r"(?:\n+### Input:[ \t]*\n(?P<given>.*?))?\n+### Response:\s*\Z",
-    re.DOTALL,
-)
-_SPOKEN = re.compile(r"(?:\A|\n)\s*(Human|Assistant)[:：]")
-_CHAT = re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):")
-_CALL = re.compile(r"<functioncall>\s*(\{.*\})", re.DOTALL)
-_QUOTED_ARGUMENTS = re.compile(r"""("arguments":\s*)'(.*)'(\s*\}\s*)\Z""", re.DOTALL)
+_FRAME = re.compile(r"\A\s*+(?:Below is an instruction[^\n]*+\n++)?### Instruction:[ \t]*+\n")
+_INPUT, _RESPONSE = re.compile(r"\n### Input:[ \t]*+\n"), "\n### Response:"
+# Who speaks, at the beginning of a line; what he says is stripped of the blank lines before.
+_SPOKEN = re.compile(r"(?:\A\s*+|\n[^\S\n]*+)(Human|Assistant)[:：]")
+_CHAT = re.compile(r"(?:\A\s*+|\n[^\S\n]*+)(USER|ASSISTANT|FUNCTION RESPONSE):")
+_CALL = re.compile(r"<functioncall>\s*+(?=\{)")
+_ARGUMENTS = re.compile(r'"arguments":\s*+(?=\')')
 
 
 @dataclass(slots=True)
@@ -138,9 +136,22 @@ def _turns_in(text: str) -> Messages:
 
 def _pair(row: dict[str, Any]) -> Messages:
     asked, answer = message("user", _first(row, ASKED)), message("assistant", _first(row, ANSWERED))
-    if frame := _FRAME.match(asked["content"]):
-        asked["content"] = "\n\n".join(part.strip() for part in frame.group("asked", "given") if part and part.strip())
+    if frame := _framed(asked["content"]):
+        asked["content"] = "\n\n".join(part.strip() for part in frame if part.strip())
     return with_system(row, [asked, answer])
+
+
+def _framed(text: str) -> tuple[str, str] | None:
+    """What is asked and what is given with it within Alpaca's frame; None where there is none."""
+    begin = _FRAME.match(text)
+    text = text.rstrip()
+    end = len(text) - len(_RESPONSE)
+    if begin is None or not text.endswith(_RESPONSE) or end < begin.end():
+        return None
+    given = _INPUT.search(text, begin.end(), end + 1)
+    if given is None or given.end() > end:  # without a line of its own
+        return text[begin.end() : end], ""
+    return text[begin.end() : given.start()], text[given.end() : end]
 
 
 def _chat(row: dict[str, Any]) -> Messages:
@@ -150,9 +161,12 @@ def _chat(row: dict[str, Any]) -> Messages:
     roles = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
     messages = [message(roles[who], words) for who, words in zip(rest[::2], rest[1::2], strict=True)]
     for turn in messages:
-        if turn["role"] == "assistant" and (match := _CALL.search(turn["content"])):
-            said = turn["content"][: match.start()].strip()
-            turn["content"] = "\n".join(part for part in (said, _glaive_call(match[1])) if part)
+        content = turn["content"]
+        if turn["role"] == "assistant" and (match := _CALL.search(content)):
+            end = content.rfind("}", match.end()) + 1
+            if end:
+                said = content[: match.start()].strip()
+                turn["content"] = "\n".join(part for part in (said, _glaive_call(content[match.end() : end])) if part)
     system = row.get("system")
     words = system.strip().removeprefix("SYSTEM:").strip() if isinstance(system, str) else ""
     return with_system({"system": words}, messages)
@@ -160,8 +174,11 @@ def _chat(row: dict[str, Any]) -> Messages:
 
 def _glaive_call(text: str) -> str:
     """A call whose arguments are JSON between single quotes, which isn't JSON."""
-    if match := _QUOTED_ARGUMENTS.search(text):
-        text = f"{text[: match.start()]}{match[1]}{json.dumps(match[2])}{match[3]}"
+    # the last quotation mark, if nothing but the object's end is behind it
+    end = len(text.rstrip().removesuffix("}").rstrip()) - 1
+    match = _ARGUMENTS.search(text)
+    if match and match.end() < end and text[end] == "'" and text.rstrip().endswith("}"):
+        text = f"{text[: match.end()]}{json.dumps(text[match.end() + 1 : end])}{text[end + 1 :]}"
     return str(calls(text))
 
 

@@ -19,8 +19,8 @@ _SMALL_PRINT_END = re.compile(
 )
 _SMALL_PRINT = re.compile(r"^.*\*{2,3}START\*{2,3}[ \t]*THE SMALL PRINT", re.I | re.M)
 _ENDS = re.compile(
-    r"^[ \t]*(?:\*{2,3}[ \t]*END OF (?:THE |THIS )?(?:COPYRIGHTED )?PROJECT GUTENBERG"
-    r"|\*{0,3}[ \t]*(?:This is the )?End of (?:the |this )?Project Gutenberg"
+    r"^[ \t]*+(?:\*{2,3}[ \t]*+END OF (?:THE |THIS )?(?:COPYRIGHTED )?PROJECT GUTENBERG"
+    r"|(?:\*{1,3}[ \t]*+)?(?:This is the )?End of (?:the |this )?Project Gutenberg"
     r"|END OF THE PROJECT GUTENBERG|\*{3}[ \t]*START: FULL LICENSE"
     r"|Fin (?:de|du|of) (?:the |ce )?Proje[ct]+t? Gutenberg|Ende? (?:dieses?|des|von) Proje[ck]t[ -]Gutenberg"
     r"|Fine (?:del|di|dell['’]) ?Proge?tto Gutenberg|Fine (?:di|del|dell['’]e-?book) .{0,40}Project Gutenberg"
@@ -53,6 +53,7 @@ _CREDIT = re.compile(
     r"of)|See \d+-h\.htm|\(https?://(?:www\.)?gutenberg)[^\n]*(?:\n(?!\s*\n)[^\n]*)*",
     re.I,
 )
+_BLANKS = re.compile(r"[ \t]+")
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
 _DATE = re.compile(r"([A-Za-z]{3,9})\.?(?:[ \t]+(\d{1,2}))?,?[ \t]+(\d{4})")
@@ -119,7 +120,7 @@ def _said(header: str) -> dict[str, str]:
         found.setdefault(match[1].lower().replace(" ", "_"), " ".join(match[2].split()))
     if number := _NUMBER.search(header):
         found["ebook"] = number[1].lstrip("0") or "0"
-    if "title" not in found and (first := _FIRST.search(header[:3_000])):
+    if "title" not in found and (first := _FIRST.search(_BLANKS.sub(" ", header[:3_000]))):
         found["title"] = first[1].strip(" ,.*")
         if first[2]:
             found.setdefault("author", first[2].strip(" ,.*"))
@@ -173,11 +174,13 @@ def _joined(block: str, width: int) -> str:
     )
     if forced < 0.9 * (len(lines) - 1):
         return block
-    out = lines[0].rstrip()
+    parts = [lines[0].rstrip()]
+    end = parts[0][-2:]
     for line in lines[1:]:
-        glued = out.endswith("--") or re.search(r"\w-\Z", out)  # a dash, or a word that has its hyphen anyway
-        out += ("" if glued else " ") + line.strip()
-    return out
+        glued = end == "--" or re.fullmatch(r"\w-", end)  # a dash, or a word that has its hyphen anyway
+        parts += ["" if glued else " ", line.strip()]
+        end = "".join((end, *parts[-2:]))[-2:]
+    return "".join(parts)
 
 
 _ROMAN = r"[IVXLC]{1,8}"

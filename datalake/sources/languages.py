@@ -51,19 +51,19 @@ _MODES = {
     "emacs-lisp": "lisp", "rst": "restructuredtext", "make": "makefile", "latex": "tex",
 }  # fmt: skip
 _SHEBANG = re.compile(r"\ufeff?#![ \t]*(?:\S*/)?(?:env[ \t]+(?:-\S+[ \t]+|\w+=\S*[ \t]+)*(?:\S*/)?)?([A-Za-z]+)")
-_MODELINE = re.compile(
-    r"-\*-[ \t]*(?:[^\n]*?\bmode:[ \t]*)?([\w+#-]+)(?:[ \t]*;[^\n]*)?[ \t]*-\*-"
-    r"|\b(?:vim?|ex):[^\n]*?\b(?:ft|filetype|syntax)=([\w+#-]+)"
-)
+# Between Emacs's signs `-*-`: a mode alone or first, or a variable of that name; behind Vim's `vim:`.
+_EMACS = re.compile(r"\bmode:[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)"), re.compile(r"[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)")
+_VIM, _TYPE = re.compile(r"\b(?:vim?|ex):"), re.compile(r"\b(?:ft|filetype|syntax)=([\w+#-]+)")
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), re.MULTILINE)
+    """One of these. White space at a line's beginning is its own: else lines above are looked at again for each."""
+    return re.compile("|".join(patterns).replace(r"^\s*", r"^[^\S\n]*+"), re.MULTILINE)
 
 
 # Endings that several languages share: (what only one of them writes, that language) in order; else LANGUAGES'.
 _C_PLUS_PLUS = _any(
-    r"^\s*template\s*<", r"^\s*(?:inline\s+)?namespace\b[\w\s:]*\{?\s*$",
+    r"^\s*template\s*<", r"^\s*(?:inline[^\S\n]++)?namespace\b(?:[\w:]|[^\S\n])*+\{?[^\S\n]*+$",
     r"^\s*class\s+[\w:]+(?:\s+\w+)?\s*(?:final\s*)?[:{]",
     r"\b(?:std|boost)::\w", r"^\s*(?:public|private|protected)\s*:", r"^\s*using\s+(?:namespace\b|\w+\s*=)",
     r"^\s*#\s*include\s*<(?:string|vector|map|memory|iostream|algorithm|utility|functional|type_traits|c\w+)>",
@@ -80,11 +80,12 @@ _AMBIGUOUS: dict[str, list[tuple[re.Pattern[str], str]]] = {
         (_OBJECTIVE_C, "objective-c"),
         (_any(r"^\s*:-\s*(?:module|interface)\b", r"^\s*:- pred\b"), "mercury"),
         (_any(r"\(\*", r"^\s*\w+\[[\w_, ]*\]\s*:="), "mathematica"),
-        (_any(r"^\s*%", r"^\s*function\b[^;{]*$", r"^\s*end\s*;?\s*$", r"^\s*\w+\s*=\s*\[.*\];"), "matlab"),
+        (_any(r"^\s*%", r"^\s*function\b[^;{\n]*+$", r"^\s*end[^\S\n]*+;?[^\S\n]*+$",
+              r"^\s*\w+\s*=\s*\[.*\];"), "matlab"),
     ],
     ".pl": [
         (_any(r"^\s*(?:use\s+(?:strict|warnings|v?5|\w+::)|package\s+\w|my\s+[$@%(]|sub\s+\w+)", r"^=\w+"), "perl"),
-        (_any(r"^\s*:-", r"^[a-z]\w*\([^)]*\)\s*(?::-|\.\s*$)"), "prolog"),
+        (_any(r"^\s*:-", r"^[a-z]\w*+\([^()]*+\)\s*+(?::-|\.[^\S\n]*+$)"), "prolog"),
     ],
     ".v": [
         (_any(r"^\s*(?:Require|Theorem|Lemma|Proof|Qed|Definition|Inductive|Fixpoint)\b"), "coq"),
@@ -154,13 +155,20 @@ def _interpreter(head: str) -> str | None:
 
 def _mode(head: str, text: str) -> str | None:
     """The language an editor (Emacs, Vim) is told to take the file for, in the first or last five lines."""
-    lines = head.split("\n", 5)[:5]
-    match = _MODELINE.search("\n".join(lines)) or _MODELINE.search("\n".join(text[-1_000:].split("\n")[-6:]))
-    if not match:
-        return None
-    mode = (match[1] or match[2]).lower().removesuffix("-mode")
-    mode = _MODES.get(mode, mode)
-    return mode if mode in _KNOWN else None
+    for line in (*head.split("\n", 5)[:5], *text[-1_000:].split("\n")[-6:]):
+        if match := _modeline(line):
+            mode = match[1].lower().removesuffix("-mode")
+            mode = _MODES.get(mode, mode)
+            return mode if mode in _KNOWN else None
+    return None
+
+
+def _modeline(line: str) -> re.Match[str] | None:
+    for part in line.split("-*-")[1:-1]:
+        if match := _EMACS[0].search(part) or _EMACS[1].match(part):
+            return match
+    vim = _VIM.search(line)
+    return _TYPE.search(line, vim.end()) if vim else None
 
 
 _KNOWN = frozenset(LANGUAGES.values()) | frozenset(NAMES.values()) | {"matlab", "prolog", "coq", "xml"}

@@ -22,7 +22,9 @@ from datalake.sources.licences import licence
 from datalake.sources.spdx import all_of, canonical_licence
 
 METADATA = ("pyproject.toml", "package.json", "cargo.toml", "pkg-info", "metadata")
+LONGEST_PATH = 4_096  # characters, as operating systems have it
 LARGEST = 1_000_000  # bytes of a licence or metadata file
+_DOTS = 100  # in a line of TOML, whose parser takes long over deep keys (`a.a.a = 1`)
 _LICENCE_NAME = re.compile(
     r"^(?:un)?licen[cs]es?(?:[-._].*)?$|^copying(?:[-._].*)?$|^[\w.]+-licen[cs]e(?:\.\w+)?$", re.I
 )
@@ -49,7 +51,7 @@ class ProjectLicences:
         self._folders: dict[str, tuple[str | None, str]] = {}
         folders: dict[str, list[str]] = {}
         side: dict[str, list[str]] = {}
-        for path in sorted(files):
+        for path in sorted(path for path in files if len(path) <= LONGEST_PATH):
             folder = _folder(path)
             if _SIDE.search(folder):
                 while _SIDE.search(folder):
@@ -111,6 +113,8 @@ def _of_metadata(name: str, content: bytes) -> str | None:
             value = found.get("license") if isinstance(found, dict) else None
             value = value.get("type") if isinstance(value, dict) else value
         elif name in ("pyproject.toml", "cargo.toml"):
+            if any(line.count(".") > _DOTS for line in text.split("\n")):
+                return None
             table = tomllib.loads(text).get("project" if name == "pyproject.toml" else "package")
             value = table.get("license") if isinstance(table, dict) else None
             value = value.get("text") if isinstance(value, dict) else value

@@ -9,7 +9,7 @@ quick. Addresses and other personal data are curation's.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -40,13 +40,14 @@ _MORE = {
     "Anthropic API Key": r"sk-ant-[a-z0-9]+-[A-Za-z0-9_-]{80,}",
 }
 _MORE_NEEDLES = ("github_pat_", "AIza", "hf_", "sk-ant-")
-_KEY = re.compile(r"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----(.+?)-----END \1-----", re.DOTALL)
+_KEY_LINE = re.compile(r"-----(BEGIN|END) ((?:[A-Z0-9]++ )*PRIVATE KEY(?: BLOCK)?)(?=-----)")
 _TOKEN = 16  # characters that a pattern's group needs to be the token itself
 _REST = re.compile(r"[A-Za-z0-9_.+/=-]*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]+")
 _KEY_BODY = 64  # characters of base64 below which a key block is an example's or a pattern's
 # Passwords in addresses that documentation uses, and what stands for one.
 _EXAMPLES = re.compile(
-    r".*(?:pass|pwd|secret|token|user|example|your|xxx|\.\.\.).*|[^A-Za-z0-9]*|.{1,5}|[$%<{\[(].*|.*[)}\]>'\"`\\,|].*",
+    r"pass|pwd|secret|token|user|example|your|xxx|\.\.\.|\A(?:[^A-Za-z0-9]*|.{1,5})\Z|\A[$%<{\[(]|[)}\]>'\"`\\,|]",
     re.IGNORECASE,
 )
 
@@ -88,9 +89,9 @@ def redact(text: str) -> tuple[str, dict[str, int]]:
         if needle in text:
             found += [(*match.span(), placeholder) for match in pattern.finditer(text) if _real(match[0])]
     if "PRIVATE KEY" in text:
-        for match in _KEY.finditer(text):
-            if len(re.findall(r"[A-Za-z0-9+/=]", match[2])) >= _KEY_BODY:
-                found.append((*match.span(2), "<SECRET:PRIVATE_KEY>"))
+        for start, end in _keys(text):
+            if sum(map(len, _BASE64.findall(text, start, end))) >= _KEY_BODY:
+                found.append((start, end, "<SECRET:PRIVATE_KEY>"))
     if not found:
         return text, {}
     parts: list[str] = []
@@ -104,16 +105,36 @@ def redact(text: str) -> tuple[str, dict[str, int]]:
     return "".join((*parts, text[done:])), dict(sorted(counts.items()))
 
 
+def _keys(text: str) -> Iterator[tuple[int, int]]:
+    """What stands between the first and the last line of each private key; both say its kind."""
+    begins: list[re.Match[str]] = []
+    ends: dict[str, deque[re.Match[str]]] = {}
+    for match in _KEY_LINE.finditer(text):
+        if match[1] == "BEGIN":
+            begins.append(match)
+        else:
+            ends.setdefault(match[2], deque()).append(match)
+    place = 0
+    for begin in begins:
+        start, waiting = begin.end() + 5, ends.get(begin[2], deque())
+        if begin.start() < place:
+            continue  # within a key
+        while waiting and waiting[0].start() <= start:
+            waiting.popleft()
+        if waiting:
+            yield start, waiting[0].start()
+            place = waiting[0].end() + 5
+
+
 def _in_lines(text: str, needle: str, detector: Any) -> list[tuple[int, int]]:
     """Where a detector's tokens stand, in the lines that hold its literal."""
     out = []
     place = text.find(needle)
     while place >= 0:
-        start = text.rfind("\n", 0, place) + 1
-        end = text.find("\n", place)
-        end = end if end >= 0 else len(text)
         # A line of any length, but a token is near its literal.
-        left, right = max(start, place - 1_000), min(end, place + 3_000)
+        near, far = max(0, place - 1_000), min(place + 3_000, len(text))
+        start, end = text.rfind("\n", near, place), text.find("\n", place, far)
+        left, right = start + 1 if start >= 0 else near, end if end >= 0 else far
         line = text[left:right]
         if needle != "://" or "@" in line:
             for pattern in detector.denylist:
@@ -128,7 +149,7 @@ def _tokens(line: str, pattern: re.Pattern[str], needle: str, detector: Any) -> 
         group = 1 if pattern.groups and (needle == "://" or len(match[1] or "") >= _TOKEN) else 0
         start, end = match.span(group)
         if needle == "://":
-            if not _EXAMPLES.fullmatch(match[group]):
+            if not _EXAMPLES.search(match[group]):
                 yield start, end
             continue
         if needle == "eyJ":  # the detector's pattern ends before the signature

@@ -30,13 +30,14 @@ LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
 Chunks = Iterator[bytes | Quarantined]
 
 _SPACE = b" \t\r\n"
+_BETWEEN = b", \t\r\n\f\v"
 _HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
 # A whole string, a bracket, or a quote whose string doesn't end in what there is.
 # Possessive, so that a string of any length costs no memory.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]', re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR_END = re.compile(rb"[,\]\s]")
-_BEGINNING = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:')
+_BEGINNING = re.compile(rb'\{\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:')
 
 
 @dataclass(slots=True)
@@ -75,7 +76,10 @@ def split_lines(chunks: Chunks, archive: str, source: str, longest: int) -> Iter
             continue
         first, *others = chunk.split(b"\n")
         size += len(first)
-        parts = [*parts, first] if size <= longest else []
+        if size <= longest:
+            parts.append(first)
+        else:
+            parts = []
         for line in others:  # each begins behind an end of line
             if size > longest:
                 yield too_large()
@@ -106,15 +110,19 @@ def rows_of_json(chunks: Chunks, archive: str, source: str, longest: int = LONGE
 def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
     """The first line with something in it and something of what is behind it, and all chunks again."""
     taken: list[bytes | Quarantined] = []
-    head = b""
+    head = bytearray()
+    looked = 0
     for chunk in chunks:
         taken.append(chunk)
         if isinstance(chunk, Quarantined):
             break
-        head = (head + chunk).lstrip(_SPACE)
+        head += chunk if head else chunk.lstrip(_SPACE)
+        if len(head) < 2 * looked:  # not anew for each of many small chunks
+            continue
+        looked = len(head)
         if head.partition(b"\n")[2].strip(_SPACE) or len(head) > _HEAD:
             break
-    return head, chain(taken, chunks)
+    return bytes(head), chain(taken, chunks)
 
 
 def _is_lines(head: bytes) -> bool:
@@ -295,8 +303,10 @@ class _Values:
         like = first.group() if first else self.like
         if not like or self.nested:
             return -1
-        match = re.compile(rb"[,\s]\s*(" + re.escape(like) + rb")").search(self.window, start, end)
-        return match.start(1) if match else -1
+        place = self.window.find(like, start + 1, end)
+        while place >= 0 and self.window[place - 1] not in _BETWEEN:
+            place = self.window.find(like, place + 1, end)
+        return place
 
     def _too_long(self) -> Quarantined:
         """Pass over the value that begins here, whatever its length, without holding it."""

@@ -100,9 +100,7 @@ def header_licence(text: str) -> tuple[bool, str | None]:
         return False, None
     named = [match[1] for match in _IDENTIFIER.finditer(head) if _comment(head, match.start())]
     if named:
-        found = [
-            canonical_licence(re.sub(r"[ \t]*(?:\*/|-->|\*\)|#\}|\"\"\"|['\"]).*$", "", each).strip()) for each in named
-        ]
+        found = [canonical_licence(re.sub(r"(?:\*/|-->|\*\)|#\}|\"\"\"|['\"]).*$", "", each).strip()) for each in named]
         return True, None if None in found else all_of([each for each in found if each])
     notice = _opening(head)
     words = " ".join(re.sub(r"[#*/;%\-\"'!(){}<>|]+", " ", notice.lower()).replace("licence", "license").split())

@@ -86,6 +86,7 @@ def ways(nodes: list[dict[str, Any]], parents: list[int], all_paths: bool) -> li
     for replies in children.values():
         replies.sort(key=lambda place: (_rank(nodes[place]), place))
     found: list[list[int]] = []
+    ends: set[int] = set()  # the last messages of those
     waiting = [[place] for place in reversed(children.get(-1, []))]
     while waiting:
         way = waiting.pop()
@@ -95,8 +96,9 @@ def ways(nodes: list[dict[str, Any]], parents: list[int], all_paths: bool) -> li
         waiting += [[*way, place] for place in reversed(further)]
         if not further and len(way) > 1:
             answers = [place for place in way if nodes[place].get("role") == "assistant"]
-            if answers and (cut := way[: way.index(answers[-1]) + 1]) not in found:
-                found.append(cut)
+            if answers and answers[-1] not in ends:
+                ends.add(answers[-1])
+                found.append(way[: way.index(answers[-1]) + 1])
         if found and not all_paths:
             break
     if all_paths:  # an answer that another way goes on behind is no end

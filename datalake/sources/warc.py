@@ -395,9 +395,14 @@ def _salvage(inflater: zlib._Decompress, piece: bytes, room: _Room) -> None:
 def _glimpse(file: BinaryIO, at: int) -> tuple[bytes, bool]:
     """The first inflated bytes of what may be a member, and whether it ends well among them; empty if it is none."""
     file.seek(at)
-    raw = file.read(PIECE + 1024)
+    raw = file.read(512)
     if not raw.startswith(MAGIC) or len(raw) < 4 or raw[3] & 0xE0:  # reserved flags
         return b"", False
+    try:  # mostly told by a few bytes
+        zlib.decompressobj(31).decompress(raw, 256)
+    except zlib.error:
+        return b"", False
+    raw += file.read(PIECE + 512)
     inflater = zlib.decompressobj(31)
     try:
         out = inflater.decompress(raw, PIECE + 1)
@@ -435,14 +440,12 @@ def _next_member(codec: _Codec, file: BinaryIO, at: int, size: int) -> int:
         file.seek(at)
         piece = file.read(1 << 20)
         found = piece.find(codec.magic)
-        if found < 0:
-            at += max(1, len(piece) - len(codec.magic) + 1) if len(piece) == 1 << 20 else len(piece)
-            continue
-        at += found
-        out, whole = codec.glimpse(file, at)
-        if whole or _begins(out):
-            return at
-        at += 1
+        while found >= 0:
+            out, whole = codec.glimpse(file, at + found)
+            if whole or _begins(out):
+                return at + found
+            found = piece.find(codec.magic, found + 1)
+        at += max(1, len(piece) - len(codec.magic) + 1) if len(piece) == 1 << 20 else len(piece)
     return size
 
 

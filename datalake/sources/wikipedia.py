@@ -36,13 +36,14 @@ from datalake.sources.streams import as_utf8, decompressed
 KIND = "wikipedia"
 _MOST_HEAD = 1 << 20  # bytes; siteinfo of the largest wikis has 10,000
 _CLOSES = b"</page>"
-_OPENS = re.compile(rb"<page(?:\s[^<>]*)?>")
+_TAG = 1_000  # bytes of a page's start tag
+_OPENS = re.compile(rb"<page(?:\s[^<>]{0,%d})?>" % _TAG)
 _REDIRECT = re.compile(
     r"\s*#[ ]?(?:redirect(?:ion|ionnement)?|weiterleitung|redirección|redirecionamento|rinvia|rinvio|doorverwijzing|"
     r"patrz|przekieruj|yönlendirme|yönlendir|perenapravlenie|перенаправление|перенапр|перенаправлення|пренасочване|"
     r"виж|преусмери|ohjaus|uudelleenohjaus|omdirigering|omdiriger|přesměruj|átirányítás|alih|đổi|redirigi|"
     r"تحويل|تغییر_مسیر|תפנית|הפניה|เปลี่ยนทาง|अनुप्रेषित|重定向|重新導向|转向|転送|リダイレクト|넘겨주기)"
-    r"\s*:?\s*(?=\[\[|\n|$)|\s*#redirect\b",
+    r"(?:[^\S\n]*+(?::[^\S\n]*+)?(?=\n|$)|\s*+(?::\s*+)?(?=\[\[))|\s*#redirect\b",
     re.IGNORECASE,
 )
 # Templates that stand for a page which isn't here but elsewhere.
@@ -52,7 +53,7 @@ _SOFT_REDIRECT = re.compile(
 )
 # Templates that make a page a disambiguation page, by language; `disambiguation needed` and hatnotes are others.
 _DISAMBIGUATION = re.compile(
-    r"\{\{\s*(?:(?:[\w .'-]{1,40}[ _])?disambiguation|disambig(?:-\w+)?|disamb|dab|hndis|geodis|mil-unit-dis|"
+    r"\{\{\s*+(?:(?:[\w .'-]{0,40}[ _])?disambiguation|disambig(?:-\w+)?|disamb|dab|hndis|geodis|mil-unit-dis|"
     r"numberdis|schooldis|hospitaldis|letter[- ]?(?:number )?combdisambig|"
     r"消歧[义義](?:[页頁])?|[地人][名名]消歧[义義]|(?:[\w-]{1,10})?消歧[义義]|多义|多義|"
     r"aimai|曖昧さ回避|(?:人名の|地名の)曖昧さ回避|動音異義|동음이의(?:어)?(?: 문서)?|동명이인|"
@@ -61,7 +62,7 @@ _DISAMBIGUATION = re.compile(
     r"ujednoznacznienie|doorverwijspagina|dp|förgrening|gren|peker|pekerside|flertydig|täsmennyssivu|rozcestník|"
     r"egyért|egyértelműsítő lap|dezambiguizare|desambiguació|anlam ayrımı|صفحة توضيح|توضيح|ابهام[‌ -]?زدایی|"
     r"פירושונים|बहुविकल्पी(?: शब्द)?|แก้กำกวม|(?:trang )?định hướng|disambig-id|αποσαφήνιση)\s*"
-    r"(?:\|(?!\s*[123]?\s*=?\s*[^{}|=]*\(توضيح\))[^{}]*)?\}\}|__DISAMBIG__|"
+    r"(?:\|(?!(?:\s*+(?:[123]\s*+)?=)?[^{}|=]*\(توضيح\))[^{}]*+)?\}\}|__DISAMBIG__|"
     r"\[\[\s*(?:category|分类|分類|catégorie|kategorie|categoría)\s*:\s*"
     r"(?:(?:all )?disambiguation pages|消歧[义義](?:[页頁])?|homonymie|begriffsklärung|wikipedia:desambiguación)"
     r"\s*[|\]]",
@@ -200,7 +201,8 @@ class _Cutter:
         self.shard = shard
         self.label = config.label
         self.limit = 2 * config.max_bytes + (1 << 16)  # of bytes held: escaped XML takes more room than the text in it
-        self.buffer = b""
+        self.buffer = bytearray()
+        self.looked = 0  # bytes of the buffer in which neither a page's beginning nor its end is
         self.base = 0
         self.stream = 0
         # `head`, `between`, `page`, and `skip` behind the beginning of a page beyond the limit
@@ -236,15 +238,21 @@ class _Cutter:
     def drop(self, length: int, state: str) -> None:
         """Go on behind so many bytes of the buffer."""
         self.base += length
-        self.buffer = self.buffer[length:]
+        del self.buffer[:length]
+        self.looked = 0
         self.state = state
+
+    def wait(self) -> None:
+        """Go on when there is more, at the tag that may be cut off."""
+        place = self.buffer.rfind(b"<", max(self.looked, len(self.buffer) - 2 * _TAG))
+        self.looked = place if place >= 0 else len(self.buffer)
 
     def break_off(self, why: str) -> Iterator[_Piece | Quarantined]:
         """What stands in the buffer is all there is of it: nothing that follows belongs to it."""
         if self.state in ("page", "skip"):
             yield self.lost(len(self.buffer), "truncated", why)
         elif self.state == "head":
-            yield _Piece("head", self.buffer, self.base, self.stream)
+            yield _Piece("head", bytes(self.buffer), self.base, self.stream)
         elif self.buffer.replace(b"</mediawiki>", b"").strip():
             yield self.lost(len(self.buffer), "no_page", _excerpt(self.buffer))
         self.drop(len(self.buffer), "between")
@@ -254,20 +262,23 @@ class _Cutter:
         """The pieces that the buffer holds whole."""
         while True:
             if self.state in ("head", "between"):
-                match = _OPENS.search(self.buffer)
+                match = _OPENS.search(self.buffer, self.looked)
                 if not match:
                     if len(self.buffer) > self.limit:
                         yield self.lost(len(self.buffer) - 16, "no_page", "text outside of pages")
                         self.drop(len(self.buffer) - 16, "between")
+                    else:
+                        self.wait()
                     return
-                gap = self.buffer[: match.start()]
+                gap = bytes(self.buffer[: match.start()])
                 if self.state == "head":
                     yield _Piece("head", gap, self.base, self.stream)
                 elif gap.strip():
                     yield self.lost(len(gap), "no_page", _excerpt(gap))
                 self.drop(len(gap), "page")
-            end = self.buffer.find(_CLOSES)
-            again = _OPENS.search(self.buffer, 1 if self.state == "page" else 0, end if end >= 0 else len(self.buffer))
+            end = self.buffer.find(_CLOSES, self.looked)
+            begin = max(self.looked, self.state == "page")
+            again = _OPENS.search(self.buffer, begin, end if end >= 0 else len(self.buffer))
             if again:  # a page begins before the last one has ended
                 yield self.lost(again.start(), "truncated", "a page without its end")
                 self.drop(again.start(), "page")
@@ -277,13 +288,15 @@ class _Cutter:
                 if self.state == "skip":
                     yield self.lost(end, "too_large", f"a page of more than {self.limit} bytes")
                 else:
-                    yield _Piece("page", self.buffer[:end], self.base, self.stream)
+                    yield _Piece("page", bytes(self.buffer[:end]), self.base, self.stream)
                 self.drop(end, "between")
                 self.skipped = 0
             else:
                 if len(self.buffer) > self.limit:
                     self.skipped += len(self.buffer) - 16  # what is left may hold the beginning of a tag
                     self.drop(len(self.buffer) - 16, "skip")
+                else:
+                    self.wait()
                 return
 
 
@@ -299,12 +312,12 @@ def _site(head: bytes) -> _Site:
         match = re.search(pattern, text)
         return unescape(match[1]).strip() if match else ""
 
-    site = _Site(name=first(r"<dbname>([^<]*)<"), language=first(r"<mediawiki[^>]*\bxml:lang=[\"']([^\"']+)"))
+    site = _Site(name=first(r"<dbname>([^<]*)<"), language=first(r"<mediawiki[^<>]*\bxml:lang=[\"']([^\"']+)"))
     if base := first(r"<base>([^<]*)<"):
         site.base = base.rpartition("/")[0] + "/"
     elif site.language:
         site.base = f"https://{site.language}.wikipedia.org/wiki/"
-    for match in re.finditer(r"<namespace\b[^>]*\bkey=[\"'](-?\d{1,9})[\"'][^>]*>([^<]*)<", text):
+    for match in re.finditer(r"<namespace\b[^<>]*\bkey=[\"'](-?\d{1,9})[\"'][^<>]*>([^<]*)<", text):
         site.namespaces[unescape(match[2]).strip().lower()] = int(match[1])
     return site
 
