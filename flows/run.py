@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
-from datalake.remote.address import without_credentials
+from datalake.secrets import masked
 from flows.environment import enter
 from flows.recipe import STAGES, Recipe
 from tasks.runtime import Runtime
@@ -80,7 +80,7 @@ def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = 
         Manifest(
             run=log.run,
             corpus=recipe.corpus,
-            recipe=without_credentials(recipe.model_dump(mode="json")),
+            recipe=masked(recipe.model_dump(mode="json")),
             started=started,
             finished=now(),
             flow_run=str(context.flow_run.id) if context and context.flow_run else None,
