@@ -34,6 +34,8 @@ def connect(lake: Lake, run: str | None = None) -> duckdb.DuckDBPyConnection:
     from pyiceberg.exceptions import NoSuchTableError
 
     connection = duckdb.connect()
+    # DuckDB takes a schema called as a database is for that database, so this one has a name that no corpus can have.
+    connection.execute("ATTACH ':memory:' AS \"lake's\"; USE \"lake's\"; DETACH memory")
     connection.execute("SET TimeZone = 'UTC'")
     if run:
         shown = [find_manifest(lake, run)]

@@ -18,10 +18,8 @@ from datalake.remote.address import is_signature
 __all__ = ["MASK", "is_secret", "known", "masked", "remember", "scrub"]
 
 MASK = "***"
-_WORDS = frozenset(
-    ("token", "key", "secret", "password", "passwd", "passphrase", "pwd", "auth", "authorization", "credential")
-    + ("credentials", "cookie", "jwt", "bearer", "signature", "sas")
-)
+_WORDS = frozenset({"token", "key", "secret", "password", "passwd", "passphrase", "pwd", "auth", "authorization"})
+_WORDS |= {"credential", "credentials", "cookie", "jwt", "bearer", "signature", "sas"}
 _ENDINGS = ("token", "secret", "password", "passwd", "apikey", "accesskey", "credential", "credentials")
 _LONG = 8  # a shorter value is masked only where it stands alone: `a` mustn't take every a of a text
 

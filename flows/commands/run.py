@@ -91,13 +91,19 @@ def find_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: where a path matches nothing, or names what can't be read.
     """
-    from datalake.remote.address import is_remote
+    from datalake.remote.address import is_remote, shown
     from datalake.sources.protocol import expand
+    from flows.recipe import whereabouts
 
     for source in recipe.sources:
         paths = [*getattr(source, "paths", ()), *getattr(source, "index", ())]
         paths = [path for path in paths if not path.startswith("python:") and not is_remote(path)]
-        for _, found in expand(paths, descend=False):
+        try:
+            files = expand(paths, descend=False)
+        except UserError as error:
+            place = next(filter(None, (whereabouts(recipe, path) for path in paths if shown(path) in str(error))), "")
+            raise UserError(f"{error}; {place}" if place else str(error)) from None
+        for _, found in files:
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")
 
