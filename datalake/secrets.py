@@ -8,8 +8,11 @@ whatever is written down goes through `masked`. A fingerprint is computed from w
 from __future__ import annotations
 
 import json
+import logging
 import re
+import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -38,12 +41,36 @@ def is_secret(name: str) -> bool:
 
 
 def remember(values: Iterable[str]) -> None:
-    """From now on `masked` hides these values wherever they stand, in this process."""
+    """From now on `masked` hides these values wherever they stand, and so do logs, in this process."""
     global _pattern
-    for value in filter(None, map(str.strip, values)):
+    found = set(filter(None, map(str.strip, values))) - _known
+    if not found:
+        return
+    _mask_logs()
+    for value in found:
         _known.update({value, quote(value), quote(value, safe=""), unquote(value), json.dumps(value)[1:-1]})
     whole = [re.escape(v) if len(v) >= _LONG else rf"(?<!\w){re.escape(v)}(?!\w)" for v in sorted(_known, key=_order)]
-    _pattern = re.compile("|".join(whole)) if whole else None
+    _pattern = re.compile("|".join(whole))
+
+
+def _mask_logs() -> None:
+    """Let every log record of this process be masked when it is made, whoever handles it later."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "masks", False):
+        return
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = make(*args, **kwargs)
+        with suppress(Exception):  # arguments that don't fit are told by the handler
+            message = made.getMessage()
+            if (left := masked(message)) != message:
+                made.msg, made.args = left, None
+        if made.exc_info and made.exc_info[1] is not None:
+            made.exc_text = masked("".join(traceback.format_exception(*made.exc_info)).rstrip())
+        return made
+
+    record.masks = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(record)
 
 
 def _order(value: str) -> tuple[int, str]:

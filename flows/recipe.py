@@ -35,7 +35,7 @@ from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
-from datalake.secrets import is_secret, masked, remember
+from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources.config import Source
 from datalake.yaml_text import YamlError, read_yaml
 from flows.stages import STAGES, StageName
@@ -44,7 +44,18 @@ from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
-__all__ = ["STAGES", "Recipe", "StageName", "explain", "load", "override", "read", "validate", "whereabouts"]
+__all__ = [
+    "STAGES",
+    "Recipe",
+    "StageName",
+    "explain",
+    "load",
+    "override",
+    "read",
+    "validate",
+    "whereabouts",
+    "without_secrets",
+]
 
 # Names a corpus can't have: the lake's own namespaces, and schemas and databases DuckDB keeps for itself.
 _TAKEN = {"runs", "models", "main", "temp", "system", "information_schema", "pg_catalog"}
@@ -376,7 +387,7 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     for text in overrides:
         key, equals, value = text.partition("=")
         key = key.strip()
-        shown = masked(f"--set {key}={'***' if is_secret(key) else value}") if equals else f"--set {text}"
+        shown = f"--set {without_secrets(text)}"
         parts = _parts(key)
         if not equals or not key:
             raise UserError(f"{shown}: write it as key=value, such as deduplicate.threshold=0.7")
@@ -396,6 +407,13 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
             parsed = value
         _put(data, parts, parsed, shown)
     return chosen
+
+
+def without_secrets(text: str) -> str:
+    """An override as it may be shown and kept: what is set where a name says that it is a secret is masked."""
+    key, equals, value = text.partition("=")
+    found: str = masked(f"{key}={MASK if is_secret(key) and value else value}" if equals else text)
+    return found
 
 
 def _put(data: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from datalake.errors import UserError
 from datalake.lake import Lake
+from datalake.secrets import masked
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
@@ -60,6 +61,7 @@ def run_recipe(
         from tasks.cluster.connect import disconnect
 
         disconnect()
+    failure = masked(failure)
     if as_json:
         body = {
             "run": log.run,
