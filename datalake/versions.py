@@ -1,7 +1,8 @@
 """Content versions of input files, remembered so that an unchanged file is read once.
 
 A local file's version is the xxh128 of its bytes, remembered by path, size and time. A remote one's is its entity tag
-and size as its server tells them (time and size where it has no tag), remembered by address.
+and size as its server tells them (time and size where it has no tag), remembered by a digest of its address: whatever
+opens a door, wherever in the address it stands, isn't kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+
+import xxhash
 
 from datalake.identity import file_digest
 from datalake.remote.address import is_remote, lasting
@@ -33,7 +36,9 @@ class FileVersions:
             known = {}
         entries = known.items() if isinstance(known, dict) else ()
         self._known: dict[str, list[object]] = {
-            path: entry for path, entry in entries if isinstance(entry, list) and len(entry) == 4
+            path: entry
+            for path, entry in entries
+            if isinstance(entry, list) and len(entry) == 4 and not is_remote(path)  # as they were kept once
         }
         self._fresh = False
         self._asked: dict[str, str | OSError] = {}  # answers of this listing
@@ -41,9 +46,9 @@ class FileVersions:
     def version(self, path: str) -> str:
         """The version of a file's content. Raises OSError where it can't be read."""
         if is_remote(path):
-            if lasting(path) not in self._asked:
+            if _digest(path) not in self._asked:
                 self.ask([path])
-            answer = self._asked[lasting(path)]
+            answer = self._asked[_digest(path)]
             if isinstance(answer, OSError):
                 raise answer
             return answer
@@ -68,11 +73,12 @@ class FileVersions:
         trusted = time.time() - here.config.recheck_hours * 3_600
         wanted = {}
         for address in addresses:
-            known = self._known.get(lasting(address))
+            place = _digest(address)
+            known = self._known.get(place)
             if known and known[0] == _REMOTE and isinstance(known[1], float) and known[1] > trusted:
-                self._asked[lasting(address)] = str(known[3])
+                self._asked[place] = str(known[3])
             else:
-                wanted[lasting(address)] = address
+                wanted[place] = address
         todo = iter(wanted.items())
         with ThreadPoolExecutor(here.config.connections) as pool:
             while block := list(islice(todo, _BLOCK)):
@@ -92,6 +98,11 @@ class FileVersions:
         if self._fresh:
             write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode(), private=True)
             self._fresh = False
+
+
+def _digest(address: str) -> str:
+    """What a remote file is remembered by."""
+    return f"{_REMOTE}:{xxhash.xxh3_128_hexdigest(lasting(address).encode('utf-8', 'surrogatepass'))}"
 
 
 def _version(here: object, address: str) -> str | OSError:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
-from datalake.secrets import masked
+from datalake.secrets import masked, scrub
 from flows.environment import enter
 from flows.recipe import STAGES, Recipe
 from tasks.runtime import Runtime
@@ -72,6 +72,9 @@ def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = 
     token = RUN_LOG.set(log)
     try:
         yield Run(recipe, opened, until, log)
+    except Exception as error:
+        scrub(error)  # Prefect keeps its message
+        raise
     finally:
         RUN_LOG.reset(token)
     context = FlowRunContext.get()

@@ -13,7 +13,8 @@ _CHECKSUM = re.compile(r"#sha256=([0-9a-fA-F]{64})$")
 # Parameters of signed addresses (AWS, Google, Azure, CloudFront) and others that open doors.
 _SIGNATURE = re.compile(
     r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|sig|se|sp|sv|sr|st|skoid|"
-    r"sktid|skt|ske|sks|skv|(.*[_-])?(token|key|secret|password|auth|apikey|credential))$",
+    r"sktid|skt|ske|sks|skv|(.*[_-])?(key|auth|sid|pwd|pass|user|username|jwt|sas|session|sessionid)|"
+    r".*(token|secret|passw|passphrase|api_?key|accesskey|credential|signature|authori).*)$",
     re.IGNORECASE,
 )
 HTTP = ("http", "https")

@@ -130,7 +130,7 @@ def test_a_recipe_as_kept_is_complete_again_with_the_variable(monkeypatch: pytes
 
 def test_an_override_is_shown_without_its_secret(tmp_path: Path) -> None:
     assert without_secrets("vars.api_token=abc") == "vars.api_token=***"
-    assert without_secrets("sources[0].paths=[HTTPS://u:p@h/x?sig=1]") == "sources[0].paths=[HTTPS://h/x?sig=***]"
+    assert without_secrets("sources[0].paths=[HTTPS://u:p@h/x?sig=1]") == "sources[0].paths=[HTTPS://h/x?sig=***"
     assert without_secrets("pretrain.steps=3") == "pretrain.steps=3"
     path = tmp_path / "r.yaml"
     path.write_text("corpus: a\nsources: [{kind: table, paths: [x]}]\n")
