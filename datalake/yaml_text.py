@@ -46,7 +46,7 @@ def read_yaml(text: str | bytes, verbatim: Collection[str] = ()) -> Any:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text.count(b"\n", 0, error.start) + 1
+            line = error.object.count(b"\n", 0, error.start) + 1
             raise YamlError(f"line {line}: it isn't UTF-8: save it in that encoding") from None
     text = text.removeprefix("\ufeff")
     if (found := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", text)) is not None:

@@ -28,6 +28,7 @@ from datalake.mixture.config import MixtureConfig
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, forget, using
+from datalake.secrets import masked
 from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard, read_batches
 from datalake.sources import reader
 from datalake.sources.config import Source
@@ -121,6 +122,7 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     if archive.problem:
         raise OSError(archive.problem)
     source = sources[archive.source]
+    source = source.model_copy(update={"licence": masked(source.licence)})  # every document says it
     kept = _DIALOGUES.get(source.kind, "raw")
     schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}
     assert shard.folder is not None

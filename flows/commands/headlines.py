@@ -118,10 +118,8 @@ def by_model(rows: list[Row]) -> Row:
     for line in table.values():
         values = {model: cell["value"] for model, cell in line["cells"].items()}
         choose = min if line["metric"] in _LESS_IS_BETTER else max if line["metric"] in _MORE_IS_BETTER else None
-        top = choose(values.values()) if choose else None
-        line["best"] = (
-            [model for model, value in values.items() if value == top] if len(set(values.values())) > 1 else []
-        )
+        top = choose(values.values()) if choose and len(set(values.values())) > 1 else None
+        line["best"] = [model for model, value in values.items() if value == top]
         counts = sorted({cell["n"] for cell in line["cells"].values()})
         line["n"] = " / ".join(number(n) for n in counts)
     return {"models": models, "rows": list(table.values())}
