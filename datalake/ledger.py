@@ -43,6 +43,8 @@ def connect(lake: Lake, run: str | None = None, allow_files: bool = False) -> du
     spill = tempfile.mkdtemp(prefix="headwater-")
     connection = duckdb.connect(config={"temp_directory": spill})
     weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
+    # DuckDB takes a schema called as a database is for that database, so this one has a name that no corpus can have.
+    connection.execute("ATTACH ':memory:' AS \"lake's\"; USE \"lake's\"; DETACH memory")
     connection.execute("SET TimeZone = 'UTC'")
     if run:
         shown = [find_manifest(lake, run)]

@@ -177,7 +177,8 @@ def write_record(lake: Lake, record: StageRecord) -> None:
 
 def write_manifest(lake: Lake, manifest: Manifest) -> None:
     """Write a run's manifest: from this moment on the run is a finished one."""
-    write_atomically(lake.root / "runs" / f"{manifest.run}.json", manifest.model_dump_json(indent=1).encode())
+    body = manifest.model_dump_json(indent=1).encode()
+    write_atomically(lake.root / "runs" / f"{manifest.run}.json", body, private=True)  # it says where all data lies
 
 
 def manifests(lake: Lake) -> list[Manifest]:

@@ -64,10 +64,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader sees the old content or the new one, never half of it."""
+def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
+    """Write a small file so that a reader sees the old content or the new one, never half of it.
+
+    What is `private` can be read by nobody but its owner, whatever the umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if private:
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
     with temporary.open("wb") as stream:
         stream.write(data)
         stream.flush()

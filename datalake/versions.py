@@ -96,7 +96,7 @@ class FileVersions:
     def save(self) -> None:
         """Remember what was learnt. Two runs at once may each keep their own; what is forgotten is only read again."""
         if self._fresh:
-            write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode())
+            write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode(), private=True)
             self._fresh = False
 
 

@@ -234,7 +234,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
+        from datalake.secrets import masked
+
+        print(f"headwater: {masked(' '.join(str(error).split()))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)

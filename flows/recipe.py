@@ -8,14 +8,26 @@ the environment's HEADWATER_NAME, else the recipe's `vars`; `${recipe}` is the f
 from __future__ import annotations
 
 import difflib
+import json
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.quality_config import QualityConfig
@@ -23,17 +35,32 @@ from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
+from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources.config import Source
+from datalake.yaml_text import YamlError, read_yaml
 from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
-__all__ = ["STAGES", "Recipe", "StageName", "explain", "load", "override", "validate"]
+__all__ = [
+    "STAGES",
+    "Recipe",
+    "StageName",
+    "explain",
+    "load",
+    "override",
+    "read",
+    "validate",
+    "whereabouts",
+    "without_secrets",
+]
 
-# Names a corpus can't have: the lake's own namespaces, and schemas DuckDB keeps for itself.
+# Names a corpus can't have: the lake's own namespaces, and schemas and databases DuckDB keeps for itself.
 _TAKEN = {"runs", "models", "main", "temp", "system", "information_schema", "pg_catalog"}
+_LARGEST_FILE = 16 << 20  # bytes of a recipe
+_LARGEST = 2**63 - 1  # of the integers that what reads a recipe can hold
 # Kinds of sources that give no documents.
 _DIALOGUES = {"conversations", "preferences"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -42,7 +69,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 class Recipe(BaseModel):
     """What to read, how to clean it, what to train on it. `corpus` and `sources` are enough."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     corpus: str = Field(
         title="Corpus",
@@ -74,14 +101,42 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_variables(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+    def _fill_variables(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict) or (info.context or {}).get("stored"):
             return data
         given = data.get("vars") or {}
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
             return data
-        values = _Environment(given)
-        return {key: value if key == "vars" else _filled(value, values) for key, value in data.items()}
+        values = _Variables(given)
+        filled = {key: value if key == "vars" else _filled(value, values) for key, value in data.items()}
+        remember(value for name, value in values.used.items() if is_secret(name))
+        return filled | {"vars": given | values.used}
+
+    @model_serializer(mode="wrap")
+    def _without_secrets(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In JSON, which is kept and shown, a secret variable is its name again, such as `${token}`."""
+        data: dict[str, Any] = dump(self)
+        if info.mode != "json":
+            return data
+        hidden = {value: f"${{{name}}}" for name, value in self.vars.items() if value and is_secret(name)}
+        if isinstance(data.get("vars"), dict):
+            data["vars"] = {name: value for name, value in data["vars"].items() if not is_secret(name)}
+        found: dict[str, Any] = masked(_renamed(data, hidden))
+        return found
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any]) -> Self:
+        """A recipe as a manifest keeps it: variables whose values weren't kept stay as they are written."""
+        return cls.model_validate(data, context={"stored": True})
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        for place, number in _numbers(self, ""):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{place}: {number} is no amount of anything: give a finite number")
+            if isinstance(number, int) and abs(number) > _LARGEST:
+                raise ValueError(f"{place}: an integer of more digits than are ever needed: at most {_LARGEST:,}")
+        return self
 
     @field_validator("corpus")
     @classmethod
@@ -187,6 +242,34 @@ class Recipe(BaseModel):
         return {stage: reasons[stage] for stage in STAGES if stage in reasons}
 
 
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The value with each text of `names` replaced, however deep; the longest goes first."""
+    if isinstance(value, str):
+        for text in sorted(names, key=len, reverse=True):
+            value = value.replace(text, names[text]) if len(text) > 3 or value == text else value
+        return value
+    if isinstance(value, dict):
+        return {key: _renamed(item, names) for key, item in value.items()}
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, int | float]]:
+    """Every number in a recipe and where it is."""
+    if isinstance(value, bool):
+        return
+    if isinstance(value, int | float):
+        yield place, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _numbers(getattr(value, name), f"{place}.{name}".removeprefix("."))
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _numbers(item, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{place}[{index}]")
+
+
 def _filled(value: Any, given: Mapping[str, Any]) -> Any:
     """The value with every ${name} replaced, however deep."""
     if isinstance(value, str):
@@ -207,14 +290,21 @@ def _filled(value: Any, given: Mapping[str, Any]) -> Any:
     return value
 
 
-class _Environment(dict[str, str]):
-    """Values of variables: the environment's HEADWATER_NAME goes before the recipe's own."""
+class _Variables(dict[str, str]):
+    """Values of variables: the environment's HEADWATER_NAME goes before the recipe's own. Keeps those asked for."""
+
+    def __init__(self, given: Mapping[str, str]):
+        super().__init__(given)
+        self.used = {name: self[name] for name in given}
 
     def __contains__(self, name: object) -> bool:
         return bool(os.environ.get(f"HEADWATER_{str(name).upper()}")) or super().__contains__(name)
 
     def __getitem__(self, name: str) -> str:
-        return os.environ.get(f"HEADWATER_{name.upper()}") or super().__getitem__(name)
+        value = os.environ.get(f"HEADWATER_{name.upper()}") or super().__getitem__(name)
+        if hasattr(self, "used"):
+            self.used[name] = value
+        return value
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -224,26 +314,40 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: in one line, for a file that isn't there, an unknown key, a value out of bounds.
     """
     path = Path(path)
+    data = read(path)
+    # What --set names goes before the environment, so it is filled in first.
+    chosen = override(data, overrides)
+    return validate(at_home(data, path.parent, chosen), str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The data of a recipe's file, not yet filled in or validated. Raises UserError as `load` does."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         raise UserError(f"no recipe at {path}: the ones at hand are {_at_hand()}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name a recipe, a YAML file") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): correct the path or its permissions") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError:  # a NUL in the path
+        raise UserError(f"{str(path)!r} is no path: correct it") from None
+    if len(content) > _LARGEST_FILE:
+        raise UserError(f"{path} is larger than {_LARGEST_FILE >> 20} MB: it is no recipe; name a YAML file")
+    try:
+        data = read_yaml(content, verbatim=("vars",))
+    except YamlError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} is not a recipe: it must be a mapping with `corpus` and `sources`")
-    # What --set names goes before the environment, so it is filled in first.
-    chosen = override(data, overrides)
-    return validate(at_home(data, path.parent, chosen), str(path))
+    return data
 
 
 def at_home(data: dict[str, Any], folder: Path, chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The data of a recipe with ${recipe}, the folder it lies in, and the variables `chosen` filled in."""
     given = {"recipe": str(folder), **(chosen or {})}
+    remember(value for name, value in given.items() if is_secret(name))
     return {key: value if key == "vars" else _partly_filled(value, given) for key, value in data.items()}
 
 
@@ -257,37 +361,97 @@ def _partly_filled(value: Any, given: Mapping[str, str]) -> Any:
     return value
 
 
+# A place in a recipe: names joined by dots, items of a list by number, names with dots in brackets and quotes.
+_PART = re.compile(r"\.?([^.\[\]\"'\s]+)|\[(\d{1,9})\]|\[(?:\"([^\"]*)\"|'([^']*)')\]")
+
+
+def _parts(key: str) -> list[str] | None:
+    """The parts of a place such as `sources[0].paths` or `sources.0.paths`; None where it is none."""
+    parts, at = [], 0
+    while at < len(key):
+        match = _PART.match(key, at)
+        if match is None or (match[1] is not None and (at == 0) == key[at:].startswith(".")):
+            return None
+        parts.append(next(group for group in match.groups() if group is not None))
+        at = match.end()
+    return parts or None
+
+
 def override(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """Apply `a.b=c` (values in YAML, list items by number) in place; returns the variables set that way.
 
     Raises:
-        UserError: where an override has no `=` or walks through something that isn't there.
+        UserError: where an override has no `=`, no value, or walks through something that isn't there.
     """
     chosen: dict[str, str] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {text}: write it as key=value, such as deduplicate.threshold=0.7")
+        key = key.strip()
+        shown = f"--set {without_secrets(text)}"
+        parts = _parts(key)
+        if not equals or not key:
+            raise UserError(f"{shown}: write it as key=value, such as deduplicate.threshold=0.7")
+        if parts is None:
+            raise UserError(f"{shown}: {key!r} is no place in a recipe: write it as a.b or sources[0].name")
+        if parts[0] == "vars" and len(parts) == 2:
+            if not isinstance(data.setdefault("vars", {}) or {}, dict):
+                raise UserError(f"{shown}: `vars` is no mapping in the recipe")
+            data["vars"] = (data["vars"] or {}) | {parts[1]: value}
+            chosen[parts[1]] = value
+            continue
+        if not value.strip():
+            raise UserError(f"{shown}: it has no value: write null to leave a section out, '' for an empty text")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed = read_yaml(value)
+        except YamlError:
             parsed = value
-        target: Any = data
-        *parents, last = key.strip().split(".")
-        try:
-            for name in parents:
-                if isinstance(target, dict) and target.get(name) is None:
-                    target[name] = {}  # not in the file, or null there
-                target = target[int(name)] if isinstance(target, list) else target[name]
-            if isinstance(target, list):
-                target[int(last)] = parsed
-            else:
-                target[last] = parsed
-        except (TypeError, ValueError, IndexError, AttributeError):
-            raise UserError(f"--set {text}: the recipe has nothing at {key.strip()}") from None
-        if parents == ["vars"]:
-            chosen[last] = target[last] = str(parsed)
+        _put(data, parts, parsed, shown)
     return chosen
+
+
+def without_secrets(text: str) -> str:
+    """An override as it may be shown and kept: what is set where a name says that it is a secret is masked."""
+    key, equals, value = text.partition("=")
+    found: str = masked(f"{key}={MASK if is_secret(key) and value else value}" if equals else text)
+    return found
+
+
+def _put(data: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:
+    """Set what stands at a place; sections that aren't there, or null, are made."""
+    target: Any = data
+    for number, name in enumerate(parts):
+        last = number == len(parts) - 1
+        if isinstance(target, list):
+            place = _place(parts[:number])
+            if not re.fullmatch(r"\d{1,9}", name, re.ASCII) or int(name) >= len(target):
+                there = f"[0] to [{len(target) - 1}]" if len(target) > 1 else "[0] alone" if target else "none"
+                raise UserError(f"{shown}: the recipe has nothing at {_place(parts)}: of `{place}` there are {there}")
+            if last:
+                target[int(name)] = value
+            else:
+                target = target[int(name)]
+        elif isinstance(target, dict):
+            if last:
+                target[name] = value
+            elif target.get(name) is None:
+                target[name] = target = {}  # not in the file, or null there
+            else:
+                target = target[name]
+        else:
+            raise UserError(f"{shown}: the recipe has nothing at {_place(parts)}: {_place(parts[:number])} is a value")
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    """Where something stands, as a person writes it: `sources[0].paths`."""
+    place = ""
+    for part in parts:
+        if isinstance(part, int) or re.fullmatch(r"\d{1,9}", part):
+            place += f"[{part}]" if place else str(part)
+        elif re.search(r"[.\[\]\"'\s]", part) or not part:
+            place += f"[{json.dumps(part, ensure_ascii=False)}]"
+        else:
+            place += f".{part}" if place else part
+    return place
 
 
 def validate(data: Any, origin: str) -> Recipe:
@@ -295,34 +459,95 @@ def validate(data: Any, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{origin}: {explain(error)}") from None
+        raise UserError(masked(f"{origin}: {explain(error, data)}")) from None
+    except (ArithmeticError, RecursionError) as error:  # a check that computes with what no check has refused yet
+        raise UserError(f"{origin}: a number is too large to compute with, or a list too deep ({error})") from None
 
 
-def explain(error: ValidationError) -> str:
-    """The first mistake of a validation, in one line that says what to do."""
+def explain(error: ValidationError, data: Any = None) -> str:
+    """The first mistake of a validation, in one line that says what to do; places are those of `data`."""
     first, more = error.errors()[0], error.error_count() - 1
-    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    where = _path(first["loc"], data, first["type"] == "missing")
+    place = _place(where)
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
         known = _keys_at(Recipe, parents)
         near = difflib.get_close_matches(str(name), known, 1)
-        text = f"unknown key {place!r}" + (
+        text = f"unknown key {_brief(place)}" + (
             f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}"
         )
     elif first["type"] == "missing":
         text = f"{place!r} is missing"
     elif first["type"] == "model_type":
-        given = "null" if first["input"] is None else f"{first['input']!r}"
-        text = f"{place}: a section of keys is wanted, not {given}: leave it out for its defaults"
+        text = f"{place}: a section of keys is wanted, not {_brief(first['input'])}: leave it out for its defaults"
+    elif first["type"].startswith("union_tag_"):
+        kinds = ", ".join(kind.model_fields["kind"].default for kind in _models_in(Source))
+        given = _brief((first.get("ctx") or {}).get("tag"))
+        told = "it has no `kind`" if first["type"] == "union_tag_not_found" else f"there is no kind {given}"
+        text = f"{place}: {told}: choose one of {kinds}"
     else:
-        given = first.get("input")
-        shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) else ""
-        message = first["msg"].removeprefix("Value error, ")
-        if not place or message.startswith((f"{place}:", f"{place}.")):  # the message says where itself
+        given, secret = first.get("input"), any(is_secret(str(part)) for part in where)
+        shown = f" (it is {_brief(given)})" if isinstance(given, str | int | float | bool) and not secret else ""
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        message = _WANTED.get(first["type"], message)
+        if first["type"] == "string_type" and isinstance(given, int | float):
+            message += ": write it in quotes"
+        if not place or message.startswith((f"{place}:", f"{place}.", f"{place}[")):  # the message says where itself
             text = message
         else:
-            text = f"{place}: {message[0].lower() + message[1:]}{shown}"
+            text = f"{place}: {message[:1].lower() + message[1:]}{shown}"
     return text + (f" (and {more} more mistake{'s' if more > 1 else ''})" if more else "")
+
+
+# What pydantic says in Python's words.
+_WANTED = {
+    "string_type": "a text is wanted",
+    "string_unicode": "a text is wanted, of characters that UTF-8 has",
+    "list_type": "a list is wanted, such as [a, b]",
+    "tuple_type": "a list is wanted, such as [a, b]",
+    "set_type": "a list is wanted, such as [a, b]",
+    "dict_type": "a mapping is wanted, such as {name: value}",
+    "model_attributes_type": "a mapping is wanted, such as {name: value}",
+    "int_parsing": "an integer is wanted",
+    "int_type": "an integer is wanted",
+    "int_parsing_size": "an integer of fewer digits is wanted",
+    "int_from_float": "an integer is wanted",
+    "float_parsing": "a number is wanted",
+    "float_type": "a number is wanted",
+    "bool_parsing": "true or false is wanted",
+    "bool_type": "true or false is wanted",
+}
+
+
+def _brief(value: Any) -> str:
+    """A value as an error shows it; long ones by their beginning, lists and mappings by what they are."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "a mapping"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}... ({len(text):,} characters)"
+
+
+def whereabouts(recipe: Recipe, path: str) -> str:
+    """What to set where a path isn't right that a variable begins: "`samples` is ...: set HEADWATER_SAMPLES, ..."."""
+    for name, value in recipe.vars.items():
+        if value and path.startswith(value):
+            return f"${{{name}}} is {value!r}: set HEADWATER_{name.upper()}, or --set vars.{name}=..., to where it is"
+    return ""
+
+
+def _path(location: Sequence[str | int], data: Any, missing: bool) -> list[str | int]:
+    """A place as the data has it: without the parts that pydantic adds for the kinds of a union and for functions."""
+    path: list[str | int] = []
+    for number, part in enumerate(location):
+        inside = part in data if isinstance(data, dict) else isinstance(part, int) and isinstance(data, list | tuple)
+        if inside and (isinstance(data, dict) or part < len(data)):  # type: ignore[operator]
+            data = data[part]
+        elif data is not None and not (missing and number == len(location) - 1):
+            continue
+        path.append(part)
+    return path
 
 
 def _keys_at(model: Any, parts: Sequence[Any]) -> list[str]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from datalake.errors import UserError
 from datalake.lake import Lake, Ref
 from datalake.records import Manifest, StageReport, now, write_manifest
-from datalake.remote.address import without_credentials
+from datalake.secrets import masked, scrub
 from flows import ending
 from flows.environment import enter
 from flows.parameters import resolve
@@ -105,6 +105,9 @@ def running(
     except (KeyboardInterrupt, TerminationSignal):
         disconnect()  # a process that is told to end may have no other moment for it
         raise
+    except Exception as error:
+        scrub(error)  # Prefect keeps its message
+        raise
     finally:
         RUN_LOG.reset(token)
     write_manifest(
@@ -112,7 +115,7 @@ def running(
         Manifest(
             run=log.run,
             corpus=chosen.corpus,
-            recipe=without_credentials(chosen.model_dump(mode="json")),
+            recipe=masked(chosen.model_dump(mode="json")),
             started=started,
             finished=now(),
             flow_run=flow_run,

@@ -29,6 +29,7 @@ from datalake.parquet import read_batches
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, forget, using
+from datalake.secrets import masked
 from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard
 from datalake.sources import reader
 from datalake.sources.config import Source
@@ -122,6 +123,7 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     if archive.problem:
         raise OSError(archive.problem)
     source = sources[archive.source]
+    source = source.model_copy(update={"licence": masked(source.licence)})  # every document says it
     kept = _DIALOGUES.get(source.kind, "raw")
     schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}
     assert shard.folder is not None

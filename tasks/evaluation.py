@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from tasks.cluster import run_alone
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
 from tasks.training import LEARNING, token_indices, training_documents
+
+SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 
 # What each model is asked. A reward model scores pairs; everything else that writes text is asked all there is.
 ASKED = {
@@ -30,8 +34,8 @@ def _evaluate(
     documents: list[bytes],
     conversations: list[dict[str, Any]],
     preferences: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """Rows of `runs.evaluations`, model after model."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of `runs.evaluations`, model after model, and the first of the answers that each wrote."""
     from models.evaluation.evaluate import Held, evaluate
     from models.evaluation.tasks import drawn
     from models.network.build import keep_freed_memory
@@ -43,7 +47,8 @@ def _evaluate(
     shards = TokenShards(indices)
     chosen = [documents[number] for number in drawn(len(documents), config.limit, config.seed)]
     sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for name, folder in models.items():
         model, tokenizer = load(folder)
         context = int(model.config.context)  # type: ignore[union-attr, arg-type]
@@ -51,12 +56,20 @@ def _evaluate(
         held = Held(windows, sizes, conversations, preferences)
         asked = config.model_copy(update={"tasks": [task for task in config.tasks if task in ASKED[name]]})
         scorer = model if name == "reward" else None
-        for result in evaluate(model, tokenizer, held, asked, scorer):
+        for result in evaluate(model, tokenizer, held, asked, scorer, partial(_keep, answers, name)):
             rows.append({"checkpoint": name, **asdict(result)})
-    return rows
+    return rows, answers
 
 
-@stage(version="1", libraries=LEARNING)
+def _keep(answers: list[dict[str, Any]], name: str, asked: Sequence[dict[str, Any]], written: Sequence[Any]) -> None:
+    """Note the first answers of a model, with what was asked and what the dialogue's own answer is."""
+    for dialogue, answer in list(zip(asked, written, strict=True))[:SHOWN]:
+        turns = [turn["content"] for turn in dialogue["messages"] if turn["role"] == "user"]
+        texts = {"question": turns[-1] if turns else "", "reference": answer.reference, "answer": answer.text}
+        answers.append({"checkpoint": name, "ended": answer.ended} | {key: text[:LONG] for key, text in texts.items()})
+
+
+@stage(version="2", libraries=LEARNING)
 def evaluate(
     tokens: FolderRef,
     mixture: TableRef,
@@ -74,7 +87,7 @@ def evaluate(
     models = {"pretrain": pretrain, **tuned}
     asked = dialogues(lake, conversations, holdout)[1] if conversations else []
     judged = pairs(lake, preferences, holdout)[1] if preferences else []
-    rows = run_alone(
+    rows, answers = run_alone(
         _evaluate,
         config,
         {name: lake.path(models[name]) for name in ASKED if name in models},
@@ -89,5 +102,5 @@ def evaluate(
         counts={"documents": len(documents), "dialogues": len(asked), "pairs": len(judged)},
         records_in=len(documents) + len(asked) + len(judged),
         records_out=len(rows),
-        report={"results": rows},
+        report={"results": rows, "answers": answers},
     )

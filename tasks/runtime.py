@@ -32,13 +32,19 @@ class RuntimeConfig(BaseModel):
         description="`local` starts Ray on this machine, `auto` or an address joins a running cluster, "
         "`inline` works in this process without Ray (for debugging)",
     )
-    memory_gb: float = Field(4, gt=0, title="Memory (GB)", description="Memory asked for, shared by all workers")
+    memory_gb: float = Field(
+        4, gt=0, le=1_000_000, title="Memory (GB)", description="Memory asked for, shared by all workers"
+    )
     window: int = Field(
         4, ge=1, le=1000, title="Window", description="Shards handed to the cluster ahead of time, per worker"
     )
     retries: int = Field(2, ge=0, le=20, title="Retries", description="How often a failed shard is tried again")
     shard_seconds: float | None = Field(
-        None, gt=0, title="Time limit per shard (s)", description="A shard over it is ended and counts as failed"
+        None,
+        gt=0,
+        le=31_536_000,
+        title="Time limit per shard (s)",
+        description="A shard over it is ended and counts as failed",
     )
     remote: RemoteConfig = Field(
         default_factory=RemoteConfig, title="Remote files", description="How patiently and how fast they are read"

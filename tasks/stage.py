@@ -52,6 +52,7 @@ from datalake.records import (
     record_path,
     write_record,
 )
+from datalake.secrets import masked, scrub
 from datalake.shards import ShardFile
 from tasks import artifacts
 from tasks.runtime import Runtime, StageKey
@@ -220,7 +221,11 @@ class Stage:
             def body() -> dict[str, Any]:
                 nonlocal ran
                 ran = True
-                done = self._build(payload, config, runtime, inputs)
+                try:
+                    done = self._build(payload, config, runtime, inputs)
+                except Exception as error:
+                    scrub(error)  # Prefect keeps it, in its logs and its states
+                    raise
                 return _OUTPUTS.dump_python(done.outputs, mode="json")
 
             run = task(
@@ -289,12 +294,12 @@ class Stage:
             corpus=runtime.corpus,
             fingerprint=runtime.fingerprint,
             state="partial" if produced.unfinished else "done",
-            payload=json.loads(json.dumps(plain(payload))),
+            payload=masked(json.loads(json.dumps(plain(payload)))),  # the fingerprint is that of what is meant
             inputs={name: _refs_of(value) for name, value in inputs.items() if _refs_of(value)},
             outputs=outputs,
             counts=produced.counts,
-            report=produced.report,
-            unfinished=produced.unfinished,
+            report=masked(produced.report),
+            unfinished=masked(produced.unfinished),
             records_in=produced.records_in,
             records_out=produced.records_out,
             started=started,
@@ -372,7 +377,7 @@ def _unfinished(record: StageRecord) -> str:
 
 def _first_line(error: Any) -> str:
     text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    return masked(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}")
 
 
 def stage(version: str, libraries: Sequence[str] = (), name: str | None = None) -> Callable[..., Stage]:

@@ -373,6 +373,6 @@ def report(lake: Path) -> str:
     """The text of `headwater report` about the lake's last run, without markup, white space joined."""
     from flows.commands.report import render
 
-    page = render(Lake(lake), find_manifest(Lake(lake), "last"), lake / "page.html")
+    page = render(Lake(lake), find_manifest(Lake(lake), "last"))
     text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", page)
     return " ".join(unescape(text).split())

@@ -13,12 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.curate.presets import Compat, Preset
 from datalake.errors import UserError
 from datalake.identity import file_digest
+from datalake.yaml_text import YamlError, read_yaml
 
 OTHER = "other"
 Method = Literal["sigma", "quantile", "reference"]
@@ -78,16 +78,14 @@ def parse_rules(text: str, origin: str) -> dict[str, dict[str, float]]:
         UserError: in one line, where it is no such file.
     """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+        data = read_yaml(text)
+    except YamlError as error:
+        raise UserError(f"{origin} is not YAML: {error}") from None
     rules = data.get("rules") if isinstance(data, dict) else None
     if not isinstance(rules, dict):
         raise UserError(f"{origin} is no rules file: it must have `rules`, a list of rules for each language")
     found: dict[str, dict[str, float]] = {}
     for language, entries in rules.items():
-        if not isinstance(language, str):  # YAML 1.1 reads a bare `no` as false
-            raise UserError(f"{origin}: language {language!r} under `rules` is no text: write it in quotes")
         found[language] = {}
         for entry in entries if isinstance(entries, list) else [entries]:
             name = entry.get("name") if isinstance(entry, dict) else None

@@ -6,7 +6,6 @@ An address may end in `#sha256=HEX`, the checksum its content must have.
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -69,17 +68,13 @@ def lasting(address: str) -> str:
     if scheme(address) not in HTTP:
         return shown(address)
     parts = urlsplit(without_user(address))
-    kept = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.match(k)]
+    kept = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not is_signature(k)]
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(kept), ""))
 
 
-def without_credentials(value: Any) -> Any:
-    """Plain JSON data with every address in it as `lasting` gives it: what may be kept of a recipe."""
-    if isinstance(value, str):
-        return lasting(value) if is_remote(value) else value
-    if isinstance(value, dict):
-        return {name: without_credentials(item) for name, item in value.items()}
-    return [without_credentials(item) for item in value] if isinstance(value, list) else value
+def is_signature(name: str) -> bool:
+    """Whether a parameter of an address signs it or opens a door."""
+    return bool(_SIGNATURE.match(name))
 
 
 def host(address: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-_SECRET = ("key", "secret", "token", "password", "username", "account_key", "sas_token", "connection_string")
+from datalake.secrets import is_secret
+
+_ALSO_SECRET = ("username", "connection_string")
 
 
 class RemoteConfig(BaseModel):
@@ -102,7 +104,7 @@ class RemoteConfig(BaseModel):
     def _no_credentials(cls, value: dict[str, dict[str, str | int | float | bool]]) -> object:
         for protocol, options in value.items():
             for name in options:
-                if name.lower() in _SECRET:
+                if is_secret(name) or name.lower() in _ALSO_SECRET:
                     raise ValueError(
                         f"storage.{protocol}.{name} is a credential, and recipes are recorded: give it in the "
                         "environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, FSSPEC_...)"

@@ -120,7 +120,7 @@ def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
     from flows.recipe import Recipe
 
     try:
-        return Recipe.model_validate(manifest.recipe).curate_by_kind
+        return Recipe.stored(manifest.recipe).curate_by_kind
     except ValidationError:
         pass
     for report in manifest.stages:

@@ -7,15 +7,16 @@ drawn by the digest of id and seed, so the same run gives the same page.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import Manifest, StageRecord, find_manifest, read_record, record_path
+from datalake.records import Manifest, StageRecord, find_manifest, read_record
 from datalake.shards import write_atomically
+from flows.commands import headlines
 from flows.commands.look import curated_by
+from flows.commands.words import excerpt, number, seconds, share
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,7 +28,6 @@ TEXTS_PER_RULE = 3  # dropped texts shown for each rule
 PAIRS_PER_LEVEL = 3
 REFUSED_PER_REASON = 3
 SPANS_PER_LEVEL = 4
-CHARACTERS = 700  # of each text shown
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
     place = (out or lake / "reports" / f"{manifest.run}.html").expanduser().absolute()
     if place.is_dir():
         raise UserError(f"{place} is a folder: name a file, such as {place / 'report.html'}")
-    page = render(opened, manifest, place)
+    page = render(opened, manifest)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, page.encode("utf-8", "replace"))
@@ -49,8 +49,8 @@ def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
     return 0
 
 
-def render(lake: Lake, manifest: Manifest, place: Path) -> str:
-    """The page as HTML. Links to records are relative to `place`."""
+def render(lake: Lake, manifest: Manifest) -> str:
+    """The page as HTML. It leads nowhere but within itself, so it reads the same wherever it lies."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -61,34 +61,43 @@ def render(lake: Lake, manifest: Manifest, place: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "share": share, "seconds": seconds, "excerpt": excerpt}
-    return environment.get_template("report.html.j2").render(contents(lake, manifest, place))
+    return environment.get_template("report.html.j2").render(contents(lake, manifest))
 
 
-def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
+def contents(lake: Lake, manifest: Manifest) -> Row:
     """Everything the page shows."""
     from datalake.ledger import connect
-    from flows.environment import server_state
+    from flows.commands.shares import shares
 
     records = {report.stage: record for report in manifest.stages if (record := _record(lake, report.fingerprint))}
     connection = connect(lake, manifest.run)
     tables = {name for name, ref in manifest.refs.items() if isinstance(ref, TableRef)}
     config = curated_by(lake, manifest) if "curation" in tables else None
     look, counts = _Look(connection, manifest.corpus, tables), _counts(records, "deduplicate")
-    server = str(server_state(lake.root).get("url") or "http://127.0.0.1:4200/api").removesuffix("/api")
+    weights = records["mixture"].payload.get("config", {}).get("weights", {}) if "mixture" in records else {}
+    by_source, by_language = shares(lake, manifest.refs, weights)
+    funnel, became = _funnel(manifest, records), look.by_source()
+    evaluations = _evaluations(connection, manifest)
     return {
         "run": manifest,
         "lake": str(lake.root),
+        "code": headlines.code_sources(manifest),
+        "states": headlines.states(manifest),
+        "models": headlines.models(records),
+        "warnings": headlines.warnings(manifest, records, became, by_source),
+        "mixture": by_source,
+        "mixture_languages": by_language,
+        "answers": headlines.answers(records),
         "took": (manifest.finished - manifest.started).total_seconds(),
-        "flow_run": f"{server}/runs/flow-run/{manifest.flow_run}" if manifest.flow_run else None,
-        "stages": _stages(lake, manifest, records, place),
-        "funnel": _funnel(manifest, records),
+        "stages": _stages(manifest, records),
+        "funnel": funnel,
         "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
         "rules": _rules(records, look, config),
         "metrics": _metrics(connection, manifest.corpus, config),
         "found": _found(records),
         "quality": records["quality"].report if "quality" in records else None,
         "thresholds": _thresholds(records),
-        "by_source": look.by_source(),
+        "by_source": became,
         "refused": look.refused(),
         "quarantine": look.quarantine(),
         "duplicates": look.duplicates(),
@@ -97,46 +106,11 @@ def contents(lake: Lake, manifest: Manifest, place: Path) -> Row:
         "spans": look.spans(),
         "s_curve": _s_curve(records, manifest),
         "training": _training(connection, manifest, records),
-        "evaluations": _evaluations(connection, manifest),
+        "evaluations": headlines.by_model(evaluations),
         "lineage": _lineage(records),
         "recipe": json.dumps(manifest.recipe, indent=1, ensure_ascii=False),
         "versions": next((record.versions for record in records.values()), {}),
     }
-
-
-# Numbers for people ---------------------------------------------------------------------------------------------
-
-
-def number(value: Any) -> str:
-    """A count with separators, a fraction with four digits."""
-    if value is None:
-        return ""
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4g}"
-    return f"{int(value):,}"
-
-
-def share(part: float, whole: float) -> str:
-    """A part of a whole in percent."""
-    if not whole:
-        return ""
-    percent = 100 * part / whole
-    return f"{percent:.1f}%" if percent >= 0.1 or not part else "under 0.1%"
-
-
-def seconds(value: float) -> str:
-    """A span of time in the unit that suits it."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def excerpt(text: str, limit: int = CHARACTERS) -> str:
-    """The beginning of a text; what is cut off is said."""
-    text = text.strip()
-    return text if len(text) <= limit else f"{text[:limit].rstrip()} … ({len(text) - limit:,} more characters)"
 
 
 # Parts of the page ----------------------------------------------------------------------------------------------
@@ -146,12 +120,11 @@ def _record(lake: Lake, fingerprint: str | None) -> StageRecord | None:
     return read_record(lake, fingerprint) if fingerprint else None
 
 
-def _stages(lake: Lake, manifest: Manifest, records: dict[str, StageRecord], place: Path) -> list[Row]:
+def _stages(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
     longest = max((record.seconds for record in records.values()), default=0.0) or 1.0
     rows = []
     for report in manifest.stages:
         record = records.get(report.stage)
-        link = os.path.relpath(lake.root / record_path(record.fingerprint), place.parent) if record else None
         rows.append(
             {
                 "stage": report.stage,
@@ -163,7 +136,6 @@ def _stages(lake: Lake, manifest: Manifest, records: dict[str, StageRecord], pla
                 "records_out": report.records_out,
                 "note": report.note,
                 "fingerprint": report.fingerprint,
-                "link": link,
                 "unfinished": record.unfinished if record else {},
             }
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from datalake.errors import UserError
 from datalake.lake import Lake
+from datalake.secrets import masked
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
@@ -79,7 +80,7 @@ def _run(
             token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
             # The server keeps a run's parameters: values of variables may be secret.
             keys = [text.partition("=")[0] for text in overrides]
-            set_ = [f"{key}=…" if key.startswith("vars.") else t for key, t in zip(keys, overrides, strict=True)]
+            set_ = [f"{key}=…" if key.startswith("vars.") else masked(t) for key, t in zip(keys, overrides, strict=True)]
             try:
                 server.wait()
                 pipeline(recipe=str(path.absolute()), set=set_, until=until or LAST, lake=str(lake))
@@ -134,6 +135,7 @@ class _Shown:
         reports = self.log.reports if self.log else []
         run = self.log.run if self.log else ""
         seconds = time.perf_counter() - self._began
+        failure = masked(failure)
         if self.as_json and (run or not failure):
             body = {
                 "run": run,
@@ -165,13 +167,19 @@ def find_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: where a path matches nothing, or names what can't be read.
     """
-    from datalake.remote.address import is_remote
+    from datalake.remote.address import is_remote, shown
     from datalake.sources.protocol import expand
+    from flows.recipe import whereabouts
 
     for source in recipe.sources:
         paths = [*getattr(source, "paths", ()), *getattr(source, "index", ())]
         paths = [path for path in paths if not path.startswith("python:") and not is_remote(path)]
-        for _, found in expand(paths, descend=False):
+        try:
+            files = expand(paths, descend=False)
+        except UserError as error:
+            place = next(filter(None, (whereabouts(recipe, path) for path in paths if shown(path) in str(error))), "")
+            raise UserError(f"{error}; {place}" if place else str(error)) from None
+        for _, found in files:
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from datalake.lake import Lake
 from datalake.records import StageRecord, StageReport, read_record
+from flows.commands import shares
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RULES = 60  # of the proposed thresholds, shown
@@ -35,6 +36,10 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
         yield f"quality: {', '.join(told)} on {counts['held out']:,} texts held out of {counts['rows']:,}"
     if "thresholds" in records:
         yield from _thresholds(lake, records["thresholds"])
+    if "mixture" in records:
+        weights = records["mixture"].payload.get("config", {}).get("weights", {})
+        refs = {name: ref for report in reports for name, ref in report.outputs.items()}
+        yield from shares.lines(*shares.shares(lake, refs, weights))
     if "pretrain" in records:
         report = records["pretrain"].report
         if "heldout_loss" in report:

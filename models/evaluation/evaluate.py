@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,9 @@ class Result:
     n: int
 
 
+Keep = Callable[[Sequence[dict[str, Any]], Sequence[tasks.Written]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Held-out data, plain: what a task needs of it; a task whose data is empty gives no results.
@@ -50,8 +53,9 @@ def evaluate(
     held: Held,
     config: EvaluateConfig,
     reward: nn.Module | None = None,
+    keep: Keep | None = None,
 ) -> list[Result]:
-    """The results of all tasks named in the config, in its order.
+    """The results of all tasks named in the config, in its order; `keep` is shown the dialogues asked and the answers.
 
     perplexity: `loss` (nats per token, <|eos|> included), `unigram_entropy` of the same tokens, `loss_over_entropy`,
     `bits_per_byte`; intervals resample documents. multiple_choice: `accuracy`, `chance`. generation: `token_f1`,
@@ -67,7 +71,7 @@ def evaluate(
             elif task == "multiple_choice" and held.conversations:
                 results += _multiple_choice(model, tokenizer, held, config)
             elif task == "generation" and held.conversations:
-                results += _generation(model, tokenizer, held, config)
+                results += _generation(model, tokenizer, held, config, keep)
             elif task == "reward_accuracy" and held.preferences and reward is not None:
                 results += _reward_accuracy(reward, tokenizer, held, config)
     finally:
@@ -121,11 +125,13 @@ def _multiple_choice(
 
 
 def _generation(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, held: Held, config: EvaluateConfig
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, held: Held, config: EvaluateConfig, keep: Keep | None
 ) -> list[Result]:
     chosen = tasks.drawn(len(held.conversations), min(config.limit, config.generation_limit), config.seed)
     asked = [held.conversations[number] for number in chosen]
     answers = tasks.written(model, tokenizer, asked, config.max_new_tokens, config.batch)
+    if keep is not None:
+        keep(asked, answers)
     scores, ended, n = [answer.f1 for answer in answers], sum(answer.ended for answer in answers), len(answers)
     low, high = bootstrap(scores, None, config.confidence, config.resamples, config.seed)
     return [

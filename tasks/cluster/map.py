@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datalake import secrets
 from datalake.errors import UserError
 from datalake.shards import ShardResult, find_shard
 from tasks.cluster.connect import connect, require
@@ -86,7 +87,7 @@ def _timed(work: Work, shard: Shard) -> ShardResult:
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error).strip()
+    text = secrets.masked(str(error).strip())
     return f"{type(error).__name__}: {text.splitlines()[-1] if text else 'no message'}"
 
 
@@ -113,9 +114,10 @@ def gpu_share(gpus: float, workers: int) -> float:
 
 def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
     ray = connect(config)
-    limit = config.shard_seconds
+    limit, hidden = config.shard_seconds, secrets.known()
 
     def call(shard: Shard) -> ShardResult:
+        secrets.remember(hidden)
         if limit:
             # A watchdog in C: it ends the process even while native code holds the interpreter.
             faulthandler.dump_traceback_later(limit, exit=True, file=sys.__stderr__ or 2)

@@ -486,6 +486,10 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
     assert CurateConfig.model_validate(config.model_dump()) == config
 
 
+def test_rules_for_norwegian_need_no_quotes() -> None:
+    assert parse_rules("rules: {no: [{name: min_words, threshold: 5e1}]}", "r") == {"no": {"min_words": 50.0}}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -496,7 +500,7 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
         ("rules: {en: [{threshold: 3}]}", "needs a `name` and a finite `threshold`"),
         ("rules: {en: [{name: min_words, threshold: .nan}]}", "finite"),
         ("rules: {en: 3}", "needs a `name`"),
-        ("rules: {no: []}", "write it in quotes"),
+        ("rules: {en: [], en: []}", "'en' is given twice"),
         (
             "rules: {en: [{name: min_wrods, threshold: 3}]}",
             r"curate.rules \(.*\): preset 'auto' has no rule 'min_wrods'",

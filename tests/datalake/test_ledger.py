@@ -110,6 +110,21 @@ def test_each_record_has_one_row_with_its_verdict(lake: Lake) -> None:
     assert [row[7] for row in rows] == [None, None, None, 0.9, None]
 
 
+@pytest.mark.parametrize("corpus", ["memory", "localmemory", "select", "order", "table", "null", "raw", "default", "_"])
+def test_a_corpus_may_be_called_as_a_database_or_a_word_of_sql_is(lake: Lake, corpus: str) -> None:
+    refs: dict[str, Ref] = {}
+    for name in _refs(lake):
+        rows = [] if name == "refused" else [raw(0)] if name in ("raw", "documents") else [decided(0)]
+        schema = {"raw": RAW, "documents": DOCUMENTS, "curation": CURATION, "refused": REFUSED}.get(name)
+        if schema is not None:
+            refs[name] = commit(lake, f"{corpus}.{name}", schema, rows, "two")
+    finish(lake, "other", refs, corpus)
+    assert query(lake, f'SELECT verdict FROM "{corpus}".ledger')[1] == [("kept",)]
+    assert query(lake, f'SELECT count(*) FROM "{corpus}".refused')[1] == [(0,)]
+    assert query(lake, "SELECT count(*) FROM small.ledger")[1] == [(5,)]
+    assert query(lake, "SELECT count(*) FROM memory.raw")[1] == [(1,)] if corpus == "memory" else True
+
+
 def test_clean_is_what_curation_kept_less_the_duplicates(lake: Lake) -> None:
     columns, rows = query(lake, "SELECT * FROM small.clean ORDER BY id")
     assert columns == DOCUMENTS.names

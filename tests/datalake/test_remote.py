@@ -859,8 +859,8 @@ def test_no_query_is_kept_with_versions(server: RangeServer, here: Session, tmp_
     "address", ["HTTPS://user:SECRET@h.example/a", "Https://user:se/SECRET@h.example/a", "S3://k:SECRET@b/a"]
 )
 def test_credentials_are_hidden_in_any_spelling(address: str) -> None:
-    from datalake.remote.address import without_credentials
+    from datalake.secrets import masked
 
-    for told in (shown(address), lasting(address), str(without_credentials({"paths": [address]}))):
+    for told in (shown(address), lasting(address), str(masked({"paths": [address]}))):
         assert "SECRET" not in told
         assert "/a" in told

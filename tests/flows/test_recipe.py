@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from datalake.curate.thresholds import ThresholdsConfig
+from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.mixture.config import MixtureConfig
+from flows.commands.run import find_inputs
 from flows.recipe import STAGES, Recipe, load, override, validate
+from models.evaluation.config import EvaluateConfig
+from models.text.config import TokenizerConfig
+from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
@@ -77,6 +89,109 @@ def test_reading_a_recipe_imports_nothing_heavy() -> None:
     code = "import sys, flows.recipe; print([m for m in ('torch', 'numpy', 'pyarrow', 'prefect', 'ray', 'numba', 'transformers', 'duckdb') if m in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What is written down is read again -----------------------------------------------------------------------------------
+
+NUMBERS = {
+    "pretrain": PretrainConfig,
+    "sft": SftConfig,
+    "reward": RewardConfig,
+    "ppo": PpoConfig,
+    "deduplicate": DedupConfig,
+    "mixture": MixtureConfig,
+    "thresholds": ThresholdsConfig,
+    "tokenizer": TokenizerConfig,
+    "evaluate": EvaluateConfig,
+    "runtime": RuntimeConfig,
+}
+
+
+def numbers(model: type[BaseModel]) -> dict[str, st.SearchStrategy[Any]]:
+    """For each numeric field of a config, the values within its bounds."""
+    found: dict[str, st.SearchStrategy[Any]] = {}
+    for name, field in model.model_fields.items():
+        marks = {type(mark).__name__: getattr(mark, type(mark).__name__.lower(), None) for mark in field.metadata}
+        least, most = marks.get("Ge", marks.get("Gt", 0)), marks.get("Le", marks.get("Lt", 10**6))
+        without = {"exclude_min": "Gt" in marks, "exclude_max": "Lt" in marks}
+        if field.annotation in (int, int | None):
+            found[name] = st.integers(int(least) + ("Gt" in marks), int(most) - ("Lt" in marks))
+        elif field.annotation in (float, float | None):
+            found[name] = st.floats(least, most, allow_nan=False, **without)
+    return found
+
+
+SECTIONS = st.fixed_dictionaries(
+    {}, optional={section: st.fixed_dictionaries({}, optional=numbers(model)) for section, model in NUMBERS.items()}
+)
+
+
+def assert_comes_back(recipe: Recipe, path: Path) -> None:
+    for data in (recipe.model_dump(), recipe.model_dump(mode="json")):
+        assert Recipe.model_validate(data) == recipe
+    plain = recipe.model_dump(mode="json")
+    for text in (yaml.safe_dump(plain), json.dumps(plain)):
+        assert load(write(path, text)) == recipe
+
+
+@settings(max_examples=15, deadline=None)
+@given(sections=SECTIONS)
+def test_a_recipe_that_is_written_down_is_read_as_the_same(
+    tmp_path_factory: pytest.TempPathFactory, sections: dict[str, Any]
+) -> None:
+    kept: dict[str, Any] = {}
+    for section, values in sections.items():
+        for name, value in values.items():  # what goes with the others: widths with heads, bands with rows
+            try:
+                Recipe.model_validate(LEAST | kept | {section: kept.get(section, {}) | {name: value}})
+            except ValueError:
+                continue
+            kept[section] = kept.get(section, {}) | {name: value}
+    recipe = validate(LEAST | kept, "r")
+    assert_comes_back(recipe, tmp_path_factory.getbasetemp() / "again.yaml")
+
+
+def test_the_recipes_at_hand_are_read_as_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_SAMPLES", "/somewhere")
+    for path in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")):
+        assert_comes_back(load(path), tmp_path / "again.yaml")
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    text = "corpus: a\nsources: [{kind: table, paths: [x]}]\npretrain: {learning_rate: 3e-3, steps: 1e3}\n"
+    recipe = load(write(tmp_path / "r.yaml", text), ["sft.learning_rate=2e-4", "runtime.workers=1e1"])
+    assert recipe.pretrain is not None
+    assert recipe.sft is not None
+    assert (recipe.pretrain.learning_rate, recipe.pretrain.steps) == (0.003, 1000)
+    assert (recipe.sft.learning_rate, recipe.runtime.workers) == (0.0002, 10)
+    assert type(recipe.model_dump(mode="json")["pretrain"]["learning_rate"]) is float
+
+
+def test_a_shorthand_is_written_down_as_what_it_stands_for(tmp_path: Path) -> None:
+    recipe = validate(LEAST | {"mixture": {"rehydration": "fineweb2"}}, "r")
+    assert recipe.model_dump(mode="json")["mixture"]["rehydration"][0] == [1, 1.0]
+    assert_comes_back(recipe, tmp_path / "again.yaml")
+
+
+def test_variables_are_texts_as_they_are_written(tmp_path: Path) -> None:
+    text = (
+        "corpus: a\nvars: {day: 2024-06-01, n: 010, on: no}\nsources: [{kind: table, paths: ['${day}/${n}/${on}']}]\n"
+    )
+    source: Any = load(write(tmp_path / "r.yaml", text)).sources[0]
+    assert source.paths == ["2024-06-01/010/no"]
+
+
+def test_six_thousand_paths_are_read_in_proportion(tmp_path: Path) -> None:
+    def took(amount: int) -> float:
+        paths = "".join(f"      - s3://bucket/{n}.jsonl\n" for n in range(amount))
+        path = write(tmp_path / "r.yaml", "corpus: a\nsources:\n  - kind: table\n    paths:\n" + paths)
+        begin = time.perf_counter()
+        source: Any = load(path).sources[0]
+        assert len(source.paths) == amount
+        return time.perf_counter() - begin
+
+    took(10)
+    assert min(took(6_000) for _ in range(2)) < 20 * min(took(1_500) for _ in range(2)) + 0.1
 
 
 # Mistakes ------------------------------------------------------------------------------------------------------------
@@ -149,7 +264,7 @@ def test_a_corpus_is_an_identifier(name: str) -> None:
     assert "identifier" in text
 
 
-@pytest.mark.parametrize("name", ["runs", "models", "main", "information_schema"])
+@pytest.mark.parametrize("name", ["runs", "models", "main", "system", "temp", "pg_catalog", "information_schema"])
 def test_names_the_lake_needs_itself_are_taken(name: str) -> None:
     assert f"{name!r} is taken" in mistake(LEAST | {"corpus": name})
 
@@ -186,6 +301,10 @@ def test_a_section_no_run_can_do_without_is_not_null(section: str) -> None:
         ("- a\n- b\n", "must be a mapping"),
         ("", "must be a mapping"),
         ("corpus: a\n\tsources: b", "is not YAML"),
+        ("corpus: a\nsources: []\ncorpus: b", "line 3: 'corpus' is given twice, first in line 1"),
+        ("corpus: a\nsft: &x {epochs: *x}", r"line 2: \*x stands within what it stands for"),
+        ("corpus: !!python/name:os.system", "line 1: the tag !!python/name:os.system has no meaning"),
+        ("corpus: a\n---\ncorpus: b", "line 2: a second document begins"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_told_in_one_line(tmp_path: Path, content: str, said: str) -> None:
@@ -202,6 +321,68 @@ def test_a_file_that_is_not_there_is_answered_with_those_at_hand(tmp_path: Path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="is not YAML"):
         load(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "table"}, "'sources[0].paths' is missing"),
+        (
+            {"kind": "table", "paths": "in.jsonl"},
+            "sources[0].paths: a list is wanted, such as [a, b]",
+        ),
+        ({"kind": "table", "paths": ["a", 5]}, "sources[0].paths[1]: a text is wanted: write it in quotes (it is 5)"),
+        ({"kind": "table", "paths": ["a"], "columns": {"text": None}}, "sources[0].columns.text: a text is wanted"),
+        ({"kind": "wikipedia", "paths": ["a"], "namespaces": ["b"]}, "sources[0].namespaces[0]: an integer is wanted"),
+        ({"kind": "common_crawl", "paths": ["a"], "seed": 10**30}, "sources[0].seed: an integer of more digits"),
+        ({"paths": ["a"]}, "sources[0]: it has no `kind`: choose one of common_crawl, wikipedia"),
+        ({"kind": "crawl"}, "sources[0]: there is no kind 'crawl': choose one of common_crawl"),
+        (5, "sources[0]: a mapping is wanted"),
+        (None, "sources[0]: a mapping is wanted"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_in_the_recipe(source: Any, said: str) -> None:
+    assert mistake(LEAST | {"sources": [source]}).startswith(said)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", "-Infinity", "1e400"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pretrain.learning_rate",
+        "pretrain.steps",
+        "mixture.weights.table",
+        "curate.thresholds.x",
+        "curate.quality.minimum",
+        "runtime.memory_gb",
+        "runtime.shard_seconds",
+        "runtime.remote.cache_gb",
+        "runtime.remote.recheck_hours",
+    ],
+)
+def test_what_is_no_finite_number_is_refused_everywhere(place: str, value: Any) -> None:
+    data: Any = value
+    for name in reversed(place.split(".")):
+        data = {name: data}
+    text = mistake(LEAST | data)
+    assert text.startswith(place.rsplit(".", 1)[0])
+
+
+@pytest.mark.parametrize("value", [10**30, -(10**30), 10**4299])
+@pytest.mark.parametrize("place", ["mixture.tokens", "thresholds.min_documents", "pretrain.seed", "runtime.window"])
+def test_a_huge_integer_is_refused_everywhere(place: str, value: int) -> None:
+    section, name = place.split(".")
+    text = mistake(LEAST | {section: {name: value}})
+    assert text.startswith(f"{place}: ")
+    assert len(text) < 300
+
+
+def test_a_missing_sample_is_told_with_the_variable_that_names_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWATER_SAMPLES", "/no/such/samples")
+    recipe = validate(LEAST | {"sources": [{"kind": "table", "paths": ["${samples}/a.jsonl"]}]}, "r")
+    with pytest.raises(UserError, match=r"\$\{samples\} is '/no/such/samples': set HEADWATER_SAMPLES") as error:
+        find_inputs(recipe)
+    assert "\n" not in str(error.value)
 
 
 # Variables and overrides ---------------------------------------------------------------------------------------------
@@ -265,11 +446,31 @@ def test_set_reopens_a_section_the_file_leaves_out(tmp_path: Path) -> None:
     assert recipe.pretrain.steps == 5
 
 
-@pytest.mark.parametrize("text", ["deduplicate", "=1", "corpus.x=1", "sources.9.name=a", "sources.first=1"])
+ODD = "a..b=1 .a=1 a.=1 a= sources.-1.name=a sources[-1].name=a sources[1].name=a sources.².name=a sources[0]name=a"
+
+
+@pytest.mark.parametrize(
+    "text", ["deduplicate", "=1", "corpus.x=1", "sources.9.name=a", "sources.first=1", "a b=1", *ODD.split()]
+)
 def test_an_override_that_leads_nowhere_is_told(text: str) -> None:
     with pytest.raises(UserError, match="--set") as error:
         override(json.loads(json.dumps(LEAST)), [text])
     assert "\n" not in str(error.value)
+
+
+def test_a_place_is_written_with_dots_or_brackets(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", LEAST | {"sources": [TABLE | {"name": "my.web"}]})
+    recipe: Any = load(path, ["sources[0].paths=[a, b]", "sources.0.paths[1]=c", 'mixture.weights["my.web"]=2'])
+    assert recipe.sources[0].paths == ["a", "c"]
+    assert recipe.mixture.weights == {"my.web": 2}
+
+
+def test_an_override_of_what_an_alias_shares_changes_one_place(tmp_path: Path) -> None:
+    text = "corpus: a\nsources: [{kind: table, paths: [x]}]\nsft: &a {batch: 4}\nreward: *a\n"
+    recipe = load(write(tmp_path / "r.yaml", text), ["sft.batch=8"])
+    assert recipe.sft is not None
+    assert recipe.reward is not None
+    assert (recipe.sft.batch, recipe.reward.batch) == (8, 4)
 
 
 def test_an_override_is_held_to_the_same_bounds(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,10 +18,13 @@ from datalake.document import DOCUMENTS, QUARANTINE, RAW, REFUSED, Document, Qua
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.lake import Lake, Ref, TableRef
+from datalake.mixture.build import MIXTURE
 from datalake.records import EVALUATIONS, METRICS, Manifest, StageRecord, StageReport, write_manifest, write_record
 from datalake.shards import ShardWriter
-from flows.commands.report import excerpt, number, seconds, share, write_report
+from flows.commands.report import write_report
+from flows.commands.words import excerpt, number, seconds, share
 
+STAGES = ("ingest", "curate", "deduplicate", "mixture", "sft", "ppo", "evaluate")
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -49,6 +53,26 @@ class Page(HTMLParser):
         self.text += data
 
 
+MIXED = [
+    {"id": bytes(16), "source": "web", "language": "en", "split": "train", "weight": 0.6, "epochs": 2.0,
+     "token_count": 300, "copies": 1},
+    {"id": bytes(15) + b"1", "source": "code", "language": "zh", "split": "train", "weight": 0.4, "epochs": 1.0,
+     "token_count": 400, "copies": 1},
+    {"id": bytes(15) + b"2", "source": "code", "language": "zh", "split": "heldout", "weight": 0.4, "epochs": 0.0,
+     "token_count": 500, "copies": 1},
+]  # fmt: skip
+ANSWERS = [
+    {
+        "checkpoint": name,
+        "ended": name == "ppo",
+        "question": f"ما هذا؟ {EVIL}",
+        "reference": "这是什么？",
+        "answer": text,
+    }
+    for name, text in (("sft", "w" * 400), ("ppo", ""))
+]
+
+
 def document(name: str, text: str, source: str = "web") -> Document:
     return Document(document_id("table", "a", name), text, source, f"https://example.org/{name}", "en")
 
@@ -72,7 +96,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         document("bad", f"{EVIL} " + "spam " * 400),
         document("other", "Ein anderer Text & mehr", source="books"),
     )
-    prints = {stage: fingerprint({"stage": stage}) for stage in ("ingest", "curate", "deduplicate", "ppo", "evaluate")}
+    prints = {stage: fingerprint({"stage": stage}) for stage in STAGES}
     blank = dict.fromkeys(CURATION.names)
     curation = [
         blank | {"id": d.id, "source": d.source, "language": "en", "verdict": "kept", "rules": []}
@@ -110,11 +134,16 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
                 prints["deduplicate"],
             )
         },
+        "mixture": {
+            "mixture": commit(lake, "mixture", MIXTURE, pa.Table.from_pylist(MIXED, schema=MIXTURE), prints["mixture"])
+        },
+        "sft": {},
         "ppo": {},
         "evaluate": {},
     }
     sources = [
-        {"source": "web", "archives": 1, "records": 6, "raw": 4, "refused": 1, "quarantined": 1, "why": "redirect 1"}
+        {"source": "web", "archives": 1, "records": 6, "raw": 4, "refused": 1, "quarantined": 1, "why": "redirect 1"},
+        {"source": "empty", "archives": 1, "records": 0, "raw": 0, "refused": 0, "quarantined": 0, "why": ""},
     ]
     said = {
         "ingest": {"counts": {"records": 6, "raw": 4, "refused": 1, "quarantined": 1}, "report": {"sources": sources}},
@@ -129,8 +158,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             "records_in": 3,
             "records_out": 2,
         },
+        "mixture": {"counts": {}, "payload": {"config": {"weights": {"web": 3, "code": 1}}}},
+        "sft": {
+            "counts": {},
+            "report": {"heldout_loss": 2.5, "heldout_loss_before": 3.5, "dialogues": 169, "dropped": 154, "skipped": 0},
+        },
         "ppo": {"counts": {}, "report": {"score_last": 0.5}},
-        "evaluate": {"counts": {}, "report": {}},
+        "evaluate": {"counts": {}, "report": {"answers": ANSWERS}},
     }
     reports = []
     for stage, more in said.items():
@@ -153,7 +187,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         reports.append(
             StageReport(stage=stage, state="ran", seconds=65.0, fingerprint=prints[stage], outputs=dict(record.outputs))
         )
-    reports.append(StageReport(stage="sft", state="skipped", seconds=0, note="no source of conversations"))
+    reports.append(StageReport(stage="reward", state="skipped", seconds=0, note="no source of preferences"))
     curve = [
         {"fingerprint": prints["ppo"], "stage": "ppo", "step": step, "name": name, "value": step / 10}
         for name in ("score", "kl_per_token")
@@ -162,13 +196,19 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake.append_rows("runs.metrics", METRICS, curve, prints["ppo"])
     result = {"checkpoint": "ppo", "task": "perplexity", "metric": "loss", "value": 2.5, "low": 2.25, "high": 2.75}
     row = result | {"n": 40, "fingerprint": prints["evaluate"]}
-    lake.append_rows("runs.evaluations", EVALUATIONS, [row, row], prints["evaluate"])
+    tuned = row | {"checkpoint": "sft", "value": 2.75, "low": 2.5, "high": 3.0}
+    lake.append_rows("runs.evaluations", EVALUATIONS, [row, row, tuned], prints["evaluate"])
     write_manifest(
         lake,
         Manifest(
             run="20260102-030405-abcd",
             corpus="toy",
-            recipe={"corpus": "toy", "deduplicate": {"threshold": 0.8}},
+            recipe={
+                "corpus": "toy",
+                "sources": [{"kind": "code", "name": "books"}],
+                "deduplicate": {"threshold": 0.8},
+                "long": "x" * 3_000,
+            },
             started=TIME,
             finished=TIME.replace(minute=6),
             flow_run="11111111-2222-3333-4444-555555555555",
@@ -212,7 +252,7 @@ def test_the_funnel_adds_up(page: str) -> None:
     funnel = re.search(r'id="funnel".*?</table>', page, re.S)
     assert funnel
     numbers = [int(n) for n in re.findall(r'<td class="n">(\d+)</td>', funnel[0])]
-    assert numbers == [6, 4, 3, 2]
+    assert numbers == [6, 4, 3, 2, 3]
     assert "1 refused, 1 quarantined" in Page(funnel[0]).text
 
 
@@ -244,20 +284,77 @@ def test_curves_and_evaluations_are_there_once(page: str) -> None:
     assert 'alt="ppo: score by the reward model"' in page
     assert 'alt="ppo: KL to the reference (nats per token)"' in page
     assert page.count("2.25 to 2.75") == 1
+    table = re.search(r'id="evaluation".*?</table>', page, re.S)
+    assert table
+    assert re.findall(r"<th[^>]*>(\w+)</th>", table[0]) == ["task", "metric", "sft", "ppo", "items"]
+    assert table[0].count("<tr>") == 2, "a row for each metric, a column for each model"
+    assert re.search(r'<td class="n best">2\.5<br>', table[0]), "the best of a row is marked"
     assert "score last 0.5" in Page(page).text
 
 
-def test_links_lead_to_the_records_and_the_flow_run(lake: Lake, page: str) -> None:
+def test_it_leads_nowhere_but_within_itself(page: str) -> None:
     links = Page(page).links
-    records = [link for link in links if link.endswith(".json")]
-    assert len(records) == 5
-    for link in records:
-        assert json.loads((lake.root / "reports" / link).read_bytes())["corpus"] == "toy"
-    assert "http://127.0.0.1:4200/runs/flow-run/11111111-2222-3333-4444-555555555555" in links
+    assert links
+    assert all(link.startswith("#") and f'id="{link[1:]}"' in page for link in links)
+
+
+def test_its_head_says_what_the_run_is_and_what_to_beware_of(page: str) -> None:
+    head = Page(page[: page.index("</header>")]).text
+    for told in ("toy", "2026-01-02 03:04 UTC", "7 ran, 1 skipped", "records read", "held-out loss", "3.5 before"):
+        assert told in head
+    assert "sft: 154 of 323 dialogues left out" in head
+    assert "web: 1 record couldn't be read" in head
+    assert "empty: gave nothing: 0 records read" in head
+
+
+def test_the_mixture_is_told_by_source_and_language_as_asked_and_as_realised(page: str) -> None:
+    tables = re.findall(r"<tr>(.*?)</tr>", page[page.index('id="mixture"') : page.index('id="dropped"')], re.S)
+    rows = [Page(row.replace("</td>", " </td>")).text.split() for row in tables]
+    assert ["web", "75.0%", "60.0%", "600", "2.00", "1", "0"] in rows
+    assert ["code", "25.0%", "40.0%", "400", "1.00", "1", "1"] in rows
+    assert ["zh", "40.0%", "400", "1"] in rows
+
+
+def test_answers_stand_side_by_side_and_read_in_their_own_direction(page: str) -> None:
+    part = page[page.index('id="answers"') : page.index('id="stages"')]
+    text = Page(part).text
+    assert "这是什么？" in text
+    assert EVIL in text
+    assert "(nothing)" in text
+    assert part.count('class="text" dir="auto"') == 3
+
+
+def test_code_is_set_in_a_font_of_equal_widths(page: str) -> None:
+    assert "text code" not in page, "no sample is of a source of code here"
+    from flows.commands import headlines
+
+    assert headlines.code_sources(Manifest.model_construct(recipe={"sources": [{"kind": "code"}]})) == {"code"}
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_a_browser(page: str, tmp_path: Path, scheme: str) -> None:
+    wide = "<script>document.title = [innerWidth, document.documentElement.scrollWidth,"
+    wide += "getComputedStyle(document.body).backgroundColor].join(';')</script>"
+    opened = page.replace("<details>", "<details open>").replace("</body>", f"{wide}</body>")
+    (tmp_path / "page.html").write_text(opened, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--window-size=500,900", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    flags += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
+    done = subprocess.run(
+        [str(CHROMIUM), *flags, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120
+    )
+    width, needed, background = re.search(r"<title>(.*?)</title>", done.stdout)[1].split(";")  # type: ignore[index]
+    assert int(width) == 500
+    assert int(needed) <= 500
+    assert background == {"light": "rgb(251, 252, 253)", "dark": "rgb(15, 21, 27)"}[scheme]
 
 
 def test_skipped_stages_say_why(page: str) -> None:
-    assert "no source of conversations" in Page(page).text
+    assert "no source of preferences" in Page(page).text
 
 
 def test_the_same_run_gives_the_same_page(lake: Lake, page: str, capsys: pytest.CaptureFixture[str]) -> None:
