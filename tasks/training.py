@@ -76,7 +76,7 @@ def _train_tokenizer(
     train(texts, config, folder)
 
 
-@stage(version="1", libraries=("tokenizers", "transformers"))
+@stage(version="2", libraries=("tokenizers", "transformers"))
 def tokenizer(
     documents: TableRef,
     mixture: TableRef,

@@ -9,9 +9,9 @@ who writes `<|end|>` gets the tokens of those seven characters. Code puts specia
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,17 +75,34 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
     )
     wrapped.chat_template = CHAT_TEMPLATE
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.chmod(0o755)
-        wrapped.save_pretrained(temporary)
+        save(wrapped, temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer so that Transformers 4 reads it as well as 5.
+
+    Transformers 5 names a class that 4 doesn't have, and lists special tokens where 4 expects a mapping; it reads the
+    names of 4.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    settings.pop("backend", None)
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class _Taken:
