@@ -67,8 +67,12 @@ def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, A
 
 
 def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
-    """What PPO's policy is asked: dialogues up to their last answer."""
-    return [row["messages"][:-1] for row in dialogues]
+    """What PPO's policy is asked: dialogues up to their last answer (none where there is none)."""
+    asked = []
+    for row in dialogues:
+        answers = [place for place, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+        asked.append(row["messages"][: answers[-1]] if answers else [])
+    return asked
 
 
 def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
@@ -134,7 +138,7 @@ def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any]
     return run(config, policy, reward_model, prompts, out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def ppo(
     policy: FolderRef,
     reward_model: FolderRef,

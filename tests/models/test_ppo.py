@@ -14,8 +14,10 @@ from models.objectives.ppo import (
     ActorCritic,
     KLController,
     action_log_probs,
+    action_positions,
     action_values,
     advantages_and_returns,
+    at_actions,
     explained_variance,
     policy_loss,
     token_rewards,
@@ -252,6 +254,24 @@ class TestRollouts:
         logits = model.policy.logits(model.policy(batch.tokens))[0, int(batch.starts[0]) - 1, : len(tokenizer)]
         expected = torch.distributions.Categorical(logits=logits).entropy()
         assert entropies[0, 0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+    def test_the_entropy_bonus_has_the_gradient_of_the_entropy(self, world):
+        model, tokenizer, _, rollouts, _ = self.roll(world)
+        batch = rows_of(rollouts, range(4))
+        given = batch.tokens, batch.starts, batch.actions, batch.mask, 0.7, len(tokenizer)
+        head = model.policy.embed_tokens.weight
+
+        def gradient(total):
+            (found,) = torch.autograd.grad(total, head)
+            return found
+
+        ours = gradient(action_log_probs(model.policy, *given)[1].sum())
+        positions = action_positions(batch.starts, batch.actions.shape[1], batch.tokens.shape[1])
+        hidden = at_actions(model.policy(batch.tokens), positions)[batch.mask.bool()]
+        logits = model.policy.logits(hidden)[:, : len(tokenizer)] / 0.7
+        theirs = gradient(torch.distributions.Categorical(logits=logits).entropy().sum())
+        assert theirs.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 class RightDigits(torch.nn.Module):
