@@ -58,7 +58,7 @@ LEFT_OUT = pa.schema(
         ("id", ID),
         ("reason", pa.string()),
         ("tokens", pa.int64()),
-        ("limit", pa.int64()),
+        ("room", pa.int64()),
     ]
 )
 EVALUATIONS = pa.schema(

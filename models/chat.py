@@ -38,7 +38,7 @@ def reply(
     context = int(model.config.context)  # type: ignore[union-attr, arg-type]
     new = min(max_new_tokens, max(1, context // 2))
     prompt = fitting(messages, tokenizer, context - new)
-    stops = set(stop_ids(tokenizer))
+    stops = set(stop_ids(tokenizer, model))
     draw = torch.Generator().manual_seed(seed)
     tokens = stream(model, prompt, new, temperature, top_p, top_k, stops, draw, len(tokenizer))
     return pieces((token for token in tokens if token not in stops), tokenizer)

@@ -311,11 +311,11 @@ def pretrain(
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:
     """Rows of `runs.left_out` from what a training function says it couldn't use, and a line about them.
 
-    `report["left_out"]`, lists of [number in `items`, reason, tokens, limit], is taken out of the report.
+    `report["left_out"]`, lists of [number in `items`, reason, tokens, room], is taken out of the report.
     """
     rows = [
-        {"id": items[number]["id"], "reason": reason, "tokens": tokens, "limit": limit}
-        for number, reason, tokens, limit in report.pop("left_out")
+        {"id": items[number]["id"], "reason": reason, "tokens": tokens, "room": room}
+        for number, reason, tokens, room in report.pop("left_out")
     ]
     parts = [f"{count:,} {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
     said = [f"{len(rows):,} of {len(items):,} {noun} left out ({'; '.join(parts)})"] if rows else []

@@ -218,7 +218,7 @@ def written(
     """Greedy answers to the last question of each dialogue."""
     context = int(model.config.context)  # type: ignore[union-attr, arg-type]
     new = min(max_new_tokens, context // 2)
-    stops = stop_ids(tokenizer)
+    stops = stop_ids(tokenizer, model)
     asked = [_turns(conversation) for conversation in conversations]
     prompts = [shortened(render(messages, tokenizer, prompt=True)[0], context - new) for messages, _ in asked]
     answers: list[list[int]] = [[] for _ in prompts]

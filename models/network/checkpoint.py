@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             trunk.inner.save_pretrained(temporary)
         elif isinstance(trunk, Decoder):
             _write(to_hub(trunk), temporary / "model.safetensors")
-            _write_json(hub_config(trunk.config, tokenizer, trunk.embed_tokens.weight.dtype), temporary / "config.json")
-            _write_json(_generation(tokenizer), temporary / "generation_config.json")
+            stops = text.stop_ids(tokenizer, trunk) if tokenizer is not None else []
+            dtype = trunk.embed_tokens.weight.dtype
+            _write_json(hub_config(trunk.config, tokenizer, dtype, stops), temporary / "config.json")
+            _write_json(_generation(tokenizer, stops), temporary / "generation_config.json")
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
         mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
@@ -103,6 +106,7 @@ def load_model(folder: Path | str) -> nn.Module:
         else:
             model = Decoder(config)
             model.load_state_dict(from_hub(_read(folder), config))
+        model.stops = _stops(folder, settings)  # type: ignore[assignment]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
             model.head.load_state_dict(load_file(folder / VALUE_HEAD))
@@ -149,7 +153,10 @@ def _hub_name(name: str, mixtral: bool) -> str:
 
 
 def hub_config(
-    config: NetworkConfig, tokenizer: PreTrainedTokenizerBase | None = None, dtype: torch.dtype = torch.float32
+    config: NetworkConfig,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype = torch.float32,
+    stops: Sequence[int] = (),
 ) -> dict[str, Any]:
     """`config.json` of the architecture that the decoder equals."""
     family = next(name for name, traits in _FAMILIES.items() if traits == (config.qk_norm, bool(config.experts)))
@@ -197,7 +204,7 @@ def hub_config(
     if config.experts:
         settings |= {"num_experts_per_tok": config.experts_per_token, "output_router_logits": False}
     if tokenizer is not None:
-        stops = text.stop_ids(tokenizer)
+        stops = list(stops) or text.stop_ids(tokenizer)
         settings |= {
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": stops if len(stops) != 1 else stops[0],
@@ -245,10 +252,22 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     )
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+def _stops(folder: Path, settings: dict[str, Any]) -> tuple[int, ...]:
+    """The ids that end an answer by a folder's generation settings, or by its config where it has none, as Transformers
+    takes them."""
+    path = folder / "generation_config.json"
+    if path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    found = settings.get("eos_token_id")
+    if found is None:
+        return ()
+    return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
+
+
+def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> dict[str, Any]:
     settings: dict[str, Any] = {"do_sample": False}
     if tokenizer is not None:
-        settings["eos_token_id"] = text.stop_ids(tokenizer)
+        settings["eos_token_id"] = stops
         for name in ("bos_token_id", "pad_token_id"):
             if getattr(tokenizer, name) is not None:
                 settings[name] = getattr(tokenizer, name)

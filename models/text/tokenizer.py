@@ -217,13 +217,14 @@ def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return int(number)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer: <|end|> where the tokenizer has it, and its end of text."""
+def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
+    """Ids that end an answer: <|end|> where the tokenizer has it, its end of text, and what the model's own generation
+    settings name (`stops`, as `models.network.checkpoint.load` finds them)."""
     vocabulary = tokenizer.get_vocab()
     ids = {vocabulary[END]} if END in vocabulary else set()
     if tokenizer.eos_token_id is not None:
         ids.add(tokenizer.eos_token_id)
-    return sorted(ids)
+    return sorted(ids | set(getattr(model, "stops", ())))
 
 
 def render(

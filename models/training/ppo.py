@@ -147,7 +147,7 @@ def ppo(
             "prompts": rendered,
         }
     )
-    iterations = Iterations(config, model, reference, judge, rendered, settings_of(config, words))
+    iterations = Iterations(config, model, reference, judge, rendered, settings_of(config, words, actor))
     metrics = Metrics(out / "metrics.jsonl")
     guard = SpikeGuard(config.spike_sigma)
     state = fit(
@@ -195,13 +195,13 @@ def ppo(
     }
 
 
-def settings_of(config: PpoConfig, words: Any) -> RolloutSettings:
+def settings_of(config: PpoConfig, words: Any, model: Any = None) -> RolloutSettings:
     """How a config samples and scores; passes have the rows of a micro-batch, see `RolloutSettings`."""
     return RolloutSettings(
         new_tokens=config.new_tokens,
         temperature=config.temperature,
         rows=config.batch // (config.minibatches * config.accumulation),
-        stop_ids=tuple(stop_ids(words)),
+        stop_ids=tuple(stop_ids(words, model)),
         vocabulary=len(words),
         missing_eos_penalty=config.missing_eos_penalty,
         reward_clip=config.reward_clip,

@@ -82,14 +82,15 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     assert notes[2] == f"1 of 5 prompts left out (1 {TOO_LONG})"
     assert (log.reports[3].state, log.reports[3].note) == ("cached", notes[0])
 
-    _, rows = query(lake, "SELECT stage, id, reason, tokens, 'limit' FROM runs.left_out ORDER BY stage, id")
+    _, rows = query(lake, "SELECT stage, id, reason, tokens, room FROM runs.left_out ORDER BY stage, id")
     assert [(stage, id[0], reason) for stage, id, reason, *_ in rows] == [
         ("ppo", 2, TOO_LONG),
         ("reward", 2, EQUAL),
         ("reward", 3, TOO_LONG),
         ("sft", 2, TOO_LONG),
     ]
-    assert all(tokens > 20 for _, _, reason, tokens, _ in rows if reason == TOO_LONG)
+    assert all(tokens > room for _, _, reason, tokens, room in rows if reason == TOO_LONG)
+    assert {room for stage, *_, room in rows if stage == "sft"} == {20}
 
     records = [read_record(lake, str(report.fingerprint)) for report in log.reports[:3]]
     for record, steps, ids in zip(records, (2, 2, 1), ({1, 3, 4, 5}, {1}, {1, 3, 4, 5}), strict=True):

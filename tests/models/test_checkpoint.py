@@ -28,6 +28,7 @@ from transformers import (
 
 from datalake.errors import UserError
 from datalake.sources.pydoc import write_archive
+from models import chat
 from models.network import checkpoint
 from models.network.build import Foreign, ScalarHead, build_model
 from models.network.config import NetworkConfig
@@ -288,3 +289,29 @@ def test_the_tokenizers_config_is_read_by_transformers_4_and_5(tokenizer, tmp_pa
     generation = GenerationConfig.from_pretrained(folder)
     assert generation.eos_token_id == text.stop_ids(tokenizer)
     assert (generation.pad_token_id, generation.bos_token_id) == (tokenizer.pad_token_id, tokenizer.bos_token_id)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_answers_end_where_the_generation_settings_say(tokenizer, tmp_path: Path, kind: str) -> None:
+    """An instruction-tuned model often ends its turns with another token than its tokenizer's end of text."""
+    if kind == "ours":
+        folder = checkpoint.save(stirred(build_model(shape("Llama", len(tokenizer)))), tokenizer, tmp_path / "model")
+    else:
+        gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64))
+        folder = checkpoint.save(Foreign(gpt.eval()), tokenizer, tmp_path / "model")
+    model, words = checkpoint.load(folder)
+    prompt, _ = text.render(TALK, words, prompt=True)
+    written = generate(model, [prompt], 12, temperature=0)[0]
+    own = set(text.stop_ids(tokenizer))
+    last = next(token for token in written if token not in own)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [last, *own]}))
+    model, words = checkpoint.load(folder)
+    assert text.stop_ids(words, model) == sorted([last, *own])
+    pieces = "".join(chat.reply(model, words, TALK, 12, temperature=0))
+    assert pieces == words.decode(written[: written.index(last)], skip_special_tokens=True)
+    # it stays so in the folder of a model tuned from this one
+    again = checkpoint.save(ScalarHead(model), words, tmp_path / "again")
+    assert text.stop_ids(words, checkpoint.load(again)[0].trunk) == sorted([last, *own])
+    tuned = checkpoint.save(model, words, tmp_path / "tuned")
+    assert sorted(GenerationConfig.from_pretrained(tuned).eos_token_id) == sorted([last, *own])
