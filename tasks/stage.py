@@ -59,8 +59,9 @@ class Produced:
 
     `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder. `unfinished`
     names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
-    the commit. `left_out` are rows of `runs.left_out`: what the stage was given and couldn't use, and why. `note` is one
-    line that a person should read. `pages` are texts for the UI in markdown, by name: written only where there is a UI, after the commit.
+    the commit. `left_out` are rows of `runs.left_out`: what the stage was given and couldn't use, and why. `note` is
+    one line that a person should read. `pages` are texts for the UI in markdown, by name: written only where there is a
+    UI, after the commit.
     """
 
     tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)

@@ -113,9 +113,9 @@ def ppo(
     """Trains the model in `policy` on prompts (messages ending with the user's) and writes it to `out/checkpoint`.
 
     `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. Old turns of a prompt that leaves no
-    room for an answer go; a prompt that still leaves none is dropped: `left_out` of the report has [number in `prompts`,
-    reason, tokens, room] of each. Each step's metrics hold the score,
-    KL to the reference, entropy, clip fraction, approximate KL, explained variance and the share of answers that end.
+    room for an answer go; a prompt that still leaves none is dropped: `left_out` of the report has [number in
+    `prompts`, reason, tokens, room] of each. Each step's metrics hold the score, KL to the reference, entropy, clip
+    fraction, approximate KL, explained variance and the share of answers that end.
     Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
     """
     torch.manual_seed(config.seed)

@@ -47,7 +47,8 @@ def reward(
     A pair has `prompt` (messages), `chosen` and `rejected` (texts). Where a dialogue is longer than the context its
     oldest turns go, the same for both answers, and then the ends of the answers; the report counts pairs that were cut,
     and `left_out` has [number in `pairs`, reason, tokens, room] of each that can't be used: no answer begins within the
-    context, there is one answer only, or both are equal. Held-out accuracy comes with its 95% Wilson interval. Raises UserError when no pair is left.
+    context, there is one answer only, or both are equal. Held-out accuracy comes with its 95% Wilson interval. Raises
+    UserError when no pair is left.
     """
     torch.manual_seed(config.seed)
     body, words = load_language_model(base)

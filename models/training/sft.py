@@ -34,7 +34,8 @@ def sft(
     """Tunes the model in `base` on dialogues and writes it to `out/checkpoint`; returns a report of plain values.
 
     A dialogue longer than the context is cut at its end; one of which no answer begins in it is dropped; the report
-    counts both, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was dropped. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
+    counts both, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was dropped. `out`
+    holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
     """
     torch.manual_seed(config.seed)
     model, words = load_language_model(base)

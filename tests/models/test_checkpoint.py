@@ -260,7 +260,9 @@ def test_files_have_the_mode_that_the_umask_gives(tokenizer, tmp_path: Path, mas
     try:
         model = build_model(shape("Llama", len(tokenizer)))
         checkpoint.save(ScalarHead(model), tokenizer, tmp_path / "ours")
-        theirs = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+        theirs = LlamaForCausalLM(
+            LlamaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+        )
         checkpoint.save(Foreign(theirs.eval()), tokenizer, tmp_path / "theirs")
         text.train(["words and words"], TokenizerConfig(vocabulary=300), tmp_path / "words")
         write_shard([(b"a" * 16, "words")], tokenizer, tmp_path / "tokens", "x")

@@ -16,23 +16,27 @@ def vocabulary(tmp_path_factory):
     return words(tmp_path_factory.mktemp("words") / "tokenizer")
 
 
-class TestDialogue:
-    talk = [*dialogue("12", "21"), *dialogue("34567", "76543")]
+SYSTEM = {"role": "system", "content": "0"}
+TURNS = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
+PAIR = {"prompt": [SYSTEM, *TURNS], "chosen": "4", "rejected": "55555"}
+LESSON = [*dialogue("12", "21"), *dialogue("34567", "76543")]
 
+
+class TestDialogue:
     def test_one_that_fits_stays_whole(self, vocabulary):
-        ids, mask = render(self.talk, vocabulary)
-        assert fit_dialogue(self.talk, vocabulary, len(ids)) == ((ids, mask), len(ids), False, "")
+        ids, mask = render(LESSON, vocabulary)
+        assert fit_dialogue(LESSON, vocabulary, len(ids)) == ((ids, mask), len(ids), False, "")
         assert sum(mask) == 3 + 6
         # what follows the last answer teaches nothing
-        more = [*self.talk, {"role": "user", "content": "8"}]
+        more = [*LESSON, {"role": "user", "content": "8"}]
         assert fit_dialogue(more, vocabulary, 100).item == (ids, mask)
         assert not fit_dialogue(more, vocabulary, 100).cut
 
     def test_at_every_limit_its_tokens_are_the_first_and_the_last_is_the_assistants(self, vocabulary):
-        ids, mask = render(self.talk, vocabulary)
+        ids, mask = render(LESSON, vocabulary)
         first = mask.index(True)
         for limit in range(1, len(ids) + 1):
-            item, tokens, cut, reason = fit_dialogue(self.talk, vocabulary, limit)
+            item, tokens, cut, reason = fit_dialogue(LESSON, vocabulary, limit)
             assert tokens == len(ids)
             if limit <= first:
                 assert (item, reason) == (None, fitting.TOO_LONG)
@@ -45,33 +49,29 @@ class TestDialogue:
             assert cut == (sum(counted) < sum(mask))
 
     def test_one_without_an_answer_is_left_out(self, vocabulary):
-        assert fit_dialogue(self.talk[:1], vocabulary, 100)[2:] == (False, fitting.NO_ANSWER)
+        assert fit_dialogue(LESSON[:1], vocabulary, 100)[2:] == (False, fitting.NO_ANSWER)
         assert fit_dialogue([], vocabulary, 100).item is None
 
 
 class TestPair:
-    system = {"role": "system", "content": "0"}
-    turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
-    pair = {"prompt": [system, *turns], "chosen": "4", "rejected": "55555"}
-
     def test_old_turns_go_first_the_same_for_both_answers_and_the_system_stays(self, vocabulary):
-        whole = fit_pair(self.pair, vocabulary, 100).item
-        shorter = fit_pair(self.pair, vocabulary, len(whole[1]) - 1)
-        assert shorter.item == fit_pair({**self.pair, "prompt": [self.system, self.turns[-1]]}, vocabulary, 100).item
+        whole = fit_pair(PAIR, vocabulary, 100).item
+        shorter = fit_pair(PAIR, vocabulary, len(whole[1]) - 1)
+        assert shorter.item == fit_pair({**PAIR, "prompt": [SYSTEM, TURNS[-1]]}, vocabulary, 100).item
         assert not shorter.cut
 
     def test_then_the_answers_are_cut_where_the_context_ends(self, vocabulary):
-        least = fit_pair({**self.pair, "prompt": [self.system, self.turns[-1]]}, vocabulary, 100).item
+        least = fit_pair({**PAIR, "prompt": [SYSTEM, TURNS[-1]]}, vocabulary, 100).item
         opening = len(least[0]) - 2
         for context in range(1, len(least[1])):
-            found = fit_pair(self.pair, vocabulary, context)
+            found = fit_pair(PAIR, vocabulary, context)
             if context <= opening:
                 assert (found.item, found.reason) == (None, fitting.TOO_LONG)
             else:
                 assert found.item == (least[0][:context], least[1][:context])
                 assert found.cut
         # answers that differ only beyond the context say nothing
-        alike = {**self.pair, "chosen": "5" * 50 + "4", "rejected": "5" * 60}
+        alike = {**PAIR, "chosen": "5" * 50 + "4", "rejected": "5" * 60}
         assert fit_pair(alike, vocabulary, 40).reason == fitting.TOO_LONG
 
     @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ class TestPair:
             ({"rejected": "4"}, fitting.EQUAL),
             ({"rejected": None}, fitting.ONE_ANSWER),
             ({"chosen": None}, fitting.ONE_ANSWER),
-            ({"prompt": [system]}, fitting.NO_QUESTION),
+            ({"prompt": [SYSTEM]}, fitting.NO_QUESTION),
             ({"prompt": []}, fitting.NO_QUESTION),
         ],
     )
     def test_what_is_no_pair_is_left_out_with_the_reason(self, vocabulary, change, reason):
-        assert fit_pair({**self.pair, **change}, vocabulary, 100)[::3] == (None, reason)
+        assert fit_pair({**PAIR, **change}, vocabulary, 100)[::3] == (None, reason)
 
 
 def test_a_prompt_without_room_loses_old_turns_or_is_left_out(vocabulary):
