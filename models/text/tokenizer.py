@@ -200,7 +200,7 @@ def _cut(text: str, start: int, end: int) -> int:
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], room: int) -> tuple[list[int], int]:
-    """The first `room` of a text's tokens, or some fewer to end with a whole character, and the bytes they stand for."""
+    """The first `room` of a text's tokens, or some fewer to end with a whole character, and their bytes of it."""
 
     def written(count: int) -> str:
         return str(tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False))
