@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ INDEX = pa.schema(
     ]
 )
 _BATCH = 256  # documents handed to the tokenizer at once: enough to use its threads, little memory
+_CHARACTERS = 16_000_000  # of their text at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,7 @@ def write_shard(
     parts = [folder / f".{path.name}.{os.getpid()}.tmp" for path in (tokens_path, index_path)]
     try:
         with parts[0].open("wb") as stream:
-            source = iter(documents)
-            while batch := list(islice(source, _BATCH)):
+            for batch in _batches(documents):
                 for number, text, tokens in _encoded(tokenizer, batch):
                     if isinstance(tokens, str):
                         left_out.append((number, tokens))
@@ -98,6 +97,20 @@ def write_shard(
         for part in parts:
             part.unlink(missing_ok=True)
     return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes), tuple(left_out))
+
+
+def _batches(documents: Iterable[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
+    """Documents in batches of so many, or of so much text."""
+    batch: list[tuple[bytes, str]] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document[1])
+        if len(batch) == _BATCH or size >= _CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _encoded(
