@@ -19,7 +19,9 @@ from pydantic import BaseModel
 
 
 class Place:
-    """Marks a config field that names a place, not a meaning: `paths: Annotated[list[str], Place()]`."""
+    """Marks a config field that names a place or a habit, not a meaning: `paths: Annotated[list[str], Place()]`, or how
+    often a state is saved.
+    """
 
 
 Paths = Annotated[list[str], Place()]

@@ -15,7 +15,7 @@ from datalake.parquet import read_table
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
-from tasks.training import LEARNING, planned_steps, train_alone, trained
+from tasks.training import LEARNING, left_out, planned_steps, train_alone, trained
 
 
 class HoldOut(BaseModel):
@@ -66,13 +66,22 @@ def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, A
     return split
 
 
+def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
+    """What PPO's policy is asked: dialogues up to their last answer (none where there is none)."""
+    asked = []
+    for row in dialogues:
+        answers = [place for place, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+        asked.append(row["messages"][: answers[-1]] if answers else [])
+    return asked
+
+
 def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
     from models.training.sft import sft as run
 
     return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftConfig, runtime: Runtime) -> Produced:
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)
@@ -88,7 +97,8 @@ def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftC
         train,
         heldout,
     )
-    return trained("sft", report, runtime, records_in=conversations.rows)
+    rows, note = left_out(report, train, "dialogues")
+    return trained("sft", report, runtime, conversations.rows, left_out=rows, note=note)
 
 
 def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
@@ -97,7 +107,7 @@ def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[An
     return run(config, base, train, heldout, out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def reward(
     base: FolderRef, preferences: TableRef, holdout: HoldOut, config: RewardConfig, runtime: Runtime
 ) -> Produced:
@@ -118,7 +128,8 @@ def reward(
     )
     if unpaired:
         report["unpaired"] = unpaired
-    return trained("reward", report, runtime, records_in=preferences.rows)
+    rows, note = left_out(report, train, "pairs")
+    return trained("reward", report, runtime, preferences.rows, left_out=rows, note=note)
 
 
 def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any], out: Path) -> Any:
@@ -127,7 +138,7 @@ def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any]
     return run(config, policy, reward_model, prompts, out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def ppo(
     policy: FolderRef,
     reward_model: FolderRef,
@@ -138,7 +149,7 @@ def ppo(
 ) -> Produced:
     """Optimise the tuned model against the reward model, held near the reference by KL control."""
     train, _ = dialogues(runtime.lake, conversations, holdout)
-    prompts = [row["messages"][:-1] for row in train]
+    asked = prompts(train)
     report = train_alone(
         "ppo",
         _ppo,
@@ -147,6 +158,7 @@ def ppo(
         config,
         runtime.lake.path(policy),
         runtime.lake.path(reward_model),
-        prompts,
+        asked,
     )
-    return trained("ppo", report, runtime, records_in=len(prompts))
+    rows, note = left_out(report, train, "prompts")
+    return trained("ppo", report, runtime, len(asked), left_out=rows, note=note)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.errors import UserError
-from models.network.build import Foreign, ScalarHead
+from models.network.build import Foreign, ForeignConfig, ScalarHead
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
 from models.text import tokenizer as text
@@ -42,25 +42,29 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
     folder = Path(folder)
     if isinstance(tokenizer, str | Path):
         tokenizer = text.load(tokenizer)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = temporary.with_name(temporary.name + ".old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.chmod(0o755)
         trunk = model.trunk if isinstance(model, ScalarHead) else model
         if isinstance(model, ScalarHead):
             _write(model.head.state_dict(), temporary / VALUE_HEAD)
         if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
+            text.save(tokenizer, temporary)
         if isinstance(trunk, Foreign):
             trunk.inner.save_pretrained(temporary)
         elif isinstance(trunk, Decoder):
             _write(to_hub(trunk), temporary / "model.safetensors")
-            _write_json(hub_config(trunk.config, tokenizer, trunk.embed_tokens.weight.dtype), temporary / "config.json")
-            _write_json(_generation(tokenizer), temporary / "generation_config.json")
+            stops = text.stop_ids(tokenizer, trunk) if tokenizer is not None else []
+            dtype = trunk.embed_tokens.weight.dtype
+            _write_json(hub_config(trunk.config, tokenizer, dtype, stops), temporary / "config.json")
+            _write_json(_generation(tokenizer, stops), temporary / "generation_config.json")
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
+        mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
         for path in temporary.iterdir():
+            path.chmod(mode)
             _sync(path)
         if folder.exists():
             folder.rename(old)
@@ -102,6 +106,7 @@ def load_model(folder: Path | str) -> nn.Module:
         else:
             model = Decoder(config)
             model.load_state_dict(from_hub(_read(folder), config))
+        model.stops = _stops(folder, settings)  # type: ignore[assignment]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
             model.head.load_state_dict(load_file(folder / VALUE_HEAD))
@@ -110,6 +115,18 @@ def load_model(folder: Path | str) -> nn.Module:
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
     return model.eval()
+
+
+def context_of(folder: Path | str) -> int:
+    """The tokens that the model of a checkpoint takes at once, told from its config alone."""
+    folder = Path(folder)
+    try:
+        config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        if config is None:
+            config = ForeignConfig(AutoConfig.from_pretrained(folder, local_files_only=True))
+        return int(config.context)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def to_hub(model: Decoder) -> dict[str, Tensor]:
@@ -136,7 +153,10 @@ def _hub_name(name: str, mixtral: bool) -> str:
 
 
 def hub_config(
-    config: NetworkConfig, tokenizer: PreTrainedTokenizerBase | None = None, dtype: torch.dtype = torch.float32
+    config: NetworkConfig,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype = torch.float32,
+    stops: Sequence[int] = (),
 ) -> dict[str, Any]:
     """`config.json` of the architecture that the decoder equals."""
     family = next(name for name, traits in _FAMILIES.items() if traits == (config.qk_norm, bool(config.experts)))
@@ -184,7 +204,7 @@ def hub_config(
     if config.experts:
         settings |= {"num_experts_per_tok": config.experts_per_token, "output_router_logits": False}
     if tokenizer is not None:
-        stops = text.stop_ids(tokenizer)
+        stops = list(stops) or text.stop_ids(tokenizer)
         settings |= {
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": stops if len(stops) != 1 else stops[0],
@@ -232,10 +252,22 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     )
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+def _stops(folder: Path, settings: dict[str, Any]) -> tuple[int, ...]:
+    """The ids that end an answer by a folder's generation settings, or by its config where it has none, as Transformers
+    takes them."""
+    path = folder / "generation_config.json"
+    if path.is_file():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    found = settings.get("eos_token_id")
+    if found is None:
+        return ()
+    return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
+
+
+def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> dict[str, Any]:
     settings: dict[str, Any] = {"do_sample": False}
     if tokenizer is not None:
-        settings["eos_token_id"] = text.stop_ids(tokenizer)
+        settings["eos_token_id"] = stops
         for name in ("bos_token_id", "pad_token_id"):
             if getattr(tokenizer, name) is not None:
                 settings[name] = getattr(tokenizer, name)

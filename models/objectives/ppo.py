@@ -80,7 +80,7 @@ def action_log_probs(
     logits_NV = policy.logits(hidden_ND)[:, :vocabulary].float() / temperature  # type: ignore[operator]
     log_probs_NV = F.log_softmax(logits_NV, -1)
     taken = log_probs_NV.gather(1, actions_BA[chosen][:, None])[:, 0]
-    entropies = -(log_probs_NV.detach().exp() * log_probs_NV).sum(-1)
+    entropies = -(log_probs_NV.exp() * log_probs_NV).sum(-1)
     blank = torch.zeros(mask_BA.shape, dtype=taken.dtype, device=taken.device)
     return blank.masked_scatter(chosen, taken), blank.masked_scatter(chosen, entropies)
 
@@ -202,7 +202,9 @@ def ppo(
         for_policy, sums = policy_loss(log_probs, batch.log_probs, batch.advantages, batch.mask, policy_clip)
         for_value = value_loss(values, batch.values, batch.returns, batch.mask, value_clip)
         entropy = entropies.sum()
-        total = for_policy + value_coefficient * for_value - entropy_coefficient * entropy
+        total = for_policy + value_coefficient * for_value
+        if entropy_coefficient:
+            total = total - entropy_coefficient * entropy
         sums |= {
             "policy_loss": for_policy.detach(),
             "value_loss": for_value.detach(),

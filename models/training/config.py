@@ -1,15 +1,17 @@
 """What a training run may be told: the config models of pretraining, supervised tuning, reward model and PPO.
 
-Everything here shapes the weights and so belongs to a run's identity. Defaults suit a model of a few million parameters
+What shapes the weights belongs to a run's identity; how often to save and to look, and at how much, is marked `Place`
+and doesn't. Defaults suit a model of a few million parameters
 on a small CPU. Nothing heavier than pydantic is imported, so that a recipe validates and a form draws in no time.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from datalake.identity import Place
 from models.network.config import NetworkConfig
 
 
@@ -56,7 +58,7 @@ class TrainingConfig(BaseModel):
         title="Spike guard",
         description="Deviations above the recent mean that skip a step; 0 is off.",
     )
-    checkpoint_every: int = Field(
+    checkpoint_every: Annotated[int, Place()] = Field(
         50, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."
     )
 
@@ -64,10 +66,10 @@ class TrainingConfig(BaseModel):
 class EvaluatedConfig(TrainingConfig):
     """What the stages with a held-out loss add."""
 
-    eval_every: int = Field(
+    eval_every: Annotated[int, Place()] = Field(
         100, ge=0, le=1_000_000, title="Evaluate every", description="Steps between two held-out losses; 0: at the end."
     )
-    eval_rows: int = Field(
+    eval_rows: Annotated[int, Place()] = Field(
         64, ge=1, le=1_000_000, title="Held-out rows", description="Rows that each held-out figure is measured on."
     )
 
@@ -134,7 +136,7 @@ class SftConfig(EvaluatedConfig):
     epochs: float = Field(2.0, gt=0, le=1000, title="Epochs", description="Times every dialogue is seen.")
     steps: int | None = Field(None, ge=1, title="Steps", description="Optimizer steps; empty: what the epochs come to.")
     context: int | None = Field(
-        None, ge=8, title="Context", description="Longest dialogue in tokens, cut at whole turns; empty: the model's."
+        None, ge=8, title="Context", description="Longest dialogue in tokens, cut at its end; empty: the model's."
     )
 
 
@@ -146,7 +148,10 @@ class RewardConfig(EvaluatedConfig):
     epochs: float = Field(1.0, gt=0, le=1000, title="Epochs", description="Times every pair is seen.")
     steps: int | None = Field(None, ge=1, title="Steps", description="Optimizer steps; empty: what the epochs come to.")
     context: int | None = Field(
-        None, ge=8, title="Context", description="Longest dialogue in tokens: old turns go first; empty: the model's."
+        None,
+        ge=8,
+        title="Context",
+        description="Longest dialogue in tokens: old turns go first, then ends of answers; empty: the model's.",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, title="Label smoothing", description="The share of pairs thought to be labelled wrongly."
@@ -172,7 +177,7 @@ class PpoConfig(TrainingConfig):
     spike_sigma: float = Field(
         0.0, ge=0, le=100, title="Spike guard", description="Off for PPO: its loss has no trend."
     )
-    checkpoint_every: int = Field(
+    checkpoint_every: Annotated[int, Place()] = Field(
         5, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."
     )
     steps: int = Field(30, ge=1, le=1_000_000, title="Steps", description="Iterations of rollouts and updates.")

@@ -14,8 +14,10 @@ from models.objectives.ppo import (
     ActorCritic,
     KLController,
     action_log_probs,
+    action_positions,
     action_values,
     advantages_and_returns,
+    at_actions,
     explained_variance,
     policy_loss,
     token_rewards,
@@ -28,7 +30,7 @@ from models.text.tokenizer import render, stop_ids
 from models.training.callbacks import Progress, read_metrics
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from models.training.optimizer import build_optimizer
-from models.training.ppo import Iterations, fitting_prompt, ppo, settings_of
+from models.training.ppo import Iterations, ppo, settings_of
 from models.training.reward import reward
 from models.training.schedule import schedule_of
 from models.training.sft import sft
@@ -253,11 +255,23 @@ class TestRollouts:
         expected = torch.distributions.Categorical(logits=logits).entropy()
         assert entropies[0, 0].item() == pytest.approx(expected.item(), rel=1e-4)
 
-    def test_a_prompt_without_room_loses_old_turns_or_is_dropped(self, world):
-        tokenizer = world["tokenizer"]
-        turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
-        assert fitting_prompt(turns, tokenizer, 10) == render(turns[-1:], tokenizer, prompt=True)[0]
-        assert fitting_prompt(turns, tokenizer, 4) is None
+    def test_the_entropy_bonus_has_the_gradient_of_the_entropy(self, world):
+        model, tokenizer, _, rollouts, _ = self.roll(world)
+        batch = rows_of(rollouts, range(4))
+        given = batch.tokens, batch.starts, batch.actions, batch.mask, 0.7, len(tokenizer)
+        head = model.policy.embed_tokens.weight
+
+        def gradient(total):
+            (found,) = torch.autograd.grad(total, head)
+            return found
+
+        ours = gradient(action_log_probs(model.policy, *given)[1].sum())
+        positions = action_positions(batch.starts, batch.actions.shape[1], batch.tokens.shape[1])
+        hidden = at_actions(model.policy(batch.tokens), positions)[batch.mask.bool()]
+        logits = model.policy.logits(hidden)[:, : len(tokenizer)] / 0.7
+        theirs = gradient(torch.distributions.Categorical(logits=logits).entropy().sum())
+        assert theirs.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 class RightDigits(torch.nn.Module):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from datalake.document import PREFERENCES, Preference, to_table
-from tasks.alignment import HoldOut, pairs
+from tasks import training
+from tasks.alignment import HoldOut, pairs, prompts
 
 
 class OneFile:
@@ -34,3 +41,34 @@ def test_answers_without_a_partner_are_no_pairs_to_train_on(tmp_path: Path) -> N
     train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=1.0))  # type: ignore[arg-type]
     assert [row["prompt"][0]["content"] for row in heldout] == ["question 2"]
     assert train == []
+
+
+def test_the_progress_bar_counts_steps_as_the_metrics_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    class Bar:
+        def at(self, done: int, note: str = "") -> None:
+            shown.append(done)
+
+    @contextmanager
+    def progress(*_: Any) -> Iterator[Bar]:
+        yield Bar()
+
+    def run_alone(work: Any, *arguments: Any, runtime: Any, poll: Any) -> dict[str, Any]:
+        for step in (1, 2, 3):
+            with (tmp_path / "metrics.jsonl").open("a") as stream:
+                stream.write(json.dumps({"step": step, "loss": 1.0}) + "\n")
+            poll()
+        return {}
+
+    monkeypatch.setattr(training, "progress", progress)
+    monkeypatch.setattr(training, "run_alone", run_alone)
+    training.train_alone("sft", dict, 3, SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
+    assert shown == [1, 2, 3]
+
+
+def test_ppo_asks_a_dialogue_up_to_its_last_answer() -> None:
+    question = {"role": "user", "content": "q"}
+    answer = {"role": "assistant", "content": "a"}
+    rows = [{"messages": [question, answer]}, {"messages": [question, answer, question]}, {"messages": [question]}]
+    assert prompts(rows) == [[question], [question], []]
