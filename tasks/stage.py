@@ -258,6 +258,7 @@ class Stage:
                 artifacts.link_record(runtime.lake, record)
         log.states[print_of_payload] = state
         partial = record.state == "partial"
+        missing = _unfinished(record) if partial else ""
         log.add(
             StageReport(
                 stage=self.name,
@@ -267,11 +268,7 @@ class Stage:
                 records_out=record.records_out,
                 fingerprint=print_of_payload,
                 outputs=record.outputs,
-                note="; ".join(
-                    part
-                    for part in (_unfinished(record) if partial else "", *record.report.get("warnings", ()), record.note)
-                    if part
-                ),
+                note="; ".join(filter(None, (missing, *record.report.get("warnings", ()), record.note))),
             )
         )
         return dict(record.outputs)

@@ -79,8 +79,7 @@ def _run(
             shown.log = RunLog(new_run_id(now()), on_report=lambda report: shown.say(line(report)))
             token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
             # The server keeps a run's parameters: values of variables may be secret.
-            keys = [text.partition("=")[0] for text in overrides]
-            set_ = [f"{key}=…" if key.startswith("vars.") else masked(t) for key, t in zip(keys, overrides, strict=True)]
+            set_ = [f"{t.partition('=')[0]}=…" if t.startswith("vars.") else masked(t) for t in overrides]
             try:
                 server.wait()
                 pipeline(recipe=str(path.absolute()), set=set_, until=until or LAST, lake=str(lake))
