@@ -64,19 +64,27 @@ def run(
 
 
 @app.command
-def query(sql: str, *, run: Annotated[str | None, Parameter(name="--run")] = None, common: Common = COMMON) -> int:
+def query(
+    sql: str,
+    *,
+    run: Annotated[str | None, Parameter(name="--run")] = None,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> int:
     """DuckDB over the lake: every corpus as its last finished run left it.
 
     Parameters
     ----------
     sql
-        Such as "SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL".
+        Such as "SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL"; "SHOW TABLES" lists what there is.
     run
-        Show the tables as this run left them.
+        Show the tables as this run left them: its id, or the beginning of it.
+    full
+        Print values whole in a terminal too, however long; a pipe and --json always have them whole.
     """
     from flows.commands.look import query_lake
 
-    return query_lake(sql, common.folder, run, common.json)
+    return query_lake(sql, common.folder, run, full, common.json)
 
 
 @app.command
@@ -117,16 +125,17 @@ def what_if(
 
 @app.command
 def trace(checkpoint: str, *, step: int | None = None, common: Common = COMMON) -> int:
-    """Ancestors of a model, or the documents of one of its training steps.
+    """Ancestors of a model, or what one of its training steps saw.
 
     Parameters
     ----------
     checkpoint
         A stage of the last run (`ppo`), a checkpoint's folder, or a fingerprint.
     step
-        Show the documents that this step of pretraining saw.
+        Show what this step of the stage saw, counted from 1: documents of pretrain, dialogues of sft, pairs of reward,
+        the dialogues of ppo's prompts.
     """
-    from flows.commands.look import trace_checkpoint
+    from flows.commands.trace import trace_checkpoint
 
     return trace_checkpoint(checkpoint, step, common.folder, common.json)
 
@@ -137,8 +146,10 @@ def chat(
     *,
     message: Annotated[str | None, Parameter(name=("--message", "-m"))] = None,
     temperature: float = 0.7,
+    top_p: float = 0.95,
     max_tokens: int = 200,
     seed: int | None = None,
+    trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
     """Talk to a model.
@@ -146,19 +157,24 @@ def chat(
     Parameters
     ----------
     checkpoint
-        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last run.
+        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last complete run.
     message
         Ask this one thing and end.
     temperature
         0 takes the likeliest token each time.
+    top_p
+        Draw from the likeliest tokens that have this share of the probability.
     max_tokens
         Longest answer, in tokens.
     seed
         For an answer that can be repeated.
+    trust_remote_code
+        Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
     """
-    from flows.commands.chat import chat_with
+    from flows.commands.chat import Sampling, chat_with
 
-    return chat_with(checkpoint, message, temperature, max_tokens, seed, common.folder, common.json)
+    sampling = Sampling(temperature, top_p, max_tokens, seed)
+    return chat_with(checkpoint, message, sampling, trust_remote_code, common.folder, common.json)
 
 
 @app.command

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.errors import UserError
 from datalake.lake import Lake, TableRef
 from datalake.records import Manifest, StageRecord, manifests, read_record
-from flows.commands.show import as_json, as_table
+from flows.output import as_json, as_table
 
 if TYPE_CHECKING:
     from flows.recipe import Recipe

@@ -1,0 +1,104 @@
+"""What the command line prints: lines and tables for people, JSON for programs. Nothing else writes to stdout.
+
+People's output never holds what a terminal would act on (`datalake.printable`), piped or not: the pipe may end at one.
+JSON says the same characters by its own escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from datalake.ledger import plain_value
+from datalake.printable import json_safe, one_line, printable, write
+
+_NARROWEST = 8  # columns of a terminal that a value is worth showing in
+
+
+def line(text: str = "", end: str = "\n") -> None:
+    """Print text on stdout."""
+    write(printable(text), sys.stdout, end)
+
+
+def note(text: str) -> None:
+    """Say something about the answer on stderr, in one line."""
+    write(f"headwater: {one_line(text)}", sys.stderr)
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON value on stdout."""
+    write(json_safe(json.dumps(plain_value(value), ensure_ascii=False)), sys.stdout)
+
+
+def text(value: Any) -> str:
+    """A value as a person reads it."""
+    value = plain_value(value)
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], full: bool = True) -> None:
+    """Print rows as a table on stdout; a pipe gets tab-separated values, always whole.
+
+    Without `full`, a value in a terminal is cut to fit its line. Where the columns don't fit beside each other, each
+    row is written as lines of name and value.
+    """
+    if sys.stdout is None:
+        return
+    cells = [[text(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        line("\t".join(map(one_line, columns)))
+        for row in cells:
+            line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
+    width = shutil.get_terminal_size().columns
+    shown = [
+        [printable(cell) for cell in row] if full else [one_line(cell[: 8 * width]) for cell in row] for row in cells
+    ]
+    cut = _as_records if len(columns) * (_NARROWEST + 1) > width else _as_columns
+    if cut(columns, shown, width, full):
+        note("values are cut to the width of the terminal: --full shows them whole, as do --json and a pipe")
+
+
+def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, full: bool) -> bool:
+    """Columns side by side; whether something was cut."""
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(Text(printable(column)), overflow="fold" if full else "ellipsis", no_wrap=not full)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(width=width)
+    console.print(table)
+    if full:
+        return False
+    wide = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    return sum(wide) + len(columns) - 1 > width
+
+
+def _as_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, full: bool) -> bool:
+    """A line for each value, an empty one between rows; whether something was cut."""
+    from rich.cells import cell_len, set_cell_size
+
+    names = max(map(len, columns))
+    room, cut = max(width - names - 1, _NARROWEST), False
+    for number, row in enumerate(rows):
+        if number:
+            line()
+        for column, cell in zip(columns, row, strict=True):
+            if not full and cell_len(cell) > room:
+                cell, cut = set_cell_size(cell, room - 1).rstrip() + "…", True
+            line(f"{column:<{names}} {cell}".rstrip())
+    return cut
