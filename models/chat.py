@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
 from models.network.generate import stream
+from models.text.fitting import latest_turns, most
 from models.text.tokenizer import render, stop_ids
 
 _BROKEN = "\ufffd"  # what a decoder shows for bytes that are no character, or not yet
@@ -45,17 +46,17 @@ def reply(
 
 def fitting(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, room: int) -> list[int]:
     """The prompt for an answer in at most `room` tokens: all messages, or the system's and the latest that fit."""
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    turns = list(messages[len(system) :])
-    while True:
-        prompt, _ = render([*system, *turns], tokenizer, prompt=True)
-        if len(prompt) <= room:
-            return prompt
-        if len(turns) <= 1:
-            raise UserError(f"the message is {len(prompt)} tokens long, the model has room for {room}: shorten it")
-        turns = turns[1:]
-        while len(turns) > 1 and turns[0]["role"] == "assistant":
-            turns = turns[1:]
+    count, latest = latest_turns(messages, ("user", "tool", "system"))
+    least = latest(1) if count else list(messages)
+    tokens = len(render(least, tokenizer, prompt=True)[0])
+    if tokens > room:
+        raise UserError(f"the message is {tokens} tokens long, the model has room for {room}: shorten it")
+
+    def fits(number: int) -> list[int] | None:
+        ids, _ = render(latest(number) if count else least, tokenizer, prompt=True)
+        return ids if len(ids) <= room else None
+
+    return most(max(count, 1), fits) or []
 
 
 def pieces(tokens: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

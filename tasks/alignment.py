@@ -66,6 +66,11 @@ def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, A
     return split
 
 
+def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
+    """What PPO's policy is asked: dialogues up to their last answer."""
+    return [row["messages"][:-1] for row in dialogues]
+
+
 def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
     from models.training.sft import sft as run
 
@@ -138,7 +143,7 @@ def ppo(
 ) -> Produced:
     """Optimise the tuned model against the reward model, held near the reference by KL control."""
     train, _ = dialogues(runtime.lake, conversations, holdout)
-    prompts = [row["messages"][:-1] for row in train]
+    asked = prompts(train)
     report = train_alone(
         "ppo",
         _ppo,
@@ -147,6 +152,6 @@ def ppo(
         config,
         runtime.lake.path(policy),
         runtime.lake.path(reward_model),
-        prompts,
+        asked,
     )
-    return trained("ppo", report, runtime, records_in=len(prompts))
+    return trained("ppo", report, runtime, records_in=len(asked))

@@ -243,7 +243,7 @@ def train_alone(
             if rows:
                 last = {row["name"]: row["value"] for row in rows[-12:]}
                 note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
-                bar.at(min(int(rows[-1]["step"]) + 1, steps), note)
+                bar.at(min(int(rows[-1]["step"]), steps), note)
 
         return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
 

@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.errors import UserError
-from models.network.build import Foreign, ScalarHead
+from models.network.build import Foreign, ForeignConfig, ScalarHead
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
 from models.text import tokenizer as text
@@ -110,6 +110,18 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
     return model.eval()
+
+
+def context_of(folder: Path | str) -> int:
+    """The tokens that the model of a checkpoint takes at once, told from its config alone."""
+    folder = Path(folder)
+    try:
+        config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        if config is None:
+            config = ForeignConfig(AutoConfig.from_pretrained(folder, local_files_only=True))
+        return int(config.context)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def to_hub(model: Decoder) -> dict[str, Tensor]:

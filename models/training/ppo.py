@@ -22,17 +22,27 @@ from models.network.build import ScalarHead
 from models.objectives.ppo import ActorCritic, KLController, Rollouts
 from models.objectives.ppo import ppo as ppo_objective
 from models.rollouts import RolloutSettings, roll_out, rows_of
-from models.text.tokenizer import render, stop_ids
+from models.text.fitting import Fitted, Messages, fit_all, fit_prompt
+from models.text.tokenizer import stop_ids
 from models.training.callbacks import Checkpoints, Metrics, Progress, Row, SpikeGuard, read_metrics
 from models.training.config import PpoConfig
 from models.training.epochs import Epochs, draw
 from models.training.optimizer import build_optimizer
-from models.training.reward import after_first_turn, load_reward_model
+from models.training.reward import load_reward_model
 from models.training.schedule import schedule_of
 from models.training.sft import load_language_model
 from models.training.trainer import Callback, Run, context_of, fit, load_state
 
-Messages = Sequence[dict[str, str]]
+
+class Order:
+    """Which prompts each step answers: all of them once before any comes again."""
+
+    def __init__(self, config: PpoConfig, prompts: int) -> None:
+        self.batch, self.epochs = config.batch, Epochs([1] * prompts, config.seed, 1)
+
+    def items(self, step: int) -> list[int]:
+        """The prompts of a step, counted from 0, row by row."""
+        return [self.epochs.items(place)[0] for place in range(step * self.batch, (step + 1) * self.batch)]
 
 
 class Iterations(Callback):
@@ -51,7 +61,7 @@ class Iterations(Callback):
     ) -> None:
         self.config, self.model, self.reference, self.judge = config, model, reference, judge
         self.prompts, self.settings = prompts, settings
-        self.order = Epochs([1] * len(prompts), config.seed, 1)
+        self.order = Order(config, len(prompts))
         target = config.kl_target if config.kl_control == "adaptive" else None
         self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
         self.figures: Row = {}
@@ -59,12 +69,11 @@ class Iterations(Callback):
     def __call__(self, step: int) -> Iterator[list[Rollouts]]:
         """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
         config = self.config
-        places = range(step * config.batch, (step + 1) * config.batch)
         rollouts, self.figures = roll_out(
             self.model,
             self.reference,
             self.judge,
-            [self.prompts[self.order.items(place)[0]] for place in places],
+            [self.prompts[item] for item in self.order.items(step)],
             self.settings,
             self.controller.coefficient,
             torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62))),
@@ -104,7 +113,8 @@ def ppo(
     """Trains the model in `policy` on prompts (messages ending with the user's) and writes it to `out/checkpoint`.
 
     `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. Old turns of a prompt that leaves no
-    room for an answer go; a prompt that still leaves none is dropped and counted. Each step's metrics hold the score,
+    room for an answer go; a prompt that still leaves none is dropped: `left_out` of the report has [number in `prompts`,
+    reason, tokens, room] of each. Each step's metrics hold the score,
     KL to the reference, entropy, clip fraction, approximate KL, explained variance and the share of answers that end.
     Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
     """
@@ -121,7 +131,8 @@ def ppo(
     for frozen in (reference, judge):
         frozen.eval().requires_grad_(False)
     room = min(context_of(actor), context_of(judge)) - config.new_tokens
-    rendered = [found for prompt in prompts if (found := fitting_prompt(prompt, words, room))]
+    fitted = fitting(prompts, words, room)
+    rendered = fitted.items
     if not rendered:
         raise UserError(
             f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower new_tokens"
@@ -170,7 +181,8 @@ def ppo(
         "steps": state.step,
         "rollouts": state.step * config.batch,
         "prompts": len(rendered),
-        "dropped": len(prompts) - len(rendered),
+        "dropped": len(fitted.left_out),
+        "left_out": [[*one, room] for one in fitted.left_out],
         "score_first": sum(row["score"] for row in rows[:few]) / few,
         "score_last": sum(row["score"] for row in rows[-few:]) / few,
         "kl_per_answer": metrics.last["kl_per_answer"],
@@ -198,13 +210,6 @@ def settings_of(config: PpoConfig, words: Any) -> RolloutSettings:
     )
 
 
-def fitting_prompt(prompt: Messages, words: Any, room: int) -> list[int] | None:
-    """A prompt as tokens up to where the assistant is to speak, its oldest turns taken away until it has room."""
-    messages = list(prompt)
-    system, turns = (messages[:1], messages[1:]) if messages and messages[0]["role"] == "system" else ([], messages)
-    while turns:
-        ids, _ = render([*system, *turns], words, prompt=True)
-        if len(ids) <= room:
-            return ids
-        turns = after_first_turn(turns)
-    return None
+def fitting(prompts: Sequence[Messages], words: Any, room: int) -> Fitted[list[int]]:
+    """Prompts as tokens, at most `room` long."""
+    return fit_all(prompts, lambda prompt: fit_prompt(prompt, words, room))

@@ -21,7 +21,7 @@ from models.evaluation.intervals import wilson
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.bradley_terry import Pairs, bradley_terry, collate, final_scores, right_padded
-from models.text.tokenizer import render
+from models.text.fitting import Answers, Fitted, fit_all, fit_pair
 from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
 from models.training.config import RewardConfig
 from models.training.epochs import Epochs, draw
@@ -31,7 +31,6 @@ from models.training.sft import load_language_model
 from models.training.trainer import Callback, context_of, fit, load_state, mean_loss, split
 
 Pair = Mapping[str, Any]  # prompt: messages, chosen: text, rejected: text
-Rendered = tuple[list[int], list[int]]
 NORMALISING_PAIRS = 1024  # enough for a mean and a deviation to 3%
 
 
@@ -46,20 +45,22 @@ def reward(
     """Trains a reward model from the model in `base`, writes it to `out/checkpoint`, returns a report of plain values.
 
     A pair has `prompt` (messages), `chosen` and `rejected` (texts). Where a dialogue is longer than the context its
-    oldest turns go, the same for both answers; a pair that can't be made to fit, that has one answer or two equal ones,
-    is dropped and counted. Held-out accuracy comes with its 95% Wilson interval. Raises UserError when no pair is left.
+    oldest turns go, the same for both answers, and then the ends of the answers; the report counts pairs that were cut,
+    and `left_out` has [number in `pairs`, reason, tokens, room] of each that can't be used: no answer begins within the
+    context, there is one answer only, or both are equal. Held-out accuracy comes with its 95% Wilson interval. Raises UserError when no pair is left.
     """
     torch.manual_seed(config.seed)
     body, words = load_language_model(base)
     model = ScalarHead(body, "zero")
     context = context_of(body, config.context)
-    rendered = [found for pair in pairs if (found := fitting(pair, words, context))]
+    fitted = fitting(pairs, words, context)
+    rendered = fitted.items
     if not rendered:
         raise UserError(f"none of {len(pairs)} pairs fits in {context} tokens with two different answers: give others")
-    judged_pairs = [found for pair in heldout if (found := fitting(pair, words, context))]
+    judged_pairs = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_pairs))[: config.eval_rows]
     judged = in_batches([judged_pairs[place] for place in order], config.batch)
-    epochs = Epochs([max(map(len, pair)) for pair in rendered], config.seed, config.batch)
+    epochs = order_of(config, fitted)
     steps = config.steps or epochs.steps(config.epochs)
     identity = fingerprint(
         {"stage": "reward", "config": config, "base": folder_version(base), "pairs": [list(pair) for pair in rendered]}
@@ -86,11 +87,13 @@ def reward(
     report: dict[str, Any] = {
         "steps": state.step,
         "pairs": len(rendered),
-        "dropped": len(pairs) - len(rendered),
+        "cut": fitted.cut,
+        "dropped": len(fitted.left_out),
         "epochs": state.step / epochs.steps_per_epoch,
         "loss": metrics.last["loss"],
         "skipped": len(guard.events),
     }
+    report["left_out"] = [[*one, context] for one in fitted.left_out]
     if judged_pairs:
         with torch.no_grad():
             figures = mean_loss(model, in_batches(judged_pairs, config.batch), bradley_terry())
@@ -110,33 +113,17 @@ def reward(
     return report
 
 
-def fitting(pair: Pair, words: Any, context: int) -> Rendered | None:
-    """The two dialogues of a pair as tokens, the oldest turns taken away until both fit; None where that can't be.
-
-    A system message stays. What is left starts with the user, and both answers see the same prompt.
-    """
-    if pair["chosen"] == pair["rejected"] or pair["chosen"] is None or pair["rejected"] is None:
-        return None
-    prompt = list(pair["prompt"])
-    system, turns = (prompt[:1], prompt[1:]) if prompt and prompt[0]["role"] == "system" else ([], prompt)
-    while turns:
-        both = [
-            render([*system, *turns, {"role": "assistant", "content": pair[answer]}], words)[0]
-            for answer in ("chosen", "rejected")
-        ]
-        if max(map(len, both)) <= context:
-            return both[0], both[1]
-        turns = after_first_turn(turns)
-    return None
+def fitting(pairs: Sequence[Pair], words: Any, context: int) -> Fitted[Answers]:
+    """Pairs as two dialogues in tokens, at most `context` long each."""
+    return fit_all(pairs, lambda pair: fit_pair(pair, words, context))
 
 
-def after_first_turn(turns: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The turns from the user's second one on; none when there is no second."""
-    later = [place for place, message in enumerate(turns) if place and message["role"] == "user"]
-    return turns[later[0] :] if later else []
+def order_of(config: RewardConfig, fitted: Fitted[Answers]) -> Epochs:
+    """Which of the pairs that fit each step sees."""
+    return Epochs([max(map(len, pair)) for pair in fitted.items], config.seed, config.batch)
 
 
-def in_batches(pairs: list[Rendered], batch: int) -> list[Pairs]:
+def in_batches(pairs: list[Answers], batch: int) -> list[Pairs]:
     """Pairs as batches of like length, for a figure over all of them."""
     pairs = sorted(pairs, key=lambda pair: max(map(len, pair)))
     return [collate(pairs[first : first + batch]) for first in range(0, len(pairs), batch)]

@@ -14,16 +14,13 @@ from datalake.identity import fingerprint, folder_version
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate
-from models.text.tokenizer import render
+from models.text.fitting import Dialogue, Fitted, Messages, fit_all, fit_dialogue
 from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
 from models.training.config import SftConfig
 from models.training.epochs import Epochs, draw
 from models.training.optimizer import build_optimizer
 from models.training.schedule import schedule_of
 from models.training.trainer import Callback, context_of, fit, load_state, mean_loss, split
-
-Messages = Sequence[dict[str, str]]
-Rendered = tuple[list[int], list[bool]]
 
 
 def sft(
@@ -36,19 +33,20 @@ def sft(
 ) -> dict[str, Any]:
     """Tunes the model in `base` on dialogues and writes it to `out/checkpoint`; returns a report of plain values.
 
-    A dialogue longer than the context is cut at whole turns; one of which no answer fits is dropped; the report counts
-    both. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
+    A dialogue longer than the context is cut at its end; one of which no answer begins in it is dropped; the report
+    counts both, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was dropped. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
     """
     torch.manual_seed(config.seed)
     model, words = load_language_model(base)
     context = context_of(model, config.context)
-    rendered, cut, dropped = render_all(conversations, words, context)
+    fitted = fitting(conversations, words, context)
+    rendered = fitted.items
     if not rendered:
         raise UserError(f"none of {len(conversations)} dialogues has an answer within {context} tokens: give others")
-    judged_dialogues, _, heldout_dropped = render_all(heldout, words, context)
+    judged_dialogues = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_dialogues))[: config.eval_rows]
     judged = in_batches([judged_dialogues[place] for place in order], config.batch)
-    epochs = Epochs([len(ids) for ids, _ in rendered], config.seed, config.batch)
+    epochs = order_of(config, fitted)
     steps = config.steps or epochs.steps(config.epochs)
     identity = fingerprint(
         {
@@ -81,18 +79,19 @@ def sft(
     report: dict[str, Any] = {
         "steps": state.step,
         "dialogues": len(rendered),
-        "cut": cut,
-        "dropped": dropped,
+        "cut": fitted.cut,
+        "dropped": len(fitted.left_out),
         "target_tokens": state.targets,
         "epochs": state.step / epochs.steps_per_epoch,
         "loss": metrics.last["loss"],
         "tokens_per_s": metrics.tokens_per_s,
         "skipped": len(guard.events),
     }
+    report["left_out"] = [[*one, context] for one in fitted.left_out]
     if judged:
         report |= {
             "heldout_dialogues": len(order),
-            "heldout_dropped": heldout_dropped,
+            "heldout_dropped": len(heldout) - len(judged_dialogues),
             "heldout_loss_before": before,
             "heldout_loss": evaluation.last["loss"],
             "heldout_token_accuracy": evaluation.last["token_accuracy"],
@@ -108,30 +107,17 @@ def load_language_model(folder: Path) -> tuple[nn.Module, Any]:
     return model, words
 
 
-def render_all(conversations: Sequence[Messages], words: Any, context: int) -> tuple[list[Rendered], int, int]:
-    """Dialogues as tokens and assistant masks, at most `context` + 1 long; how many were cut, and how many dropped."""
-    kept, cut, dropped = [], 0, 0
-    for messages in conversations:
-        found, turns = fitting(messages, words, context + 1)
-        if found is None:
-            dropped += 1
-        else:
-            kept.append(found)
-            cut += turns < len(messages)
-    return kept, cut, dropped
+def fitting(conversations: Sequence[Messages], words: Any, context: int) -> Fitted[Dialogue]:
+    """Dialogues as tokens and assistant masks, at most `context` + 1 long: the last token is only ever a target."""
+    return fit_all(conversations, lambda messages: fit_dialogue(messages, words, context + 1))
 
 
-def fitting(messages: Messages, words: Any, limit: int) -> tuple[Rendered | None, int]:
-    """The longest run of whole turns from the start that ends with the assistant and has at most `limit` tokens."""
-    for turns in range(len(messages), 0, -1):
-        if messages[turns - 1]["role"] == "assistant":
-            ids, mask = render(messages[:turns], words)
-            if len(ids) <= limit and any(mask[1:]):
-                return (ids, mask), turns
-    return None, 0
+def order_of(config: SftConfig, fitted: Fitted[Dialogue]) -> Epochs:
+    """Which of the dialogues that fit each step sees."""
+    return Epochs([len(ids) for ids, _ in fitted.items], config.seed, config.batch)
 
 
-def in_batches(dialogues: list[Rendered], batch: int) -> list[Dialogues]:
+def in_batches(dialogues: list[Dialogue], batch: int) -> list[Dialogues]:
     """Dialogues as batches of like length, for a figure over all of them."""
     dialogues = sorted(dialogues, key=lambda dialogue: len(dialogue[0]))
     return [collate(dialogues[first : first + batch]) for first in range(0, len(dialogues), batch)]

@@ -28,7 +28,7 @@ from models.text.tokenizer import render, stop_ids
 from models.training.callbacks import Progress, read_metrics
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from models.training.optimizer import build_optimizer
-from models.training.ppo import Iterations, fitting_prompt, ppo, settings_of
+from models.training.ppo import Iterations, ppo, settings_of
 from models.training.reward import reward
 from models.training.schedule import schedule_of
 from models.training.sft import sft
@@ -252,12 +252,6 @@ class TestRollouts:
         logits = model.policy.logits(model.policy(batch.tokens))[0, int(batch.starts[0]) - 1, : len(tokenizer)]
         expected = torch.distributions.Categorical(logits=logits).entropy()
         assert entropies[0, 0].item() == pytest.approx(expected.item(), rel=1e-4)
-
-    def test_a_prompt_without_room_loses_old_turns_or_is_dropped(self, world):
-        tokenizer = world["tokenizer"]
-        turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
-        assert fitting_prompt(turns, tokenizer, 10) == render(turns[-1:], tokenizer, prompt=True)[0]
-        assert fitting_prompt(turns, tokenizer, 4) is None
 
 
 class RightDigits(torch.nn.Module):

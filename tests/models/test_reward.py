@@ -8,10 +8,11 @@ import torch
 from toys import base, dialogue, reversals, words
 
 from datalake.errors import UserError
+from models.text.fitting import EQUAL, TOO_LONG
 from models.text.tokenizer import render
 from models.training.callbacks import read_metrics
 from models.training.config import RewardConfig
-from models.training.reward import fitting, load_reward_model, reward, score
+from models.training.reward import load_reward_model, reward, score
 
 CONFIG = RewardConfig(batch=32, steps=40, learning_rate=3e-3, warmup=0.1, checkpoint_every=10, eval_every=20)
 
@@ -79,26 +80,14 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path
     assert report == whole[1]
 
 
-def test_old_turns_go_first_the_same_for_both_answers_and_the_system_stays(tmp_path):
-    tokenizer = words(tmp_path / "tokenizer")
-    system = {"role": "system", "content": "0"}
-    turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
-    pair = {"prompt": [system, *turns], "chosen": "4", "rejected": "55555"}
-    whole = fitting(pair, tokenizer, 100)
-    cut = fitting(pair, tokenizer, len(whole[1]) - 1)
-    assert cut == fitting({**pair, "prompt": [system, turns[-1]]}, tokenizer, 100)
-    assert fitting(pair, tokenizer, 5) is None
-    assert fitting({**pair, "rejected": "4"}, tokenizer, 100) is None
-    assert fitting({**pair, "rejected": None}, tokenizer, 100) is None
-    assert fitting({**pair, "chosen": None}, tokenizer, 100) is None
-
-
 def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, tmp_path):
     pair = world["pairs"][0]
-    useless = [{**pair, "rejected": pair["chosen"]}, {**pair, "chosen": "7" * 40}]
+    long = {**pair, "prompt": [{"role": "user", "content": "7" * 40}]}
+    useless = [{**pair, "rejected": pair["chosen"]}, long]
     config = CONFIG.model_copy(update={"steps": 1})
-    report = reward(config, world["base"], [*world["pairs"][:5], *useless], [], tmp_path / "a")
-    assert (report["pairs"], report["dropped"]) == (5, 2)
+    report = reward(config, world["base"], [*world["pairs"][:5], *useless, {**pair, "chosen": "7" * 40}], [], tmp_path / "a")
+    assert (report["pairs"], report["cut"], report["dropped"]) == (6, 1, 2)
+    assert [line[:2] for line in report["left_out"]] == [[5, EQUAL], [6, TOO_LONG]]
     assert "heldout_accuracy" not in report
     with pytest.raises(UserError, match="none of 2 pairs"):
         reward(config, world["base"], useless, [], tmp_path / "b")

@@ -6,9 +6,10 @@ from toys import base, dialogue, reversals, words
 
 from datalake.errors import UserError
 from models.network import checkpoint
+from models.text.fitting import TOO_LONG
 from models.training.config import SftConfig
 from models.training.epochs import Epochs
-from models.training.sft import fitting, sft
+from models.training.sft import sft
 
 CONFIG = SftConfig(batch=16, steps=20, learning_rate=3e-3, warmup=0.1, checkpoint_every=5, eval_every=10)
 
@@ -60,19 +61,6 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path
     assert {**report, "tokens_per_s": 0} == {**whole[1], "tokens_per_s": 0}
 
 
-def test_a_long_dialogue_is_cut_at_whole_turns(world):
-    tokenizer = world["tokenizer"]
-    messages = [*dialogue("12", "21"), *dialogue("34567", "76543")]
-    (ids, mask), turns = fitting(messages, tokenizer, 100)
-    assert turns == 4
-    assert sum(mask) == 3 + 6
-    shorter = fitting(messages, tokenizer, len(ids) - 1)
-    assert shorter == fitting(messages[:2], tokenizer, 100)
-    assert shorter[0] == (ids[: len(shorter[0][0])], mask[: len(shorter[0][0])])
-    assert fitting(messages, tokenizer, 5) == (None, 0)
-    assert fitting(messages[:1], tokenizer, 100) == (None, 0)
-
-
 def test_cut_and_dropped_dialogues_are_counted(world, tmp_path):
     dialogues = [
         *world["conversations"][:4],
@@ -81,6 +69,7 @@ def test_cut_and_dropped_dialogues_are_counted(world, tmp_path):
     ]
     report = run(world, tmp_path, CONFIG.model_copy(update={"steps": 1}), conversations=dialogues, heldout=[])
     assert (report["dialogues"], report["cut"], report["dropped"]) == (5, 1, 1)
+    assert report["left_out"] == [[5, TOO_LONG, 36, 24]]
     assert "heldout_loss" not in report
 
 

@@ -1,0 +1,127 @@
+"""What fits a context: cut where the context ends, oldest turns first, and no more work than there is text."""
+
+from __future__ import annotations
+
+import pytest
+from toys import dialogue, words
+
+from models import chat
+from models.text import fitting, tokenizer
+from models.text.fitting import fit_dialogue, fit_pair, fit_prompt, most
+from models.text.tokenizer import render
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    return words(tmp_path_factory.mktemp("words") / "tokenizer")
+
+
+class TestDialogue:
+    talk = [*dialogue("12", "21"), *dialogue("34567", "76543")]
+
+    def test_one_that_fits_stays_whole(self, vocabulary):
+        ids, mask = render(self.talk, vocabulary)
+        assert fit_dialogue(self.talk, vocabulary, len(ids)) == ((ids, mask), len(ids), False, "")
+        assert sum(mask) == 3 + 6
+        # what follows the last answer teaches nothing
+        more = [*self.talk, {"role": "user", "content": "8"}]
+        assert fit_dialogue(more, vocabulary, 100).item == (ids, mask)
+        assert not fit_dialogue(more, vocabulary, 100).cut
+
+    def test_at_every_limit_its_tokens_are_the_first_and_the_last_is_the_assistants(self, vocabulary):
+        ids, mask = render(self.talk, vocabulary)
+        first = mask.index(True)
+        for limit in range(1, len(ids) + 1):
+            item, tokens, cut, reason = fit_dialogue(self.talk, vocabulary, limit)
+            assert tokens == len(ids)
+            if limit <= first:
+                assert (item, reason) == (None, fitting.TOO_LONG)
+                continue
+            kept, counted = item
+            assert len(kept) <= limit
+            assert (kept, counted) == (ids[: len(kept)], mask[: len(kept)])
+            assert counted[-1]
+            assert sum(counted) == sum(mask[:limit])
+            assert cut == (sum(counted) < sum(mask))
+
+    def test_one_without_an_answer_is_left_out(self, vocabulary):
+        assert fit_dialogue(self.talk[:1], vocabulary, 100)[2:] == (False, fitting.NO_ANSWER)
+        assert fit_dialogue([], vocabulary, 100).item is None
+
+
+class TestPair:
+    system = {"role": "system", "content": "0"}
+    turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
+    pair = {"prompt": [system, *turns], "chosen": "4", "rejected": "55555"}
+
+    def test_old_turns_go_first_the_same_for_both_answers_and_the_system_stays(self, vocabulary):
+        whole = fit_pair(self.pair, vocabulary, 100).item
+        shorter = fit_pair(self.pair, vocabulary, len(whole[1]) - 1)
+        assert shorter.item == fit_pair({**self.pair, "prompt": [self.system, self.turns[-1]]}, vocabulary, 100).item
+        assert not shorter.cut
+
+    def test_then_the_answers_are_cut_where_the_context_ends(self, vocabulary):
+        least = fit_pair({**self.pair, "prompt": [self.system, self.turns[-1]]}, vocabulary, 100).item
+        opening = len(least[0]) - 2
+        for context in range(1, len(least[1])):
+            found = fit_pair(self.pair, vocabulary, context)
+            if context <= opening:
+                assert (found.item, found.reason) == (None, fitting.TOO_LONG)
+            else:
+                assert found.item == (least[0][:context], least[1][:context])
+                assert found.cut
+        # answers that differ only beyond the context say nothing
+        alike = {**self.pair, "chosen": "5" * 50 + "4", "rejected": "5" * 60}
+        assert fit_pair(alike, vocabulary, 40).reason == fitting.TOO_LONG
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"rejected": "4"}, fitting.EQUAL),
+            ({"rejected": None}, fitting.ONE_ANSWER),
+            ({"chosen": None}, fitting.ONE_ANSWER),
+            ({"prompt": [system]}, fitting.NO_QUESTION),
+            ({"prompt": []}, fitting.NO_QUESTION),
+        ],
+    )
+    def test_what_is_no_pair_is_left_out_with_the_reason(self, vocabulary, change, reason):
+        assert fit_pair({**self.pair, **change}, vocabulary, 100)[::3] == (None, reason)
+
+
+def test_a_prompt_without_room_loses_old_turns_or_is_left_out(vocabulary):
+    turns = [*dialogue("11111", "22222"), {"role": "user", "content": "3"}]
+    assert fit_prompt(turns, vocabulary, 10).item == render(turns[-1:], vocabulary, prompt=True)[0]
+    assert fit_prompt(turns, vocabulary, 4)[::3] == (None, fitting.TOO_LONG)
+    assert fit_prompt([], vocabulary, 4).item is None
+
+
+def test_most_finds_the_largest_that_fits():
+    for count in range(1, 40):
+        for limit in range(45):
+            assert most(count, lambda n, limit=limit: n if n <= limit else None) == (min(count, limit) or None)
+
+
+@pytest.mark.parametrize("kind", ["sft", "pair", "prompt", "chat"])
+def test_a_dialogue_of_many_turns_is_encoded_a_few_times_not_once_a_turn(vocabulary, monkeypatch, kind):
+    encoded = 0
+    plain = tokenizer.encode
+
+    def counting(words, texts):
+        nonlocal encoded
+        encoded += len(texts)
+        return plain(words, texts)
+
+    monkeypatch.setattr(tokenizer, "encode", counting)
+    talk = [message for number in range(2000) for message in dialogue(f"{number}", f"{number}")]
+    question = [*talk, {"role": "user", "content": "1"}]
+    for room in (60, 10**6):
+        encoded = 0
+        if kind == "sft":
+            assert fit_dialogue(talk, vocabulary, room).item
+        elif kind == "pair":
+            assert fit_pair({"prompt": question, "chosen": "4", "rejected": "5"}, vocabulary, room).item
+        elif kind == "prompt":
+            assert fit_prompt(question, vocabulary, room).item
+        else:
+            assert chat.fitting(question, vocabulary, room)
+        assert encoded < (200 if room == 60 and kind != "sft" else 8 * len(question))
