@@ -117,25 +117,28 @@ def _summary(record: StageRecord) -> dict[str, Any]:
 
 
 def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
-    """Print what a step of a training stage saw: documents, dialogues, pairs or the dialogues of its prompts."""
-    from tasks.steps import seen
+    """Print what a step of a training stage saw: documents, dialogues, pairs, or the dialogues of its prompts."""
+    from tasks.order import TABLES, rows_of_step
 
-    table, parts = seen(lake, record, step)
+    seen = rows_of_step(lake, record, step)
     # The run that used it may have another corpus than the one that built it: equal sources share their stages.
     manifest = find_manifest_of(lake, record)
+    table = f'"{manifest.corpus}"."{TABLES[record.stage]}"'
     known = {
         row[0]: row[1:]
         for row in connect(lake, manifest.run)
         .execute(
-            f'SELECT id, uri, source, language FROM "{manifest.corpus}"."{table}" WHERE id IN (SELECT unnest(?))',
-            [sorted({part.id for part in parts})],
+            f"SELECT id, uri, source, language FROM {table} WHERE id IN (SELECT unnest(?))",
+            [sorted({row["id"] for row in seen})],
         )
         .fetchall()
     }
-    rows = [[*known.get(part.id, (None, None, None)), *part] for part in parts]
-    columns = ["uri", "source", "language", "id", "first_token", "tokens"]
+    rows = [
+        dict(zip(("uri", "source", "language"), known.get(row["id"], (None, None, None)), strict=True)) | row
+        for row in seen
+    ]
     if json:
-        as_json([dict(zip(columns, row, strict=True)) for row in rows])
+        as_json(rows)
     else:
-        as_table(columns, rows)
+        as_table(list(rows[0]), [list(row.values()) for row in rows])
     return 0
