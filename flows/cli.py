@@ -20,6 +20,10 @@ app = App(
     version="0.1.0",
 )
 
+app.register_install_completion_command(
+    help="Teach your shell (bash, zsh, fish) to complete headwater's commands and options."
+)
+
 
 @Parameter(name="*")
 @dataclass
@@ -197,6 +201,20 @@ def report(
 
 
 @app.command
+def runs(*names: str, common: Common = COMMON) -> int:
+    """The runs of the lake: when, how long, how far, with which figures; two named ones compared.
+
+    Parameters
+    ----------
+    names
+        Two runs, each by its id or the beginning of it: what differs in recipe, counts and figures.
+    """
+    from flows.commands.runs import show_runs
+
+    return show_runs(names, common.folder, common.json)
+
+
+@app.command
 def up(*, port: int = 4200, common: Common = COMMON) -> int:
     """Start the Prefect server, apply the deployments and run a worker; doing it again changes nothing.
 
@@ -231,8 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = _mistake(error)
     except KeyboardInterrupt:
         print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)
         status = 130
@@ -243,9 +260,16 @@ def main(arguments: list[str] | None = None) -> None:
 
         if not isinstance(error, UserError):
             raise
-        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = _mistake(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _mistake(error: Exception) -> int:
+    """Say what a user did wrong, in one line, and give the exit status."""
+    from datalake.printable import one_line, write
+
+    write(f"headwater: {one_line(str(error))}", sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -238,14 +238,16 @@ def train_alone(
 
     with progress(title, steps, "steps") as bar:
 
-        def poll() -> None:
+        def look() -> tuple[int, str]:
             rows = read_metrics(out / "metrics.jsonl")
-            if rows:
-                last = {row["name"]: row["value"] for row in rows[-12:]}
-                note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
-                bar.at(min(int(rows[-1]["step"]), steps), note)
+            if not rows:
+                return 0, ""
+            last = {row["name"]: row["value"] for row in rows[-12:]}
+            note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
+            return min(int(rows[-1]["step"]), steps), note
 
-        return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
+        bar.look = look
+        return dict(run_alone(work, *arguments, out, runtime=runtime, poll=lambda: bar.at(*look())))
 
 
 def _pretrain(config: PretrainConfig, indices: list[Path], documents: Any, tokenizer: Path, out: Path) -> Any:

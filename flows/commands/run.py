@@ -44,7 +44,7 @@ def run_recipe(
     from tasks.stage import RUN_LOG, RunLog, StageError
 
     say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
-    log = RunLog(new_run_id(now()), on_report=lambda report: say(line(report)))
+    log = RunLog(new_run_id(now()), on_report=lambda report: say(line(report)) if asked_for(report) else None)
     token = RUN_LOG.set(log)
     status, failure = 0, ""
     try:
@@ -100,6 +100,11 @@ def find_inputs(recipe: Recipe) -> None:
         for _, found in expand(paths, descend=False):
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")
+
+
+def asked_for(report: StageReport) -> bool:
+    """Whether a stage belongs to what was asked for: those after --until go without saying."""
+    return report.state != "skipped" or not report.note.startswith("after --until")
 
 
 def line(report: StageReport) -> str:

@@ -47,7 +47,9 @@ def reward_step(config: RewardConfig, base: Path, pairs: Sequence[reward.Pair], 
     return [(fitted.numbers[item], sum(map(len, fitted.items[item]))) for item in order.items(step - 1)]
 
 
-def ppo_step(config: PpoConfig, policy: Path, reward_model: Path, prompts: Sequence[Messages], step: int) -> list[Seen]:
+def ppo_step(
+    config: PpoConfig, policy: Path, reward_model: Path, prompts: Sequence[Messages], step: int
+) -> list[Seen]:
     """The prompts that a step of PPO answered; tokens are the prompt's."""
     room = min(checkpoint.context_of(policy), checkpoint.context_of(reward_model)) - config.new_tokens
     fitted = ppo.fitting(prompts, tokenizers.load(policy), room)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from toys import base, reversals, words
+from toys import base, dialogue, reversals, words
 
 from datalake.errors import UserError
 from models.text.fitting import EQUAL, TOO_LONG
@@ -85,9 +85,7 @@ def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, 
     long = {**pair, "prompt": [{"role": "user", "content": "7" * 40}]}
     useless = [{**pair, "rejected": pair["chosen"]}, long]
     config = CONFIG.model_copy(update={"steps": 1})
-    report = reward(
-        config, world["base"], [*world["pairs"][:5], *useless, {**pair, "chosen": "7" * 40}], [], tmp_path / "a"
-    )
+    report = reward(config, world["base"], [*world["pairs"][:5], *useless, {**pair, "chosen": "7" * 40}], [], tmp_path / "a")
     assert (report["pairs"], report["cut"], report["dropped"]) == (6, 1, 2)
     assert [line[:2] for line in report["left_out"]] == [[5, EQUAL], [6, TOO_LONG]]
     assert "heldout_accuracy" not in report
