@@ -13,6 +13,8 @@ from typing import TextIO
 # Controls but for tab and line feed, direction overrides, line and paragraph separators, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte of an argument
+
 
 def printable(text: str) -> str:
     """The text with what a terminal would act on written out; tabs and line feeds stay."""
@@ -31,7 +33,7 @@ def json_safe(text: str) -> str:
 
 def from_terminal(text: str) -> str:
     """What was typed or given as an argument as proper Unicode: bytes that are no UTF-8 become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _NO_BYTE.sub("\ufffd", text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def write(text: str, stream: TextIO | None, end: str = "\n") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def find_checkpoint(lake: Lake, name: str) -> StageRecord:
         return record
     if len(known) > 1 and len(name) >= 4:
         raise UserError(f"{name} is the beginning of {len(known)} fingerprints: give more of it")
-    place = Path(name).expanduser().absolute() if name else None
+    place = Path(os.path.expanduser(name)).absolute() if name else None  # noqa: PTH111: a user there isn't stays as it is
     for found in prints:
         record = read_record(lake, found)
         if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):
