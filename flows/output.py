@@ -7,9 +7,11 @@ JSON says the same characters by its own escapes.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datalake.ledger import plain_value
@@ -26,6 +28,11 @@ def line(text: str = "", end: str = "\n") -> None:
 def note(text: str) -> None:
     """Say something about the answer on stderr, in one line."""
     write(f"headwater: {one_line(text)}", sys.stderr)
+
+
+def command(*words: str | Path, lake: Path) -> str:
+    """A command of ours as it can be copied into a shell."""
+    return shlex.join(["headwater", *map(str, words), "--lake", str(lake)])
 
 
 def as_json(value: Any) -> None:

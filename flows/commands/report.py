@@ -16,7 +16,7 @@ from datalake.lake import FolderRef, Lake, TableRef
 from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record, record_path
 from datalake.shards import write_atomically
 from flows.commands.look import curated_by
-from flows.output import as_json, line, note
+from flows.output import as_json, command, line, note
 
 if TYPE_CHECKING:
     import duckdb
@@ -61,7 +61,7 @@ def last_complete(lake: Lake) -> Manifest:
         return last
     note(
         f"the last run, {last.run}, ended after {last.until}: this is {whole[-1].run}, the last that went to its end;"
-        f" headwater report {last.run} shows the other"
+        f" {command('report', last.run, lake=lake.root)} shows the other"
     )
     return whole[-1]
 

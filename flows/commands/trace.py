@@ -43,7 +43,8 @@ def find_checkpoint(lake: Lake, name: str) -> StageRecord:
         return record
     if len(known) > 1 and len(name) >= 4:
         raise UserError(f"{name} is the beginning of {len(known)} fingerprints: give more of it")
-    place = Path(os.path.expanduser(name)).absolute() if name else None  # noqa: PTH111: a user there isn't stays as it is
+    # A user that there isn't stays as it is written, where Path.expanduser raises.
+    place = Path(os.path.expanduser(name)).absolute() if name else None  # noqa: PTH111
     for found in prints:
         record = read_record(lake, found)
         if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):

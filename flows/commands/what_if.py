@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.errors import UserError
 from datalake.lake import Lake, TableRef
 from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from flows.output import as_json, as_table, line
+from flows.output import as_json, as_table, command, line
 
 if TYPE_CHECKING:
     from flows.recipe import Recipe
@@ -76,7 +76,7 @@ def _last_run(lake: Lake, recipe: Path, base: Recipe, configs: dict[str, Any]) -
             return manifest, found[asked]
     raise UserError(
         f"no finished run of {base.corpus} in {lake.root} has the recipe as it stands: run it first, with"
-        f" headwater run {recipe} --until {asked}"
+        f" {command('run', recipe, '--until', asked, lake=lake.root)}"
     )
 
 

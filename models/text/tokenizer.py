@@ -53,7 +53,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
     taken = _Taken(texts, config.sample_bytes)
     tokenizer.train_from_iterator(taken, trainer)
     if not taken.bytes:
-        raise UserError("no text to train a tokenizer on: check the mixture")
+        raise UserError("no text to train a tokenizer on: lower mixture.holdout, or choose a milder curate.preset")
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
