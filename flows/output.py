@@ -18,6 +18,7 @@ from datalake.ledger import plain_value
 from datalake.printable import json_safe, one_line, printable, write
 
 _NARROWEST = 8  # columns of a terminal that a value is worth showing in
+_GAP = "  "
 
 
 def line(text: str = "", end: str = "\n") -> None:
@@ -37,7 +38,13 @@ def command(*words: str | Path, lake: Path) -> str:
 
 def as_json(value: Any) -> None:
     """Print one JSON value on stdout."""
-    write(json_safe(json.dumps(plain_value(value), ensure_ascii=False)), sys.stdout)
+    value = plain_value(value)
+    told = json_safe(json.dumps(value, ensure_ascii=False))
+    try:
+        told.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        told = json.dumps(value)
+    write(told, sys.stdout)
 
 
 def text(value: Any) -> str:
@@ -67,45 +74,61 @@ def as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], full: bool =
             line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
         return
     width = shutil.get_terminal_size().columns
-    shown = [
-        [printable(cell) for cell in row] if full else [one_line(cell[: 8 * width]) for cell in row] for row in cells
-    ]
-    cut = _as_records if len(columns) * (_NARROWEST + 1) > width else _as_columns
-    if cut(columns, shown, width, full):
+    if full:
+        _folded(columns, cells, width)
+        return
+    names = [one_line(column) for column in columns]
+    shown = [[one_line(cell[: 8 * width]) for cell in row] for row in cells]
+    show = _as_records if len(columns) * (_NARROWEST + len(_GAP)) > width else _as_columns
+    if show(names, shown, width):
         note("values are cut to the width of the terminal: --full shows them whole, as do --json and a pipe")
 
 
-def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, full: bool) -> bool:
-    """Columns side by side; whether something was cut."""
-    from rich.cells import cell_len
+def _folded(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Columns side by side, whole: what is too long goes on in the next line."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(Text(printable(column)), overflow="fold" if full else "ellipsis", no_wrap=not full)
+        table.add_column(Text(printable(column)), overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console(width=width)
-    console.print(table)
-    if full:
-        return False
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=width).print(table)
+
+
+def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """A line for each row, the widest columns cut to what the others leave; whether something was cut."""
+    from rich.cells import cell_len
+
     wide = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
-    return sum(wide) + len(columns) - 1 > width
+    room = width - len(_GAP) * (len(columns) - 1)
+    most = max(wide, default=0)
+    while sum(min(one, most) for one in wide) > room:
+        most -= 1
+    for row in (columns, *rows):
+        line(_GAP.join(_fit(cell, min(one, most)) for cell, one in zip(row, wide, strict=True)).rstrip())
+    return max(wide, default=0) > most
 
 
-def _as_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, full: bool) -> bool:
+def _as_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
     """A line for each value, an empty one between rows; whether something was cut."""
-    from rich.cells import cell_len, set_cell_size
-
-    names = max(map(len, columns))
-    room, cut = max(width - names - 1, _NARROWEST), False
+    names = min(max(map(len, columns)), width // 2)
+    room = max(width - names - len(_GAP), _NARROWEST)
+    cut = False
     for number, row in enumerate(rows):
         if number:
             line()
         for column, cell in zip(columns, row, strict=True):
-            if not full and cell_len(cell) > room:
-                cell, cut = set_cell_size(cell, room - 1).rstrip() + "…", True
-            line(f"{column:<{names}} {cell}".rstrip())
+            value = _fit(cell, room)
+            cut = cut or value.rstrip() != cell.rstrip()
+            line(f"{_fit(column, names)}{_GAP}{value}".rstrip())
     return cut
+
+
+def _fit(text: str, size: int) -> str:
+    """Text in so many columns of a terminal: filled up with spaces, or cut and so marked."""
+    from rich.cells import cell_len, set_cell_size
+
+    return set_cell_size(text, size) if cell_len(text) <= size else set_cell_size(text, size - 1) + "…"

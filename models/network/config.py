@@ -64,7 +64,7 @@ class NetworkConfig(BaseModel):
             raise ValueError(f"{self.heads} heads can't share {self.kv_heads} kv_heads: take a divisor of heads")
         if self.head_width % 2:
             raise ValueError(
-                f"a head takes {self.head_width} of the width, an odd number: rotary positions turn pairs, take an even one"
+                f"a head takes {self.head_width} of the width, an odd number: rotary positions turn pairs, take another"
             )
         if self.experts and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is more than the {self.experts} experts")
