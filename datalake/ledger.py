@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Columns of `curation` that the ledger shows elsewhere or under another name.
 _DECIDED = ("id", "source", "language", "verdict", "rule")
 RECORDS = ("raw", "conversations", "preferences", "refused")  # the tables whose rows the ledger has
-SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "models.checkpoints")
+SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "runs.left_out", "models.checkpoints")
 
 
 def connect(lake: Lake, run: str | None = None, shown: Sequence[Corpus] | None = None) -> duckdb.DuckDBPyConnection:

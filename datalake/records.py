@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from datalake.document import TIMESTAMP
+from datalake.document import ID, TIMESTAMP
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.shards import write_atomically
@@ -49,6 +49,16 @@ METRICS = pa.schema(
         ("step", pa.int64()),
         ("name", pa.string()),
         ("value", pa.float64()),
+    ]
+)
+LEFT_OUT = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("stage", pa.string()),
+        ("id", ID),
+        ("reason", pa.string()),
+        ("tokens", pa.int64()),
+        ("limit", pa.int64()),
     ]
 )
 EVALUATIONS = pa.schema(
@@ -90,6 +100,7 @@ class StageRecord(BaseModel):
     counts: dict[str, int]
     report: dict[str, Any] = Field(default_factory=dict, description="what the stage says of itself beyond counts")
     unfinished: dict[str, str] = Field(default_factory=dict, description="shards that failed, and why")
+    note: str = Field("", description="what a person should know of it, in one line")
     records_in: int = 0
     records_out: int = 0
     started: datetime

@@ -15,7 +15,7 @@ from datalake.mixture.holdout import group_of, held_out
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
-from tasks.training import LEARNING, planned_steps, train_alone, trained
+from tasks.training import LEARNING, left_out, planned_steps, train_alone, trained
 
 
 class HoldOut(BaseModel):
@@ -77,7 +77,7 @@ def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], ou
     return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftConfig, runtime: Runtime) -> Produced:
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)
@@ -93,7 +93,8 @@ def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftC
         train,
         heldout,
     )
-    return trained("sft", report, runtime, records_in=conversations.rows)
+    rows, note = left_out(report, train, "dialogues")
+    return trained("sft", report, runtime, conversations.rows, left_out=rows, note=note)
 
 
 def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
@@ -102,7 +103,7 @@ def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[An
     return run(config, base, train, heldout, out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def reward(
     base: FolderRef, preferences: TableRef, holdout: HoldOut, config: RewardConfig, runtime: Runtime
 ) -> Produced:
@@ -123,7 +124,8 @@ def reward(
     )
     if unpaired:
         report["unpaired"] = unpaired
-    return trained("reward", report, runtime, records_in=preferences.rows)
+    rows, note = left_out(report, train, "pairs")
+    return trained("reward", report, runtime, preferences.rows, left_out=rows, note=note)
 
 
 def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any], out: Path) -> Any:
@@ -154,4 +156,5 @@ def ppo(
         runtime.lake.path(reward_model),
         asked,
     )
-    return trained("ppo", report, runtime, records_in=len(asked))
+    rows, note = left_out(report, train, "prompts")
+    return trained("ppo", report, runtime, len(asked), left_out=rows, note=note)

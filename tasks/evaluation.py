@@ -56,7 +56,7 @@ def _evaluate(
     return rows
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(version="2", libraries=LEARNING)
 def evaluate(
     tokens: FolderRef,
     mixture: TableRef,

@@ -36,6 +36,7 @@ from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.records import (
     CHECKPOINTS,
     EVALUATIONS,
+    LEFT_OUT,
     METRICS,
     StageRecord,
     StageReport,
@@ -58,7 +59,8 @@ class Produced:
 
     `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder. `unfinished`
     names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
-    the commit. `pages` are texts for the UI in markdown, by name: written only where there is a UI, after the commit.
+    the commit. `left_out` are rows of `runs.left_out`: what the stage was given and couldn't use, and why. `note` is one
+    line that a person should read. `pages` are texts for the UI in markdown, by name: written only where there is a UI, after the commit.
     """
 
     tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)
@@ -72,6 +74,8 @@ class Produced:
     funnel: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    note: str = ""
     checkpoint: str | None = None
     pages: dict[str, Callable[[], str]] = field(default_factory=dict)
 
@@ -244,7 +248,7 @@ class Stage:
                 records_out=record.records_out,
                 fingerprint=print_of_payload,
                 outputs=record.outputs,
-                note=_unfinished(record) if partial else "",
+                note="; ".join(part for part in (_unfinished(record) if partial else "", record.note) if part),
             )
         )
         return dict(record.outputs)
@@ -284,6 +288,7 @@ class Stage:
             counts=produced.counts,
             report=produced.report,
             unfinished=produced.unfinished,
+            note=produced.note,
             records_in=produced.records_in,
             records_out=produced.records_out,
             started=started,
@@ -306,6 +311,13 @@ class Stage:
             "runs.evaluations",
             EVALUATIONS,
             [{"fingerprint": runtime.fingerprint, **row} for row in produced.evaluations],
+            runtime.fingerprint,
+            once=True,
+        )
+        lake.append_rows(
+            "runs.left_out",
+            LEFT_OUT,
+            [{"fingerprint": runtime.fingerprint, "stage": self.name, **row} for row in produced.left_out],
             runtime.fingerprint,
             once=True,
         )

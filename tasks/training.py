@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _train_tokenizer(
     train(texts, config, folder)
 
 
-@stage(version="1", libraries=("tokenizers", "transformers"))
+@stage(version="2", libraries=("tokenizers", "transformers"))
 def tokenizer(
     documents: TableRef,
     mixture: TableRef,
@@ -105,6 +106,16 @@ class TokenizeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _left_out_file(folder: Path, failed: Sequence[tuple[bytes, str]]) -> ShardFile:
+    """Documents without tokens, and why, beside the tokens of the others."""
+    path = folder / "left_out.parquet"
+    rows = [{"id": id, "reason": reason} for id, reason in failed]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema([("id", pa.binary(16)), ("reason", pa.string())])), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
+    return ShardFile("left_out", str(path), len(rows), file_digest(str(path)), path.stat().st_size)
+
+
 def _tokenize_shard(shard: Shard) -> ShardResult:
     """The tokens of the documents chosen from one file."""
     from models.text.shards import write_shard
@@ -121,11 +132,14 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
         digest, size = file_digest(str(path)), path.stat().st_size
         result.files.append(ShardFile(table, str(path), written.documents, digest, size))
     result.counts = {"documents": written.documents, "tokens": written.tokens, "bytes": written.bytes}
+    if written.left_out:
+        result.counts["left_out"] = len(written.left_out)
+        result.files.append(_left_out_file(shard.folder, written.left_out))
     finish_shard(shard.folder, result)
     return result
 
 
-@stage(version="1", libraries=("tokenizers", "transformers", "numpy"))
+@stage(version="2", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
     documents: TableRef,
     mixture: TableRef,
@@ -168,8 +182,20 @@ def tokenize(
         counts=counts,
         records_in=mixture.rows,
         records_out=counts.get("documents", 0),
-        equations=[] if failed else [("every document chosen has tokens", len(wanted), counts.get("documents", 0))],
+        equations=[]
+        if failed
+        else [
+            (
+                "documents chosen = with tokens + left out",
+                len(wanted),
+                counts.get("documents", 0) + counts.get("left_out", 0),
+            )
+        ],
         unfinished=failed,
+        left_out=[
+            row for r in results for f in r.files if f.table == "left_out" for row in pq.read_table(f.path).to_pylist()
+        ],
+        note=f"{counts['left_out']:,} documents left out: the tokenizer failed on them" if "left_out" in counts else "",
     )
 
 
@@ -284,7 +310,23 @@ def pretrain(
     return trained("pretrain", report, runtime, records_in=len(documents[0]))
 
 
-def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int) -> Produced:
+def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows of `runs.left_out` from what a training function says it couldn't use, and a line about them.
+
+    `report["left_out"]`, lists of [number in `items`, reason, tokens, limit], is taken out of the report.
+    """
+    rows = [
+        {"id": items[number]["id"], "reason": reason, "tokens": tokens, "limit": limit}
+        for number, reason, tokens, limit in report.pop("left_out")
+    ]
+    parts = [f"{count:,} {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
+    said = [f"{len(rows):,} of {len(items):,} {noun} left out ({'; '.join(parts)})"] if rows else []
+    if report.get("cut"):
+        said.append(f"{report['cut']:,} of {len(items):,} {noun} cut to fit the context")
+    return rows, ", ".join(said)
+
+
+def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int, **more: Any) -> Produced:
     """What every training stage produces: a checkpoint, metrics, a report."""
     return Produced(
         folders={name: runtime.folder / "checkpoint"},
@@ -294,4 +336,5 @@ def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int
         report=report,
         metrics=read_metrics(runtime.folder / "metrics.jsonl"),
         checkpoint=name,
+        **more,
     )

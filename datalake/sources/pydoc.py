@@ -87,9 +87,9 @@ def read(shard: InputShard, config: Pydoc) -> Iterator[Entry]:
 def write_archive(path: Path, modules: list[str]) -> None:
     """Fetches the pages of modules and writes them as one WARC archive, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("wb") as file:
             _write(file, "warcinfo", "", b"software: Headwater\r\nformat: WARC File Format 1.1\r\n")
             with _server() as port:
                 pages = [_fetch(port, module) for module in modules]
@@ -101,9 +101,9 @@ def write_archive(path: Path, modules: list[str]) -> None:
                 _write(file, "response", f"pydoc:/{module}", _message(page))
             file.flush()
             os.fsync(file.fileno())
-        Path(partial).replace(path)
+        partial.replace(path)
     finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _groups(config: Pydoc) -> Iterator[tuple[str, list[str]]]:

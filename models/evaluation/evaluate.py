@@ -55,7 +55,8 @@ def evaluate(
 
     perplexity: `loss` (nats per token, <|eos|> included), `unigram_entropy` of the same tokens, `loss_over_entropy`,
     `bits_per_byte`; intervals resample documents. multiple_choice: `accuracy`, `chance`. generation: `token_f1`,
-    `ended`. reward_accuracy: `accuracy` of `reward` (a `ScalarHead`), a tie counting half.
+    `ended`. reward_accuracy: `accuracy` of `reward` (a `ScalarHead`), a tie counting half, over
+    the pairs that can be compared within its context.
     """
     training = model.training
     model.eval()
@@ -141,7 +142,9 @@ def _reward_accuracy(
     pairs = [held.preferences[number] for number in chosen]
     training = reward.training
     reward.eval()
-    right = sum(tasks.preferred(reward, tokenizer, pairs, config.batch))
+    judged = tasks.preferred(reward, tokenizer, pairs, config.batch)
     reward.train(training)
-    n = len(pairs)
+    right, n = sum(judged), len(judged)
+    if not n:
+        return []
     return [Result("reward_accuracy", "accuracy", right / n, *wilson(right, n, config.confidence), n)]

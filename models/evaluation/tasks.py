@@ -21,9 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from models.network.decoder import within_documents
 from models.network.generate import generate
+from models.objectives.bradley_terry import final_scores, right_padded
 from models.text.config import END
+from models.text.fitting import fit_all, fit_pair
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import encode, render, stop_ids
+from models.text.tokenizer import beginning, encode, render, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 
@@ -175,14 +177,23 @@ def _turns(conversation: dict[str, Any]) -> tuple[list[dict[str, str]], str]:
 def multiple_choice(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Sequence[Question], batch: int
 ) -> list[bool]:
-    """Whether each item's right answer has the highest likelihood per byte of its text (its end token included)."""
+    """Whether each item's right answer has the highest likelihood per byte of its text (its end token included).
+
+    Of an answer that the context doesn't hold even without the question, the beginning is judged: the likelihood of its
+    tokens over their bytes, as if it ended there; it has no end token.
+    """
+    context = int(model.config.context)  # type: ignore[union-attr, arg-type]
     stop = tokenizer.get_vocab().get(END, tokenizer.eos_token_id)
     pairs, sizes = [], []
     for item in items:
         prompt, _ = render(item.messages, tokenizer, prompt=True)
         for choice, ids in zip(item.choices, encode(tokenizer, item.choices), strict=True):
-            pairs.append((prompt, [*ids, stop]))
-            sizes.append(len(choice.encode("utf-8", "replace")) + 1)
+            if len(ids) + 1 < context:
+                answer, size = [*ids, stop], len(choice.encode("utf-8", "replace")) + 1
+            else:
+                answer, size = beginning(tokenizer, choice, ids, context - 1)
+            pairs.append((prompt, answer))
+            sizes.append(max(size, 1))
     scores = iter(np.array(log_likelihoods(model, pairs, batch)) / np.array(sizes or [1])[: len(pairs)])
     return [int(np.argmax([next(scores) for _ in item.choices])) == item.right for item in items]
 
@@ -239,23 +250,19 @@ def token_f1(answer: str, reference: str) -> float:
 def preferred(
     reward: nn.Module, tokenizer: PreTrainedTokenizerBase, preferences: Sequence[dict[str, Any]], batch: int
 ) -> list[float]:
-    """For each pair 1 where the reward model scores the chosen answer higher, 0.5 where equal, else 0."""
+    """For each pair 1 where the reward model scores the chosen answer higher, 0.5 where equal, else 0.
+
+    Pairs are made to fit as in training (`models.text.fitting.fit_pair`); those that can't be are left out.
+    """
     context = int(reward.config.context)  # type: ignore[union-attr, arg-type]
     device = next(reward.parameters()).device
-    rows = []
-    for pair in preferences:
-        for answer in (pair["chosen"], pair["rejected"]):
-            ids, _ = render([*pair["prompt"], {"role": "assistant", "content": answer}], tokenizer)
-            rows.append(shortened(ids, context))
+    pairs = fit_all(preferences, lambda pair: fit_pair(pair, tokenizer, context)).items
+    rows = [answer for pair in pairs for answer in pair]
     scores = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     for first in range(0, len(order), batch):
         numbers = order[first : first + batch]
-        lengths = torch.tensor([len(rows[number]) for number in numbers])
-        tokens = torch.zeros(len(numbers), int(lengths.max()), dtype=torch.long)
-        for place, number in enumerate(numbers):
-            tokens[place, : len(rows[number])] = torch.tensor(rows[number])
-        values_BT = reward(tokens.to(device))
-        scores[numbers] = values_BT[torch.arange(len(numbers)), lengths - 1].float().cpu().numpy()
+        tokens, lengths = right_padded([rows[number] for number in numbers])
+        scores[numbers] = final_scores(reward, tokens.to(device), lengths.to(device)).float().cpu().numpy()
     better, worse = scores[0::2], scores[1::2]
     return ((better > worse) + 0.5 * (better == worse)).tolist()

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +41,16 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
     folder = Path(folder)
     if isinstance(tokenizer, str | Path):
         tokenizer = text.load(tokenizer)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = temporary.with_name(temporary.name + ".old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.chmod(0o755)
         trunk = model.trunk if isinstance(model, ScalarHead) else model
         if isinstance(model, ScalarHead):
             _write(model.head.state_dict(), temporary / VALUE_HEAD)
         if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
+            text.save(tokenizer, temporary)
         if isinstance(trunk, Foreign):
             trunk.inner.save_pretrained(temporary)
         elif isinstance(trunk, Decoder):
@@ -60,7 +59,9 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             _write_json(_generation(tokenizer), temporary / "generation_config.json")
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
+        mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
         for path in temporary.iterdir():
+            path.chmod(mode)
             _sync(path)
         if folder.exists():
             folder.rename(old)

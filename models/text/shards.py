@@ -37,13 +37,17 @@ _BATCH = 256  # documents handed to the tokenizer at once: enough to use its thr
 
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
-    """What `write_shard` wrote: two paths, documents, tokens (<|bos|> and <|eos|> counted) and bytes of text."""
+    """What `write_shard` wrote: two paths, documents, tokens (<|bos|> and <|eos|> counted) and bytes of text.
+
+    `left_out`: (id, why) of each document that the tokenizer failed on; it is not in the shard.
+    """
 
     tokens_path: Path
     index_path: Path
     documents: int
     tokens: int
     bytes: int
+    left_out: tuple[tuple[bytes, str], ...] = ()
 
 
 def write_shard(
@@ -60,13 +64,17 @@ def write_shard(
     ids: list[bytes] = []
     lengths: list[int] = []
     sizes: list[int] = []
+    left_out: list[tuple[bytes, str]] = []
     tokens_path, index_path = folder / f"{name}.bin", folder / f"{name}.index.parquet"
     parts = [folder / f".{path.name}.{os.getpid()}.tmp" for path in (tokens_path, index_path)]
     try:
         with parts[0].open("wb") as stream:
             source = iter(documents)
             while batch := list(islice(source, _BATCH)):
-                for (number, text), tokens in zip(batch, encode(tokenizer, [text for _, text in batch]), strict=True):
+                for number, text, tokens in _encoded(tokenizer, batch):
+                    if isinstance(tokens, str):
+                        left_out.append((number, tokens))
+                        continue
                     np.array([bos, *tokens, eos], dtype).tofile(stream)
                     ids.append(number)
                     lengths.append(len(tokens) + 2)
@@ -89,7 +97,25 @@ def write_shard(
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
-    return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes))
+    return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes), tuple(left_out))
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, batch: Sequence[tuple[bytes, str]]
+) -> Iterator[tuple[bytes, str, list[int] | str]]:
+    """Each document with its tokens, or with why the tokenizer failed on it: that costs no other document its own."""
+    try:
+        found: list[list[int] | str] = list(encode(tokenizer, [text for _, text in batch]))
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizer's Rust is no Exception
+        if len(batch) > 1:
+            for one in batch:
+                yield from _encoded(tokenizer, [one])
+            return
+        found = [f"the tokenizer failed: {' '.join(str(error).split())[:200]}"]
+    for (number, text), tokens in zip(batch, found, strict=True):
+        yield number, text, tokens
 
 
 def _sync(descriptor: int) -> None:

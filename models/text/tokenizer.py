@@ -9,8 +9,10 @@ who writes `<|end|>` gets the tokens of those seven characters. Code puts specia
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-import tempfile
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,14 @@ SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_GENERATION = re.compile(r"\{%-?\s*generation\b")
+# Between two words matched by `SPLIT` in any text, whatever else stands in it: no alternative goes on over a space or
+# tab after what is neither white space nor a line's end, from a line's end to what follows, or from a letter to a mark.
+_SAFE = re.compile(r"(?<=[\w!-~])(?=[ \t])|(?<=\n)(?=[\w!-~])|(?<=[\u4e00-\u9fa5])(?=[，。、！？；：])")
+PIECE = 100_000  # characters given to the tokenizer at once: its regular expression fails at ten million blanks
+_CHARACTER = 8  # tokens of one character at most, and some to spare
+_LOOK = 1_000  # characters looked through at once, from the end, for a place to cut
+_TOGETHER = 4_000_000  # characters encoded at once: some 100 bytes of memory each
 _RUN = 10_000  # characters without a split (a data blob) are cut here, so that no word costs the trainer its memory
 
 
@@ -65,17 +75,34 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
     )
     wrapped.chat_template = CHAT_TEMPLATE
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.chmod(0o755)
-        wrapped.save_pretrained(temporary)
+        save(wrapped, temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer so that Transformers 4 reads it as well as 5.
+
+    Transformers 5 names a class that 4 doesn't have, and lists special tokens where 4 expects a mapping; it reads the
+    names of 4.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    settings.pop("backend", None)
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class _Taken:
@@ -118,10 +145,71 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedToken
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, without any special token, even where the text spells one out."""
+    """Token ids of each text, without any special token, even where the text spells one out.
+
+    A long text goes through our own tokenizer in pieces, so that time and memory grow with its length alone: cut where
+    that changes no token, or, in a run of `PIECE` characters without such a place, where the run is that long. What
+    isn't a character (a lone surrogate) is read as a question mark.
+    """
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
-    return [found.ids for found in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    ours = _ours(tokenizer) is not None
+    found: list[list[int]] = [[] for _ in texts]
+    batch: list[tuple[int, str]] = []
+    room = 0
+
+    def flush() -> None:
+        pieces = [piece for _, piece in batch]
+        try:
+            encodings = backend.encode_batch_fast(pieces, add_special_tokens=False)
+        except TypeError:
+            pieces = [piece.encode("utf-8", "replace").decode() for piece in pieces]
+            encodings = backend.encode_batch_fast(pieces, add_special_tokens=False)
+        for (number, _), encoding in zip(batch, encodings, strict=True):
+            found[number] += encoding.ids
+        batch.clear()
+
+    for number, text in enumerate(texts):
+        for piece in _pieces(text) if ours else [text]:
+            if batch and len(piece) > room:
+                flush()
+            room = _TOGETHER if not batch else room
+            batch.append((number, piece))
+            room -= len(piece)
+    if batch:
+        flush()
+    return found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in pieces of at most `PIECE` characters."""
+    start = 0
+    while len(text) - start > PIECE:
+        end = _cut(text, start, start + PIECE)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _cut(text: str, start: int, end: int) -> int:
+    """The last place after `start` and up to `end` where a text can be cut and has the same tokens, or `end`."""
+    for stop in range(end, start, -_LOOK):
+        place = start
+        for match in _SAFE.finditer(text, max(stop - _LOOK, start + 1), min(stop + 1, end + 1)):
+            place = match.start()
+        if place > start:
+            return place
+    return end
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], room: int) -> tuple[list[int], int]:
+    """The first `room` of a text's tokens, or some fewer that end with a whole character, and the bytes they stand for."""
+
+    def written(count: int) -> str:
+        return str(tokenizer.decode(ids[:count], clean_up_tokenization_spaces=False))
+
+    count = next((n for n in range(room, max(room - _CHARACTER, 0), -1) if text.startswith(written(n))), room)
+    return ids[:count], len(written(count).encode("utf-8", "replace"))
 
 
 def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
@@ -153,8 +241,8 @@ def render(
     Raises:
         UserError: for an unknown role, or a tokenizer that knows no dialogues.
     """
-    vocabulary = tokenizer.get_vocab()
-    if any(name not in vocabulary for name in SPECIALS):
+    vocabulary = _ours(tokenizer)
+    if vocabulary is None:
         return _render_by_template(messages, tokenizer, prompt)
     for message in messages:
         if message["role"] not in ROLES:
@@ -170,23 +258,47 @@ def render(
     return ids, mask
 
 
+def _ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
+    """The ids of our special tokens; None for a tokenizer that wasn't trained here."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    ids = {name: backend.token_to_id(name) for name in SPECIALS}
+    return None if None in ids.values() else ids
+
+
 def _render_by_template(
     messages: Sequence[dict[str, str]], tokenizer: Any, prompt: bool
 ) -> tuple[list[int], list[bool]]:
-    """By the tokenizer's own template; the assistant's part of each turn is what follows its generation prompt."""
+    """By the tokenizer's own template. The assistant's part is what the template marks as generation; where it marks
+    nothing, what follows each turn's generation prompt, which must then be how the whole dialogue begins.
+    """
     if not tokenizer.chat_template:
         raise UserError(
             "this tokenizer has no chat template: take an instruction-tuned model, or train a tokenizer here"
         )
+    messages = list(messages)
+    if _GENERATION.search(str(tokenizer.chat_template)):
+        found = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=prompt, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return list(found["input_ids"]), [bool(marked) for marked in found["assistant_masks"]]
 
-    def ids_of(count: int, opened: bool) -> list[int]:
-        text = tokenizer.apply_chat_template(list(messages[:count]), tokenize=False, add_generation_prompt=opened)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    def text_of(count: int, opened: bool) -> str:
+        return str(tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=opened))
 
-    ids = ids_of(len(messages), prompt)
-    mask = [False] * len(ids)
-    for number, message in enumerate(messages):
+    whole = text_of(len(messages), prompt)
+    found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in found["offset_mapping"]]
+    mask = [False] * len(starts)
+    for number, message in enumerate(messages if not prompt else []):  # what is asked has no part to learn
         if message["role"] == "assistant":
-            start, end = len(ids_of(number, True)), len(ids_of(number + 1, False))
-            mask[start:end] = [True] * (min(end, len(ids)) - start)
-    return ids, mask
+            opened, closed = text_of(number, True), text_of(number + 1, False)
+            if not (whole.startswith(closed) and closed.startswith(opened)):
+                raise UserError(
+                    "this tokenizer's chat template writes a turn in another way once others follow, so what the "
+                    "assistant said can't be told: give it a template with {% generation %}"
+                )
+            for place in range(bisect_left(starts, len(opened)), bisect_left(starts, len(closed))):
+                mask[place] = True
+    return list(found["input_ids"]), mask

@@ -122,14 +122,14 @@ def test_help_lists_what_works_and_nothing_else(headwater: Command) -> None:
     done = headwater("--help")
     assert done.status == 0
     listed = {line.split()[1] for line in done.out.splitlines() if line.startswith("│ ") and len(line.split()) > 2}
-    works = {"run", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
+    works = {"run", "runs", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
     assert works <= listed
     later = {"plan", "eval", "serve", "export", "label"}
     assert not later & listed
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
+    "command", ["run", "runs", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
 )
 def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Command, command: str) -> None:
     done = headwater(command, "--help")
@@ -152,6 +152,34 @@ def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Co
 )
 def test_a_mistyped_command_is_answered_in_one_line(headwater: Command, arguments: list[str], said: str) -> None:
     assert said.lower() in mistake(headwater(*arguments)).lower()
+
+
+def test_a_shell_is_taught_all_commands_and_options() -> None:
+    from flows.cli import app
+
+    for shell in ("bash", "zsh", "fish"):
+        script = app.generate_completion(shell=shell)
+        assert all(word in script for word in ("what-if", "runs", "trust-remote-code", "until"))
+
+
+def test_bytes_that_are_no_text_are_no_traceback(headwater: Command, tmp_path: Path) -> None:
+    (tmp_path / "lake" / "runs").mkdir(parents=True)
+    bad = os.fsdecode(b"a\xff\x1b[2J")
+    assert r"\x1b[2J" in mistake(headwater("explain", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("query", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("trace", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("chat", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("run", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("report", bad, "--lake", tmp_path / "lake"))
+
+
+def test_stages_after_the_last_one_asked_for_go_without_saying() -> None:
+    from datalake.records import StageReport
+    from flows.commands.run import asked_for
+
+    assert asked_for(StageReport(stage="ingest", state="ran", seconds=1))
+    assert asked_for(StageReport(stage="sft", state="skipped", seconds=0, note="`sft` is null in the recipe"))
+    assert not asked_for(StageReport(stage="curate", state="skipped", seconds=0, note="after --until ingest"))
 
 
 # Bad recipes leave nothing -------------------------------------------------------------------------------------------
@@ -340,7 +368,7 @@ def test_explain_tells_why_a_record_was_refused(headwater: Command, whole: Whole
 def test_explain_knows_dialogues_and_says_what_it_does_not_know(headwater: Command, whole: Whole) -> None:
     [row] = headwater("query", "SELECT uri FROM tiny.conversations LIMIT 1", "--lake", whole.lake, "--json").json
     [story] = explained(headwater, whole, row["uri"])
-    assert story["table"] == "conversations"
+    assert (story["table"], story["verdict"]) == ("conversations", "kept")
     assert [message["role"] for message in story["messages"]] == ["user", "assistant"]
     assert "no record 'http://never/'" in mistake(headwater("explain", "http://never/", "--lake", whole.lake))
     mistake(headwater("explain", "00" * 16, "--lake", whole.lake))

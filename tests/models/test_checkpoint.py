@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import (
     BertForMaskedLM,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -25,13 +27,17 @@ from transformers import (
 )
 
 from datalake.errors import UserError
+from datalake.sources.pydoc import write_archive
 from models.network import checkpoint
 from models.network.build import Foreign, ScalarHead, build_model
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
 from models.network.generate import generate
 from models.text import tokenizer as text
-from models.text.config import TokenizerConfig
+from models.text.config import SPECIALS, TokenizerConfig
+from models.text.shards import write_shard
+from models.text.template import CHAT_TEMPLATE
+from models.training.trainer import save_state
 
 TALK = [{"role": "user", "content": "水 flows where?"}]
 SHAPES = {
@@ -245,3 +251,40 @@ def test_what_is_no_checkpoint_is_said_in_one_line(tokenizer, tmp_path: Path) ->
     ):
         (folder / "config.json").write_text(wrong)
         said(folder)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(tokenizer, tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        model = build_model(shape("Llama", len(tokenizer)))
+        checkpoint.save(ScalarHead(model), tokenizer, tmp_path / "ours")
+        theirs = LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
+        checkpoint.save(Foreign(theirs.eval()), tokenizer, tmp_path / "theirs")
+        text.train(["words and words"], TokenizerConfig(vocabulary=300), tmp_path / "words")
+        write_shard([(b"a" * 16, "words")], tokenizer, tmp_path / "tokens", "x")
+        save_state(tmp_path / "state", {"step": 1, "targets": 0}, "i")
+        write_archive(tmp_path / "pages.warc", ["this"])
+    finally:
+        os.umask(before)
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path
+
+
+def test_the_tokenizers_config_is_read_by_transformers_4_and_5(tokenizer, tmp_path: Path) -> None:
+    """4 knows no class TokenizersBackend, and takes a list of special tokens by its old name only."""
+    folder = checkpoint.save(build_model(shape("Llama", len(tokenizer))), tokenizer, tmp_path / "model")
+    again = checkpoint.save(*checkpoint.load(folder), tmp_path / "again")
+    for place in (folder, again):
+        settings = json.loads((place / "tokenizer_config.json").read_text())
+        assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert settings["additional_special_tokens"] == list(SPECIALS[3:])
+        assert "extra_special_tokens" not in settings
+        reader = AutoTokenizer.from_pretrained(place)
+        assert set(reader.all_special_tokens) == set(SPECIALS)
+        assert reader.convert_tokens_to_ids(list(SPECIALS)) == list(range(len(SPECIALS)))
+        assert reader.chat_template == CHAT_TEMPLATE
+    assert (folder / "tokenizer_config.json").read_bytes() == (again / "tokenizer_config.json").read_bytes()
+    generation = GenerationConfig.from_pretrained(folder)
+    assert generation.eos_token_id == text.stop_ids(tokenizer)
+    assert (generation.pad_token_id, generation.bos_token_id) == (tokenizer.pad_token_id, tokenizer.bos_token_id)

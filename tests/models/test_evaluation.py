@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.evaluate import Held, evaluate
 from models.evaluation.intervals import bootstrap, wilson
+from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
 from models.network.config import NetworkConfig
 from models.network.generate import generate
@@ -25,6 +27,8 @@ from models.text import tokenizer as text
 from models.text.config import TokenizerConfig
 from models.text.sampler import heldout
 from models.text.shards import TokenShards, write_shard
+from models.training.config import RewardConfig
+from models.training.reward import reward as train_reward
 
 COLOURS = ["red stone", "green leaf", "blue sea", "yellow sun", "white snow", "黑 夜", "grey cloud", "brown earth"]
 TALKS = [
@@ -262,12 +266,81 @@ def test_reward_accuracy_counts_what_the_model_prefers(tokenizer) -> None:
 
     config = EvaluateConfig(tasks=["reward_accuracy"], batch=2)
     (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=Counting())
-    assert (row.task, row.metric, row.value, row.n) == ("reward_accuracy", "accuracy", 0.5, 3)
-    assert (row.low, row.high) == wilson(1.5, 3)
+    # the third pair has two equal answers: neither is better
+    assert (row.task, row.metric, row.value, row.n) == ("reward_accuracy", "accuracy", 0.5, 2)
+    assert (row.low, row.high) == wilson(1, 2)
     zero = ScalarHead(fresh(tokenizer))
     (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=zero)
     assert row.value == 0.5
     assert evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config) == []
+
+
+def test_reward_accuracy_is_the_stages_own(tokenizer, tmp_path) -> None:
+    """On pairs of every length, some to be cut and some that can't be compared: the same pairs and the same share."""
+    draw = random.Random(1)
+    pairs = []
+    for number in range(40):
+        answers = [" ".join(draw.choices(COLOURS, k=draw.choice([1, 2, 12]))) for _ in range(2)]
+        question = [{"role": "user", "content": "x " * draw.choice([1, 10, 80])}]
+        pairs.append({"prompt": question, "chosen": answers[0], "rejected": answers[number % 9 > 0]})
+    base = checkpoint.save(fresh(tokenizer), tokenizer, tmp_path / "base")
+    config = RewardConfig(batch=4, steps=3, learning_rate=1e-2, eval_rows=1000)
+    report = train_reward(config, base, pairs[20:], pairs[:20], tmp_path / "out")
+    model, _ = checkpoint.load(tmp_path / "out" / "checkpoint")
+    asked = EvaluateConfig(tasks=["reward_accuracy"])
+    (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs[:20]), asked, reward=model)
+    assert (row.value, row.n) == (pytest.approx(report["heldout_accuracy"]), report["heldout_pairs"])
+    assert 0 < report["heldout_dropped"] < 20
+
+
+class TestAnswersThatDontFit:
+    """Choices longer than the context: what is scored is what is divided by."""
+
+    def table(self, tokenizer) -> torch.Tensor:
+        """Likely: what the answer `It is the red stone.` is made of; a token of its own costs 6 nats."""
+        logits = torch.full((len(tokenizer), len(tokenizer)), -6.0)
+        logits[:, text.encode(tokenizer, ["It is the red stone."])[0]] = 0.0
+        logits[:, text.stop_ids(tokenizer)] = 0.0
+        return logits
+
+    @pytest.mark.parametrize("junk", ["zq%7 " * 1000, "\u6f22" * 5000, "🌊" * 1250, "qj" * 2500])
+    @pytest.mark.parametrize("right", [0, 1])
+    def test_junk_never_beats_the_right_answer(self, tokenizer, junk: str, right: int) -> None:
+        choices = ["It is the red stone.", junk] if not right else [junk, "It is the red stone."]
+        item = tasks.Question(TALKS[0]["messages"][:1], choices, right)
+        assert tasks.multiple_choice(Oracle(self.table(tokenizer)), tokenizer, [item], 2) == [True]
+
+    @torch.no_grad()
+    def test_scores_are_those_of_a_calculation_by_hand(self, tokenizer, monkeypatch) -> None:
+        draw = torch.Generator().manual_seed(3)
+        model = Oracle(torch.randn(len(tokenizer), len(tokenizer), generator=draw), context=32)
+        logs = model.table.log_softmax(-1)
+        answers = ["It is the sea.", "水🌊x " * 40, "red stone " * 30, "a " * 8]
+        question = TALKS[0]["messages"][:1]
+        seen = []
+        plain = tasks.log_likelihoods
+        monkeypatch.setattr(tasks, "log_likelihoods", lambda *given: seen.append(plain(*given)) or seen[-1])
+        scores = []
+        monkeypatch.setattr(tasks.np, "argmax", lambda values: scores.extend(values) or 0)
+        tasks.multiple_choice(model, tokenizer, [tasks.Question(question, answers, 0)], 2)
+        monkeypatch.undo()
+        prompt = text.render(question, tokenizer, prompt=True)[0]
+        for answer, score in zip(answers, scores, strict=True):
+            ids = [*text.encode(tokenizer, [answer])[0], text.special(tokenizer, "<|end|>")]
+            size = len(answer.encode()) + 1
+            if len(ids) > 31:
+                ids = ids[:31]
+                while not answer.startswith(tokenizer.decode(ids)):
+                    ids.pop()
+                size = len(tokenizer.decode(ids).encode())
+            total = sum(float(logs[before, token]) for before, token in zip([prompt[-1], *ids], ids, strict=False))
+            assert score == pytest.approx(total / size, rel=1e-5)
+
+    def test_the_question_gives_way_to_the_whole_answer(self, tokenizer) -> None:
+        long = [{"role": "user", "content": "What is number 0? " * 40}]
+        choices = ["It is the blue sea.", "It is the red stone."]
+        item = tasks.Question(long, choices, 1)
+        assert tasks.multiple_choice(Oracle(self.table(tokenizer)), tokenizer, [item], 2) == [True]
 
 
 def test_chat_writes_the_answer_piece_by_piece(knowing, tokenizer) -> None:

@@ -105,3 +105,33 @@ def test_what_is_no_shard_is_said_in_one_line(tmp_path: Path, tokenizer) -> None
     (tmp_path / "x.bin").unlink()
     with pytest.raises(UserError, match="missing beside its index"):
         TokenShards(tmp_path)
+
+
+class Panic(BaseException):
+    """As the tokenizer's Rust ends: no Exception."""
+
+
+def test_a_document_that_the_tokenizer_fails_on_costs_no_other_its_tokens(
+    tmp_path: Path, tokenizer, monkeypatch
+) -> None:
+    from models.text import shards as room
+
+    def failing(words, texts):
+        if any("333" in text for text in texts):
+            raise Panic("retry-limit-in-match\nover")
+        return encode(words, texts)
+
+    monkeypatch.setattr(room, "encode", failing)
+    documents = named(TEXTS)
+    written = write_shard(documents, tokenizer, tmp_path, "00000")
+    assert written.left_out == ((documents[3][0], "the tokenizer failed: retry-limit-in-match over"),)
+    shards = TokenShards(tmp_path)
+    assert shards.ids == [number for number, text in documents if "333" not in text]
+    assert tokenizer.decode(shards.tokens(1)[1:-1].tolist()) == TEXTS[1]
+
+    def interrupted(words, texts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(documents, tokenizer, tmp_path / "b", "00000")

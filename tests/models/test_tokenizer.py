@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,99 @@ def test_what_is_no_tokenizer_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{ not json")
     with pytest.raises(UserError, match="can't be read"):
         room.load(tmp_path)
+
+
+ALPHABETS = ["ab '", "a \n", "a\t \r\n", "1a ,.", "水。，a ", "é'sll ", " \n\t!", "\u0301a  \u3000\n", "🌊 _\x85\x1c a"]
+
+
+def test_a_text_cut_where_it_may_be_has_the_tokens_of_the_whole(tokenizer) -> None:
+    draw = random.Random(3)
+    cuts = 0
+    for number in range(600):
+        letters = ALPHABETS[number % len(ALPHABETS)]
+        text = "".join(draw.choice(letters) for _ in range(draw.randint(2, 60)))
+        whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for match in room._SAFE.finditer(text):
+            parts = [
+                tokenizer(part, add_special_tokens=False)["input_ids"]
+                for part in (text[: match.start()], text[match.start() :])
+            ]
+            assert parts[0] + parts[1] == whole, (text, match.start())
+            cuts += 1
+    assert cuts > 1000
+
+
+def test_a_long_text_has_the_tokens_of_the_whole(tokenizer, monkeypatch) -> None:
+    texts = ["\n\n".join(TEXTS) * 3, "水往低处流，人往高处走。" * 50, "", "short"]
+    whole = room.encode(tokenizer, texts)
+    monkeypatch.setattr(room, "PIECE", 37)
+    monkeypatch.setattr(room, "_TOGETHER", 100)
+    assert all(len(piece) <= 37 for text in texts for piece in room._pieces(text))
+    assert ["".join(room._pieces(text)) for text in texts] == texts
+    assert room.encode(tokenizer, texts) == whole
+
+
+@pytest.mark.parametrize("unit", [" ", "a", "水", "\n", "🌊", "!", "a1", " \n", "word "])
+def test_a_run_of_anything_is_cut_into_pieces_and_loses_nothing(tokenizer, unit: str, monkeypatch) -> None:
+    monkeypatch.setattr(room, "PIECE", 1000)
+    text = "Begin" + unit * 3000 + "end"
+    ids = room.encode(tokenizer, [text])[0]
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.slow
+def test_ten_million_blanks_are_tokens(tokenizer) -> None:
+    # in one go the regular expression gives up: retry-limit-in-match over
+    ids, more = room.encode(tokenizer, [" " * 10_000_000, "blanks"])
+    assert len(ids) > 1000
+    assert more == room.encode(tokenizer, ["blanks"])[0]
+
+
+def test_what_is_no_character_is_read_as_a_question_mark(tokenizer) -> None:
+    assert room.encode(tokenizer, ["a\ud800b", "c"]) == room.encode(tokenizer, ["a?b", "c"])
+
+
+class TestOtherTemplates:
+    """A tokenizer of another family: words, and templates as others write them."""
+
+    CHATML = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
+        "+ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+
+    @pytest.fixture
+    def foreign(self, tokenizer, tmp_path: Path):
+        tokenizer.save_pretrained(tmp_path)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            path = tmp_path / name
+            path.write_text(path.read_text().replace("<|user|>", "<|im_start|>").replace("<|end|>", "<|im_end|>"))
+        other = AutoTokenizer.from_pretrained(tmp_path)
+        other.chat_template = self.CHATML
+        return other
+
+    def test_the_assistants_part_is_found_by_where_it_stands(self, foreign) -> None:
+        ids, mask = room.render(TALK, foreign)
+        said = foreign.decode([number for number, marked in zip(ids, mask, strict=True) if marked])
+        assert said == "Downhill 🌊.<|im_end|>\n  <|im_end|>\n"
+        assert foreign.decode(ids) == foreign.apply_chat_template(TALK, tokenize=False)
+        asked, nothing = room.render(TALK[:2], foreign, prompt=True)
+        assert foreign.decode(asked).endswith("<|im_start|>assistant\n")
+        assert not any(nothing)
+
+    def test_the_dialogue_is_tokenized_once(self, foreign, monkeypatch) -> None:
+        calls = []
+        plain = type(foreign).__call__
+        monkeypatch.setattr(type(foreign), "__call__", lambda *a, **k: calls.append(a) or plain(*a, **k))
+        talk = [{"role": role, "content": "x"} for _ in range(20) for role in ("user", "assistant")]
+        _, mask = room.render(talk, foreign)
+        assert sum(mask) > 0
+        assert len(calls) == 1
+
+    def test_one_that_rewrites_earlier_turns_is_refused(self, foreign) -> None:
+        foreign.chat_template = (
+            "{% for message in messages %}[{{ message['content'] if loop.last else 'x' }}]{% endfor %}"
+        )
+        with pytest.raises(UserError, match="generation") as error:
+            room.render(TALK, foreign)
+        assert "\n" not in str(error.value)
+        assert room.render(TALK, foreign, prompt=True)[0]

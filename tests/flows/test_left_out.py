@@ -1,0 +1,127 @@
+"""What training was given and couldn't use is named: in the stage's note, in a table; and each step's rows are told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import world
+from world import Whole
+
+from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
+from datalake.errors import UserError
+from datalake.lake import FolderRef, Lake, TableRef
+from datalake.ledger import query
+from datalake.records import read_record
+from datalake.shards import ShardWriter
+from models.text.fitting import EQUAL, TOO_LONG
+from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from tasks import alignment
+from tasks.order import TABLES, rows_of_step
+from tasks.runtime import Runtime, RuntimeConfig
+from tasks.stage import RUN_LOG, RunLog
+
+SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
+
+
+@pytest.fixture(scope="module")
+def whole(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return world.whole(tmp_path_factory)
+
+
+def told(number: int, question: str, answer: str) -> Conversation:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Conversation(bytes([number] * 16), "s", f"u{number}", messages)
+
+
+def preferred(number: int, question: str, chosen: str, rejected: str) -> Preference:
+    return Preference(
+        bytes([number] * 16), "s", f"u{number}", [{"role": "user", "content": question}], chosen, rejected
+    )
+
+
+def table(lake: Lake, name: str, schema: Any, rows: list[Any]) -> TableRef:
+    with ShardWriter(lake.shard_folder(name, name), name, name, {name: schema}) as out:
+        out.write(name, to_table(rows, schema))
+    return lake.commit(f"small.{name}", schema, out.result.files, name)
+
+
+def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake").create()
+    shutil.copytree(world.folder_of(whole.lake, whole.reports["pretrain"], "pretrain"), lake.root / "base")
+    base = FolderRef(name="pretrain", path="base", fingerprint="b" * 64, data_version="b" * 64)
+    long = "77777 " * 40
+    talks = [told(1, "1", "2"), told(2, long, "2"), told(3, "3", long), told(4, "4", "5"), told(5, "5", "6")]
+    pairs = [preferred(1, "1", "2", "3"), preferred(2, "2", "4", "4"), preferred(3, long, "5", "6")]
+    conversations = table(lake, "conversations", CONVERSATIONS, talks)
+    preferences = table(lake, "preferences", PREFERENCES, pairs)
+    runtime = Runtime(RuntimeConfig(workers=1, cluster="inline", retries=0), lake.root, "small", "run-1")
+    everything = alignment.HoldOut(seed=0, share=0.0)
+    log = RunLog("run-1")
+    token = RUN_LOG.set(log)
+    try:
+        given: dict[str, Any] = {"base": base, "holdout": everything, "runtime": runtime}
+        tuned = alignment.sft(conversations=conversations, config=SftConfig(**SHORT), **given)
+        judge = alignment.reward(preferences=preferences, config=RewardConfig(**SHORT), **given)
+        alignment.ppo(
+            policy=tuned["sft"],
+            reward_model=judge["reward"],
+            conversations=conversations,
+            holdout=everything,
+            config=PpoConfig(batch=4, steps=1, new_tokens=6, epochs=1, minibatches=1),
+            runtime=runtime,
+        )
+        alignment.sft(conversations=conversations, config=SftConfig(**SHORT), **given)
+    finally:
+        RUN_LOG.reset(token)
+    notes = [report.note for report in log.reports]
+    assert notes[0] == f"1 of 5 dialogues left out (1 {TOO_LONG}), 1 of 5 dialogues cut to fit the context"
+    assert notes[1] == f"2 of 3 pairs left out (1 {EQUAL}; 1 {TOO_LONG})"
+    assert notes[2] == f"1 of 5 prompts left out (1 {TOO_LONG})"
+    assert (log.reports[3].state, log.reports[3].note) == ("cached", notes[0])
+
+    _, rows = query(lake, "SELECT stage, id, reason, tokens, 'limit' FROM runs.left_out ORDER BY stage, id")
+    assert [(stage, id[0], reason) for stage, id, reason, *_ in rows] == [
+        ("ppo", 2, TOO_LONG),
+        ("reward", 2, EQUAL),
+        ("reward", 3, TOO_LONG),
+        ("sft", 2, TOO_LONG),
+    ]
+    assert all(tokens > 20 for _, _, reason, tokens, _ in rows if reason == TOO_LONG)
+
+    records = [read_record(lake, str(report.fingerprint)) for report in log.reports[:3]]
+    for record, steps, ids in zip(records, (2, 2, 1), ({1, 3, 4, 5}, {1}, {1, 3, 4, 5}), strict=True):
+        assert record is not None
+        for step in range(1, steps + 1):
+            seen = rows_of_step(lake, record, step)
+            assert {row["id"][0] for row in seen} == ids
+        for step in (0, steps + 1):
+            with pytest.raises(UserError, match=f"1 to {steps}"):
+                rows_of_step(lake, record, step)
+
+
+def test_a_step_of_every_stage_is_told_by_its_record(whole: Whole) -> None:
+    lake = Lake(whole.lake)
+    settings = {"pretrain": PretrainConfig, "sft": SftConfig, "reward": RewardConfig, "ppo": PpoConfig}
+    for stage, kind in settings.items():
+        record = read_record(lake, str(whole.reports[stage].fingerprint))
+        assert record is not None
+        config = kind.model_validate(record.payload["config"])
+        [(first, last)] = world.rows(
+            whole.lake, f"SELECT min(step), max(step) FROM runs.metrics WHERE stage = '{stage}'"
+        )
+        assert first == 1
+        known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{TABLES[stage]}")}
+        for step in (first, last):
+            seen = rows_of_step(lake, record, step)
+            assert {row["id"] for row in seen} <= known
+            assert len(seen) == config.batch or stage == "pretrain"
+            assert all(row["tokens"] > 0 for row in seen)
+        with pytest.raises(UserError, match="another version"):
+            rows_of_step(lake, record.model_copy(update={"version": "0"}), 1)
+    mixture = read_record(lake, str(whole.reports["mixture"].fingerprint))
+    assert mixture is not None
+    with pytest.raises(UserError, match="has no steps"):
+        rows_of_step(lake, mixture, 1)
