@@ -63,7 +63,8 @@ def sign_shard(place: Path, file: Path) -> tuple[str, dict[str, float]]:
     """One file of documents to one of signatures, as the stage does it: its path, and seconds by part."""
     from datalake.dedup.config import DedupConfig
     from datalake.dedup.sign import COLUMNS, sign_batches, signature_schema
-    from datalake.shards import ShardWriter, read_batches
+    from datalake.parquet import read_batches
+    from datalake.shards import ShardWriter
 
     signing = DedupConfig(**CONFIG).signing
     schema = signature_schema(signing)

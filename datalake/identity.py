@@ -83,10 +83,15 @@ def file_digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def folder_version(folder: Path) -> str:
-    """The data version of a folder: a digest over the names and contents of its files.
+def folder_files(folder: Path) -> list[tuple[str, str, int]]:
+    """(name relative to the folder, xxh128, size in bytes) of each file of a folder, sorted by name.
 
     Temporary files that a kill left there (`.NAME.PID.tmp`) are none of it.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.match(".*.tmp"))
-    return data_version([f"{path.relative_to(folder).as_posix()} {file_digest(str(path))}" for path in files])
+    return [(path.relative_to(folder).as_posix(), file_digest(str(path)), path.stat().st_size) for path in files]
+
+
+def folder_version(folder: Path) -> str:
+    """The data version of a folder: a digest over the names and contents of its files."""
+    return data_version([f"{path} {digest}" for path, digest, _ in folder_files(folder)])

@@ -1,34 +1,35 @@
 """The lake: Parquet files in Iceberg tables, and beside them what else a run leaves (folders, records, leases).
 
-    catalog.db  warehouse/     the Iceberg catalog (SQLite unless HEADWATER_CATALOG names another) and its metadata
     shards/STAGE/KEY/          Parquet files by shard key: shared by every run that needs the same shard
+    contents/NAME/             which files each reference to a table or folder holds: what is true of it
+    catalog.db  warehouse/     the same as Iceberg tables (SQLite unless HEADWATER_CATALOG names another), for others
     folders/STAGE/FINGERPRINT/ what isn't a table: tokenizers, token shards, checkpoints
     records/  runs/            one JSON per finished stage; one manifest per finished run
     leases/  results/          who builds what just now; Prefect's results
 
-Every table is replaced whole by one commit of one stage. A `TableRef` names the snapshot, so an older run's tables stay
-readable after a newer one has committed.
+Every table is replaced whole by one commit of one stage. A `TableRef` names its content, so an older run's tables stay
+readable after a newer one has committed. All paths are relative to the lake: it can be moved and copied.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datalake.errors import UserError
-from datalake.identity import data_version, fingerprint
+from datalake.contents import Contents, Digest, Entry, Inside, Name, TableName, file_trouble, inside, now, serialised
+from datalake.errors import LostDataError, UserError, note
+from datalake.iceberg import TableFiles, Tables, snapshot_properties
+from datalake.identity import data_version, file_digest, fingerprint, folder_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
-    from pyiceberg.table import Table
 
     from datalake.shards import ShardFile
 
@@ -38,10 +39,10 @@ class TableRef(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     kind: Literal["table"] = "table"
-    table: str
+    table: TableName
     snapshot: int | None
-    fingerprint: str
-    data_version: str
+    fingerprint: Digest
+    data_version: Digest
     rows: int
 
 
@@ -50,10 +51,10 @@ class FolderRef(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     kind: Literal["folder"] = "folder"
-    name: str
-    path: str
-    fingerprint: str
-    data_version: str
+    name: Name
+    path: Inside
+    fingerprint: Digest
+    data_version: Digest
 
 
 Ref = TableRef | FolderRef
@@ -63,11 +64,16 @@ class Lake:
     """A lake at a local folder. Cheap to open; the catalog is loaded when first needed."""
 
     def __init__(self, root: str | Path):
-        self.root = Path(root).expanduser().absolute()
-        self._catalog: Catalog | None = None
+        # Where it really lies: a symbolic link to it may go away.
+        self.root = Path(os.path.realpath(Path(root).expanduser()))
+        self.tables = Tables(self.root, self._everything)
 
     def create(self) -> Lake:
         """Make sure the folder is there and can be written. Raises UserError where it can't."""
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the lake {str(self.root)!r} can't be named in UTF-8: choose another folder") from None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".writable.{os.getpid()}"
@@ -81,7 +87,7 @@ class Lake:
 
     def require(self) -> Lake:
         """Make sure a lake is there to read. Raises UserError where none is."""
-        if not (self.root / "catalog.db").exists() and not (self.root / "runs").is_dir():
+        if not any((self.root / name).exists() for name in ("runs", "records", "catalog.db")):
             raise UserError(f"no lake at {self.root}: run a recipe first, or name another folder with --lake")
         return self
 
@@ -101,111 +107,164 @@ class Lake:
 
     def path(self, ref: FolderRef) -> Path:
         """Where a folder reference points now."""
-        return self.root / ref.path
+        return self.inside(ref.path)
+
+    def inside(self, path: str) -> Path:
+        """A path relative to the lake, as records name files. Raises UserError where it leads out of the lake."""
+        return inside(self.root, path)
 
     # Tables ---------------------------------------------------------------------------------------------------
 
     @property
     def catalog(self) -> Catalog:
         """The Iceberg catalog: SQLite inside the lake unless HEADWATER_CATALOG holds the URL of another database."""
-        if self._catalog is None:
-            from pyiceberg.catalog.sql import SqlCatalog
+        return self.tables.catalog
 
-            uri = os.environ.get("HEADWATER_CATALOG") or f"sqlite:///{self.root}/catalog.db"
-            for attempt in range(5):
-                try:
-                    self._catalog = SqlCatalog("headwater", uri=uri, warehouse=f"file://{self.root}/warehouse")
-                    break
-                except Exception:  # two runs creating the catalog's tables at once: the second tries again
-                    if attempt == 4:
-                        raise
-                    time.sleep(0.2 * (attempt + 1))
-        assert self._catalog is not None
-        return self._catalog
+    def commit(self, name: str, schema: pa.Schema, files: Sequence[ShardFile], fingerprint: str) -> TableRef:
+        """Make `files` the whole content of a table in one commit; returns the reference to it.
 
-    def _table(self, name: str, schema: pa.Schema) -> Table:
-        from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
-        from sqlalchemy.exc import IntegrityError
-
-        namespace = name.split(".")[0]
-        with suppress(NamespaceAlreadyExistsError, IntegrityError):
-            self.catalog.create_namespace_if_not_exists(namespace)
-        try:
-            table = self.catalog.create_table_if_not_exists(name, schema=schema)
-        except (TableAlreadyExistsError, IntegrityError):
-            table = self.catalog.load_table(name)
-        except FileNotFoundError:
-            # The catalog knows where the metadata was: the lake has been moved since, or lost it. What the table holds
-            # is committed anew from the shards, so only the history of the old place is given up.
-            self.catalog.drop_table(name)
-            table = self.catalog.create_table_if_not_exists(name, schema=schema)
-        if set(schema.names) - {field.name for field in table.schema().fields}:
-            with table.update_schema() as update:
-                update.union_by_name(schema)
-        return table
-
-    def commit(
-        self, name: str, schema: pa.Schema, files: Sequence[ShardFile], fingerprint: str, append: bool = False
-    ) -> TableRef:
-        """Make `files` the whole content of a table (or append them) in one commit; returns the reference to it.
-
-        The fingerprint and data version go into the snapshot's properties. A table that already holds this content
-        isn't committed again. Concurrent commits by other processes are retried.
+        A table that already holds this content isn't committed again. Concurrent commits by other processes are
+        retried.
         """
-        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
-        from pyiceberg.expressions import AlwaysTrue
-        from sqlalchemy.exc import OperationalError
-
-        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits.
-        in_the_way = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
-
-        version = data_version([file.digest for file in files])
-        rows = sum(file.rows for file in files)
-        properties = {"headwater.fingerprint": fingerprint, "headwater.data-version": version}
-        for attempt in range(10):
-            try:
-                table = self._table(name, schema)
-                current = table.current_snapshot()
-                if not append and current and current.summary:
-                    held = current.summary.additional_properties
-                    if all(held.get(key) == value for key, value in properties.items()):
-                        break
-                with table.transaction() as transaction:
-                    if not append and current is not None:
-                        transaction.delete(AlwaysTrue())
-                    paths = [file.path for file in files if file.rows]
-                    if paths:
-                        transaction.add_files(paths, snapshot_properties=properties, check_duplicate_files=False)
-                current = table.current_snapshot()  # our own: a refresh could already see the next one's
-                break
-            except in_the_way:
-                if attempt == 9:
-                    raise
-                time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
+        held = Contents(
+            name=name,
+            fingerprint=fingerprint,
+            data_version=data_version([file.digest for file in files]),
+            made=now(),
+            columns=serialised(schema),
+            files=[self._entry(file) for file in files],
+        )
+        self._write_contents(held)
         return TableRef(
             table=name,
-            snapshot=current.snapshot_id if current else None,
+            snapshot=self.tables.replace(self._as_table(held, schema)),
             fingerprint=fingerprint,
-            data_version=version,
-            rows=rows,
+            data_version=held.data_version,
+            rows=held.rows,
         )
 
+    def commit_folder(self, name: str, folder: Path, fingerprint: str, files: Sequence[ShardFile] = ()) -> FolderRef:
+        """Note what a finished folder holds, and the files elsewhere in the lake that it names; the reference to it."""
+        found = folder_files(folder)
+        held = Contents(
+            name=name,
+            fingerprint=fingerprint,
+            data_version=data_version([f"{path} {digest}" for path, digest, _ in found]),
+            made=now(),
+            files=[
+                *(Entry(path=self.relative(folder / path), bytes=size, digest=digest) for path, digest, size in found),
+                *(self._entry(file) for file in files),
+            ],
+        )
+        self._write_contents(held)
+        return FolderRef(name=name, path=self.relative(folder), fingerprint=fingerprint, data_version=held.data_version)
+
+    def _entry(self, file: ShardFile) -> Entry:
+        return Entry(path=self.relative(Path(file.path)), rows=file.rows, bytes=file.bytes, digest=file.digest)
+
+    def _contents_file(self, name: str, fingerprint: str, version: str) -> Path:
+        return self.root / "contents" / name / f"{fingerprint[:32]}-{version[:32]}.json"
+
+    def _write_contents(self, held: Contents) -> None:
+        from datalake.shards import write_atomically
+
+        path = self._contents_file(held.name, held.fingerprint, held.data_version)
+        write_atomically(path, held.model_dump_json(indent=1).encode())
+
+    def contents(self, ref: Ref) -> Contents | None:
+        """What a reference holds; None where no list of it can be read (it is lost, cut, or of an older lake)."""
+        name = ref.table if isinstance(ref, TableRef) else ref.name
+        try:
+            data = self._contents_file(name, ref.fingerprint, ref.data_version).read_bytes()
+            held = Contents.model_validate_json(data)
+        except (OSError, ValidationError):
+            return None
+        meant = (held.name, held.fingerprint, held.data_version) == (name, ref.fingerprint, ref.data_version)
+        rows = isinstance(ref, FolderRef) or (held.columns is not None and held.rows == ref.rows)
+        return held if meant and rows else None
+
     def files(self, ref: TableRef) -> list[str]:
-        """The Parquet files of a table at the reference's snapshot, sorted by path."""
-        if ref.snapshot is None or not ref.rows:
+        """The Parquet files of a table as the reference has it that have rows, sorted by path.
+
+        Raises:
+            LostDataError: where they can't be read: never an empty table for one that has rows.
+        """
+        if not ref.rows:
             return []
-        scan = self.catalog.load_table(ref.table).scan(snapshot_id=ref.snapshot)
-        return sorted(task.file.file_path.removeprefix("file://") for task in scan.plan_files())
+        held = self.contents(ref)
+        if held is not None:
+            return held.paths(self.root)
+        paths = [] if ref.snapshot is None else self.tables.planned(ref.table, ref.snapshot)
+        if not paths:
+            raise LostDataError(ref.table, f"nothing says any more which files held its {ref.rows:,} rows")
+        for path in paths:
+            if not Path(path).is_file():
+                raise LostDataError(ref.table, f"{path} is missing")
+        return paths
+
+    def schema(self, ref: TableRef) -> pa.Schema:
+        """A table's columns. Raises LostDataError where nothing says them any more."""
+        held = self.contents(ref)
+        if held is not None:
+            return held.schema
+        try:
+            return self.catalog.load_table(ref.table).schema().as_arrow()
+        except Exception:
+            raise LostDataError(ref.table, "nothing says any more which columns it had") from None
 
     def current_files(self, name: str) -> list[str]:
-        """The Parquet files of a table as it stands now, or none when there is no such table."""
-        from pyiceberg.exceptions import NoSuchTableError
+        """The Parquet files of a table as it stands now, or none when there is no such table.
 
-        try:
-            table = self.catalog.load_table(name)
-        except (NoSuchTableError, FileNotFoundError):  # the latter: a lake that was moved, see `_table`
-            return []
-        return sorted(task.file.file_path.removeprefix("file://") for task in table.scan().plan_files())
+        Raises LostDataError where a table of one stage can't be read. Of `runs.*` and `models.*`, to which every stage
+        appends, what can be read is given, and what can't is said on stderr.
+        """
+        if (self.root / "shards" / name).is_dir():
+            return [file.path for file in self._appended(name)]
+        newest = self._newest(name)
+        return newest[name].paths(self.root) if newest else []
+
+    def _appended(self, name: str) -> list[ShardFile]:
+        """The files of a table that grows: all of its finished shards."""
+        from datalake.shards import find_shard
+
+        found, cut = [], 0
+        for mark in sorted((self.root / "shards" / name).glob("*/*/shard.json")):
+            made = find_shard(mark.parent)
+            cut += made is None
+            found += [file for file in made.files if file.rows] if made else []
+        if cut:
+            note(f"{name} of {self.root} lacks the rows of {cut} damaged files: headwater doctor --deep names them")
+        return found
+
+    def _newest(self, name: str = "*") -> dict[str, Contents]:
+        """What each table of one stage, or this one, holds by its last commit."""
+        newest: dict[str, Contents] = {}
+        for path in (self.root / "contents").glob(f"{name}/*.json"):
+            try:
+                held = Contents.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError):
+                continue
+            if held.columns is not None and (held.name not in newest or newest[held.name].made < held.made):
+                newest[held.name] = held
+        return newest
+
+    def _everything(self) -> Iterator[TableFiles]:
+        """Every table as it stands, for a catalog that is made anew."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for held in self._newest().values():
+            if not held.trouble(self.root):
+                yield self._as_table(held, held.schema)
+        for folder in sorted((self.root / "shards").glob("*.*")):
+            paths = [file.path for file in self._appended(folder.name)]
+            if paths:
+                schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths])
+                yield TableFiles(folder.name, schema, paths, {})
+
+    def _as_table(self, held: Contents, schema: pa.Schema) -> TableFiles:
+        paths = [str(self.root / file.path) for file in held.files if file.rows]
+        return TableFiles(held.name, schema, paths, snapshot_properties(held.fingerprint, held.data_version))
 
     def append_rows(
         self, name: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], owner: str, once: bool = False
@@ -217,17 +276,20 @@ class Lake:
         """
         import pyarrow as pa
 
-        from datalake.shards import ShardWriter
+        from datalake.shards import ShardWriter, find_shard
 
         if not rows:
             return
         key = fingerprint({"table": name, "owner": owner} | ({} if once else {"rows": len(rows), "at": time.time_ns()}))
-        folder = self.shard_folder(name, key)
-        if once and str(folder / f"{name.split('.')[1]}.parquet") in self.current_files(name):
-            return
-        with ShardWriter(folder, owner, key, {name.split(".")[1]: schema}) as out:
-            out.write(name.split(".")[1], pa.Table.from_pylist(list(rows), schema=schema))
-        self.commit(name, schema, out.result.files, owner, append=True)
+        folder, short = self.shard_folder(name, key), name.split(".")[1]
+        made = find_shard(folder) if once else None
+        if made is None:
+            with ShardWriter(folder, owner, key, {short: schema}) as out:
+                out.write(short, pa.Table.from_pylist(list(rows), schema=schema))
+            made = out.result
+        paths = [file.path for file in made.files]
+        version = data_version([file.digest for file in made.files])
+        self.tables.append(TableFiles(name, schema, paths, snapshot_properties(owner, version)), once)
 
     # Leases ---------------------------------------------------------------------------------------------------
 
@@ -257,11 +319,41 @@ class Lake:
         finally:
             lock.release()
 
-    def present(self, ref: Ref) -> bool:
-        """Whether everything a reference points to is still there."""
-        if isinstance(ref, FolderRef):
-            return any(path.is_file() for path in self.path(ref).rglob("*"))
+    def trouble(self, ref: Ref) -> str:
+        """What is wrong with what a reference points to; empty where all of it is there, at its size."""
         try:
-            return all(Path(path).exists() for path in self.files(ref))
-        except Exception:  # a table or snapshot that is gone, whatever the catalog calls it
-            return False
+            held = self.contents(ref)
+            if held is not None:
+                return held.trouble(self.root)
+            if isinstance(ref, TableRef):
+                self.files(ref)
+                return ""
+        except LostDataError as error:
+            return error.why
+        return "" if any(path.is_file() for path in self.path(ref).rglob("*")) else f"{self.path(ref)} is missing"
+
+    def present(self, ref: Ref) -> bool:
+        """Whether everything a reference points to is still there, at its size."""
+        return not self.trouble(ref)
+
+    def damaged_files(self) -> Iterator[str]:
+        """What is wrong with each file that a finished shard or a list of contents names, by size and by digest."""
+        from datalake.parquet import shard_entries
+
+        known: dict[Path, tuple[int, str]] = {}
+        for mark in sorted((self.root / "shards").glob("*/*/*/shard.json")):
+            entries = shard_entries(mark)
+            if entries is None:
+                yield f"{mark} can't be read"
+            known |= entries or {}
+        for path in sorted((self.root / "contents").glob("*/*.json")):
+            try:
+                held = Contents.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError):
+                yield f"{path} can't be read"
+                continue
+            known |= {self.root / file.path: (file.bytes, file.digest) for file in held.files}
+        for path, (size, digest) in known.items():
+            why = file_trouble(path, size)
+            if why or file_digest(str(path)) != digest:
+                yield why or f"{path} isn't what was written"

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from datalake.corpora import Corpus, corpora
-from datalake.errors import UserError
+from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake import Lake
+from datalake.parquet import literal, quoted, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,49 +30,62 @@ RECORDS = ("raw", "conversations", "preferences", "refused")  # the tables whose
 SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "runs.left_out", "models.checkpoints")
 
 
-def connect(lake: Lake, run: str | None = None, shown: Sequence[Corpus] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Lake, run: str | None = None, allow_files: bool = False, shown: Sequence[Corpus] | None = None
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with a view for every table: each corpus by its last finished run, or by `run` alone.
 
-    Where one corpus is shown its tables need no namespace. `shown`: what `corpora` gave, where it has been asked.
+    Unless `allow_files`, SQL reads no file but the lake's shards, attaches nothing and loads no extension. Files are
+    there at their sizes; DuckDB compares no checksums, which `headwater doctor --deep` does. Where one corpus is shown
+    its tables need no namespace. `shown`: what `corpora` gave, where it has been asked.
 
     Raises:
-        UserError: when there is no such run.
+        UserError: when there is no such run, or its tables are gone; of several corpora those that are whole are shown.
     """
     import duckdb
-    from pyiceberg.exceptions import NoSuchTableError
 
-    connection = duckdb.connect()
+    # In memory; what doesn't fit there goes where temporary files do, and not where the user happens to be.
+    spill = tempfile.mkdtemp(prefix="headwater-")
+    connection = duckdb.connect(config={"temp_directory": spill})
+    weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
     connection.execute("SET TimeZone = 'UTC'")
     shown = corpora(lake, run) if shown is None else shown
     for corpus in shown:
         try:
             _corpus_views(connection, lake, corpus)
-        except (duckdb.Error, NoSuchTableError, OSError) as error:
-            why = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"tables of run {corpus.manifest.run} are gone or damaged ({why}):"
-                " run its recipe again to make them anew"
-            ) from None
+        except (LostDataError, duckdb.Error, OSError) as error:
+            why = error.why if isinstance(error, LostDataError) else first_line(error)
+            run = corpus.manifest.run
+            told = f"tables of run {run} are gone or damaged ({why}): run its recipe again to make them anew"
+            if len(shown) == 1:
+                raise UserError(told) from None
+            note(told)
     for name in SHARED:
         files = lake.current_files(name)
         if files:
-            _view(connection, name, files, union=True)
+            _view(connection, name, files, by_name=True)
     schemas = {row[0] for row in connection.execute("SELECT schema FROM (SHOW ALL TABLES)").fetchall()}
     path = [name for name in (*(c.name for c in shown if len(shown) == 1), "runs", "models") if name in schemas]
     if path:
-        connection.execute("SET search_path = '" + ",".join(f'"{name}"' for name in path) + "'")
+        names = ",".join(map(_name, path)).replace("'", "''")
+        connection.execute(f"SET search_path = '{names}'")
+    if not allow_files:
+        shards = str(lake.root / "shards")
+        connection.execute(f"SET allowed_directories = {quoted(list(dict.fromkeys([shards, literal(shards)])))}")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _quoted(values: list[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+def _name(text: str) -> str:
+    """An identifier in SQL, whatever it holds."""
+    return '"' + text.replace('"', '""') + '"'
 
 
-def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], union: bool = False) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], by_name: bool = False) -> None:
     corpus, table = name.split(".")
-    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
-    options = ", union_by_name = true" if union else ""
-    connection.execute(f'CREATE VIEW "{corpus}"."{table}" AS SELECT * FROM read_parquet({_quoted(files)}{options})')
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(corpus)}")
+    connection.execute(f"CREATE VIEW {_name(corpus)}.{_name(table)} AS SELECT * FROM {scan(files, by_name)}")
 
 
 def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corpus) -> None:
@@ -78,13 +95,12 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corp
         if files:
             _view(connection, f"{corpus}.{name}", files)
         else:
-            empty = lake.catalog.load_table(ref.table).schema().as_arrow().empty_table()
-            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{corpus}"')
-            connection.register("empty", empty)
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(corpus)}")
+            connection.register("empty", lake.schema(ref).empty_table())
             described = connection.execute("DESCRIBE empty").fetchall()
-            columns = ", ".join(f'NULL::{row[1]} AS "{row[0]}"' for row in described)
+            columns = ", ".join(f"NULL::{row[1]} AS {_name(row[0])}" for row in described)
             connection.unregister("empty")
-            connection.execute(f'CREATE VIEW "{corpus}"."{name}" AS SELECT {columns} WHERE false')
+            connection.execute(f"CREATE VIEW {_name(corpus)}.{_name(name)} AS SELECT {columns} WHERE false")
     cleaned = shown.joined("documents")
     if cleaned:
         connection.execute(clean_view(corpus, "duplicates" in cleaned, "spans" in cleaned))
@@ -92,7 +108,7 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corp
     if recorded & set(RECORDS):
         metrics: list[str] = []
         if "curation" in recorded:
-            rows = connection.execute(f'DESCRIBE "{corpus}".curation').fetchall()
+            rows = connection.execute(f"DESCRIBE {_name(corpus)}.curation").fetchall()
             metrics = [row[0] for row in rows if row[0] not in _DECIDED]
         connection.execute(ledger_view(corpus, recorded, metrics))
 
@@ -162,7 +178,7 @@ def _raw_rows(corpus: str, tables: set[str], metrics: list[str]) -> str:
     verdict = "c.verdict" if curated else "NULL"
     if deduplicated:
         verdict = f"CASE WHEN d.duplicate_of IS NOT NULL THEN 'duplicate' ELSE {verdict} END"
-    more = "".join(f', c."{name}"' for name in metrics)
+    more = "".join(f", c.{_name(name)}" for name in metrics)
     return f"""
         SELECT r.id, r.uri, r.source, r.language,
                {verdict}::VARCHAR AS verdict,
@@ -177,24 +193,43 @@ def _raw_rows(corpus: str, tables: set[str], metrics: list[str]) -> str:
         {f"LEFT JOIN ({_gaps(corpus)}) s ON s.id = r.id" if spans else ""}"""
 
 
-def query(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query. Raises UserError with DuckDB's own words where the SQL is wrong."""
-    columns, rows, _ = ask(lake, sql, run)
+# Statements that write files or open other databases, which DuckDB would still do among the lake's own files.
+_WRITES = {"COPY", "EXPORT", "ATTACH", "COPY_DATABASE", "PREPARE", "EXECUTE"}
+_FILES = "query reads the lake's tables alone: give --allow-files to write files or read others"
+
+
+def query(
+    lake: Lake, sql: str, run: str | None = None, allow_files: bool = False
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a query. Raises UserError with DuckDB's own words where the SQL is wrong.
+
+    `allow_files`: SQL may read and write files of this machine (`COPY ... TO`, `read_csv`, `ATTACH`).
+    """
+    columns, rows, _ = ask(lake, sql, run, allow_files)
     return columns, rows
 
 
-def ask(lake: Lake, sql: str, run: str | None = None) -> tuple[list[str], list[tuple[Any, ...]], list[str]]:
-    """Column names and rows of a query, and what has to be said of the tables in it: which an earlier run left."""
+def ask(
+    lake: Lake, sql: str, run: str | None = None, allow_files: bool = False
+) -> tuple[list[str], list[tuple[Any, ...]], list[str]]:
+    """What `query` gives, and what has to be said of the tables in it: which of them an earlier run left."""
     import duckdb
 
     shown = corpora(lake, run)
-    connection = connect(lake, run, shown)
+    connection = connect(lake, run, allow_files, shown)
     try:
+        if not allow_files:
+            for statement in connection.extract_statements(sql):
+                explained = statement.type.name == "EXPLAIN" and re.search(r"(?i)\b(copy|export)\b", statement.query)
+                if statement.type.name in _WRITES or explained:
+                    raise UserError(f"the query failed: {_FILES}")
         result = connection.execute(_TABLES if _SHOW_TABLES.fullmatch(sql) else sql)
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW TABLES'")
         columns = _each_once([column[0] for column in result.description or []])
         return columns, result.fetchall(), _notes(shown, sql)
+    except duckdb.PermissionException as error:
+        raise UserError(f"the query failed: {' '.join(str(error).split())}; {_FILES}") from None
     except duckdb.CatalogException as error:
         missing = re.search(r'Table with name "?([\w.]+)"? does not exist', str(error))
         if not missing:

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
+from datalake.contents import Digest, Name
 from datalake.document import ID, TIMESTAMP
-from datalake.errors import UserError
+from datalake.errors import UserError, first_line, note
 from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.shards import write_atomically
 
@@ -91,12 +92,12 @@ class StageRecord(BaseModel):
 
     stage: str
     version: str
-    corpus: str
-    fingerprint: str
+    corpus: Name
+    fingerprint: Digest
     state: str = Field(description="`done`, or `partial` when some shards could not be finished")
     payload: dict[str, Any]
     inputs: dict[str, list[TableRef | FolderRef]]
-    outputs: dict[str, TableRef | FolderRef]
+    outputs: dict[Name, TableRef | FolderRef]
     counts: dict[str, int]
     report: dict[str, Any] = Field(default_factory=dict, description="what the stage says of itself beyond counts")
     unfinished: dict[str, str] = Field(default_factory=dict, description="shards that failed, and why")
@@ -121,16 +122,16 @@ class StageReport(BaseModel):
     seconds: float
     records_in: int | None = None
     records_out: int | None = None
-    fingerprint: str | None = None
-    outputs: dict[str, TableRef | FolderRef] = Field(default_factory=dict)
+    fingerprint: Digest | None = None
+    outputs: dict[Name, TableRef | FolderRef] = Field(default_factory=dict)
     note: str = ""
 
 
 class Manifest(BaseModel):
     """One finished run: its recipe and the references it ended with."""
 
-    run: str
-    corpus: str
+    run: Digest
+    corpus: Name
     recipe: dict[str, Any]
     started: datetime
     finished: datetime
@@ -169,7 +170,7 @@ def read_record(lake: Lake, fingerprint: str) -> StageRecord | None:
     """The record of a fingerprint, or None when that has never been built (or a write was cut by a full disk)."""
     try:
         return StageRecord.model_validate_json((lake.root / record_path(fingerprint)).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -188,12 +189,13 @@ def lineage(lake: Lake, record: StageRecord) -> dict[str, StageRecord | None]:
 
 def write_record(lake: Lake, record: StageRecord) -> None:
     """Write a record beside its outputs and as one row of `runs.stages`."""
-    write_atomically(lake.root / record_path(record.fingerprint), record.model_dump_json(indent=1).encode())
     row = record.model_dump(include=set(STAGES.names) - {"payload", "inputs", "outputs", "counts", "versions"})
     body = record.model_dump(mode="json")
     for name in ("payload", "inputs", "outputs", "counts", "versions"):
         row[name] = json.dumps(body[name], sort_keys=True, ensure_ascii=False)
     lake.append_rows("runs.stages", STAGES, [row], record.fingerprint)
+    # Last: where it is, all of the stage is.
+    write_atomically(lake.root / record_path(record.fingerprint), record.model_dump_json(indent=1).encode())
 
 
 def write_manifest(lake: Lake, manifest: Manifest) -> None:
@@ -205,7 +207,10 @@ def manifests(lake: Lake) -> list[Manifest]:
     """All finished runs, oldest first."""
     found = []
     for path in (lake.root / "runs").glob("*.json"):
-        found.append(Manifest.model_validate_json(path.read_bytes()))
+        try:
+            found.append(Manifest.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError) as error:  # cut by a full disk, say: the other runs are there
+            note(f"the manifest {path} can't be read ({first_line(error)}): remove it, or run its recipe again")
     return sorted(found, key=lambda manifest: (manifest.finished, manifest.run))
 
 

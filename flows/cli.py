@@ -5,6 +5,7 @@ Errors a user can cause are one line on stderr, exit 2; a failed run exits 1. Wi
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,8 @@ class Common:
 
     @property
     def folder(self) -> Path:
-        """The lake as an absolute path."""
-        return self.lake.expanduser().absolute()
+        """The lake as an absolute path, where it really lies."""
+        return Path(os.path.realpath(self.lake.expanduser()))
 
 
 COMMON = Common()
@@ -73,6 +74,9 @@ def query(
     *,
     run: Annotated[str | None, Parameter(name="--run")] = None,
     full: Annotated[bool, Parameter(negative="")] = False,
+    allow_files: Annotated[
+        bool, Parameter(negative="", help="Let SQL read and write files: COPY ... TO, read_csv, ATTACH")
+    ] = False,
     common: Common = COMMON,
 ) -> int:
     """DuckDB over the lake: every corpus as its last finished run left it.
@@ -88,7 +92,7 @@ def query(
     """
     from flows.commands.look import query_lake
 
-    return query_lake(sql, common.folder, run, full, common.json)
+    return query_lake(sql, common.folder, run, full, common.json, allow_files)
 
 
 @app.command
@@ -237,11 +241,15 @@ def down(*, common: Common = COMMON) -> int:
 
 
 @app.command
-def doctor(*, common: Common = COMMON) -> int:
+def doctor(
+    *,
+    deep: Annotated[bool, Parameter(negative="", help="Compare all files of the lake with their digests")] = False,
+    common: Common = COMMON,
+) -> int:
     """What is installed, reachable and configured, and what to do about what isn't."""
     from flows.commands.doctor import examine
 
-    return examine(common.folder, common.json)
+    return examine(common.folder, common.json, deep)
 
 
 def main(arguments: list[str] | None = None) -> None:

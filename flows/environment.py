@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     import psutil
@@ -44,7 +45,11 @@ def healthy(url: str, timeout_s: float = 2.0) -> bool:
 def settings(lake: Path) -> dict[str, str]:
     """Environment of everything Prefect does for a lake."""
     home = lake / "prefect"
+    # Prefect writes the path of its database into a URL as it is: what comes after a `?` would be cut off.
+    url = f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true"
+    own = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url} if "?" in str(home) else {}
     return {
+        **own,
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

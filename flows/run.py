@@ -24,7 +24,7 @@ from tasks.stage import RUN_LOG, RunLog, Stage
 
 def lake_folder(lake: str | Path | None = None) -> Path:
     """The lake's folder: as given, else HEADWATER_LAKE, else ./lake."""
-    return Path(lake or os.environ.get("HEADWATER_LAKE") or "lake").expanduser().absolute()
+    return Path(os.path.realpath(Path(lake or os.environ.get("HEADWATER_LAKE") or "lake").expanduser()))
 
 
 class Run:

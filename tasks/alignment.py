@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import group_of, held_out
+from datalake.parquet import read_table
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from tasks.runtime import Runtime
 from tasks.stage import Produced, stage
@@ -37,7 +37,7 @@ class HoldOut(BaseModel):
 
 def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any]]:
     """The rows of a table sorted by id, so that their order doesn't depend on how the archives were sharded."""
-    rows = [row for file in lake.files(ref) for row in pq.read_table(file, columns=columns).to_pylist()]
+    rows = [row for file in lake.files(ref) for row in read_table(file, columns).to_pylist()]
     return sorted(rows, key=lambda row: row["id"])
 
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from datalake.curate.config import CurateConfig
 from datalake.curate.held import BLOCKED, rules_for
 from datalake.curate.histograms import Histogram, bars, histograms
 from datalake.curate.schema import value_of
+from datalake.parquet import read_metadata, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +39,7 @@ def drawn(files: Mapping[str, str], limit: int = ROWS) -> tuple[dict[str, str], 
     chosen: dict[str, str] = {}
     total = 0
     for path in sorted(files, key=place):
-        rows = pq.read_metadata(path).num_rows
+        rows = read_metadata(path).num_rows
         if chosen and total + rows > limit:
             break
         if rows:
@@ -70,7 +69,7 @@ def page(
     timer.daemon = True
     timer.start()
     try:
-        connection.execute(f"CREATE TEMP VIEW curation AS SELECT * FROM read_parquet({_list(list(chosen))})")
+        connection.execute(f"CREATE TEMP VIEW curation AS SELECT * FROM {scan(list(chosen))}")
         total = sum(row["records"] for row in funnel if row["what"] == "documents in")
         part = f"From {seen:,} of {total:,} documents." if seen < total else ""
         spread = histograms(connection, "curation", config)
@@ -125,10 +124,6 @@ def asked(row: Mapping[str, Any], config: CurateConfig | None) -> str:
     return ""
 
 
-def _list(paths: Sequence[str]) -> str:
-    return "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
-
-
 def _dropped(connection: duckdb.DuckDBPyConnection, raw: Sequence[str], config: CurateConfig) -> list[str]:
     """Markdown lines about some texts that each rule dropped, by the digest of their ids."""
     connection.execute(
@@ -138,7 +133,7 @@ def _dropped(connection: duckdb.DuckDBPyConnection, raw: Sequence[str], config: 
     )
     found = connection.execute(
         f"""SELECT d.*, r.uri, left(r.text, {CHARACTERS + 1}) AS text
-            FROM dropped d JOIN read_parquet({_list(raw)}) r ON r.id = d.id
+            FROM dropped d JOIN {scan(raw)} r ON r.id = d.id
             WHERE r.id IN (SELECT id FROM dropped) ORDER BY d.rule, md5(hex(d.id) || ?)""",
         [SEED],
     )

@@ -22,13 +22,14 @@ from datalake.curate.decontaminate_config import DecontaminateConfig
 from datalake.dedup.config import DedupConfig, SemanticConfig
 from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.document import TABLES, Passed, Quarantined, Refused, to_table
-from datalake.errors import UserError
+from datalake.errors import LostDataError, UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
+from datalake.parquet import read_batches
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, forget, using
-from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard, read_batches
+from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard
 from datalake.sources import reader
 from datalake.sources.config import Source
 from datalake.sources.protocol import InputShard
@@ -261,7 +262,7 @@ def shards_of(ref: TableRef, runtime: Runtime, config: Any) -> list[Shard]:
     for path in runtime.lake.files(ref):
         made = find_shard(Path(path).parent)
         if made is None:
-            raise UserError(f"{path} is incomplete: remove {Path(path).parent} and run again")
+            raise LostDataError(path, "its shard is incomplete")
         digest = next(file.digest for file in made.files if file.path == path)
         key = runtime.shard_key(config, digest)
         assert runtime.stage is not None

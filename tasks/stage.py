@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +29,13 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import CachePolicy
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
 from prefect.states import State
 from pydantic import BaseModel, TypeAdapter
 
-from datalake.identity import fingerprint, folder_version
+from datalake.identity import fingerprint
 from datalake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.records import (
     CHECKPOINTS,
@@ -57,7 +61,8 @@ _OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
 class Produced:
     """What a stage function produced: files for tables, folders, and what it has to say.
 
-    `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder. `unfinished`
+    `tables` maps a short name (`raw`) to its schema and files; `folders` a name to a finished folder, and `named` that
+    name to the files of shards that the folder speaks of. `unfinished`
     names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
     the commit. `left_out` are rows of `runs.left_out`: what the stage was given and couldn't use, and why. `note` is one
     line that a person should read. `pages` are texts for the UI in markdown, by name: written only where there is a UI, after the commit.
@@ -65,6 +70,7 @@ class Produced:
 
     tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
+    named: dict[str, list[ShardFile]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     records_in: int = 0
     records_out: int = 0
@@ -206,6 +212,8 @@ class Stage:
         ):
             record = read_record(runtime.lake, print_of_payload)
             whole = record is not None and record.state == "done" and _all_present(runtime.lake, record)
+            results = runtime.lake.root / "results"
+            _keep_result(results, print_of_payload, record if whole else None)
             ran = False
 
             def body() -> dict[str, Any]:
@@ -220,7 +228,7 @@ class Stage:
                 tags=["headwater"],
                 cache_policy=ByFingerprint(value=print_of_payload),
                 persist_result=True,
-                result_storage=runtime.lake.root / "results",
+                result_storage=results,
                 result_serializer="json",
                 refresh_cache=not whole,
             )(body)
@@ -268,12 +276,7 @@ class Stage:
         for name, (schema, files) in produced.tables.items():
             outputs[name] = lake.commit(f"{runtime.corpus}.{name}", schema, files, runtime.fingerprint)
         for name, folder in produced.folders.items():
-            outputs[name] = FolderRef(
-                name=name,
-                path=lake.relative(folder),
-                fingerprint=runtime.fingerprint,
-                data_version=folder_version(folder),
-            )
+            outputs[name] = lake.commit_folder(name, folder, runtime.fingerprint, produced.named.get(name, ()))
         commit, dirty = git_state()
         flow_context, task_context = FlowRunContext.get(), TaskRunContext.get()
         record = StageRecord(
@@ -342,6 +345,21 @@ class Stage:
         artifacts.publish(lake, record, produced.funnel, produced.metrics, produced.evaluations, produced.pages)
         write_record(lake, record)
         return record
+
+
+def _keep_result(folder: Path, key: str, record: StageRecord | None) -> None:
+    """Write the result that Prefect takes for a cached stage, from its record; without one there is none.
+
+    Prefect decodes a stored result the way the file itself asks for, and unpickles it, or calls classes, where it says
+    so. Files of a lake may come from anywhere, so none is read that wasn't written by this process.
+    """
+    path = folder / key
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if record is not None:
+        store = ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())
+        store.write(_OUTPUTS.dump_python(record.outputs, mode="json"), key=key)
 
 
 def _all_present(lake: Lake, record: StageRecord) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from datalake.dedup.cut import Cuts, cut_texts, read_cuts
@@ -24,7 +23,8 @@ from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.holdout import repetitions
-from datalake.shards import ShardFile, ShardResult, finish_shard, read_batches, remove_leftovers, write_atomically
+from datalake.parquet import read_batches, read_table
+from datalake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
 from models.text.config import TokenizerConfig
 from models.training.config import PretrainConfig, RewardConfig, SftConfig
 from tasks.artifacts import progress
@@ -40,7 +40,7 @@ LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
 def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
     """Ids of the documents in the mixture, or in one split of it."""
     filters = None if split is None else [("split", "=", split)]
-    tables = [pq.read_table(file, columns=["id"], filters=filters) for file in files]
+    tables = [read_table(file, ["id"], filters) for file in files]
     return pa.concat_tables(tables)["id"] if tables else pa.chunked_array([], pa.binary(16))
 
 
@@ -67,7 +67,7 @@ def _train_tokenizer(
 
     def columns() -> Iterator[tuple[pa.Array, pa.Array]]:
         for file in documents:
-            ids = pq.read_table(file, columns=["id"], partitioning=None)["id"] if spans else wanted[:0]
+            ids = read_table(file, ["id"])["id"] if spans else wanted[:0]
             yield from selected_texts(file, wanted, read_cuts(spans, ids.filter(pc.is_in(ids, wanted))))
 
     size = sum(pc.sum(pc.binary_length(texts)).as_py() or 0 for _, texts in columns())
@@ -158,7 +158,7 @@ def tokenize(
     for shard in shards_of(documents, runtime, config):
         # A shard's tokens change with the documents chosen in its file and what is cut from these, not with what is
         # chosen and cut elsewhere.
-        ids = pq.read_table(shard.payload, columns=["id"])["id"]
+        ids = read_table(shard.payload, ["id"])["id"]
         chosen = ids.filter(pc.is_in(ids, wanted)).to_pylist()
         if not chosen:
             continue
@@ -179,6 +179,7 @@ def tokenize(
     write_atomically(runtime.folder / "tokens.json", json.dumps({"shards": listed}, indent=1).encode())
     return Produced(
         folders={"tokens": runtime.folder},
+        named={"tokens": [file for result in results for file in result.files]},
         counts=counts,
         records_in=mixture.rows,
         records_out=counts.get("documents", 0),
@@ -202,7 +203,7 @@ def tokenize(
 def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
     """The index files of token shards, in their fixed order."""
     listed = json.loads((lake.path(tokens) / "tokens.json").read_bytes())["shards"]
-    return [lake.root / shard["index"] for shard in listed]
+    return [lake.inside(shard["index"]) for shard in listed]
 
 
 def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:
@@ -210,7 +211,7 @@ def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tupl
     train: list[tuple[bytes, int]] = []
     heldout: list[bytes] = []
     for file in lake.files(mixture):
-        for row in pq.read_table(file, columns=["id", "split", "epochs"]).to_pylist():
+        for row in read_table(file, ["id", "split", "epochs"]).to_pylist():
             if row["split"] == "heldout":
                 heldout.append(row["id"])
             else:
@@ -225,9 +226,7 @@ def training_documents(
 
     Where tokenize was partial, documents of its unfinished shards are missing here, and its data version says so.
     """
-    have = {
-        id for index in token_indices(lake, tokens) for id in pq.read_table(index, columns=["id"])["id"].to_pylist()
-    }
+    have = {id for index in token_indices(lake, tokens) for id in read_table(index, ["id"])["id"].to_pylist()}
     train, heldout = split_documents(lake, mixture, seed)
     return [(id, times) for id, times in train if times and id in have], [id for id in heldout if id in have]
 

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.code import measure_code
@@ -45,6 +44,7 @@ from datalake.curate.schema import CURATION
 from datalake.curate.scores import fill
 from datalake.curate.toxic import toxic_words_of
 from datalake.document import DOCUMENTS, RAW
+from datalake.parquet import open_parquet
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"
@@ -205,7 +205,7 @@ def curate_file(
 
     Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
     """
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         missing = [name for name in RAW.names if name not in file.schema_arrow.names]
         if missing:
             raise ValueError(f"{path} is no table of raw documents: column {missing[0]!r} is missing")

@@ -36,6 +36,7 @@ from datalake.curate.presets import Preset, RuleSet, choose, rule_sets
 from datalake.curate.rules import Rule, applies
 from datalake.curate.thresholds import OTHER, ThresholdsConfig
 from datalake.errors import UserError
+from datalake.parquet import check, scan
 from datalake.sources import MODULES as KINDS
 
 if TYPE_CHECKING:
@@ -193,8 +194,16 @@ class _Proposer:
         preset: Preset,
         sets: list[RuleSet],
     ):
-        self.connection, self.files, self.config, self.preset, self.sets = connection, files, config, preset, sets
-        counts = self._rows("SELECT rule_set, language, count(*) FROM read_parquet(?) GROUP BY ALL", files)
+        for path in files:
+            check(path)
+        self.connection, self.rows_of, self.config, self.preset, self.sets = (
+            connection,
+            scan(files),
+            config,
+            preset,
+            sets,
+        )
+        counts = self._rows(f"SELECT rule_set, language, count(*) FROM {self.rows_of} GROUP BY ALL")
         self.documents = sum(n for _, _, n in counts)
         self.languages: dict[str, dict[str, int]] = {rules.name: {} for rules in sets}
         for name, language, n in counts:
@@ -212,9 +221,8 @@ class _Proposer:
             self.connection.execute(
                 f"""CREATE OR REPLACE TEMP TABLE counted AS
                     SELECT rule_set, language, CAST("{metric}" AS DOUBLE) AS v, count(*) AS n
-                    FROM read_parquet(?) WHERE "{metric}" IS NOT NULL AND NOT isnan(CAST("{metric}" AS DOUBLE))
-                    GROUP BY ALL""",
-                [self.files],
+                    FROM {self.rows_of} WHERE "{metric}" IS NOT NULL AND NOT isnan(CAST("{metric}" AS DOUBLE))
+                    GROUP BY ALL"""
             )
             for rules in self.sets:
                 for rule in rules.rules:
@@ -439,8 +447,8 @@ class _Proposer:
             f" {float(rule.threshold)!r}))"
             for rule in rules.rules
         )
-        sql = f"SELECT {columns} FROM read_parquet(?) WHERE rule_set = ? AND language = ?"
-        [row] = self._rows(sql, self.files, rules.name, language)
+        sql = f"SELECT {columns} FROM {self.rows_of} WHERE rule_set = ? AND language = ?"
+        [row] = self._rows(sql, rules.name, language)
         return {rule.name: (row[2 * k], row[2 * k + 1]) for k, rule in enumerate(rules.rules)}
 
 

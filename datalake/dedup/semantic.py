@@ -31,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from datalake.dedup.clusters import SCALE, Clusters, cluster
@@ -41,6 +40,7 @@ from datalake.dedup.signed import Shard, as_bytes, batches_of
 from datalake.dedup.spill import Spill
 from datalake.errors import UserError
 from datalake.identity import canonical
+from datalake.parquet import read_schema
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -129,7 +129,7 @@ def settle_meaning(files: Sequence[Shard], ids: Hashes, target: Ints, config: Se
 
 
 def _check(file: Shard, config: SemanticConfig) -> None:
-    schema = file.schema if isinstance(file, pa.Table) else pq.read_schema(file)
+    schema = file.schema if isinstance(file, pa.Table) else read_schema(file)
     made = (schema.metadata or {}).get(EMBEDDED_WITH)
     if made is not None and made != canonical(config.embedding):
         asked = canonical(config.embedding).decode()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from datalake.dedup.address import url_hashes
@@ -21,6 +20,7 @@ from datalake.dedup.minhash import sign as minhash
 from datalake.dedup.schema import SIGNATURES
 from datalake.dedup.shingles import shingle
 from datalake.identity import canonical
+from datalake.parquet import read_batches
 
 COLUMNS = ["id", "text", "source", "uri", "created"]
 BATCH_ROWS = 1024
@@ -69,9 +69,8 @@ def sign_file(documents: str | Path | pa.Table, config: DedupConfig | SigningCon
     if isinstance(documents, pa.Table):
         batches = documents.select(COLUMNS).to_batches(max_chunksize=BATCH_ROWS)
         return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
-    with pq.ParquetFile(documents) as file:
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=COLUMNS)
-        return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
+    batches = read_batches(documents, COLUMNS, BATCH_ROWS)
+    return {"signatures": pa.Table.from_batches(sign_batches(batches, signing), signature_schema(signing))}
 
 
 def _portions(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

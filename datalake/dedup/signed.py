@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.sign import SIGNED_WITH
 from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spill import Spill
 from datalake.identity import canonical
+from datalake.parquet import read_batches, read_metadata, read_schema, read_table
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -47,7 +47,7 @@ class Corpus(NamedTuple):
 
 def check_signing(file: Shard, signing: SigningConfig) -> None:
     """Raises ValueError where a shard says that it was signed with other settings."""
-    schema = file.schema if isinstance(file, pa.Table) else pq.read_schema(file)
+    schema = file.schema if isinstance(file, pa.Table) else read_schema(file)
     found = (schema.metadata or {}).get(SIGNED_WITH)
     if found is not None and found != canonical(signing):
         asked = canonical(signing).decode()
@@ -60,13 +60,12 @@ def batches_of(files: Sequence[Shard], names: list[str], rows: int = _ROWS) -> I
         if isinstance(file, pa.Table):
             yield from file.select(names).to_batches(max_chunksize=rows)
         else:
-            with pq.ParquetFile(file) as parquet:
-                yield from parquet.iter_batches(batch_size=rows, columns=names)
+            yield from read_batches(file, names, rows)
 
 
 def read_columns(file: Shard, names: list[str]) -> pa.Table:
     """Columns of a Parquet file or a table, whole."""
-    return file.select(names) if isinstance(file, pa.Table) else pq.read_table(file, columns=names, partitioning=None)
+    return file.select(names) if isinstance(file, pa.Table) else read_table(file, names)
 
 
 def halves(column: pa.Array) -> Hashes:
@@ -91,7 +90,7 @@ def same(a: Hashes, b: Hashes) -> Flags:
 
 def count(files: Sequence[Shard]) -> int:
     """How many documents the shards hold."""
-    return sum(file.num_rows if isinstance(file, pa.Table) else pq.read_metadata(file).num_rows for file in files)
+    return sum(file.num_rows if isinstance(file, pa.Table) else read_metadata(file).num_rows for file in files)
 
 
 def places_of(sources: pa.Array, config: DedupConfig) -> npt.NDArray[np.int32]:
@@ -221,7 +220,7 @@ def _rows_within(file: Shard, name: str) -> int:
     """How many rows of a column to read at once so that they take about `_BYTES`."""
     if isinstance(file, pa.Table):
         return _ROWS
-    metadata, size = pq.read_metadata(file), 0
+    metadata, size = read_metadata(file), 0
     place = metadata.schema.to_arrow_schema().get_field_index(name)  # no column is nested
     for group in range(metadata.num_row_groups):
         size += metadata.row_group(group).column(place).total_uncompressed_size

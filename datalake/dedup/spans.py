@@ -28,7 +28,6 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.marks import Words, words_of
@@ -45,6 +44,7 @@ from datalake.dedup.spans_order import (
     read_range,
 )
 from datalake.dedup.spans_schema import SPANS
+from datalake.parquet import read_batches
 
 AT_ONCE = 1 << 21  # rows of marks, of candidates or of spans that are in memory at a time
 BATCH_ROWS = 1024
@@ -244,8 +244,7 @@ def _batches(documents: Table) -> Iterator[pa.RecordBatch]:
     if isinstance(documents, pa.Table):
         yield from documents.select(["text"]).to_batches(max_chunksize=BATCH_ROWS)
         return
-    with pq.ParquetFile(documents) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=["text"])
+    yield from read_batches(documents, ["text"], BATCH_ROWS)
 
 
 def _groups(hashes: Ints, rank: Ints) -> tuple[npt.NDArray[np.bool_], Ints, Ints]:

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.signed import as_bytes, halves, in_precedence, places_of, read_columns, times_of
 from datalake.dedup.sorting import sort_halves
 from datalake.dedup.spans_schema import MEMBERS
+from datalake.parquet import read_table
 
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -174,7 +174,7 @@ def hash_ranges(rows: int, at_once: int) -> list[tuple[int, int]]:
 def read_range(table: Table, low: int, high: int) -> pa.Table:
     """Rows of a table sorted by `hash` whose hash is in [low, high]; of a file only the row groups that have some."""
     if not isinstance(table, pa.Table):
-        return pq.read_table(table, filters=[("hash", ">=", low), ("hash", "<=", high)], partitioning=None)
+        return read_table(table, filters=[("hash", ">=", low), ("hash", "<=", high)])
     hashes = table["hash"].to_numpy()
     begin, end = int(np.searchsorted(hashes, low)), int(np.searchsorted(hashes, high, side="right"))
     return table.slice(begin, end - begin)

@@ -200,8 +200,9 @@ def _pick_rows(source: Any, path: str, where: Where) -> tuple[list[pa.Table], in
     import duckdb
     import pyarrow.dataset as ds
 
-    in_path = dict(re.findall(r"/([a-z_]+)=([^/]+)", path))
-    if "subset" in in_path and in_path["subset"] not in where.subsets:
+    # As Common Crawl lays its index out; a folder further up may be called anything.
+    subset = re.search(r"/subset=([^/]+)/[^/]+$", path)
+    if subset and subset[1] not in where.subsets:
         return [], 0
     try:
         fragment = ds.ParquetFileFormat().make_fragment(source)

@@ -14,10 +14,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from datalake.lake import Lake
+    from datalake.records import Manifest
+
+_SHOWN = 20  # damaged files named on the terminal
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -31,9 +37,9 @@ class Check:
     advice: str = ""
 
 
-def examine(lake: Path, as_json: bool) -> int:
-    """Run all checks and print them; 0 unless one fails, then 1."""
-    checks = list(look(lake))
+def examine(lake: Path, as_json: bool, deep: bool = False) -> int:
+    """Run all checks and print them; 0 unless one fails, then 1. `deep`: files are compared with digests too."""
+    checks = list(look(lake, deep))
     if as_json:
         print(json.dumps({"lake": str(lake), "checks": [asdict(check) for check in checks]}, ensure_ascii=False))
     else:
@@ -41,13 +47,14 @@ def examine(lake: Path, as_json: bool) -> int:
     return 1 if any(check.state == "fail" for check in checks) else 0
 
 
-def look(lake: Path) -> Iterator[Check]:
+def look(lake: Path, deep: bool = False) -> Iterator[Check]:
     """All checks, one after the other; a check that breaks down is a failed one."""
     parts: list[Callable[[Path], Iterator[Check]]] = [
         _python,
         _packages,
         _machine,
         _lake,
+        *([_digests] if deep else []),
         _service,
         _leftovers,
         _ray,
@@ -145,21 +152,58 @@ def _lake(lake: Path) -> Iterator[Check]:
         yield Check("lake", "fail", f"{lake} can't be read and written", "choose another folder with --lake")
         return
     opened = Lake(lake)
-    runs = len(manifests(opened))
-    yield Check("lake", "ok", f"{lake}, {runs} finished run{'' if runs == 1 else 's'}")
-    if not (lake / "catalog.db").exists() and not os.environ.get("HEADWATER_CATALOG"):
-        yield Check("catalog", "ok", "none yet", "the first run makes it")
+    runs = manifests(opened)
+    yield Check("lake", "ok", f"{lake}, {len(runs)} finished run{'' if len(runs) == 1 else 's'}")
+    cut = len(list((lake / "runs").glob("*.json"))) - len(runs)
+    if cut:
+        yield Check("runs", "warn", f"{cut} manifests can't be read", f"remove them from {lake / 'runs'}")
+    yield from _references(opened, runs)
+    yield from _catalog(opened)
+
+
+def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
+    """Whether what finished runs name is there, at its size."""
+    from datalake.lake import TableRef
+
+    wrong: dict[str, str] = {}
+    for manifest in runs:
+        for ref in manifest.refs.values():
+            if why := lake.trouble(ref):
+                wrong[ref.table if isinstance(ref, TableRef) else ref.path] = why
+    if wrong:
+        name, why = next(iter(wrong.items()))
+        found = f"{len(wrong)} outputs of finished runs are gone or damaged; {name}: {why}"
+        yield Check("tables", "warn", found, "run the recipe again: what is damaged is made anew")
+
+
+def _catalog(lake: Lake) -> Iterator[Check]:
+    elsewhere = os.environ.get("HEADWATER_CATALOG")
+    if not elsewhere and not lake.tables.file.exists():
+        yield Check("catalog", "ok", "none yet", "the next run makes it")
+        return
+    why = "" if elsewhere else lake.tables.trouble()
+    if why:
+        yield Check("catalog", "warn", f"{lake.tables.file} {why}", "the next run makes it anew; tables are safe")
         return
     try:
         names = [
             f"{table[0]}.{table[1]}"
-            for space in opened.catalog.list_namespaces()
-            for table in opened.catalog.list_tables(space)
+            for space in lake.catalog.list_namespaces()
+            for table in lake.catalog.list_tables(space)
         ]
         yield Check("catalog", "ok", f"{len(names)} tables")
     except Exception as error:
         words = " ".join(str(error).split())[:200]
-        yield Check("catalog", "fail", words, f"check {lake / 'catalog.db'} or HEADWATER_CATALOG; the shards are safe")
+        yield Check("catalog", "fail", words, f"check {lake.tables.file} or HEADWATER_CATALOG; tables are safe")
+
+
+def _digests(lake: Path) -> Iterator[Check]:
+    from datalake.lake import Lake
+
+    wrong = list(Lake(lake).damaged_files()) if lake.is_dir() else []
+    advice = "remove what is named, and run the recipe again: it is made anew"
+    shown = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+    yield Check("files", "warn" if wrong else "ok", shown or "all are what was written", advice if wrong else "")
 
 
 def _service(lake: Path) -> Iterator[Check]:

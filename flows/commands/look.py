@@ -22,9 +22,9 @@ _DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides ab
 _COPIES_SHOWN = 5
 
 
-def query_lake(sql: str, lake: Path, run: str | None, full: bool, json: bool) -> int:
+def query_lake(sql: str, lake: Path, run: str | None, full: bool, json: bool, allow_files: bool = False) -> int:
     """Run SQL over the lake and print the rows; values too long for a terminal's line are cut unless `full`."""
-    columns, rows, notes = ask(Lake(lake).require(), from_terminal(sql), run)
+    columns, rows, notes = ask(Lake(lake).require(), from_terminal(sql), run, allow_files)
     for said in notes:
         note(said)
     if json:

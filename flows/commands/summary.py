@@ -122,10 +122,12 @@ def metrics(lake: Lake, fingerprint: str) -> dict[str, list[float]]:
     """A training stage's metrics by name, in the order of their steps."""
     import pyarrow.dataset as ds
 
+    from datalake.parquet import dataset
+
     files = lake.current_files("runs.metrics")
     if not files:
         return {}
-    table = ds.dataset(files).to_table(filter=ds.field("fingerprint") == fingerprint).sort_by("step")
+    table = dataset(files).to_table(filter=ds.field("fingerprint") == fingerprint).sort_by("step")
     series: dict[str, list[Any]] = {}
     for row in table.to_pylist():
         series.setdefault(row["name"], []).append(row["value"])

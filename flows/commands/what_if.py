@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import UserError
+from datalake.errors import LostDataError, UserError, first_line
 from datalake.lake import Lake, TableRef
 from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
 from flows.output import as_json, as_table, command, line
@@ -82,20 +82,21 @@ def _last_run(lake: Lake, recipe: Path, base: Recipe, configs: dict[str, Any]) -
 
 def _table(lake: Lake, record: StageRecord, name: str, columns: list[str] | None = None) -> Any:
     """Columns of a table that a stage wrote; those it doesn't have are left out."""
-    import pyarrow.dataset as ds
+    from pyarrow import ArrowException
+
+    from datalake.parquet import dataset
 
     ref = record.outputs[name]
     assert isinstance(ref, TableRef)
     files = lake.files(ref)
     if not files:
-        return lake.catalog.load_table(ref.table).schema().as_arrow().empty_table()
+        return lake.schema(ref).empty_table()
     try:
-        table = ds.dataset(files)
+        table = dataset(files)
         there = columns and [column for column in columns if column in table.schema.names]
         return table.to_table(columns=there)
-    except OSError as error:
-        why = str(error).strip().splitlines()[0]
-        raise UserError(f"{ref.table} is gone or damaged ({why}): run its recipe again to make it anew") from None
+    except (OSError, ArrowException) as error:
+        raise LostDataError(ref.table, first_line(error)) from None
 
 
 def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
@@ -194,14 +195,17 @@ def _addresses(lake: Lake, record: StageRecord, ids: list[bytes]) -> dict[bytes,
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+    from datalake.parquet import dataset
+
     raw = record.inputs["raw"][0]
     assert isinstance(raw, TableRef)
     files = lake.files(raw)
     if not ids or not files:
         return {}
     # Ids of one table are columns of few bytes: they are looked through, and addresses read where one is found.
-    wanted = ds.field("id").isin(pa.array(ids, ds.dataset(files).schema.field("id").type))
-    rows = ds.dataset(files).to_table(columns=["id", "uri"], filter=wanted).to_pylist()
+    table = dataset(files)
+    wanted = ds.field("id").isin(pa.array(ids, table.schema.field("id").type))
+    rows = table.to_table(columns=["id", "uri"], filter=wanted).to_pylist()
     return {row["id"]: row["uri"] for row in rows}
 
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.document import ID
 from datalake.errors import UserError
+from datalake.parquet import read_table
 from models.text.config import BOS, EOS
 from models.text.tokenizer import encode, special
 
@@ -140,7 +141,7 @@ class TokenShards:
         columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
         self.vocabulary = 0
         for number, index in enumerate(indices):
-            table = pq.read_table(index)
+            table = read_table(index)
             details = table.schema.metadata or {}
             if b"dtype" not in details:
                 raise UserError(f"{index} is no index of token shards: give the folder that the tokenize stage wrote")

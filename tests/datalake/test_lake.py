@@ -116,12 +116,10 @@ class TestCommit:
     def test_a_lake_that_was_moved_takes_its_tables_up_again_at_the_new_place(self, lake: Lake) -> None:
         old = lake.commit("demo.raw", SCHEMA, [shard(lake, [1, 2])], "f1")
         moved = Lake(lake.root.rename(lake.root.with_name("elsewhere")))
-        assert not moved.present(old)
-        assert moved.current_files("demo.raw") == []
-        new = moved.commit("demo.raw", SCHEMA, [shard(moved, [1, 2])], "f1")
-        assert moved.present(new)
-        assert numbers(moved, new) == [1, 2]
-        assert new.data_version == old.data_version
+        assert moved.present(old)
+        assert numbers(moved, old) == [1, 2]
+        new = moved.commit("demo.raw", SCHEMA, [shard(moved, [3])], "f2")
+        assert (numbers(moved, old), numbers(moved, new)) == ([1, 2], [3])
 
     def test_a_table_that_never_was_is_not_present(self, lake: Lake) -> None:
         assert not lake.present(TableRef(table="a.b", snapshot=1, fingerprint="f", data_version="d", rows=1))

@@ -18,7 +18,8 @@ import pytest
 
 from datalake import shards
 from datalake.identity import file_digest
-from datalake.shards import ShardResult, ShardWriter, find_shard, read_batches, shard_key, write_atomically
+from datalake.parquet import read_batches
+from datalake.shards import ShardResult, ShardWriter, find_shard, shard_key, write_atomically
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.large_string())])
 ROOT = Path(__file__).parents[2]

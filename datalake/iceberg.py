@@ -1,0 +1,286 @@
+"""The lake's tables as Iceberg tables: a log of commits that other tools read. Headwater itself reads `contents/`.
+
+Iceberg keeps absolute paths. So where the catalog speaks of another place (a lake that was moved, or copied), is
+damaged or gone, it is set aside and made anew from what the lake holds; only the history of snapshots is given up.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datalake.errors import UserError, first_line, note
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+
+class TableFiles(NamedTuple):
+    """A table as the lake holds it: its schema, its files with rows, and the properties of its snapshot."""
+
+    name: str
+    schema: pa.Schema
+    paths: list[str]
+    properties: dict[str, str]
+
+
+def local_path(location: str) -> str:
+    """The path of a location: paths are written as they are; older lakes have `file://` before them, unescaped."""
+    return location.removeprefix("file://")
+
+
+class Tables:
+    """The Iceberg tables of one lake. `everything` gives each table as it is, for a catalog that is made anew."""
+
+    def __init__(self, root: Path, everything: Callable[[], Iterable[TableFiles]]):
+        self.root = root
+        self._everything = everything
+        self._catalog: Catalog | None = None
+
+    @property
+    def file(self) -> Path:
+        """The SQLite database of a catalog inside the lake."""
+        return self.root / "catalog.db"
+
+    @property
+    def catalog(self) -> Catalog:
+        """SQLite inside the lake unless HEADWATER_CATALOG holds the URL of another database; opened when asked for.
+
+        Raises UserError where that other database holds the tables of another lake.
+        """
+        if self._catalog is None:
+            from filelock import FileLock
+
+            folder = self.root / "leases"
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "catalog.lock"):  # one process looks, sets aside and makes anew; the others wait
+                self._catalog = self._open()
+        return self._catalog
+
+    def _open(self) -> Catalog:
+        elsewhere = os.environ.get("HEADWATER_CATALOG")
+        if elsewhere:
+            catalog = self._connect(elsewhere)
+            self._drop_foreign(catalog)
+            return catalog
+        why = self.trouble()
+        if why:
+            self._set_aside(why)
+        fresh = not self.file.exists() or _locations(self.file) is None
+        catalog = self._connect(None)
+        if fresh:
+            for table in self._everything():
+                self._fill(catalog, table)
+        return catalog
+
+    def _connect(self, url: str | None) -> Catalog:
+        from pyiceberg.catalog.sql import SqlCatalog
+        from sqlalchemy import URL
+
+        # A URL as an object, and a path as it is: nothing in a folder's name (`%20`, `#`, `?`) means anything.
+        uri: Any = url or URL.create("sqlite", database=str(self.file))
+        for attempt in range(5):
+            try:
+                return SqlCatalog("headwater", uri=uri, warehouse=str(self.root / "warehouse"))
+            except Exception:  # two nodes creating a shared catalog's tables at once: the second tries again
+                if attempt == 4:
+                    raise
+                time.sleep(0.2 * (attempt + 1))
+        raise AssertionError
+
+    def trouble(self) -> str:
+        """What is wrong with the catalog inside the lake, in words; empty where nothing is, or where there is none."""
+        if not self.file.exists():
+            return ""
+        try:
+            with closing(sqlite3.connect(self.file, timeout=30)) as connection:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                return f"is damaged ({found})"
+            locations = _locations(self.file)
+        except sqlite3.OperationalError as error:
+            if self.file.is_file() and "no such column" not in str(error):  # locked, or not ours to read
+                raise UserError(f"the catalog {self.file} can't be read ({error})") from None
+            return f"is damaged ({error})"
+        except sqlite3.DatabaseError as error:
+            return f"is damaged ({error})"
+        for location in locations or ():
+            path = Path(local_path(location))
+            if self.root not in path.parents:
+                return f"was made at another place ({path.parent})"
+            if not path.is_file():
+                return f"names a file that is missing ({path})"
+        return ""
+
+    def _set_aside(self, why: str) -> None:
+        stamp = f"aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        for name in ("catalog.db", "catalog.db-journal", "catalog.db-wal", "catalog.db-shm", "warehouse"):
+            with suppress(FileNotFoundError):
+                (self.root / name).rename(self.root / f"{name}.{stamp}")
+        note(
+            f"the catalog {self.file} {why}: it is set aside as catalog.db.{stamp} and made anew from the lake's files"
+        )
+
+    def _drop_foreign(self, catalog: Catalog) -> None:
+        """In a database elsewhere, drop the tables of this lake's former place."""
+        from sqlalchemy import text
+
+        sql = "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = :name"
+        with catalog.engine.connect() as connection:  # type: ignore[attr-defined]
+            rows = connection.execute(text(sql), {"name": "headwater"}).fetchall()
+        foreign = [row for row in rows if self.root not in Path(local_path(row[2] or "")).parents]
+        tables = {table.name: table for table in self._everything()} if foreign else {}
+        moved = []
+        for namespace, name, location in foreign:
+            if f"{namespace}.{name}" not in tables:
+                continue  # of a lake that shares no name with this one
+            if "://" in local_path(location) or Path(local_path(location)).is_file():
+                raise UserError(
+                    f"HEADWATER_CATALOG holds the table {namespace}.{name} of another lake ({location}):"
+                    " give each lake a database of its own"
+                )
+            moved.append(f"{namespace}.{name}")
+        for name in moved:
+            catalog.drop_table(name)
+            self._fill(catalog, tables[name])
+        if moved:
+            note(f"the catalog was made before {self.root} lay there: its tables are made anew from the lake's files")
+
+    def _fill(self, catalog: Catalog, table: TableFiles) -> None:
+        """Commit a table as it is to a catalog that lacks it."""
+        try:
+            found = _table(catalog, table.name, table.schema)
+            with found.transaction() as transaction:
+                if table.paths:
+                    transaction.add_files(
+                        table.paths, snapshot_properties=table.properties, check_duplicate_files=False
+                    )
+        except Exception as error:  # one table that can't be shown stops no run: it is committed again when it is made
+            note(f"{table.name} is not in the new catalog ({first_line(error)})")
+
+    # Commits --------------------------------------------------------------------------------------------------
+
+    def replace(self, table: TableFiles) -> int | None:
+        """Make the files the whole content of a table, in one commit; returns the snapshot, None where there is none.
+
+        A table that holds this content already isn't committed again.
+        """
+        from pyiceberg.expressions import AlwaysTrue
+
+        def work(found: Table, _: bool) -> int | None:
+            current = found.current_snapshot()
+            if current and current.summary:
+                held = current.summary.additional_properties
+                if all(held.get(key) == value for key, value in table.properties.items()):
+                    return current.snapshot_id
+            with found.transaction() as transaction:
+                if current is not None:
+                    transaction.delete(AlwaysTrue())
+                if table.paths:
+                    transaction.add_files(
+                        table.paths, snapshot_properties=table.properties, check_duplicate_files=False
+                    )
+            current = found.current_snapshot()  # our own: a refresh could already see the next one's
+            return current.snapshot_id if current else None
+
+        return self._committed(table, work)
+
+    def append(self, table: TableFiles, once: bool = False) -> None:
+        """Add files to a table; with `once` those that it doesn't hold yet."""
+
+        def work(found: Table, anew: bool) -> None:
+            paths = table.paths
+            if once or anew:
+                held = set(_planned(found, None))
+                paths = [path for path in paths if path not in held]
+            if paths:
+                with found.transaction() as transaction:
+                    transaction.add_files(paths, snapshot_properties=table.properties, check_duplicate_files=False)
+
+        self._committed(table, work)
+
+    def _committed(self, table: TableFiles, work: Callable[[Table, bool], Any]) -> Any:
+        """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged."""
+        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
+        from sqlalchemy.exc import OperationalError
+
+        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits.
+        in_the_way = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
+        anew = False
+        for attempt in range(10):
+            try:
+                return work(_table(self.catalog, table.name, table.schema), anew)
+            except in_the_way:
+                if attempt == 9:
+                    raise
+                time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
+            except Exception as error:  # metadata or manifests that are gone or cut, whatever their reader says then
+                if anew:
+                    raise
+                anew = True
+                self._make_anew(table.name, error)
+        raise AssertionError
+
+    def _make_anew(self, name: str, error: Exception) -> None:
+        """Forget a table whose metadata can't be read, and commit it as the lake holds it."""
+        why = first_line(error)
+        note(f"the Iceberg table {name} of {self.root} can't be read ({why}): it is made anew from the lake's files")
+        with suppress(Exception):
+            self.catalog.drop_table(name)
+        for table in self._everything():
+            if table.name == name:
+                self._fill(self.catalog, table)
+
+    # Lakes from before there were contents ----------------------------------------------------------------------
+
+    def planned(self, name: str, snapshot: int) -> list[str]:
+        """The files of a table at a snapshot; none where the catalog doesn't know, or speaks of another place."""
+        try:
+            if not os.environ.get("HEADWATER_CATALOG") and (not self.file.exists() or self.trouble()):
+                return []
+            paths = _planned(self.catalog.load_table(name), snapshot)
+        except Exception:  # a table or snapshot that is gone, whatever the catalog calls it
+            return []
+        return paths if all(self.root in Path(path).parents for path in paths) else []
+
+
+def _locations(file: Path) -> list[str] | None:
+    """Where the catalog's tables keep their metadata; None where it isn't a catalog yet."""
+    with closing(sqlite3.connect(file, timeout=30)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'iceberg_tables'").fetchone():
+            return None
+        return [row[0] for row in connection.execute("SELECT metadata_location FROM iceberg_tables") if row[0]]
+
+
+def _planned(table: Table, snapshot: int | None) -> list[str]:
+    return sorted(local_path(task.file.file_path) for task in table.scan(snapshot_id=snapshot).plan_files())
+
+
+def _table(catalog: Catalog, name: str, schema: pa.Schema) -> Table:
+    """The table, made where it isn't there, with columns for all of the schema."""
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+    from sqlalchemy.exc import IntegrityError
+
+    with suppress(NamespaceAlreadyExistsError, IntegrityError):
+        catalog.create_namespace_if_not_exists(name.split(".")[0])
+    try:
+        table = catalog.create_table_if_not_exists(name, schema=schema)
+    except (TableAlreadyExistsError, IntegrityError):
+        table = catalog.load_table(name)
+    if set(schema.names) - {field.name for field in table.schema().fields}:
+        with table.update_schema() as update:
+            update.union_by_name(schema)
+    return table
+
+
+def snapshot_properties(fingerprint: str, version: str) -> dict[str, str]:
+    """What a snapshot says of what it holds."""
+    return {"headwater.fingerprint": fingerprint, "headwater.data-version": version}
