@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from datalake.dedup.cut import Cuts, cut_texts, read_cuts
@@ -111,7 +112,8 @@ def _left_out_file(folder: Path, failed: Sequence[tuple[bytes, str]]) -> ShardFi
     path = folder / "left_out.parquet"
     rows = [{"id": id, "reason": reason} for id, reason in failed]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema([("id", pa.binary(16)), ("reason", pa.string())])), sink)
+    schema = pa.schema([("id", pa.binary(16)), ("reason", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink, write_page_checksum=True)
     write_atomically(path, sink.getvalue().to_pybytes())
     return ShardFile("left_out", str(path), len(rows), file_digest(str(path)), path.stat().st_size)
 
@@ -194,7 +196,7 @@ def tokenize(
         ],
         unfinished=failed,
         left_out=[
-            row for r in results for f in r.files if f.table == "left_out" for row in pq.read_table(f.path).to_pylist()
+            row for r in results for f in r.files if f.table == "left_out" for row in read_table(f.path).to_pylist()
         ],
         note=f"{counts['left_out']:,} documents left out: the tokenizer failed on them" if "left_out" in counts else "",
     )

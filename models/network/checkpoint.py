@@ -119,7 +119,8 @@ def context_of(folder: Path | str) -> int:
     try:
         config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config is None:
-            config = ForeignConfig(AutoConfig.from_pretrained(folder, local_files_only=True))
+            foreign = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return ForeignConfig(foreign).context
         return int(config.context)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -291,6 +292,19 @@ def test_classifiers_of_documents_run_no_code_of_a_folder(
     with pytest.raises(UserError):
         transformer.load(str(folder), folder_version(folder), "AutoModel", "encoder", "deduplicate.semantic.model")
     assert not mark.exists()
+
+
+def test_whoever_loads_a_model_or_tokenizer_says_whether_its_code_may_run() -> None:
+    """Left unsaid, Transformers asks on stdin."""
+    unsaid = []
+    for floor in ("flows", "tasks", "datalake", "models"):
+        for path in (ROOT / floor).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                    given = ast.unparse(node)
+                    if "trust_remote_code=" not in given and "**where" not in given:
+                        unsaid.append(f"{path}:{node.lineno}")
+    assert unsaid == []
 
 
 def test_code_is_run_where_that_was_asked_for(with_code: tuple[Path, Path]) -> None:
