@@ -84,7 +84,7 @@ def running(recipe: Recipe, lake: str | Path | None = None, until: str | None = 
             started=started,
             finished=now(),
             flow_run=str(context.flow_run.id) if context and context.flow_run else None,
-            until=until,
+            until=None if until == STAGES[-1] else until,
             stages=log.reports,
         ),
     )
