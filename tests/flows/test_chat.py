@@ -221,13 +221,13 @@ def test_the_last_model_is_that_of_the_last_complete_run(tmp_path: Path) -> None
     finished(lake, "smoke", 0, ("pretrain",), until="pretrain")
     assert (choose("last", tmp_path).stage, choose("last", tmp_path).run) == ("pretrain", "smoke")
     finished(lake, "whole", 1, ("pretrain", "sft", "reward", "ppo"))
-    finished(lake, "twenty steps", 2, ("pretrain",), until="pretrain")
+    finished(lake, "twenty-steps", 2, ("pretrain",), until="pretrain")
     assert str(choose("last", tmp_path)).startswith("ppo of run whole (small): ")
-    assert choose("pretrain", tmp_path).run == "twenty steps"  # asked for by name: the last there is
-    finished(lake, "no rewards", 3, ("pretrain", "sft", "reward"))
-    assert (choose("last", tmp_path).stage, choose("last", tmp_path).run) == ("sft", "no rewards")
-    finished(lake, "not evaluated", 4, ("pretrain", "sft", "reward", "ppo"), until="ppo")
-    assert choose("last", tmp_path).run == "not evaluated"
+    assert choose("pretrain", tmp_path).run == "twenty-steps"  # asked for by name: the last there is
+    finished(lake, "no-ppo", 3, ("pretrain", "sft", "reward"))
+    assert (choose("last", tmp_path).stage, choose("last", tmp_path).run) == ("sft", "no-ppo")
+    finished(lake, "not-evaluated", 4, ("pretrain", "sft", "reward", "ppo"), until="ppo")
+    assert choose("last", tmp_path).run == "not-evaluated"
 
 
 # Code in folders ----------------------------------------------------------------------------------------------------
