@@ -15,8 +15,9 @@ from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record, record_path
 from datalake.shards import write_atomically
+from flows import output
 from flows.commands.look import curated_by
-from flows.output import as_json, command, line, note
+from flows.output import command, line, note
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,7 +34,7 @@ CHARACTERS = 700  # of each text shown
 Row = dict[str, Any]
 
 
-def write_report(run: str, out: Path | None, lake: Path, as_json_: bool) -> int:
+def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
     """Write the page about a run and print where it lies; returns the exit status."""
     opened = Lake(lake).require()
     manifest = last_complete(opened) if run == "last" else find_manifest(opened, run)
@@ -46,8 +47,8 @@ def write_report(run: str, out: Path | None, lake: Path, as_json_: bool) -> int:
         write_atomically(place, page.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"{place} can't be written ({error.strerror}): name another place with --out") from None
-    if as_json_:
-        as_json({"run": manifest.run, "report": str(place), "bytes": len(page.encode())})
+    if as_json:
+        output.as_json({"run": manifest.run, "report": str(place), "bytes": len(page.encode())})
     else:
         line(str(place))
     return 0

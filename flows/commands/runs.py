@@ -11,7 +11,8 @@ from typing import Any
 from datalake.errors import UserError
 from datalake.lake import Lake
 from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from flows.output import as_json, as_table, line
+from flows import output
+from flows.output import as_table, line
 
 # A figure of a run: its name, the stage that tells it, and where in the stage's record it stands.
 _FIGURES = (
@@ -29,7 +30,7 @@ _FIGURES = (
 Row = dict[str, Any]
 
 
-def show_runs(names: Sequence[str], lake_folder: Path, as_json_: bool) -> int:
+def show_runs(names: Sequence[str], lake_folder: Path, as_json: bool) -> int:
     """Print all runs, or the differences of two; returns the exit status."""
     lake = Lake(lake_folder).require()
     if len(names) not in (0, 2):
@@ -37,15 +38,15 @@ def show_runs(names: Sequence[str], lake_folder: Path, as_json_: bool) -> int:
     if names:
         first, second = (find_manifest(lake, name) for name in names)
         answer = compare(lake, first, second)
-        if as_json_:
-            as_json(answer)
+        if as_json:
+            output.as_json(answer)
         else:
             _print_differences(answer)
         return 0
     rows = [*unfinished(lake), *(describe(lake, manifest) for manifest in manifests(lake))]
     rows.sort(key=lambda row: (row["started"], row["run"]))
-    if as_json_:
-        as_json(rows)
+    if as_json:
+        output.as_json(rows)
         return 0
     as_table(
         ["run", "corpus", "started", "took", "state", "stages", "figures"],
