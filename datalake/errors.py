@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from datalake.printable import one_line, write
+
 
 class UserError(ValueError):
     """Something the user can put right. The message is one line that says what is wrong and what to do about it."""
@@ -26,9 +28,9 @@ _noted: set[str] = set()
 
 def note(text: str) -> None:
     """Say on stderr, in one line and once, that something was wrong and what was done about it."""
-    if text not in _noted and sys.stderr is not None:
+    if text not in _noted:
         _noted.add(text)
-        print(f"headwater: {' '.join(text.split())}", file=sys.stderr)
+        write(f"headwater: {one_line(text)}", sys.stderr)
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from datalake.contents import Digest, Name
 from datalake.document import ID, TIMESTAMP
@@ -136,7 +136,19 @@ class Manifest(BaseModel):
     started: datetime
     finished: datetime
     flow_run: str | None = None
+    until: str | None = Field(None, description="the last stage that was asked for; null: all of them")
     stages: list[StageReport]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _until_of_notes(cls, data: Any) -> Any:
+        """Manifests from before `until` was written say it in the notes of skipped stages."""
+        if not isinstance(data, dict) or "until" in data:
+            return data
+        stages = [stage for stage in data.get("stages") or () if isinstance(stage, dict)]
+        notes = [str(stage.get("note", "")) for stage in stages if stage.get("state") == "skipped"]
+        told = next((note for note in notes if note.startswith("after --until ")), "")
+        return {**data, "until": told.removeprefix("after --until ") or None}
 
     @property
     def refs(self) -> dict[str, Ref]:
@@ -207,7 +219,10 @@ def find_manifest(lake: Lake, run: str | None = None, corpus: str | None = None)
     """The manifest of a run (or of the last one, of a corpus). Raises UserError when there is none."""
     found = [m for m in manifests(lake) if corpus is None or m.corpus == corpus]
     if run and run != "last":
-        found = [m for m in found if m.run.startswith(run)]
+        found = [m for m in found if m.run == run] or [m for m in found if m.run.startswith(run)]
+        if len({m.run for m in found}) > 1:
+            names = ", ".join(m.run for m in found[-10:])
+            raise UserError(f"{run} is the beginning of {len(found)} runs: name one of {names}")
     if not found:
         known = ", ".join(m.run for m in manifests(lake)[-5:]) or "none yet"
         raise UserError(f"no finished run {run or ''} in {lake.root} (finished runs: {known})".replace("  ", " "))

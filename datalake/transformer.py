@@ -44,11 +44,12 @@ def load(path: str, version: str, auto: str, what: str, setting: str) -> Loaded:
     import transformers
 
     name, _, commit = path.partition("@")
-    where: dict[str, Any] = {"revision": commit}
+    # Code that comes with a model isn't run: left out, Transformers would ask on stdin.
+    where: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
     if Path(path).is_dir():
         if not version.startswith(folder_version(Path(path))[:32]):
             raise UserError(f"{path} has changed since the recipe was read: run it again")
-        name, where = path, {"local_files_only": True}
+        name, where = path, {"local_files_only": True, "trust_remote_code": False}
     elif not commit:
         raise UserError(f"there is no folder {path!r}: correct `{setting}`, model")
     try:

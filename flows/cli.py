@@ -22,6 +22,10 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+app.register_install_completion_command(
+    help="Teach your shell (bash, zsh, fish) to complete headwater's commands and options."
+)
+
 
 @Parameter(name="*")
 @dataclass
@@ -70,6 +74,7 @@ def query(
     sql: str,
     *,
     run: Annotated[str | None, Parameter(name="--run")] = None,
+    full: Annotated[bool, Parameter(negative="")] = False,
     allow_files: Annotated[
         bool, Parameter(negative="", help="Let SQL read and write files: COPY ... TO, read_csv, ATTACH")
     ] = False,
@@ -80,13 +85,15 @@ def query(
     Parameters
     ----------
     sql
-        Such as "SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL".
+        Such as "SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL"; "SHOW TABLES" lists what there is.
     run
-        Show the tables as this run left them.
+        Show the tables as this run left them: its id, or the beginning of it.
+    full
+        Print values whole in a terminal too, however long; a pipe and --json always have them whole.
     """
     from flows.commands.look import query_lake
 
-    return query_lake(sql, common.folder, run, common.json, allow_files)
+    return query_lake(sql, common.folder, run, full, common.json, allow_files)
 
 
 @app.command
@@ -127,16 +134,17 @@ def what_if(
 
 @app.command
 def trace(checkpoint: str, *, step: int | None = None, common: Common = COMMON) -> int:
-    """Ancestors of a model, or the documents of one of its training steps.
+    """Ancestors of a model, or what one of its training steps saw.
 
     Parameters
     ----------
     checkpoint
         A stage of the last run (`ppo`), a checkpoint's folder, or a fingerprint.
     step
-        Show the documents that this step of pretraining saw.
+        Show what this step of the stage saw, counted from 1: documents of pretrain, dialogues of sft, pairs of reward,
+        the dialogues of ppo's prompts.
     """
-    from flows.commands.look import trace_checkpoint
+    from flows.commands.trace import trace_checkpoint
 
     return trace_checkpoint(checkpoint, step, common.folder, common.json)
 
@@ -147,8 +155,10 @@ def chat(
     *,
     message: Annotated[str | None, Parameter(name=("--message", "-m"))] = None,
     temperature: float = 0.7,
+    top_p: float = 0.95,
     max_tokens: int = 200,
     seed: int | None = None,
+    trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
     """Talk to a model.
@@ -156,19 +166,24 @@ def chat(
     Parameters
     ----------
     checkpoint
-        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last run.
+        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last complete run.
     message
         Ask this one thing and end.
     temperature
         0 takes the likeliest token each time.
+    top_p
+        Draw from the likeliest tokens that have this share of the probability.
     max_tokens
         Longest answer, in tokens.
     seed
         For an answer that can be repeated.
+    trust_remote_code
+        Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
     """
-    from flows.commands.chat import chat_with
+    from flows.commands.chat import Sampling, chat_with
 
-    return chat_with(checkpoint, message, temperature, max_tokens, seed, common.folder, common.json)
+    sampling = Sampling(temperature, top_p, max_tokens, seed)
+    return chat_with(checkpoint, message, sampling, trust_remote_code, common.folder, common.json)
 
 
 @app.command
@@ -188,6 +203,20 @@ def report(
     from flows.commands.report import write_report
 
     return write_report(run, out, common.folder, common.json)
+
+
+@app.command
+def runs(*names: str, common: Common = COMMON) -> int:
+    """The runs of the lake: when, how long, how far, with which figures; two named ones compared.
+
+    Parameters
+    ----------
+    names
+        Two runs, each by its id or the beginning of it: what differs in recipe, counts and figures.
+    """
+    from flows.commands.runs import show_runs
+
+    return show_runs(names, common.folder, common.json)
 
 
 @app.command
@@ -234,10 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        from datalake.secrets import masked
-
-        print(f"headwater: {masked(' '.join(str(error).split()))}", file=sys.stderr)
-        status = 2
+        status = _mistake(error)
     except KeyboardInterrupt:
         print("headwater: interrupted; the same command goes on from what is finished", file=sys.stderr)
         status = 130
@@ -249,9 +275,17 @@ def main(arguments: list[str] | None = None) -> None:
 
         if not isinstance(error, UserError):
             raise
-        print(f"headwater: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = _mistake(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _mistake(error: Exception) -> int:
+    """Say what a user did wrong, in one line, and give the exit status."""
+    from datalake.printable import one_line, write
+    from datalake.secrets import masked
+
+    write(f"headwater: {one_line(masked(str(error)))}", sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ def running(
             started=started,
             finished=now(),
             flow_run=flow_run,
+            until=None if until == STAGES[-1] else until,
             stages=log.reports,
         ),
     )

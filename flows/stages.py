@@ -21,3 +21,5 @@ StageName = Literal[
 ]
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
+TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "ppo")  # those that make a model
+ANSWERING: tuple[StageName, ...] = ("pretrain", "sft", "ppo")  # of them, those whose model writes

@@ -32,8 +32,10 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger, get_run_logger
 
 from datalake.lake import FolderRef, Lake
+from datalake.printable import one_line, write
 from datalake.records import StageRecord, read_record, record_path
 from tasks.curves import curves, svg_image
+from tasks.pulse import pulse
 
 if TYPE_CHECKING:
     from datalake.shards import ShardResult
@@ -60,7 +62,7 @@ def _show(action: Callable[[], Any]) -> Any:
 
 def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
-    print(f"  {text}", file=sys.stderr, flush=True)
+    write(f"  {one_line(text)}", sys.stderr)
     _show(lambda: get_run_logger().info(text))
 
 
@@ -86,6 +88,8 @@ class Progress:
         from rich.progress import Progress as Bar
 
         self.total, self.done, self._last, self._told = total, 0, 0.0, -1
+        self.note, self._began = "", time.monotonic()
+        self.look: Callable[[], tuple[int, str]] | None = None  # how far the work is, where that must be looked up
         console = Console(stderr=True)
         self._bar = Bar(
             TextColumn("{task.description:<14}"),
@@ -94,10 +98,10 @@ class Progress:
             TextColumn(unit),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task(title, total=total, note="")
         self._title = title
@@ -114,10 +118,16 @@ class Progress:
 
     def at(self, done: int, note: str = "") -> None:
         """Say how far the work is, in shards or steps."""
-        self.done = done
-        self._bar.update(self._task, completed=done, note=note)
+        self.done, self.note = done, one_line(note)
+        self._bar.update(self._task, completed=done, note=self.note)
         if time.monotonic() - self._last >= 1.0 or done >= self.total:
             self._tell(note)
+
+    def status(self) -> str:
+        """How far the work is, in one line."""
+        done, note = self.look() if self.look else (self.done, self.note)
+        seconds = time.monotonic() - self._began
+        return f"{self._title}: {done:,} of {self.total:,} {self._unit}, {seconds:.0f} s {note}".rstrip()
 
     def _tell(self, note: str = "") -> None:
         if self._told == self.done:
@@ -133,7 +143,7 @@ class Progress:
 def progress(title: str, total: int, unit: str = "shards") -> Iterator[Progress]:
     """Show the progress of a piece of work with a known number of shards or steps."""
     shown = Progress(title, total, unit)
-    with shown._bar:
+    with shown._bar, pulse(shown.status):
         yield shown
     shown._tell()
 
@@ -264,8 +274,8 @@ def publish(
                 description="Evaluation, with 95% intervals",
             )
         )
-    for name, write in pages.items():
-        _show(partial(_publish_page, _key(record.stage, name), write))
+    for name, page in pages.items():
+        _show(partial(_publish_page, _key(record.stage, name), page))
 
 
 def _publish_page(key: str, write: Callable[[], str]) -> None:

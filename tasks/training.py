@@ -112,11 +112,8 @@ def _left_out_file(folder: Path, failed: Sequence[tuple[bytes, str]]) -> ShardFi
     path = folder / "left_out.parquet"
     rows = [{"id": id, "reason": reason} for id, reason in failed]
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist(rows, pa.schema([("id", pa.binary(16)), ("reason", pa.string())])),
-        sink,
-        write_page_checksum=True,
-    )
+    schema = pa.schema([("id", pa.binary(16)), ("reason", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink, write_page_checksum=True)
     write_atomically(path, sink.getvalue().to_pybytes())
     return ShardFile("left_out", str(path), len(rows), file_digest(str(path)), path.stat().st_size)
 
@@ -273,14 +270,19 @@ def train_alone(
     drawn = Curves(title)
     with progress(title, steps, "steps") as bar:
 
-        def poll() -> None:
+        def look() -> tuple[int, str]:
             rows = read_metrics(out / "metrics.jsonl")
-            drawn.at(rows)
-            if rows:
-                last = {row["name"]: row["value"] for row in rows[-12:]}
-                note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
-                bar.at(min(int(rows[-1]["step"]), steps), note)
+            if not rows:
+                return 0, ""
+            last = {row["name"]: row["value"] for row in rows[-12:]}
+            note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
+            return min(int(rows[-1]["step"]), steps), note
 
+        def poll() -> None:
+            drawn.at(read_metrics(out / "metrics.jsonl"))
+            bar.at(*look())
+
+        bar.look = look
         return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
 
 

@@ -82,7 +82,7 @@ def _loaded(model: str, model_version: str, pieces: str, pieces_version: str) ->
         import kenlm
         import sentencepiece
     except ImportError:
-        raise UserError("curate.perplexity needs KenLM: run `pip install 'headwater[kenlm]'`") from None
+        raise UserError("curate.perplexity needs KenLM: run `pip install kenlm sentencepiece`") from None
     for path, version, field in ((model, model_version, "model"), (pieces, pieces_version, "sentencepiece")):
         if not Path(path).is_file():
             raise UserError(f"there is no file {path!r}: correct `curate.perplexity`, {field}")

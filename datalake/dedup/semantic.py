@@ -166,7 +166,10 @@ def _read(files: Sequence[Shard], ids: Hashes, place: Ints, count: int, spill: S
     damaged = np.flatnonzero(~np.isfinite(squares))
     if len(damaged):
         id = as_bytes(ids[np.flatnonzero(place == damaged[0])])[0].as_py().hex()
-        raise UserError(f"the embedding of document {id} has numbers that are none (NaN or infinite): embed it again")
+        raise UserError(
+            f"the embedding of document {id} has numbers that are none (NaN or infinite):"
+            " name another model in `deduplicate.semantic`"
+        )
     return _Vectors(halves, squares)
 
 

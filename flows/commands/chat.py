@@ -2,87 +2,214 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake
-from flows.commands.look import find_checkpoint
-from flows.commands.show import as_json
+from datalake.printable import from_terminal
+from flows.commands.trace import find_checkpoint, find_manifest_of
+from flows.output import as_json, line, note
+from flows.stages import ANSWERING, TRAINING
+
+_STOPPED = 130  # the exit status after Ctrl-C, as shells have it
 
 
-def checkpoint_folder(name: str, lake: Path) -> Path:
-    """The folder of a checkpoint, by stage, fingerprint or path. A folder needn't belong to the lake."""
-    path = Path(name).expanduser()
-    if (path / "config.json").is_file():
-        return path
-    if path.exists() and name not in ("last", "pretrain", "sft", "ppo"):
-        raise UserError(f"{path} is not a checkpoint: it has no config.json")
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. Raises UserError where a number is out of bounds."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_tokens: int = 200
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        # Below a thousandth the quotient of a score may overflow, and nothing but the likeliest is left anyway.
+        if not (self.temperature == 0 or 0.001 <= self.temperature <= 100):
+            raise UserError(f"--temperature {self.temperature:g}: 0 for the likeliest token each time, or 0.001 to 100")
+        if not (math.isfinite(self.top_p) and 0 < self.top_p <= 1):
+            raise UserError(f"--top-p {self.top_p:g}: a share of the probability, above 0 and at most 1")
+        if not 1 <= self.max_tokens <= 1 << 20:
+            raise UserError(f"--max-tokens {self.max_tokens}: a number from 1 to {1 << 20}")
+        if self.seed is not None and not 0 <= self.seed < 1 << 62:
+            raise UserError(f"--seed {self.seed}: a number from 0 to {(1 << 62) - 1}")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A checkpoint: its folder and, of one that the lake made, the stage and the run."""
+
+    folder: Path
+    stage: str | None = None
+    run: str | None = None
+    corpus: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.stage} of run {self.run} ({self.corpus}): {self.folder}" if self.stage else str(self.folder)
+
+
+def choose(name: str, lake: Path) -> Chosen:
+    """A checkpoint by stage, fingerprint or folder. A folder needn't belong to the lake."""
+    if name != "last" and name not in TRAINING:
+        try:
+            path = Path(name).expanduser()
+            if (path / "config.json").is_file():
+                return Chosen(path)
+            there = path.exists()
+        except (OSError, RuntimeError, ValueError):  # too long, or of a user that there isn't
+            there = False
+        if there:
+            raise UserError(f"{path} is not a checkpoint: it has no config.json")
     opened = Lake(lake).require()
     record = find_checkpoint(opened, name)
     folder = next((opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)), None)
-    if folder is None:
-        raise UserError(f"{name} is a record of {record.stage}, which makes no model: chat with pretrain, sft or ppo")
+    if folder is None or record.stage not in TRAINING:
+        models = f"{', '.join(ANSWERING[:-1])} or {ANSWERING[-1]}"
+        raise UserError(f"{name} is a record of {record.stage}, which makes no model: chat with {models}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is gone or not a checkpoint: run the recipe again")
-    return folder
+    manifest = find_manifest_of(opened, record)
+    return Chosen(folder, record.stage, manifest.run, manifest.corpus)
+
+
+@dataclass
+class Dialogue:
+    """A dialogue with a model; `messages` is what was said so far."""
+
+    model: Any
+    tokenizer: Any
+    sampling: Sampling
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def answer(self, text: str, show: Callable[[str], None]) -> None:
+        """Say something and get the answer, piece by piece; what an interruption cuts short stays as it is.
+
+        Raises:
+            UserError: where the message doesn't fit the model; it is then not said.
+        """
+        from models.chat import reply
+
+        seed = self.sampling.seed
+        self.messages.append({"role": "user", "content": text})
+        said: list[str] = []
+        try:
+            for piece in reply(
+                self.model,
+                self.tokenizer,
+                self.messages,
+                max_new_tokens=self.sampling.max_tokens,
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                seed=secrets.randbits(31) if seed is None else seed + len(self.messages),
+            ):
+                said.append(piece)
+                show(piece)
+        except UserError:
+            del self.messages[-1]
+            raise
+        finally:
+            if self.messages and self.messages[-1]["role"] == "user":
+                self.messages.append({"role": "assistant", "content": "".join(said)})
 
 
 def chat_with(
-    checkpoint: str,
-    message: str | None,
-    temperature: float,
-    max_tokens: int,
-    seed: int | None,
-    lake: Path,
-    json: bool,
+    checkpoint: str, message: str | None, sampling: Sampling, trust_remote_code: bool, lake: Path, json: bool
 ) -> int:
-    """Answer one message, or hold a dialogue until the input ends."""
-    if temperature < 0 or max_tokens < 1:
-        raise UserError("temperature must be at least 0 and max-tokens at least 1")
+    """Answer one message, or hold a dialogue until the input ends; returns the exit status."""
     if message is not None and not message.strip():
         raise UserError("the message is empty: give --message something to answer, or leave it out for a dialogue")
-    folder = checkpoint_folder(checkpoint, lake)
-    from models.chat import reply
+    if message is None and json:
+        raise UserError("--json needs --message")
+    chosen = choose(checkpoint, lake)
     from models.network.build import ScalarHead
     from models.network.checkpoint import load
 
-    model, tokenizer = load(folder)
+    model, tokenizer = load(chosen.folder, trust_remote_code)
     if isinstance(model, ScalarHead):
-        raise UserError("a reward model scores answers and can't write any: chat with sft or ppo")
-    history: list[dict[str, str]] = []
-
-    def draw() -> int:
-        """A repeatable seed for each turn where one was given, else chance."""
-        return secrets.randbits(31) if seed is None else seed + len(history)
-
-    def answer(text: str) -> str:
-        history.append({"role": "user", "content": text})
-        pieces = []
-        for piece in reply(model, tokenizer, history, max_new_tokens=max_tokens, temperature=temperature, seed=draw()):
-            pieces.append(piece)
-            if not json:
-                print(piece, end="", flush=True)
-        if not json:
-            print()
-        history.append({"role": "assistant", "content": "".join(pieces)})
-        return history[-1]["content"]
-
-    if message is not None:
-        answer(message)
-        if json:
-            as_json({"checkpoint": str(folder), "messages": history})
-        return 0
+        raise UserError(f"a reward model scores answers and can't write any: chat with {' or '.join(ANSWERING[1:])}")
+    dialogue = Dialogue(model, tokenizer, sampling)
+    if chosen.stage:
+        note(str(chosen))
+    if message is None:
+        return converse(dialogue)
+    dialogue.answer(from_terminal(message), (lambda _: None) if json else _show)
     if json:
-        raise UserError("--json needs --message")
-    if sys.stdin.isatty():
-        print(f"{folder}\nAn empty line or Ctrl-D ends the chat.", file=sys.stderr)
+        made = {"stage": chosen.stage, "run": chosen.run} if chosen.stage else {}
+        as_json({"checkpoint": str(chosen.folder), **made, "messages": dialogue.messages})
+    else:
+        line()
+    return 0
+
+
+def _show(piece: str) -> None:
+    line(piece, end="")
+
+
+def converse(dialogue: Dialogue) -> int:
+    """Answer line by line what is typed or piped in, until an empty line or the end; returns the exit status.
+
+    At a terminal Ctrl-C stops an answer and a message that doesn't fit is said so; in a pipe both end the dialogue.
+    """
+    person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+    if person:
+        note("an empty line or Ctrl-D ends the chat, Ctrl-C stops an answer, Alt-Enter begins a line")
+    try:
+        for text in typed() if person else piped():
+            if not text.strip():
+                break
+            try:
+                dialogue.answer(text.strip(), _show)
+            except UserError as error:
+                if not person:
+                    raise
+                note(str(error))
+            except KeyboardInterrupt:
+                if not person:
+                    raise
+            line()
+    except KeyboardInterrupt:
+        return _STOPPED
+    return 0
+
+
+def piped() -> Iterator[str]:
+    """The lines of stdin as text; bytes that are no UTF-8 become U+FFFD."""
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise UserError("there is nothing to read from: give --message something to answer")
+    for number, raw in enumerate(stream):
+        yield raw.decode("utf-8-sig" if number == 0 else "utf-8", "replace")
+
+
+def typed() -> Iterator[str]:
+    """What a person types at the prompt, with editing and a history; a paste of several lines is one message."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.output import create_output
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    output = create_output(stdout=None if sys.stdout is not None and sys.stdout.isatty() else sys.stderr)
+    session: PromptSession[str] = PromptSession("> ", key_bindings=keys, multiline=True, output=output)
     while True:
         try:
-            text = input("> " if sys.stdin.isatty() else "").strip()
+            yield from_terminal(session.prompt())
         except EOFError:
-            return 0
-        if not text:
-            return 0
-        answer(text)
+            return
+        except KeyboardInterrupt:
+            if not session.default_buffer.text:
+                raise

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -18,6 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from datalake.printable import one_line, write
+from flows import output
 
 if TYPE_CHECKING:
     from datalake.lake import Lake
@@ -41,7 +43,7 @@ def examine(lake: Path, as_json: bool, deep: bool = False) -> int:
     """Run all checks and print them; 0 unless one fails, then 1. `deep`: files are compared with digests too."""
     checks = list(look(lake, deep=True) if deep else look(lake))
     if as_json:
-        print(json.dumps({"lake": str(lake), "checks": [asdict(check) for check in checks]}, ensure_ascii=False))
+        output.as_json({"lake": str(lake), "checks": [asdict(check) for check in checks]})
     else:
         _print(checks)
     return 1 if any(check.state == "fail" for check in checks) else 0
@@ -81,10 +83,14 @@ def _print(checks: list[Check]) -> None:
     for column in ("check", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(
-            Text(check.name), Text(check.state, style=colours[check.state]), Text(check.found), Text(check.advice)
-        )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        state = Text(check.state, style=colours[check.state])
+        table.add_row(Text(check.name), state, Text(one_line(check.found)), Text(one_line(check.advice)))
+    if sys.stdout is None:
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    with console.capture() as capture:
+        console.print(table)
+    write(capture.get(), sys.stdout, end="")
 
 
 def _python(_: Path) -> Iterator[Check]:

@@ -1,18 +1,19 @@
-"""`query`, `explain` and `trace`: reading what a lake knows."""
+"""`query` and `explain`: reading what a lake knows of its documents."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import LostDataError, UserError, note
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import connect, query
-from datalake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
-from flows.commands.show import as_json, as_table, text
+from datalake.corpora import Corpus, corpora, corpus_of
+from datalake.errors import LostDataError, UserError
+from datalake.lake import Lake
+from datalake.ledger import RECORDS, ask, connect
+from datalake.printable import from_terminal, one_line
+from datalake.records import Manifest, read_record
+from flows.output import as_json, as_table, line, note, text
 
 if TYPE_CHECKING:
     from datalake.curate.config import CurateConfig
@@ -21,13 +22,15 @@ _DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides ab
 _COPIES_SHOWN = 5
 
 
-def query_lake(sql: str, lake: Path, run: str | None, json: bool, allow_files: bool = False) -> int:
-    """Run SQL over the lake and print the rows."""
-    columns, rows = query(Lake(lake).require(), sql, run, allow_files)
+def query_lake(sql: str, lake: Path, run: str | None, full: bool, json: bool, allow_files: bool = False) -> int:
+    """Run SQL over the lake and print the rows; values too long for a terminal's line are cut unless `full`."""
+    columns, rows, notes = ask(Lake(lake).require(), from_terminal(sql), run, allow_files)
+    for said in notes:
+        note(said)
     if json:
         as_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        as_table(columns, rows)
+        as_table(columns, rows, full)
     return 0
 
 
@@ -36,12 +39,13 @@ def query_lake(sql: str, lake: Path, run: str | None, json: bool, allow_files: b
 
 def explain_document(document: str, lake_folder: Path, json: bool) -> int:
     """Print what became of every record with this address or id, in each corpus."""
-    lake = Lake(lake_folder).require()
+    lake, document = Lake(lake_folder).require(), from_terminal(document)
+    shown = corpora(lake)
     stories: list[dict[str, Any]] = []
     lost: LostDataError | None = None
-    for manifest in {manifest.corpus: manifest for manifest in manifests(lake)}.values():
+    for corpus in shown:
         try:
-            stories += stories_of(lake, manifest, document)
+            stories += stories_in(lake, corpus, document)
         except LostDataError as error:  # another corpus may still know the document
             note(str(error))
             lost = error
@@ -58,16 +62,16 @@ def explain_document(document: str, lake_folder: Path, json: bool) -> int:
         # All values of a document's metrics are the longest part and the last that people look for.
         for name, value in sorted(story.items(), key=lambda part: part[0] == "curation"):
             if isinstance(value, dict):
-                print(f"{name}:")
+                line(f"{name}:")
                 for key, item in value.items():
-                    print(f"  {key:<22} {text(item)}")
+                    line(f"  {one_line(key):<22} {one_line(text(item))}")
             elif name == "judged":
-                print("rules:")
+                line("rules:")
                 for rule in value:
-                    print(f"  {rule_line(rule)}")
+                    line(f"  {rule_line(rule)}")
             else:
-                print(f"{name:<24} {text(value)}")
-        print()
+                line(f"{name:<24} {one_line(text(value))}")
+        line()
     return 0
 
 
@@ -84,32 +88,42 @@ def rule_line(rule: Mapping[str, Any]) -> str:
 
 def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, Any]]:
     """Everything a run knows of the records with this address or id."""
-    connection = connect(lake, manifest.run)
-    corpus, tables = manifest.corpus, set(manifest.refs)
+    return stories_in(lake, corpus_of(lake, manifest), document)
+
+
+def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]]:
+    """Everything a corpus knows of the records with this address or id."""
+    connection = connect(lake, shown=[corpus])
+    manifest = corpus.manifest
+    tables = {name for base in RECORDS for name in corpus.joined(base)} | corpus.joined("quarantine").keys()
     try:
         id = bytes.fromhex(document)
     except ValueError:
         id = b""
 
     def rows(table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
-        if table.split(".")[-1] not in tables | {"ledger"}:
+        if table not in tables | {"ledger"}:
             return []
-        cursor = connection.execute(f'SELECT * FROM "{corpus}"."{table}" WHERE {condition}', list(values))
+        cursor = connection.execute(f'SELECT * FROM "{corpus.name}"."{table}" WHERE {condition}', list(values))
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     stories: list[dict[str, Any]] = []
-    if "raw" in tables:
-        config = curated_by(lake, manifest) if "curation" in tables else None
+    if tables & set(RECORDS):
+        judged = corpus.earlier.get("curation", manifest)
+        config = curated_by(lake, judged) if "curation" in tables else None
         for row in rows("ledger", "uri = ? OR id = ?", document, id):
-            stories.append(_document_story(manifest, row, rows, config))
+            found = next((name for name in ("conversations", "preferences") if rows(name, "id = ?", row["id"])), None)
+            if found is None:
+                stories.append(_document_story(corpus, row, rows, config))
+            else:
+                head = {"corpus": corpus.name, "run": manifest.run, "table": found, "verdict": row["verdict"]}
+                stories += [{**head, **one} for one in rows(found, "id = ?", row["id"])]
     if not stories:
         for row in rows("quarantine", "archive = ?", document):
-            stories.append({"corpus": corpus, "run": manifest.run, "table": "quarantine", **row})
-    for table in ("conversations", "preferences"):
-        for row in rows(table, "uri = ? OR id = ?", document, id):
-            stories.append({"corpus": corpus, "run": manifest.run, "table": table, **row})
-    return stories
+            stories.append({"corpus": corpus.name, "run": manifest.run, "table": "quarantine", **row})
+    notes = corpus.notes(tables)
+    return [{**story, "note": " ".join(notes)} if notes else story for story in stories]
 
 
 def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
@@ -228,11 +242,9 @@ def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _document_story(
-    manifest: Manifest, ledger: dict[str, Any], rows: Any, config: CurateConfig | None
-) -> dict[str, Any]:
+def _document_story(corpus: Corpus, ledger: dict[str, Any], rows: Any, config: CurateConfig | None) -> dict[str, Any]:
     id = ledger["id"]
-    story: dict[str, Any] = {"corpus": manifest.corpus, "run": manifest.run}
+    story: dict[str, Any] = {"corpus": corpus.name, "run": corpus.manifest.run}
     decided = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "archive", "offset")
     story |= {name: ledger[name] for name in decided}
     raw = rows("raw", "id = ?", id)
@@ -280,141 +292,11 @@ def _document_story(
     if mixed:
         story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "token_count")}
     deciding = ("ingest",) if "refused" in story else _DATA_STAGES
-    story["stages"] = {
-        report.stage: report.fingerprint
-        for report in manifest.stages
-        if report.stage in deciding and report.fingerprint
-    }
+    earlier = [corpus.earlier[name] for name in corpus.joined("raw") if name in corpus.earlier]
+    stages: dict[str, str] = {}
+    for manifest in {run.run: run for run in (corpus.manifest, *earlier)}.values():
+        for report in manifest.stages:
+            if report.stage in deciding and report.fingerprint:
+                stages.setdefault(report.stage, report.fingerprint)
+    story["stages"] = stages
     return story
-
-
-# Trace ----------------------------------------------------------------------------------------------------------
-
-
-def find_checkpoint(lake: Lake, name: str) -> StageRecord:
-    """The record of a training stage by stage name (of the last run that has it), folder, or fingerprint.
-
-    Raises:
-        UserError: when there is none, or the folder is not a checkpoint of this lake.
-    """
-    order = ("ppo", "sft", "pretrain")
-    if name == "last" or name in (*order, "reward"):
-        wanted = order if name == "last" else (name,)
-        for manifest in reversed(manifests(lake)):
-            for stage in wanted:
-                for report in manifest.stages:
-                    if report.stage == stage and report.fingerprint and report.outputs:
-                        record = read_record(lake, report.fingerprint)
-                        if record is not None:
-                            return record
-        raise UserError(f"no finished run in {lake.root} has a model{'' if name == 'last' else f' of stage {name}'}")
-    path = Path(os.path.realpath(Path(name).expanduser()))
-    known = []
-    for file in (lake.root / "records").glob("*.json"):
-        if file.stem.startswith(name):
-            known.append(file.stem)
-    if len(known) == 1:
-        record = read_record(lake, known[0])
-        if record is not None:
-            return record
-    for file in (lake.root / "records").glob("*.json"):
-        record = read_record(lake, file.stem)
-        if record and any(
-            isinstance(ref, FolderRef) and (lake.path(ref) == path or lake.path(ref).parent == path)
-            for ref in record.outputs.values()
-        ):
-            return record
-    raise UserError(
-        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a checkpoint's folder, or a fingerprint"
-    )
-
-
-def trace_checkpoint(checkpoint: str, step: int | None, lake_folder: Path, json: bool) -> int:
-    """Print a model's ancestors, nearest first, or the documents of one training step."""
-    lake = Lake(lake_folder).require()
-    record = find_checkpoint(lake, checkpoint)
-    if step is not None:
-        return _trace_step(lake, record, step, json)
-    ancestors = [_summary(lake, one) for one in lineage(lake, record).values() if one]
-    if json:
-        as_json(ancestors)
-        return 0
-    as_table(
-        ["stage", "fingerprint", "records in", "records out", "seconds", "commit", "made"],
-        [
-            [
-                one["stage"],
-                one["fingerprint"][:16],
-                one["records_in"],
-                one["records_out"],
-                one["seconds"],
-                (one["git_commit"] or "")[:12] + ("+" if one["git_dirty"] else ""),
-                ", ".join(ref.get("table") or ref.get("name", "") for ref in one["outputs"]),
-            ]
-            for one in ancestors
-        ],
-    )
-    archives: list[dict[str, Any]] = next((one["archives"] for one in ancestors if one["archives"]), [])
-    print(f"\n{len(archives)} archives at the source:")
-    for archive in archives[:20]:
-        print(f"  {archive['kind']}  {archive['name']}  {archive['version'][:16]}")
-    if len(archives) > 20:
-        print(f"  ... and {len(archives) - 20} more (--json shows all)")
-    return 0
-
-
-def _summary(lake: Lake, record: StageRecord) -> dict[str, Any]:
-    body = record.model_dump(mode="json", exclude={"payload", "report"})
-    body["config"] = record.payload["config"]
-    body["outputs"] = [ref.model_dump(mode="json") for ref in record.outputs.values()]
-    body["archives"] = record.payload["inputs"].get("archives", [])
-    return body
-
-
-def _trace_step(lake: Lake, record: StageRecord, step: int, json: bool) -> int:
-    """The documents that a pretraining step saw: its batch, turned back through the token index."""
-    records = [one for one in lineage(lake, record).values() if one]
-    pretrain = next((one for one in records if one.stage == "pretrain"), None)
-    if pretrain is None:
-        raise UserError("only a model that was pretrained here has steps to trace")
-    steps = int(pretrain.report["steps"])
-    if not 0 <= step < steps:
-        raise UserError(f"step {step} is out of range: this model was trained for {steps} steps, 0 to {steps - 1}")
-    from models.text.sampler import Sampler
-    from models.text.shards import TokenShards
-    from models.training.config import PretrainConfig
-    from tasks.training import token_indices, training_documents
-
-    config = PretrainConfig.model_validate(pretrain.payload["config"])
-    tokens, mixture = pretrain.inputs["tokens"][0], pretrain.inputs["mixture"][0]
-    assert isinstance(tokens, FolderRef)
-    assert isinstance(mixture, TableRef)
-    documents, _ = training_documents(lake, mixture, tokens, int(pretrain.payload["inputs"]["repetition_seed"]))
-    shards = TokenShards(token_indices(lake, tokens))
-    sampler = Sampler(shards, documents, config.seed, config.context, config.batch)
-    seen = sampler.documents(step)
-    # The run that used it may have another corpus than the one that built it: equal sources share their stages.
-    manifest = find_manifest_of(lake, pretrain)
-    connection = connect(lake, manifest.run)
-    ids = sorted({id for id, _, _ in seen})
-    known = {
-        row[0]: row[1:]
-        for row in connection.execute(
-            f'SELECT id, uri, source, language FROM "{manifest.corpus}".documents WHERE id IN (SELECT unnest(?))', [ids]
-        ).fetchall()
-    }
-    rows = [[*known.get(id, (None, None, None)), id, first, count] for id, first, count in seen]
-    columns = ["uri", "source", "language", "id", "first_token", "tokens"]
-    if json:
-        as_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        as_table(columns, rows)
-    return 0
-
-
-def find_manifest_of(lake: Lake, record: StageRecord) -> Manifest:
-    """The last finished run that used a record."""
-    for manifest in reversed(manifests(lake)):
-        if any(report.fingerprint == record.fingerprint for report in manifest.stages):
-            return manifest
-    return find_manifest(lake, corpus=record.corpus)

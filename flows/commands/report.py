@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import Manifest, StageRecord, find_manifest, read_record
+from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
 from datalake.shards import write_atomically
+from flows import output
 from flows.commands import headlines
 from flows.commands.look import curated_by
 from flows.commands.words import excerpt, number, seconds, share
+from flows.output import command, line, note
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,7 +37,7 @@ Row = dict[str, Any]
 def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
     """Write the page about a run and print where it lies; returns the exit status."""
     opened = Lake(lake).require()
-    manifest = find_manifest(opened, run)
+    manifest = last_complete(opened) if run == "last" else find_manifest(opened, run)
     place = (out or lake / "reports" / f"{manifest.run}.html").expanduser().absolute()
     if place.is_dir():
         raise UserError(f"{place} is a folder: name a file, such as {place / 'report.html'}")
@@ -45,8 +47,24 @@ def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
         write_atomically(place, page.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"{place} can't be written ({error.strerror}): name another place with --out") from None
-    print(json.dumps({"run": manifest.run, "report": str(place), "bytes": len(page.encode())}) if as_json else place)
+    if as_json:
+        output.as_json({"run": manifest.run, "report": str(place), "bytes": len(page.encode())})
+    else:
+        line(str(place))
     return 0
+
+
+def last_complete(lake: Lake) -> Manifest:
+    """The last run; where --until ended it early, the last one of its corpus that went on, which is then said."""
+    last = find_manifest(lake)
+    whole = [manifest for manifest in manifests(lake) if manifest.corpus == last.corpus and not manifest.until]
+    if not last.until or not whole:
+        return last
+    note(
+        f"the last run, {last.run}, ended after {last.until}: this is {whole[-1].run}, the last that went to its end;"
+        f" {command('report', last.run, lake=lake.root)} shows the other"
+    )
+    return whole[-1]
 
 
 def render(lake: Lake, manifest: Manifest) -> str:

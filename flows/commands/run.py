@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from datalake.errors import UserError
 from datalake.lake import Lake
+from datalake.printable import printable, write
 from datalake.secrets import masked
+from flows import output
 
 if TYPE_CHECKING:
     from datalake.records import StageReport
@@ -76,7 +77,7 @@ def _run(
             from tasks.cluster.connect import disconnect
             from tasks.stage import RUN_LOG, RunLog, StageError
 
-            shown.log = RunLog(new_run_id(now()), on_report=lambda report: shown.say(line(report)))
+            shown.log = RunLog(new_run_id(now()), on_report=shown.report)
             token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
             # The server keeps a run's parameters: values of variables may be secret.
             set_ = [f"{t.partition('=')[0]}=…" if t.startswith("vars.") else masked(t) for t in overrides]
@@ -127,7 +128,12 @@ class _Shown:
 
     def say(self, text: str) -> None:
         """A line for people: on stdout, unless that carries JSON."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        write(printable(text), sys.stderr if self.as_json else sys.stdout)
+
+    def report(self, report: StageReport) -> None:
+        """A stage's line, unless it goes without saying."""
+        if asked_for(report):
+            self.say(line(report))
 
     def end(self, status: int, failure: str) -> int:
         """Print what was done and how it ended; returns the exit status, which a partial stage makes 1."""
@@ -143,20 +149,20 @@ class _Shown:
                 "seconds": round(seconds, 3),
                 "stages": [report.model_dump(mode="json") for report in reports],
             }
-            print(json.dumps(body | ({"error": failure} if failure else {}), ensure_ascii=False), flush=True)
+            output.as_json(body | ({"error": failure} if failure else {}))
         if failure:
-            print(f"headwater: {' '.join(failure.split())}", file=sys.stderr, flush=True)
+            output.note(failure)
         else:
             from flows.commands.summary import lines
 
             for text in lines(Lake(self.lake), reports):
                 self.say(text)
-            self.say(f"run {run}: {seconds:.0f} s; headwater report {run} --lake {self.lake} shows it")
+            self.say(f"run {run}: {seconds:.0f} s; {output.command('report', run, lake=self.lake)} shows it")
         for report in reports:
             if report.state == "partial":
                 # What there is went on through the later stages; whoever waits for all of it must be told.
                 status = status or 1
-                print(f"headwater: {report.stage} is partial: {report.note}", file=sys.stderr)
+                output.note(f"{report.stage} is partial: {report.note}")
         return status
 
 
@@ -181,6 +187,11 @@ def find_inputs(recipe: Recipe) -> None:
         for _, found in files:
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")
+
+
+def asked_for(report: StageReport) -> bool:
+    """Whether a stage belongs to what was asked for: those after --until go without saying."""
+    return report.state != "skipped" or not report.note.startswith("after --until")
 
 
 def line(report: StageReport) -> str:

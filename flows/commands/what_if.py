@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.errors import LostDataError, UserError, first_line
 from datalake.lake import Lake, TableRef
-from datalake.records import Manifest, StageRecord, manifests, read_record
-from flows.commands.show import as_json, as_table
+from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from flows.output import as_json, as_table, command, line
 
 if TYPE_CHECKING:
     from flows.recipe import Recipe
@@ -76,7 +76,7 @@ def _last_run(lake: Lake, recipe: Path, base: Recipe, configs: dict[str, Any]) -
             return manifest, found[asked]
     raise UserError(
         f"no finished run of {base.corpus} in {lake.root} has the recipe as it stands: run it first, with"
-        f" headwater run {recipe} --until {asked}"
+        f" {command('run', recipe, '--until', asked, lake=lake.root)}"
     )
 
 
@@ -119,7 +119,7 @@ def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[s
         "stage": "curate",
         "changes": _changes(before, after),
         **answer,
-        "notes": _other_sources(manifest, base),
+        "notes": _notes(lake, manifest, base),
     }
 
 
@@ -154,7 +154,7 @@ def _duplicates(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict
         "stage": "deduplicate",
         "changes": _changes(before, after),
         **answer,
-        "notes": answer["notes"] + _other_sources(manifest, base),
+        "notes": answer["notes"] + _notes(lake, manifest, base),
         "examples": {side: [{"id": id, "uri": addresses.get(id)} for id in ids] for side, ids in sides.items()},
     }
 
@@ -177,10 +177,17 @@ def _changes(before: Any, after: Any) -> dict[str, list[Any]]:
     return {name: [old[name], new[name]] for name in old if old[name] != new[name]}
 
 
-def _other_sources(manifest: Manifest, base: Recipe) -> list[str]:
-    if manifest.recipe.get("sources") == base.model_dump(mode="json")["sources"]:
-        return []
-    return ["the run read other sources than the recipe names: the answer is about what it read"]
+def _notes(lake: Lake, manifest: Manifest, base: Recipe) -> list[str]:
+    """What has to be said of the run that the answer is about."""
+    notes = []
+    last = find_manifest(lake, corpus=manifest.corpus)
+    if last.run != manifest.run:
+        notes.append(
+            f"the answer is about run {manifest.run}: the last one, {last.run}, has other settings or ended early"
+        )
+    if manifest.recipe.get("sources") != base.model_dump(mode="json")["sources"]:
+        notes.append("the run read other sources than the recipe names: the answer is about what it read")
+    return notes
 
 
 def _addresses(lake: Lake, record: StageRecord, ids: list[bytes]) -> dict[bytes, str]:
@@ -206,17 +213,17 @@ def _addresses(lake: Lake, record: StageRecord, ids: list[bytes]) -> dict[bytes,
 
 
 def _print(answer: dict[str, Any]) -> None:
-    print(f"{answer['corpus']}, run {answer['run']}: {_settings(answer['changes'])}")
-    print(
+    line(f"{answer['corpus']}, run {answer['run']}: {_settings(answer['changes'])}")
+    line(
         f"kept {answer['before']:,} -> {answer['after']:,} of {answer['documents']:,}"
         f" ({answer['gained']:,} gained, {answer['lost']:,} lost)"
     )
     for note in answer["notes"]:
-        print(f"note: {note}")
+        line(f"note: {note}")
     for title, key in (("source", "sources"), ("language", "languages")):
         rows = [row for row in answer.get(key, ()) if key == "sources" or row["gained"] or row["lost"]]
         if rows:
-            print()
+            line()
             as_table(
                 [title, "documents", "kept", "would be", "gained", "lost"],
                 [[r["name"], r["documents"], r["before"], r["after"], r["gained"], r["lost"]] for r in rows],
@@ -227,7 +234,7 @@ def _print(answer: dict[str, Any]) -> None:
         if row["rejects_before"] != row["rejects_after"] or row["fails_before"] != row["fails_after"]
     ]
     if rules:
-        print()
+        line()
         columns = ("rejects_before", "rejects_after", "gained", "lost", "fails_before", "fails_after")
         as_table(
             ["rule", "rejects first", "would", "gained", "lost", "fails", "would fail"],
@@ -236,10 +243,10 @@ def _print(answer: dict[str, Any]) -> None:
     for side, title in (("gained", "gained, for instance"), ("lost", "lost, for instance")):
         shown = answer["examples"][side]
         if shown:
-            print(f"\n{title}:")
+            line(f"\n{title}:")
         for one in shown:
             why = f"  ({', '.join(one['rules'])})" if one.get("rules") else ""
-            print(f"  {one['uri'] or one['id'].hex()}{why}")
+            line(f"  {one['uri'] or one['id'].hex()}{why}")
 
 
 def _settings(changes: dict[str, list[Any]]) -> str:

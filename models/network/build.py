@@ -40,6 +40,16 @@ def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.
     return Decoder(config, torch.Generator().manual_seed(seed))
 
 
+def why_not(folder: Path | str, error: Exception) -> str:
+    """Why a folder's model or tokenizer can't be loaded, in one line."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"{folder} brings Python code of its own, which isn't run: take a model that Transformers knows,"
+            f" or, if you know who made it, headwater chat {folder} --trust-remote-code"
+        )
+    return f"{folder} can't be loaded: {' '.join(str(error).split())[:200]}"
+
+
 class ForeignConfig:
     """What callers ask of a config, answered for a model of another family."""
 
@@ -60,17 +70,22 @@ class Foreign(nn.Module):
         self._check()
 
     @classmethod
-    def load(cls, folder: Path | str, task: Literal["causal", "masked"] = "causal") -> Foreign:
-        """The model in a Hugging Face folder, in float32."""
+    def load(
+        cls, folder: Path | str, task: Literal["causal", "masked"] = "causal", trust_remote_code: bool = False
+    ) -> Foreign:
+        """The model in a Hugging Face folder, in float32. Code of its own runs with `trust_remote_code` alone."""
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"{folder} is not a checkpoint: expected config.json and model.safetensors")
         auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
         try:
-            inner = auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            # Said in so many words: left out, Transformers asks on stdin and takes what lies there for the answer.
+            inner = auto.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{folder} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(why_not(folder, error)) from None
         return cls(inner, task == "causal")
 
     def _head(self, hidden: Tensor) -> Tensor:

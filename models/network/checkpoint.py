@@ -80,19 +80,19 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
     return folder
 
 
-def load(folder: Path | str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def load(folder: Path | str, trust_remote_code: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The model (a `Decoder` where the architecture is ours, else a `Foreign`; a `ScalarHead` where a head lies beside)
-    and its tokenizer, in float32 and evaluation mode.
+    and its tokenizer, in float32 and evaluation mode. Code that lies in the folder runs with `trust_remote_code` alone.
 
     Raises:
         UserError: for a folder that is no checkpoint, in one line.
     """
     folder = Path(folder)
-    model = load_model(folder)
-    return model, text.load(folder)
+    model = load_model(folder, trust_remote_code)
+    return model, text.load(folder, trust_remote_code)
 
 
-def load_model(folder: Path | str) -> nn.Module:
+def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module:
     """The model of a checkpoint without its tokenizer; as `load` otherwise."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -102,7 +102,7 @@ def load_model(folder: Path | str) -> nn.Module:
         config = from_hub_config(settings)
         model: nn.Module
         if config is None:
-            model = Foreign.load(folder)
+            model = Foreign.load(folder, trust_remote_code=trust_remote_code)
         else:
             model = Decoder(config)
             model.load_state_dict(from_hub(_read(folder), config))
@@ -123,7 +123,8 @@ def context_of(folder: Path | str) -> int:
     try:
         config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config is None:
-            config = ForeignConfig(AutoConfig.from_pretrained(folder, local_files_only=True))
+            foreign = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return ForeignConfig(foreign).context
         return int(config.context)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None

@@ -52,7 +52,7 @@ class NetworkConfig(BaseModel):
                 data["kv_heads"] = heads
             if not data.get("head_width"):
                 if width % heads:
-                    raise ValueError(f"width {width} is no multiple of {heads} heads: change one, or give head_width")
+                    raise ValueError(f"width {width} is no multiple of {heads} heads: change one of them")
                 data["head_width"] = width // heads
             if not data.get("hidden"):
                 data["hidden"] = round_up(-(-8 * width // 3), HIDDEN_MULTIPLE)
@@ -63,7 +63,9 @@ class NetworkConfig(BaseModel):
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads can't share {self.kv_heads} kv_heads: take a divisor of heads")
         if self.head_width % 2:
-            raise ValueError(f"head_width {self.head_width} is odd: rotary positions turn pairs, take an even one")
+            raise ValueError(
+                f"a head takes {self.head_width} of the width, an odd number: rotary positions turn pairs, take another"
+            )
         if self.experts and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is more than the {self.experts} experts")
         return self

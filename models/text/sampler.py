@@ -98,14 +98,14 @@ class Sampler:
     ):
         missing = next((number for number, _ in documents if number not in shards), None)
         if missing is not None:
-            raise UserError(f"document {missing.hex()} isn't in the token shards: tokenize again")
+            raise UserError(f"document {missing.hex()} isn't in the token shards: run the recipe again")
         self.shards, self.seed, self.context, self.batch_size = shards, seed, context, batch
         numbers = np.array([shards.number(document) for document, _ in documents], np.int64)
         times = np.array([repetitions for _, repetitions in documents], np.int64)
         self._numbers = np.repeat(numbers, times)
         self.tokens_per_epoch = int(shards.lengths[self._numbers].sum())
         if not self.tokens_per_epoch:
-            raise UserError("no document to train on: check the mixture")
+            raise UserError("no document to train on: lower mixture.holdout, or look at mixture.weights")
         self.windows = -(-self.tokens_per_epoch // context)
         self._epochs: dict[int, tuple[Stream, np.ndarray]] = {}
 

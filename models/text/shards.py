@@ -160,14 +160,14 @@ class TokenShards:
                 raise UserError(f"{index} is no index of token shards: give the folder that the tokenize stage wrote")
             path = index.with_name(index.name.removesuffix(".index.parquet") + ".bin")
             if not path.is_file():
-                raise UserError(f"{path} is missing beside its index: tokenize again")
+                raise UserError(f"{path} is missing beside its index: run the recipe again")
             dtype = np.dtype(details[b"dtype"].decode()).newbyteorder("<")
             self.vocabulary = max(self.vocabulary, int(details[b"vocabulary"]))
             self._files.append((path, dtype))
             self.ids += table["id"].to_pylist()
             start, length = (table[column].to_numpy() for column in ("start", "length"))
             if length.sum() * dtype.itemsize != path.stat().st_size:
-                raise UserError(f"{path} doesn't fit its index: tokenize again")
+                raise UserError(f"{path} doesn't fit its index: run the recipe again")
             columns.append((np.full(len(start), number), start, length, table["bytes"].to_numpy()))
         empty = np.zeros(0, np.int64)
         self._shard, self._start, self.lengths, self.sizes = (

@@ -63,7 +63,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
     taken = _Taken(texts, config.sample_bytes)
     tokenizer.train_from_iterator(taken, trainer)
     if not taken.bytes:
-        raise UserError("no text to train a tokenizer on: check the mixture")
+        raise UserError("no text to train a tokenizer on: lower mixture.holdout, or choose a milder curate.preset")
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -125,8 +125,11 @@ class _Taken:
                 yield text[start : start + _RUN]
 
 
-def load(folder: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder, ours or any other's. Raises UserError where there is none."""
+def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, ours or any other's; code that lies there runs with `trust_remote_code` alone.
+
+    Raises UserError where there is none.
+    """
     folder = Path(folder)
     if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
@@ -135,7 +138,7 @@ def load(folder: Path | str) -> PreTrainedTokenizerBase:
     try:
         if (folder / "tokenizer.json").is_file():
             json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"the tokenizer in {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
     return tokenizer

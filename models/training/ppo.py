@@ -135,7 +135,7 @@ def ppo(
     rendered = fitted.items
     if not rendered:
         raise UserError(
-            f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower new_tokens"
+            f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower ppo.new_tokens"
         )
     model = ActorCritic(actor, critic)
     identity = fingerprint(

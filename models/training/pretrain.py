@@ -56,7 +56,7 @@ def pretrain(
     tokens = TokenShards(list(shards))
     if tokens.vocabulary > len(words):
         raise UserError(
-            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {len(words)}: tokenize again"
+            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {len(words)}: run the recipe again"
         )
     shared = {document for document, times in train if times}.intersection(heldout)
     if shared:
@@ -122,7 +122,7 @@ def _heldout(tokens: TokenShards, documents: Sequence[bytes], config: PretrainCo
     """The rows that the held-out loss reads: documents in an order drawn from the seed, up to `eval_rows` rows."""
     missing = next((document for document in documents if document not in tokens), None)
     if missing is not None:
-        raise UserError(f"held-out document {missing.hex()} isn't in the token shards: tokenize again")
+        raise UserError(f"held-out document {missing.hex()} isn't in the token shards: run the recipe again")
     order = draw(config.seed, 1 << 20).permutation(len(documents))
     batches: list[Batch] = []
     left = config.eval_rows

@@ -57,7 +57,10 @@ def reward(
     fitted = fitting(pairs, words, context)
     rendered = fitted.items
     if not rendered:
-        raise UserError(f"none of {len(pairs)} pairs fits in {context} tokens with two different answers: give others")
+        raise UserError(
+            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers: raise reward.context or"
+            " pretrain.context, or give shorter ones"
+        )
     judged_pairs = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_pairs))[: config.eval_rows]
     judged = in_batches([judged_pairs[place] for place in order], config.batch)

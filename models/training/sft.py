@@ -43,7 +43,10 @@ def sft(
     fitted = fitting(conversations, words, context)
     rendered = fitted.items
     if not rendered:
-        raise UserError(f"none of {len(conversations)} dialogues has an answer within {context} tokens: give others")
+        raise UserError(
+            f"none of {len(conversations)} dialogues has an answer within {context} tokens: raise sft.context or"
+            " pretrain.context, or give shorter ones"
+        )
     judged_dialogues = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_dialogues))[: config.eval_rows]
     judged = in_batches([judged_dialogues[place] for place in order], config.batch)

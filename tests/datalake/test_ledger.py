@@ -104,7 +104,7 @@ def test_the_ledger_begins_with_what_was_decided_and_metrics_follow(lake: Lake) 
 def test_each_record_has_one_row_with_its_verdict(lake: Lake) -> None:
     _, rows = query(lake, f"SELECT {', '.join(FIRST)} FROM small.ledger ORDER BY id")
     assert [row[1].rpartition("/")[2] for row in rows] == list("01234")
-    assert [row[4] for row in rows] == ["kept", "kept", "rejected", "duplicate", "rejected"]
+    assert [row[4] for row in rows] == ["kept", "kept", "rejected", "duplicate", "refused"]
     assert [row[5] for row in rows] == [None, None, "min_words", None, "status"]
     assert [row[6] for row in rows] == [None, None, None, number(0), None]
     assert [row[7] for row in rows] == [None, None, None, 0.9, None]
@@ -191,7 +191,7 @@ def test_before_curation_a_record_has_no_verdict_yet_but_a_refused_one_has(lake:
     finish(lake, "second", refs, minute=1)
     columns, rows = query(lake, "SELECT * FROM small.ledger ORDER BY id")
     assert columns[:8] == FIRST
-    assert [row[4] for row in rows] == [None, None, None, None, "rejected"]
+    assert [row[4] for row in rows] == [None, None, None, None, "refused"]
 
 
 def _refs(lake: Lake) -> dict[str, Ref]:
@@ -205,7 +205,7 @@ def test_a_record_that_curation_has_not_reached_is_there_without_a_verdict(lake:
     refs = {name: ref for name, ref in _refs(lake).items() if name not in ("documents", "duplicates")}
     finish(lake, "second", refs | {"curation": part}, minute=1)
     _, rows = query(lake, "SELECT verdict FROM small.ledger ORDER BY id")
-    assert rows == [("kept",), (None,), ("rejected",), (None,), ("rejected",)]
+    assert rows == [("kept",), (None,), ("rejected",), (None,), ("refused",)]
 
 
 def test_a_table_without_rows_is_an_empty_table(lake: Lake) -> None:

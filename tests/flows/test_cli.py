@@ -122,14 +122,14 @@ def test_help_lists_what_works_and_nothing_else(headwater: Command) -> None:
     done = headwater("--help")
     assert done.status == 0
     listed = {line.split()[1] for line in done.out.splitlines() if line.startswith("│ ") and len(line.split()) > 2}
-    works = {"run", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
+    works = {"run", "runs", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
     assert works <= listed
     later = {"plan", "eval", "serve", "export", "label"}
     assert not later & listed
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
+    "command", ["run", "runs", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
 )
 def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Command, command: str) -> None:
     done = headwater(command, "--help")
@@ -152,6 +152,34 @@ def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Co
 )
 def test_a_mistyped_command_is_answered_in_one_line(headwater: Command, arguments: list[str], said: str) -> None:
     assert said.lower() in mistake(headwater(*arguments)).lower()
+
+
+def test_a_shell_is_taught_all_commands_and_options() -> None:
+    from flows.cli import app
+
+    for shell in ("bash", "zsh", "fish"):
+        script = app.generate_completion(shell=shell)
+        assert all(word in script for word in ("what-if", "runs", "trust-remote-code", "until"))
+
+
+def test_bytes_that_are_no_text_are_no_traceback(headwater: Command, tmp_path: Path) -> None:
+    (tmp_path / "lake" / "runs").mkdir(parents=True)
+    bad = os.fsdecode(b"a\xff\x1b[2J")
+    assert r"\x1b[2J" in mistake(headwater("explain", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("query", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("trace", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("chat", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("run", bad, "--lake", tmp_path / "lake"))
+    mistake(headwater("report", bad, "--lake", tmp_path / "lake"))
+
+
+def test_stages_after_the_last_one_asked_for_go_without_saying() -> None:
+    from datalake.records import StageReport
+    from flows.commands.run import asked_for
+
+    assert asked_for(StageReport(stage="ingest", state="ran", seconds=1))
+    assert asked_for(StageReport(stage="sft", state="skipped", seconds=0, note="`sft` is null in the recipe"))
+    assert not asked_for(StageReport(stage="curate", state="skipped", seconds=0, note="after --until ingest"))
 
 
 # Bad recipes leave nothing -------------------------------------------------------------------------------------------
@@ -332,7 +360,7 @@ def test_explain_tells_which_document_was_kept_in_place_of_a_duplicate(headwater
 
 def test_explain_tells_why_a_record_was_refused(headwater: Command, whole: Whole) -> None:
     [story] = explained(headwater, whole, "http://gone.example/")
-    assert (story["verdict"], story["rule"]) == ("rejected", "status")
+    assert (story["verdict"], story["rule"]) == ("refused", "status")
     assert story["refused"]["reason"] == "status"
     assert "404" in story["refused"]["detail"]
 
@@ -340,7 +368,7 @@ def test_explain_tells_why_a_record_was_refused(headwater: Command, whole: Whole
 def test_explain_knows_dialogues_and_says_what_it_does_not_know(headwater: Command, whole: Whole) -> None:
     [row] = headwater("query", "SELECT uri FROM tiny.conversations LIMIT 1", "--lake", whole.lake, "--json").json
     [story] = explained(headwater, whole, row["uri"])
-    assert story["table"] == "conversations"
+    assert (story["table"], story["verdict"]) == ("conversations", "kept")
     assert [message["role"] for message in story["messages"]] == ["user", "assistant"]
     assert "no record 'http://never/'" in mistake(headwater("explain", "http://never/", "--lake", whole.lake))
     mistake(headwater("explain", "00" * 16, "--lake", whole.lake))
@@ -409,9 +437,9 @@ def test_a_step_traces_to_exactly_the_documents_its_batch_holds(headwater: Comma
     documents, _ = training_documents(lake, world.table_of(reports["mixture"], "mixture"), tokens, 0)
     sampler = Sampler(TokenShards(token_indices(lake, tokens)), documents, config.seed, config.context, config.batch)
     texts = dict(world.rows(whole.lake, "SELECT lower(hex(id)), text FROM tiny.documents"))
-    for step in (0, 5, config.steps - 1):
+    for step in (1, 6, config.steps):
         traced = headwater("trace", "pretrain", "--step", str(step), "--lake", whole.lake, "--json").json
-        batch = sampler.batch(step)
+        batch = sampler.batch(step - 1)
         segments = [
             (row, segment, batch.tokens[row][batch.segments[row] == segment].tolist())
             for row in range(len(batch.tokens))
@@ -424,14 +452,33 @@ def test_a_step_traces_to_exactly_the_documents_its_batch_holds(headwater: Comma
             assert text.strip("\ufffd") in texts[told["id"]], told
             assert told["uri"]
         assert sum(told["tokens"] for told in traced) == int((batch.segments >= 0).sum())
-    # A model tuned from it goes back to the same steps.
-    one = headwater("trace", "ppo", "--step", "0", "--lake", whole.lake, "--json").json
-    assert one == headwater("trace", "pretrain", "--step", "0", "--lake", whole.lake, "--json").json
+
+
+@pytest.mark.parametrize(
+    ("stage", "table"), [("sft", "conversations"), ("reward", "preferences"), ("ppo", "conversations")]
+)
+def test_a_tuning_step_traces_to_its_own_dialogues_or_pairs(
+    headwater: Command, whole: Whole, stage: str, table: str
+) -> None:
+    addresses = {id: uri for uri, id in world.rows(whole.lake, f"SELECT uri, lower(hex(id)) FROM tiny.{table}")}
+    seen: list[str] = []
+    for step in range(1, whole.recipe[stage]["steps"] + 1):
+        told = headwater("trace", stage, "--step", str(step), "--lake", whole.lake, "--json").json
+        assert len(told) == whole.recipe[stage]["batch"]
+        assert all(one["uri"] == addresses[one["id"]] and one["tokens"] > 0 for one in told)
+        seen += [one["id"] for one in told]
+    assert len(set(seen)) == len(seen)  # the first epoch: none comes twice
+    assert headwater("trace", stage, "--step", "1", "--lake", whole.lake).out.startswith("uri\tsource")
 
 
 def test_a_step_that_was_never_taken_is_told(headwater: Command, whole: Whole) -> None:
-    assert "12 steps, 0 to 11" in mistake(headwater("trace", "pretrain", "--step", "12", "--lake", whole.lake))
+    for step in (0, 13):
+        asked = headwater("trace", "pretrain", "--step", str(step), "--lake", whole.lake)
+        assert "12 steps, 1 to 12" in mistake(asked)
     mistake(headwater("trace", "pretrain", "--step=-1", "--lake", whole.lake))
+    evaluated = whole.reports["evaluate"].fingerprint
+    assert evaluated
+    assert "has no steps" in mistake(headwater("trace", evaluated, "--step", "1", "--lake", whole.lake))
 
 
 @pytest.mark.parametrize("name", ["nothing", "/tmp", "ffff", "", "deduplicate"])
