@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from fastwarc.warc import WarcRecord
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
-from datalake.extract.html import decode, extract, tidy
+from datalake.extract.charset import decode
+from datalake.extract.html import extract, tidy
 from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
 from datalake.language import detect
 from datalake.sources import warc, wat
