@@ -39,10 +39,11 @@ _CONTENT = re.compile(rb"""charset\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s;"']++)
 _XML = re.compile(rb"""<\?xml\b[^>]{0,200}?\bencoding\s*=\s*["']([^"'>]{1,60})["']""")
 
 
-def decode(data: bytes, charset: str | None = None) -> tuple[str, str]:
+def decode(data: bytes, charset: str | None = None, host: str = "") -> tuple[str, str]:
     """The text of a page's bytes, and the encoding it was read by, as the WHATWG standard names it (lower case).
 
-    `charset` is what the HTTP header declares. Bytes that don't belong become U+FFFD.
+    `charset` is what the HTTP header declares; the end of `host` (`.ru`) helps detection. Bytes that don't belong
+    become U+FFFD.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):
@@ -59,19 +60,21 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, str]:
         text = encodings.decode(data, told)
         if not _damaged(text):
             return text, told
-        for other in dict.fromkeys((inside, detected(data))):
+        for other in dict.fromkeys((inside, detected(data, host))):
             if other and other != told and not _damaged(found := encodings.decode(data, other)):
                 return found, other
         return text, told
-    name = detected(data)
+    name = detected(data, host)
     return encodings.decode(data, name), name
 
 
-def detected(data: bytes) -> str:
+def detected(data: bytes, host: str = "") -> str:
     """The encoding of bytes that say nothing of it, by chardetng: for bytes that are all ASCII, windows-1252."""
     detector = EncodingDetector()
     detector.feed(data[:_DETECTED], last=len(data) <= _DETECTED)
-    return encoding_of(detector.guess(tld=None, allow_utf8=False)) or "utf-8"
+    end = host.rpartition(".")[2]
+    tld = end.encode() if end.isascii() and end.isalpha() and end.islower() else None
+    return encoding_of(detector.guess(tld=tld, allow_utf8=False)) or "utf-8"
 
 
 def declared_inside(data: bytes) -> str | None:
