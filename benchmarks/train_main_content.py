@@ -36,9 +36,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from datalake.extract.blocks import FIRST_PIECE, LAST_PIECE, WORDS, Page, cut
+from datalake.extract.charset import decode
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
 from datalake.extract.forest import Forest, from_lightgbm, named, predict, scorer
-from datalake.extract.html import decode
 from datalake.extract.main_content import MODEL, Model
 
 FOLDS = 5

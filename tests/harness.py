@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from flows.service.api import Api
 from flows.service.login import login
@@ -63,3 +66,20 @@ def up(lake: Path, port: int, **more: str) -> dict[str, Any]:
     done = headwater("up", "--lake", str(lake), "--port", str(port), "--json", **more)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
+
+
+def chromium(*arguments: str, profile: Path) -> str:
+    """What a headless Chromium prints, in a profile of its own; the test skips where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    quiet = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
+    done = subprocess.run(
+        [browser, *quiet.split(), f"--user-data-dir={profile}", *arguments],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    return done.stdout

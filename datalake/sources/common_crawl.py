@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 from fastwarc.warc import WarcRecord
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
-from datalake.extract.html import decode, extract, tidy
+from datalake.extract.charset import decode
+from datalake.extract.html import extract, tidy
 from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
+from datalake.extract.sniff import media_type_of
 from datalake.language import detect
 from datalake.sources import warc, wat
 from datalake.sources.config import CommonCrawl, Pydoc
@@ -28,9 +30,8 @@ from datalake.sources.snapshots import archives
 RECORDS = ("response", "resource", "conversion")
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 _NO_TYPE = ("", "unknown/unknown", "application/unknown", "*/*")  # what the MIME Sniffing standard takes for none
-_MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|body|title|script|div|p|h1|table|!--)", re.I)
-# What servers send as text/html though it is none.
-_BINARY = {b"%PDF-": "application/pdf", b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_TEXT = ("text/html", "text/plain", "text/xml")  # what a page's bytes may look like
+_GZIP = b"\x1f\x8b\x08"
 _HTTP_RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
 
@@ -102,7 +103,7 @@ def _entry(
 ) -> Document | Refused | Quarantined:
     """What one record becomes."""
     key = document_id(shard.kind, shard.name, record.locator)
-    uri = record.headers.get("warc-target-uri", "")
+    uri = record.headers.get("warc-target-uri", "").strip().removeprefix("<").removesuffix(">")  # as wget writes it
     try:
         if record.block is None:
             raise _NotTakenError("too_large", str(record.block_length))
@@ -162,13 +163,22 @@ def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tup
     media_type = _media_type(declared)
     if not block.strip():
         raise _NotTakenError("empty")
-    if media_type in _NO_TYPE and _MARKUP.match(block):
-        media_type = "text/html"
-    sniffed = next((name for magic, name in _BINARY.items() if block.startswith(magic)), media_type)
-    if sniffed not in MEDIA_TYPES:
+    if block.startswith(_GZIP):  # compressed, and no header says so
+        try:
+            block = decode_body(block, [], ["gzip"], config.max_bytes, cut=True)
+        except BodyTooLargeError:
+            raise _NotTakenError("too_large", f"decodes to more than {config.max_bytes}") from None
+        except BodyError:
+            pass  # sniffed as what it is
+    sniffed = media_type_of(block)
+    if sniffed not in _TEXT or (media_type in _NO_TYPE and sniffed != "text/html"):
         raise _NotTakenError("media_type", sniffed)
+    if media_type in _NO_TYPE:
+        media_type = sniffed
+    if media_type not in MEDIA_TYPES:
+        raise _NotTakenError("media_type", media_type)
     charset = _CHARSET.search(declared)
-    html, codec = decode(block, charset[1] if charset else None)
+    html, codec = decode(block, charset[1] if charset else None, host(record.headers.get("warc-target-uri", "")))
     page = extract(html, config.main_content, config.extractor.name, config.extractor.model)
     return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
 

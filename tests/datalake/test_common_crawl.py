@@ -122,7 +122,8 @@ def test_a_document_says_where_it_comes_from(tmp_path: Path) -> None:
     assert (document.language, document.source, document.licence) == ("en", "mine", "CC0-1.0")
     assert document.archive == "x.warc.gz"
     assert document.attributes == {
-        "charset": "cp1252", "group": "example.com", "media_type": "text/html", "status": "200", "title": "Page 2",
+        "charset": "windows-1252", "group": "example.com", "media_type": "text/html", "status": "200",
+        "title": "Page 2",
     }  # fmt: skip
     data = (tmp_path / "x.warc.gz").read_bytes()
     own = gzip.decompress(data[document.offset : document.offset + document.length])
