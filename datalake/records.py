@@ -189,13 +189,12 @@ def lineage(lake: Lake, record: StageRecord) -> dict[str, StageRecord | None]:
 
 def write_record(lake: Lake, record: StageRecord) -> None:
     """Write a record beside its outputs and as one row of `runs.stages`."""
+    write_atomically(lake.root / record_path(record.fingerprint), record.model_dump_json(indent=1).encode())
     row = record.model_dump(include=set(STAGES.names) - {"payload", "inputs", "outputs", "counts", "versions"})
     body = record.model_dump(mode="json")
     for name in ("payload", "inputs", "outputs", "counts", "versions"):
         row[name] = json.dumps(body[name], sort_keys=True, ensure_ascii=False)
     lake.append_rows("runs.stages", STAGES, [row], record.fingerprint)
-    # Last: where it is, all of the stage is.
-    write_atomically(lake.root / record_path(record.fingerprint), record.model_dump_json(indent=1).encode())
 
 
 def write_manifest(lake: Lake, manifest: Manifest) -> None:

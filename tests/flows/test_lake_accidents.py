@@ -71,8 +71,8 @@ ACCIDENTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_an_earlier_recipe_built_upon_gives_what_it_would_have_given(ran: Path, tmp_path: Path, accident: str) -> None:
     befall, state = ACCIDENTS[accident]
     lake = Path(shutil.copytree(ran / "lake", tmp_path / "lake"))
-    befall(lake)
     stages = dict(world.rows(lake, "SELECT stage, count(*) FROM runs.stages GROUP BY ALL"))
+    befall(lake)
     reports = world.run(recipe(ran, 0.3, 0.2), lake, "mixture")
     assert reports["deduplicate"].state == state
     expected = mixed(ran / "undisturbed")
