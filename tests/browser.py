@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATHS = {"v1": "", "v2": "/v2"}
-PATIENCE_S = 120
+PATIENCE_S = 600  # a run's processes take minutes to start on a machine that others keep busy
 
 OPTIONS = [
     "--headless=new",
@@ -102,7 +102,7 @@ class Browser:
             self.field(label, "button[contains(@class, 'p-select-button')]").send_keys(" ")
             self.find(f"//*[contains(@class, 'p-select-option') and normalize-space(.)='{option}']").click()
         else:
-            self.field(label, "button[@role='combobox']").click()
+            self.field(label, "button[@role='combobox' or @aria-haspopup='listbox']").click()
             self.find(f"//*[@role='option' and normalize-space(.)='{option}']").click()
 
     def shot(self, name: str) -> None:
