@@ -63,14 +63,13 @@ def scheduled(
     browser: Browser,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
-    """A deployment with a schedule of few seconds, added in the UI that opens; the schedule is removed at the end."""
+    """A deployment with a schedule of a minute, added in the UI that opens; the schedule is removed at the end."""
     deployment = named(prefect_server, "ingest/ingest")
     path = recipe(tmp_path_factory.mktemp("scheduled"), "by_schedule")
     browser.open(f"/deployments/deployment/{deployment}", "v2")
     browser.press("Schedule")
     browser.see("Add Schedule")
-    browser.fill("Value", "30", "input")
-    browser.choose("Interval", "Seconds")
+    browser.fill("Value", "1", "input")  # minutes
     browser.press("A file")
     browser.fill("recipe", str(path))
     browser.shot("schedule-v2")
@@ -80,6 +79,8 @@ def scheduled(
     for schedule in prefect_server.call(f"/deployments/{deployment}")["schedules"]:
         if schedule["slug"] is None:
             prefect_server.call(f"/deployments/{deployment}/schedules/{schedule['id']}", method="DELETE")
+    for run in runs(prefect_server, deployment, state={"type": {"any_": ["SCHEDULED", "PENDING"]}}):
+        prefect_server.call(f"/flow_runs/{run['id']}", method="DELETE")
 
 
 @pytest.mark.parametrize("ui", ["v1", "v2"])
