@@ -85,6 +85,10 @@ class Browser:
         """Click a button by its words."""
         self.find(f"//button[normalize-space(.)='{text}']").click()
 
+    def submit(self) -> None:
+        """Send the form off; a list that is just closing may lie over the button, and swallow a pointer's click."""
+        self.driver.execute_script("arguments[0].click()", self.find("//button[normalize-space(.)='Submit']"))
+
     def field(self, label: str, tag: str) -> Any:
         """What is filled in below a label."""
         return self.find(f"//*[starts-with(normalize-space(text()), '{label}')]/following::{tag}[1]")
@@ -104,6 +108,7 @@ class Browser:
         else:
             self.field(label, "button[@role='combobox' or @aria-haspopup='listbox']").click()
             self.find(f"//*[@role='option' and normalize-space(.)='{option}']").click()
+            self.wait(lambda: not self.driver.find_elements("xpath", "//*[@role='option']"))
 
     def shot(self, name: str) -> None:
         self.driver.save_screenshot(str(self.shots / f"{name}.png"))

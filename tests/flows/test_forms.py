@@ -95,7 +95,7 @@ def test_the_form_untouched_runs_the_demo(
         browser.open(f"/deployments/deployment/{pipeline}/run", ui)
         browser.see("recipe", "set", "until", "lake", "A whole recipe")
         browser.shot(f"form-{ui}")
-        browser.press("Submit")
+        browser.submit()
         (made,) = browser.wait(lambda: [run for run in runs(prefect_server, pipeline) if run["id"] not in before])
         prefect_server.call(f"/flow_runs/{made['id']}", method="DELETE")
     finally:
@@ -117,7 +117,7 @@ def test_the_form_filled_in_runs_what_it_says(
     browser.fill("recipe", str(path))
     browser.choose("until", "ingest")
     browser.shot(f"filled-{ui}")
-    browser.press("Submit")
+    browser.submit()
     run = ended(
         browser, prefect_server, lambda: [one for one in runs(prefect_server, pipeline) if one["id"] not in before]
     )
