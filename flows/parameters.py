@@ -8,6 +8,7 @@ mistake when the run is asked for. Neither UI draws what stands under `then`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,5 +62,5 @@ def resolve(recipe: str | dict[str, Any], overrides: Sequence[str]) -> Recipe:
     """
     if isinstance(recipe, str):
         return load(recipe, overrides)
-    override(data := dict(recipe), overrides)
+    override(data := deepcopy(recipe), overrides)
     return validate(data, "recipe")

@@ -130,7 +130,8 @@ def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageRe
     from flows.commands.run import line
 
     def report(stage: StageReport) -> None:
-        artifacts.note(" ".join(line(stage).split()), logging.ERROR if stage.state == "failed" else logging.INFO)
+        if not stage.note.startswith("after --until"):  # what nobody asked for is no news
+            artifacts.note(" ".join(line(stage).split()), logging.ERROR if stage.state == "failed" else logging.INFO)
         if then:
             then(stage)
 

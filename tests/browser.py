@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATHS = {"v1": "", "v2": "/v2"}
-PATIENCE_S = 120
+PATIENCE_S = 600  # a run's processes take minutes to start on a machine that others keep busy
 
 OPTIONS = [
     "--headless=new",
@@ -85,6 +85,10 @@ class Browser:
         """Click a button by its words."""
         self.find(f"//button[normalize-space(.)='{text}']").click()
 
+    def submit(self) -> None:
+        """Send the form off; a list that is just closing may lie over the button, and swallow a pointer's click."""
+        self.driver.execute_script("arguments[0].click()", self.find("//button[normalize-space(.)='Submit']"))
+
     def field(self, label: str, tag: str) -> Any:
         """What is filled in below a label."""
         return self.find(f"//*[starts-with(normalize-space(text()), '{label}')]/following::{tag}[1]")
@@ -102,8 +106,9 @@ class Browser:
             self.field(label, "button[contains(@class, 'p-select-button')]").send_keys(" ")
             self.find(f"//*[contains(@class, 'p-select-option') and normalize-space(.)='{option}']").click()
         else:
-            self.field(label, "button[@role='combobox']").click()
+            self.field(label, "button[@role='combobox' or @aria-haspopup='listbox']").click()
             self.find(f"//*[@role='option' and normalize-space(.)='{option}']").click()
+            self.wait(lambda: not self.driver.find_elements("xpath", "//*[@role='option']"))
 
     def shot(self, name: str) -> None:
         self.driver.save_screenshot(str(self.shots / f"{name}.png"))

@@ -84,9 +84,9 @@ def test_the_report_shows_what_was_cut_most(done: Any) -> None:
 
 
 def test_the_progress_of_marking_is_shown(done: Any, prefect_server: Any) -> None:
-    keys = {"deduplicate-lines-progress", "deduplicate-substrings-progress"}
-    asked = {"artifacts": {"key": {"any_": sorted(keys)}}}
-    assert {one["key"] for one in call(prefect_server.url, "/artifacts/filter", asked)} == keys
+    for key in ("deduplicate-lines-progress", "deduplicate-substrings-progress"):
+        asked = {"artifacts": {"key": {"like_": f"%-{key}"}}}
+        assert call(prefect_server.url, "/artifacts/filter", asked), key
 
 
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:

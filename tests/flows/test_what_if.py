@@ -270,16 +270,12 @@ def test_the_report_shows_metrics_and_what_was_asked(ran: Ran, headwater: Comman
 
 def shown(ran: Ran, server: PrefectServer, stage: str, page: str) -> tuple[str, StageRecord]:
     """A page that a stage of the run published, and the stage's record."""
-    import httpx
-
     [manifest] = [m for m in manifests(Lake(ran.lake)) if m.corpus == "tiny"]
     report = next(r for r in manifest.stages if r.stage == stage)
     record = read_record(Lake(ran.lake), report.fingerprint or "")
     assert record is not None
-    found = httpx.post(
-        f"{server.url}/artifacts/filter",
-        json={"artifacts": {"key": {"any_": [f"{stage}-{page}"]}, "task_run_id": {"any_": [record.task_run]}}},
-    ).json()
+    wanted = {"artifacts": {"key": {"any_": [f"tiny-{stage}-{page}"]}, "task_run_id": {"any_": [record.task_run]}}}
+    found = server.call("/artifacts/filter", wanted)
     [text] = [artifact["data"] for artifact in found]
     return text, record
 
