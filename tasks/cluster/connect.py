@@ -68,7 +68,13 @@ def connect(config: RuntimeConfig) -> Any:
             "object_store_memory": max(int(config.memory_gb * (1 << 30) * 0.1), 100 << 20),
             # Ray adds 15 to the niceness of its workers: beside any other program a run would then come to a halt. And
             # it aborts a driver a minute after its control service has gone: `require` says so in words, and sooner.
-            "_system_config": {"worker_niceness": 0, "gcs_rpc_server_reconnect_timeout_s": 3600},
+            # Nor are its limits for coming up meant for a busy machine.
+            "_system_config": {
+                "worker_niceness": 0,
+                "gcs_rpc_server_reconnect_timeout_s": 3600,
+                "agent_register_timeout_ms": int(1000 * START_S),
+                "worker_register_timeout_seconds": int(START_S),
+            },
         }
     else:
         options |= {"address": config.cluster}
