@@ -26,7 +26,7 @@ _OURS = {
 _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it sees
 # A cluster without one of these does nothing any more.
 _VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
-START_S = 180.0
+START_S = 60.0
 # Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
 _LONGEST_FOLDER = 40
 
@@ -68,13 +68,7 @@ def connect(config: RuntimeConfig) -> Any:
             "object_store_memory": max(int(config.memory_gb * (1 << 30) * 0.1), 100 << 20),
             # Ray adds 15 to the niceness of its workers: beside any other program a run would then come to a halt. And
             # it aborts a driver a minute after its control service has gone: `require` says so in words, and sooner.
-            # Nor are its limits for coming up meant for a busy machine.
-            "_system_config": {
-                "worker_niceness": 0,
-                "gcs_rpc_server_reconnect_timeout_s": 3600,
-                "agent_register_timeout_ms": int(1000 * START_S),
-                "worker_register_timeout_seconds": int(START_S),
-            },
+            "_system_config": {"worker_niceness": 0, "gcs_rpc_server_reconnect_timeout_s": 3600},
         }
     else:
         options |= {"address": config.cluster}
