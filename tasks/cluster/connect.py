@@ -26,7 +26,7 @@ _OURS = {
 _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it sees
 # A cluster without one of these does nothing any more.
 _VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
-START_S = 180.0
+START_S = 60.0
 # Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
 _LONGEST_FOLDER = 40
 
