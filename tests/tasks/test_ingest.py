@@ -1,0 +1,86 @@
+"""What ingest says of sources that give nothing, and of entries that no table holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import world
+from pydantic import TypeAdapter
+
+from datalake.sources import books
+from datalake.sources.config import Source
+from tasks.data import IngestConfig, NothingReadError, ingest, list_archives
+from tasks.runtime import Runtime, RuntimeConfig, StageKey
+from tasks.stage import Produced
+
+SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    def run(*sources: dict[str, Any]) -> Produced:
+        config = IngestConfig(sources=[SOURCE.validate_python(source) for source in sources])
+        inline = RuntimeConfig(workers=1, cluster="inline", retries=1)
+        runtime = Runtime(inline, tmp_path / "lake", "tests", "run", StageKey("ingest", "1", {}))
+        runtime.lake.create()
+        return ingest.fn(archives=list_archives(config.sources, runtime.lake), config=config, runtime=runtime)
+
+    return run
+
+
+def test_a_run_whose_sources_give_nothing_fails_with_the_reason(tmp_path: Path, read: Any) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Not a crawl\n")
+    with pytest.raises(NothingReadError) as failure:
+        read({"kind": "common_crawl", "paths": [str(readme)]})
+    assert str(failure.value) == (
+        "nothing could be read: common_crawl gives nothing: README.md: not_an_archive (no WARC or ARC header): "
+        "correct `sources`"
+    )
+
+
+def test_a_source_that_gives_nothing_among_others_is_told(tmp_path: Path, read: Any) -> None:
+    crawl = world.warc(tmp_path / "a.warc.gz", {"http://one.example/": world.page(1)})
+    empty = tmp_path / "code"
+    empty.mkdir()
+    refused = world.jsonl(tmp_path / "b.jsonl", [{"text": ""}, {"text": ""}, {"id": 3}])
+    produced = read(
+        {"kind": "common_crawl", "paths": [str(crawl)]},
+        {"kind": "wikipedia", "name": "wiki", "paths": [str(crawl)]},
+        {"kind": "code", "paths": [str(empty)]},
+        {"kind": "table", "paths": [str(refused)]},
+    )
+    first, second, third = produced.report["warnings"]
+    assert first.startswith("wiki gives nothing: a.warc.gz: no_page (no <page>: not a MediaWiki XML export)")
+    assert second == "code gives nothing: no record in its 1 archives"
+    assert third == "table gives nothing: all its records are refused (2 empty, 1 column)"
+    assert all(left == right for _, left, right in produced.equations)
+
+
+def test_what_no_table_holds_is_counted_as_quarantined(
+    tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = books.document_id
+
+    def odd(kind: str, archive: str, locator: str) -> Any:
+        return "no id" if archive == "b.txt" else real(kind, archive, locator)
+
+    monkeypatch.setattr(books, "document_id", odd)
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(world.prose(1))
+    produced = read({"kind": "books", "paths": [str(tmp_path / "*.txt")]})
+    assert produced.counts == {"quarantined": 1, "quarantined:unexpected": 1, "raw": 1, "records": 2}
+    assert all(left == right for _, left, right in produced.equations)
+
+
+def test_a_poisoned_row_keeps_the_sums(tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"text": world.prose(1)})
+    path.write_text(f'{good}\n{{"text": "a", "\\ud800": "x"}}\n{{"text": {"9" * 5_000}}}\n{good}\n')
+    produced = read({"kind": "table", "paths": [str(path)]})
+    assert produced.counts["records"] == 4
+    assert (produced.counts["raw"], produced.counts["quarantined"]) == (3, 1)
+    assert all(left == right for _, left, right in produced.equations)
