@@ -205,7 +205,7 @@ def _ends(path: str) -> Iterator[str]:
     """A path and its ends, the longest first, of `_LEVELS` names at most."""
     yield path
     place = len(path)
-    places = []
+    places: list[int] = []
     while (place := path.rfind("/", 0, place)) >= 0 and len(places) < _LEVELS:
         places.append(place + 1)
     yield from (path[place:] for place in reversed(places))

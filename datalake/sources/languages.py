@@ -52,7 +52,8 @@ _MODES = {
 }  # fmt: skip
 _SHEBANG = re.compile(r"\ufeff?#![ \t]*(?:\S*/)?(?:env[ \t]+(?:-\S+[ \t]+|\w+=\S*[ \t]+)*(?:\S*/)?)?([A-Za-z]+)")
 # Between Emacs's signs `-*-`: a mode alone or first, or a variable of that name; behind Vim's `vim:`.
-_EMACS = re.compile(r"\bmode:[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)"), re.compile(r"[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)")
+_MODE_NAMED = re.compile(r"\bmode:[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)")
+_MODE_FIRST = re.compile(r"[ \t]*+([\w+#-]++)[ \t]*+(?:;|\Z)")
 _VIM, _TYPE = re.compile(r"\b(?:vim?|ex):"), re.compile(r"\b(?:ft|filetype|syntax)=([\w+#-]+)")
 
 
@@ -165,7 +166,7 @@ def _mode(head: str, text: str) -> str | None:
 
 def _modeline(line: str) -> re.Match[str] | None:
     for part in line.split("-*-")[1:-1]:
-        if match := _EMACS[0].search(part) or _EMACS[1].match(part):
+        if match := _MODE_NAMED.search(part) or _MODE_FIRST.match(part):
             return match
     vim = _VIM.search(line)
     return _TYPE.search(line, vim.end()) if vim else None

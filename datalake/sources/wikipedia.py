@@ -254,7 +254,7 @@ class _Cutter:
         elif self.state == "head":
             yield _Piece("head", bytes(self.buffer), self.base, self.stream)
         elif self.buffer.replace(b"</mediawiki>", b"").strip():
-            yield self.lost(len(self.buffer), "no_page", _excerpt(self.buffer))
+            yield self.lost(len(self.buffer), "no_page", _excerpt(bytes(self.buffer[:200])))
         self.drop(len(self.buffer), "between")
         self.skipped = 0
 
