@@ -86,10 +86,10 @@ def test_an_error_is_scrubbed_with_what_led_to_it() -> None:
 @pytest.mark.parametrize("piece", ["://", "://a:b", "?a", "://a?token", "&token=", "://a@", "https://u:p@h/?key=v "])
 def test_masking_takes_time_in_proportion(piece: str) -> None:
     def took(times: int) -> float:
-        text, begin = "x://" + piece * times, time.perf_counter()
+        text, begin = "x://" + piece * times, time.process_time()
         masked(text)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     took(1_000)
     short, long = min(took(20_000) for _ in range(3)), min(took(80_000) for _ in range(3))
-    assert long < 12 * short + 0.05
+    assert long < 12 * short + 0.1

@@ -185,10 +185,10 @@ def test_six_thousand_paths_are_read_in_proportion(tmp_path: Path) -> None:
     def took(amount: int) -> float:
         paths = "".join(f"      - s3://bucket/{n}.jsonl\n" for n in range(amount))
         path = write(tmp_path / "r.yaml", "corpus: a\nsources:\n  - kind: table\n    paths:\n" + paths)
-        begin = time.perf_counter()
+        begin = time.process_time()
         source: Any = load(path).sources[0]
         assert len(source.paths) == amount
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     took(10)
     assert min(took(6_000) for _ in range(2)) < 20 * min(took(1_500) for _ in range(2)) + 0.1

@@ -19,9 +19,19 @@ from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.lake import Lake, Ref, TableRef
 from datalake.mixture.build import MIXTURE
-from datalake.records import EVALUATIONS, METRICS, Manifest, StageRecord, StageReport, write_manifest, write_record
+from datalake.records import (
+    EVALUATIONS,
+    METRICS,
+    Manifest,
+    StageRecord,
+    StageReport,
+    find_manifest,
+    write_manifest,
+    write_record,
+)
 from datalake.shards import ShardWriter
 from flows.commands.report import write_report
+from flows.commands.shares import lines, shares
 from flows.commands.words import excerpt, number, seconds, share
 
 STAGES = ("ingest", "curate", "deduplicate", "mixture", "sft", "ppo", "evaluate")
@@ -313,6 +323,17 @@ def test_the_mixture_is_told_by_source_and_language_as_asked_and_as_realised(pag
     assert ["web", "75.0%", "60.0%", "600", "2.00", "1", "0"] in rows
     assert ["code", "25.0%", "40.0%", "400", "1.00", "1", "1"] in rows
     assert ["zh", "40.0%", "400", "1"] in rows
+
+
+def test_the_terminal_tells_the_mixture_too(lake: Lake) -> None:
+    told = list(lines(*shares(lake, find_manifest(lake, "last").refs, {"web": 3, "code": 1, "gone": 1})))
+    assert [line.split() for line in told[:4]] == [
+        ["mixture", "asked", "words", "tokens", "epochs", "documents", "held", "out"],
+        ["web", "60.0%", "60.0%", "2.00", "1", "0"],
+        ["code", "20.0%", "40.0%", "1.00", "1", "1"],
+        ["gone", "20.0%", "0.0%", "0.00", "0", "0"],
+    ]
+    assert told[4] == "mixture by language, in words: en 60.0%, zh 40.0%"
 
 
 def test_answers_stand_side_by_side_and_read_in_their_own_direction(page: str) -> None:
