@@ -87,15 +87,15 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "tokenizer": (
-        "1",
+        "2",
         {
-            "tokenizer": "2a5f031bbe19d67a5d5090f3c4f63bce",
+            "tokenizer": "0c612d538b85c932efa3476ebd72a4d5",
         },
     ),
     "tokenize": (
-        "1",
+        "2",
         {
-            "tokens": "f8fb99782c6d739d7b067b27b304f9c8",
+            "tokens": "98f875ff825ee91133a991ac1d7460ae",
         },
     ),
 }
