@@ -32,7 +32,7 @@ class Ending:
     Only the main thread can enter it. A signal that the command was told to ignore (`nohup`) stays ignored.
     """
 
-    def __init__(self, report: Callable[[int, str], None]) -> None:
+    def __init__(self, report: Callable[[int, str], object]) -> None:
         self.status, self.reason = 0, ""
         self._report = report
         self._lock = threading.RLock()  # a handler may come upon itself

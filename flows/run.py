@@ -150,7 +150,7 @@ def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
             return body(*arguments, **named)
         except (UserError, StageError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
-            return cast(R, Failed(message=" ".join(str(cause).split()), data=error))
+            return cast(R, Failed(message=masked(" ".join(str(cause).split())), data=error))
 
     # Prefect reads the parameters here, where the names in the body's own annotations mean nothing.
     run.__signature__ = signature(body, eval_str=True)  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def _run(
     path: Path, until: StageName | None, overrides: Sequence[str], workers: int | None, shown: _Shown, ending: Ending
 ) -> tuple[int, str]:
     """Everything between the command and its last lines; returns exit status and failure."""
-    from flows.recipe import load
+    from flows.recipe import load, without_secrets
 
     if workers is not None:
         overrides = [*overrides, f"runtime.workers={workers}"]
@@ -80,7 +80,7 @@ def _run(
             shown.log = RunLog(new_run_id(now()), on_report=shown.report)
             token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
             # The server keeps a run's parameters: values of variables may be secret.
-            set_ = [f"{t.partition('=')[0]}=…" if t.startswith("vars.") else masked(t) for t in overrides]
+            set_ = [without_secrets(text) for text in overrides]
             try:
                 server.wait()
                 pipeline(recipe=str(path.absolute()), set=set_, until=until or LAST, lake=str(lake))

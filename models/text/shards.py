@@ -36,6 +36,9 @@ _BATCH = 256  # documents handed to the tokenizer at once: enough to use its thr
 _CHARACTERS = 16_000_000  # of their text at once
 
 
+LeftOut = tuple[bytes, str]  # a document's id, and why it has no tokens
+
+
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
     """What `write_shard` wrote: two paths, documents, tokens (<|bos|> and <|eos|> counted) and bytes of text.
@@ -48,7 +51,7 @@ class ShardFiles:
     documents: int
     tokens: int
     bytes: int
-    left_out: tuple[tuple[bytes, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def write_shard(
