@@ -37,12 +37,15 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def server_state(lake: Path) -> dict[str, Any]:
-    """What `headwater up` wrote down: url and the process ids of server and worker; empty when it is not up."""
+    """What `headwater up` wrote down: url and the process ids of server and worker; empty when it is not up.
+
+    A copy of a lake carries the note along that belongs to the original.
+    """
     try:
         state = json.loads((lake / "prefect" / "headwater-server.json").read_bytes())
-        return state if isinstance(state, dict) else {}
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) and state.get("lake", str(lake)) == str(lake) else {}
 
 
 def listens(url: str) -> bool:

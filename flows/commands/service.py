@@ -232,7 +232,7 @@ def _worker_command() -> list[str]:
 
 
 def _write(lake: Path, state: dict[str, Any]) -> None:
-    write_atomically(lake / "prefect" / STATE, json.dumps(state, indent=1).encode())
+    write_atomically(lake / "prefect" / STATE, json.dumps(state | {"lake": str(lake)}, indent=1).encode())
 
 
 def _wait(ready: Callable[[], bool], pid: int, log: Path, what: str) -> None:

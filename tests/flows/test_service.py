@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -339,3 +340,13 @@ def test_a_schedule_is_made_once_and_then_belongs_to_whoever_changes_it() -> Non
     assert changed == "PATCH /deployments/d/schedules/s"
     assert body["schedule"]["cron"] == "0 3 * * *"
     assert body["active"], "on or off as it was"
+
+
+def test_a_copy_of_a_lake_does_not_use_the_server_of_the_original(tmp_path: Path) -> None:
+    from flows.commands.service import _write
+
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    _write(original, {"url": "http://127.0.0.1:9/api"})
+    shutil.copytree(original, copy)
+    assert server_state(original)["url"] == "http://127.0.0.1:9/api"
+    assert server_state(copy) == {}
