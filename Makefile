@@ -75,7 +75,7 @@ test-all: lint  ## the same with the slow tests
 # out); PYTEST_ARGS='-n 0' for one.
 test test-all:
 	@printf '\nset-up, lint and types took %d s; now the tests\n' $$(($$(date +%s) - $(START)))
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
 
 bench: setup-dev  ## the benchmarks (minutes; see docs/benchmarks.md)
 	@for script in $(filter-out benchmarks/peer_%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script; done

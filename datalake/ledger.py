@@ -244,7 +244,7 @@ def ask(
 
 
 # DuckDB's own SHOW TABLES leaves out the namespace.
-_SHOW_TABLES = re.compile(r"\s*show\s+tables\s*;?\s*", re.IGNORECASE)
+_SHOW_TABLES = re.compile(r"\s*+show\s++tables\s*+(?:;\s*+)?", re.IGNORECASE)
 _TABLES = """
     SELECT schema || '.' || name AS "table", len(column_names) AS columns, column_names AS names
     FROM (SHOW ALL TABLES) ORDER BY ALL"""

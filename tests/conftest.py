@@ -7,10 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from harness import ROOT, PrefectServer, free_port
+from xdist.scheduler import LoadScopeScheduling
 
 # Seconds say nothing about what is right: the machine may be busy.
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -27,13 +29,16 @@ def pytest_configure() -> None:
                 signal.signal(number, usual)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Sharing(LoadScopeScheduling):
     """Where the suite runs in several processes, one of them has all that needs Prefect's server and Ray, so that each
-    is started once; the other files stay whole, for their fixtures."""
-    for item in items:
-        file = item.path.relative_to(ROOT / "tests")
-        item.add_marker(pytest.mark.xdist_group("services" if file.parts[0] in ("flows", "tasks") else file.as_posix()))
+    is started once; other files stay whole, for their fixtures. (`--dist loadgroup` does nothing under pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "services" if nodeid.startswith(("tests/flows/", "tests/tasks/")) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+    return Sharing(config, log)
 
 
 def samples_root() -> Path:

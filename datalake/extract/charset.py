@@ -25,11 +25,11 @@ _DETECTED = 100_000
 _BY_CHANCE = 4  # so many characters can be valid UTF-8 by chance in another charset
 
 _TOKEN = re.compile(
-    rb"<!--.*?-->|<!-->|<!--->"
-    rb"|<(?P<raw>script|style|title|textarea|noscript|xmp|iframe|noembed|noframes)\b"
-    rb"|<(?P<tag>/?[a-z][^\s/>]*)"
-    rb"|<[!/?][^>]*>",
-    re.IGNORECASE | re.DOTALL,
+    rb"<(?:(?P<comment>!--)"
+    rb"|(?P<raw>script|style|title|textarea|noscript|xmp|iframe|noembed|noframes)\b"
+    rb"|(?P<tag>/?[a-z][^\s/>]*+)"
+    rb"|(?P<other>[!/?]))",
+    re.IGNORECASE,
 )
 _ATTRIBUTE = re.compile(
     rb"""[\s/]*+(?P<end>>|$)|[\s/]*+(?P<name>=?[^\s/>=]*+)(?:\s*+=\s*+(?:"(?P<double>[^"]*+)(?:"|$)|'(?P<single>[^']*+)(?:'|$)|(?P<bare>[^\s>]*+)))?"""
@@ -81,11 +81,15 @@ def declared_inside(data: bytes) -> str | None:
     """The encoding that the head's `<meta>` or an XML declaration names; None where none does."""
     head = data[:_HEAD]
     at = 0
-    while match := _TOKEN.search(head, at):
+    while at >= 0 and (match := _TOKEN.search(head, at)):
         at = match.end()
-        if match["raw"]:
+        if match["comment"]:
+            at = head.find(b"-->", at - 2)  # `<!-->` is one, too
+        elif match["other"]:
+            at = head.find(b">", at)
+        elif match["raw"]:
             closing = re.compile(rb"</" + match["raw"] + rb"\b", re.IGNORECASE).search(head, at)
-            at = closing.end() if closing else len(head)
+            at = closing.end() if closing else -1
         elif tag := match["tag"]:
             attributes, at = _attributes(head, at)
             name = tag.lower()

@@ -31,7 +31,7 @@ FLAGS_AT = {"compile": 1, "sub": 4, "subn": 4, "split": 3}  # places of the flag
 BOUNDED = {
     "datalake.sources.arc.LINE": "lengths that stand in the expression",
     "datalake.sources.arc.START": "lengths that stand in the expression",
-    "datalake.extract.html._META": "the first 1,024 bytes of a page",
+    "datalake.sources.rows._TOKEN": "nothing is looked for behind the first quote whose string doesn't end",
     "datalake.curate.pii._WEB": "128 characters before a number",
     "datalake.sources.code_marks._GENERATED": "the first 4,000 characters of a file",
     "datalake.sources.pydoc._SYSTEM": "pages of this Python's own pydoc",
@@ -40,6 +40,8 @@ BOUNDED = {
 }
 # Expressions made while running, and why they are linear.
 MADE = {
+    ("datalake.extract.charset", "re.compile"): "a word as it is; where it isn't found nothing is looked for any more",
+    ("datalake.secrets", "re.compile"): "texts as they are",
     ("datalake.extract.wikichinese", "re.compile"): "a class of characters",
     ("datalake.remote.files", "re.search"): "one character of a class",
     ("datalake.sources.languages", "re.compile"): "all that are made are values of the module, and tried",

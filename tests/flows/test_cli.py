@@ -280,7 +280,7 @@ def test_a_failed_run_exits_1_and_names_the_stage_and_the_way_to_resume(
     from flows.commands.run import run_recipe
     from tasks.cluster import connect
 
-    monkeypatch.setattr(environment, "prepare", lambda lake: None)  # this process is prepared
+    monkeypatch.setattr(environment, "prepare", lambda lake: prefect_server.url)  # this process is prepared
     monkeypatch.setattr(connect, "disconnect", lambda: None)
     monkeypatch.setattr(ShardWriter, "count", lambda *_: None)
     status = run_recipe(recipe(tmp_path), tmp_path / "lake", "curate", (), None, False)
