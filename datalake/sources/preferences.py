@@ -45,6 +45,7 @@ from datalake.sources.turns import (
     Messages,
     as_json,
     asked,
+    holds,
     listed,
     message,
     text_of,
@@ -361,19 +362,17 @@ def _compared(columns: Columns, config: Preferences) -> Pair:
     if names[0].startswith("conversation"):
         return _pair_of(columns, [], *answers)
     if names[0] == "answer_0":
-        return _pair_of(columns, [message("user", _webgpt(columns))], *answers)
+        question = _value(columns, "question")
+        more = dict(question) if isinstance(question, dict) else {"full_text": question}
+        asked = [message("user", text_of(more.pop("full_text", ""), "question"))]
+        found = _pair_of(columns, asked, *answers)
+        found.attributes |= {f"question.{key}": as_attribute(value) for key, value in more.items() if holds(value)}
+        return found
     context = columns.get("context")
     if isinstance(context, list) and not any(name in columns for name in ("prompt", "instruction", "question")):
         columns.use("context")
         return _pair_of(columns, with_system(columns, turns(context)), *answers)
     return _pair_of(columns, _asked(columns), *answers)
-
-
-def _webgpt(columns: Columns) -> str:
-    question = _value(columns, "question")
-    if isinstance(question, dict):
-        question = question.get("full_text")
-    return text_of(question, "question")
 
 
 def _summaries(columns: Columns, config: Preferences) -> Pair:

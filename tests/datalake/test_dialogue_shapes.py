@@ -107,10 +107,11 @@ DIALOGUES: list[tuple[str, Row, str, dict[str, str]]] = [
                                       *m("a: r")]}, "!media", {}),
     ("Anthropic messages", {"system": "s", "messages": [*m("u: q"), {"role": A, "content": [
         {"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "r"}]}]}, "s: s | u: q | a: r",
-     {"turns.thinking": '[null, "hm"]'}),
+     {"turns.thinking": '[null, null, "hm"]'}),
     ("Anthropic messages", {"messages": [*m("u: q"), {"role": A, "content": [{"type": "tool_use", "name": "f"}]}]},
      "!format", {}),
-    ("Anthropic prompt and completion", {"prompt": "\n\nHuman: q\n\nAssistant:", "completion": " r"}, "u: q | a: r", {}),
+    ("Anthropic prompt and completion", {"prompt": "\n\nHuman: q\n\nAssistant:", "completion": " r"},
+     "u: q | a: r", {}),
     ("reasoning beside answers", {"messages": m("u: q", "a: r", reasoning_content="hm")}, "u: q | a: r",
      {"turns.reasoning_content": '[null, "hm"]'}),
     ("reasoning beside answers", {"Question": "q", "Complex_CoT": "hm " * 900, "Response": "r"}, "u: q | a: r",
@@ -210,25 +211,26 @@ PAIRS: list[tuple[str, Row, str, dict[str, str]]] = [
     ("axolotl icr", {"system": "s", "input": "q", "chosen": "yes", "rejected": "no"}, f"s: s | {PAIR}", {}),
     ("axolotl ultra", {"system": "s", "prompt": "q", "chosen": m("u: q", "a: yes"), "rejected": m("u: q", "a: no")},
      f"s: s | {PAIR}", {}),
-    ("axolotl chat_template.default", {"messages": m("u: q"), "chosen": m("a: yes")[0], "rejected": m("a: no")[0]}, PAIR,
-     {}),
+    ("axolotl chat_template.default", {"messages": m("u: q"), "chosen": m("a: yes")[0], "rejected": m("a: no")[0]},
+     PAIR, {}),
     ("axolotl stepwise_supervised", {"prompt": "q", "completions": ["a", "b"], "labels": [True, False]}, "!label", {}),
     ("TRL preference", {"prompt": "q", "chosen": "yes", "rejected": "no"}, PAIR, {}),
     ("TRL preference", {"prompt": m("u: a", "a: b", "u: q"), "chosen": m("a: yes"), "rejected": m("a: no")},
      f"u: a | a: b | {PAIR}", {}),
-    ("TRL implicit prompt", {"chosen": m("u: a", "a: b", "u: q", "a: yes"), "rejected": m("u: a", "a: b", "u: q", "a: no")},
-     f"u: a | a: b | {PAIR}", {}),
-    ("TRL implicit prompt", {"chosen": m("u: a", "a: b", "u: q", "a: yes"), "rejected": m("u: a", "a: c", "u: q", "a: no")},
-     "!prompt", {}),
+    ("TRL implicit prompt", {"chosen": m("u: a", "a: b", "u: q", "a: yes"),
+                             "rejected": m("u: a", "a: b", "u: q", "a: no")}, f"u: a | a: b | {PAIR}", {}),
+    ("TRL implicit prompt", {"chosen": m("u: a", "a: b", "u: q", "a: yes"),
+                             "rejected": m("u: a", "a: c", "u: q", "a: no")}, "!prompt", {}),
     ("TRL unpaired", {"prompt": "q", "completion": "r", "label": True}, "u: q > r < None", {"label": "true"}),
     ("TRL unpaired", {"prompt": m("u: a", "a: b", "u: q"), "completion": m("a: r"), "label": False},
      "u: a | a: b | u: q > None < r", {}),
     ("ms-swift rejected_response", {"messages": m("u: q", "a: yes"), "rejected_response": "no"}, PAIR, {}),
-    ("ms-swift rejected_response", {"query": "q", "response": "yes", "rejected_response": "no", "history": [["a", "b"]]},
-     f"u: a | a: b | {PAIR}", {}),
-    ("ms-swift rejected_messages", {"messages": m("u: q", "a: yes"), "rejected_messages": m("u: q", "a: no")}, PAIR, {}),
-    ("ms-swift rejected_messages", {"messages": m("u: q", "a: yes"), "rejected_messages": m("u: p", "a: no")}, "!prompt",
+    ("ms-swift rejected_response", {"query": "q", "response": "yes", "rejected_response": "no",
+                                    "history": [["a", "b"]]}, f"u: a | a: b | {PAIR}", {}),
+    ("ms-swift rejected_messages", {"messages": m("u: q", "a: yes"), "rejected_messages": m("u: q", "a: no")}, PAIR,
      {}),
+    ("ms-swift rejected_messages", {"messages": m("u: q", "a: yes"), "rejected_messages": m("u: p", "a: no")},
+     "!prompt", {}),
     ("OpenRLHF pairs", {"input": "q", "chosen": "yes", "rejected": "no"}, PAIR, {}),
     ("prompt beside dialogues", {"prompt": "a", "chosen": m("u: a", "a: b", "u: q", "a: yes"),
                                  "rejected": m("u: a", "a: b", "u: q", "a: no")}, f"u: a | a: b | {PAIR}", {}),
@@ -257,20 +259,23 @@ PAIRS: list[tuple[str, Row, str, dict[str, str]]] = [
      {"domain": "d"}),
     ("PKU-SafeRLHF", {"prompt": "q", "response_0": "no", "response_1": "yes", "better_response_id": 1}, PAIR, {}),
     ("HelpSteer pairs", {"prompt": "q", "response_1": "yes", "response_2": "no", "preference_strength": -2,
-                         "preference_statement": "w"}, PAIR, {"preference_statement": "w", "preference_strength": "-2"}),
+                         "preference_statement": "w"}, PAIR,
+     {"preference_statement": "w", "preference_strength": "-2"}),
     ("HelpSteer pairs", {"context": m("u: a", "a: b", "u: q"), "response1": "no", "response2": "yes",
                          "overall_preference": 2}, f"u: a | a: b | {PAIR}", {}),
     ("HelpSteer pairs", {"prompt": "q", "response_1": "x", "response_2": "y", "preference_strength": 0}, "!label", {}),
     ("CValues", {"prompt": "q", "pos_resp": "yes", "neg_resp": "no", "pos_type": "p"}, PAIR, {"pos_type": "p"}),
-    ("WebGPT comparisons", {"question": {"dataset": "d", "full_text": "q", "id": "1"}, "answer_0": "no", "score_0": -1.0,
-                            "answer_1": "yes", "score_1": 1.0, "quotes_0": {"title": ["t"], "extract": ["e"]}}, PAIR,
+    ("WebGPT comparisons", {"question": {"dataset": "d", "full_text": "q", "id": "1"}, "answer_0": "no",
+                            "score_0": -1.0, "answer_1": "yes", "score_1": 1.0,
+                            "quotes_0": {"title": ["t"], "extract": ["e"]}}, PAIR,
      {"quotes_0.extract": "e", "question.dataset": "d"}),
     ("summarize_from_feedback", {"info": {"id": "i", "post": "long", "title": "t", "subreddit": "s"}, "choice": 1,
                                  "summaries": [{"text": "no", "policy": "p"}, {"text": "yes", "policy": "r"}]},
      "u: t\n\nlong > yes < no", {"info.subreddit": "s", "chosen.policy": "r"}),
-    ("arenas", {"conversation_a": m("u: q", "a: no"), "conversation_b": m("u: q", "a: yes"), "winner": "model_b"}, PAIR,
-     {"winner": "model_b"}),
-    ("arenas", {"conversation_a": m("u: q", "a: x"), "conversation_b": m("u: q", "a: y"), "winner": "tie"}, "!label", {}),
+    ("arenas", {"conversation_a": m("u: q", "a: no"), "conversation_b": m("u: q", "a: yes"), "winner": "model_b"},
+     PAIR, {"winner": "model_b"}),
+    ("arenas", {"conversation_a": m("u: q", "a: x"), "conversation_b": m("u: q", "a: y"), "winner": "tie"},
+     "!label", {}),
     ("questions about a text", {"context": "c", "question": "q", "chosen": "yes", "rejected": "no"},
      "u: q\n\nc > yes < no", {}),
     ("questions about a text", {"context": "c", "chosen": m("u: q", "a: yes"), "rejected": m("u: q", "a: no")},
@@ -278,6 +283,76 @@ PAIRS: list[tuple[str, Row, str, dict[str, str]]] = [
     ("reasoning beside answers", {"prompt": m("u: q"), "chosen": m("a: yes", reasoning_content="hm"),
                                   "rejected": m("a: no")}, PAIR, {"chosen.reasoning_content": '["hm"]'}),
 ]  # fmt: skip
+
+
+# Rows of public bug reports, and what each of a file has to become.
+REPORTED: dict[str, list[tuple[Row, str]]] = {
+    "inputs that are none": [
+        ({"instruction": "q", "input": said, "output": "r"}, "u: q | a: r")
+        for said in (None, "", "<noinput>", "No input", "N/A", float("nan"))
+    ],
+    "order of turns": [
+        ({"conversations": g("a: hello", "u: q", "a: r")}, "!order"),
+        ({"conversations": g("u: where", "u: is it?", "a: r")}, "!order"),
+        ({"conversations": g("u: a", "a: b", "s: brief", "u: q", "a: r")}, "!order"),
+        ({"conversations": [*g("u: q"), {"from": "function-call", "value": json.dumps(CALL)},
+                            {"from": "function-response", "value": "2"}, *g("a: r")]},
+         f"u: q | a: {SPELT} | t: 2 | a: r"),
+        ({"conversations": g("u: q", "a: ")}, "!empty"),
+        ({"conversations": [*g("u: a"), {"from": "bing", "value": "b"}, {"from": "user", "value": "q"},
+                            {"from": "bard", "value": "r"}]}, "u: a | a: b | u: q | a: r"),
+        ({"conversations": [*g("u: q"), {"from": "chatgpt", "value": "r"}, *g("u: and?")]}, "!unanswered"),
+        ({"conversations": []}, "!empty"), ({"conversations": None}, "!format"), ({"id": "s"}, "!format"),
+    ],
+    "context apart": [
+        ({"context": "c", "question": "q", "answer": "r"}, "u: q\n\nc | a: r"),
+        ({"prompt": "q", "input": "i", "output": "r"}, "u: q\n\ni | a: r"),
+        ({"question": "q", "input": "i", "response": "r"}, "u: q\n\ni | a: r"),
+    ],
+    "history": [
+        ({"instruction": "q", "input": "", "output": "r", "history": [["a", "b"]]}, "u: a | a: b | u: q | a: r"),
+        ({"instruction": "q", "output": "r", "history": None}, "u: q | a: r"),
+        ({"instruction": "q", "output": "r", "history": []}, "u: q | a: r"),
+    ],
+    "parallel calls": [
+        ({"messages": [{"role": "developer", "content": "s"}, *m("u: q"), {"role": A, "content": None, "tool_calls": [
+            {"id": n, "function": {"name": "f", "arguments": '{"x": 1}'}} for n in "12"]}, *m("t: 2", "t: 3", "a: r")]},
+         f"s: s | u: q | a: {SPELT}\n{SPELT} | t: 2 | t: 3 | a: r"),
+        ({"messages": [{"role": U, "content": [{"type": "text", "text": "q"}, {"type": "input_audio"}]}, *m("a: r")]},
+         "!media"),
+    ],
+}  # fmt: skip
+REPORTED_PAIRS: dict[str, list[tuple[Row, str]]] = {
+    "labels": [
+        ({"prompt": "q", "completion": "r", "label": label}, expected)
+        for label, expected in ((True, "u: q > r < None"), (False, "u: q > None < r"), ("True", "!label"),
+                                (1, "!label"), (0, "!label"), ("false", "!label"), (None, "!label"))
+    ],
+    "dialogues that part": [
+        ({"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: q\n\nAssistant: r",
+          "rejected": "\n\nHuman: a\n\nAssistant: c\n\nHuman: p\n\nAssistant: s"}, "!prompt"),
+        ({"chosen": "\n\nHuman: q\n\nAssistant: r", "rejected": "\n\nHuman: q\n\nAssistant: r"}, "!equal"),
+        ({"chosen": "\n\nHuman: q\n\nAssistant:", "rejected": "\n\nHuman: q\n\nAssistant: r"}, "!empty"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), [case for cases in REPORTED.values() for case in cases], ids=lambda value: str(value)[:60]
+)
+def test_what_broke_elsewhere_as_dialogues(tmp_path: Path, row: Row, expected: str) -> None:
+    (entry,) = dialogues_of(tmp_path, row)
+    assert told(entry) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [case for cases in REPORTED_PAIRS.values() for case in cases],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_broke_elsewhere_as_pairs(tmp_path: Path, row: Row, expected: str) -> None:
+    (entry,) = pairs_of(tmp_path, row)
+    assert told(entry) == expected
 
 
 @pytest.mark.parametrize(("shape", "row", "expected", "attributes"), DIALOGUES)
