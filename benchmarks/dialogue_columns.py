@@ -107,7 +107,11 @@ def main(folder: Path) -> None:
                         place = (path.name, str(name))
                         columns[place] = columns.get(place, True) and fine
         lost = sorted(f"{file.partition('.')[0]}:{name}" for (file, name), fine in columns.items() if not fine)
-        shares = (f"{taken:,} of {rows:,}", f"{cells_kept:,} of {cells:,}", f"{sum(columns.values())} of {len(columns)}")
+        shares = (
+            f"{taken:,} of {rows:,}",
+            f"{cells_kept:,} of {cells:,}",
+            f"{sum(columns.values())} of {len(columns)}",
+        )
         print("|", " | ".join((kind, *shares, ", ".join(lost))), "|")
 
 

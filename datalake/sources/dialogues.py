@@ -59,7 +59,7 @@ _INPUT, _RESPONSE = re.compile(r"\n### Input:[ \t]*+\n"), "\n### Response:"
 _SPOKEN = re.compile(r"(?:\A\s*+|\n[^\S\n]*+)(Human|Assistant)[:：]")
 _CHAT = re.compile(r"(?:\A\s*+|\n[^\S\n]*+)(USER|ASSISTANT|FUNCTION RESPONSE):")
 _CALL = re.compile(r"<functioncall>\s*+(?=\{)")
-_MOSS = re.compile(r"\A\s*+<\|[\w ]+\|>:\s*+|\s*+<eo[a-z]>\s*+\Z")
+_MOSS = re.compile(r"\A<\|[\w ]{1,32}\|>:|<eo[a-z]>\Z")
 _ARGUMENTS = re.compile(r'"arguments":\s*+(?=\')')
 
 
@@ -297,7 +297,7 @@ def _moss(columns: Columns) -> Messages:
             raise InvalidError("format", f"no turn_{number} in the chat")
         more = {str(name): value for name, value in turn.items() if name not in dict(parts) and holds(value)}
         for name, role in parts:
-            said = _MOSS.sub("", text_of(turn.get(name) or "", name))
+            said = _MOSS.sub("", text_of(turn.get(name) or "", name)).strip()
             if name in ("Human", "MOSS") or said not in ("", "None"):
                 messages.append(message(role, said, more if name == "MOSS" else None))
     return with_system(columns, messages)

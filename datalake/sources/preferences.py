@@ -364,7 +364,7 @@ def _compared(columns: Columns, config: Preferences) -> Pair:
     if names[0] == "answer_0":
         question = _value(columns, "question")
         more = dict(question) if isinstance(question, dict) else {"full_text": question}
-        asked = [message("user", text_of(more.pop("full_text", ""), "question"))]
+        asked: Messages = [message("user", text_of(more.pop("full_text", ""), "question"))]
         found = _pair_of(columns, asked, *answers)
         found.attributes |= {f"question.{key}": as_attribute(value) for key, value in more.items() if holds(value)}
         return found
