@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from datalake.sources import mappings
-from datalake.sources.turns import MEDIA, InvalidError, Messages, holds, text_of
+from datalake.sources.turns import InvalidError, Messages, holds, is_media, text_of
 
 # Columns that say what is asked or what it is about: a row that has more of it than its dialogue isn't whole.
 _ABOUT = frozenset(
@@ -87,7 +87,7 @@ class Columns:
             if key in self.used or not holds(value) or (name == "id" and isinstance(value, str | int)):
                 continue
             low = name.lower()
-            if low in MEDIA:
+            if is_media(name, value):
                 raise InvalidError("media", f"the row has {name!r}"[:200])
             if low in _REPEATING and _repeats(value, said, whole):
                 continue
@@ -134,7 +134,9 @@ def as_attribute(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        raise InvalidError("media", f"{len(value)} bytes that are no text")
+        if len(value) > 64:  # no digest
+            raise InvalidError("media", f"{len(value)} bytes that are no text")
+        return value.hex()
     if short := mappings.plain(value):
         return short
     try:

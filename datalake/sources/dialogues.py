@@ -134,7 +134,11 @@ def _reader(row: Any, format: str) -> tuple[Callable[[Columns], Messages], str]:
 
 def list_in(columns: Columns, name: str) -> list[Any] | None:
     """A column that is a list, or spells one in JSON; None where it is none."""
-    value = columns.row.get(name)
+    return list_of(columns.row.get(name))
+
+
+def list_of(value: Any) -> list[Any] | None:
+    """A list, given as such or spelt in JSON; None where it is none."""
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         try:
             value = json.loads(value)
@@ -183,9 +187,9 @@ def prompt(columns: Columns) -> Messages | None:
 
     None where it has no column that asks. Raises InvalidError.
     """
-    question = columns.take(*ASKED)
+    question = columns.take(*_asks(columns))
     if question is None:
-        if not any(name in columns for name in ASKED):
+        if not any(name in columns for name in _asks(columns)):
             return None
         question = ""
     columns.use(*(name for name in ("inputs", "targets") if f"{name}_pretokenized" in columns))  # its tokens
@@ -317,6 +321,12 @@ def _any(columns: Columns, names: tuple[str, ...]) -> bool:
     return any(name in columns for name in names)
 
 
+def _asks(columns: Columns) -> tuple[str, ...]:
+    """The columns that ask; a user's column does where the assistant has one, else it is a name."""
+    spoken = "assistant" in columns or "bot" in columns
+    return ASKED if spoken else tuple(name for name in ASKED if name not in ("human", "user"))
+
+
 # Name, whether a row is in the format, and what reads it; the first that fits is taken.
 _FORMATS: tuple[tuple[str, Callable[[Columns], bool], Callable[[Columns], Messages]], ...] = (
     ("messages", lambda row: _list_of(row, "messages") is not None, lambda row: _spoken(row, "messages")),
@@ -327,5 +337,5 @@ _FORMATS: tuple[tuple[str, Callable[[Columns], bool], Callable[[Columns], Messag
     ("instances", lambda row: "instruction" in row and isinstance(row.get("instances"), list), _asked_and_answered),
     ("dolly", lambda row: "instruction" in row and "context" in row and "input" not in row, _asked_and_answered),
     ("alpaca", lambda row: "instruction" in row, _asked_and_answered),
-    ("pairs", lambda row: _any(row, ASKED) and _any(row, ANSWERED), _asked_and_answered),
+    ("pairs", lambda row: _any(row, _asks(row)) and _any(row, ANSWERED), _asked_and_answered),
 )

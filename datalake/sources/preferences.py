@@ -35,7 +35,7 @@ from datalake.sources import docstrings, mappings
 from datalake.sources.columns import Columns, as_attribute
 from datalake.sources.config import Preferences
 from datalake.sources.conversations import dialogue_files, language_of
-from datalake.sources.dialogues import LISTS, answer, list_in, prompt, with_system
+from datalake.sources.dialogues import LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.entries import entries
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile
@@ -197,7 +197,12 @@ def _asked(columns: Columns) -> Messages:
 def _dialogue(value: Any) -> Messages | None:
     """The turns of an answer that is given as a turn, as several, or as a dialogue; None where it is a text."""
     if isinstance(value, str):
-        return hh_turns(value) if value.startswith("\n\nHuman:") else None
+        if value.lstrip().startswith("Human:") and "\n\nAssistant:" in value:
+            return hh_turns(value)
+        spelt = list_of(value) if value.lstrip().startswith("[{") else None
+        if not spelt or not all(isinstance(item, dict) and ("role" in item or "from" in item) for item in spelt):
+            return None
+        value = spelt
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         return [message("assistant", value[0])]
     return turns(value if isinstance(value, list) else [value])
@@ -249,10 +254,12 @@ def _joined(asked: Messages, begun: Messages) -> Messages:
 def _dpo(columns: Columns, config: Preferences) -> Pair:
     good, bad = next(names for names in _BOTH if all(name in columns for name in names))
     chosen, rejected = (_value(columns, name) for name in (good, bad))
-    if isinstance(chosen, list) and len(chosen) > 1:
+    if len(_dialogue(chosen) or ()) > 1:
         asked = _text_asked(columns)
     else:
         asked = _asked(columns)
+        if asked and asked[-1]["role"] == "assistant" and asked[-1]["content"] == _answer(chosen).chosen:
+            asked = asked[:-1]  # the dialogue with its answer
     return _pair_of(columns, asked, chosen, rejected)
 
 
@@ -486,6 +493,7 @@ def _prompted(columns: Columns) -> bool:
 _FORMATS: tuple[tuple[str, Callable[[Columns], bool], Callable[[Columns, Preferences], Pair]], ...] = (
     ("dpo", lambda row: any(a in row and b in row for a, b in _BOTH) and _prompted(row), _dpo),
     ("messages", lambda row: _both(row, list), _messages),
+    ("messages", lambda row: all(list_in(row, name) is not None for name in _BOTH[0]), _messages),
     ("hh", lambda row: _both(row, str), _hh),
     ("rejected", lambda row: any(name in row for name in _REJECTED), _rejected),
     ("shp", lambda row: {"history", "human_ref_A", "human_ref_B"} <= row.row.keys(), _shp),

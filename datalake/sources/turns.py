@@ -41,10 +41,10 @@ _THINKING = ("thinking", "reasoning", "redacted_thinking")
 _MEDIA = re.compile(r"image|audio|video|file|media", re.I)
 Messages = list[dict[str, str]]
 # Columns and keys that hold what is no text.
-MEDIA = frozenset(
-    ("image", "images", "image_path", "image_url", "img", "picture", "pixel_values", "video", "videos", "audio",
-     "audios")
-)  # fmt: skip
+_MEDIA_NAME = re.compile(
+    r"(?:chosen_|rejected_)?(?:image|img|picture|video|audio)s?(?:_?\d+|_?(?:path|url|file|bytes)s?)?|pixel_values",
+    re.I,
+)
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
@@ -69,6 +69,11 @@ def holds(value: Any) -> bool:
     if isinstance(value, list):
         return any(item is not None and item != "" for item in value)
     return value is not None and value == value and value != {} and value != b""
+
+
+def is_media(name: Any, value: Any) -> bool:
+    """Whether a column or key holds pictures, sound or films, or says where they are."""
+    return bool(_MEDIA_NAME.fullmatch(str(name)[:50])) and holds(value) and not isinstance(value, bool)
 
 
 def message(role: str, content: Any, more: dict[str, Any] | None = None) -> Turn:
@@ -145,7 +150,7 @@ def turns(items: list[Any]) -> Messages:
         elif isinstance(spoken, dict) and role == "tool":
             spoken = as_json(spoken)
         for name in item:
-            if str(name).lower() in MEDIA and holds(item[name]):
+            if is_media(name, item[name]):
                 raise InvalidError("media", f"turn {number} has {name!r}"[:200])
         out.append(message(role, spoken, {str(k): v for k, v in item.items() if k not in used and holds(v)}))
     return out
