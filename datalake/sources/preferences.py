@@ -479,10 +479,6 @@ def _number(value: Any) -> float | None:
     return float(value) if plain and abs(value) < 1e300 else None
 
 
-def _both(columns: Columns, kind: type) -> bool:
-    return all(isinstance(columns.row.get(name), kind) for name in ("chosen", "rejected"))
-
-
 def _prompted(columns: Columns) -> bool:
     lists = any(list_in(columns, name) is not None for name in LISTS)
     asks = ("prompt", "instruction", "question", "query", "input", "problem")
@@ -492,9 +488,8 @@ def _prompted(columns: Columns) -> bool:
 # Name, whether a row is in the format, and what reads it; the first that fits is taken.
 _FORMATS: tuple[tuple[str, Callable[[Columns], bool], Callable[[Columns, Preferences], Pair]], ...] = (
     ("dpo", lambda row: any(a in row and b in row for a, b in _BOTH) and _prompted(row), _dpo),
-    ("messages", lambda row: _both(row, list), _messages),
     ("messages", lambda row: all(list_in(row, name) is not None for name in _BOTH[0]), _messages),
-    ("hh", lambda row: _both(row, str), _hh),
+    ("hh", lambda row: all(isinstance(row.row.get(name), str) for name in _BOTH[0]), _hh),
     ("rejected", lambda row: any(name in row for name in _REJECTED), _rejected),
     ("shp", lambda row: {"history", "human_ref_A", "human_ref_B"} <= row.row.keys(), _shp),
     ("safe", lambda row: {"response_0", "response_1"} <= row.row.keys(), _safe),

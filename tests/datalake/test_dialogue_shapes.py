@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Preference, Refused
 from datalake.sources import conversations, preferences
@@ -394,6 +396,50 @@ def test_no_other_column_is_dropped(tmp_path: Path, column: str, value: Any) -> 
         assert isinstance(entry, Conversation | Preference)
         kept = "".join(text for name, text in entry.attributes.items() if column in name.split("."))
         assert kept == value or all(f"{one}" in kept for one in ("w", 1, 2, 7) if f"{one}" in json.dumps(value))
+
+
+COLUMNS = st.sampled_from(
+    ["instruction", "input", "output", "system", "history", "prompt", "response", "answer", "answers", "question",
+     "context", "passage", "choices", "messages", "conversations", "data", "tools", "functions", "chat", "text",
+     "reasoning", "images", "label", "chosen", "rejected", "rejected_response", "completions", "completion", "scores",
+     "response_0", "response_1", "better_response_id", "score", "history", "human_ref_A", "human_ref_B", "labels",
+     "conversation_a", "conversation_b", "winner", "summaries", "info", "choice", "turns", "Format", "group", "x.y",
+     "inputs", "targets", "inputs_pretokenized", "response_1", "response_2", "preference_strength", "A", "B", "Prompt"]
+)  # fmt: skip
+WORD = st.just("WORD")  # each becomes a word of its own
+TURN = st.builds(
+    lambda role, key, more: {"role": role, key: "WORD"} | more,
+    st.sampled_from(["user", "assistant", "system"]),
+    st.sampled_from(["content", "value"]),
+    st.dictionaries(st.sampled_from(["name", "reasoning_content", "text", "weight", "note"]), WORD | st.just(1)),
+)
+SPEECH = st.builds(
+    lambda begun, further: begun + further,
+    st.just([{"role": U, "content": "WORD"}, {"role": A, "content": "WORD"}]),
+    st.lists(TURN, max_size=2) | st.just([{"role": U, "content": "WORD"}, {"role": A, "content": "WORD"}]),
+)
+EXCHANGES = st.lists(st.fixed_dictionaries({"human": WORD, "assistant": WORD}, optional={"system": WORD, "n": WORD}))
+RATED = st.lists(st.fixed_dictionaries({"response": WORD, "score": st.integers(0, 3)}, optional={"why": WORD}))
+CELL = st.one_of(
+    WORD, WORD, WORD, SPEECH, TURN, EXCHANGES, RATED, st.lists(WORD, max_size=3), st.booleans(), st.integers(0, 1),
+    st.none(), st.dictionaries(st.sampled_from(["full_text", "post", "text", "n"]), WORD | st.lists(WORD, max_size=2)),
+    st.lists(st.lists(WORD, min_size=2, max_size=2), max_size=2),
+)  # fmt: skip
+
+
+@given(st.dictionaries(COLUMNS, CELL, min_size=2, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_every_word_of_a_row_is_in_what_it_becomes(tmp_path_factory: pytest.TempPathFactory, row: Row) -> None:
+    parts = json.dumps(row).split('"WORD"')
+    words = [f"w{number}w" for number in range(len(parts) - 1)]
+    row = json.loads("".join(f'{part}"{word}"' for part, word in zip(parts, [*words, ""], strict=True))[:-2])
+    folder = tmp_path_factory.mktemp("row")
+    for entry in (*dialogues_of(folder, row), *pairs_of(folder, row)):
+        if isinstance(entry, Refused):
+            continue
+        assert isinstance(entry, Conversation | Preference)
+        said = told(entry) + " ".join(entry.attributes.values())
+        assert not [word for word in words if word not in said], (row, entry)
 
 
 def test_more_than_attributes_hold_makes_the_row_refused(tmp_path: Path) -> None:
