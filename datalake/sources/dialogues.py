@@ -97,7 +97,8 @@ def dialogues(row: Any, format: str = "auto", all_paths: bool = False) -> Iterat
         try:
             if not isinstance(instance, dict):
                 raise InvalidError("format", f"instance {number} is a {type(instance).__name__}, not an object")
-            columns = Columns(row if instance is row else {**row, **instance})
+            twice = {f"row.{name}": row[name] for name in instance if name in row} if instance is not row else {}
+            columns = Columns({**row, **instance, **twice})
             yield whole(Dialogue(found(columns), name, part=part), columns, "instances")
         except InvalidError as problem:
             yield Dialogue([], name, problem, part)

@@ -437,19 +437,17 @@ def _ratings(columns: Columns, config: Preferences) -> Pair:
     name = _several(columns) or ""
     given = columns.row[name]
     columns.use(name)
-    beside = next((key for key in _PARALLEL if isinstance(columns.row.get(key), list)), "")
-    parallel = columns.row.get(beside) or []
-    if len(parallel) == len(given):
-        columns.use(beside)
-    else:
-        parallel = []
+    keys = [
+        next((key for key in _SCORES if isinstance(one, dict) and _number(one.get(key)) is not None), "")
+        for one in given
+    ]
+    beside = "" if any(keys) else next((key for key in _PARALLEL if _are_scores(columns.row.get(key), given)), "")
     scored: list[tuple[float, int, Any]] = []
-    ranked = beside.startswith("rank") if parallel else False
-    for number, one in enumerate(given):
-        key = next((key for key in _SCORES if isinstance(one, dict) and _number(one.get(key)) is not None), "")
-        score = _number(one[key] if key else parallel[number] if parallel else None)
+    for number, (one, key) in enumerate(zip(given, keys, strict=True)):
+        score = _number(one[key] if key else columns.row[beside][number] if beside else None)
         if score is not None:
-            scored.append((-score if key == "rank" or ranked else score, -number, one))
+            scored.append((-score if (key or beside).startswith("rank") else score, -number, one))
+    columns.use(*filter(None, [beside]))
     if len(scored) < 2:
         raise InvalidError("label", f"{len(scored)} answers with a score")
     best, worst = max(scored, key=lambda one: one[:2]), min(scored, key=lambda one: one[:2])
@@ -463,6 +461,10 @@ def _ratings(columns: Columns, config: Preferences) -> Pair:
     if others:
         attributes["others"] = as_json(others)
     return Pair(_asked(columns), _rated(best[2]), _rated(worst[2]), attributes)
+
+
+def _are_scores(value: Any, given: list[Any]) -> bool:
+    return isinstance(value, list) and len(value) == len(given) and all(_number(one) is not None for one in value)
 
 
 _ANSWERS = ("response", "answer", "text", "content")

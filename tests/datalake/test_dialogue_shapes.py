@@ -427,10 +427,15 @@ CELL = st.one_of(
 )  # fmt: skip
 
 
-@given(st.dictionaries(COLUMNS, CELL, min_size=2, max_size=6))
-@settings(max_examples=300, deadline=None)
-def test_every_word_of_a_row_is_in_what_it_becomes(tmp_path_factory: pytest.TempPathFactory, row: Row) -> None:
-    parts = json.dumps(row).split('"WORD"')
+WHOLE = [row for _, row, expected, _ in (*DIALOGUES, *PAIRS) if expected[0] != "!"]
+
+
+@given(st.sampled_from([{}, *WHOLE]), st.dictionaries(COLUMNS, CELL, min_size=1, max_size=3))
+@settings(max_examples=1500, deadline=None)
+def test_every_word_of_a_row_is_in_what_it_becomes(
+    tmp_path_factory: pytest.TempPathFactory, whole: Row, others: Row
+) -> None:
+    parts = json.dumps(whole | others).split('"WORD"')
     words = [f"w{number}w" for number in range(len(parts) - 1)]
     row = json.loads("".join(f'{part}"{word}"' for part, word in zip(parts, [*words, ""], strict=True))[:-2])
     folder = tmp_path_factory.mktemp("row")
