@@ -233,7 +233,7 @@ def answer(columns: Columns) -> Any:
     found = columns.take(*ANSWERED)
     if found is None and not any(name in columns for name in ANSWERED):
         raise InvalidError("unanswered", "no column with an answer")
-    if isinstance(found, dict) and isinstance(found.get("text"), list):  # SQuAD's: where and what
+    if isinstance(found, dict) and found.keys() == {"text", "answer_start"}:  # SQuAD's: what and where
         found = found["text"]
     if isinstance(found, list) and found and all(isinstance(item, str) for item in found):
         different = list(dict.fromkeys(item.strip() for item in found))
