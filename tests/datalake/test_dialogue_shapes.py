@@ -431,7 +431,7 @@ WHOLE = [row for _, row, expected, _ in (*DIALOGUES, *PAIRS) if expected[0] != "
 
 
 @given(st.sampled_from([{}, *WHOLE]), st.dictionaries(COLUMNS, CELL, min_size=1, max_size=3))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_word_of_a_row_is_in_what_it_becomes(
     tmp_path_factory: pytest.TempPathFactory, whole: Row, others: Row
 ) -> None:
