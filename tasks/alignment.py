@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,18 @@ def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any
 
 
 def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Conversations as (training, held out), each a dict of id, group, messages."""
+    """Conversations as (training, held out), each a dict of id, group, messages.
+
+    A message that isn't to be learned has `weight` "0".
+    """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for row in rows_of(lake, ref, ["id", "messages", "attributes"]):
         attributes = dict(row["attributes"] or ())
-        item = {"id": row["id"], "group": group_of(row["id"], attributes), "messages": row["messages"]}
+        messages = row["messages"]
+        if "weights" in attributes:
+            weights = json.loads(attributes["weights"])
+            messages = [turn | {"weight": str(weight)} for turn, weight in zip(messages, weights, strict=True)]
+        item = {"id": row["id"], "group": group_of(row["id"], attributes), "messages": messages}
         split[holdout(row["id"], attributes)].append(item)
     return split
 

@@ -467,7 +467,7 @@ class Conversations(_Source):
     kind: Literal["conversations"] = "conversations"
     paths: Paths = _PATHS
     format: Literal[
-        "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "openassistant"
+        "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "moss", "openassistant"
     ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
     paths_of_tree: Literal["best", "all"] = Field(
         default="best",
@@ -488,9 +488,9 @@ class Preferences(_Source):
 
     kind: Literal["preferences"] = "preferences"
     paths: Paths = _PATHS
-    format: Literal["auto", "hh", "dpo", "messages", "shp", "safe", "kto", "ratings"] = Field(
-        default="auto", title="Format", description="`auto` looks at each row's keys."
-    )
+    format: Literal[
+        "auto", "hh", "dpo", "messages", "rejected", "shp", "safe", "compared", "summaries", "kto", "ratings"
+    ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
     prefer: Literal["better", "safer"] = Field(
         default="better",
         title="Which answer is preferred",

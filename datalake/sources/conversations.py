@@ -3,28 +3,32 @@
 Where a row holds several (the instances of a seed task, all ways down a tree), each of them is a record. Where several
 rows make one (the messages of a tree), each row is a record still: the one that ends the dialogue becomes it, those
 before are refused as `joined`, replies ranked behind others as `branch`. What makes a dialogue valid is in `turns`;
-others are refused with a reason: `format`, `role`, `order`, `unanswered`, `empty`, `media`, `deleted`, `orphan`.
+others are refused with a reason: `format`, `role`, `order`, `unanswered`, `several` (answers), `empty`, `media`,
+`weight`, `column` (one that holds more of what is asked), `deleted`, `orphan`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from datalake.document import Conversation, Entry, Passed, Quarantined, Refused, document_id
 from datalake.language import detect
 from datalake.sources import docstrings, mappings, trees
+from datalake.sources.columns import Columns
 from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
-from datalake.sources.dialogues import CONTENT, Dialogue, dialogues
+from datalake.sources.dialogues import Dialogue, dialogues, whole
 from datalake.sources.entries import entries, framed
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile, row_files
 from datalake.sources.rows import Locators, Row
-from datalake.sources.turns import InvalidError, Messages, asked, tools_of, validate
+from datalake.sources.turns import InvalidError, Messages, asked, validate
 
 KIND = "conversations"
 _LONGEST_TREE = 10_000  # messages
+_TREE_KEYS = ("message_id", "parent_id", "text", "role", "deleted", "message_tree_id", "lang")
 
 
 def shards(config: Conversations) -> list[InputShard]:
@@ -108,14 +112,14 @@ class _Reading:
             if found.problem:
                 raise found.problem
             validate(found.messages)
-            tools = tools_of(row.value)
         except InvalidError as problem:
             return self._refused(row, locator, problem.reason, problem.detail)
-        value, messages = row.value, found.messages
-        attributes = mappings.attributes_of(value, CONTENT) | found.attributes
-        if tools:
-            messages = self._with_tools(messages, tools)
-            attributes["tools"] = f"[{', '.join(tools)}]"
+        value, attributes = row.value, dict(found.attributes)
+        messages: Messages = [dict(message) for message in found.messages]
+        if found.tools:
+            attributes["tools"] = f"[{', '.join(found.tools)}]"
+            if self.config.tools == "system":
+                messages = _with_tools(messages, found.tools, attributes)
         licence = mappings.spdx(value.get("licence") or value.get("license")) or self.config.licence
         return Conversation(
             id=self._identity(locator),
@@ -128,14 +132,6 @@ class _Reading:
             offset=row.offset,
             attributes=attributes | {"format": found.format, "group": asked(messages)},
         )
-
-    def _with_tools(self, messages: Messages, tools: list[str]) -> Messages:
-        """The messages with the tools at the end of the system's, one JSON object a line, where that is configured."""
-        if self.config.tools != "system":
-            return messages
-        system, others = (messages[0]["content"], messages[1:]) if messages[0]["role"] == "system" else ("", messages)
-        content = "\n\n".join(part for part in (system, "\n".join(["Tools:", *tools])) if part)
-        return [{"role": "system", "content": content}, *others]
 
     def _identity(self, locator: str) -> bytes:
         return document_id(KIND, self.name, locator)
@@ -163,7 +159,8 @@ class _Reading:
             if path := ends.get(place):
                 about = {"tree": path.tree, "lang": path.lang}
                 about = {key: value for key, value in about.items() if value}
-                yield self._entry(row, locator, Dialogue(path.messages, "openassistant", path.problem, "", about))
+                found_here = Dialogue(path.messages, "openassistant", path.problem, "", about)
+                yield self._entry(row, locator, whole(found_here, Columns(row.value), *_TREE_KEYS))
             elif place in led_to:
                 yield self._refused(row, locator, "joined", f"in {self.name}#{locators[led_to[place]]}")
             elif nodes[place].get("deleted"):
@@ -174,6 +171,20 @@ class _Reading:
                 yield self._refused(row, locator, "unanswered", "no answer in its tree")
             else:
                 yield self._refused(row, locator, "branch", f"not on the way to {self.name}#{locators[min(ends)]}")
+
+
+def _with_tools(messages: Messages, tools: list[str], attributes: dict[str, str]) -> Messages:
+    """The messages with the tools at the end of the system's, one JSON object a line; lists by message follow."""
+    begun = messages[0]["role"] == "system"
+    system, others = (messages[0]["content"], messages[1:]) if begun else ("", messages)
+    content = "\n\n".join(part for part in (system, "\n".join(["Tools:", *tools])) if part)
+    if not begun:
+        for name, value in attributes.items():
+            if name == "weights" or name.startswith("turns."):
+                attributes[name] = json.dumps(
+                    [0 if name == "weights" else None, *json.loads(value)], ensure_ascii=False
+                )
+    return [{"role": "system", "content": content}, *others]
 
 
 def _tree_of(row: Row) -> Any:

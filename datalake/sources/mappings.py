@@ -110,7 +110,7 @@ def recognise(row: Dictionary[str, Any]) -> str | None:
         meta = row.get("meta")
         if isinstance(meta, dict) and "pile_set_name" in meta:
             return "pile"
-        if isinstance(meta, str) and _literal(meta) is not None:
+        if isinstance(meta, str) and spelt(meta) is not None:
             return "roots"
     if isinstance(row.get("content"), str) and "id" in row and "text" not in row:
         return "wanjuan"
@@ -161,7 +161,7 @@ def has(row: Dictionary[str, Any], path: str) -> bool:
 def _inner(value: Any, name: str) -> Any:
     """An entry of a mapping, of a list, of Arrow's list of pairs, or of text that spells a mapping."""
     if isinstance(value, str):
-        value = _literal(value)
+        value = spelt(value)
     if isinstance(value, dict):
         return value.get(name)
     if isinstance(value, list):
@@ -172,7 +172,7 @@ def _inner(value: Any, name: str) -> Any:
     return None
 
 
-def _literal(text: str) -> dict[Any, Any] | None:
+def spelt(text: str) -> dict[Any, Any] | None:
     """The mapping that a text spells in JSON or as a Python literal, None where it spells none."""
     if not text[:32].lstrip().startswith("{") or len(text) > LONGEST_LITERAL:
         return None
@@ -202,8 +202,8 @@ def attributes_of(row: Dictionary[str, Any], taken: frozenset[str]) -> dict[str,
         name = str(key)
         if name in taken:
             continue
-        if isinstance(value, str) and (spelt := _literal(value)) is not None:
-            value = spelt
+        if isinstance(value, str) and (inside := spelt(value)) is not None:
+            value = inside
         nested = value.items() if isinstance(value, dict) else [("", value)]
         for inner, item in nested:
             path = f"{name}.{inner}" if isinstance(value, dict) else name

@@ -6,6 +6,10 @@ tools may follow each other: an assistant may call several at once.
 
 A call of a tool is the assistant's turn: what it says, if anything, then one line a call, each a JSON object
 `{"name": ..., "arguments": {...}}`. A result is a turn of role `tool`.
+
+What else a turn says of itself (its reasoning, a weight, a rating, who spoke) is in `Turn.more` and becomes attributes
+of the dialogue. A turn of the assistant's that isn't to be learned (`weight` 0, `loss` or `train` false) is said in
+`weights`, which training heeds.
 """
 
 from __future__ import annotations
@@ -22,10 +26,25 @@ ROLES = {
     "human": "user", "user": "user", "prompter": "user",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "model": "assistant", "bot": "assistant", "function_call": "assistant", "tool_call": "assistant",
-    "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool", "ipython": "tool",
+    "chatbot": "assistant", "ai": "assistant", "moss": "assistant", "function_calls": "assistant",
+    "tool_calls": "assistant", "observation": "tool", "tool": "tool", "function": "tool", "tool_response": "tool",
+    "function_response": "tool", "tool_result": "tool", "tool_results": "tool", "ipython": "tool",
 }  # fmt: skip
-_CALLS = ("function_call", "tool_call")
+_CALLS = ("function_call", "function_calls", "tool_call", "tool_calls")
+_SPEAKER, _SPOKEN = ("role", "from", "speaker"), ("content", "value", "text")
+_WEIGHTS = ("weight", "loss", "train", "train_on_turn")  # OpenAI; AgentInstruct and ms-swift; axolotl
+_PARTLY = ("train_detail", "training_detail", "loss_scale")  # of which parts of a turn are learned
+# An exchange of two turns in one object, and what of it comes before the answer.
+_ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction")
+_ANSWERS = ("assistant", "gpt", "bot", "moss", "output", "response", "answer", "completion")
+_THINKING = ("thinking", "reasoning", "redacted_thinking")
+_MEDIA = re.compile(r"image|audio|video|file|media", re.I)
 Messages = list[dict[str, str]]
+# Columns and keys that hold what is no text.
+_MEDIA_NAME = re.compile(
+    r"(?:chosen_|rejected_)?(?:image|img|picture|video|audio)s?(?:_?\d+|_?(?:path|url|file|bytes)s?)?|pixel_values",
+    re.I,
+)
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
@@ -37,15 +56,46 @@ class InvalidError(ValueError):
         self.reason, self.detail = reason, detail
 
 
-def message(role: str, content: Any) -> dict[str, str]:
-    """A message; content is a text, parts of one as OpenAI writes them, or None. Raises InvalidError on others."""
+class Turn(dict[str, str]):
+    """A message, and what else its row says of it."""
+
+    more: dict[str, Any]
+
+
+def holds(value: Any) -> bool:
+    """Whether there is something in a value: not null, not a number that is none, not blank, not empty."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, list):
+        return any(item is not None and item != "" for item in value)
+    return value is not None and value == value and value != {} and value != b""
+
+
+def is_media(name: Any, value: Any) -> bool:
+    """Whether a column or key holds pictures, sound or films, or says where they are."""
+    return bool(_MEDIA_NAME.fullmatch(str(name)[:50])) and holds(value) and not isinstance(value, bool)
+
+
+def message(role: str, content: Any, more: dict[str, Any] | None = None) -> Turn:
+    """A message; content is a text, parts of one as OpenAI and Anthropic write them, or None.
+
+    Raises InvalidError on others, and on several whole texts where one answer is to be (`several`).
+    """
+    turn = Turn(role=role)
+    turn.more = dict(more or {})
     if isinstance(content, list):
-        content = "\n".join(_part(part, role) for part in content)
-    if content is None:
+        if role == "assistant" and len(content) > 1 and all(isinstance(part, str) for part in content):
+            raise InvalidError("several", f"{len(content)} answers, none of which is said to be the right one")
+        thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in _THINKING]
+        if thoughts:
+            turn.more["thinking"] = "\n".join(str(part.get("thinking") or part.get("text") or "") for part in thoughts)
+        content = "\n".join(_part(part, role) for part in content if not any(part is one for one in thoughts))
+    if content is None or content != content:
         content = ""
     if not isinstance(content, str):
         raise InvalidError("format", f"the {role}'s text is a {type(content).__name__}")
-    return {"role": role, "content": content.strip()}
+    turn["content"] = content.strip()
+    return turn
 
 
 def _part(part: Any, role: str) -> str:
@@ -53,31 +103,116 @@ def _part(part: Any, role: str) -> str:
         return part
     if isinstance(part, dict) and isinstance(part.get("text"), str):
         return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise InvalidError("media", f"a part of the {role}'s turn is no text: {str(kind)[:50]!r}")
+    kind = str(part.get("type") if isinstance(part, dict) else type(part).__name__)[:50]
+    reason = "media" if _MEDIA.search(kind) else "format"
+    raise InvalidError(reason, f"a part of the {role}'s turn is no text: {kind!r}")
+
+
+def text_of(value: Any, name: str) -> str:
+    """A column that gives a text: itself, or a list of them one after the other. Raises InvalidError."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = "\n\n".join(item.strip() for item in value if item.strip())
+    if not isinstance(value, str):
+        raise InvalidError("format", f"{name!r} is a {type(value).__name__}"[:200])
+    return value.strip()
 
 
 def turns(items: list[Any]) -> Messages:
-    """Turns in `from`/`value`, `role`/`content` or `role`/`text` as messages. Raises InvalidError."""
-    out = []
+    """Turns as messages: `from`/`value`, `role`/`content`, `role`/`text`, or exchanges of two. Raises InvalidError.
+
+    An exchange is an object (`human` and `assistant`, `input` and `output` and their likes) or a list of two texts.
+    """
+    out: Messages = []
     for number, item in enumerate(items, 1):
+        if isinstance(item, list) and len(item) == 2:
+            out += [message("user", item[0]), message("assistant", item[1])]
+            continue
         if not isinstance(item, dict):
             raise InvalidError("format", f"turn {number} is a {type(item).__name__}, not an object")
-        speaker = next((item[key] for key in ("role", "from", "speaker") if item.get(key) is not None), None)
-        role = ROLES.get(str(speaker).lower())
+        key = next((key for key in _SPEAKER if item.get(key) is not None), "")
+        if not key and (pair := _exchange(item)):
+            out += pair
+            continue
+        speaker = str(item.get(key)).strip().lower().replace("-", "_")
+        role = ROLES.get(speaker)
         if role is None:
-            raise InvalidError("role", f"turn {number} is by {str(speaker)[:50]!r}")
-        spoken = next((item[key] for key in ("content", "value", "text") if item.get(key) is not None), None)
-        if str(speaker).lower() in _CALLS and spoken is not None:
+            raise InvalidError("role", f"turn {number} is by {str(item.get(key))[:50]!r}")
+        said_in = next((name for name in _SPOKEN if item.get(name) is not None), "")
+        spoken = item.get(said_in)
+        used = {key, said_in}
+        if speaker in _CALLS and spoken is not None:
             spoken = calls(spoken)
-        called = item.get("tool_calls") or item.get("function_call")
+        called = next((name for name in ("tool_calls", "function_call") if holds(item.get(name))), "")
         if called and role == "assistant":
+            used.add(called)
             said = message(role, spoken)["content"]
-            spoken = "\n".join(part for part in (said, calls(called)) if part)
+            spoken = "\n".join(part for part in (said, as_called(item[called])) if part)
         elif isinstance(spoken, dict) and role == "tool":
-            spoken = _json(spoken)
-        out.append(message(role, spoken))
+            spoken = as_json(spoken)
+        for name in item:
+            if is_media(name, item[name]):
+                raise InvalidError("media", f"turn {number} has {name!r}"[:200])
+        out.append(message(role, spoken, {str(k): v for k, v in item.items() if k not in used and holds(v)}))
     return out
+
+
+def _exchange(item: dict[str, Any]) -> Messages:
+    """A question and its answer in one object, a system message before them where it has one; none where it is none."""
+    names = {str(name).lower(): name for name in item}
+    asks = next((names[name] for name in _ASKS if name in names), None)
+    answers = next((names[name] for name in _ANSWERS if name in names), None)
+    if asks is None or answers is None:
+        return []
+    system = names.get("system")
+    used = {asks, answers, system}
+    more = {str(name): value for name, value in item.items() if name not in used and holds(value)}
+    begun = [message("system", item[system])] if system is not None and holds(item[system]) else []
+    return [*begun, message("user", item[asks]), message("assistant", item[answers], more)]
+
+
+def listed(items: list[Any]) -> Messages:
+    """A list of turns; where it is one of texts, whose turn it is goes by place. Raises InvalidError."""
+    if items and all(isinstance(item, str) for item in items):
+        return [message(("user", "assistant")[number % 2], item) for number, item in enumerate(items)]
+    return turns(items)
+
+
+def told(messages: Messages, prefix: str = "turns.") -> dict[str, str]:
+    """What turns say of themselves, by name: a value for each message as a JSON list, null where one has none."""
+    mores = [getattr(message, "more", {}) for message in messages]
+    names = dict.fromkeys(name for more in mores for name in more)
+    return {f"{prefix}{name}": as_json([more.get(name) for more in mores]) for name in names}
+
+
+def weights(messages: Messages) -> dict[str, str]:
+    """`weights`, a 1 for each message that is learned, where one of the assistant's is not; else nothing.
+
+    Raises InvalidError (`weight`) where nothing is to be learned, or something in part.
+    """
+    said = [message["role"] == "assistant" for message in messages]
+    learned = [of and _learned(getattr(message, "more", {})) for of, message in zip(said, messages, strict=True)]
+    if learned == said:
+        return {}
+    if not any(learned):
+        raise InvalidError("weight", "no turn is to be learned")
+    return {"weights": as_json([int(one) for one in learned])}
+
+
+def _learned(more: dict[str, Any]) -> bool:
+    for name in _PARTLY:
+        if name in more and more[name] not in (0, 1):
+            raise InvalidError("weight", f"{name} is {str(more[name])[:50]}: a turn is learned or not")
+    weights = [more[name] for name in (*_WEIGHTS, *_PARTLY) if name in more]
+    for weight in weights:
+        if weight not in (0, 1):
+            raise InvalidError("weight", f"a turn's weight is {str(weight)[:50]}, not 0 or 1")
+    return all(weights)
+
+
+def as_called(value: Any) -> str:
+    """`calls` of what is one, else as JSON: a call that can't be read is part of the dialogue."""
+    found = calls(value)
+    return found if isinstance(found, str) else as_json(found)
 
 
 def calls(value: Any) -> Any:
@@ -100,13 +235,12 @@ def calls(value: Any) -> Any:
         if isinstance(arguments, str):
             with suppress(ValueError, RecursionError):  # a model's own slip is part of the dialogue
                 arguments = json.loads(arguments)
-        lines.append(_json({"name": inner["name"], "arguments": arguments}))
+        lines.append(as_json({"name": inner["name"], "arguments": arguments}))
     return "\n".join(lines)
 
 
-def tools_of(row: dict[str, Any]) -> list[str]:
+def tools_of(offered: Any) -> list[str]:
     """The tools that a row offers, each as one line of JSON; none where there are none. Raises InvalidError."""
-    offered = row.get("tools") or row.get("functions")
     if isinstance(offered, str):
         try:
             offered = json.loads(offered)
@@ -116,23 +250,15 @@ def tools_of(row: dict[str, Any]) -> list[str]:
         offered = [offered]
     if not isinstance(offered, list):
         return []
-    return [tool if isinstance(tool, str) else _json(tool) for tool in offered]
+    return [tool if isinstance(tool, str) else as_json(tool) for tool in offered]
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """A value as one line of JSON. Raises InvalidError where it can't be written."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError, TypeError) as error:
         raise InvalidError("format", f"a call or tool: {error}"[:200]) from error
-
-
-def with_system(row: dict[str, Any], messages: Messages) -> Messages:
-    """The messages, begun with the row's system message where it has one and they have none."""
-    system = next((row[key] for key in ("system", "system_prompt") if isinstance(row.get(key), str)), "")
-    if system.strip() and not (messages and messages[0]["role"] == "system"):
-        return [{"role": "system", "content": system.strip()}, *messages]
-    return messages
 
 
 def asked(messages: Messages) -> str:

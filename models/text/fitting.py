@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from datalake.errors import UserError
 from models.text.tokenizer import render
 
 T = TypeVar("T")
@@ -74,12 +75,36 @@ def fit_all(things: Sequence[Any], fit: Callable[[Any], Fit[T]]) -> Fitted[T]:
 
 
 def fit_dialogue(messages: Messages, words: Any, limit: int) -> Fit[Dialogue]:
-    """The beginning of a dialogue in at most `limit` tokens, up to the last of the assistant's that is in it."""
+    """The beginning of a dialogue in at most `limit` tokens, up to the last of the assistant's that is in it.
+
+    A message with `weight` "0" is read and not learned.
+    """
     ids, mask = render(messages, words)
+    mask = _weighed(messages, mask)
     last = _last(mask, limit)
     if last < 1:  # a first token is never a target
         return Fit(None, len(ids), reason=TOO_LONG if _last(mask, len(mask)) >= 1 else NO_ANSWER)
     return Fit((ids[: last + 1], mask[: last + 1]), len(ids), cut=any(mask[last + 1 :]))
+
+
+def _weighed(messages: Messages, mask: list[bool]) -> list[bool]:
+    """The mask without the assistant's turns that aren't to be learned. Raises UserError where these can't be told."""
+    said = [message for message in messages if message["role"] == "assistant"]
+    if all(message.get("weight") != "0" for message in said):
+        return mask
+    starts = [place for place, on in enumerate(mask) if on and not (place and mask[place - 1])]
+    if len(starts) != len(said):
+        raise UserError(
+            "some of the assistant's turns aren't to be learned, and this tokenizer's chat template doesn't tell them "
+            "apart: take another tokenizer, or leave those dialogues out"
+        )
+    left = list(mask)
+    for message, start in zip(said, starts, strict=True):
+        for place in range(start, len(mask)) if message.get("weight") == "0" else ():
+            if not mask[place]:
+                break
+            left[place] = False
+    return left
 
 
 def _last(mask: list[bool], limit: int) -> int:

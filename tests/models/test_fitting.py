@@ -48,6 +48,20 @@ class TestDialogue:
             assert sum(counted) == sum(mask[:limit])
             assert cut == (sum(counted) < sum(mask))
 
+    def test_a_turn_without_weight_is_read_and_not_learned(self, vocabulary):
+        ids, mask = render(LESSON, vocabulary)
+        for unlearned, learned in ((1, 3), (3, 1)):
+            weighed = [turn | {"weight": str(int(place == learned))} for place, turn in enumerate(LESSON)]
+            (kept, counted), *_ = fit_dialogue(weighed, vocabulary, 100)
+            assert kept == ids[: len(kept)]
+            assert sum(counted) == len(LESSON[learned]["content"]) + 1
+            alone = render(LESSON[: unlearned + 1], vocabulary)[1]
+            said = range(alone.index(True) if unlearned == 1 else len(alone) - 6, len(alone))
+            assert not any(counted[place] for place in said if place < len(counted))
+            assert mask[said[0]]
+        nothing = [turn | {"weight": "0"} for turn in LESSON]
+        assert fit_dialogue(nothing, vocabulary, 100)[2:] == (False, fitting.NO_ANSWER)
+
     def test_one_without_an_answer_is_left_out(self, vocabulary):
         assert fit_dialogue(LESSON[:1], vocabulary, 100)[2:] == (False, fitting.NO_ANSWER)
         assert fit_dialogue([], vocabulary, 100).item is None

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from datalake.document import PREFERENCES, Preference, to_table
+from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
 from tasks import training
-from tasks.alignment import HoldOut, pairs, prompts
+from tasks.alignment import HoldOut, dialogues, pairs, prompts
 
 
 class OneFile:
@@ -41,6 +41,18 @@ def test_answers_without_a_partner_are_no_pairs_to_train_on(tmp_path: Path) -> N
     train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=1.0))  # type: ignore[arg-type]
     assert [row["prompt"][0]["content"] for row in heldout] == ["question 2"]
     assert train == []
+
+
+def test_what_a_source_says_not_to_learn_is_said_to_training(tmp_path: Path) -> None:
+    messages = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
+    rows = [
+        Conversation(bytes(16), "s", "u", messages, attributes={"weights": "[0, 0, 0, 1]"}),
+        Conversation(bytes([1] * 16), "s", "v", messages),
+    ]
+    pq.write_table(to_table(rows, CONVERSATIONS), tmp_path / "rows.parquet")
+    train, _ = dialogues(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=0.0))  # type: ignore[arg-type]
+    assert [turn["weight"] for turn in train[0]["messages"]] == ["0", "0", "0", "1"]
+    assert train[1]["messages"] == messages
 
 
 def test_the_progress_bar_counts_steps_as_the_metrics_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
