@@ -49,6 +49,7 @@ _FIRST_RAW, _LAST_RAW = _LAST_BLOCK + 1, _LAST_BLOCK + len(_RAW_TEXT)
 P, H1, LI, TD, TH, TR, TABLE, DT, DD, DL, UL, OL, DIV = (
     TAG[name] for name in ["p", "h1", "li", "td", "th", "tr", "table", "dt", "dd", "dl", "ul", "ol", "div"]
 )
+TBODY, THEAD, TFOOT = (TAG[name] for name in ["tbody", "thead", "tfoot"])
 PRE, BODY, HTML, HEAD, OPTION, SELECT, HR, BR, NOSCRIPT, TEMPLATE = (
     TAG[name] for name in ["pre", "body", "html", "head", "option", "select", "hr", "br", "noscript", "template"]
 )
@@ -624,12 +625,12 @@ def _closed(elements: Ints, stack: Ints, top: int, tag: int) -> int:
 
     Only tags of tables and of the page itself reach over the cell or table they stand in.
     """
-    bound = tag not in (TABLE, BODY, HTML, TD, TH, TR)
+    bound = tag not in (TABLE, BODY, HTML, TD, TH, TR, TBODY, THEAD, TFOOT)
     for k in range(top, 0, -1):
         other = elements[stack[k], E_TAG]
         if other == tag:
             return k - 1
-        if bound and other in (TD, TH, TABLE):
+        if (bound and other in (TD, TH, TABLE)) or (tag in (TBODY, THEAD, TFOOT) and other == TABLE):
             break
     return top
 
@@ -641,7 +642,7 @@ def _implied(elements: Ints, stack: Ints, top: int, tag: int) -> int:
         top -= 1
     if tag == OPTION:
         return top - 1 if top and elements[stack[top], E_TAG] == OPTION else top
-    if tag not in (LI, TD, TH, TR, DT, DD):
+    if tag not in (LI, TD, TH, TR, DT, DD, TBODY, THEAD, TFOOT):
         return top
     for k in range(top, 0, -1):
         other = elements[stack[k], E_TAG]
@@ -649,6 +650,8 @@ def _implied(elements: Ints, stack: Ints, top: int, tag: int) -> int:
             same, bars = other == LI, other in (UL, OL, DIV, TABLE, TD)
         elif tag == TR:
             same, bars = other == TR, other == TABLE
+        elif tag in (TBODY, THEAD, TFOOT):
+            same, bars = other in (TBODY, THEAD, TFOOT), other == TABLE
         elif tag in (DT, DD):
             same, bars = other in (DT, DD), other == DL
         else:

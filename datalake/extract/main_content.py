@@ -28,6 +28,7 @@ from datalake.extract.blocks import (
     DIGITS,
     E_CODE,
     E_HIDDEN,
+    E_KEYWORDS,
     E_NUMBERS,
     E_PARENT,
     E_START,
@@ -37,6 +38,7 @@ from datalake.extract.blocks import (
     FIRST_PIECE,
     H1,
     HASH,
+    KEYWORDS,
     LAST_PIECE,
     LI,
     DIV,
@@ -47,7 +49,9 @@ from datalake.extract.blocks import (
     TABLE,
     TD,
     TH,
-    TAG,
+    TBODY,
+    TFOOT,
+    THEAD,
     TR,
     WORDS,
     Ints,
@@ -61,7 +65,10 @@ MODEL = Path(__file__).with_name("main_content.npz")
 _NEWLINE, _BLANK, _BAR, _DASH, _POINT, _TICK = (np.uint32(ord(character)) for character in "\n |-.`")
 _ENDS_OF_CODE = tuple(np.uint32(ord(character)) for character in ";{})")
 
-_TABLE_PARTS = (TAG["tbody"], TAG["thead"], TAG["tfoot"])
+_TABLE_PARTS = (TBODY, THEAD, TFOOT)
+_UNNUMBERED = sum(
+    1 << KEYWORDS.index(words) for words in ("comment", "nav", "menu", "crumb|path", "pager|paging|pagin", "reply")
+)
 _CELL_CHARACTERS = 300  # of a cell of data, at most
 _HEADING_WORDS = 3  # a heading of fewer may well be said again: a song's name in its text
 _TITLE_CHARACTERS = 300
@@ -107,8 +114,15 @@ def main_text(page: Page, model: Model) -> str:
     if not len(page.blocks):
         return ""
     title, known = points(title_of(page)[:_TITLE_CHARACTERS]), tables()
-    kept = probabilities(page, model) >= 0.5
+    kept = _without_hidden(page, probabilities(page, model) >= 0.5)
     return text_of(page, _said_once(page.blocks, page.elements, kept, title, known.classes, known.lower))
+
+
+def _without_hidden(page: Page, kept: Kept) -> Kept:
+    """The kept blocks that a reader sees; all of them where most of their words are hidden until a script shows them."""
+    hidden = page.elements[page.blocks[:, ELEMENT], E_HIDDEN] != 0
+    words = page.blocks[:, WORDS]
+    return kept if words[kept & hidden].sum() > words[kept & ~hidden].sum() else kept & ~hidden
 
 
 def whole_text(page: Page) -> str:
@@ -263,13 +277,16 @@ def _is_shown(codes: Points, pieces: Ints, block: Ints, classes: Classes) -> boo
 
 @numba.njit(cache=True, nogil=True)
 def _numbered(elements: Ints) -> Ints:
-    """The number of each item of an ordered list, NO_NUMBER for other elements."""
+    """The number of each item of an ordered list, NO_NUMBER for other elements.
+
+    Lists of comments, trails and menus are written without their numbers, on nearly every page that has them.
+    """
     following, out = np.full(len(elements), 1, np.int64), np.full(len(elements), NO_NUMBER, np.int64)
     for e in range(1, len(elements)):
         parent, start = elements[e, E_PARENT], elements[e, E_START]
         if start != NO_NUMBER:
             following[e] = start
-        if elements[e, E_TAG] == LI and elements[parent, E_TAG] == OL:
+        if elements[e, E_TAG] == LI and elements[parent, E_TAG] == OL and not elements[parent, E_KEYWORDS] & _UNNUMBERED:
             out[e] = start if start != NO_NUMBER else following[parent]
             following[parent] = out[e] + 1
     return out
