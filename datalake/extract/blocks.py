@@ -776,7 +776,8 @@ def _script(
     elif alphabetic == shown:
         small = shown <= 2 and (first in (101, 111, 97, 114) or _lower(first) == 116)  # e er re o os a t
         if shown == 1:
-            if a_digit and first in (101, 111, 97, 114) or a_letter and first in (101, 111):  # 2e, 1a, no, Me
+            # 2e, 1a, 1η; no, Me
+            if (a_digit and (first in (101, 111, 97, 114) or first > 127)) or (a_letter and first in (101, 111)):
                 return 0, 0
             return (94, 0) if kind & ALNUM or before in (41, 93, 125) else (0, 0)
         return (9440, 41) if a_letter and letters == 0 and 97 <= before <= 122 and not small else (0, 0)
@@ -883,9 +884,7 @@ def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, In
                     elif tag == SUP or tag == SUB:
                         near = block[CHARS] > 0 and not state[_BEHIND_SPACE]
                         before = state[_LAST] if near else 0
-                        how, script_end = _script(
-                            codes, at, tag == SUB, in_page, before, state[_LETTERS], classes
-                        )
+                        how, script_end = _script(codes, at, tag == SUB, in_page, before, state[_LETTERS], classes)
                         if how:
                             mark = how // 100 if how > 255 else how
                             pieces = _with(pieces, piece_count, -mark, -mark)

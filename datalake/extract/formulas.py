@@ -13,12 +13,24 @@ import re
 from collections.abc import Callable
 
 # No tag reaches over another `<`: the time is linear in the page, whatever it holds.
-_MAYBE = re.compile(r"<math|math/(?:tex|latex|mml|asciimath)|katex|mwe-math|latex|class=[\"']?tex|[?&]tex=|ee_img", re.I)
+_MAYBE = re.compile(
+    r"<math|math/(?:tex|latex|mml|asciimath)|katex|mwe-math|latex|class=[\"']?tex|[?&]tex=|ee_img", re.I
+)
 _TAG = re.compile(r"<(/?)(math|annotation|script|img|span)(?=[\s/>])([^<>]*)>", re.I)
 _ATTRIBUTE = re.compile(r"""([a-z-]+)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)'|([^\s"'<>]+))""", re.I)
 _IMAGE_CLASSES = frozenset(
-    "tex latex math mwe-math-fallback-image-inline mwe-math-fallback-image-display mwe-math-fallback-png-inline "
-    "mwe-math-fallback-png-display ee_img texrender mathtex".split()  # noqa: SIM905
+    [
+        "tex",
+        "latex",
+        "math",
+        "mwe-math-fallback-image-inline",
+        "mwe-math-fallback-image-display",
+        "mwe-math-fallback-png-inline",
+        "mwe-math-fallback-png-display",
+        "ee_img",
+        "texrender",
+        "mathtex",
+    ]
 )
 _IMAGE_PLACES = ("latex.codecogs.com", "/latex.php?", "equation?tex=", "/mathtex.cgi", "/mimetex.cgi", "cgi-bin/tex")
 _RENDERED = frozenset(("mathjax", "mathjax_preview", "mathjax_svg", "mathjax_chtml", "mjx-chtml"))
@@ -79,7 +91,7 @@ def with_formulas(html: str) -> str:
             if alt:
                 put(match.start(), match.end(), _written(alt, False))
         elif "katex-html" in match[3]:
-            near = 0 <= drawn and match.start() - drawn < 100
+            near = drawn >= 0 and match.start() - drawn < 100
             if not near or html[drawn : match.start()].replace("</span>", "").strip():
                 put(match.start(), match.end(), "<span>")  # KaTeX without MathML: all that there is
         elif scripted and "mathjax" in match[3].lower():

@@ -22,10 +22,11 @@ from datalake.errors import UserError
 from datalake.extract.blocks import (
     BR,
     BREAKS,
-    DD,
-    DT,
     CHARS,
+    DD,
     DIGITS,
+    DIV,
+    DT,
     E_CODE,
     E_HIDDEN,
     E_KEYWORDS,
@@ -41,20 +42,19 @@ from datalake.extract.blocks import (
     KEYWORDS,
     LAST_PIECE,
     LI,
-    DIV,
     NO_NUMBER,
     OL,
-    P,
     PRE,
     TABLE,
-    TD,
-    TH,
     TBODY,
+    TD,
     TFOOT,
+    TH,
     THEAD,
     TR,
     WORDS,
     Ints,
+    P,
     Page,
     hash_of_words,
 )
@@ -221,7 +221,11 @@ def _between(blocks: Ints, elements: Ints, items: Ints, cells: Ints, before: int
         row, other = elements[cell, E_PARENT], elements[other, E_PARENT]
         if row == other:
             return 2
-        if elements[row, E_TAG] == TR and elements[other, E_TAG] == TR and _table(elements, row) == _table(elements, other):
+        if (
+            elements[row, E_TAG] == TR
+            and elements[other, E_TAG] == TR
+            and _table(elements, row) == _table(elements, other)
+        ):
             return 1
     return 0
 
@@ -286,7 +290,11 @@ def _numbered(elements: Ints) -> Ints:
         parent, start = elements[e, E_PARENT], elements[e, E_START]
         if start != NO_NUMBER:
             following[e] = start
-        if elements[e, E_TAG] == LI and elements[parent, E_TAG] == OL and not elements[parent, E_KEYWORDS] & _UNNUMBERED:
+        if (
+            elements[e, E_TAG] == LI
+            and elements[parent, E_TAG] == OL
+            and not elements[parent, E_KEYWORDS] & _UNNUMBERED
+        ):
             out[e] = start if start != NO_NUMBER else following[parent]
             following[parent] = out[e] + 1
     return out
