@@ -214,7 +214,8 @@ _CLASS_WORDS = {
     _C_EMOJI: "emoji emojione twemoji joypixels wp-smiley smiley smilies smilie emoticon",
     _C_CODE: "language- lang- highlight- highlight highlighter-rouge brush: brush code codehilite sourcecode "
     "source-code prettyprint prettyprint- hljs programlisting literal-block doctest_block src src- console terminal "
-    "shell crayon-pre chroma enlighterjsraw syntaxhighlighter rouge-code wp-block-code codeblock code-block de1 geshi pygments",
+    "shell crayon-pre chroma enlighterjsraw syntaxhighlighter rouge-code wp-block-code codeblock code-block de1 "
+    "geshi pygments",
 }
 
 
@@ -510,7 +511,7 @@ def _tag(codes: Points, at: int, out: Ints) -> int:
             out[_T_ALT], out[_T_ALT_END] = first, last
         elif tag == TEMPLATE and size_of_name == 14 and letter == 115 and second == 104:  # shadowrootmode
             out[_T_SHADOW] = 1
-        elif (tag == OL or tag == LI) and size_of_name == 5 and (letter == 115 or letter == 118):  # start, value
+        elif tag in (OL, LI) and size_of_name == 5 and (letter == 115 or letter == 118):  # start, value
             out[_T_NUMBER] = _whole_number(codes, first, last)
     out[_T_KEY] = key
     return min(at + 1, size)
@@ -881,7 +882,7 @@ def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, In
                         or (tag == A and in_page and _is_permalink(codes, at))
                     ) and not found[_T_CLOSED]:
                         unseen, unseen_name, unseen_tag, unseen_top = 1, found[_T_NAME], tag, top
-                    elif tag == SUP or tag == SUB:
+                    elif tag in (SUP, SUB):
                         near = block[CHARS] > 0 and not state[_BEHIND_SPACE]
                         before = state[_LAST] if near else 0
                         how, script_end = _script(codes, at, tag == SUB, in_page, before, state[_LETTERS], classes)
@@ -905,7 +906,7 @@ def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, In
                             if elements[stack[k], E_TAG] == PRE:
                                 elements[stack[k], E_CODE] = 1
                                 break
-                elif tag == SUP or tag == SUB:
+                elif tag in (SUP, SUB):
                     if script_end:
                         pieces = _with(pieces, piece_count, -script_end, -script_end)
                         piece_count += 1

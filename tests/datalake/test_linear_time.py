@@ -386,6 +386,7 @@ TEXTS = {
     "marks": "\u0301\u0327", "emoji": "\U0001f600", "ideographs": "汉", "kana": "の", "dots": "...", "tabs": "\t",
     "sentences": "The quick, brown fox. ", "items": "• a\n", "quotes": '"', "lines of one word": "word\n",
     "sigmas": "Σ'", "spaces in Chinese": "汉 ", "half-width marks": "\u0301\uff9e", "vowel signs": "\u0f73",
+    "fences": "```\n",
 }  # fmt: skip
 
 
@@ -409,6 +410,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
         },
         "comments": lambda text: comment_characters(text, "python"),
         "repair": repair,
+        "prose": lambda text: keep_prose_lines(text, [True] * len(lines_of(prose_of(text))), "fineweb"),
         "repair without addresses": lambda text: repair(text, "no_urls"),
         "personal data": find,
         "normalised": normalise,
