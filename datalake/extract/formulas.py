@@ -163,7 +163,7 @@ def _base(text: str) -> str:
 
 
 def latex_of(mathml: str) -> str:
-    """Presentation MathML as LaTeX: scripts, fractions, roots, rows of matrices; symbols stay the characters they are."""
+    """Presentation MathML as LaTeX: scripts, fractions, roots, matrices; symbols stay the characters they are."""
     stack: list[tuple[str, list[str]]] = [("", [])]
     for match in _NODE.finditer(mathml):
         if match[3] is not None:

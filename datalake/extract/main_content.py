@@ -119,7 +119,7 @@ def main_text(page: Page, model: Model) -> str:
 
 
 def _without_hidden(page: Page, kept: Kept) -> Kept:
-    """The kept blocks that a reader sees; all of them where most of their words are hidden until a script shows them."""
+    """The kept blocks that a reader sees; all of them where most of their words wait for a script to show them."""
     hidden = page.elements[page.blocks[:, ELEMENT], E_HIDDEN] != 0
     words = page.blocks[:, WORDS]
     return kept if words[kept & hidden].sum() > words[kept & ~hidden].sum() else kept & ~hidden

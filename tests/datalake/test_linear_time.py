@@ -364,6 +364,8 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
             f"page: {pump}": (extract, over("", pump, "text"))
             for pump in (
                 *("<div>", "<a a=1 ", "<", "<!--", "<a href=x>", "<b>", "</p>", "&", "<td>", "<title>a | b", "<p>a"),
+                *("<sup>a", "<span hidden>", "<math>", "<math><mi>a</math>", "<span class=katex-html>", "<pre><code>a"),
+                *("<rt>", "<q>", "<ol><li>", "<tr><td>a<td>b", "<script type=math/tex>a", "<a href=#>#", "<b class=ln>1"),
             )
         },
         "page: headings": (extract, numbered("<h1>this is N</h1>")),
@@ -394,7 +396,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
     import pyarrow as pa
 
     from datalake.curate.code import comment_characters
-    from datalake.curate.edits import repair
+    from datalake.curate.edits import keep_prose_lines, lines_of, prose_of, repair
     from datalake.curate.metrics import measure_array
     from datalake.curate.pii import find
     from datalake.dedup.shingles import normalise, shingle
