@@ -667,7 +667,7 @@ def _implied(elements: Ints, stack: Ints, top: int, tag: int) -> int:
 @numba.njit(cache=True, nogil=True)
 def _holds(marks: Points, code: np.uint32) -> bool:
     k = np.searchsorted(marks, code)
-    return k < len(marks) and marks[k] == code
+    return bool(k < len(marks) and marks[k] == code)
 
 
 @numba.njit(cache=True, nogil=True)

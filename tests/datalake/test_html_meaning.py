@@ -16,10 +16,12 @@ from datalake.extract.formulas import latex_of, with_formulas
 from datalake.extract.html import extract
 
 BEFORE = """<p>The river that runs past the old mill was straightened in the last century, and since then the meadows
-beside it have dried out more every summer than anyone expected.</p><p>Residents who remember the floods of their childhood say
+beside it have dried out more every summer than anyone expected.</p>
+<p>Residents who remember the floods of their childhood say
 that the water stood for weeks between the trees, and that herons came down to the gardens in the early morning.</p>"""
 AFTER = """<p>A group of engineers now proposes to give the river back two of its bends, which would slow the current
-and raise the groundwater by roughly half a metre within ten years.</p><p>The council will decide in autumn; until then the
+and raise the groundwater by roughly half a metre within ten years.</p>
+<p>The council will decide in autumn; until then the
 plans can be seen in the town hall, where a model shows how the valley may look once the work is finished.</p>"""
 
 

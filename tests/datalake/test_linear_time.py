@@ -365,7 +365,8 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
             for pump in (
                 *("<div>", "<a a=1 ", "<", "<!--", "<a href=x>", "<b>", "</p>", "&", "<td>", "<title>a | b", "<p>a"),
                 *("<sup>a", "<span hidden>", "<math>", "<math><mi>a</math>", "<span class=katex-html>", "<pre><code>a"),
-                *("<rt>", "<q>", "<ol><li>", "<tr><td>a<td>b", "<script type=math/tex>a", "<a href=#>#", "<b class=ln>1"),
+                *("<rt>", "<q>", "<ol><li>", "<tr><td>a<td>b", "<script type=math/tex>a", "<a href=#>#"),
+                "<b class=ln>1",
             )
         },
         "page: headings": (extract, numbered("<h1>this is N</h1>")),
