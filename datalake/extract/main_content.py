@@ -283,7 +283,7 @@ def _is_shown(codes: Points, pieces: Ints, block: Ints, classes: Classes) -> boo
 def _numbered(elements: Ints) -> Ints:
     """The number of each item of an ordered list, NO_NUMBER for other elements.
 
-    Lists of comments, trails and menus are written without their numbers, on nearly every page that has them.
+    Lists of comments, trails and menus go without: their numbers seldom are part of what they say.
     """
     following, out = np.full(len(elements), 1, np.int64), np.full(len(elements), NO_NUMBER, np.int64)
     for e in range(1, len(elements)):
