@@ -2,7 +2,8 @@
 
     repair -> measure -> ask models -> judge -> line edits of what is kept
 
-Metrics are those of the repaired text. A preset with line edits (C4, FineWeb) applies them to English documents it
+Metrics are those of the repaired text, under `auto` of its prose: blocks of code in pages and Markdown go with the
+prose around them, whole. A preset with line edits (C4, FineWeb) applies them to English documents it
 keeps; one of which nothing is left is rejected by the rule `empty_after_edits`. Always: raw = documents + rejected.
 
 Where the recipe asks for personal data, what is found in the repaired text is counted, and what is kept has
@@ -26,7 +27,7 @@ from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
 from datalake.curate.decontaminate import Overlap, index_of
-from datalake.curate.edits import keep_lines, repair
+from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
 from datalake.curate.lists import Blocked, block_lists_of
 from datalake.curate.metrics import (
@@ -79,7 +80,8 @@ def _judge(
         failed.append(LANGUAGE)
     failed += verdict({**metrics, **found}, rules.rules, language).rules
     if not failed and rules.line_edits != "none" and language == "en":
-        text = keep_lines(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
+        edit = keep_prose_lines if rules.code_apart else keep_lines
+        text = edit(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
     if not failed and config.preset != "none" and not text.strip():
         failed.append(EMPTY)
     if not failed and values[_PII] > 0:
@@ -132,8 +134,9 @@ def curate_batch(
     line_kinds = []
     for row, (text, kind, language, score) in enumerate(zip(texts, kinds, languages, scores, strict=True)):
         overlaps.append(index.overlap(text or "") if index is not None else None)
-        texts[row] = text = repair(text or "", rules_for(config, kind, language).repair)
-        metrics[row], lines = measure_array(text, language, score)
+        rules = rules_for(config, kind, language)
+        texts[row] = text = repair(text or "", rules.repair)
+        metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, score)
         line_kinds.append(lines)
         if kind == "code" and programs[row]:
             measure_code(text, programs[row], metrics[row])

@@ -36,6 +36,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 _SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE | re.ASCII)
+FENCE = "```"  # a line that begins with it begins and ends a block of code
 EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 
@@ -119,6 +120,50 @@ def _faults(codes: Points, kinds: npt.NDArray[np.uint8]) -> int:
 def lines_of(text: str) -> list[str]:
     """The lines that metrics speak of: stripped, without blank ones."""
     return [line for line in map(str.strip, text.split("\n")) if line]
+
+
+def code_lines(text: str) -> list[bool]:
+    """For each line of the text whether it is of a block of code: between lines of three backticks, and these."""
+    lines = text.split("\n")
+    out, begun = [False] * len(lines), -1
+    for number, line in enumerate(lines):
+        if not line.startswith(FENCE):
+            continue
+        if begun < 0:
+            begun = number
+        elif not line[len(FENCE) :].strip():
+            out[begun : number + 1] = [True] * (number + 1 - begun)
+            begun = -1
+    return out
+
+
+def prose_of(text: str) -> str:
+    """The text without its blocks of code."""
+    if FENCE not in text or not any(of_code := code_lines(text)):
+        return text
+    prose = (line for line, code in zip(text.split("\n"), of_code, strict=True) if not code)
+    return _BLANK_LINES.sub("\n\n", "\n".join(prose)).strip("\n")
+
+
+def keep_prose_lines(text: str, kept: list[bool], edits: LineEdits) -> str:
+    """As `keep_lines`, of a text whose prose alone was judged: its blocks of code stay where they are, as they are.
+
+    Nothing is left where no line of prose is.
+    """
+    prose = prose_of(text)
+    if edits == "none" or len(prose) == len(text):
+        return keep_lines(text, kept, edits)
+    if not keep_lines(prose, kept, edits):
+        return ""
+    flags, out = iter(kept), []
+    for line, code in zip(text.split("\n"), code_lines(text), strict=True):
+        if code:
+            out.append(line)
+        elif line.strip():
+            edited = keep_lines(line, [next(flags)], edits)
+            if edited:
+                out.append(edited)
+    return "\n".join(out)
 
 
 def keep_lines(text: str, kept: list[bool], edits: LineEdits) -> str:

@@ -71,12 +71,17 @@ for _language in CHINESE[1:]:
 
 
 class RuleSet(NamedTuple):
-    """What one kind of document is held to: its rules in order, and the line edits of those kept."""
+    """What one kind of document is held to: its rules in order, and the line edits of those kept.
+
+    With `code_apart` its prose alone is measured and edited, and the code in it (between lines of three backticks, as
+    pages and Markdown have it) goes with the prose as it is.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     line_edits: LineEdits = "none"
     repair: Repair = "text"
+    code_apart: bool = False
 
 
 def _repetition_covered(source: str) -> tuple[Rule, ...]:
@@ -435,14 +440,16 @@ def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> R
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
     Korean to FineWeb-2's sets, English to FineWeb's but for its language score (that of another model; ingest calls
-    the unsure `und`), everything else, `und` included, to rules that hold in any language.
+    the unsure `und`), everything else, `und` included, to rules that hold in any language. Those by language judge a
+    document by its prose and leave the code in it as it is.
     """
     if compat:
         return _COMPAT[preset, compat]
     if preset == "auto":
         if source in _BY_SOURCE:
             return _BY_SOURCE[source]
-        return ENGLISH_WEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+        chosen = ENGLISH_WEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+        return chosen._replace(code_apart=True)
     if preset == "fineweb2":
         return _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
     return _SETS[preset][0]

@@ -300,6 +300,9 @@ def check_edits(curation: pa.Table, base: CurateConfig, changed: CurateConfig) -
         before, after = (rules_for(c, c.kinds.get(source, source), language) for c in (base, changed))
         if before.repair != after.repair:
             touched[f"repairs text in another way ({after.repair!r} in place of {before.repair!r})"] += amount
+        elif before.code_apart != after.code_apart:
+            which = "apart from" if after.code_apart else "together with"
+            touched[f"measures prose {which} the code in it"] += amount
         elif language == "en" and before.line_edits != after.line_edits:
             touched[f"edits lines in another way ({after.line_edits!r} in place of {before.line_edits!r})"] += amount
         if "code" in (kinds := {c.kinds.get(source, source) for c in (base, changed)}) and len(kinds) > 1:

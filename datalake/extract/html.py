@@ -13,6 +13,7 @@ import numpy as np
 from datalake.characters import Points, points
 from datalake.extract.blocks import Page, cut
 from datalake.extract.charset import decode
+from datalake.extract.formulas import with_formulas
 from datalake.extract.main_content import load_model, main_text, title_of, whole_text
 from datalake.extract.others import resiliparse, trafilatura
 
@@ -46,7 +47,7 @@ def extract(html: str | bytes, main_content: bool = True, extractor: str = "bloc
         html.encode()
     except UnicodeEncodeError:  # lone surrogates have no place in UTF-8
         html = html.encode("utf-8", "replace").decode("utf-8")
-    page = cut(html)
+    page = cut(with_formulas(html) if extractor == "blocks" else html)
     text = ""
     if main_content:
         text = tidy(_text(html, page, True, extractor, model))

@@ -366,6 +366,9 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
             f"page: {pump}": (extract, over("", pump, "text"))
             for pump in (
                 *("<div>", "<a a=1 ", "<", "<!--", "<a href=x>", "<b>", "</p>", "&", "<td>", "<title>a | b", "<p>a"),
+                *("<sup>a", "<span hidden>", "<math>", "<math><mi>a</math>", "<span class=katex-html>", "<pre><code>a"),
+                *("<rt>", "<q>", "<ol><li>", "<tr><td>a<td>b", "<script type=math/tex>a", "<a href=#>#"),
+                "<b class=ln>1",
             )
         },
         "page: headings": (extract, numbered("<h1>this is N</h1>")),
@@ -388,6 +391,7 @@ TEXTS = {
     "marks": "\u0301\u0327", "emoji": "\U0001f600", "ideographs": "汉", "kana": "の", "dots": "...", "tabs": "\t",
     "sentences": "The quick, brown fox. ", "items": "• a\n", "quotes": '"', "lines of one word": "word\n",
     "sigmas": "Σ'", "spaces in Chinese": "汉 ", "half-width marks": "\u0301\uff9e", "vowel signs": "\u0f73",
+    "fences": "```\n",
 }  # fmt: skip
 
 
@@ -395,7 +399,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
     import pyarrow as pa
 
     from datalake.curate.code import comment_characters
-    from datalake.curate.edits import repair
+    from datalake.curate.edits import keep_prose_lines, lines_of, prose_of, repair
     from datalake.curate.metrics import measure_array
     from datalake.curate.pii import find
     from datalake.dedup.shingles import normalise, shingle
@@ -411,6 +415,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
         },
         "comments": lambda text: comment_characters(text, "python"),
         "repair": repair,
+        "prose": lambda text: keep_prose_lines(text, [True] * len(lines_of(prose_of(text))), "fineweb"),
         "repair without addresses": lambda text: repair(text, "no_urls"),
         "personal data": find,
         "normalised": normalise,

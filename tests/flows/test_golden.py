@@ -66,7 +66,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "5",
+        "6",
         {
             "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
