@@ -421,7 +421,8 @@ def test_an_embedding_that_is_no_numbers_is_refused(config: DedupConfig) -> None
     documents = make(strangers(4))
     for damage in (np.nan, np.inf, -np.inf):
         vectors: list[Vectors | None] = [np.ones(3), np.ones(3), np.array([0.1, damage, 0.2]), None]
-        with pytest.raises(UserError, match=documents["id"][2].as_py().hex() + r" has .*NaN.*: name another model") as caught:
+        told = documents["id"][2].as_py().hex() + r" has .*NaN.*: name another model"
+        with pytest.raises(UserError, match=told) as caught:
             run(documents, vectors, config)
         assert "\n" not in str(caught.value)
 
