@@ -58,10 +58,10 @@ def decode(data: bytes, charset: str | None = None, host: str = "") -> tuple[str
         return text, "utf-8"
     if told:
         text = encodings.decode(data, told)
-        if not _damaged(text):
+        if not damaged(text):
             return text, told
         for other in dict.fromkeys((inside, detected(data, host))):
-            if other and other != told and not _damaged(found := encodings.decode(data, other)):
+            if other and other != told and not damaged(found := encodings.decode(data, other)):
                 return found, other
         return text, told
     name = detected(data, host)
@@ -137,7 +137,7 @@ def _as_utf_8(data: bytes, told: str | None) -> str | None:
     return text if cut or (few and told in (None, "utf-8")) else None
 
 
-def _damaged(text: str) -> bool:
+def damaged(text: str) -> bool:
     """Whether at least half of what isn't ASCII is U+FFFD."""
     wrong = text.count("\ufffd")
     return wrong > 0 and 2 * wrong >= sum(not c.isascii() for c in text)
