@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/build_languages.py languages.yml
 
-The file is `lib/linguist/languages.yml` of https://github.com/github-linguist/linguist, by which GitHub names languages;
-the table that comes with Headwater is of August 2026. Of languages that share an ending the one whose first ending it
-is counts, else a programming language, else the first by name. `formats` are those that hold data, and plain text.
+The file is `lib/linguist/languages.yml` of https://github.com/github-linguist/linguist, by which GitHub names
+languages; the table that comes with Headwater is of August 2026. Of languages that share an ending the one whose first
+ending it is counts, else a programming language, else the first by name. `formats` hold data or plain text.
 """
 
 from __future__ import annotations

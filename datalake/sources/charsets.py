@@ -63,10 +63,15 @@ def few_wrong(text: str) -> bool:
 
 def _by_name(content: bytes, name: str) -> tuple[str, str] | None:
     """Bytes in a character set by its name; None where it is the name of none."""
-    if found := encoding_of(name):
-        return encodings.decode(content, found), found
     try:
         codec = codecs.lookup(name).name
-        return None if codec in _NO_CHARSETS else (content.decode(codec, "replace"), codec)
     except (LookupError, ImportError, ValueError):
+        codec = ""
+    if found := encoding_of(name) or encoding_of(codec.replace("_", "-")):
+        return encodings.decode(content, found), found
+    if not codec or codec in _NO_CHARSETS:
+        return None
+    try:
+        return content.decode(codec, "replace"), codec
+    except (LookupError, ValueError):  # a codec that makes no text
         return None

@@ -15,7 +15,8 @@ A document's uri is `repository@revision/path`, its locator `path@blob` with git
 languages are in `attributes["programming_language"]`; the language stays `und`, since lid.176 knows only human ones.
 Its licence is that of the file's own header, else of the nearest licence file or metadata, else the configured one;
 `attributes["licence_from"]` says which. Where that says something unknown there is no licence, whatever stands further
-up, and `licence_stated` keeps the words. `charset` is there where a file isn't UTF-8. Secrets are replaced in the text; `blob` stays that of the file as it was.
+up, and `licence_stated` keeps the words. `charset` is there where a file isn't UTF-8.
+Secrets are replaced in the text; `blob` stays that of the file as it was.
 """
 
 from __future__ import annotations

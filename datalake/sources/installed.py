@@ -29,7 +29,7 @@ def distributions() -> dict[str, metadata.Distribution]:
 
 
 def distribution_files(distribution: metadata.Distribution) -> list[tuple[str, str]]:
-    """(path, file) of a distribution's files as its RECORD lists them: those outside, compiled and metadata left out."""
+    """(path, file) of a distribution's files as its RECORD lists them, but those outside, metadata, and bytecode."""
     out = []
     for path in distribution.files or []:
         name = path.as_posix()

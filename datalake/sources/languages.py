@@ -1,7 +1,9 @@
 """The programming language of a source file: by its name, and where a name leaves it open by its content.
 
 What the tables here don't name is called as GitHub calls it (`data/languages.json`, made from Linguist's list); formats
-that hold data (JSON, XML, CSV, plain text) are no languages. Order: whole names (`Makefile`), endings that belong to one language, endings that several share (`.h`, `.m`, `.v`...)
+that hold data (JSON, XML, CSV, plain text) are no languages.
+
+Order: whole names (`Makefile`), endings that belong to one language, endings that several share (`.h`, `.m`, `.v`...)
 by what only one of them writes, then the interpreter of a `#!` line or an editor's modeline for names without ending.
 """
 

@@ -11,8 +11,8 @@ from typing import Any
 
 ENDING = ".ipynb"
 _COMMENTS = {
-    "python": "#", "r": "#", "julia": "#", "ruby": "#", "bash": "#", "shell": "#", "sage": "#", "perl": "#", "octave": "%",
-    "matlab": "%", "sql": "--", "haskell": "--", "lua": "--", "clojure": ";", "scheme": ";",
+    "python": "#", "r": "#", "julia": "#", "ruby": "#", "bash": "#", "shell": "#", "sage": "#", "perl": "#",
+    "octave": "%", "matlab": "%", "sql": "--", "haskell": "--", "lua": "--", "clojure": ";", "scheme": ";",
 }  # fmt: skip
 
 
