@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from datalake.extract import encodings
 from datalake.extract.charset import damaged, detected
@@ -23,6 +25,8 @@ _NO_CHARSETS = frozenset(
 )
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f\x7f]")
 _LOOKED_AT = 8_000  # bytes in which git looks for zeros
+_LOOKED_INTO = 1 << 20  # bytes of a stream
+_LONGEST_LINE = 1 << 24  # bytes of a line that is held whole
 _NOISE = 100  # bytes of which one may be a control character
 
 
@@ -53,6 +57,59 @@ def decoded(content: bytes, declared: str = "") -> tuple[str, str] | None:
     name = detected(content)
     text = encodings.decode(content, name)
     return None if damaged(text) else (text, name)
+
+
+def streamed(chunks: Iterator[bytes | Any], told: Callable[[str], None]) -> Iterator[bytes | Any]:
+    """A stream of lines in UTF-8, whatever it was in; `told` hears of a character set that isn't UTF-8.
+
+    The first bytes beyond ASCII, and what follows up to `_LOOKED_INTO`, decide. What isn't bytes passes through.
+    Memory: what decides, or the longest line.
+    """
+    pending: list[bytes] = []  # from the first bytes beyond ASCII on, then of a line that hasn't ended
+    size = 0
+    name = ""
+    for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            if pending:
+                name = name or _streamed_name(b"".join(pending), told)
+                yield _in_utf_8(b"".join(pending), name)
+                pending, size = [], 0
+            yield chunk
+        elif name == "utf-8" or (not name and not pending and chunk.isascii()):
+            yield chunk
+        else:
+            end = chunk.rfind(b"\n") + 1
+            size += len(chunk)
+            if not name and size < _LOOKED_INTO:
+                pending.append(chunk)
+                continue
+            if not name:
+                name = _streamed_name(b"".join(pending) + chunk, told)
+            if name == "utf-8" or end or size > _LONGEST_LINE:
+                cut = len(chunk) if name == "utf-8" or not end else end
+                yield _in_utf_8(b"".join((*pending, chunk[:cut])), name)
+                pending = [chunk[cut:]] if cut < len(chunk) else []
+                size = len(chunk) - cut
+            else:
+                pending.append(chunk)
+    if pending:
+        yield _in_utf_8(b"".join(pending), name or _streamed_name(b"".join(pending), told))
+
+
+def _streamed_name(content: bytes, told: Callable[[str], None]) -> str:
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(content)  # the last character may be cut
+    noise = _NOISE * len(_CONTROLS.findall(content[:_LOOKED_AT])) > len(content[:_LOOKED_AT])
+    if noise or few_wrong(text):
+        return "utf-8"
+    name = detected(content)
+    if damaged(encodings.decode(content, name)):
+        return "utf-8"
+    told(name)
+    return name
+
+
+def _in_utf_8(content: bytes, name: str) -> bytes:
+    return content if name == "utf-8" else encodings.decode(content, name).encode("utf-8")
 
 
 def few_wrong(text: str) -> bool:

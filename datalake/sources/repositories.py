@@ -25,6 +25,7 @@ from datalake.remote.address import without_user
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize (\d+)\n?"
 )
+_SHA_256 = re.compile(r"^[ \t]*+objectformat[ \t]*+=[ \t]*+sha256", re.IGNORECASE | re.MULTILINE)
 _SHA_1 = 40  # characters of an object's name
 _LINK, _SUBMODULE = 0o120000, 0o160000
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -195,7 +196,9 @@ def tracked(folder: str) -> Tracked | None:
     try:
         git, common = git_folders(folder)
         file = git / "index"
-        if not file.is_file() or re.search(r"^\s*objectformat\s*=\s*sha256", _text(common / "config"), re.I | re.M):
+        if not file.is_file() or re.search(
+            r"^[ \t]*+objectformat[ \t]*+=[ \t]*+sha256", _text(common / "config"), re.I | re.M
+        ):
             return None  # dulwich reads the index of SHA-1 alone
         entries = [(os.fsdecode(path), getattr(entry, "mode", 0)) for path, entry in Index(str(file)).items()]
     except Exception:  # whatever a damaged index breaks

@@ -71,8 +71,9 @@ def git(folder: Path, *words: str) -> str:
 
 LANGUAGES = {
     "R": "r", "adb": "ada", "adoc": "asciidoc", "cls": "apex", "cob": "cobol", "coffee": "coffeescript",
-    "cr": "crystal", "elm": "elm", "erb": "html+erb", "f90": "fortran", "fish": "fish", "gd": "gdscript", "glsl": "glsl",
-    "hcl": "hcl",    "ino": "c++", "jsp": "java server pages", "lean": "lean", "nix": "nix", "org": "org", "ps1": "powershell",
+    "cr": "crystal", "elm": "elm", "erb": "html+erb", "f90": "fortran", "fish": "fish", "gd": "gdscript",
+    "glsl": "glsl", "hcl": "hcl", "ino": "c++", "jsp": "java server pages", "lean": "lean", "nix": "nix", "org": "org",
+    "ps1": "powershell",
     "purs": "purescript", "py": "python", "rkt": "racket", "rs": "rust", "sass": "sass", "sml": "standard ml",
     "sty": "tex", "thrift": "thrift", "vb": "visual basic .net", "wgsl": "wgsl",
 }  # fmt: skip
