@@ -22,6 +22,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16be"), (codecs
 _PRESCAN = 1024  # bytes that browsers always look at; further ones while they are the head's
 _HEAD = 65_536
 _DETECTED = 100_000
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _BY_CHANCE = 4  # so many characters can be valid UTF-8 by chance in another charset
 
 _TOKEN = re.compile(
@@ -58,10 +59,10 @@ def decode(data: bytes, charset: str | None = None, host: str = "") -> tuple[str
         return text, "utf-8"
     if told:
         text = encodings.decode(data, told)
-        if not _damaged(text):
+        if not damaged(text):
             return text, told
         for other in dict.fromkeys((inside, detected(data, host))):
-            if other and other != told and not _damaged(found := encodings.decode(data, other)):
+            if other and other != told and not damaged(found := encodings.decode(data, other)):
                 return found, other
         return text, told
     name = detected(data, host)
@@ -70,8 +71,10 @@ def decode(data: bytes, charset: str | None = None, host: str = "") -> tuple[str
 
 def detected(data: bytes, host: str = "") -> str:
     """The encoding of bytes that say nothing of it, by chardetng: for bytes that are all ASCII, windows-1252."""
+    beyond = _BEYOND_ASCII.search(data, _DETECTED // 2)  # where all before it is ASCII, which tells nothing
+    start = beyond.start() if beyond and data[: beyond.start()].isascii() else 0
     detector = EncodingDetector()
-    detector.feed(data[:_DETECTED], last=len(data) <= _DETECTED)
+    detector.feed(data[start : start + _DETECTED], last=len(data) <= start + _DETECTED)
     end = host.rpartition(".")[2]
     tld = end.encode() if end.isascii() and end.isalpha() and end.islower() else None
     return encoding_of(detector.guess(tld=tld, allow_utf8=False)) or "utf-8"
@@ -141,7 +144,7 @@ def _as_utf_8(data: bytes, told: str | None) -> str | None:
     return text if cut or (few and told in (None, "utf-8")) else None
 
 
-def _damaged(text: str) -> bool:
+def damaged(text: str) -> bool:
     """Whether at least half of what isn't ASCII is U+FFFD."""
     wrong = text.count("\ufffd")
     return wrong > 0 and 2 * wrong >= sum(not c.isascii() for c in text)

@@ -10,7 +10,6 @@ Memory: a few times `max_bytes`.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -35,7 +34,7 @@ _DECLARED = re.compile(
     rb"^Character set encoding:[ \t]*+(?:Unicode )?((?:[\w.:-]++| ++(?=[\w.:-]))++)[ \t]*+\r?$", re.I | re.M
 )
 _HTML = re.compile(r"\.x?html?(?:\.\w+)?\Z", re.I)
-_EAST_ASIAN = ("gb18030", "gbk", "gb2312", "big5", "shift_jis", "euc-jp", "euc-kr", "iso-2022-jp")
+_NAMES = {"iso-latin-1": "iso-8859-1", "latin-1": "iso-8859-1", "ansi": "windows-1252", "shift-jis": "shift_jis"}
 _LANGUAGES = {
     "english": "en", "french": "fr", "german": "de", "italian": "it", "spanish": "es", "portuguese": "pt",
     "dutch": "nl", "finnish": "fi", "swedish": "sv", "danish": "da", "norwegian": "no", "latin": "la", "greek": "el",
@@ -88,15 +87,13 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
     if content is None or len(content) > config.max_bytes:
         yield refused("too_large", f"{member.length} bytes")
         return
-    if b"\0" in content[:4096] and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    declared = _DECLARED.search(content[:20_000])
+    name = declared[1].decode("ascii", "replace").strip().lower().replace(" ", "-") if declared else ""
+    found_text = decoded(content, _NAMES.get(name, name))
+    if found_text is None:
         yield refused("media_type", "no text")
         return
-    try:
-        text = _decoded(content)
-    except (UnicodeError, LookupError) as error:
-        detail = f"{member.name}: {error}"[:200]
-        yield Quarantined(config.label, shard.name, "encoding", detail, member.offset, member.length)
-        return
+    text, charset = found_text
     if _HTML.search(member.name or shard.name):
         from datalake.extract.html import extract
 
@@ -110,6 +107,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
     if language == UNDETERMINED:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
     uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here
+    found |= {"charset": charset} if charset != "utf-8" else {}
     found |= {"group": found.get("title") or member.name or shard.name}
     parts = chapters(text) if config.unit == "chapter" else [("", text)]
     for number, (heading, part) in enumerate(parts):
@@ -129,50 +127,3 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
             length=member.length,
             attributes=found | {key: value for key, value in chapter.items() if value},
         )
-
-
-def _decoded(content: bytes) -> str:
-    """A book's text: UTF-16 by its mark, UTF-8, as its header declares, as East Asian text is told, or Windows-1252.
-
-    Raises UnicodeError or LookupError where it is none of them.
-    """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    if declared := _DECLARED.search(content[:20_000]):
-        name = declared[1].decode("ascii", "replace").strip().lower().replace(" ", "-")
-        try:
-            return decoded(
-                content, {"iso-latin-1": "cp1252", "iso-8859-1": "cp1252", "ascii": "cp1252"}.get(name, name)
-            )
-        except UnicodeError:
-            pass  # headers err
-    from resiliparse.parse.encoding import detect_encoding
-
-    told = detect_encoding(content[: 1 << 16]) or ""
-    if told.lower() in _EAST_ASIAN:
-        return content.decode(told)
-    return _windows_1252(content)
-
-
-def _windows_1252(content: bytes) -> str:
-    """Windows-1252 as browsers read it: the five bytes it lacks are control characters. Raises where there are many."""
-    try:
-        return content.decode("cp1252")
-    except UnicodeDecodeError:
-        lacking = sum(content.count(byte) for byte in (b"\x81", b"\x8d", b"\x8f", b"\x90", b"\x9d"))
-        if lacking > len(content) / 1_000:
-            raise
-        return content.decode("cp1252", _LACKING)
-
-
-def _control(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "".join(chr(byte) for byte in error.object[error.start : error.end]), error.end
-
-
-_LACKING = "headwater.windows-1252"
-codecs.register_error(_LACKING, _control)

@@ -1,8 +1,10 @@
 """Source code: folders, git repositories, archives, rows in the shape of The Stack, and what Python has installed.
 
-A record is a file whose name, or first line where the name has no ending, tells a known language. Paths:
+A record is a file. One whose name, or first line where the name has no ending, tells a language becomes a document, a
+notebook with its cells; of others the name alone is looked at, and they are refused (`language`). Paths:
 
-- a folder: one shard; of a git working tree, repository and revision are the remote's name and HEAD's commit;
+- a folder: one shard; of a git working tree, repository and revision are the remote's name and HEAD's commit, and
+  what git doesn't track is refused; repositories within it are named after themselves (see `folders`);
 - a bare git repository, or with `revision` any repository: one shard, read from the object database;
 - an archive (zip, whl, tar and its compressions): one shard, read in memory;
 - `.jsonl` and `.parquet` files, compressed or not: rows of The Stack, one shard each;
@@ -12,21 +14,24 @@ A record is a file whose name, or first line where the name has no ending, tells
 A document's uri is `repository@revision/path`, its locator `path@blob` with git's SHA-1 of the content. Programming
 languages are in `attributes["programming_language"]`; the language stays `und`, since lid.176 knows only human ones.
 Its licence is that of the file's own header, else of the nearest licence file or metadata, else the configured one;
-`attributes["licence_from"]` says which. Secrets are replaced in the text; `blob` stays that of the file as it was.
+`attributes["licence_from"]` says which. Where that says something unknown there is no licence, whatever stands further
+up, and `licence_stated` keeps the words. `charset` is there where a file isn't UTF-8.
+Secrets are replaced in the text; `blob` stays that of the file as it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from email.message import Message
 from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import xxhash
 
@@ -40,6 +45,7 @@ from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
 from datalake.sources.entries import entries, framed
 from datalake.sources.files import Member, archive_members, is_archive
+from datalake.sources.folders import File, Tree, listed, trees
 from datalake.sources.installed import (
     FOLDERS_LEFT_OUT,
     distribution_files,
@@ -47,14 +53,16 @@ from datalake.sources.installed import (
     distributions,
     stdlib_groups,
 )
-from datalake.sources.languages import language_of, needs_content, programming_language
-from datalake.sources.licences import distribution_licence
-from datalake.sources.project_licences import LARGEST, LONGEST_PATH, ProjectLicences, speaks_of_licence
+from datalake.sources.languages import format_of, language_of, needs_content, programming_language
+from datalake.sources.licences import may_mean
+from datalake.sources.notebooks import ENDING, read_notebook
+from datalake.sources.package_files import python_statement
+from datalake.sources.project_licences import LARGEST, LONGEST_PATH, ProjectLicences, Terms, speaks_of_licence
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.redact import redact
 from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, lfs_store, snapshot, working_tree
 from datalake.sources.rows import Row
-from datalake.sources.spdx import header_licence, permissive
+from datalake.sources.spdx import header_licence, header_words, permissive
 from datalake.sources.stack import StackFile, is_rows, stack_files, stack_rows
 
 KIND = "code"
@@ -66,13 +74,17 @@ _SHEBANG = 200  # bytes of a file without ending that tell whether it is a scrip
 
 @dataclass(slots=True)
 class Project:
-    """What all files of a repository, distribution or archive share. `store` is Git LFS's, if there is one."""
+    """What all files of a repository, distribution or archive share.
+
+    `store` is Git LFS's, if there is one; `root` what their paths in the shard begin with.
+    """
 
     repository: str
     revision: str
     group: str
     licences: ProjectLicences
     store: Path | None = None
+    root: str = ""
 
 
 @dataclass(slots=True)
@@ -100,10 +112,7 @@ def shards(config: Code) -> list[InputShard]:
             version = fingerprint(["git", found.repository, found.commit, found.problem, missing])
             out.append(InputShard(KIND, name, path, version))
         elif Path(path).is_dir():
-            repository, revision = working_tree(path, name, "")
-            tree = [repository, revision] if revision else []  # they stand in every uri
-            licences = sorted((name, str(file)) for name, file in _walk(path, speaks_of_licence))
-            out.append(InputShard(KIND, name, path, _version(_folder_files(path) + licences, *tree)))
+            out.append(InputShard(KIND, name, path, _folder_version(path, name)))
         elif is_archive(file) or is_rows(file) or programming_language(file):
             out.append(InputShard(KIND, name, path))
         else:
@@ -115,20 +124,23 @@ def shards(config: Code) -> list[InputShard]:
             for label, distribution in distributions().items():
                 if files := distribution_files(distribution):
                     texts = {name: git_blob(text) for name, text in distribution_licences(distribution).items()}
-                    version = _version(files, distribution_licence(distribution) or "", fingerprint(texts))
+                    said = python_statement(cast("Message", distribution.metadata))
+                    stated = [said.expression or "", said.words] if said else []
+                    version = _version(listed(files), *stated, fingerprint(texts))
                     out.append(InputShard(KIND, f"site-packages/{label}", path, version))
         elif path == STDLIB:
             for number, files in enumerate(stdlib_groups()):
-                out.append(InputShard(KIND, f"stdlib/{number:03d}", path, _version(files)))
+                out.append(InputShard(KIND, f"stdlib/{number:03d}", path, _version(listed(files))))
         elif path.startswith("python:"):
             raise UserError(f"there is no {path!r}: choose {SITE_PACKAGES} or {STDLIB}")
     return sorted(out, key=lambda shard: shard.name)
 
 
 def read(shard: InputShard, config: Code) -> Iterator[Entry]:
-    """One entry a source file: a document, refused or quarantined (encoding, damage).
+    """One entry a file: a document, refused or quarantined (damage, a broken notebook).
 
-    Refused is what is `empty`, `too_large`, `binary` or an `lfs_pointer` whose content isn't there; by configuration
+    Refused is what is in no known `language`, `untracked` in a git working tree, `empty`, `too_large`, `binary` or an
+    `lfs_pointer` whose content isn't there; by configuration
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
@@ -137,7 +149,7 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
 
 
 def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
-    given = (config.licence, "config") if config.licence else (None, "")
+    given = _configured(config)
     if shard.path == SITE_PACKAGES:
         label = shard.name.partition("/")[2]
         name, _, version = label.partition("@")
@@ -148,38 +160,55 @@ def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
         if distribution is None or distribution.version != version:
             yield Quarantined(config.label, shard.name, "unreadable", f"{label} isn't installed any more")
             return
-        stated = distribution_licence(distribution)
+        said = python_statement(cast("Message", distribution.metadata))
         files = distribution_licences(distribution)
-        if stated:  # the distribution's own word counts before its licence texts, those of bundled folders before it
-            files = {path: content for path, content in files.items() if ".dist-info/" not in path}
-        licences = ProjectLicences(files, (stated, "metadata") if stated else given)
-        yield from _files(distribution_files(distribution), Project(name, version, name, licences), shard, config)
+        packed = {path: content for path, content in files.items() if ".dist-info/" in path}
+        own = ProjectLicences(packed).of("").expression
+        if said and (said.expression or not (own and may_mean(said.words, own))):
+            # Its own word counts before its texts; those of bundled folders count before it.
+            files = {path: content for path, content in files.items() if path not in packed}
+            given = Terms(said.expression, "metadata", said.words)
+        project = Project(name, version, name, ProjectLicences(files, given))
+        yield from _files(listed(distribution_files(distribution)), project, shard, config)
     elif shard.path == STDLIB:
         groups = stdlib_groups()
         number = int(shard.name.rpartition("/")[2])
-        licences = ProjectLicences({}, given if config.licence else (STDLIB_LICENCE, "metadata"))
+        licences = ProjectLicences({}, given if config.licence else Terms(STDLIB_LICENCE, "metadata"))
         for path, file in groups[number] if number < len(groups) else []:
             group = PurePosixPath(path).parts[0].removesuffix(".py")
             project = Project("python", platform.python_version(), group, licences)
-            yield from _files([(path, file)], project, shard, config)
+            yield from _files(listed([(path, file)]), project, shard, config)
     elif is_rows(shard.path):
         yield from _rows(shard, config)
     elif _in_database(shard.path, config):
         yield from _repository(shard, config)
     elif Path(shard.path).is_dir():
-        repository, revision = working_tree(shard.path, shard.name, shard.version)
-        texts = {
-            name: Path(file).read_bytes()[:LARGEST]
-            for name, file in _walk(shard.path, speaks_of_licence)
-            if not Path(file).is_symlink()
-        }
-        project = Project(repository, revision, repository, ProjectLicences(texts, given), lfs_store(shard.path))
-        yield from _files(_folder_files(shard.path), project, shard, config)
+        for tree in trees(shard.path):
+            yield from _tree(tree, shard, config)
     elif is_archive(shard.path):
         yield from _archive(shard, config)
     else:
         name = PurePosixPath(shard.name).name
-        yield from _files([(name, shard.path)], Project(name, "file", name, ProjectLicences({}, given)), shard, config)
+        project = Project(name, "file", name, ProjectLicences({}, given))
+        yield from _files(listed([(name, shard.path)]), project, shard, config)
+
+
+def _configured(config: Code) -> Terms:
+    return Terms(config.licence, "config") if config.licence else Terms(None, "")
+
+
+def _tree(tree: Tree, shard: InputShard, config: Code) -> Iterator[Entry]:
+    """Entries of the files of a repository in a folder."""
+    repository, revision = working_tree(tree.place, tree.root.rstrip("/") or shard.name, shard.version)
+    texts = {
+        file.path.removeprefix(tree.root): Path(file.place).read_bytes()[:LARGEST]
+        for file in tree.files
+        if file.kind == "file" and speaks_of_licence(file.path)
+    }
+    licences = ProjectLicences(texts, _configured(config))
+    project = Project(repository, revision, repository, licences, lfs_store(tree.place), tree.root)
+    yield from map(Passed, tree.passed)
+    yield from _files(tree.files, project, shard, config)
 
 
 def _in_database(path: str, config: Code) -> bool:
@@ -187,34 +216,58 @@ def _in_database(path: str, config: Code) -> bool:
     return Path(path).is_dir() and (is_bare(path) or bool(config.revision))
 
 
-def _files(files: list[tuple[str, str]], project: Project, shard: InputShard, config: Code) -> Iterator[Entry]:
+def _files(files: Iterable[File], project: Project, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of files on disk. Links that lead out of their folder were left out when the files were listed."""
-    members = (Passed("link") if Path(file).is_symlink() else _on_disk(path, file, config) for path, file in files)
+    members = (_on_disk(file, project, shard, config) for file in files)
     yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
 
 
-def _on_disk(path: str, file: str, config: Code) -> Member:
+def _on_disk(file: File, project: Project, shard: InputShard, config: Code) -> Member | Passed | Refused:
     """A file on disk. An OSError goes up: it is no property of the content that the shard's key stands for."""
-    length = Path(file).stat().st_size
-    return Member(path, Path(file).read_bytes() if length <= config.max_bytes else None, 0, length)
+    if file.kind in ("link", "special"):
+        return Passed(file.kind)
+    place = Path(file.place)
+    member = Member(file.path, None, 0, place.stat().st_size)
+    if file.kind == "untracked":
+        return _refused(member, project, shard, config, "untracked", "git doesn't hold this file")
+    if not _is_source(file.path, file.place):
+        return _other(member, project, shard, config)
+    if member.length <= config.max_bytes:
+        member.content = place.read_bytes()
+    return member
+
+
+def _refused(
+    member: Member, project: Project, shard: InputShard, config: Code, reason: str, detail: str = "", locator: str = ""
+) -> Refused:
+    identity = document_id(KIND, shard.name, locator or f"{member.name}@")
+    uri = f"{project.repository}@{project.revision}/{member.name.removeprefix(project.root)}"
+    where = (shard.name, member.offset, member.length)
+    return Refused(identity, config.label, uri, reason, detail, "und", *where)
+
+
+def _other(member: Member, project: Project, shard: InputShard, config: Code) -> Refused:
+    """A file in no language that is known, by what it holds or how its name ends."""
+    kind = format_of(member.name) or PurePosixPath(member.name).suffix[:40].lower() or "no ending"
+    return _refused(member, project, shard, config, "language", kind)
 
 
 def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of an archive, which is read twice: its licences may stand behind its files."""
-    root = (config.licence, "config") if config.licence else (None, "")
     texts = {
         member.name: member.content
         for member in archive_members(shard, config.label, LARGEST, speaks_of_licence)
         if isinstance(member, Member) and member.content is not None
     }
     repository, revision = _archive_name(shard)
-    project = Project(repository, revision, repository, ProjectLicences(texts, root))
+    project = Project(repository, revision, repository, ProjectLicences(texts, _configured(config)))
     members = (
-        member
+        _other(member, project, shard, config)
+        if isinstance(member, Member)
+        and not programming_language(member.name)
+        and not _is_script(member.name, member.content or b"")
+        else member
         for member in archive_members(shard, config.label, config.max_bytes)
-        if not isinstance(member, Member)
-        or programming_language(member.name)
-        or _is_script(member.name, member.content or b"")
     )
     yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
 
@@ -232,20 +285,22 @@ def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
                 texts[blob.path] = found.content(blob)[:LARGEST]
             except ValueError:
                 continue  # where it is a record too it is quarantined below
-    root = (config.licence, "config") if config.licence else (None, "")
-    licences = ProjectLicences(texts, root)
+    licences = ProjectLicences(texts, _configured(config))
     project = Project(found.repository, found.commit, found.repository, licences, lfs_store(shard.path))
-    members = _blobs(found, shard, config)
+    members = _blobs(found, project, shard, config)
     yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
 
 
-def _blobs(found: Snapshot, shard: InputShard, config: Code) -> Iterator[Member | Passed | Quarantined]:
-    """The source files of a repository at a revision."""
+def _blobs(
+    found: Snapshot, project: Project, shard: InputShard, config: Code
+) -> Iterator[Member | Passed | Refused | Quarantined]:
+    """The files of a repository at a revision."""
     for blob in found.blobs:
-        if blob.kind in ("link", "submodule"):
+        if blob.kind in ("link", "submodule", "left_out"):
             yield Passed(blob.kind)
             continue
         if blob.kind == "file" and not (programming_language(blob.path) or needs_content(blob.path)):
+            yield _other(Member(blob.path, None, 0, 0), project, shard, config)
             continue
         try:
             if blob.kind == "missing":
@@ -256,6 +311,8 @@ def _blobs(found: Snapshot, shard: InputShard, config: Code) -> Iterator[Member 
             continue
         if programming_language(blob.path) or _is_script(blob.path, content):
             yield Member(blob.path, content if len(content) <= config.max_bytes else None, 0, len(content))
+        else:
+            yield _other(Member(blob.path, None, 0, len(content)), project, shard, config)
 
 
 def _rows(shard: InputShard, config: Code) -> Iterator[Entry]:
@@ -268,7 +325,7 @@ def _row(row: Row, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of the files of one row."""
 
     def entry(file: StackFile) -> Entry:
-        root = (file.licence, "row") if file.licence else (config.licence, "config") if config.licence else (None, "")
+        root = Terms(file.licence, "row", file.stated) if file.stated else _configured(config)
         project = Project(file.repository, file.revision, file.repository, ProjectLicences({}, root))
         if file.text is None:
             identity = document_id(KIND, shard.name, file.locator)
@@ -296,12 +353,9 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
         length = pointer[1]
         content = lfs_content(project.store, *pointer, config.max_bytes) if project.store else None
     blob = git_blob(content) if content is not None else ""
-    identity = document_id(KIND, shard.name, given.locator or f"{path}@{blob}")
-    uri = f"{project.repository}@{project.revision}/{path}"
-
-    def refused(reason: str, detail: str = "") -> Refused:
-        where = (shard.name, member.offset, member.length)
-        return Refused(identity, config.label, uri, reason, detail, "und", *where)
+    locator = given.locator or f"{path}@{blob}"
+    inside = path.removeprefix(project.root)
+    refused = partial(_refused, replace(member, content=None), project, shard, config, locator=locator)
 
     if content is None and pointer and length <= config.max_bytes:
         return refused("lfs_pointer", f"sha256:{pointer[0]}, {length} bytes, isn't in the repository's own store")
@@ -309,22 +363,31 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
         return refused("too_large", f"{length} bytes")
     if not content.strip():
         return refused("empty")
-    try:
-        text = decode(content)
-    except UnicodeError as error:
-        where = (member.offset, member.length)
-        return Quarantined(config.label, shard.name, "encoding", f"{path}: {error}"[:200], *where)
-    if text is None:
+    found = decode(content)
+    if found is None:
         return refused("binary")
+    text, charset = found
+    attributes = given.attributes | ({"charset": charset} if charset != "utf-8" else {})
+    language = language_of(path, text) or given.language
+    if path.lower().endswith(ENDING) and not (given.language and not text.lstrip().startswith("{")):
+        try:
+            notebook = read_notebook(text)
+        except ValueError as error:
+            where = (member.offset, member.length)
+            return Quarantined(config.label, shard.name, "notebook", f"{path}: {error}"[:200], *where)
+        text, language = notebook.text, notebook.language
+        attributes |= {"cells": str(notebook.cells), "outputs_left_out": str(notebook.outputs)}
+        if not text:
+            return refused("empty")
     spoken, licence = header_licence(text)
-    source = "header"
+    source, words = "header", header_words(text) if spoken and not licence else ""
     if not spoken:
-        licence, source = project.licences.of(path)
+        licence, source, words = project.licences.of(inside)
     if config.permissive_only and not permissive(licence, frozenset(config.permissive)):
-        return refused("licence", f"{licence or 'unknown'} ({source})" if source else "unknown")
-    own = marks(path, text)
-    found = [mark for mark in MARKS if mark in own or mark in given.marks]
-    for mark in found:
+        return refused("licence", f"{licence or words or 'unknown'} ({source})" if source else "unknown")
+    own = marks(inside, text)
+    marked = [mark for mark in MARKS if mark in own or mark in given.marks]
+    for mark in marked:
         if getattr(config, mark) == "refuse":
             return refused(mark)
     secrets: dict[str, int] = {}
@@ -332,29 +395,31 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
         text, secrets = redact(text)
         if secrets and config.secrets == "refuse":
             return refused("secret", ", ".join(secrets))
-    attributes = {
-        "programming_language": language_of(path, text) or given.language,
+    attributes |= {
+        "programming_language": language,
         "repository": project.repository,
         "revision": project.revision,
-        "path": path,
+        "path": inside,
         "blob": blob,
         "group": project.group,
-        "marks": " ".join(found),
+        "marks": " ".join(marked),
     }
     if source:
         attributes["licence_from"] = source
+    if words and not licence:
+        attributes["licence_stated"] = words
     if secrets:
         attributes["secrets"] = json.dumps(secrets)
     return Document(
-        id=identity,
+        id=document_id(KIND, shard.name, locator),
         text=text,
         source=config.label,
-        uri=uri,
+        uri=f"{project.repository}@{project.revision}/{inside}",
         licence=licence,
         archive=shard.name,
         offset=member.offset,
         length=member.length,
-        attributes=given.attributes | attributes,
+        attributes=attributes,
     )
 
 
@@ -378,22 +443,13 @@ def git_blob(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def decode(content: bytes) -> str | None:
-    """A source file's text; None for a binary file. UTF-8, or what its mark or its coding line (PEP 263) says.
+def decode(content: bytes) -> tuple[str, str] | None:
+    """A source file's text and character set; None for a binary file.
 
-    Raises UnicodeError where the bytes aren't in that encoding.
+    UTF-8, or what its mark or its coding line (PEP 263) says, else what it looks like.
     """
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
-    if b"\0" in content[:8000]:  # git's own test for a binary file
-        return None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        match = _coding(content)
-        if match:
-            return decoded(content, match[1].decode("ascii"))
-        raise
+    match = None if content.isascii() else _coding(content)
+    return decoded(content, match[1].decode("ascii") if match else "")
 
 
 _COMMENT = re.compile(rb"[ \t\f]*+[#/*;%-][^\n]*")
@@ -419,42 +475,38 @@ def _is_script(path: str, content: bytes) -> bool:
     )
 
 
-def _folder_files(folder: str) -> list[tuple[str, str]]:
-    """(path below the folder, file) of every known source file, sorted; links to folders aren't followed."""
-    out = []
-    for path, file in _walk(folder, lambda path: bool(programming_language(path)) or needs_content(path)):
-        if programming_language(path):
-            out.append((path, file))
-            continue
-        try:
-            with Path(file).open("rb") as stream:
-                if not Path(file).is_symlink() and _is_script(path, stream.read(_SHEBANG)):
-                    out.append((path, file))
-        except OSError:
-            continue  # a pipe, a socket, a link to nowhere
-    return sorted(out)
+def _is_source(path: str, file: str) -> bool:
+    """Whether a file on disk is in a known language, by its name or, where that is silent, its first line."""
+    if programming_language(path):
+        return True
+    if not needs_content(path):
+        return False
+    with Path(file).open("rb") as stream:
+        return _is_script(path, stream.read(_SHEBANG))
 
 
-def _walk(folder: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
-    """(path below the folder, file) of the files whose names are wanted; only regular files and links."""
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if name not in FOLDERS_LEFT_OUT]
-        for name in files:
-            file = Path(parent, name)
-            path = file.relative_to(folder).as_posix()
-            if wanted(path) and (file.is_symlink() or file.is_file()):
-                yield path, str(file)
+def _folder_version(folder: str, name: str) -> str:
+    """A version of all that shapes the entries of a folder."""
+    found = []
+    for tree in trees(folder):
+        repository, revision = working_tree(tree.place, tree.root.rstrip("/") or name, "")
+        more = [repository, revision] if revision else []  # they stand in every uri
+        found.append(_version(tree.files, *more, tree.root, *tree.passed))
+    return found[0] if len(found) == 1 else fingerprint(found)
 
 
-def _version(files: list[tuple[str, str]], *more: str) -> str:
-    """A version of files' names and contents, wherever they lie, and of what else shapes their documents."""
+def _version(files: Iterable[File], *more: str) -> str:
+    """A version of files' names and contents, wherever they lie, and of what else shapes their entries."""
     digest = xxhash.xxh3_128("\0".join(more).encode("utf-8", "surrogatepass"))
-    for path, file in files:
+    for file in files:
+        content = file.kind
         try:
-            content = "link" if Path(file).is_symlink() else file_digest(file)
+            if file.kind == "file":
+                read = _is_source(file.path, file.place) or speaks_of_licence(file.path)
+                content = file_digest(file.place) if read else str(Path(file.place).stat().st_size)
         except OSError:
             content = "unreadable"
-        digest.update(f"{path}\0{content}\n".encode("utf-8", "surrogatepass"))
+        digest.update(f"{file.path}\0{content}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

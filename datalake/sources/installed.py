@@ -8,7 +8,6 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from datalake.sources.languages import programming_language
 from datalake.sources.project_licences import speaks_of_licence
 
 STDLIB_MODULES_A_SHARD = 20
@@ -30,11 +29,11 @@ def distributions() -> dict[str, metadata.Distribution]:
 
 
 def distribution_files(distribution: metadata.Distribution) -> list[tuple[str, str]]:
-    """(path, file) of a distribution's source files as its RECORD lists them, those outside left out."""
+    """(path, file) of a distribution's files as its RECORD lists them, but those outside, metadata, and bytecode."""
     out = []
     for path in distribution.files or []:
         name = path.as_posix()
-        if programming_language(name) and ".." not in path.parts and "__pycache__" not in path.parts:
+        if ".." not in path.parts and "__pycache__" not in path.parts:
             if path.parts[0].endswith((".dist-info", ".egg-info")):
                 continue
             file = str(distribution.locate_file(path))

@@ -1,13 +1,19 @@
 """The programming language of a source file: by its name, and where a name leaves it open by its content.
 
+What the tables here don't name is called as GitHub calls it (`data/languages.json`, made from Linguist's list); formats
+that hold data (JSON, XML, CSV, plain text) are no languages.
+
 Order: whole names (`Makefile`), endings that belong to one language, endings that several share (`.h`, `.m`, `.v`...)
 by what only one of them writes, then the interpreter of a `#!` line or an editor's modeline for names without ending.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path, PurePosixPath
 
 HEAD = 16_384  # characters looked at: what tells languages apart stands early
 
@@ -115,20 +121,52 @@ _XML = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE TS|<TS\b)")
 NOT_ITS_LANGUAGE = ".ts"  # Qt's translations share their ending with TypeScript
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Linguist's languages by ending, name and interpreter, and which of them are formats of data."""
+
+    endings: dict[str, str]
+    names: dict[str, str]
+    interpreters: dict[str, str]
+    formats: list[str]
+
+
+@cache
+def _listed() -> _Listed:
+    return _Listed(**json.loads((Path(__file__).with_name("data") / "languages.json").read_text("utf-8")))
+
+
+@cache
+def _formats() -> frozenset[str]:
+    return frozenset(_listed().formats) - _OURS
+
+
 def programming_language(path: str) -> str | None:
     """The language of a source file by its name alone, None where it isn't known."""
-    name = PurePosixPath(path).name.lower()
-    if known := NAMES.get(name):
+    named = _named(path.rpartition("/")[2])
+    return named if named not in _formats() else None
+
+
+def format_of(path: str) -> str | None:
+    """What a file holds by its name, data and plain text too (`json`, `text`); None where it isn't known."""
+    return _named(path.rpartition("/")[2])
+
+
+@lru_cache(maxsize=1 << 16)
+def _named(name: str) -> str | None:
+    name = name.lower()
+    if known := NAMES.get(name) or _listed().names.get(name):
         return known
-    if name.startswith(("dockerfile.", "makefile.")) and PurePosixPath(name).suffix not in (".j2", ".md", ".rst"):
+    ending = PurePosixPath(name).suffix
+    if name.startswith(("dockerfile.", "makefile.")) and ending not in (".j2", ".md", ".rst"):
         return name.partition(".")[0]
-    return LANGUAGES.get(PurePosixPath(name).suffix)
+    return LANGUAGES.get(ending) or _listed().endings.get(ending)
 
 
 def needs_content(path: str) -> bool:
     """Whether a name is silent: no ending and no known name, so that only a `#!` line or a modeline can tell."""
-    name = PurePosixPath(path).name
-    return not PurePosixPath(name).suffix and not name.startswith(".") and programming_language(path) is None
+    name = path.rpartition("/")[2]
+    return not PurePosixPath(name).suffix and not name.startswith(".") and _named(name) is None
 
 
 def language_of(path: str, text: str) -> str | None:
@@ -151,7 +189,9 @@ def language_of(path: str, text: str) -> str | None:
 
 def _interpreter(head: str) -> str | None:
     match = _SHEBANG.match(head)
-    return _INTERPRETERS.get(match[1].lower()) if match else None
+    if not match:
+        return None
+    return _INTERPRETERS.get(match[1].lower()) or _listed().interpreters.get(match[1].lower())
 
 
 def _mode(head: str, text: str) -> str | None:
@@ -172,4 +212,5 @@ def _modeline(line: str) -> re.Match[str] | None:
     return _TYPE.search(line, vim.end()) if vim else None
 
 
-_KNOWN = frozenset(LANGUAGES.values()) | frozenset(NAMES.values()) | {"matlab", "prolog", "coq", "xml"}
+_OURS = frozenset(LANGUAGES.values()) | frozenset(NAMES.values())
+_KNOWN = _OURS | {"matlab", "prolog", "coq", "xml"}

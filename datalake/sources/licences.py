@@ -1,14 +1,14 @@
-"""SPDX identifiers of installed Python distributions, from their metadata.
+"""SPDX identifiers of licences that are called by other names: free words and trove classifiers.
 
-`License-Expression` (PEP 639) is SPDX already; else the free text of `License` is known by name, else the trove
-classifiers are mapped, joined by OR as PEP 639 suggests for more than one. What can't be mapped is None, not a guess.
+Classifiers are joined by OR as PEP 639 suggests for more than one. What can't be mapped is None, not a guess.
 """
 
 from __future__ import annotations
 
 import re
-from importlib.metadata import Distribution
-from typing import Any
+
+from datalake.sources.licence_texts import licences_in
+from datalake.sources.spdx import all_of, canonical_licence
 
 _CLASSIFIERS = {
     "MIT License": "MIT",
@@ -41,27 +41,51 @@ _NAMES = {
     "isc": "ISC", "isc license": "ISC", "mpl-2.0": "MPL-2.0", "mpl 2.0": "MPL-2.0", "psf-2.0": "PSF-2.0",
     "psf": "PSF-2.0", "unlicense": "Unlicense", "zlib": "Zlib", "0bsd": "0BSD", "mit-0": "MIT-0",
 }  # fmt: skip
-_SPDX = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)+")
+# Words that name a family of licences, and how the identifiers of that family begin.
+_FAMILIES = {
+    "mit": "mit", "apache": "apache", "bsd": "bsd", "gpl": "gpl", "gnu": "gpl", "lgpl": "lgpl", "agpl": "agpl",
+    "mpl": "mpl", "mozilla": "mpl", "isc": "isc", "psf": "psf", "python": "psf", "boost": "bsl", "epl": "epl",
+    "eclipse": "epl", "zlib": "zlib", "unlicense": "unlicense", "cc": "cc", "creative": "cc",
+}  # fmt: skip
+_DENIALS = frozenset((
+    "not", "no", "non", "except", "proprietary", "commercial", "confidential", "unlicensed", "eula", "reserved",
+    "private", "internal", "restricted", "closed", "custom",
+))  # fmt: skip
 
 
-def distribution_licence(distribution: Distribution) -> str | None:
-    """The SPDX expression of a distribution's licence, None where its metadata doesn't say one."""
-    metadata: Any = distribution.metadata  # an email.message.Message; typeshed knows less of it
-    classifiers = [value for key, value in metadata.items() if key == "Classifier"]
-    return licence(metadata.get("License-Expression"), metadata.get("License"), classifiers)
+def known_licence(text: str) -> str | None:
+    """The SPDX expression of a licence by its name, its expression or its whole text; None where it isn't known."""
+    first = text.strip().split("\n")[0].strip()
+    plain = re.sub(r"[,\s]+", " ", first.lower()).removeprefix("the ").removesuffix(" license").strip()
+    plain = plain.replace(" software license", "").replace(" license", "").replace("version ", "")
+    for name in (first.lower(), plain):
+        if known := _NAMES.get(name):
+            return known
+    if len(text) > 400:  # characters: no name, but the text itself
+        return all_of(licences_in(text))
+    return canonical_licence(first)
 
 
-def licence(expression: str | None, text: str | None, classifiers: list[str]) -> str | None:
-    """The SPDX expression of a licence given as PEP 639 expression, as free text or as trove classifiers."""
-    if expression and expression.strip():
-        return " ".join(expression.split())
-    first = (text or "").strip().split("\n")[0].strip()
-    if known := _NAMES.get(first.lower()):
-        return known
-    if _SPDX.fullmatch(first):
-        return first
+def trove_names(classifiers: list[str]) -> list[str]:
+    """What the trove classifiers among these say of a licence."""
     names = [value.rpartition("::")[2].strip() for value in classifiers if value.startswith("License ::")]
-    mapped = [_CLASSIFIERS.get(name) for name in names if name != "OSI Approved"]
-    if mapped and all(mapped):
-        return " OR ".join(sorted({name for name in mapped if name}))
-    return None
+    return [name for name in names if name and name != "OSI Approved"]
+
+
+def trove_licence(names: list[str]) -> str | None:
+    """The SPDX expression of trove classifiers, None where one of them says none."""
+    mapped = [_CLASSIFIERS.get(name) for name in names]
+    return " OR ".join(sorted({name for name in mapped if name})) or None if all(mapped) else None
+
+
+def may_mean(words: str, expression: str) -> bool:
+    """Whether words that leave a licence open (`BSD`, `see the licence file`) may stand for this one.
+
+    Those that name another family, or forbid (`Proprietary`), may not.
+    """
+    tokens = re.findall(r"[a-z]+", words.lower())
+    if not _DENIALS.isdisjoint(tokens):
+        return False
+    families = {_FAMILIES[word] for token in tokens for word in (token, token.rstrip("v")) if word in _FAMILIES}
+    heads = tuple(re.findall(r"[a-z][\w.-]*", expression.lower()))
+    return not families or any(family in head for family in families for head in heads)

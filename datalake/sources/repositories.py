@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,13 +25,18 @@ from datalake.remote.address import without_user
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize (\d+)\n?"
 )
+_SHA_256 = re.compile(r"^[ \t]*+objectformat[ \t]*+=[ \t]*+sha256", re.IGNORECASE | re.MULTILINE)
+_SHA_1 = 40  # characters of an object's name
 _LINK, _SUBMODULE = 0o120000, 0o160000
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A file of a commit: `kind` is `file`, `link`, `submodule` or `missing` (an object that isn't there)."""
+    """A file of a commit.
+
+    `kind` is `file`, `link`, `submodule`, `left_out` (a folder) or `missing` (an object that isn't there).
+    """
 
     path: str
     kind: str
@@ -53,7 +59,8 @@ class Snapshot:
             content = self.store[blob.sha].data
         except Exception as error:  # a damaged object breaks in whichever layer meets it first
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        if hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().encode() != blob.sha:
+        named = hashlib.sha1 if len(blob.sha) == _SHA_1 else hashlib.sha256
+        if named(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest().encode() != blob.sha:
             raise ValueError(f"object {blob.sha.decode()} has another content than its name says")
         return bytes(content)
 
@@ -126,8 +133,8 @@ def _walk(store: Any, tree: bytes, prefix: str, left_out: frozenset[str]) -> Ite
             yield Blob(path, "submodule", entry.sha)
         elif entry.mode & 0o170000 == 0o040000:
             if name in left_out:
-                continue
-            if _has(store, entry.sha):
+                yield Blob(path, "left_out", entry.sha)
+            elif _has(store, entry.sha):
                 yield from _walk(store, entry.sha, f"{path}/", left_out)
             else:
                 yield Blob(path, "missing", entry.sha)
@@ -168,6 +175,42 @@ def lfs_content(store: Path, digest: str, size: int, largest: int) -> bytes | No
     return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What a working tree's index holds: paths of files (in Unicode's composed form), and of submodules."""
+
+    files: frozenset[str]
+    submodules: frozenset[str]
+
+    def holds(self, path: str) -> bool:
+        """Whether a file of the working tree is one of the repository's."""
+        return (path if path.isascii() else unicodedata.normalize("NFC", path)) in self.files
+
+
+def tracked(folder: str) -> Tracked | None:
+    """What the index of a working tree holds; None where it has none that can be read, or is no working tree."""
+    from dulwich.index import Index
+
+    if not (Path(folder) / ".git").exists():
+        return None
+    try:
+        git, common = git_folders(folder)
+        file = git / "index"
+        if not file.is_file() or re.search(
+            r"^[ \t]*+objectformat[ \t]*+=[ \t]*+sha256", _text(common / "config"), re.I | re.M
+        ):
+            return None  # dulwich reads the index of SHA-1 alone
+        entries = [(os.fsdecode(path), getattr(entry, "mode", 0)) for path, entry in Index(str(file)).items()]
+    except Exception:  # whatever a damaged index breaks
+        return None
+    files = {unicodedata.normalize("NFC", path) for path, mode in entries if mode != _SUBMODULE}
+    return Tracked(frozenset(files), frozenset(path for path, mode in entries if mode == _SUBMODULE))
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
+
+
 class ForeignError(ValueError):
     """Parts of a repository lie outside of it. The message says which, and what to do."""
 
@@ -196,7 +239,7 @@ def git_folders(folder: str) -> tuple[Path, Path]:
         if common != git and common != git.parent.parent:
             raise ForeignError("its git folder shares another repository's: name that one")
     for own in {git, common}:
-        for part in ("HEAD", "config", "packed-refs", "shallow", "info", "refs", "objects", "lfs"):
+        for part in ("HEAD", "config", "packed-refs", "shallow", "info", "refs", "objects", "lfs", "index"):
             for path in _links(own / part):
                 if not any(path.resolve().is_relative_to(base) for base in (git, common)):
                     raise ForeignError(f"{part} in its git folder leads out of it: make the repository whole")

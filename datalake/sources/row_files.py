@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from datalake.document import Passed, Quarantined
 from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
+from datalake.sources.charsets import streamed
 from datalake.sources.csv_rows import csv_rows
 from datalake.sources.files import DAMAGE, BoundedInfo, safe, zip_blocks, zip_members
 from datalake.sources.parquet import parquet_rows
@@ -48,6 +49,7 @@ class RowFile:
     path: str
     chunks: Chunks
     allowance: Allowance
+    charset: str = ""  # what the rows read so far were in, where that isn't UTF-8
 
     def rows(self, source: str, longest: int = LONGEST, delimiter: str = "") -> Iterator[Row | Quarantined]:
         """Its rows, those of a text file excepted. `delimiter` parts the cells of CSV; empty: as the name says."""
@@ -95,9 +97,17 @@ def _files(
         elif first[:4] == b"PAR1":
             yield from _spooled(chunks, name, source, depth, allowance)
         elif kind:
-            yield RowFile(name, kind, path, as_utf8(chunks), allowance)
+            yield _row_file(name, kind, path, chunks, allowance)
         else:
             yield Passed("other_file")
+
+
+def _row_file(name: str, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:
+    """A file of rows of bytes. JSON is UTF-8 or UTF-16 by its standard; for lines and cells there is none."""
+    file = RowFile(name, kind, path, as_utf8(chunks), allowance)
+    if kind in ("csv", "tsv", "text"):
+        file.chunks = streamed(file.chunks, partial(setattr, file, "charset"))
+    return file
 
 
 def _guarded(
@@ -223,7 +233,7 @@ def _member(
     if packed:
         yield from _spooled(chunks, name, source, depth, allowance)
     else:
-        yield RowFile(name, kind, "", as_utf8(chunks), allowance)
+        yield _row_file(name, kind, "", chunks, allowance)
 
 
 def _blocks(blocks: Iterator[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:

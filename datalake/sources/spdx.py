@@ -117,6 +117,12 @@ def header_licence(text: str) -> tuple[bool, str | None]:
     return (True, None) if _PROPRIETARY.search(words) else (False, None)
 
 
+def header_words(text: str) -> str:
+    """What the tags of a file's header say, as they say it."""
+    head = text[:HEAD]
+    return ", ".join(match[1].strip() for match in _IDENTIFIER.finditer(head) if _comment(head, match.start()))[:200]
+
+
 def _comment(head: str, place: int) -> bool:
     """Whether what stands before a tag on its line is a comment's sign: code that searches for the tag isn't tagged."""
     before = head[head.rfind("\n", 0, place) + 1 : place]

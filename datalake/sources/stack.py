@@ -28,7 +28,10 @@ _KEPT = (
 
 @dataclass(slots=True)
 class StackFile:
-    """One file of a row. `text` is None where the row has no content; `licence` joins all that the row lists."""
+    """One file of a row. `text` is None where the row has no content.
+
+    `licence` joins all that the row lists, None where one of them isn't known; `stated` is what it lists.
+    """
 
     locator: str
     path: str
@@ -37,6 +40,7 @@ class StackFile:
     text: str | None
     language: str
     licence: str | None
+    stated: str
     offset: int
     length: int
     marks: tuple[str, ...] = ()
@@ -89,6 +93,7 @@ def _file(row: Row, value: dict[str, Any], locator: str) -> StackFile:
         text=content if isinstance(content, str) else None,
         language=_text(value, "lang", "language").lower(),
         licence=all_of([each for each in spdx if each]) if spdx and None not in spdx else None,
+        stated=", ".join(map(str, names))[:200],
         offset=row.offset,
         length=row.length,
         marks=tuple(

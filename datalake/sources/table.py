@@ -47,7 +47,7 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
             rows = _texts(file, config, longest)
         else:
             rows = file.rows(config.label, longest, config.delimiter)
-        make = partial(_document, locators=Locators(), name=file.name, config=config)
+        make = partial(_document, locators=Locators(), file=file, config=config)
         yield from entries(rows, make, config.label, file.name)
 
 
@@ -71,7 +71,8 @@ def _plan(format: str, columns: Columns) -> _Plan:
     return _Plan(corpus, mapping, frozenset(taken))
 
 
-def _document(row: Row, locators: Locators, name: str, config: Table) -> Document | Refused | Quarantined:
+def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Document | Refused | Quarantined:
+    name = file.name
     if not isinstance(row.value, dict):
         what = f"row {row.number} is a {type(row.value).__name__}, not an object"
         return Quarantined(config.label, name, "row", what, row.offset, row.length)
@@ -104,6 +105,8 @@ def _document(row: Row, locators: Locators, name: str, config: Table) -> Documen
     language, score = _language(text, value, mapping, attributes, config)
     licence = _licence(value, mapping, attributes, config)
     attributes |= {key: plain for key, path in mapping.attributes.items() if (plain := mappings.plain(at(value, path)))}
+    if file.charset:
+        attributes["charset"] = file.charset
     if plan.corpus:
         attributes["corpus"] = plan.corpus
     attributes.setdefault("group", (uri == own and _host(uri)) or locator)

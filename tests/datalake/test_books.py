@@ -197,3 +197,29 @@ def test_every_book_of_the_real_archives_is_accounted_for(samples: Path) -> None
     french = next(e for e in entries(samples / "text" / "genesis.zip") if "french" in getattr(e, "uri", ""))
     assert isinstance(french, Document)
     assert french.language == "fr"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "declared", "charset"),
+    [
+        ("Der Fluß an der Mühle ist tief.", "latin-1", "ISO Latin-1", "windows-1252"),
+        ("Der Fluß an der Mühle ist tief.", "latin-1", "ASCII", "windows-1252"),
+        ("Řeka u mlýna je hluboká, příliš žlutá.", "iso8859-2", "ISO-8859-2", "iso-8859-2"),
+        ("河水在春天上涨，磨坊的轮子又开始转动。", "gbk", "", "gb18030"),
+        ("河水在春天上涨，磨坊的轮子又开始转动。", "gb18030", "GB2312", "gbk"),
+        ("川の水は春に増え、①と②の水車が回った。", "cp932", "Shift_JIS", "shift_jis"),
+        ("河水在春天上涨，磨坊的轮子又开始转动。", "utf-8", "ISO-8859-1", None),
+    ],
+)
+def test_a_book_in_another_character_set_is_read_and_says_which(
+    tmp_path: Path, text: str, encoding: str, declared: str, charset: str | None
+) -> None:
+    header = f"Character set encoding: {declared}\n\n" if declared else ""
+    (tmp_path / "a.txt").write_bytes((header + f"{text}\n" * 3).encode(encoding))
+    (tmp_path / "b.txt").write_bytes(bytes(range(1, 256)) * 20)
+    (book, noise) = entries(tmp_path)
+    assert isinstance(book, Document)
+    assert text in book.text
+    assert book.attributes.get("charset") == charset
+    assert isinstance(noise, Refused)
+    assert noise.reason == "media_type"

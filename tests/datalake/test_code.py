@@ -1,4 +1,4 @@
-"""Source code from folders, archives and Python itself: one entry a known file, nothing followed or written outside."""
+"""Source code from folders, archives and Python itself: one entry a file, nothing followed or written outside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from datalake.sources import code
 from datalake.sources.code import SITE_PACKAGES, STDLIB, decode, git_blob, read, shards
 from datalake.sources.config import Code
 from datalake.sources.languages import programming_language
-from datalake.sources.licences import licence
+from datalake.sources.package_files import python_statement
 
 FILES = {
     "a.py": b"print('a')\n",
@@ -32,7 +33,8 @@ FILES = {
 }
 EXPECTED = {
     "a.py": "Document", "lib/b.rs": "Document", "latin.py": "Document", "Makefile": "Document",
-    "empty.py": "empty", "binary.c": "binary", "big.js": "too_large", "bad.py": "encoding",
+    "empty.py": "empty", "binary.c": "binary", "big.js": "too_large", "bad.py": "Document",
+    "picture.png": "language",
 }  # fmt: skip
 
 
@@ -78,7 +80,7 @@ def tarred(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [folder, zipped, tarred])
-def test_every_known_file_gives_one_entry(tmp_path: Path, make: object) -> None:
+def test_every_file_gives_one_entry(tmp_path: Path, make: object) -> None:
     assert outcome(entries(make(tmp_path))) == EXPECTED  # type: ignore[operator]
 
 
@@ -129,7 +131,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     root.mkdir()
     (root / "file.py").symlink_to(tmp_path / "secret" / "s.py")
     (root / "folder").symlink_to(tmp_path / "secret")
-    assert entries(root) == [Passed("link")]
+    assert entries(root) == [Passed("link"), Passed("link")]
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/evil.py", "a/../../evil.py", "C:\\evil.py", "..\\evil.py"])
@@ -181,20 +183,36 @@ def test_an_installed_package_has_the_licence_of_its_metadata(monkeypatch: pytes
         ("Apache-2.0 OR MIT", None, [], "Apache-2.0 OR MIT"),
         (None, "The MIT License (MIT)\n\nCopyright", [], "MIT"),
         (None, "Dual License", ["License :: OSI Approved :: BSD License"], None),
+        (None, "Proprietary", ["License :: OSI Approved :: MIT License"], None),
+        (None, "Apache", ["License :: OSI Approved :: Apache Software License"], "Apache-2.0"),
+        (None, "UNKNOWN", ["License :: OSI Approved :: MIT License"], "MIT"),
         (None, None, ["License :: OSI Approved :: MIT License", "License :: OSI Approved :: Apache Software License"],
          "Apache-2.0 OR MIT"),
         (None, None, [], None),
     ],
 )  # fmt: skip
-def test_licences_are_mapped_or_none(expression: str, text: str, classifiers: list[str], expected: str) -> None:
-    assert licence(expression, text, classifiers) == expected
+def test_licences_are_mapped_or_none(
+    expression: str | None, text: str | None, classifiers: list[str], expected: str
+) -> None:
+    metadata = Message()
+    for name, value in (
+        ("License-Expression", expression),
+        ("License", text),
+        *(("Classifier", c) for c in classifiers),
+    ):
+        if value:
+            metadata[name] = value
+    said = python_statement(metadata)
+    assert (said.expression if said else None) == expected
 
 
 def test_encodings_are_declared_or_utf8() -> None:
-    assert decode(FILES["latin.py"]) == "# coding: latin-1\ns = 'é'\n"
-    assert decode("x = 'é'".encode("utf-16")) == "x = 'é'"
-    with pytest.raises(UnicodeError):
-        decode(b"# coding: nonsense-9\n\xe9")
+    assert decode(FILES["latin.py"]) == ("# coding: latin-1\ns = 'é'\n", "windows-1252")
+    assert decode("x = 'é'".encode("utf-16")) == ("x = 'é'", "utf-16le")
+    assert decode(b"# coding: nonsense-9\n# caf\xe9 fran\xe7ais\n") == (
+        "# coding: nonsense-9\n# café français\n",
+        "windows-1252",
+    )
     assert programming_language("a/b.unknown") is None
 
 

@@ -74,7 +74,7 @@ def test_a_bare_repository_gives_what_its_working_tree_gives(tmp_path: Path) -> 
     assert found["run"].attributes["programming_language"] == "shell"
     tree = documents(root)
     assert {path: d.text for path, d in tree.items()} == {path: d.text for path, d in found.items()}
-    assert sorted(type(e).__name__ for e in entries(clone)) == ["Document", "Document", "Passed", "Refused"]
+    assert sorted(type(e).__name__ for e in entries(clone)) == ["Document", "Document", "Passed", "Refused", "Refused"]
 
 
 def test_a_revision_is_read_from_the_database_whatever_lies_in_the_tree(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_revision_is_read_from_the_database_whatever_lies_in_the_tree(tmp_path
 
 def test_an_lfs_pointer_is_followed_into_the_repositorys_store_or_refused(tmp_path: Path) -> None:
     root, _ = repository(tmp_path)
-    (refused,) = (e for e in entries(root) if isinstance(e, Refused))
+    (refused,) = (e for e in entries(root) if isinstance(e, Refused) and e.reason != "language")
     assert (refused.reason, refused.uri.rpartition("/")[2]) == ("lfs_pointer", "big.py")
     digest = hashlib.sha256(BIG).hexdigest()
     store = root / ".git" / "lfs" / "objects" / digest[:2] / digest[2:4]
@@ -231,9 +231,9 @@ def test_permissive_only_refuses_other_and_unknown_licences(tmp_path: Path) -> N
     found = entries(path, permissive_only=True)
     outcome = {e.uri.rpartition("/")[2]: e.reason if isinstance(e, Refused) else e.licence for e in found
                if isinstance(e, Document | Refused)}  # fmt: skip
-    assert outcome == {"a.py": "MIT", "b.py": "licence", "c.py": "licence", "d.py": "ISC"}
+    assert outcome == {"a.py": "MIT", "b.py": "licence", "c.py": "licence", "d.py": "ISC", "package.json": "language"}
     details = [e.detail for e in found if isinstance(e, Refused)]
-    assert details == ["GPL-3.0-only (header)", "unknown"]
+    assert details == ["GPL-3.0-only (header)", "unknown", "json"]
     every = documents(path, permissive_only=True, permissive=["GPL-3.0-only"])
     assert sorted(every) == ["p/b.py"]
     assert documents(path, licence="Zlib")["p/c.py"].attributes["licence_from"] == "config"

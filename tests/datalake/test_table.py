@@ -13,9 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.sources import row_files
+from datalake.sources.charsets import streamed
 from datalake.sources.config import Table
 from datalake.sources.table import form, read, shards
 
@@ -281,7 +284,7 @@ def test_a_text_file_can_be_lines_or_blocks(tmp_path: Path) -> None:
 
 def test_a_block_beyond_the_limit_or_in_no_encoding_costs_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(b"One.\n\n" + b"x\n" * 600_000 + b"\n\xff\n\nTwo.\n")
+    path.write_bytes("Öl, größer, schön.\n\n".encode() + b"x\n" * 600_000 + b"\n\xff\n\nTwo.\n")
     found = entries(path, text_unit="block", max_bytes=1_000)
     assert [getattr(entry, "reason", "") for entry in found] == ["", "too_large", "encoding", ""]
 
@@ -311,3 +314,47 @@ def test_texts_in_real_archives_are_accounted_for(samples: Path) -> None:
     assert sum(isinstance(entry, Document) for entry in found) + sum(
         isinstance(entry, Quarantined) and entry.reason == "encoding" for entry in found
     ) == len(texts)
+
+
+CHINESE = "河水在春天上涨，磨坊的轮子又开始转动。\n老人坐在桥边，看着水流过石头。\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "charset"),
+    [
+        ("Der Fluß an der Mühle ist tief.\n", "latin-1", "windows-1252"),
+        (CHINESE, "gbk", "gb18030"),
+        ("川の水は春に増え、水車がまた回り始めた。\n", "shift_jis", "shift_jis"),
+        ("Вода в реке поднялась весной.\n", "cp1251", "windows-1251"),
+        (CHINESE, "utf-8", None),
+        (CHINESE, "utf-16", None),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 200])
+def test_text_in_another_character_set_is_read_and_says_which(
+    tmp_path: Path, text: str, encoding: str, charset: str | None, before: int
+) -> None:
+    lines = ["plain " * 200 + "\n"] * before + text.splitlines(keepends=True)
+    (tmp_path / "a.txt").write_bytes("".join(lines).encode(encoding))
+    cells = "".join(f'{number},"{line[:-1]}"\n' for number, line in enumerate(lines))
+    (tmp_path / "a.csv").write_bytes(f"id,text\n{cells}".encode(encoding))
+    (document,) = entries(tmp_path / "a.txt")
+    assert isinstance(document, Document)
+    assert (document.text, document.attributes.get("charset")) == ("".join(lines), charset)
+    *_, row = entries(tmp_path / "a.csv")
+    assert isinstance(row, Document)
+    assert (row.text, row.attributes.get("charset")) == (lines[-1][:-1], charset)
+
+
+@given(st.lists(st.integers(1, 9), max_size=60), st.sampled_from(["gbk", "shift_jis", "cp1251", "utf-8"]))
+def test_where_a_stream_is_cut_changes_nothing(cuts: list[int], encoding: str) -> None:
+    text = {"cp1251": "Вода в реке\nподнялась\n", "shift_jis": "川の水は\n春に増え\n"}.get(encoding, CHINESE)
+    content = b"plain\n" * 3 + text.encode(encoding) * 3
+    chunks, at = [], 0
+    for cut in cuts:
+        chunks.append(content[at : at + cut])
+        at += cut
+    names: list[str] = []
+    out = b"".join(streamed(iter([*chunks, content[at:]]), names.append))
+    assert out.decode() == "plain\n" * 3 + text * 3
+    assert len(names) == (encoding != "utf-8")
