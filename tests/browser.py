@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATHS = {"v1": "", "v2": "/v2"}
-PATIENCE_S = 600  # a run's processes take minutes to start on a machine that others keep busy
+PATIENCE_S = 300  # a run's processes take minutes to start on a machine that others keep busy
 
 OPTIONS = [
     "--headless=new",
@@ -103,8 +103,9 @@ class Browser:
     def choose(self, label: str, option: str) -> None:
         """Choose from the list below a label."""
         if self.ui == "v1":
-            self.field(label, "button[contains(@class, 'p-select-button')]").send_keys(" ")
-            self.find(f"//*[contains(@class, 'p-select-option') and normalize-space(.)='{option}']").click()
+            from selenium.webdriver.support.ui import Select
+
+            Select(self.field(label, "select")).select_by_visible_text(option)
         else:
             self.field(label, "button[@role='combobox' or @aria-haspopup='listbox']").click()
             self.find(f"//*[@role='option' and normalize-space(.)='{option}']").click()

@@ -137,9 +137,7 @@ def test_what_runs_name_and_is_gone_is_told_and_a_look_at_digests_names_files(tm
     assert "another place" in catalog.found
 
 
-def test_a_server_that_is_gone_is_told_from_one_that_never_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_gone_is_told_from_one_that_never_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     assert states(part("service", tmp_path)) == {"Prefect server": "ok", "worker": "ok"}
     (tmp_path / "prefect").mkdir()

@@ -95,7 +95,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "tokenize": (
         "2",
         {
-            "tokens": "98f875ff825ee91133a991ac1d7460ae",
+            "tokens": "1678dfe1c1b580bafc900b65f8ab3447",
         },
     ),
 }
