@@ -17,7 +17,7 @@ _MAYBE = re.compile(
     r"<math|math/(?:tex|latex|mml|asciimath)|katex|mwe-math|latex|class=[\"']?tex|[?&]tex=|ee_img", re.I
 )
 _TAG = re.compile(r"<(/?)(math|annotation|script|img|span)(?=[\s/>])([^<>]*)>", re.I)
-_ATTRIBUTE = re.compile(r"""([a-z-]+)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)'|([^\s"'<>]+))""", re.I)
+_ATTRIBUTE = re.compile(r"""(?<![a-z-])([a-z-]++)\s{0,8}=\s{0,8}(?:"([^"]*)"|'([^']*)'|([^\s"'<>]+))""", re.I)
 _IMAGE_CLASSES = frozenset(
     [
         "tex",

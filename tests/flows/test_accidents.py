@@ -144,12 +144,15 @@ ENDING = """
     from flows.environment import enter
     from pathlib import Path
     enter(Path(sys.argv[1]))
-    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
+    told = False
     ending.GRACE_S = float(sys.argv[2])
     with ending.Ending(lambda status, words: print(status, words, flush=True)) as mine:
-        print(child.pid, flush=True)
         while True:
             try:
+                if not told:
+                    told = True
+                    print(child.pid, flush=True)
                 time.sleep(1000)
             except KeyboardInterrupt:  # as a library may do that takes it for a failure of its own
                 print("swallowed", flush=True)
