@@ -88,7 +88,6 @@ def test_a_run_takes_the_password_of_the_server_that_it_goes_to(
     monkeypatch.setattr(os, "environ", os.environ.copy())
     for url, known, expected in (
         (prefect_server.url, prefect_server.login, prefect_server.login),
-        (f"http://127.0.0.1:{free_port()}/api", "their:own", login(tmp_path)),
         (None, "their:own", login(tmp_path)),
     ):
         os.environ |= {"PREFECT_API_AUTH_STRING": known}
@@ -99,6 +98,9 @@ def test_a_run_takes_the_password_of_the_server_that_it_goes_to(
         assert os.environ["PREFECT_API_AUTH_STRING"] == expected
     os.environ |= {"PREFECT_API_URL": prefect_server.url, "PREFECT_API_AUTH_STRING": "their:own"}
     with pytest.raises(UserError, match="PREFECT_API_AUTH_STRING"):
+        prepare(tmp_path)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api"
+    with pytest.raises(UserError, match="no Prefect server answers"):
         prepare(tmp_path)
     # A stale note that names another lake's server is no way to it.
     os.environ.pop("PREFECT_API_URL")

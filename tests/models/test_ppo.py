@@ -385,7 +385,7 @@ class TestWithALearnedReward:
         assert rows[1]["kl_coefficient"] == pytest.approx(self.config.kl_coefficient * (1 - 0.2 * 64 / 256))
 
     def test_prompts_that_leave_no_room_are_said_in_one_line(self, world, judged, tmp_path):
-        with pytest.raises(UserError, match="lower ppo.new_tokens"):
+        with pytest.raises(UserError, match=r"lower ppo\.new_tokens"):
             ppo(self.config, world["policy"], judged, [dialogue("1" * 30, "")[:1]], tmp_path)
         assert not (tmp_path / "checkpoint").exists()
 
