@@ -369,10 +369,10 @@ def whole(factory: pytest.TempPathFactory) -> Whole:
     return _WHOLE[0]
 
 
-def report(lake: Path) -> str:
-    """The text of `headwater report` about the lake's last run, without markup, white space joined."""
+def report(lake: Path, corpus: str | None = None) -> str:
+    """The text of `headwater report` about the last run of a lake or a corpus, without markup, white space joined."""
     from flows.commands.report import render
 
-    page = render(Lake(lake), find_manifest(Lake(lake), "last"))
+    page = render(Lake(lake), find_manifest(Lake(lake), "last", corpus))
     text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", page)
     return " ".join(unescape(text).split())

@@ -136,7 +136,7 @@ def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict
     assert "fineweb2-zh/min_words" in text
     assert "fineweb2-other, pooled as `other`: fr 3" in text
     assert f"--set curate.rules={rules_of(done)}" in text
-    page = world.report(done[0])
+    page = world.report(done[0], "small")
     assert "Thresholds from the corpus" in page
     assert re.search(r"english en, \d+ of \d+ proposed rule keeps", page)
     assert re.search(r"min_words words >= \d+ 50 ", page)
