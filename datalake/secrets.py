@@ -117,6 +117,8 @@ def scrub(error: BaseException) -> BaseException:
         seen.add(id(one))
         one.args = tuple(masked(argument) if isinstance(argument, str) else argument for argument in one.args)
         if isinstance(one, OSError):
-            one.filename, one.strerror = masked(one.filename), masked(one.strerror)
+            for part in ("filename", "filename2", "strerror"):
+                if getattr(one, part) is not None:  # one that is set, to None even, changes what the error says
+                    setattr(one, part, masked(getattr(one, part)))
         one = one.__cause__ or one.__context__
     return error

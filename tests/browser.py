@@ -142,6 +142,7 @@ def chromium(binary: str, driver: str, home: str, shots: Path) -> Iterator[Brows
     for option in (*OPTIONS, f"--user-data-dir={shots / 'profile'}"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    options.page_load_strategy = "eager"  # pages that keep a connection open are never done loading
     chrome = Chrome(options=options, service=Service(driver))
     try:
         yield Browser(chrome, home, shots)

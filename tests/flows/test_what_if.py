@@ -142,7 +142,7 @@ def test_another_similarity_is_answered_from_pairs(ran: Ran, headwater: Command)
     ("settings", "said"),
     [
         ([], "say what to change"),
-        (["curate.preset=gopher"], "curate.preset edits lines in another way"),
+        (["curate.preset=gopher"], "curate.preset measures prose together with the code in it"),
         (["curate.preset=auto"], "nothing differs from the recipe"),
         (["curate.thresholds.min_wordz=3"], "has no rule 'min_wordz'"),
         (["mixture.holdout=0.1"], "`mixture` is not asked about"),
