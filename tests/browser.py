@@ -20,6 +20,7 @@ OPTIONS = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-3d-apis",  # without a GPU the graph of a run in V2 stops the page for minutes
     "--disable-quic",
     "--disable-dev-shm-usage",
     "--no-first-run",

@@ -12,6 +12,9 @@ from browser import PATHS, Browser
 from harness import PrefectServer
 from pydantic import BaseModel
 
+# The graph on V2's page of a run stops a browser without a GPU for minutes.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def flow_run(prefect_server: PrefectServer) -> str:
