@@ -318,27 +318,13 @@ class Stage:
             flow_run=str(flow_context.flow_run.id) if flow_context and flow_context.flow_run else None,
             task_run=str(task_context.task_run.id) if task_context else None,
         )
-        lake.append_rows(
-            "runs.metrics",
-            METRICS,
-            [{"fingerprint": runtime.fingerprint, "stage": self.name, **row} for row in produced.metrics],
-            runtime.fingerprint,
-            once=True,
-        )
-        lake.append_rows(
-            "runs.evaluations",
-            EVALUATIONS,
-            [{"fingerprint": runtime.fingerprint, **row} for row in produced.evaluations],
-            runtime.fingerprint,
-            once=True,
-        )
-        lake.append_rows(
-            "runs.left_out",
-            LEFT_OUT,
-            [{"fingerprint": runtime.fingerprint, "stage": self.name, **row} for row in produced.left_out],
-            runtime.fingerprint,
-            once=True,
-        )
+        for table, schema, rows in (
+            ("runs.metrics", METRICS, produced.metrics),
+            ("runs.evaluations", EVALUATIONS, produced.evaluations),
+            ("runs.left_out", LEFT_OUT, produced.left_out),
+        ):
+            shared = {"fingerprint": runtime.fingerprint, "stage": self.name}
+            lake.append_rows(table, schema, [shared | row for row in rows], runtime.fingerprint, once=True)
         if produced.checkpoint:
             lake.append_rows(
                 "models.checkpoints",

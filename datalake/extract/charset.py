@@ -138,10 +138,15 @@ def _as_utf_8(data: bytes, told: str | None) -> str | None:
     except UnicodeDecodeError as error:
         cut = error.start > 0 and error.start >= len(data) - 3 and not data[: error.start].isascii()
     text = data.decode("utf-8", "replace")
-    wrong = text.count("\ufffd")
-    beyond = sum(not c.isascii() for c in text) - wrong
-    few = 4 * wrong <= beyond  # of bytes in another charset nearly all are wrong
-    return text if cut or (few and told in (None, "utf-8")) else None
+    return text if cut or (few_wrong(text) and told in (None, "utf-8")) else None
+
+
+def few_wrong(text: str) -> bool:
+    """Whether a text that was read as UTF-8 is: of what isn't ASCII at most one in five is U+FFFD.
+
+    Of bytes in another charset nearly all are.
+    """
+    return 5 * text.count("\ufffd") <= sum(not c.isascii() for c in text)
 
 
 def damaged(text: str) -> bool:

@@ -150,11 +150,17 @@ def _gb18030(data: Bytes, index: Indexes, out: Points) -> int:
             point = np.uint32(_NONE)
             if 0x40 <= trail <= 0x7E or 0x80 <= trail <= 0xFE:
                 point = index.gb18030[(byte - 0x81) * 190 + trail - (0x40 if trail < 0x7F else 0x41)]
-            if point != _NONE or trail >= 0x80:
-                at += 1
-            out[n] = point if point != _NONE else _REPLACEMENT
+            at = _settle(point, trail, at, out, n)
         n += 1
     return n
+
+
+@numba.njit(cache=True)
+def _settle(point: int, trail: int, at: int, out: Points, n: int) -> int:
+    """Write what a lead and its trail stand for, and return where to go on: an ASCII byte that isn't a trail is read
+    again, so that no markup is swallowed."""
+    out[n] = point if point != _NONE else _REPLACEMENT
+    return at + 1 if point != _NONE or trail >= 0x80 else at
 
 
 @numba.njit(cache=True)
@@ -190,9 +196,7 @@ def _big5(data: Bytes, index: Indexes, out: Points) -> int:
                     point = np.uint32(0x304 if pointer in (1133, 1164) else 0x30C)
                 else:
                     point = index.big5[pointer]
-            if point != _NONE or trail >= 0x80:
-                at += 1
-            out[n] = point if point != _NONE else _REPLACEMENT
+            at = _settle(point, trail, at, out, n)
         n += 1
     return n
 
@@ -217,15 +221,15 @@ def _euc_jp(data: Bytes, index: Indexes, out: Points) -> int:
             elif lead == 0x8F and 0xA1 <= trail <= 0xFE:
                 at += 1
                 if at < size:
-                    n, at = _jis(index.jis0212, trail, data, at, out, n)
+                    at = _jis(index.jis0212, trail, data, at, out, n)
             else:
-                n, at = _jis(index.jis0208, lead, data, at, out, n)
+                at = _jis(index.jis0208, lead, data, at, out, n)
         n += 1
     return n
 
 
 @numba.njit(cache=True)
-def _jis(index: Points, lead: int, data: Bytes, at: int, out: Points, n: int) -> tuple[int, int]:
+def _jis(index: Points, lead: int, data: Bytes, at: int, out: Points, n: int) -> int:
     """One character of rows and cells from 0xA1 on; an ASCII byte that doesn't belong is read again."""
     trail = data[at]
     point = np.uint32(_NONE)
@@ -233,11 +237,7 @@ def _jis(index: Points, lead: int, data: Bytes, at: int, out: Points, n: int) ->
         pointer = (lead - 0xA1) * 94 + trail - 0xA1
         if pointer < len(index):
             point = index[pointer]
-    if point != _NONE:
-        out[n] = point
-    if point != _NONE or trail >= 0x80:
-        at += 1
-    return n, at
+    return _settle(point, trail, at, out, n)
 
 
 @numba.njit(cache=True)
@@ -262,9 +262,7 @@ def _shift_jis(data: Bytes, index: Indexes, out: Points) -> int:
                     point = np.uint32(0xE000 - 8_836 + pointer)
                 elif pointer < len(index.jis0208):
                     point = index.jis0208[pointer]
-            if point != _NONE or trail >= 0x80:
-                at += 1
-            out[n] = point if point != _NONE else _REPLACEMENT
+            at = _settle(point, trail, at, out, n)
         n += 1
     return n
 
@@ -285,9 +283,7 @@ def _euc_kr(data: Bytes, index: Indexes, out: Points) -> int:
             point = np.uint32(_NONE)
             if 0x41 <= trail <= 0xFE:
                 point = index.euc_kr[(byte - 0x81) * 190 + trail - 0x41]
-            if point != _NONE or trail >= 0x80:
-                at += 1
-            out[n] = point if point != _NONE else _REPLACEMENT
+            at = _settle(point, trail, at, out, n)
         n += 1
     return n
 

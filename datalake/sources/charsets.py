@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from datalake.extract import encodings
-from datalake.extract.charset import damaged, detected
+from datalake.extract.charset import damaged, detected, few_wrong
 from datalake.extract.encodings import encoding_of
 
 _MARKS = (
@@ -110,12 +110,6 @@ def _streamed_name(content: bytes, told: Callable[[str], None]) -> str:
 
 def _in_utf_8(content: bytes, name: str) -> bytes:
     return content if name == "utf-8" else encodings.decode(content, name).encode("utf-8")
-
-
-def few_wrong(text: str) -> bool:
-    """Whether a text that was read as UTF-8 is: of what isn't ASCII at most one in five is U+FFFD."""
-    wrong = text.count("\ufffd")
-    return 5 * wrong <= sum(not c.isascii() for c in text)
 
 
 def _by_name(content: bytes, name: str) -> tuple[str, str] | None:
