@@ -66,6 +66,9 @@ _CLOSERS_OF_P = """
 """.split()  # noqa: SIM905
 _CLOSES_P = np.array([name in _CLOSERS_OF_P for name in TAGS])
 
+# Values of styles that hide, and how the names of their properties end: `display`, `visibility`.
+_NONE, _DISPLAY_ENDS, _HIDDEN, _VISIBILITY_ENDS = (points(word) for word in ("none", "y", "hidden", "ty"))
+
 # What class names and ids say of an element's role: any of the words of a group, anywhere in the attribute.
 KEYWORDS = tuple(
     """
@@ -339,26 +342,7 @@ def _class_bits(codes: Points, begin: int, end: int) -> np.int64:
 @numba.njit(cache=True, nogil=True)
 def _is_invisible(codes: Points, begin: int, end: int) -> bool:
     """Whether a style has `visibility: hidden`."""
-    for at in range(begin + 3, end - 5):
-        if (
-            _lower(codes[at]) == 104
-            and _lower(codes[at + 1]) == 105
-            and _lower(codes[at + 2]) == 100
-            and _lower(codes[at + 3]) == 100
-            and _lower(codes[at + 4]) == 101
-            and _lower(codes[at + 5]) == 110
-        ):
-            k = at - 1
-            while k > begin and _is_space(codes[k]):
-                k -= 1
-            if codes[k] != 58:
-                continue
-            k -= 1
-            while k > begin and _is_space(codes[k]):
-                k -= 1
-            if k > begin and _lower(codes[k]) == 121 and _lower(codes[k - 1]) == 116:  # visibili`ty`
-                return True
-    return False
+    return _sets(codes, begin, end, _HIDDEN, _VISIBILITY_ENDS)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -379,24 +363,34 @@ def _whole_number(codes: Points, begin: int, end: int) -> np.int64:
 @numba.njit(cache=True, nogil=True)
 def _hides(codes: Points, begin: int, end: int) -> bool:
     """Whether a style has `display: none`."""
-    for at in range(begin, end - 3):
-        if (
-            _lower(codes[at]) == 110
-            and _lower(codes[at + 1]) == 111
-            and _lower(codes[at + 2]) == 110
-            and _lower(codes[at + 3]) == 101
-        ):
-            k = at - 1
-            while k > begin and _is_space(codes[k]):
-                k -= 1
-            if codes[k] != 58:
-                continue
+    return _sets(codes, begin, end, _NONE, _DISPLAY_ENDS)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sets(codes: Points, begin: int, end: int, value: Points, name: Points) -> bool:
+    """Whether a style gives a value, in small letters, to a property whose name ends so."""
+    for at in range(begin, end - len(value) + 1):
+        if not _spells(codes, at, value):
+            continue
+        k = at - 1
+        while k > begin and _is_space(codes[k]):
             k -= 1
-            while k > begin and _is_space(codes[k]):
-                k -= 1
-            if k > begin and _lower(codes[k]) == 121:  # displa`y`
-                return True
+        if codes[k] != 58:
+            continue
+        k -= 1
+        while k > begin and _is_space(codes[k]):
+            k -= 1
+        if k > begin and _spells(codes, k - len(name) + 1, name):
+            return True
     return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _spells(codes: Points, at: int, word: Points) -> bool:
+    for k in range(len(word)):  # noqa: SIM110 - compiled
+        if _lower(codes[at + k]) != word[k]:
+            return False
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
