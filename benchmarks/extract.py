@@ -28,9 +28,10 @@ from typing import Any
 from train_main_content import NO_TEXT, bag, f1, fold_of, gold_rows
 
 from datalake.extract.blocks import cut
+from datalake.extract.charset import decode
 from datalake.extract.features import first_features, second_features
 from datalake.extract.forest import predict
-from datalake.extract.html import decode, extract, tidy
+from datalake.extract.html import extract, tidy
 from datalake.extract.main_content import load_model, text_of
 from datalake.sources import warc
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from datalake.document import TABLES, Document, Passed, to_table
-from datalake.extract.html import decode, extract
+from datalake.extract.charset import decode
+from datalake.extract.html import extract
 from datalake.language import detect
 from datalake.shards import ShardWriter
 from datalake.sources import common_crawl, warc

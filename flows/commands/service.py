@@ -26,14 +26,14 @@ from flows import daemons
 from flows.database import set_aside_damaged
 from flows.environment import apart, clear_leftovers, process_mark, server_state, settings, unowned
 from flows.service import deployments
-from flows.service.api import Api, call
+from flows.service.api import Api
 from flows.service.deployments import PREFECT_FILE, ROOT
 from flows.service.login import home, login
 
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["POOL", "ROOT", "STATE", "call", "start", "start_server", "stop"]
+__all__ = ["POOL", "ROOT", "STATE", "start", "start_server", "stop"]
 
 HOST = "127.0.0.1"
 POOL = "headwater"

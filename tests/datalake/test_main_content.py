@@ -20,9 +20,10 @@ from pydantic import ValidationError
 from datalake.errors import UserError
 from datalake.extract import blocks as b
 from datalake.extract import main_content
+from datalake.extract.charset import decode
 from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
 from datalake.extract.forest import Forest, from_lightgbm, load, named, predict, scorer
-from datalake.extract.html import decode, extract
+from datalake.extract.html import extract
 from datalake.extract.main_content import load_model, probabilities, text_of, whole_text
 from datalake.identity import fingerprint
 from datalake.sources.config import Extractor

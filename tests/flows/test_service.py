@@ -26,7 +26,7 @@ from flows import daemons
 from flows.commands import service
 from flows.environment import alive, prepare, process_mark, server_state
 from flows.service import deployments
-from flows.service.api import Api
+from flows.service.api import Api, call
 from flows.service.login import login
 
 
@@ -273,9 +273,7 @@ def test_up_repairs_what_kills_left(tmp_path: Path) -> None:
         assert second["server"] == first["server"]
         assert api(f"/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
 
-        short = service.call(
-            first["url"], place, {"parameters": {"recipe": toy(tmp_path / "short"), "until": "ingest"}}
-        )
+        short = call(first["url"], place, {"parameters": {"recipe": toy(tmp_path / "short"), "until": "ingest"}})
         assert finished(api, short["id"])["state"]["type"] == "COMPLETED", "the lost run holds no slot"
 
         psutil.Process(second["server"]).kill()

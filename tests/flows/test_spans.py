@@ -16,7 +16,7 @@ from datalake.dedup.shingles import word_list
 from datalake.lake import Lake
 from datalake.records import read_record
 from flows.commands.look import explain_document
-from flows.commands.service import call
+from flows.service.api import call
 
 NOTICE = "Every visitor of this harbour library agrees to return borrowed lanterns before the evening bell is rung."
 CHINESE = "本馆所有图书均可免费借阅，读者须在晚钟敲响之前归还借出的灯笼与地图。"
