@@ -156,7 +156,7 @@ def _gb18030(data: Bytes, index: Indexes, out: Points) -> int:
 
 
 @numba.njit(cache=True)
-def _settle(point: int, trail: int, at: int, out: Points, n: int) -> int:
+def _settle(point: np.uint32, trail: int, at: int, out: Points, n: int) -> int:
     """Write what a lead and its trail stand for, and return where to go on: an ASCII byte that isn't a trail is read
     again, so that no markup is swallowed."""
     out[n] = point if point != _NONE else _REPLACEMENT
