@@ -270,8 +270,10 @@ def train_alone(
     drawn = Curves(title)
     with progress(title, steps, "steps") as bar:
 
-        def look() -> tuple[int, str]:
-            rows = read_metrics(out / "metrics.jsonl")
+        def rows() -> list[dict[str, Any]]:
+            return read_metrics(out / "metrics.jsonl")
+
+        def progressed(rows: list[dict[str, Any]]) -> tuple[int, str]:
             if not rows:
                 return 0, ""
             last = {row["name"]: row["value"] for row in rows[-12:]}
@@ -279,10 +281,11 @@ def train_alone(
             return min(int(rows[-1]["step"]), steps), note
 
         def poll() -> None:
-            drawn.at(read_metrics(out / "metrics.jsonl"))
-            bar.at(*look())
+            read = rows()
+            drawn.at(read)
+            bar.at(*progressed(read))
 
-        bar.look = look
+        bar.look = lambda: progressed(rows())
         return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
 
 
