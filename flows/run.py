@@ -127,10 +127,10 @@ def running(
 
 def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageReport], None]:
     """Write a stage's line to the log of the flow's run, and tell whoever else listens."""
-    from flows.commands.run import line
+    from flows.commands.run import asked_for, line
 
     def report(stage: StageReport) -> None:
-        if not stage.note.startswith("after --until"):  # what nobody asked for is no news
+        if asked_for(stage):
             artifacts.note(" ".join(line(stage).split()), logging.ERROR if stage.state == "failed" else logging.INFO)
         if then:
             then(stage)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from datalake.errors import UserError
 from datalake.lake import Lake
@@ -60,7 +60,7 @@ def _run(
     from flows.environment import end_own, prepare
     from flows.servers import LastingServer, ServerError, TemporaryServer
 
-    tell = partial(print, file=sys.stderr, flush=True)
+    tell = partial(_told, sys.stderr)
     url = prepare(lake)
     there = f", shown at {url.removesuffix('/api')}" if url else ""
     tell(f"{recipe.corpus}: {path} in {lake}{there}")
@@ -117,6 +117,10 @@ def import_prefect() -> None:
         raise UserError(f"Prefect's settings are wrong: {words}; correct or unset the variable") from None
 
 
+def _told(stream: TextIO | None, text: str) -> None:
+    write(printable(text), stream)
+
+
 class _Shown:
     """What the command shows: a line per stage while it runs, and how it ended."""
 
@@ -128,7 +132,7 @@ class _Shown:
 
     def say(self, text: str) -> None:
         """A line for people: on stdout, unless that carries JSON."""
-        write(printable(text), sys.stderr if self.as_json else sys.stdout)
+        _told(sys.stderr if self.as_json else sys.stdout, text)
 
     def report(self, report: StageReport) -> None:
         """A stage's line, unless it goes without saying."""
