@@ -8,7 +8,6 @@ while the run's requests wait; and it starts while the run imports its packages.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import socket
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from flows.database import set_aside_damaged
-from flows.environment import listens
+from flows.environment import listens, settings
 from flows.service.api import Api
 
 HOST = "127.0.0.1"
@@ -123,25 +122,14 @@ class TemporaryServer:
         self._watcher.start()
 
     def _start(self) -> None:
-        spec = importlib.util.find_spec("prefect")
-        assert spec is not None
-        assert spec.origin is not None
-        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(spec.origin).parent), "--factory"]
-        command += ["prefect.server.api.server:create_app", "--fd", str(self._socket.fileno())]
-        command += ["--log-level", "error", "--lifespan", "on", "--timeout-graceful-shutdown", "1"]
-        more = {
-            "PREFECT_UI_ENABLED": "0",
-            # As Prefect's own temporary server has it: without schedules and the other services of a lasting one.
-            "PREFECT__SERVER_EPHEMERAL": "1",
-            "PREFECT__SERVER_FINAL": "1",
-        }
+        command = [sys.executable, "-P", "-m", "flows.service", "server", "--fd", str(self._socket.fileno())]
         # The lake's own database, also where a team's server has another.
         own = {n: v for n, v in os.environ.items() if n.upper() != "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.log.parent,  # where no .env, prefect.toml or pyproject.toml of another project lies
-                env=own | more,
+                env={**own, **settings(self.lake), "PREFECT_UI_ENABLED": "0"},
                 pass_fds=[self._socket.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from browser import Browser
 from harness import PrefectServer
 from servers import serving
 
+from flows.environment import settings
+from flows.servers import TemporaryServer
 from flows.service.guard import trusted
-from flows.service.login import header
+from flows.service.login import header, login
 
 # Everything that a page can try on a server at another origin: read it, write to it with and without a preflight, with
 # and without the password, through a socket, by a form.
@@ -54,8 +58,8 @@ def test_hosts_and_origins_that_are_trusted() -> None:
     assert [pair for pair in bad if trusted(*pair)] == []
 
 
-def ask(server: PrefectServer, **headers: str) -> tuple[int, dict[str, str]]:
-    request = urllib.request.Request(f"{server.url}/flows/count", data=b"{}", headers=headers)
+def ask(url: str, **headers: str) -> tuple[int, dict[str, str]]:
+    request = urllib.request.Request(f"{url}/flows/count", data=b"{}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, dict(answer.headers)
@@ -63,17 +67,46 @@ def ask(server: PrefectServer, **headers: str) -> tuple[int, dict[str, str]]:
         return error.code, dict(error.headers)
 
 
-def test_the_server_wants_its_password_and_its_own_name(prefect_server: PrefectServer) -> None:
-    known = header(prefect_server.login) | {"Content-Type": "application/json"}
-    status, headers = ask(prefect_server, **known)
+def refuses_all_but_its_own(url: str, login: str) -> None:
+    known = header(login) | {"Content-Type": "application/json"}
+    status, headers = ask(url, **known)
     assert status == 200
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert ask(prefect_server)[0] == 401
-    assert ask(prefect_server, **header("headwater:wrong"))[0] == 401
-    assert ask(prefect_server, **known, Host="attacker.example")[0] == 403
-    status, headers = ask(prefect_server, **known, Origin="http://attacker.example")
+    assert ask(url)[0] == 401
+    assert ask(url, **header("headwater:wrong"))[0] == 401
+    assert ask(url, **known, Host="attacker.example")[0] == 403
+    status, headers = ask(url, **known, Origin="http://attacker.example")
     assert status == 403
     assert "access-control-allow-origin" not in {name.lower() for name in headers}
+
+
+def test_the_server_wants_its_password_and_its_own_name(prefect_server: PrefectServer) -> None:
+    refuses_all_but_its_own(prefect_server.url, prefect_server.login)
+
+
+def test_the_server_of_a_single_run_does_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = tmp_path / "odd ?name"
+    for name, value in settings(lake).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    with TemporaryServer(lake, lambda line: None, lambda line: None) as server:
+        server.wait()
+        refuses_all_but_its_own(server.url, login(lake))
+    assert (lake / "prefect" / "prefect.db").is_file()
+
+
+def test_forms_that_are_submitted_at_once_are_all_taken(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+    deployment = prefect_server.call("/deployments/name/pipeline/pipeline")["id"]
+
+    def submit(number: int) -> str:
+        made = prefect_server.call(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "PAUSED"}})
+        return str(made["id"])
+
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(submit, range(32)))
+    assert len(made) == 32
+    for run in made:
+        prefect_server.call(f"/flow_runs/{run}", method="DELETE")
 
 
 def test_the_settings_that_the_api_tells_hide_the_password(prefect_server: PrefectServer) -> None:
@@ -83,8 +116,8 @@ def test_the_settings_that_the_api_tells_hide_the_password(prefect_server: Prefe
 @pytest.mark.parametrize("knows", [False, True])
 def test_a_page_of_another_site_is_refused(prefect_server: PrefectServer, browser: Browser, knows: bool) -> None:
     with serving() as site:
-        login = prefect_server.login if knows else "headwater:guess"
-        browser.driver.get(site.put("/page.html", (PAGE % {"api": prefect_server.url, "login": login}).encode()))
+        guess = prefect_server.login if knows else "headwater:guess"
+        browser.driver.get(site.put("/page.html", (PAGE % {"api": prefect_server.url, "login": guess}).encode()))
         browser.wait(lambda: browser.driver.title == "done")
         results: dict[str, Any] = browser.driver.execute_script("return window.results")
     # The blind request is sent, as no browser holds it back; the server refuses it.
