@@ -135,8 +135,7 @@ def test_the_form_filled_in_runs_what_it_says(
     said = [line.split()[0] for line in logs(prefect_server, run)]
     assert (said.count("ingest"), said.count("curate")) == (1, 0)
 
-    # V1's page for both: the graph on V2's stops a browser without a GPU for minutes.
-    browser.open(f"/runs/flow-run/{run['id']}", "v1")
+    browser.open(f"/runs/flow-run/{run['id']}")
     browser.see(run["name"], "Completed")
     browser.shot(f"run-by-form-{ui}")
     wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
