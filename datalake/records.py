@@ -126,6 +126,17 @@ class StageReport(BaseModel):
     outputs: dict[Name, TableRef | FolderRef] = Field(default_factory=dict)
     note: str = ""
 
+    @property
+    def asked_for(self) -> bool:
+        """Whether the stage belongs to what was asked for: those after --until go without saying."""
+        return self.state != "skipped" or not self.note.startswith("after --until")
+
+    @property
+    def line(self) -> str:
+        """The stage in one line: its name, state, seconds, records in and out, and what there is to say."""
+        rows = "" if self.records_in is None else f"{self.records_in:>12,} in {self.records_out or 0:>12,} out"
+        return f"  {self.stage:<12} {self.state:<8} {self.seconds:>8.1f} s {rows}  {self.note}".rstrip()
+
 
 class Manifest(BaseModel):
     """One finished run: its recipe and the references it ended with."""

@@ -127,11 +127,10 @@ def running(
 
 def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageReport], None]:
     """Write a stage's line to the log of the flow's run, and tell whoever else listens."""
-    from flows.commands.run import asked_for, line
 
     def report(stage: StageReport) -> None:
-        if asked_for(stage):
-            artifacts.note(" ".join(line(stage).split()), logging.ERROR if stage.state == "failed" else logging.INFO)
+        if stage.asked_for:
+            artifacts.note(" ".join(stage.line.split()), logging.ERROR if stage.state == "failed" else logging.INFO)
         if then:
             then(stage)
 

@@ -136,8 +136,8 @@ class _Shown:
 
     def report(self, report: StageReport) -> None:
         """A stage's line, unless it goes without saying."""
-        if asked_for(report):
-            self.say(line(report))
+        if report.asked_for:
+            self.say(report.line)
 
     def end(self, status: int, failure: str) -> int:
         """Print what was done and how it ended; returns the exit status, which a partial stage makes 1."""
@@ -191,14 +191,3 @@ def find_inputs(recipe: Recipe) -> None:
         for _, found in files:
             if not os.access(found, os.R_OK):
                 raise UserError(f"{found} can't be read: change its permissions, or correct the path")
-
-
-def asked_for(report: StageReport) -> bool:
-    """Whether a stage belongs to what was asked for: those after --until go without saying."""
-    return report.state != "skipped" or not report.note.startswith("after --until")
-
-
-def line(report: StageReport) -> str:
-    """One line about a stage: its name, state, seconds, records in and out, and what there is to say."""
-    rows = "" if report.records_in is None else f"{report.records_in:>12,} in {report.records_out or 0:>12,} out"
-    return f"  {report.stage:<12} {report.state:<8} {report.seconds:>8.1f} s {rows}  {report.note}".rstrip()

@@ -1,4 +1,4 @@
-"""A Ctrl-C or SIGTERM between two steps: training saves where it stands before it ends.
+"""A Ctrl-C, SIGTERM or SIGHUP between two steps: training saves where it stands before it ends.
 
 A signal may come in the middle of an optimizer's update, when the weights belong to no step. Here it is noted and waits
 until the step is done. Ray interrupts a cancelled task in the same way.
@@ -12,12 +12,12 @@ from typing import Any
 
 
 class Interrupts:
-    """SIGINT and SIGTERM, kept back from now until `deliver` or `close`; does nothing outside the main thread."""
+    """SIGINT, SIGTERM and SIGHUP, kept back until `deliver` or `close`; does nothing outside the main thread."""
 
     def __init__(self) -> None:
         self.waiting: tuple[int, FrameType | None] | None = None
         self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
             if not callable(before):  # ignored, or the system's own, which ends the process at once
                 continue

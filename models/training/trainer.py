@@ -101,8 +101,8 @@ def fit(
 
     `schedule` gives the factor on each group's peak rate; `clip` is the largest gradient norm of a clip unit (0: none).
     The metrics of a step are means over the targets of its accepted updates; `loss` is the objective's own unless it
-    reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite. A Ctrl-C
-    or SIGTERM takes effect after the step that it comes upon.
+    reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite. A Ctrl-C,
+    SIGTERM or SIGHUP takes effect after the step that it comes upon.
     """
     keep_freed_memory()
     run = Run(model, optimizer, state, steps, callbacks)

@@ -74,7 +74,7 @@ def connect(config: RuntimeConfig) -> Any:
         options |= {"address": config.cluster}
         if _joining_needs_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         settings = _own_settings() if local else contextlib.nullcontext()
         with contextlib.redirect_stdout(None), settings, _patience(ray):

@@ -61,8 +61,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         if one.process.poll() is None:
             one.process.kill()
         one.process.wait()
+    ours = psutil.Process().children(recursive=True)  # Ray of the runs in this process, which others use after them
     for lake in lakes:
-        for left in processes_of(lake):
+        for left in set(processes_of(lake)).difference(ours):
             try:
                 left.kill()
             except psutil.Error:

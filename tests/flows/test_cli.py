@@ -175,11 +175,10 @@ def test_bytes_that_are_no_text_are_no_traceback(headwater: Command, tmp_path: P
 
 def test_stages_after_the_last_one_asked_for_go_without_saying() -> None:
     from datalake.records import StageReport
-    from flows.commands.run import asked_for
 
-    assert asked_for(StageReport(stage="ingest", state="ran", seconds=1))
-    assert asked_for(StageReport(stage="sft", state="skipped", seconds=0, note="`sft` is null in the recipe"))
-    assert not asked_for(StageReport(stage="curate", state="skipped", seconds=0, note="after --until ingest"))
+    assert StageReport(stage="ingest", state="ran", seconds=1).asked_for
+    assert StageReport(stage="sft", state="skipped", seconds=0, note="`sft` is null in the recipe").asked_for
+    assert not StageReport(stage="curate", state="skipped", seconds=0, note="after --until ingest").asked_for
 
 
 # Bad recipes leave nothing -------------------------------------------------------------------------------------------

@@ -30,20 +30,24 @@ class Signal(Callback):
 
 @pytest.fixture
 def handlers() -> Any:
-    """SIGTERM raises here, as it does in a run; both handlers are put back."""
+    """SIGTERM and SIGHUP raise here, as they do in a run; all handlers are put back."""
 
     def terminate(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGHUP, terminate)
     yield terminate
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
 @pytest.mark.parametrize("step", [1, 5, 6, STEPS])
 def test_training_ends_after_the_step_saves_it_and_goes_on_bit_equal(
     tmp_path: Path, handlers: Any, number: int, raised: type[BaseException], step: int
