@@ -206,11 +206,12 @@ def test_a_run_ends_in_order_when_a_server_that_is_not_its_own_is_gone(
 
     from flows import daemons
     from flows.commands import service
+    from flows.service.login import login
 
     recipe, lake = many_archives(tmp_path / "in", 24, 100) | {"runtime": world.inline()}, tmp_path / "lake"
     elsewhere = tmp_path / "elsewhere"
     url = service.start_server(elsewhere, free_port())
-    run = start(recipe, lake, "pretrain", url)
+    run = start(recipe, lake, "pretrain", url, PREFECT_API_AUTH_STRING=login(elsewhere))
     wait_for(run, lambda: len(world.shard_marks(lake, "ingest")) >= 2)
     for process in daemons.find("server", elsewhere):
         process.kill()
