@@ -235,7 +235,7 @@ def test_the_end_of_ray_is_one_line_and_costs_no_shard_its_tries(
     next(process for process in processes_of(lake) if process.name() == victim).kill()
     told_once(run, 1, f"{stage} failed: ClusterError: Ray's")
     assert run.told().splitlines()[-1].endswith(AGAIN)
-    assert len(run.told().splitlines()) <= 8, run.told()
+    assert [line for line in run.told().splitlines() if not line.startswith(("  ", "small: ", "headwater: "))] == []
     assert processes_of(lake) == []
     ended(start(recipe, lake, stage, prefect_server.url))
     if stage == "pretrain":
