@@ -165,8 +165,10 @@ def _around(shown: str, below: bool, before: str, after: str, letters: int) -> t
     signed = shown[0] in _SIGNS or shown[-1] in _SIGNS
     if digits and not alphabetic and not (signs and signed):
         ideograph = "\u3400" <= before <= "\u9fff"
-        if ideograph or (a_letter and letters >= 3) or not (base or before in ("%", "°")):
-            return "[", "]"  # of a word or a sentence there are no powers: the mark of a note
+        if before in tuple("([{/") and after.isalnum():
+            return "^", ""  # an isotope's mass
+        if ideograph or not (base or before in ("%", "°")):
+            return "[", "]"  # of a sentence there are no powers: the mark of a note
     elif signs == length:
         return "", ""
     elif alphabetic == length:

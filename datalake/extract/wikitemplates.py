@@ -43,7 +43,9 @@ def _first(positional: list[str], named: dict[str, str], context: Context) -> st
 
 
 def _second(positional: list[str], named: dict[str, str], context: Context) -> str:
-    return positional[1] if len(positional) > 1 else named.get("text", named.get("2", ""))
+    if len(positional) > 1:
+        return positional[1]
+    return next((named[key] for key in ("text", "2", "texte", "texto", "testo") if named.get(key)), "")
 
 
 def _second_or_first(positional: list[str], named: dict[str, str], context: Context) -> str:
@@ -587,6 +589,10 @@ _add("mya", lambda p, named, context: f"{'–'.join(item for item in p[:2] if it
 _add("interp|bracket|bracketed", _scripts("[", "]"))
 _add("baseball year|by|mlby|nbay|nfly|nhly|cfb link year|scy|aut|year|год|рік|ano|año|anno|anné|jahr", _first)
 _add("tag|xtag", _tag_name)
+_add("комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|dica|abreviatura|skrót|abk|abkürzung|註解文字", _first)
+_add("höhe", lambda p, named, context: f"{p[0]} m" if p and p[0] else "")
+_add("§|§§", lambda p, named, context: " ".join(["§", *p[:2]]))
+_add("p.|pp.", lambda p, named, context: f"p. {p[0]}" if p and p[0] else "")
 _add("lien", _french_link)
 _add("chem|chem2|chemf|gaps|mset", _joined(""))
 _add("lang|langue|llang|transl|transliteration|lang1|zh-lang|bo-textonly|wikt-lang|lang-tool", _foreign)
@@ -691,6 +697,11 @@ _NO_VALUE = re.compile(
     r"(?:^|[ _-])(?:ref|footnote|note)s?$|图|圖"
 )
 _SPOKEN = re.compile(r"lang-([a-z]{2,3})(?:-.*)?$")
+_TODAY: dict[str, Callable[[datetime], str]] = {  # of the revision
+    "CURRENTYEAR": lambda when: str(when.year), "LOCALYEAR": lambda when: str(when.year),
+    "CURRENTMONTH": lambda when: f"{when.month:02}", "CURRENTMONTHNAME": lambda when: MONTHS[when.month - 1],
+    "CURRENTDAY": lambda when: str(when.day), "CURRENTDAY2": lambda when: f"{when.day:02}",
+}  # fmt: skip
 _GERMAN = re.compile(r"[a-z]{2,3}(?:[SFA]|-Hant|-Hans)")
 _LINKED = re.compile(r"(?:link|lk)-[a-z]{2,3}$")
 _ORDINAL = re.compile(r"\d{1,3}(?:er|e|re|ème)$")
@@ -735,8 +746,8 @@ def render_template(
         return _key_values(named)
     if key in ("pagename", "fullpagename", "subpagename", "basepagename"):
         return context.title
-    if key == "currentyear" and context.when:
-        return str(context.when.year)
+    if name in _TODAY and not positional:
+        return _TODAY[name](context.when) if context.when else ""
     called, colon, argument = name.partition(":")
     if colon:
         called = called.strip().lower()

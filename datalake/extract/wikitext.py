@@ -303,7 +303,7 @@ def _render(text: str, drop: frozenset[str], context: Context) -> str:
             else:
                 outer = frames[-1]
                 block = text.find("\n", frame.start, min(end, frame.start + 2_000)) >= 0
-                stands = Place(outer.kind, outer.words, outer.before, text[end : end + 120], block)
+                stands = Place(outer.kind, outer.words, outer.before, text[end : end + 120], block, outer.aside)
                 shown = _template(values, frame.arguments, context, stands)
         frames[-1].add_shown(shown)
     frames[-1].add(text[place:])
@@ -316,13 +316,13 @@ _WORD = re.compile(r"\w")
 class _Frame:
     """A pair of brackets under way: its arguments, and what stands before the place reached, on the same line."""
 
-    __slots__ = ("arguments", "before", "kind", "start", "words")
+    __slots__ = ("arguments", "aside", "before", "kind", "start", "words")
 
     def __init__(self, kind: str, start: int) -> None:
         self.kind = kind
         self.start = start
         self.arguments: list[list[str]] = [[]]
-        self.words = False
+        self.words = self.aside = False
         self.before = ""
 
     def add(self, text: str) -> None:
@@ -333,7 +333,7 @@ class _Frame:
             first, *others = text.split("|")
             self.arguments[-1].append(first)
             self.arguments.extend([other] for other in others)
-            self.words, self.before = False, ""
+            self.words, self.aside, self.before = False, False, ""
             self._stands_behind(others[-1])
         else:
             self.arguments[-1].append(text)
@@ -349,8 +349,11 @@ class _Frame:
             return
         line = max(text.rfind("\n"), text.rfind("|"), text.rfind("!!")) if self.kind == "{|" else text.rfind("\n")
         if line >= 0:
-            text, self.words, self.before = text[line + 1 :], False, ""
+            text, self.words, self.aside, self.before = text[line + 1 :], False, False, ""
         self.words = self.words or _WORD.search(text) is not None
+        opened, closed = (max(text.rfind(mark), text.rfind(wide)) for mark, wide in ("(（", ")）"))
+        if opened != closed:
+            self.aside = opened > closed
         self.before = (self.before + text)[-3:] if len(text) < 3 else text[-3:]
 
 

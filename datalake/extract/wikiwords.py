@@ -63,10 +63,8 @@ _WITHOUT_WORDS = re.compile(
     r"cần dẫn nguồn|cần nguồn|ai nói|khi nào|thiếu nguồn|"
     r"ต้องการอ้างอิง|ใคร|เมื่อไร|उद्धरण आवश्यक|कब|किसने|"
     r"fakt|kto|kiedy|bron\?|källa behövs|vem|när|kaynak belirt|kim|"
-    # sounds
-    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|пхонетик\w*|.*audio.*|respell|pron.*|.*pronunciation.*|listen.*|sound.*|"
-    r"lautschrift|prononciation.*|発音.*|音声.*|소리.*|발음.*|صدا|صوت.*|آوا.*|אודיו.*|היגוי.*|слух.*|аудио.*|аудіо.*|"
-    r"escuchar|msapi|pronunc\w*|phát âm.*|เสียง.*|"
+    # sounds that are heard
+    r".*audio.*|listen.*|sound.*|音声.*|소리.*|صدا|صوت.*|اودیو.*|אודיו.*|слух.*|аудио.*|аудіо.*|escuchar|msapi|เสียง.*|"
     # pictures, flags without their country's name, icons, colours, space
     r"flag ?icon.*|.*flagicon.*|bandeir\w*|bandera\w*|bandiera|прапор\w*|флаг|флагик\w*|flagga|flaggbild|vlag|flaga|"
     r"flagge?\d*icon|پرچمک.*|רמז דגל|דגל|דגל\w*|ธง\w*|국기그림|flagdeco|cờ\w*|флагче|flagpaís|náhled|drapeau|drapeau-\w+|"
@@ -85,7 +83,12 @@ _WITHOUT_WORDS = re.compile(
     r"другие значения|о|не путать.*|значения|основная|"
     # computed by the wiki from its own data
     r"inflation.*|infl|wikidata.*|property.*|population.*|metadaten .*|données/.*|updat(?:ed|ing).*|date range.*|"
-    r"official\b.*|imdb.*|url2?|isbnt?|oclc|doi|issn|asin|bibcode|pmid|arxiv|jstor|allmusic.*|find a grave.*"
+    r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|jstor|allmusic.*|find a grave.*"
+)
+# Transcriptions: in parentheses they are those of the title, elsewhere a part of the sentence.
+_SOUND = re.compile(
+    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|respell|pron|pron-.*|.*pronunciation.*|lautschrift|prononciation.*|発音.*|발음.*|"
+    r"آوا.*|היגוי.*|pronunc\w*|phát âm.*|国际音标|國際音標"
 )
 _FILE = re.compile(r"\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agv]|opus|mp[34]|wav|flac|midi?|pdf|djvu?)$", re.I)
 _ADDRESS = re.compile(r"(?:[a-z]+:)?//|www\.|mailto:|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info|html?)\b", re.I)
@@ -95,14 +98,18 @@ _SETTING = re.compile(
     r"ja|nein|oui|non|sí|si|sim|não|да|нет|x|nl|[a-z]+[ _]?color|",
     re.I,
 )
-_KEY = re.compile(r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|")
+_KEY = re.compile(r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|\d{8,}|")
 _CODE = re.compile(r"[a-z]{2}|grc|ang|sco|nds|yue|arz|lzh|simple")
 _UPPER_CODE = re.compile(r"[A-Z]{2,3}")
 _TEXTS = ("1", "text", "texte", "texto", "testo", "текст", "tekst", "metin", "content", "contenu", "contenido",
           "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容", "テキスト",
           "متن", "نص", "טקסט", "내용", "label", "texte affiché", "lt", "shown", "display")  # fmt: skip
+_UNITS = frozenset(
+    "km m cm mm kg ha km² km2 m² m2 m³ m3 °c км м см мм кг га км² м² м³ км2 м2 كم كغ م ק״מ".split()  # noqa: SIM905
+)
+_DATE = re.compile(r"(?:0?[1-9]|[12]\d|3[01]) (?:0?[1-9]|1[0-2]) \d{4}")
 _ENDS = tuple(".!?…。！？؟।")
-_NUMERAL = re.compile(r"(?:\d+|(?=[IVXLC])C{0,3}(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))(?:er|re|e|ème|è|º|ª|th|st|nd|rd)?\b.*")
+_NUMERAL = re.compile(r"(?:\d+|[IVXLC]+)(?:er|re|e|ème|è|º|ª|th|st|nd|rd)?\b.*")
 
 
 class Place(NamedTuple):
@@ -112,6 +119,7 @@ class Place(NamedTuple):
     - `words`: whether a word stands before it; `before`: up to three characters that do, rendered
     - `behind`: some characters of the source
     - `block`: whether it is written over several lines
+    - `aside`: whether a parenthesis is open
     """
 
     kind: str
@@ -119,6 +127,7 @@ class Place(NamedTuple):
     before: str
     behind: str
     block: bool
+    aside: bool = False
 
 
 _CLOSED = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|[\ue000-\ue00f]")
@@ -170,8 +179,23 @@ def words_of(name: str, positional: list[str], named: dict[str, str], place: Pla
     """What a template that no table knows leaves where it stands; nothing where it is no part of a sentence."""
     if ":" in name or name.startswith("#") or _WITHOUT_WORDS.fullmatch(name.casefold()):
         return ""
+    if _SOUND.fullmatch(name.casefold()):
+        heard = "" if place.aside or not place.words else _heard(positional)
+        return heard if heard and in_sentence(place, False) else ""
+    if not positional and not named and not any(character.isalnum() for character in name):
+        return name.replace(" ", "")  # `{{' "}}`
     said = _said(name, positional, named)
     return said if said and in_sentence(place, _is_sentence(said)) else ""
+
+
+def _heard(positional: list[str]) -> str:
+    """`{{IPAc-en|m|ɪ|l}}`: /mɪl/, of a transcription that stands outside of parentheses."""
+    sound = "".join(
+        item.replace("_", " ")
+        for item in positional
+        if item not in ("lang", "pron", "all", "local", "small", "icon", "-") and not _FILE.search(item[-6:])
+    )
+    return f"/{sound}/" if sound and sound[0] not in "/[" and len(sound) < 60 else sound[:60]
 
 
 def _is_sentence(text: str) -> bool:
@@ -185,15 +209,19 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
     items = [" ".join(item.split()) for item in positional[:12]]
     if not any(items):
         items = [" ".join(named[key].split()) for key in _TEXTS if named.get(key)][:1]
-        if not items and not named and _NUMERAL.fullmatch(name):
-            return name
-    codes = [index for index, item in enumerate(items) if _CODE.fullmatch(item) and item in LANGUAGES]
+        if not items and not named and (_NUMERAL.fullmatch(name) or (name.rstrip().endswith(".") and len(name) > 2)):
+            return name  # `{{XIXe siècle}}`, `{{до н. э.}}`
+    codes = [index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)]
     if codes and len([item for item in items if item]) > 1:
         # the language comes before its words, or after those of this wiki and before the other's
         items = items[codes[0] + 1 :] if not any(items[: codes[0]]) else items[: codes[0]]
     items = [item for item in items if _is_readable(item)]
     if not items:
         return ""
+    if len(items) == 1 and name.lower() in _UNITS and items[0][0].isdecimal():
+        return f"{items[0]} {name}"
+    if _DATE.fullmatch(" ".join(items[:3])):
+        return ".".join(items[:3])
     longest = max(items[:3], key=len)
     if _is_sentence(longest):
         return longest
@@ -213,7 +241,9 @@ def _is_readable(text: str) -> bool:
 
 def _same_word(title: str, label: str) -> bool:
     """Whether a label is its title in another form: `nuclear weapon`, `nuclear weapons`."""
-    first, second = (unicodedata.normalize("NFKD", word[:40]).casefold() for word in (title, label))
+    first, second = (unicodedata.normalize("NFKD", word[:40].partition(" (")[0]).casefold() for word in (title, label))
+    if len(first) > 2 and (first in second or (second in first and len(second) > 2)):
+        return True
     common = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
     return common >= 3 and common * 2 >= min(len(first), len(second))
 
