@@ -1,8 +1,8 @@
 """Templates that carry part of the sentence they stand in, rendered by name without their wiki.
 
-Names and arguments as documented on the templates' own pages in the wikis of their languages. What isn't named here
-renders as nothing. A template belongs here if its absence leaves a hole in the sentence; which are dropped most often
-`benchmarks/wikipedia.py --dropped` prints.
+Names and arguments as documented on the templates' own pages in the wikis of their languages. A template belongs here if
+what it shows differs from its arguments as they stand, which is what `wikiwords` leaves of one that isn't named here;
+which are dropped most often `benchmarks/wikipedia.py --dropped` prints.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from datalake.extract.wikichinese import END, KEEP
+from datalake.extract.wikiformat import SCRIPTS, SUB, SUB_END, SUP, SUP_END
+from datalake.extract.wikifunctions import function
+from datalake.extract.wikinames import COUNTRIES, chinese, former_date, is_ship, junction, ordinal, ship, ship_class
 from datalake.extract.wikiunits import convert
 
 
@@ -40,7 +43,9 @@ def _first(positional: list[str], named: dict[str, str], context: Context) -> st
 
 
 def _second(positional: list[str], named: dict[str, str], context: Context) -> str:
-    return positional[1] if len(positional) > 1 else named.get("text", named.get("2", ""))
+    if len(positional) > 1:
+        return positional[1]
+    return next((named[key] for key in ("text", "2", "texte", "texto", "testo") if named.get(key)), "")
 
 
 def _second_or_first(positional: list[str], named: dict[str, str], context: Context) -> str:
@@ -70,11 +75,16 @@ def _kept(words: str) -> str:
 
 
 def _convert(positional: list[str], named: dict[str, str], context: Context) -> str:
-    return convert(positional, named, context.language in _ENGLISH)
+    return convert(_level(positional), named, context.language in _ENGLISH)
+
+
+def _level(items: list[str]) -> list[str]:
+    """Names of units as `convert` knows them: m2 of m<sup>2</sup>."""
+    return [SCRIPTS.sub("", item) for item in items]
 
 
 def _convert_short(positional: list[str], named: dict[str, str], context: Context) -> str:
-    return convert(positional, named, context.language in _ENGLISH, short=True)
+    return convert(_level(positional), named, context.language in _ENGLISH, short=True)
 
 
 def _person(unit: str) -> Render:
@@ -114,7 +124,51 @@ def _thousands(number: str) -> str:
 
 def _format_number(positional: list[str], named: dict[str, str], context: Context) -> str:
     number = _first(positional, named, context)
-    return _thousands(number) if context.language in (*_ENGLISH, "zh", "ja", "ko", "th", "he") else number
+    if context.language in (*_ENGLISH, "zh", "ja", "ko", "th", "he"):
+        number = _thousands(number)
+    unit = positional[1] if len(positional) > 1 else ""
+    return number if not unit or unit in ("R", "NOSEP") or unit[0].isdecimal() else f"{number} {unit}"
+
+
+def _country(code: str, context: Context) -> str | None:
+    """`{{USA}}`: the country's name on an English wiki, its code on others."""
+    return (COUNTRIES[code] if context.language in _ENGLISH else code) if code in COUNTRIES else None
+
+
+# Quotation marks by language; others have those of English.
+_MARKS = {
+    "de": "„“", "bg": "„“", "cs": "„“", "sk": "„“", "is": "„“", "fr": ("« ", " »"), "ru": "«»", "uk": "«»", "es": "«»",
+    "it": "«»", "pt": "«»", "ca": "«»", "no": "«»", "el": "«»", "fa": "«»", "ar": "«»", "pl": "„”", "nl": "„”", "hu": "„”",
+    "ro": "„”", "sv": "””", "fi": "””", "ja": "「」", "he": "„”",
+}  # fmt: skip
+
+
+def _said(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{"|words}}` in a line: the words in quotation marks; a quotation of its own where it names who said it."""
+    words = (positional[0] if positional else "") or named.get("Text", "") or named.get("text", "")
+    if not words:
+        return '"'
+    who = (positional[1] if len(positional) > 1 else "") or named.get("Autor", "") or named.get("autor", "")
+    opened, closed = _MARKS.get(context.language, "“”")
+    words = words if words[0] in '„“«"「' else f"{opened}{words}{closed}"
+    return f"\n\n{words}\n— {who}\n\n" if who and not positional else f"{words} ({who})" if who else words
+
+
+def _tag_name(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """`{{tag|ref}}`: the tag as it is written."""
+    name, form = [*positional, "", ""][:2]
+    whole = {"open": f"<{name}>", "o": f"<{name}>", "close": f"</{name}>", "c": f"</{name}>", "single": f"<{name} />"}
+    return whole.get(form, f"<{name}>{named.get('content', '...')}</{name}>") if name else ""
+
+
+def _span_of_years(before: str) -> Render:
+    """`{{reign|1901|1931}}`: r. 1901–1931."""
+    return lambda positional, named, context: f"{before} " + "–".join(item for item in positional[:2] if item)
+
+
+def _either(positional: list[str], named: dict[str, str], context: Context) -> str:
+    """The label where there is one, else the title: `{{w|nuclear weapon|nuclear weapons}}`."""
+    return (positional[1] if len(positional) > 1 else "") or _first(positional, named, context)
 
 
 def _is_number(text: str) -> bool:
@@ -238,9 +292,13 @@ def _plain_list(positional: list[str], named: dict[str, str], context: Context) 
     return "\n" + (body or named.get("תוכן", named.get("nombre", ""))) + "\n"
 
 
+_QUOTED = ("text", "quote", "Text", "texte", "texto", "testo", "текст", "tekst", "1", "cita", "content", "متن")
+_AUTHORS = ("author", "sign", "Autor", "autor", "auteur", "autore", "автор", "by", "source", "2")
+
+
 def _quote(positional: list[str], named: dict[str, str], context: Context) -> str:
-    words = positional[0] if positional else named.get("text", named.get("quote", ""))
-    who = positional[1] if len(positional) > 1 else named.get("author", named.get("sign", ""))
+    words = positional[0] if positional else next((named[key] for key in _QUOTED if named.get(key)), "")
+    who = positional[1] if len(positional) > 1 else next((named[key] for key in _AUTHORS if named.get(key)), "")
     return f"\n\n{words}\n" + (f"— {who}\n" if who else "") + "\n" if words else ""
 
 
@@ -459,12 +517,12 @@ _add("rounddown|bartable|tmp|rating", _joined(" "))
 _add("frac|fraction|sfrac|tfrac|分數|分数|дробь", _fraction)
 _add("sigfig", _rounded)
 _add("sqrt|radic", _scripts("√"))
-_add("sub", _scripts("_"))
-_add("sup|^", _scripts("^"))
+_add("sub", _scripts(SUB, SUB_END))
+_add("sup|^", _scripts(SUP, SUP_END))
 _add("e|esp", _scripts("×10^"))
 _add("10^", _scripts("10^"))
 _add("c.|circa|ca", _circa)
-_add("unité|unite|unidad|unità", _quantity)
+_add("unité|unite|unidad|unità|m|unit|единица|одиниця", _quantity)
 _add("heure|horaire", _clock)
 _add("coord|coor|coord dm|coord dms|坐标|坐標", _coordinates)
 _add("bar percent|bar pixel", _share)
@@ -503,15 +561,38 @@ _add("siglo", _century("siglo "))
 _add("nowrap|nobr|nobreak|nobold|small|smaller|big|larger|mvar|math|var|mono|code|kbd|lang-zh2|not typo|ta", _first)
 _add("em|strong|strike|not a typo|sic|proper name|abbr|abbrv|tooltip|hover title|keypress|key press|samp", _first)
 _add("flag|flagcountry|flagu|flagicon text|country|noitalic|nihongo2|nihongo3|texttt|pre|tt|underline|u", _first)
-_add("link-interwiki|visible anchor|vanchor|anchor text|linktext|ship|chem name|gene|smallcaps|sc|sm", _first)
+_add("link-interwiki|visible anchor|vanchor|anchor text|linktext|chem name|gene|smallcaps|sc|sm", _first)
 _add("j|zhu|ruby|kana|hanzi|unicode|phonetic|angbr|resize1|asiantitle|tq|tooltip2|self|okina name|ipa link", _first)
 _add("senza fonte|chiarire|terme défini|latin|polytonic|hebrew|script/hebrew|nastaliq", _first)
 _add("script/nastaliq|script/arabic", _first)
-_add("citation needed span|cn span|clarify span|bold|italic|b|i|nobelium|sort name|u-boat|hms|uss name|fett", _first)
+_add("citation needed span|cn span|clarify span|bold|italic|b|i|nobelium|sort name|u-boat|uss name|fett", _first)
 _add("国旗|國旗|flagg|drapeau2|pays|flaglink|国家|band|fb|nft|cr|tnavbar-header|efn-text|ja-stroke|nobr2", _first)
 _add("article principal court|petit|souligner|formule|mh|script|ה|אנ|גר|abréviation|abréviation discrète", _first)
 _add("nihongo|nihongo foot", _spoken)
-_add("ill|illm|interlanguage link|interlanguage link multi|iw|не переведено|нп", _interlanguage)
+_add("ill|illm|interlanguage link|interlanguage link multi|iw", _interlanguage)
+_add("не переведено|не переведено 2|не переведено 3|не переведено 4|не переведено 5|нп|нп1|нп2|нп3|нп4|нп5", _either)
+_add("w|wp|wl|wpl|page link|pl|нп5с|iw2|translation link", _either)
+# Names, years and numbers in a few words
+_add("ship", lambda positional, named, context: ship("".join(positional[:1]), positional[1:]))
+_add("sclass|sclass-|sclass2|sclass2-|sclass/core", lambda positional, named, context: ship_class(positional))
+_add("jct", lambda positional, named, context: junction(positional))
+_add("ordinal|ord", lambda positional, named, context: ordinal("".join(positional[:1])))
+_add("oldstyledate|osdate", lambda p, named, context: former_date(p, context.language in _ENGLISH))
+_add("zh|zh-full|lang-zh|zh-cn", lambda positional, named, context: chinese(positional, named))
+_add("nee|née", _scripts("née "))
+_add("né", _scripts("né "))
+_add("reign|r.", _span_of_years("r."))
+_add("floruit|fl.|fl", _span_of_years("fl."))
+_add("born in|b.", _span_of_years("b."))
+_add("died in|d.", _span_of_years("d."))
+_add("mya", lambda p, named, context: f"{'–'.join(item for item in p[:2] if item)} million years ago" if p else "")
+_add("interp|bracket|bracketed", _scripts("[", "]"))
+_add("baseball year|by|mlby|nbay|nfly|nhly|cfb link year|scy|aut|year|год|рік|ano|año|anno|anné|jahr", _first)
+_add("tag|xtag", _tag_name)
+_add("комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|dica|abreviatura|skrót|abk|abkürzung|註解文字", _first)
+_add("höhe", lambda p, named, context: f"{p[0]} m" if p and p[0] else "")
+_add("§|§§", lambda p, named, context: " ".join(["§", *p[:2]]))
+_add("p.|pp.", lambda p, named, context: f"p. {p[0]}" if p and p[0] else "")
 _add("lien", _french_link)
 _add("chem|chem2|chemf|gaps|mset", _joined(""))
 _add("lang|langue|llang|transl|transliteration|lang1|zh-lang|bo-textonly|wikt-lang|lang-tool", _foreign)
@@ -556,6 +637,7 @@ _add("hlist|flatlist items|comma separated entries|and list|csv", _in_line)
 _add(
     "plainlist|flatlist|columns-list|div col|colbegin|column|multicol list|colonnes|טורים|columns|columnas", _plain_list
 )
+_add("цитата|начало цитаты|цитата2|врезка цитата|quotation|citazione|citação|citat|citaat|alıntı|اقتباس|ציטוט|인용문", _quote)
 _add("quote|blockquote|cquote|quotation|rquote|quote box|引文|引用|cquote2|centered pull quote|poem quote|cita", _quote)
 _add("verse translation|poemquote|bq|quotebox|cita2|quote frame|citation en bloc|zitat", _quote)
 # Chinese and its kin
@@ -586,7 +668,7 @@ _add("mdash|em dash|emdash|—", _constant("—"))
 _add("spaced mdash|mdashb", _constant(" — "))
 _add("'|apostrophe|okina", _constant("'"))
 _add("'s", _constant("'s"))
-_add('"', _constant('"'))
+_add('"', _said)
 _add("!|pipe", _constant("|"))
 _add("=", _constant("="))
 _add("·|•|middot|dot|bullet|*|・|wrap dot|、", _constant(" · "))
@@ -615,6 +697,12 @@ _NO_VALUE = re.compile(
     r"(?:^|[ _-])(?:ref|footnote|note)s?$|图|圖"
 )
 _SPOKEN = re.compile(r"lang-([a-z]{2,3})(?:-.*)?$")
+_TODAY: dict[str, Callable[[datetime], str]] = {  # of the revision
+    "CURRENTYEAR": lambda when: str(when.year), "LOCALYEAR": lambda when: str(when.year),
+    "CURRENTMONTH": lambda when: f"{when.month:02}", "CURRENTMONTHNAME": lambda when: MONTHS[when.month - 1],
+    "CURRENTDAY": lambda when: str(when.day), "CURRENTDAY2": lambda when: f"{when.day:02}",
+}  # fmt: skip
+_GERMAN = re.compile(r"[a-z]{2,3}(?:[SFA]|-Hant|-Hans)")
 _LINKED = re.compile(r"(?:link|lk)-[a-z]{2,3}$")
 _ORDINAL = re.compile(r"\d{1,3}(?:er|e|re|ème)$")
 
@@ -629,8 +717,13 @@ def _key_values(named: dict[str, str]) -> str:
     return "\n\n" + "\n".join(lines) + "\n\n" if lines else ""
 
 
-def render_template(name: str, positional: list[str], named: dict[str, str], context: Context = Context()) -> str:  # noqa: B008
-    """What a template shows in a sentence, or nothing.
+def render_template(
+    name: str,
+    positional: list[str],
+    named: dict[str, str],
+    context: Context = Context(),  # noqa: B008
+) -> str | None:
+    """What a template shows, or None where its name isn't known.
 
     - `name`: as written, spaces made one; `positional` and `named`: its arguments, already rendered.
     """
@@ -642,23 +735,31 @@ def render_template(name: str, positional: list[str], named: dict[str, str], con
     if key == "citation":  # a source, but in French a quotation
         return ""
     if key in ("s", "s-") and context.language != "fr":
-        return ""
+        return None
     if render := _TABLE.get(key):
         return render(positional, named, context)
+    if is_ship(name) and positional:
+        return ship(name, positional)
+    if not positional and not named and (country := _country(name, context)):
+        return country
     if context.infoboxes and _INFOBOX.match(key):
         return _key_values(named)
     if key in ("pagename", "fullpagename", "subpagename", "basepagename"):
         return context.title
-    if key == "currentyear" and context.when:
-        return str(context.when.year)
-    function, colon, argument = name.partition(":")
+    if name in _TODAY and not positional:
+        return _TODAY[name](context.when) if context.when else ""
+    called, colon, argument = name.partition(":")
     if colon:
-        function = function.lower()
-        if function == "formatnum":
+        called = called.strip().lower()
+        if called in ("subst", "safesubst", "msg", "msgnw", "raw"):
+            return render_template(argument.strip(), positional, named, context)
+        if called == "formatnum":
             return _format_number([argument.strip()], {}, context)
-        if function in ("lc", "uc", "lcfirst", "ucfirst"):
-            return argument.strip()
-        return ""
+        given = [f"{key}={value}" for key, value in named.items()]
+        shown = function(called, [argument.strip(), *positional, *given])
+        return shown or ""
+    if context.language == "de" and _GERMAN.fullmatch(name) and positional:  # `{{enS|words|transcription}}`
+        return ", ".join(part for part in (_kept(positional[0]), *positional[1:2]) if part)
     if spoken := _SPOKEN.match(key):
         if spoken[1] == "zh":
             return _first(positional, named, context) or named.get("t", named.get("s", named.get("c", "")))
@@ -667,4 +768,4 @@ def render_template(name: str, positional: list[str], named: dict[str, str], con
         return _linked(positional, named, context)
     if context.language == "fr" and _ORDINAL.match(key):
         return f"{name} {positional[0]}".strip() if positional else name
-    return ""
+    return None

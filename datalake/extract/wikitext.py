@@ -1,8 +1,9 @@
 """Wikitext to readable text: paragraphs, headings, lists and tables stay; apparatus goes.
 
 Markup as described by MediaWiki's help pages (Help:Formatting, Help:Links, Help:Tables, Help:Templates). Templates
-can't be expanded without their wiki, so most are dropped; those that carry words or numbers of the sentence around them
-(convert, dates, units, languages, lists) are rendered by name.
+can't be expanded without their wiki: those that carry words or numbers of the sentence around them (convert, dates,
+units, languages, lists) are rendered by name, any other in the middle of a sentence leaves its readable arguments
+(`wikiwords`), and the rest is dropped.
 
 One pass over the brackets, bounded by construction, never by a clock: brackets without a partner are found first, then
 each pair is rendered when it closes, its content being text already. The work is linear in the length of the page
@@ -17,8 +18,24 @@ from datetime import datetime
 from typing import NamedTuple
 
 from datalake.extract.references import unescape
-from datalake.extract.wikichinese import VARIANTS, choose_variant, convert, resolve
+from datalake.extract.wikichinese import END, KEEP, VARIANTS, choose_variant, convert, resolve
+from datalake.extract.wikiformat import (
+    EMPTY,
+    LINE,
+    SPACE,
+    SUB,
+    SUB_END,
+    SUP,
+    SUP_END,
+    TAB,
+    hold_indents,
+    release_indents,
+    show_indents,
+    with_scripts,
+    without_quotes,
+)
 from datalake.extract.wikitemplates import Context, render_template
+from datalake.extract.wikiwords import LANGUAGES, Place, words_of
 
 MAX_DEPTH = 40  # as the parsers of MediaWiki's own family; real articles stay below 12
 
@@ -55,14 +72,33 @@ APPARATUS = frozenset(
 
 # Extension tags whose content isn't wikitext. Kept as it stands, or dropped with what is in it.
 _VERBATIM = ("nowiki", "pre", "syntaxhighlight", "source", "math", "chem", "ce", "code")
+_FORMULAS = ("math", "chem", "ce")
 _DROPPED = ("ref", "references", "gallery", "timeline", "imagemap", "score", "templatestyles", "indicator", "graph",
             "mapframe", "maplink", "includeonly", "inputbox", "hiero", "style", "script", "section")  # fmt: skip
 
-_MARK = re.compile("[\ue000-\ue005]")  # private use: they hold the place of verbatim text while the rest is parsed
-_REFERENCE_TO_MARK = re.compile(r"&#(?:0*5734[4-9]|[xX]0*[eE]00[0-5]);?")
+# Private use: they hold the place of verbatim text while the rest is parsed, and of what `wikiformat` keeps.
+_MARK = re.compile("[\ue000-\ue00f]")
+_REFERENCE_TO_MARK = re.compile(r"&#(?:0*573(?:4[4-9]|5[0-9])|[xX]0*[eE]00[0-9a-fA-F]);?")
 _HELD = re.compile("\ue000([0-9]+)\ue001")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>")
+# Of HTML and of MediaWiki's extensions. What else looks like a tag a wiki shows as it stands: `List<String>`.
+_TAGS = frozenset(
+    """
+    a abbr acronym address applet area article aside audio b base bdi bdo big blink blockquote body br button canvas
+    caption center cite code col colgroup data datalist dd del details dfn div dl dt em embed fieldset figcaption figure
+    font footer form frame h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins kbd label legend li link main
+    map mark marquee menu meta meter nav nobr noscript object ol optgroup option p param picture pre progress q rb rp
+    rt rtc ruby s samp script section select small source span strike strong style sub summary sup svg table tbody td
+    textarea tfoot th thead time title tr track tt u ul var video wbr
+    categorytree ce charinsert chem choose code gallery graph hiero imagemap includeonly indicator inputbox
+    langconvert languages listing lst mapframe maplink math nnoinclude noinclude nowiki onlyinclude pages poem
+    quiz ref references rss score sm syntaxhighlight tab tabber templatedata templatestyles timeline translate tvar
+    """.split()  # noqa: SIM905
+)
+_UNSEEN = re.compile(r"<(rp|rt)\b[^<>]*>[^<]*|<span\b[^<>]*\bdisplay\s*:\s*none\b[^<>]*>[^<]*(?:</span\s*>)?", re.IGNORECASE)
+_AS_THEY_STAND = {"sup": (SUP, SUP_END), "sub": (SUB, SUB_END), "code": (KEEP, END), "q": ("“", "”")}
+_FORMULA_REFERENCE = re.compile(r"&(lt|gt|amp|quot|nbsp);")
 _EXTENSION = re.compile(rf"<({'|'.join(_VERBATIM + _DROPPED)})\b([^<>]*)>", re.IGNORECASE)
 _BLOCK_TAGS = frozenset(
     "p div br hr tr table blockquote center dl ul ol li dt dd h1 h2 h3 h4 h5 h6 caption".split()  # noqa: SIM905
@@ -72,9 +108,9 @@ _EXTERNAL = re.compile(r"\[(?:(?:https?|ftps?|irc|news|gopher)://|//|mailto:)[^\
 _OPEN_EXTERNAL = re.compile(r"\[(?=(?:[A-Za-z]+:)?//|mailto:)")
 _BRACKETS = re.compile(r"\{\{|\}\}|\[\[|\]\]|(?m:^)[ \t:*#]*\{\|(?!\})|(?m:^)[ \t]*\|\}(?!\})")
 _MAGIC = re.compile(r"__[A-Z]{3,24}__|__(?:目录|目錄|无目录|無目錄|强显目录|強顯目錄|不转换标题|不轉換標題)__")
-_INTERLANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8}){0,2}$")
+# A file's name behind whatever a wiki calls its files; colons lead to other wikis.
+_FILE = re.compile(r"[^:|\[\]{}\n]+\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agvx]|opus|mp3|mp4|wav|flac|midi?|stl|pdf|djvu?)\s*$", re.I)
 _ITEM = re.compile(r"(?m)^[*#:;][*#:; ]*")
-_QUOTES = re.compile("'{2,}")
 _EMPTY_PARENTHESES = re.compile(r" ?(?:\([ ,;:、，；/]{0,20}\)|（[ ,;:、，；/]{0,20}）)")
 _PARENTHESIS_START = re.compile(r"([(（])[ ,;、，；]{1,20}")
 _PARENTHESIS_END = re.compile(r"[ ,;、，；]{1,20}([)）])")
@@ -110,17 +146,17 @@ def clean(wikitext: str, options: Options = Options(), title: str = "", when: da
     - `title`: what `{{PAGENAME}}` shows; `when`: the revision's time, by which ages are counted.
     """
     drop = FILES_AND_CATEGORIES | options.namespaces
-    text = _MARK.sub("", wikitext).replace("\r\n", "\n").replace("\r", "\n")
+    text = _MARK.sub("", wikitext).replace("\r\n", "\n").replace("\r", "\n").replace("()", f"({EMPTY})")
     held: list[str] = []
     text = _hold(_COMMENT.sub("", text), held)
     text, rules = resolve(text, options.variant)
-    text = _plain_tags(text)
+    text = _plain_tags(hold_indents(without_quotes(text)))
     text = _ITEM.sub(_item, text)
     text = _EXTERNAL.sub(lambda match: match[1].strip(), text)
     text = _OPEN_EXTERNAL.sub("", text)
     text = _ARGUMENT.sub(lambda match: match[1] or "", text)
     context = Context(title, options.language, when, options.infoboxes)
-    text = unescape(_REFERENCE_TO_MARK.sub("", _render(text, drop, context)))
+    text = with_scripts(unescape(_REFERENCE_TO_MARK.sub("", _render(text, drop, context))))
     text = convert(text, options.variant, options.conversion, rules)
     return _tidy(_sections_of_lines(text), held)
 
@@ -152,11 +188,16 @@ def _hold(text: str, held: list[str]) -> str:
         out.append(text[place : match.start()])
         place = match.end()
         if match[2].rstrip().endswith("/"):
+            if name == "nowiki":  # keeps apart what stands beside it
+                out.append(_keep(name, "", held))
             continue
         end = closed_at.get(name, 0)
         if 0 <= end < place:
             end = closed_at[name] = lower.find(f"</{name}", place)
         if end < 0:
+            continue
+        if name == "code" and "\n" not in text[place:end]:  # wikitext, of which tags are looked at again
+            out.append("<code>")
             continue
         if name == "ref" and (nested := lower.find("<ref", place, end)) >= 0 and lower[nested + 4 : nested + 5] in " >":
             # A reference that was never closed would swallow the text up to the end of the next one.
@@ -174,17 +215,17 @@ def _hold(text: str, held: list[str]) -> str:
 
 def _keep(name: str, content: str, held: list[str]) -> str:
     """A placeholder for verbatim text. Formulas stand between dollar signs, blocks of code on lines of their own."""
-    content = unescape(content) if name != "math" else content
-    content = _MARK.sub("", content)
-    if name in ("math", "chem", "ce"):
+    if name in _FORMULAS:
+        content = _FORMULA_REFERENCE.sub(lambda match: unescape(match[0]), content)
         formula = re.sub(r"^\{?\\displaystyle\s*|\s+", " ", content).strip()
-        held.append(f"${formula}$" if formula else "")
-    elif name == "code":
-        held.append(_TAG.sub("", content))
-    elif name in ("pre", "syntaxhighlight", "source") and "\n" in content:
-        held.append("\n\n" + content.strip("\n") + "\n\n")
-    else:
-        held.append(content)
+        content = f"${formula}$" if formula else ""
+    elif name in ("pre", "code"):
+        content = unescape(_TAG.sub(_known_tag, content))
+    elif name == "nowiki":
+        content = unescape(content)
+    content = _MARK.sub("", content.replace(EMPTY, ""))
+    block = name in ("pre", "syntaxhighlight", "source", "code") and "\n" in content
+    held.append("\n\n" + content.strip("\n") + "\n\n" if block else content)
     return f"\ue000{len(held) - 1}\ue001"
 
 
@@ -193,6 +234,10 @@ def _plain_tags(text: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         name = match[1].lower()
+        if name not in _TAGS:
+            return match[0]
+        if name in _AS_THEY_STAND:
+            return _AS_THEY_STAND[name][match[0].startswith("</")]
         if name in ("td", "th"):
             return "" if match[0].startswith("</") else " "
         if name == "li":
@@ -201,7 +246,11 @@ def _plain_tags(text: str) -> str:
             return " "  # within table cells and template arguments a line break would change the markup
         return "\n" if name in _BLOCK_TAGS else ""
 
-    return _TAG.sub(replace, text)
+    return _TAG.sub(replace, _UNSEEN.sub("", text))
+
+
+def _known_tag(match: re.Match[str]) -> str:
+    return "" if match[1].lower() in _TAGS else match[0]
 
 
 def _pairs(text: str) -> list[tuple[int, int, str]]:
@@ -231,43 +280,81 @@ def _pairs(text: str) -> list[tuple[int, int, str]]:
 def _render(text: str, drop: frozenset[str], context: Context) -> str:
     """The text with every pair of brackets replaced by what it shows, innermost first. "" tokens are taken out.
 
-    A template's or link's frame is a list of arguments, each a list of pieces; raw text is split at its bars, rendered
-    pieces aren't.
+    A template's or link's arguments are lists of pieces; raw text is split at its bars, rendered pieces aren't.
     """
-    frames: list[tuple[str, list[list[str]]]] = [("", [[]])]
+    frames = [_Frame("", 0)]
     place = 0
     for start, end, token in _pairs(text):
-        _add(frames[-1], text[place:start])
+        frames[-1].add(text[place:start])
         place = end
         if not token:
             continue
         if token in ("{{", "[[", "{|"):
-            frames.append((token, [[]]))
+            frames.append(_Frame(token, start))
             continue
-        opener, arguments = frames.pop()
+        frame = frames.pop()
         shown = ""
         if len(frames) <= MAX_DEPTH:
-            values = ["".join(pieces) for pieces in arguments]
-            if opener == "[[":
+            values = ["".join(pieces) for pieces in frame.arguments]
+            if frame.kind == "[[":
                 shown = link_text(values[0], values[-1] if len(values) > 1 else None, drop)
-            elif opener == "{|":
-                shown = _table(values[0], nested=any(kind == "{|" for kind, _ in frames))
+            elif frame.kind == "{|":
+                shown = _table(values[0], nested=any(outer.kind == "{|" for outer in frames))
             else:
-                shown = _template(values, arguments, context)
-        frames[-1][1][-1].append(shown)
-    _add(frames[-1], text[place:])
-    return "".join(frames[0][1][0])
+                outer = frames[-1]
+                block = text.find("\n", frame.start, min(end, frame.start + 2_000)) >= 0
+                stands = Place(outer.kind, outer.words, outer.before, text[end : end + 120], block, outer.aside)
+                shown = _template(values, frame.arguments, context, stands)
+        frames[-1].add_shown(shown)
+    frames[-1].add(text[place:])
+    return "".join(frames[0].arguments[0])
 
 
-def _add(frame: tuple[str, list[list[str]]], text: str) -> None:
-    """Raw text to the innermost frame."""
-    kind, arguments = frame
-    if kind in ("{{", "[[") and "|" in text:
-        first, *others = text.split("|")
-        arguments[-1].append(first)
-        arguments.extend([other] for other in others)
-    else:
-        arguments[-1].append(text)
+_WORD = re.compile(r"\w")
+
+
+class _Frame:
+    """A pair of brackets under way: its arguments, and what stands before the place reached, on the same line."""
+
+    __slots__ = ("arguments", "aside", "before", "kind", "start", "words")
+
+    def __init__(self, kind: str, start: int) -> None:
+        self.kind = kind
+        self.start = start
+        self.arguments: list[list[str]] = [[]]
+        self.words = self.aside = False
+        self.before = ""
+
+    def add(self, text: str) -> None:
+        """Raw text, cut at its bars."""
+        if self.kind:
+            text = release_indents(text)
+        if self.kind in ("{{", "[[") and "|" in text:
+            first, *others = text.split("|")
+            self.arguments[-1].append(first)
+            self.arguments.extend([other] for other in others)
+            self.words, self.aside, self.before = False, False, ""
+            self._stands_behind(others[-1])
+        else:
+            self.arguments[-1].append(text)
+            self._stands_behind(text)
+
+    def add_shown(self, text: str) -> None:
+        """What brackets within it show."""
+        self.arguments[-1].append(text)
+        self._stands_behind(text)
+
+    def _stands_behind(self, text: str) -> None:
+        if not text:
+            return
+        line = max(text.rfind("\n"), text.rfind("|"), text.rfind("!!")) if self.kind == "{|" else text.rfind("\n")
+        if line >= 0:
+            text, self.words, self.aside, self.before = text[line + 1 :], False, False, ""
+        self.words = self.words or _WORD.search(text) is not None
+        opened, closed = (max(text.rfind(mark), text.rfind(wide)) for mark, wide in ("(（", ")）"))
+        if opened != closed:
+            self.aside = opened > closed
+        self.before = (self.before + text)[-3:] if len(text) < 3 else text[-3:]
 
 
 class _Section(NamedTuple):
@@ -299,7 +386,7 @@ def link_text(title: str, label: str | None, drop: frozenset[str]) -> str:
     prefix, colon, rest = title.partition(":")
     if colon and prefix:
         name = prefix.strip().lower().replace(" ", "_")
-        if name in drop or (label is None and _INTERLANGUAGE.match(name) and rest[:1] not in (" ", "")):
+        if name in drop or (label is None and rest and name in LANGUAGES) or _FILE.match(rest):
             return ""
     if label is None:
         return title.lstrip(":")
@@ -322,7 +409,7 @@ def _pipe_trick(title: str) -> str:
 _SPACE_RUN = re.compile(r"[\s_]+")
 
 
-def _template(values: list[str], arguments: list[list[str]], context: Context) -> str:
+def _template(values: list[str], arguments: list[list[str]], context: Context, place: Place) -> str:
     """A template by its name and arguments. An argument has a name where its raw beginning has a `=`."""
     positional: list[str] = []
     named: dict[str, str] = {}
@@ -336,7 +423,9 @@ def _template(values: list[str], arguments: list[list[str]], context: Context) -
             positional[int(key) - 1 : int(key)] = [rest.strip()]
         else:
             named[key] = rest.strip()
-    return render_template(_SPACE_RUN.sub(" ", values[0]).strip(), positional, named, context)
+    name = _SPACE_RUN.sub(" ", values[0]).strip()
+    shown = render_template(name, positional, named, context)
+    return words_of(name, positional, named, place) if shown is None else shown
 
 
 _LAYOUT = re.compile(r"navbox|infobox|metadata|ambox|sidebar|toc\b|vertical|noprint|display:\s*none", re.IGNORECASE)
@@ -413,8 +502,8 @@ def _tidy(sections: list[_Section], held: list[str]) -> str:
     skipping = 0
     for section in sections:
         if section.level < 7:
-            title = _QUOTES.sub("", _HELD.sub(lambda match: _held(match, held), section.text))
-            title = _SPACES.sub(" ", title).strip()
+            title = _HELD.sub(lambda match: _held(match, held), section.text)
+            title = _SPACES.sub(" ", show_indents(title)).strip()
             if skipping and section.level > skipping:
                 continue
             skipping = section.level if title.casefold() in APPARATUS else 0
@@ -441,16 +530,18 @@ def _held(match: re.Match[str], held: list[str]) -> str:
     return held[index] if index < len(held) else ""
 
 
+_ENDS_OF_LINES = f" {LINE}{SPACE}{TAB}"
+
+
 def _tidy_block(text: str, held: list[str]) -> str:
-    text = _MAGIC.sub("", _QUOTES.sub("", text))
-    text = _SPACES.sub(" ", _INVISIBLE.sub("", text))  # before patterns that would look at long runs again and again
+    text = _SPACES.sub(" ", _INVISIBLE.sub("", _MAGIC.sub("", text)))  # before patterns that would look at long runs
     text = _LEFT_OVER.sub("", text)
     text = re.sub("(?:\ue000-\ue001 ?)+", "- ", text).replace(_BAR, "|")
     text = _EMPTY_PARENTHESES.sub("", text)
     text = _PARENTHESIS_END.sub(r"\1", _PARENTHESIS_START.sub(r"\1", text))
     text = _SPACE_BEFORE_STOP.sub(r"\1", text)
-    lines = (_SPACES.sub(" ", line).strip() for line in text.split("\n"))
-    text = "\n".join("" if line in ("-", "|") else line for line in lines)
+    lines = (_SPACES.sub(" ", line).strip().rstrip(_ENDS_OF_LINES) for line in text.split("\n"))
+    text = show_indents("\n".join("" if line in ("-", "|") else line for line in lines))
     text = _HELD.sub(lambda match: _held(match, held), text)  # last: code keeps its spaces
     return re.sub(r"\n{3,}", "\n\n", _MARK.sub("", text)).strip("\n").rstrip()
 

@@ -34,6 +34,8 @@ from datalake.sources.sevenzip import unpacked
 from datalake.sources.streams import as_utf8, decompressed
 
 KIND = "wikipedia"
+_NAMESPACE = re.compile(r"<namespace((?:\s[^<>]*?)?)(?:/>|>([^<]*)<)")
+_KEY = re.compile(r"\bkey\s*=\s*[\"']\s*(-?\d{1,9})\s*[\"']")
 _MOST_HEAD = 1 << 20  # bytes; siteinfo of the largest wikis has 10,000
 _CLOSES = b"</page>"
 _TAG = 1_000  # bytes of a page's start tag
@@ -312,13 +314,17 @@ def _site(head: bytes) -> _Site:
         match = re.search(pattern, text)
         return unescape(match[1]).strip() if match else ""
 
-    site = _Site(name=first(r"<dbname>([^<]*)<"), language=first(r"<mediawiki[^<>]*\bxml:lang=[\"']([^\"']+)"))
-    if base := first(r"<base>([^<]*)<"):
+    site = _Site(
+        name=first(r"<dbname(?:\s[^<>/]*)?>([^<]*)<"),
+        language=first(r"<mediawiki\s[^<>]*\bxml:lang\s*=\s*[\"']\s*([^\"'<>]+)"),
+    )
+    if base := first(r"<base(?:\s[^<>/]*)?>([^<]*)<"):
         site.base = base.rpartition("/")[0] + "/"
     elif site.language:
         site.base = f"https://{site.language}.wikipedia.org/wiki/"
-    for match in re.finditer(r"<namespace\b[^<>]*\bkey=[\"'](-?\d{1,9})[\"'][^<>]*>([^<]*)<", text):
-        site.namespaces[unescape(match[2]).strip().lower()] = int(match[1])
+    for match in _NAMESPACE.finditer(text):
+        if key := _KEY.search(match[1]):  # an empty element, as that of articles is, has no name
+            site.namespaces[unescape(match[2] or "").strip().lower()] = int(key[1])
     return site
 
 
