@@ -108,7 +108,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
     uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here
     found |= {"charset": charset} if charset != "utf-8" else {}
-    found |= {"group": found.get("title") or member.name or shard.name}
+    found |= {"group": found.get("title") or "/".join(part for part in (shard.name, member.name) if part)}
     parts = chapters(text) if config.unit == "chapter" else [("", text)]
     for number, (heading, part) in enumerate(parts):
         chapter = {"chapter": heading, "chapter_number": str(number)} if config.unit == "chapter" else {}

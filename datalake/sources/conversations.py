@@ -105,7 +105,8 @@ class _Reading:
             own = row.value.get("message_tree_id")
         locator = self.locators.of(own, row.number)
         for found in dialogues(row.value, self.config.format, self.config.paths_of_tree == "all"):
-            yield self._entry(row, f"{locator}/{found.part}" if found.part else locator, found)
+            part = self.locators.of(f"{locator}/{found.part}", row.number) if found.part else locator
+            yield self._entry(row, part, found)
 
     def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused:
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -357,17 +358,42 @@ def _open_escape(window: bytes) -> int:
 
 
 class Locators:
-    """The locator of each row of one archive: its own id where it has one that is new, else its number."""
+    """The locator of each row of one archive, no two alike: its own id where it has one that is new, else its number.
+
+    Memory: a hash of each own id; rows without one cost nothing while they follow each other.
+    """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
+        self._numbered: list[list[int]] = []  # runs of rows known by their number: the first, and behind the last
 
     def of(self, own: Any, number: int) -> str:
-        """`own` as text; the number where there is none; `own~number` where another row has it already."""
+        """`own` as text; the number where there is none; `own~number` (`~number`) where another row has that already.
+
+        Rows come in the order of their numbers; one that is several records may come several times.
+        """
         if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
-            return str(number)
-        key = xxhash.xxh3_64_intdigest(str(own).encode("utf-8", "surrogatepass"))
-        if key in self._seen:
-            return f"{own}~{number}"
-        self._seen.add(key)
-        return str(own)
+            if not self._has(str(number)):
+                if self._numbered and self._numbered[-1][1] == number:
+                    self._numbered[-1][1] += 1
+                else:
+                    self._numbered.append([number, number + 1])
+                return str(number)
+            own = ""
+        locator = str(own)
+        while not locator or self._has(locator):
+            locator = f"{locator}~{number}"
+        self._seen.add(_hashed(locator))
+        return locator
+
+    def _has(self, locator: str) -> bool:
+        if _hashed(locator) in self._seen:
+            return True
+        if not (locator.isascii() and locator.isdigit()) or len(locator) > 18 or str(int(locator)) != locator:
+            return False
+        place = bisect_right(self._numbered, int(locator), key=lambda run: run[0]) - 1
+        return place >= 0 and int(locator) < self._numbered[place][1]
+
+
+def _hashed(locator: str) -> int:
+    return xxhash.xxh3_64_intdigest(locator.encode("utf-8", "surrogatepass"))

@@ -109,7 +109,7 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
         attributes["charset"] = file.charset
     if plan.corpus:
         attributes["corpus"] = plan.corpus
-    attributes.setdefault("group", (uri == own and _host(uri)) or locator)
+    attributes.setdefault("group", (uri == own and _host(uri)) or f"{name}#{locator}")
     return Document(
         id=identity,
         text=text,
