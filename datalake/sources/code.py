@@ -325,6 +325,8 @@ def _row(row: Row, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of the files of one row."""
 
     def entry(file: StackFile) -> Entry:
+        if damage := row.damage(config.label, shard.name, [file.text or ""]):
+            return damage
         root = Terms(file.licence, "row", file.stated) if file.stated else _configured(config)
         group = file.repository if file.repository != UNKNOWN else f"{shard.name}#{file.locator}"
         project = Project(file.repository, file.revision, group, ProjectLicences({}, root))

@@ -108,7 +108,10 @@ class _Reading:
             part = self.locators.of(f"{locator}/{found.part}", row.number) if found.part else locator
             yield self._entry(row, part, found)
 
-    def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused:
+    def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused | Quarantined:
+        said = (message["content"] for message in found.messages)
+        if damage := row.damage(self.config.label, self.name, said):
+            return damage
         try:
             if found.problem:
                 raise found.problem

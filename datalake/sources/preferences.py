@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from datalake.document import Entry, Preference, Refused, document_id
+from datalake.document import Entry, Preference, Quarantined, Refused, document_id
 from datalake.sources import docstrings, mappings
 from datalake.sources.columns import Columns, as_attribute
 from datalake.sources.config import Preferences
@@ -105,7 +105,9 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
         yield from entries(file.rows(config.label), make, config.label, file.name)
 
 
-def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused:
+def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused | Quarantined:
+    if damage := row.damage(config.label, name):
+        return damage
     value = row.value
     own = (value.get("id") or value.get("post_id")) if isinstance(value, dict) else None
     locator = locators.of(own, row.number)
@@ -116,6 +118,10 @@ def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Pref
     except InvalidError as problem:
         where = {"archive": name, "offset": row.offset, "length": row.length}
         return Refused(identity, config.label, uri, problem.reason, problem.detail, **where)  # type: ignore[arg-type]
+    if damage := row.damage(
+        config.label, name, [*(turn["content"] for turn in found.prompt), found.chosen or "", found.rejected or ""]
+    ):
+        return damage
     said = found.chosen if found.chosen is not None else found.rejected or ""
     return Preference(
         id=identity,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -43,12 +43,29 @@ _BEGINNING = re.compile(rb'\{\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:')
 
 @dataclass(slots=True)
 class Row:
-    """One row: its number from 0, its place in the decompressed stream, and its value."""
+    """One row: its number from 0, its place in the decompressed stream, and its value.
+
+    `replaced` says what was wrong with the bytes of a text in it, which are U+FFFD now; `lost` names columns that can't
+    be read.
+    """
 
     number: int
     offset: int
     length: int
     value: Any
+    replaced: str = ""
+    lost: tuple[str, ...] = ()
+
+    def damage(
+        self, source: str, archive: str, texts: Iterable[str] = (), columns: Iterable[str] | None = None
+    ) -> Quarantined | None:
+        """What is wrong with the row where these columns (None: all) are needed and these texts came of it, if anything."""
+        if missing := [name for name in self.lost if columns is None or name in columns]:
+            problem = f"column {', '.join(missing)} can't be read"[:200]
+            return Quarantined(source, archive, "parquet", problem, self.offset, self.length)
+        if self.replaced and any("\ufffd" in text for text in texts):
+            return Quarantined(source, archive, "encoding", self.replaced, self.offset, self.length)
+        return None
 
 
 def lines(path: str, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:

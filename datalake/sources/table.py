@@ -59,6 +59,11 @@ class _Plan:
     mapping: Mapping
     taken: frozenset[str]
 
+    @property
+    def columns_of_text(self) -> set[str]:
+        """The columns that the text may be made of."""
+        return {part.partition(".")[0] for part in (self.mapping.text, *self.mapping.text.replace("+", "|").split("|"))}
+
 
 @lru_cache(maxsize=64)
 def _plan(format: str, columns: Columns) -> _Plan:
@@ -91,6 +96,8 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
 
     found = at(value, mapping.text)
     text = mappings.as_text(found)
+    if damage := row.damage(config.label, name, [text or ""], plan.columns_of_text):
+        return damage
     if found is None and plan.corpus == "openwebtext" and uri == own:
         return refused("link", "an address without its text")
     if found is None and mappings.has(value, mapping.text):
@@ -105,6 +112,8 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
     language, score = _language(text, value, mapping, attributes, config)
     licence = _licence(value, mapping, attributes, config)
     attributes |= {key: plain for key, path in mapping.attributes.items() if (plain := mappings.plain(at(value, path)))}
+    if row.lost:
+        attributes["lost"] = ", ".join(row.lost)
     if file.charset:
         attributes["charset"] = file.charset
     if plan.corpus:
