@@ -399,8 +399,10 @@ class Table(_Source):
         default="",
         pattern=r"""^[^"\r\n]?$""",
         title="Delimiter",
-        description="What parts the cells of CSV files; empty: a comma, in .tsv files a tab.",
+        description="What parts the cells of CSV files; empty: a tab in .tsv files, else of comma, semicolon, tab and bar "
+        "the one that the header is read with.",
     )
+    header: tuple[str, ...] = _HEADER
     text_unit: Literal["file", "line", "block"] = Field(
         default="file",
         title="Document of a text file",
@@ -469,6 +471,7 @@ class Conversations(_Source):
     format: Literal[
         "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "moss", "openassistant"
     ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    header: tuple[str, ...] = _HEADER
     paths_of_tree: Literal["best", "all"] = Field(
         default="best",
         title="Dialogues of a tree",
@@ -491,6 +494,7 @@ class Preferences(_Source):
     format: Literal[
         "auto", "hh", "dpo", "messages", "rejected", "shp", "safe", "compared", "summaries", "kto", "ratings"
     ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    header: tuple[str, ...] = _HEADER
     prefer: Literal["better", "safer"] = Field(
         default="better",
         title="Which answer is preferred",

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from datalake.document import Quarantined
 from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
-from datalake.sources.rows import LONGEST, Row
+from datalake.sources.rows import LONGEST, Row, distinct
 
 _BATCH = 16 << 20  # bytes
 _ROWS = 1024
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, OverflowError)
+DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, OverflowError)
 # What reading a value as Python's raises: bytes that are no text, times beyond Python's or of an unknown zone.
 _NO_VALUE = (ValueError, OverflowError, pa.ArrowException, LookupError)
 _CELL = 32  # bytes that a cell counts for, however little of the file it takes
@@ -57,7 +57,7 @@ def parquet_rows(
                     yield Quarantined(source, archive, BOMB, str(error), number, file.metadata.num_rows - number)
                     return
     except (OSError, pa.ArrowException) as error:
-        yield Quarantined(source, archive, "parquet", _first_line(error), 0, -1)
+        yield Quarantined(source, archive, "parquet", first_line(error), 0, -1)
 
 
 def _expect(about: pq.RowGroupMetaData, allowance: Allowance) -> None:
@@ -86,7 +86,7 @@ def _group(
                 done += 1
     except BombError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         for batch, lost in _readable(file, group, size, done):
             for row in rows_of(batch, number + done, archive, source, longest, allowance):
                 if isinstance(row, Row):
@@ -94,7 +94,7 @@ def _group(
                 yield row
                 done += 1
         if left := about.num_rows - done:
-            problem = f"row group {group}, {left} rows: {_first_line(error)}"
+            problem = f"row group {group}, {left} rows: {first_line(error)}"
             yield Quarantined(source, archive, "parquet", problem, number + done, left)
 
 
@@ -114,7 +114,7 @@ def _readable(
             if not len(waiting.get(name, ())):
                 try:
                     waiting[name] = next(columns[name]).column(0)
-                except (*_DAMAGE, StopIteration, IndexError):
+                except (*DAMAGE, StopIteration, IndexError):
                     waiting.pop(name, None)
                     del columns[name]
         if not columns:
@@ -174,7 +174,7 @@ def _column(column: pa.Array, replaced: dict[int, str]) -> list[Any]:
     except _NO_VALUE:
         pass
     with suppress(pa.ArrowException):
-        column = column.cast(_retyped(column.type, _in_microseconds), safe=False)
+        column = column.cast(retyped(column.type, _in_microseconds), safe=False)
     return [_cell(column.slice(number, 1), number, replaced) for number in range(len(column))]
 
 
@@ -187,10 +187,10 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _cell(column: pa.Array, number: int, replaced: dict[int, str]) -> Any:
     """The one value of a column."""
-    for leaf in (None, _as_bytes, _temporal_as_text, _without_zone):
+    for leaf in (None, texts_as_bytes, _temporal_as_text, _without_zone):
         with suppress(*_NO_VALUE):
-            (value,) = _values(column if leaf is None else column.cast(_retyped(column.type, leaf), safe=False))
-            if leaf is _as_bytes:
+            (value,) = _values(column if leaf is None else column.cast(retyped(column.type, leaf), safe=False))
+            if leaf is texts_as_bytes:
                 value = _decoded(value, column.type, number, replaced)
             return value
     return None
@@ -218,20 +218,20 @@ def _decoded(value: Any, kind: pa.DataType, number: int, replaced: dict[int, str
     return value
 
 
-def _retyped(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+def retyped(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
     """A type with its innermost types as `leaf` has them."""
     if pa.types.is_dictionary(kind):
         return leaf(kind.value_type)
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(inner.name, _retyped(inner.type, leaf)) for inner in kind])
+        return pa.struct([pa.field(inner.name, retyped(inner.type, leaf)) for inner in kind])
     if pa.types.is_map(kind):
-        return pa.map_(_retyped(kind.key_type, leaf), _retyped(kind.item_type, leaf))
+        return pa.map_(retyped(kind.key_type, leaf), retyped(kind.item_type, leaf))
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_retyped(kind.value_type, leaf), kind.list_size)
+        return pa.list_(retyped(kind.value_type, leaf), kind.list_size)
     if pa.types.is_large_list(kind) or _is_list_view(kind):
-        return pa.large_list(_retyped(kind.value_type, leaf))
+        return pa.large_list(retyped(kind.value_type, leaf))
     if pa.types.is_list(kind):
-        return pa.list_(_retyped(kind.value_type, leaf))
+        return pa.list_(retyped(kind.value_type, leaf))
     return leaf(kind)
 
 
@@ -247,7 +247,8 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     return pa.duration("us") if pa.types.is_duration(kind) and kind.unit == "ns" else kind
 
 
-def _as_bytes(kind: pa.DataType) -> pa.DataType:
+def texts_as_bytes(kind: pa.DataType) -> pa.DataType:
+    """The type of the same bytes, where that is text; for `retyped`."""
     return pa.binary() if pa.types.is_string(kind) else pa.large_binary() if pa.types.is_large_string(kind) else kind
 
 
@@ -271,10 +272,10 @@ def _known(batch: pa.RecordBatch) -> pa.RecordBatch:
     for column in batch.columns:
         if pa.types.is_run_end_encoded(column.type):
             column = pc.run_end_decode(column)
-        if not pa.types.is_dictionary(column.type) and (kind := _retyped(column.type, _without_views)) != column.type:
+        if not pa.types.is_dictionary(column.type) and (kind := retyped(column.type, _without_views)) != column.type:
             column = column.cast(kind)
         columns.append(column)
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return pa.RecordBatch.from_arrays(columns, names=distinct(batch.schema.names))
 
 
 def _sizes(batch: pa.RecordBatch) -> list[int]:
@@ -317,5 +318,6 @@ def _dictionaries(file: pq.ParquetFile) -> list[str]:
     return sorted(found)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -35,10 +35,10 @@ from datalake.sources import docstrings, mappings
 from datalake.sources.columns import Columns, as_attribute
 from datalake.sources.config import Preferences
 from datalake.sources.conversations import dialogue_files, language_of
-from datalake.sources.dialogues import LISTS, answer, list_in, list_of, prompt, with_system
+from datalake.sources.dialogues import HEADER, LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.entries import entries
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.row_files import RowFile
+from datalake.sources.row_files import RowFile, Shape
 from datalake.sources.rows import Locators, Row
 from datalake.sources.turns import (
     InvalidError,
@@ -68,6 +68,7 @@ _COMPARED = (
     (("conversation_a", "conversation_b"), "winner"),
     (("response_a", "response_b"), "winner"),
 )
+_HEADER = HEADER.union(*_BOTH, _REJECTED, *(names for names, _ in _COMPARED), ("history",))
 _SEVERAL = ("completions", "answers", "generations", "responses", "outputs")
 _SCORES = ("overall_score", "score", "rating", "rank")
 _PARALLEL = ("scores", "ratings", "rating", "ranks", "rank")
@@ -102,7 +103,20 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
             yield file
             continue
         make = partial(_entry, locators=Locators(), name=file.name, config=config)
-        yield from entries(file.rows(config.label), make, config.label, file.name)
+        yield from entries(file.rows(config.label, header=config.header, shape=_shape(config)), make, config.label, file.name)
+
+
+def _shape(config: Preferences) -> Shape:
+    """What is a row: an object that a pair can be made of. What is a header: one with a column of a pair."""
+
+    def is_row(value: dict[str, Any]) -> bool:
+        try:
+            pair(value, config)
+        except InvalidError:
+            return False
+        return True
+
+    return Shape(is_row, lambda names: not _HEADER.isdisjoint(name.strip().lower() for name in names))
 
 
 def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused | Quarantined:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -30,7 +30,7 @@ from datalake.sources.streams import as_utf8, decompressed
 LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
 Chunks = Iterator[bytes | Quarantined]
 
-_SPACE = b" \t\r\n"
+_SPACE = b" \t\r\n\x1e"  # the last begins each text of RFC 7464
 _BETWEEN = b", \t\r\n\f\v"
 _HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
 # A whole string, a bracket, or a quote whose string doesn't end in what there is.
@@ -38,6 +38,7 @@ _HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]', re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR_END = re.compile(rb"[,\]\s]")
+_DECODER = json.JSONDecoder()
 _BEGINNING = re.compile(rb'\{\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:')
 
 
@@ -126,7 +127,10 @@ def rows_of_json(chunks: Chunks, archive: str, source: str, longest: int = LONGE
 
 
 def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
-    """The first line with something in it and something of what is behind it, and all chunks again."""
+    """The first line with something in it and something of what is behind it, and all chunks again.
+
+    Where that line is no value, as much as tells where the first value ends, up to `_HEAD`.
+    """
     taken: list[bytes | Quarantined] = []
     head = bytearray()
     looked = 0
@@ -138,18 +142,62 @@ def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
         if len(head) < 2 * looked:  # not anew for each of many small chunks
             continue
         looked = len(head)
-        if head.partition(b"\n")[2].strip(_SPACE) or len(head) > _HEAD:
+        line, _, rest = bytes(head).partition(b"\n")
+        if len(head) > _HEAD or (rest.strip(_SPACE) and (line[:1] != b"{" or _ended(head) or not _load(line)[1])):
             break
     return bytes(head), chain(taken, chunks)
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether a file that begins so has a row a line: not where an array of rows, or an indented object, begins."""
+    """Whether a file that begins so has a row a line: not where an array of rows, or an object of several lines, begins.
+
+    Nor where a second object follows the first in its line. A line that breaks off before a whole one is damage.
+    """
     line, end, rest = head.partition(b"\n")
     if head[:1] == b"[":  # rows can be arrays too, if more than one line has one
         value, problem = _load(line)
         return bool(end and rest.strip(_SPACE) and not problem and not any(isinstance(item, dict) for item in value))
-    return line.strip() != b"{"
+    if head[:1] != b"{" or not _load(line)[1]:
+        return True
+    size = _ended(head)
+    if size and b"\n" not in head[:size]:
+        return not (head[size:].partition(b"\n")[0].lstrip()[:1] == b"{" and not _load(head[:size])[1])
+    if size and not _load(head[:size])[1]:
+        return False
+    following = rest.lstrip(_SPACE).partition(b"\n")[0]
+    return _ended(line) > 0 or _in_string(line) or not following or not _load(following)[1]
+
+
+def _ended(content: bytes | bytearray) -> int:
+    """The length of the object that bytes begin with, by its brackets; 0 where it doesn't end in them."""
+    depth = 0
+    for token in _TOKEN.finditer(content):
+        first = content[token.start()]
+        if first == 0x22:
+            if token.end() - token.start() == 1:
+                return 0
+            continue
+        depth += 1 if first in b"{[" else -1
+        if depth <= 0:
+            return token.end()
+    return 0
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns, the second of two that are called alike `name.1`, so that none takes another's place."""
+    found: list[str] = []
+    for name in names:
+        number, own = 0, name
+        while own in found:
+            number += 1
+            own = f"{name}.{number}"
+        found.append(own)
+    return found
+
+
+def _in_string(line: bytes) -> bool:
+    """Whether a string is open at the end of a line, which no JSON has."""
+    return any(token.group() == b'"' for token in _TOKEN.finditer(line))
 
 
 def _load(content: bytes) -> tuple[Any, str]:
@@ -170,12 +218,45 @@ def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Itera
         offset, content = line
         if not content.strip(_SPACE):
             continue
-        value, problem = _load(content)
-        if problem:
-            yield Quarantined(source, archive, "json", problem, offset, len(content))
-        else:
+        value, problem = _load(content.strip(_SPACE))
+        if not problem:
             yield Row(number, offset, len(content), value)
+        elif several := _several(content):
+            for start, size, value in several:
+                yield Row(number, offset + start, size, value)
+                number += 1
+            continue
+        else:
+            yield Quarantined(source, archive, "json", problem, offset, len(content))
         number += 1
+
+
+def _several(line: bytes) -> list[tuple[int, int, Any]]:
+    """(place, length, value) of the objects of a line in which a comma or another object follows one; [] if it has others.
+
+    An array whose brackets were cut off has commas at the ends of its lines.
+    """
+    found = []
+    try:
+        text = line.decode("utf-8")
+        place = offset = 0
+        while place < len(text):
+            begin = place + len(text[place : place + 16]) - len(text[place : place + 16].lstrip(", \t\r\n\x1e"))
+            offset += begin - place
+            place = begin
+            if place >= len(text):
+                break
+            if text[place] != "{":
+                if text[place] in ", \t\r":  # more than 16 of them
+                    continue
+                return []
+            value, end = _DECODER.raw_decode(text, place)
+            size = len(text[place:end].encode("utf-8"))
+            found.append((offset, size, value))
+            place, offset = end, offset + size
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 class _Values:
@@ -210,7 +291,7 @@ class _Values:
             elif byte == b"]" and inside:
                 inside = False
                 self.place += 1
-            elif byte == b"," and inside and not self.separated:
+            elif byte == b"," and (not self.separated if inside else self.number > 0):
                 self.separated = True
                 self.place += 1
             else:
@@ -390,7 +471,7 @@ class Locators:
         Rows come in the order of their numbers; one that is several records may come several times.
         """
         if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
-            if not self._has(str(number)):
+            if number >= (self._numbered[-1][1] if self._numbered else 0) and not self._has(str(number)):
                 if self._numbered and self._numbered[-1][1] == number:
                     self._numbered[-1][1] += 1
                 else:

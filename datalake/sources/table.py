@@ -23,7 +23,7 @@ from datalake.sources.config import Columns, Table
 from datalake.sources.entries import entries, framed
 from datalake.sources.mappings import MAPPINGS, Mapping, at
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.row_files import RowFile, form, row_files
+from datalake.sources.row_files import RowFile, Shape, form, row_files
 from datalake.sources.rows import Chunks, Locators, Row, split_lines
 
 __all__ = ["form", "read", "shards"]
@@ -46,7 +46,8 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
         if file.form == "text":
             rows = _texts(file, config, longest)
         else:
-            rows = file.rows(config.label, longest, config.delimiter)
+            shape = Shape(partial(_is_row, config=config), lambda names: _is_row(dict.fromkeys(names, "x"), config))
+            rows = file.rows(config.label, longest, config.delimiter, config.header, shape)
         make = partial(_document, locators=Locators(), file=file, config=config)
         yield from entries(rows, make, config.label, file.name)
 
@@ -74,6 +75,14 @@ def _plan(format: str, columns: Columns) -> _Plan:
     paths = (mapping.id, mapping.text, mapping.uri, mapping.language, mapping.licence, mapping.created)
     taken = {part for path in paths for part in (path, *path.replace("+", "|").split("|"))}
     return _Plan(corpus, mapping, frozenset(taken))
+
+
+def _is_row(value: dict[str, Any], config: Table) -> bool:
+    """Whether an object has a column of text, if with nothing in it."""
+    format = (mappings.recognise(value) or "columns") if config.format == "auto" else config.format
+    path = _plan(format, config.columns).mapping.text
+    found = at(value, path)
+    return mappings.as_text(found) is not None or (mappings.has(value, path) and not isinstance(found, dict))
 
 
 def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Document | Refused | Quarantined:
