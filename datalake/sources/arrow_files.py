@@ -9,6 +9,7 @@ known to be within the allowance.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ def arrow_rows(
     allowance = allowance or allowance_of(path)
     number = 0
     announced: list[_Announced] = []
+    most = 8 * os.path.getsize(path)  # rows, each a bit
     try:
         with pa.memory_map(path) as mapped:
             announced = list(_announced(mapped, len(MAGIC) + 2 if head[:6] == MAGIC else 0))
@@ -56,6 +58,7 @@ def arrow_rows(
             for place, batch in enumerate(_batches(mapped, head[:6] == MAGIC, announced, allowance)):
                 if isinstance(batch, Exception):
                     rows = announced[place].rows if place < len(announced) else -1
+                    rows = rows if rows <= most else -1
                     yield Quarantined(source, archive, "arrow", first_line(batch), number, rows)
                     number += max(0, rows)
                     continue

@@ -78,6 +78,11 @@ class _Source(BaseModel):
 
 
 _PATHS: Any = Field(min_length=1, title="Paths", description="Files, folders or globs.")
+_HEADER: Any = Field(
+    default=(),
+    title="Header",
+    description="The names of the columns of CSV files that have no header; then the first line is a row.",
+)
 
 
 class Where(BaseModel):

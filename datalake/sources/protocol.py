@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -98,15 +98,19 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
     return sorted(places.items())
 
 
-def with_folders(name: str, path: str, taken: Container[str]) -> str:
-    """A name that isn't taken for a file or address: its name behind as many of its folders as tell it from the others.
+def with_folders(name: str, path: str, places: Mapping[str, str]) -> str:
+    """A name for a file or address whose own is taken: behind as many of its folders as tell it from the others.
 
-    A data set's files are called alike everywhere (`data/train-00000-of-00001.parquet`): the folder that differs counts.
+    `places` are the paths of names that are taken. A data set's files are called alike everywhere
+    (`data/train-00000-of-00001.parquet`): the folder that differs counts.
     """
-    folders = shown(path).split("/")[: -len(name.split("/"))]
-    for folder in range(len(folders) - 1, -1, -1):
+    folders, others = (shown(each).split("/")[: -len(name.split("/"))] for each in (path, places.get(name, "")))
+    same = 0
+    while same < min(len(folders), len(others)) and folders[-1 - same] == others[-1 - same]:
+        same += 1
+    for folder in range(len(folders) - 1 - same, -1, -1):
         longer = "/".join((*folders[folder:], name)).lstrip("/")
-        if folders[folder] and longer not in taken:
+        if folders[folder] and longer not in places:
             return longer
     raise UserError(f"{shown(path)} has the same name as another file, {name!r}: rename one of them")
 
