@@ -471,8 +471,11 @@ def _ip(window: str, first: int, last: int) -> Spans:
         # Where no part has three figures, which few addresses are like, something has to say that it is one.
         numbered = (
             len(match[0]) == 7
-            or (not _THREE.search(match[0]) and not _SAID.search(window, max(0, match.start() - 16), match.start())
-                and not _PORT.match(window, match.end()))
+            or (
+                not _THREE.search(match[0])
+                and not _SAID.search(window, max(0, match.start() - 16), match.start())
+                and not _PORT.match(window, match.end())
+            )
             or ".0.0." in match[0]
             or _VERSION.search(window, max(0, match.start() - 16), match.start())
         )

@@ -9,9 +9,9 @@ known to be within the allowance.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -50,7 +50,7 @@ def arrow_rows(
     allowance = allowance or allowance_of(path)
     number = 0
     announced: list[_Announced] = []
-    most = 8 * os.path.getsize(path)  # rows, each a bit
+    most = 8 * Path(path).stat().st_size  # rows, each a bit
     try:
         with pa.memory_map(path) as mapped:
             announced = list(_announced(mapped, len(MAGIC) + 2 if head[:6] == MAGIC else 0))

@@ -404,8 +404,8 @@ class Table(_Source):
         default="",
         pattern=r"""^[^"\r\n]?$""",
         title="Delimiter",
-        description="What parts the cells of CSV files; empty: a tab in .tsv files, else of comma, semicolon, tab and bar "
-        "the one that the header is read with.",
+        description="What parts the cells of CSV files; empty: a tab in .tsv files, else of comma, semicolon, tab and "
+        "bar the one that the header is read with.",
     )
     header: tuple[str, ...] = _HEADER
     text_unit: Literal["file", "line", "block"] = Field(

@@ -47,7 +47,9 @@ def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
         return
     for file in dialogue_files(shard, config.label):
         if isinstance(file, RowFile):
-            yield from _Reading(file.name, config).entries(file.rows(config.label, header=config.header, shape=_shape(config)))
+            yield from _Reading(file.name, config).entries(
+                file.rows(config.label, header=config.header, shape=_shape(config))
+            )
         else:
             yield file
 
@@ -57,9 +59,7 @@ def _shape(config: Conversations) -> Shape:
     every = config.paths_of_tree == "all"
 
     def is_row(value: dict[str, Any]) -> bool:
-        return trees.is_message(value) or any(
-            found.problem is None for found in dialogues(value, config.format, every)
-        )
+        return trees.is_message(value) or any(found.problem is None for found in dialogues(value, config.format, every))
 
     return Shape(is_row, lambda names: not HEADER.isdisjoint(name.strip().lower() for name in names))
 

@@ -1,4 +1,6 @@
-"""Rows of CSV files (RFC 4180, and as Spark and others write them) by their header: a cell may be quoted, and then hold delimiters, quotes and line ends.
+"""Rows of CSV files by their header: a cell may be quoted, and then hold delimiters, quotes and line ends.
+
+As RFC 4180 has it, and as Spark, databases and spreadsheets write it.
 
 A quote too many costs its own line, not the rest of the file: where a quoted cell runs on past the limit of a row or to
 the end, or closes in a line that makes no row of it, the line it begins in is quarantined and the next is read anew.
@@ -43,8 +45,8 @@ def csv_rows(
     An empty delimiter is told by the first line: the one with which `is_header` knows it, else a comma. A first line
     that `is_header` doesn't know names columns all the same, but is quarantined: it may be a row.
 
-    Quotes in cells are doubled (RFC 4180), or escaped by backslashes, or in files parted by tabs mean nothing: as fewest
-    rows of the first megabyte break. Offset and length are those of the row's lines in the decompressed stream.
+    Quotes in cells are doubled (RFC 4180), or escaped by backslashes, or in files parted by tabs mean nothing: as
+    fewest rows of the first megabyte break. Offset and length are those of the row's lines in the decompressed stream.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # rows are bounded already
     head, chunks = _peek(chunks)

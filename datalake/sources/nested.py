@@ -1,7 +1,8 @@
 """Rows that lie within one object, as programs write a whole table that way.
 
-Under a key (`{"data": [...]}`, splits such as `{"train": [...], "test": [...]}`), by their ids (`{"a1": {...}}`), and in
-the forms of pandas: by columns (`{"text": {"0": ...}}`), or names and cells apart (`{"columns": [...], "data": [[...]]}`).
+Under a key (`{"data": [...]}`, or splits: `{"train": [...], "test": [...]}`), by their ids (`{"a1": {...}}`), and as
+pandas writes them: by columns (`{"text": {"0": ...}}`), or names and cells apart (`{"columns": [...], "data":
+[[...]]}`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def _by_ids(value: dict[str, Any]) -> list[Any]:
 
 
 def _under_keys(value: dict[str, Any]) -> list[Any]:
-    return [item for inner in value.values() if isinstance(inner, list) and _of_objects(inner) for item in _taken(inner)]
+    return [
+        item for inner in value.values() if isinstance(inner, list) and _of_objects(inner) for item in _taken(inner)
+    ]
 
 
 def _of_objects(items: list[Any]) -> bool:

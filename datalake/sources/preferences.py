@@ -103,7 +103,9 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
             yield file
             continue
         make = partial(_entry, locators=Locators(), name=file.name, config=config)
-        yield from entries(file.rows(config.label, header=config.header, shape=_shape(config)), make, config.label, file.name)
+        yield from entries(
+            file.rows(config.label, header=config.header, shape=_shape(config)), make, config.label, file.name
+        )
 
 
 def _shape(config: Preferences) -> Shape:

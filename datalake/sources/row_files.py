@@ -1,9 +1,9 @@
 """Files of rows, wherever they lie: alone, compressed, or in zip and tar archives, also within each other.
 
-What a file is, is told by its first bytes (zip, tar, Parquet, Arrow, the compressions of `streams`), else by its name without
-the ending of a compression. Archives are read as streams; only a file inside an archive that is itself compressed, an
-archive, Parquet or Arrow is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL` bytes, gone with the
-process). Names that would leave the archive are quarantined; links and other files are passed.
+What a file is, is told by its first bytes (zip, tar, Parquet, Arrow, the compressions of `streams`), else by its name
+without the ending of a compression. Archives are read as streams; only a file inside an archive that is itself
+compressed, an archive, Parquet or Arrow is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL`
+bytes, gone with the process). Names that would leave the archive are quarantined; links and other files are passed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 MAX_SPOOL = 1 << 32  # bytes
 MAX_DEPTH = 4  # archives within archives
 _FORMS = {
-    ".parquet": "parquet", ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow", ".ipc": "arrow", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".text": "text", ".md": "text",
-    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json",
+    ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
+    ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "text", ".text": "text", ".md": "text",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json", ".jl": "json",
 }  # fmt: skip
 
 
@@ -54,8 +56,8 @@ class Shape(NamedTuple):
 class RowFile:
     """One file of rows. Has to be read before the next one is asked for.
 
-    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet or Arrow file lies, else `chunks` are
-    its bytes, decompressed and in UTF-8.
+    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet or Arrow file lies, else
+    `chunks` are its bytes, decompressed and in UTF-8.
     """
 
     name: str

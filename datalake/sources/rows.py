@@ -60,7 +60,7 @@ class Row:
     def damage(
         self, source: str, archive: str, texts: Iterable[str] = (), columns: Iterable[str] | None = None
     ) -> Quarantined | None:
-        """What is wrong with the row where these columns (None: all) are needed and these texts came of it, if anything."""
+        """What is wrong with the row where these columns (None: all) are needed and these texts came of it."""
         if missing := [name for name in self.lost if columns is None or name in columns]:
             problem = f"column {', '.join(missing)} can't be read"[:200]
             return Quarantined(source, archive, "parquet", problem, self.offset, self.length)
@@ -149,9 +149,10 @@ def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether a file that begins so has a row a line: not where an array of rows, or an object of several lines, begins.
+    """Whether a file that begins so has a row a line.
 
-    Nor where a second object follows the first in its line. A line that breaks off before a whole one is damage.
+    Not where an array of rows or an object of several lines begins, nor where a second object follows the first in its
+    line. A line that breaks off before a whole one is damage.
     """
     line, end, rest = head.partition(b"\n")
     if head[:1] == b"[":  # rows can be arrays too, if more than one line has one
@@ -232,9 +233,9 @@ def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Itera
 
 
 def _several(line: bytes) -> list[tuple[int, int, Any]]:
-    """(place, length, value) of the objects of a line in which a comma or another object follows one; [] if it has others.
+    """(place, length, value) of the objects of a line in which a comma or another object follows one.
 
-    An array whose brackets were cut off has commas at the ends of its lines.
+    Empty if it holds anything else. An array whose brackets were cut off has commas at the ends of its lines.
     """
     found = []
     try:

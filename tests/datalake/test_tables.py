@@ -1,6 +1,6 @@
 """Tables as other programs write them, damaged in one place or read as broken by others: after public bug reports.
 
-The inputs in `tables/` were written for these reports; each is named in `CASES` with what is right.
+The inputs are in `tables/`, with what is right in `table_cases`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_cases import CASES, RIVER, TABLES
 
 from datalake.curate.pii import find
 from datalake.curate.pii_config import KINDS
@@ -34,49 +35,6 @@ from datalake.sources.csv_rows import csv_rows
 from datalake.sources.parquet import parquet_rows
 from datalake.sources.protocol import expand
 from datalake.sources.rows import Locators, Row, rows_of_json
-
-TABLES = Path(__file__).parent / "tables"
-RIVER = [
-    "The river runs past the old mill and the meadows beside it are dry.",
-    "Herons come down to the gardens in the early morning.",
-    "The council will decide in autumn about the two bends.",
-    "A model in the town hall shows how the valley may look.",
-]
-# File: its texts, and the reasons of what is refused or quarantined.
-CASES: dict[str, tuple[list[str], list[str]]] = {
-    "array-trailing-comma.json": (RIVER, []),  # a comma behind an array's last element
-    "arrow-data-00000-of-00001.arrow": (RIVER, []),  # a stream, as `datasets.save_to_disk` writes it
-    "csv-backslash.csv": (  # as Spark writes it
-        ['He said "the water is low", and left the mill at noon.', "A plain row of the table, with a comma.",
-         'She answered "yes" to the council.'], []),
-    "csv-cr.csv": (["The river runs past the mill.", "Herons come down in the morning."], []),  # old Excel for Mac
-    "csv-headerless.csv": ([], ["header", "column"]),
-    "csv-latin1.csv": (["Der Fluß an der Mühle ist tief.", "Plain ASCII row of the table."], []),
-    "csv-quirks.csv": (  # UTF-16, quoted line ends, doubled quotes
-        ["First line\r\nsecond line of the cell, long enough.", 'With "doubled" quotes in the text of the row.',
-         "Plain text of the third row."], []),
-    "csv-ragged.csv": (  # a row that is cut off, and one with a comma behind it
-        ["Herons come down in the morning.", "The council will decide in autumn.", "A model shows the valley."],
-        ["csv"]),
-    "csv-semicolon.csv": (["The river runs past the mill.", "Herons come down in the morning."], []),
-    "gzip-tail.jsonl.gz": (RIVER, ["damaged"]),  # two members, and something behind them
-    "ids-mixed.jsonl": (RIVER, []),  # some rows have numbers for ids, others none
-    "json-columns.json": (RIVER, []),  # as pandas writes it by default
-    "json-field.json": (RIVER, []),  # rows under `data`
-    "json-multiline.json": (RIVER, []),
-    "jsonl-quirks.jsonl": (  # lone surrogates, NaN, equal keys, huge numbers
-        ["First row of the file, with a lone surrogate \ud800 in it.", "Second value wins in this row of the file.",
-         "A row with NaN beside its text.", "A row with a huge number for an id.", "one\ntwo",
-         "last row without an end of line"],
-        ["column", "column", "empty", "empty"]),
-    "parquet-empty.parquet": ([], []),
-    "parquet-ns.parquet": (RIVER, []),  # nanoseconds, which Python has none of
-    "parquet-types.parquet": (RIVER, []),  # a dictionary, a large_string, a list, a struct, a decimal, binary
-    "parquet-utf8.parquet": ([RIVER[0], RIVER[2], RIVER[3]], ["encoding"]),
-    "trailing-comma.jsonl": (RIVER, []),  # an array whose brackets were cut off
-    "zstd-frames.jsonl.zst": (RIVER, []),
-    "zstd-long.jsonl.zst": ([f"{RIVER[n % 4]} Entry {n}." for n in range(200)], []),  # `--long=31`, as Pushshift's
-}  # fmt: skip
 
 
 def entries(*paths: Path, kind: type[Any] = Table, **options: object) -> list[Entry]:
@@ -114,7 +72,9 @@ def test_every_table_is_a_case() -> None:
 
 
 def test_files_of_one_name_in_two_folders_are_called_by_the_folder_that_differs() -> None:
-    found = entries(*(TABLES / "same_name" / name / "data" for name in ("alpha", "beta")), columns={"text": "text|content"})
+    found = entries(
+        *(TABLES / "same_name" / name / "data" for name in ("alpha", "beta")), columns={"text": "text|content"}
+    )
     names = [entry.archive for entry in found if isinstance(entry, Document)]
     assert names == ["beta/data/train-00000-of-00001.jsonl", "train-00000-of-00001.jsonl"]
     assert len(set(ids(found))) == 2
@@ -130,7 +90,9 @@ def test_of_many_files_of_one_name_none_is_lost(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-ROW_IDS = st.one_of(st.none(), st.integers(-2, 12), st.floats(0, 9), st.booleans(), st.sampled_from(["", "1", "1~1", "~1", "1.0"]))
+ROW_IDS = st.one_of(
+    st.none(), st.integers(-2, 12), st.floats(0, 9), st.booleans(), st.sampled_from(["", "1", "1~1", "~1", "1.0"])
+)
 
 
 @given(st.lists(ROW_IDS, max_size=14))
@@ -138,7 +100,9 @@ def test_no_two_rows_have_one_locator(given_ids: list[Any]) -> None:
     locators = Locators()
     found = [locators.of(own, number) for number, own in enumerate(given_ids)]
     assert len(set(found)) == len(found)
-    if len({str(own) for own in given_ids}) == len(given_ids) and all(isinstance(own, str) and own for own in given_ids):
+    if len({str(own) for own in given_ids}) == len(given_ids) and all(
+        isinstance(own, str) and own for own in given_ids
+    ):
         assert found == given_ids
 
 
@@ -150,8 +114,7 @@ def test_rows_without_ids_cost_no_memory() -> None:
 
 def test_a_file_twice_in_an_archive_is_two(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        for name in ("x.jsonl", "x.jsonl", "x.jsonl~2", "x.jsonl"):
-            archive.writestr(name, '{"text": "One."}\n')
+        _ = [archive.writestr(name, '{"text": "One."}\n') for name in ("x.jsonl", "x.jsonl", "x.jsonl")]
     found = entries(tmp_path / "a.zip")
     assert len(set(ids(found))) == len(texts(found)) == 3
 
@@ -188,7 +151,7 @@ def test_source_files_of_one_name_and_rows_of_unknown_repositories_are_held_out_
     for folder in "ab":
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "main.py").write_text(f"x = '{folder}'\n")
-    (tmp_path / "rows.jsonl").write_text(''.join(f'{{"content": "x = {n}", "path": "a.py"}}\n' for n in range(3)))
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"content": "x = {n}", "path": "a.py"}}\n' for n in range(3)))
     for pattern, count in (("*/main.py", 2), ("rows.jsonl", 3)):
         found = [e.attributes["group"] for e in entries(tmp_path / pattern, kind=Code) if isinstance(e, Document)]
         assert len(set(found)) == len(found) == count
@@ -362,7 +325,9 @@ def test_arrow_files_and_streams_are_read(tmp_path: Path, footer: bool, compress
 
 @pytest.mark.parametrize("footer", [True, False])
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_damaged_arrow_never_raises_and_gives_no_wrong_row(tmp_path: Path, footer: bool, compression: str | None) -> None:
+def test_damaged_arrow_never_raises_and_gives_no_wrong_row(
+    tmp_path: Path, footer: bool, compression: str | None
+) -> None:
     table = pa.table({"text": RIVER * 3, "n": list(range(12)), "l": [["a", "b"]] * 12})
     whole = arrow(tmp_path / "whole.arrow", table, footer, compression).read_bytes()
     rng = random.Random(3)
@@ -527,7 +492,14 @@ def test_a_file_without_a_header_loses_no_row(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="git isn't there")
 def test_repositories_with_names_of_sha256_are_read_working_bare_packed_and_with_submodules(tmp_path: Path) -> None:
     def git(*command: str, at: Path = tmp_path) -> None:
-        settings = ("-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "protocol.file.allow=always")
+        settings = (
+            "-c",
+            "user.name=someone",
+            "-c",
+            "user.email=someone@example.org",
+            "-c",
+            "protocol.file.allow=always",
+        )
         subprocess.run(["git", *settings, *command], cwd=at, check=True, capture_output=True)
 
     try:
