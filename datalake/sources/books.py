@@ -18,7 +18,7 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused, doc
 from datalake.language import UNDETERMINED, detect
 from datalake.sources.charsets import decoded
 from datalake.sources.config import Books
-from datalake.sources.entries import entries, framed
+from datalake.sources.entries import entries, framed, unlike
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.protocol import InputShard, expand
@@ -52,7 +52,7 @@ def read(shard: InputShard, config: Books) -> Iterator[Entry]:
     """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
     if is_archive(shard.path):
         members = archive_members(shard, config.label, config.max_bytes)
-        yield from entries(members, partial(_member, shard=shard, config=config), config.label, shard.name)
+        yield from unlike(entries(members, partial(_member, shard=shard, config=config), config.label, shard.name))
         return
     parts: list[bytes] = []
     size = 0

@@ -43,7 +43,7 @@ from datalake.sources.charsets import decoded
 from datalake.sources.code_marks import MARKS, marks
 from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
-from datalake.sources.entries import entries, framed
+from datalake.sources.entries import entries, framed, unlike
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.folders import File, Tree, listed, trees
 from datalake.sources.installed import (
@@ -144,7 +144,7 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
-    found = framed(_read(shard, config), config.label, shard.name)
+    found = unlike(framed(_read(shard, config), config.label, shard.name))
     yield from _concatenated(found, config) if config.concatenate == "repository" else found
 
 

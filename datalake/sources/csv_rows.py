@@ -23,6 +23,7 @@ from datalake.sources.rows import Chunks, Row, distinct, split_lines
 
 MOST_FAILURES = 16  # lines in which a cell opens that ends in one and the same line, and none of them makes a row
 _HEAD = 1 << 20  # bytes that tell how a file is written
+_SEPARATOR = re.compile(rb"sep=([^\"\w\s]|\t)\r?\n", re.IGNORECASE)  # as Excel says it in a line of its own
 _DELIMITERS = (",", ";", "\t", "|")
 _NULL = "\\N"  # as databases write it
 _QUOTED_END = re.compile(rb'[^"]*+(?:""[^"]*+)*+"(?!")')  # the rest of a quoted cell
@@ -53,6 +54,9 @@ def csv_rows(
     if b"\r" in head and b"\n" not in head:
         chunks = (chunk.replace(b"\r", b"\n") if isinstance(chunk, bytes) else chunk for chunk in chunks)
         head = head.replace(b"\r", b"\n")
+    if said := _SEPARATOR.match(head):
+        delimiter, chunks = said[1].decode("ascii"), _without(chunks, len(said[0]))
+        head = head[len(said[0]) :]
     if not delimiter:
         line = next((line for line in head.split(b"\n") if line.strip(b"\r")), b"")
         known = (each for each in _DELIMITERS if is_header and is_header(_cells(line, each, "doubled")[0]))
@@ -62,6 +66,15 @@ def csv_rows(
         _quotes(whole, delimiter), key=lambda each: _broken(whole, archive, source, longest, delimiter, each, header)
     )
     yield from _rows(chunks, archive, source, longest, delimiter, quotes, header, is_header)
+
+
+def _without(chunks: Chunks, size: int) -> Chunks:
+    """The same chunks with their first bytes made empty lines, so that places stay."""
+    for chunk in chunks:
+        if isinstance(chunk, bytes) and size:
+            blank = min(size, len(chunk))
+            chunk, size = b"\n" * blank + chunk[blank:], size - blank
+        yield chunk
 
 
 def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:

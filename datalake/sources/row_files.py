@@ -42,6 +42,14 @@ _FORMS = {
 }  # fmt: skip
 
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Files of rows, or compressed ones, that are read nowhere here, by their first bytes.
+_OTHERS = {
+    b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"SQLite format 3\0": "an SQLite database",
+    b"\x89HDF\r\n": "an HDF5 file", b"\x04\x22\x4d\x18": "LZ4 compresses it",
+    b"\xff\x06\0\0sNaPpY": "Snappy compresses it",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file", b"PARE": "an encrypted Parquet file",
+}  # fmt: skip
 _BINARY = {"parquet": parquet_rows, "arrow": arrow_rows}
 
 
@@ -135,6 +143,8 @@ def _files(
         head = stream.read(8)
     if depth > MAX_DEPTH:
         yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
+    elif head.startswith(_POINTER[:8]) and (problem := _other(_head(path))):
+        yield Quarantined(source, name, "form", problem, 0, -1)
     elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _guarded(_zip(path, name, source, depth, allowance), name, source)
     elif binary := _binary(head, kind if compression(head + bytes(8)) == "none" else ""):
@@ -146,6 +156,8 @@ def _files(
             yield from _guarded(_tar(chunks, name, source, depth, allowance), name, source)
         elif _binary(first, kind):
             yield from _spooled(chunks, name, source, depth, allowance)
+        elif problem := _other(first):
+            yield Quarantined(source, name, "form", problem, 0, -1)
         elif kind:
             yield _row_file(name, kind, path, chunks, allowance)
         else:
@@ -157,6 +169,19 @@ def _binary(head: bytes, kind: str) -> str:
     if head[:4] == b"PAR1":
         return "parquet"
     return "arrow" if head[:6] == MAGIC else kind if kind in _BINARY else ""
+
+
+def _other(head: bytes) -> str:
+    """What to do with a file that begins so and holds no rows as they are read here; "" for others."""
+    if head.startswith(_POINTER):
+        return "a pointer of Git LFS: fetch what it stands for (`git lfs pull`)"
+    form = next((form for magic, form in _OTHERS.items() if head.startswith(magic)), "")
+    return f"{form}: convert it to Parquet or JSON Lines" if form else ""
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return stream.read(len(_POINTER))
 
 
 def _row_file(name: str, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:

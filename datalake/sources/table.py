@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
 from datalake.sources import mappings
+from datalake.sources.charsets import decoded
 from datalake.sources.config import Columns, Table
 from datalake.sources.entries import entries, framed
 from datalake.sources.mappings import MAPPINGS, Mapping, at
@@ -105,6 +106,11 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
 
     found = at(value, mapping.text)
     text = mappings.as_text(found)
+    if isinstance(found, bytes):  # a column that its writer marked as no text
+        told = decoded(found)
+        if told is None:
+            return Quarantined(config.label, name, "encoding", "bytes that are no text", row.offset, row.length)
+        text = told[0]
     if damage := row.damage(config.label, name, [text or ""], plan.columns_of_text):
         return damage
     if found is None and plan.corpus == "openwebtext" and uri == own:

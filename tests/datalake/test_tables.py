@@ -6,10 +6,12 @@ The inputs are in `tables/`, with what is right in `table_cases`.
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import random
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -30,7 +32,7 @@ from datalake.document import Conversation, Document, Entry, Preference, Quarant
 from datalake.errors import UserError
 from datalake.sources import reader
 from datalake.sources.arrow_files import arrow_rows
-from datalake.sources.config import Code, Conversations, Preferences, Table
+from datalake.sources.config import Books, Code, Conversations, Preferences, Table
 from datalake.sources.csv_rows import csv_rows
 from datalake.sources.parquet import parquet_rows
 from datalake.sources.protocol import expand
@@ -117,6 +119,17 @@ def test_a_file_twice_in_an_archive_is_two(tmp_path: Path) -> None:
         _ = [archive.writestr(name, '{"text": "One."}\n') for name in ("x.jsonl", "x.jsonl", "x.jsonl")]
     found = entries(tmp_path / "a.zip")
     assert len(set(ids(found))) == len(texts(found)) == 3
+
+
+def test_a_source_file_and_a_book_twice_in_an_archive_are_two(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.py", "a.py", "b.txt", "b.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 6
+            archive.addfile(member, io.BytesIO(b"x = 1\n"))
+    for kind, count in ((Code, 4), (Books, 4)):
+        found = entries(tmp_path / "a.tar", kind=kind)
+        assert len(set(ids(found))) == len(ids(found)) == count
 
 
 def test_a_part_of_a_row_isnt_another_rows_id(tmp_path: Path) -> None:
@@ -484,6 +497,44 @@ def test_a_file_without_a_header_loses_no_row(tmp_path: Path) -> None:
     assert reasons(found) == ["format", "header"]
     found = entries(tmp_path / "a.csv", kind=Conversations, header=["instruction", "output"])
     assert [type(entry) for entry in found] == [Conversation, Conversation]
+
+
+# Other files, other reports
+
+
+def test_a_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
+    content = "sep=;\r\nid;text\r\n1;One, two.\r\n"
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    (document,) = entries(tmp_path / "a.csv")
+    assert isinstance(document, Document)
+    assert document.text == "One, two."
+    assert content.encode()[document.offset :] == b"1;One, two.\r\n"
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv", "a.arrow"])
+def test_what_holds_no_rows_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123\n"
+    (tmp_path / name).write_text(pointer)
+    (found,) = entries(tmp_path / name)
+    assert isinstance(found, Quarantined)
+    assert "git lfs pull" in found.detail
+    for magic in (b"Obj\x01", b"ORC", b"SQLite format 3\0", b"\x04\x22\x4d\x18"):
+        (tmp_path / "a.jsonl").write_bytes(magic + b"\n\0\n" * 100)
+        (found,) = entries(tmp_path / "a.jsonl")
+        assert "convert it" in found.detail  # type: ignore[union-attr]
+
+
+def test_a_text_column_that_its_writer_marked_as_bytes_is_read_if_it_is_text(tmp_path: Path) -> None:
+    cells = ["Ein Fluß.".encode(), "Der Fluß ist tief, und die Mühle steht still.".encode("latin-1"), bytes(range(256))]
+    pq.write_table(pa.table({"text": pa.array(cells, pa.binary())}), tmp_path / "a.parquet")
+    found = entries(tmp_path / "a.parquet")
+    assert texts(found) == ["Ein Fluß.", "Der Fluß ist tief, und die Mühle steht still."]
+    assert reasons(found) == ["encoding"]
+
+
+def test_nul_in_a_cell_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text\n1,a\x00b\n2,c\n")
+    assert texts(entries(tmp_path / "a.csv")) == ["a\0b", "c"]
 
 
 # Repositories, personal data
