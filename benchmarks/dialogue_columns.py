@@ -2,9 +2,9 @@
 
     python benchmarks/dialogue_columns.py FOLDER   # with `instruction` and `preference` below it
 
-A cell counts where it holds something and its row became a dialogue or a pair; it is kept where every line of its text,
-or every value in it, is in the messages, the answers or the attributes. Marks of a notation (`Human:`, Alpaca's frame)
-and lists of token ids beside their text don't count. A column is kept where all its cells are.
+A cell counts where it holds something. It is used as text where every line of its text, or every value in it, is in the
+messages or the answers of its row, as an attribute where it is in these or in the attributes, else lost. Marks of a
+notation (`Human:`, Alpaca's frame) and lists of token ids beside their text don't count.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,16 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def said_by(entry: Conversation | Preference) -> str:
-    """All that an entry says."""
-    values: list[Any] = [entry.attributes, entry.uri]
+def said_by(entry: Conversation | Preference) -> tuple[str, str]:
+    """All that an entry says: its texts, and its attributes."""
     if isinstance(entry, Conversation):
-        values += [[*turn["content"].split("\n"), turn["content"]] for turn in entry.messages]
+        texts: list[Any] = [[*turn["content"].split("\n"), turn["content"]] for turn in entry.messages]
     else:
-        values += [*(turn["content"] for turn in entry.prompt), entry.chosen, entry.rejected]
+        texts = [*(turn["content"] for turn in entry.prompt), entry.chosen, entry.rejected]
+    return _plainly(texts), _plainly([entry.attributes, entry.uri])
+
+
+def _plainly(values: list[Any]) -> str:
     return "\n".join(plain(leaf) for value in values for leaf in leaves(value))
 
 
@@ -71,48 +75,74 @@ def kept(cell: Any, said: str) -> bool:
     return True
 
 
+@dataclass
+class Kept:
+    """What became of the rows and cells of a set. Cells are those that hold something."""
+
+    rows: int = 0
+    taken: int = 0
+    cells: int = 0
+    as_text: int = 0
+    as_attribute: int = 0
+    refused: int = 0
+    columns: dict[str, bool] = field(default_factory=dict)  # whether a cell of it was ever used
+
+    def line(self, name: str) -> str:
+        """A row of the table."""
+        lost = self.cells - self.as_text - self.as_attribute - self.refused
+        unused = ", ".join(sorted(column for column, used in self.columns.items() if not used)) or "none"
+        cells = (self.cells, self.as_text, self.as_attribute, self.refused, lost)
+        return f"| {name} | {self.rows:,} | {self.taken:,} | {' | '.join(f'{each:,}' for each in cells)} | {unused} |"
+
+
+def kept_of(path: Path, module: Any, config: Any) -> Kept:
+    """What became of the rows of a file."""
+    source = config(paths=[str(path)])
+    (shard,) = module.shards(source)
+    files = (file for file in row_files(shard.path, shard.name, "x") if isinstance(file, RowFile))
+    by_offset: dict[int, list[Any]] = {}
+    for entry in module.read(shard, source):
+        by_offset.setdefault(getattr(entry, "offset", -1), []).append(entry)
+    out = Kept()
+    for row in (row for file in files for row in file.rows("x") if isinstance(row, Row)):
+        out.rows += 1
+        found = [one for one in by_offset.get(row.offset, []) if isinstance(one, Conversation | Preference)]
+        out.taken += bool(found)
+        if not isinstance(row.value, dict):
+            continue
+        texts, attributes = ("\n".join(said) for said in zip(*map(said_by, found), strict=True)) if found else ("", "")
+        for name, cell in row.value.items():
+            if not any(leaves(cell)):
+                continue
+            out.cells += 1
+            if not found:
+                out.refused += 1
+                continue
+            as_text = kept(cell, texts)
+            as_attribute = not as_text and kept(cell, f"{texts}\n{attributes}")
+            out.as_text += as_text
+            out.as_attribute += as_attribute
+            out.columns[name] = out.columns.get(name, False) or as_text or as_attribute
+    return out
+
+
 def main(folder: Path) -> None:
-    """Print a row of a table for each kind."""
+    """Print a row of a table for each set."""
+    print("| set | rows | kept | cells | as text | as attribute | of rows refused | lost | columns never used |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for kind, module, config in (
         ("instruction", conversations, Conversations),
         ("preference", preferences, Preferences),
     ):
-        rows = taken = cells = cells_kept = 0
-        columns: dict[tuple[str, str], bool] = {}
-        for path in sorted((folder / kind).glob("*.gz")):
-            source = config(paths=[str(path)])
-            (shard,) = module.shards(source)
-            given = [
-                row
-                for file in row_files(shard.path, shard.name, "x")
-                if isinstance(file, RowFile)
-                for row in file.rows("x")
-                if isinstance(row, Row)
-            ]
-            by_offset: dict[int, list[Any]] = {}
-            for entry in module.read(shard, source):
-                by_offset.setdefault(getattr(entry, "offset", -1), []).append(entry)
-            for row in given:
-                rows += 1
-                found = [one for one in by_offset.get(row.offset, []) if isinstance(one, Conversation | Preference)]
-                taken += bool(found)
-                if not found or not isinstance(row.value, dict):
-                    continue
-                said = "\n".join(map(said_by, found))
-                for name, cell in row.value.items():
-                    if any(leaves(cell)):
-                        cells += 1
-                        fine = kept(cell, said)
-                        cells_kept += fine
-                        place = (path.name, str(name))
-                        columns[place] = columns.get(place, True) and fine
-        lost = sorted(f"{file.partition('.')[0]}:{name}" for (file, name), fine in columns.items() if not fine)
-        shares = (
-            f"{taken:,} of {rows:,}",
-            f"{cells_kept:,} of {cells:,}",
-            f"{sum(columns.values())} of {len(columns)}",
-        )
-        print("|", " | ".join((kind, *shares, ", ".join(lost))), "|")
+        sets = {
+            path.name.partition(".")[0]: kept_of(path, module, config) for path in sorted((folder / kind).glob("*.gz"))
+        }
+        whole = Kept()
+        for name, each in sets.items():
+            print(each.line(name))
+            for number in ("rows", "taken", "cells", "as_text", "as_attribute", "refused"):
+                setattr(whole, number, getattr(whole, number) + getattr(each, number))
+        print(whole.line(f"**{kind}**"))
 
 
 if __name__ == "__main__":

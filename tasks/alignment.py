@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from datalake.errors import UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
-from datalake.mixture.holdout import group_of, held_out
+from datalake.mixture.holdout import group_of, held_out, one_sided
 from datalake.parquet import read_table
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from tasks.runtime import Runtime
@@ -43,35 +44,55 @@ def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any
 
 
 def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Conversations as (training, held out), each a dict of id, group, messages.
+    """Conversations as (training, held out), each a dict of id, source, group, messages.
 
     A message that isn't to be learned has `weight` "0".
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for row in rows_of(lake, ref, ["id", "messages", "attributes"]):
+    for row in rows_of(lake, ref, ["id", "source", "messages", "attributes"]):
         attributes = dict(row["attributes"] or ())
         messages = row["messages"]
         if "weights" in attributes:
             weights = json.loads(attributes["weights"])
             messages = [turn | {"weight": str(weight)} for turn, weight in zip(messages, weights, strict=True)]
-        item = {"id": row["id"], "group": group_of(row["id"], attributes), "messages": messages}
+        item = {name: row[name] for name in ("id", "source")}
+        item |= {"group": group_of(row["id"], attributes), "messages": messages}
         split[holdout(row["id"], attributes)].append(item)
     return split
 
 
 def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Preferences as (training, held out), each a dict of id, group, prompt, chosen, rejected.
+    """Preferences as (training, held out), each a dict of id, source, group, prompt, chosen, rejected.
 
     An answer that was judged by itself has no other to be compared with: it is left out.
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for row in rows_of(lake, ref, ["id", "prompt", "chosen", "rejected", "attributes"]):
+    for row in rows_of(lake, ref, ["id", "source", "prompt", "chosen", "rejected", "attributes"]):
         attributes = dict(row.pop("attributes") or ())
         if row["chosen"] is None or row["rejected"] is None:
             continue
         row["group"] = group_of(row["id"], attributes)
         split[holdout(row["id"], attributes)].append(row)
     return split
+
+
+def warn_of_one_sided(report: dict[str, Any], train: list[Any], heldout: list[Any], share: float, what: str) -> None:
+    """Add to a report what is to be said of sources that are held out whole or not at all."""
+    splits = {row["source"]: (0, 0) for row in (*train, *heldout)}
+    for side, rows in enumerate((train, heldout)):
+        for source, amount in Counter(row["source"] for row in rows).items():
+            splits[source] = (amount, 0) if side == 0 else (splits[source][0], amount)
+    if warnings := one_sided(splits, share, what):
+        report["warnings"] = warnings
+
+
+def nothing_left(what: str, heldout: int, stage: str) -> UserError:
+    """The error of a stage that has nothing to train on."""
+    if heldout:
+        return UserError(
+            f"all {heldout:,} {what}s are held out, none is left to train on: change mixture.seed or mixture.holdout"
+        )
+    return UserError(f"no {what} is left to train on: add some to `sources`, or set {stage} to null")
 
 
 def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
@@ -94,7 +115,7 @@ def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftC
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)
     if not train:
-        raise UserError("no conversation is left to train on: add some to `sources`, or set sft to null")
+        raise nothing_left("conversation", len(heldout), "sft")
     report = train_alone(
         "sft",
         _sft,
@@ -105,6 +126,7 @@ def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftC
         train,
         heldout,
     )
+    warn_of_one_sided(report, train, heldout, holdout.share, "dialogues")
     rows, note = left_out(report, train, "dialogues")
     return trained("sft", report, runtime, conversations.rows, left_out=rows, note=note)
 
@@ -122,7 +144,7 @@ def reward(
     """Learn a scalar reward from pairs of a preferred and another answer."""
     train, heldout = pairs(runtime.lake, preferences, holdout)
     if not train:
-        raise UserError("no preference pair is left to train on: add some to `sources`, or set reward to null")
+        raise nothing_left("preference pair", len(heldout), "reward")
     unpaired = preferences.rows - len(train) - len(heldout)
     report = train_alone(
         "reward",
@@ -136,6 +158,7 @@ def reward(
     )
     if unpaired:
         report["unpaired"] = unpaired
+    warn_of_one_sided(report, train, heldout, holdout.share, "pairs")
     rows, note = left_out(report, train, "pairs")
     return trained("reward", report, runtime, preferences.rows, left_out=rows, note=note)
 

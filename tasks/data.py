@@ -6,7 +6,7 @@ results and check that every record is accounted for.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from datalake.document import TABLES, Passed, storable
 from datalake.errors import LostDataError, UserError
 from datalake.lake import FolderRef, Lake, TableRef
 from datalake.mixture.config import MixtureConfig
+from datalake.mixture.holdout import one_sided
 from datalake.parquet import read_batches
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
@@ -33,7 +34,7 @@ from datalake.secrets import masked
 from datalake.shards import ShardFile, ShardResult, ShardWriter, find_shard
 from datalake.sources import reader
 from datalake.sources.config import Source
-from datalake.sources.protocol import InputShard
+from datalake.sources.protocol import InputShard, with_folders
 from datalake.versions import FileVersions
 from tasks.artifacts import progress
 from tasks.cluster import Shard, map_shards, run_alone
@@ -78,12 +79,16 @@ class Archive:
 def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None) -> list[Archive]:
     """Every archive of every source with the version of its content; empty for a remote one that can't be reached.
 
+    Of two archives of one kind with one name the second is called by its source's name as well: no two have the same,
+    since it is a part of every document's id.
+
     Raises:
-        UserError: a path that matches nothing or can't be read; two archives of one kind with one name.
+        UserError: a path that matches nothing or can't be read; an archive that two sources of one kind name.
     """
     versions = FileVersions(lake.root / "versions.json")
     archives: list[Archive] = []
-    seen: dict[tuple[str, str, str], str] = {}
+    seen: set[tuple[str, ...]] = set()
+    names: dict[str, dict[str, str]] = defaultdict(dict)  # by kind: an archive's name, and its path
     forget()
     with using(remote or RemoteConfig(), lake.root / "cache"):
         listed = [
@@ -103,18 +108,25 @@ def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | 
                 # Absolute: a worker elsewhere in the cluster may stand in another folder.
                 if not is_remote(shard.path):
                     shard = replace(shard, path=str(Path(shard.path).absolute()))
-            twin = seen.get((shard.kind, shard.name, shard.part))
-            if twin == shard.path:
-                raise UserError(f"{shown(twin)} is in two sources of kind {shard.kind}: name it in one of them")
-            if twin is not None:
-                raise UserError(
-                    f"{shown(twin)} and {shown(shard.path)} would both be {shard.kind} archive {shard.name!r}: "
-                    "put them in one source with a glob above both folders"
-                )
-            seen[shard.kind, shard.name, shard.part] = shard.path
+            twin = (shard.kind, shard.path, shard.name, shard.part)
+            if twin in seen:
+                raise UserError(f"{shown(shard.path)} is in two sources of kind {shard.kind}: name it in one of them")
+            seen.add(twin)
+            shard = replace(shard, name=_own_name(shard, sources[index].label, names[shard.kind]))
             archives.append(Archive(index, shard, problem))
     versions.save()
     return archives
+
+
+def _own_name(shard: InputShard, label: str, names: dict[str, str]) -> str:
+    """The name of an archive in its recipe, which it is entered under: its own, unless another one has that."""
+    name = shard.name
+    if names.get(name, shard.path) != shard.path:
+        name = f"{label}/{name}"
+    if names.get(name, shard.path) != shard.path:
+        name = with_folders(shard.name, shard.path, names)
+    names[name] = shard.path
+    return name
 
 
 def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
@@ -189,7 +201,7 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="4",
+    version="5",
     libraries=(
         "fastwarc",
         "resiliparse",
@@ -359,7 +371,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 
 @stage(
-    version="6",
+    version="7",
     libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
@@ -692,10 +704,17 @@ def mixture(
         inputs = lake.files(documents), lake.files(duplicates), lake.files(spans) if spans else []
         made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
     rows = sum(file.rows for file in made.files)
+    splits: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, amount in made.counts.items():
+        split, _, source = name.partition(" documents of ")
+        if source:
+            splits[source][split == "heldout"] += amount
+    warnings = one_sided({source: (train, held) for source, (train, held) in splits.items()}, config.holdout)
     return Produced(
         tables={"mixture": (MIXTURE, made.files)},
         counts=made.counts,
         records_in=documents.rows,
         records_out=rows,
         funnel=[{"what": name, "number": amount} for name, amount in sorted(made.counts.items())],
+        report={"warnings": warnings} if warnings else {},
     )

@@ -448,6 +448,15 @@ _VERSION = re.compile(
 )
 
 
+_THREE = re.compile(r"\d{3}")
+_SAID = re.compile(
+    r"(?:\bipv?4?|address(?:es)?|\bhosts?|servers?|\bdns|gateway|proxy|clients?|visitors?|地址|主机|服务器|网关)"
+    r"(?:\W|\bis\b){0,6}\Z|://\Z|@\Z",
+    re.IGNORECASE,
+)
+_PORT = re.compile(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b(?!\.)")
+
+
 def _ip(window: str, first: int, last: int) -> Spans:
     if ":" in window[first:last]:
         end = last
@@ -459,8 +468,14 @@ def _ip(window: str, first: int, last: int) -> Spans:
         return
     for match in _QUAD.finditer(window, first, last):
         # Single figures and `2.0.0.16` are sections and versions, and behind such a word so is anything.
+        # Where no part has three figures, which few addresses are like, something has to say that it is one.
         numbered = (
             len(match[0]) == 7
+            or (
+                not _THREE.search(match[0])
+                and not _SAID.search(window, max(0, match.start() - 16), match.start())
+                and not _PORT.match(window, match.end())
+            )
             or ".0.0." in match[0]
             or _VERSION.search(window, max(0, match.start() - 16), match.start())
         )

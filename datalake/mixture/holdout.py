@@ -7,8 +7,11 @@ out on its web page, in its code, in instructions and in preferences alike, in e
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import xxhash
+
+_EXPECTED = 5.0  # held-out records of a source: if they were held out one by one, fewer than 1 in 100 had none
 
 
 def _fraction(*parts: bytes) -> float:
@@ -24,6 +27,22 @@ def held_out(group: str, seed: int, share: float) -> bool:
 def group_of(id: bytes, attributes: dict[str, str]) -> str:
     """The unit of hold-out of a record: its `group` attribute, else itself."""
     return attributes.get("group") or id.hex()
+
+
+def one_sided(splits: Mapping[str, tuple[int, int]], share: float, what: str = "documents") -> list[str]:
+    """Warnings about sources that are held out whole, or not at all though they are large; each source: (train, held).
+
+    Groups are held out, not documents: a source of one repository, host or title falls to one side.
+    """
+    warnings = []
+    for source, (train, held) in sorted(splits.items()):
+        if held and not train:
+            told = f"all {held:,} {what} of {source} are held out, none trains: its groups are few"
+            warnings.append(f"{told}; another mixture.seed, or a smaller mixture.holdout, would change that")
+        elif not held and train * share >= _EXPECTED:
+            told = f"none of the {train:,} {what} of {source} is held out: its groups are few"
+            warnings.append(f"{told}; another mixture.seed would change that")
+    return warnings
 
 
 def repetitions(epochs: float, id: bytes, seed: int) -> int:

@@ -18,7 +18,7 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused, doc
 from datalake.language import UNDETERMINED, detect
 from datalake.sources.charsets import decoded
 from datalake.sources.config import Books
-from datalake.sources.entries import entries, framed
+from datalake.sources.entries import entries, framed, unlike
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.protocol import InputShard, expand
@@ -52,7 +52,7 @@ def read(shard: InputShard, config: Books) -> Iterator[Entry]:
     """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
     if is_archive(shard.path):
         members = archive_members(shard, config.label, config.max_bytes)
-        yield from entries(members, partial(_member, shard=shard, config=config), config.label, shard.name)
+        yield from unlike(entries(members, partial(_member, shard=shard, config=config), config.label, shard.name))
         return
     parts: list[bytes] = []
     size = 0
@@ -108,7 +108,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
     uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here
     found |= {"charset": charset} if charset != "utf-8" else {}
-    found |= {"group": found.get("title") or member.name or shard.name}
+    found |= {"group": found.get("title") or "/".join(part for part in (shard.name, member.name) if part)}
     parts = chapters(text) if config.unit == "chapter" else [("", text)]
     for number, (heading, part) in enumerate(parts):
         chapter = {"chapter": heading, "chapter_number": str(number)} if config.unit == "chapter" else {}

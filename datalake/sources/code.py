@@ -43,7 +43,7 @@ from datalake.sources.charsets import decoded
 from datalake.sources.code_marks import MARKS, marks
 from datalake.sources.concatenate import joined
 from datalake.sources.config import Code
-from datalake.sources.entries import entries, framed
+from datalake.sources.entries import entries, framed, unlike
 from datalake.sources.files import Member, archive_members, is_archive
 from datalake.sources.folders import File, Tree, listed, trees
 from datalake.sources.installed import (
@@ -63,7 +63,7 @@ from datalake.sources.redact import redact
 from datalake.sources.repositories import Snapshot, is_bare, lfs_content, lfs_pointer, lfs_store, snapshot, working_tree
 from datalake.sources.rows import Row
 from datalake.sources.spdx import header_licence, header_words, permissive
-from datalake.sources.stack import StackFile, is_rows, stack_files, stack_rows
+from datalake.sources.stack import UNKNOWN, StackFile, is_rows, stack_files, stack_rows
 
 KIND = "code"
 SITE_PACKAGES = "python:site-packages"
@@ -144,7 +144,7 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
-    found = framed(_read(shard, config), config.label, shard.name)
+    found = unlike(framed(_read(shard, config), config.label, shard.name))
     yield from _concatenated(found, config) if config.concatenate == "repository" else found
 
 
@@ -189,7 +189,7 @@ def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
         yield from _archive(shard, config)
     else:
         name = PurePosixPath(shard.name).name
-        project = Project(name, "file", name, ProjectLicences({}, given))
+        project = Project(name, "file", shard.name, ProjectLicences({}, given))
         yield from _files(listed([(name, shard.path)]), project, shard, config)
 
 
@@ -325,8 +325,11 @@ def _row(row: Row, shard: InputShard, config: Code) -> Iterator[Entry]:
     """Entries of the files of one row."""
 
     def entry(file: StackFile) -> Entry:
+        if damage := row.damage(config.label, shard.name, [file.text or ""]):
+            return damage
         root = Terms(file.licence, "row", file.stated) if file.stated else _configured(config)
-        project = Project(file.repository, file.revision, file.repository, ProjectLicences({}, root))
+        group = file.repository if file.repository != UNKNOWN else f"{shard.name}#{file.locator}"
+        project = Project(file.repository, file.revision, group, ProjectLicences({}, root))
         if file.text is None:
             identity = document_id(KIND, shard.name, file.locator)
             uri = f"{file.repository}@{file.revision}/{file.path}"

@@ -78,6 +78,11 @@ class _Source(BaseModel):
 
 
 _PATHS: Any = Field(min_length=1, title="Paths", description="Files, folders or globs.")
+_HEADER: Any = Field(
+    default=(),
+    title="Header",
+    description="The names of the columns of CSV files that have no header; then the first line is a row.",
+)
 
 
 class Where(BaseModel):
@@ -399,8 +404,10 @@ class Table(_Source):
         default="",
         pattern=r"""^[^"\r\n]?$""",
         title="Delimiter",
-        description="What parts the cells of CSV files; empty: a comma, in .tsv files a tab.",
+        description="What parts the cells of CSV files; empty: a tab in .tsv files, else of comma, semicolon, tab and "
+        "bar the one that the header is read with.",
     )
+    header: tuple[str, ...] = _HEADER
     text_unit: Literal["file", "line", "block"] = Field(
         default="file",
         title="Document of a text file",
@@ -469,6 +476,7 @@ class Conversations(_Source):
     format: Literal[
         "auto", "alpaca", "dolly", "instances", "pairs", "sharegpt", "messages", "glaive", "moss", "openassistant"
     ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    header: tuple[str, ...] = _HEADER
     paths_of_tree: Literal["best", "all"] = Field(
         default="best",
         title="Dialogues of a tree",
@@ -491,6 +499,7 @@ class Preferences(_Source):
     format: Literal[
         "auto", "hh", "dpo", "messages", "rejected", "shp", "safe", "compared", "summaries", "kto", "ratings"
     ] = Field(default="auto", title="Format", description="`auto` looks at each row's keys.")
+    header: tuple[str, ...] = _HEADER
     prefer: Literal["better", "safer"] = Field(
         default="better",
         title="Which answer is preferred",

@@ -19,10 +19,10 @@ from datalake.sources import docstrings, mappings, trees
 from datalake.sources.columns import Columns
 from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
-from datalake.sources.dialogues import Dialogue, dialogues, whole
+from datalake.sources.dialogues import HEADER, Dialogue, dialogues, whole
 from datalake.sources.entries import entries, framed
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.row_files import RowFile, row_files
+from datalake.sources.row_files import RowFile, Shape, row_files
 from datalake.sources.rows import Locators, Row
 from datalake.sources.turns import InvalidError, Messages, asked, validate
 
@@ -47,9 +47,21 @@ def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
         return
     for file in dialogue_files(shard, config.label):
         if isinstance(file, RowFile):
-            yield from _Reading(file.name, config).entries(file.rows(config.label))
+            yield from _Reading(file.name, config).entries(
+                file.rows(config.label, header=config.header, shape=_shape(config))
+            )
         else:
             yield file
+
+
+def _shape(config: Conversations) -> Shape:
+    """What is a row: an object that a dialogue can be made of. What is a header: one with a column that has one."""
+    every = config.paths_of_tree == "all"
+
+    def is_row(value: dict[str, Any]) -> bool:
+        return trees.is_message(value) or any(found.problem is None for found in dialogues(value, config.format, every))
+
+    return Shape(is_row, lambda names: not HEADER.isdisjoint(name.strip().lower() for name in names))
 
 
 def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed | Quarantined]:
@@ -105,9 +117,13 @@ class _Reading:
             own = row.value.get("message_tree_id")
         locator = self.locators.of(own, row.number)
         for found in dialogues(row.value, self.config.format, self.config.paths_of_tree == "all"):
-            yield self._entry(row, f"{locator}/{found.part}" if found.part else locator, found)
+            part = self.locators.of(f"{locator}/{found.part}", row.number) if found.part else locator
+            yield self._entry(row, part, found)
 
-    def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused:
+    def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused | Quarantined:
+        said = (message["content"] for message in found.messages)
+        if damage := row.damage(self.config.label, self.name, said):
+            return damage
         try:
             if found.problem:
                 raise found.problem

@@ -48,6 +48,8 @@ GIVEN = ("input", "trans_input", "context", "contexts", "passage", "passages", "
          "article", "background", "evidence", "knowledge", "story")  # fmt: skip
 LISTS = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt", "items": "sharegpt",
          "data": "sharegpt"}  # fmt: skip
+# Columns by which a header is told from a row.
+HEADER = frozenset((*ASKED, *ANSWERED, *GIVEN, *LISTS, "text", "chat", "instances", "message_id", "message_tree_id"))
 _SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
 _HISTORY = ("history", "chat_history")
 _OPTIONS = ("choices", "options")

@@ -23,9 +23,11 @@ import json
 import re
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from datalake.document import moment, utc
 
@@ -218,8 +220,10 @@ def plain(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list) and value and len(value) <= 32 and all(isinstance(item, str) for item in value):
         value = ", ".join(value)
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, Decimal | UUID | timedelta):
+        return str(value)
     try:
         if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_ATTRIBUTE:
             return str(value)

@@ -30,15 +30,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from datalake.document import Entry, Preference, Refused, document_id
+from datalake.document import Entry, Preference, Quarantined, Refused, document_id
 from datalake.sources import docstrings, mappings
 from datalake.sources.columns import Columns, as_attribute
 from datalake.sources.config import Preferences
 from datalake.sources.conversations import dialogue_files, language_of
-from datalake.sources.dialogues import LISTS, answer, list_in, list_of, prompt, with_system
+from datalake.sources.dialogues import HEADER, LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.entries import entries
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.row_files import RowFile
+from datalake.sources.row_files import RowFile, Shape
 from datalake.sources.rows import Locators, Row
 from datalake.sources.turns import (
     InvalidError,
@@ -68,6 +68,7 @@ _COMPARED = (
     (("conversation_a", "conversation_b"), "winner"),
     (("response_a", "response_b"), "winner"),
 )
+_HEADER = HEADER.union(*_BOTH, _REJECTED, *(names for names, _ in _COMPARED), ("history",))
 _SEVERAL = ("completions", "answers", "generations", "responses", "outputs")
 _SCORES = ("overall_score", "score", "rating", "rank")
 _PARALLEL = ("scores", "ratings", "rating", "ranks", "rank")
@@ -102,10 +103,27 @@ def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
             yield file
             continue
         make = partial(_entry, locators=Locators(), name=file.name, config=config)
-        yield from entries(file.rows(config.label), make, config.label, file.name)
+        yield from entries(
+            file.rows(config.label, header=config.header, shape=_shape(config)), make, config.label, file.name
+        )
 
 
-def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused:
+def _shape(config: Preferences) -> Shape:
+    """What is a row: an object that a pair can be made of. What is a header: one with a column of a pair."""
+
+    def is_row(value: dict[str, Any]) -> bool:
+        try:
+            pair(value, config)
+        except InvalidError:
+            return False
+        return True
+
+    return Shape(is_row, lambda names: not _HEADER.isdisjoint(name.strip().lower() for name in names))
+
+
+def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused | Quarantined:
+    if damage := row.damage(config.label, name):
+        return damage
     value = row.value
     own = (value.get("id") or value.get("post_id")) if isinstance(value, dict) else None
     locator = locators.of(own, row.number)
@@ -116,6 +134,10 @@ def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Pref
     except InvalidError as problem:
         where = {"archive": name, "offset": row.offset, "length": row.length}
         return Refused(identity, config.label, uri, problem.reason, problem.detail, **where)  # type: ignore[arg-type]
+    if damage := row.damage(
+        config.label, name, [*(turn["content"] for turn in found.prompt), found.chosen or "", found.rejected or ""]
+    ):
+        return damage
     said = found.chosen if found.chosen is not None else found.rejected or ""
     return Preference(
         id=identity,

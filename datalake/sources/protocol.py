@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -79,9 +79,9 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
     A path is a file (its name is the file's own), a folder (every file below it, hidden ones left out) or a glob (`*`,
     `?`, `[...]`, and `**` for any depth), on this machine or at an address (see `datalake.remote.files`). With
     `descend=False` a folder stays one item and isn't looked into. A file reached twice is taken once, under the name it
-    got first.
+    got first. Of two files with one name the second is called by its folders as well.
 
-    Raises UserError where a path matches nothing, isn't there, or where two files would have the same name.
+    Raises UserError where a path matches nothing or isn't there.
     """
     found: dict[str, str] = {}  # real path -> name
     places: dict[str, str] = {}  # name -> path
@@ -93,13 +93,26 @@ def expand(paths: list[str], *, descend: bool = True) -> list[tuple[str, str]]:
             real = lasting(path) if is_remote(path) else os.path.realpath(path)
             if real in found:
                 continue
-            if name in places:
-                raise UserError(
-                    f"{shown(places[name])} and {shown(path)} would both be called {name!r}: "
-                    "give one glob over their folders"
-                )
+            name = name if name not in places else with_folders(name, path, places)
             found[real], places[name] = name, path
     return sorted(places.items())
+
+
+def with_folders(name: str, path: str, places: Mapping[str, str]) -> str:
+    """A name for a file or address whose own is taken: behind as many of its folders as tell it from the others.
+
+    `places` are the paths of names that are taken. A data set's files are called alike everywhere
+    (`data/train-00000-of-00001.parquet`): the folder that differs counts.
+    """
+    folders, others = (shown(each).split("/")[: -len(name.split("/"))] for each in (path, places.get(name, "")))
+    same = 0
+    while same < min(len(folders), len(others)) and folders[-1 - same] == others[-1 - same]:
+        same += 1
+    for folder in range(len(folders) - 1 - same, -1, -1):
+        longer = "/".join((*folders[folder:], name)).lstrip("/")
+        if folders[folder] and longer not in places:
+            return longer
+    raise UserError(f"{shown(path)} has the same name as another file, {name!r}: rename one of them")
 
 
 def _matches(pattern: str, descend: bool) -> list[tuple[str, str]]:

@@ -190,17 +190,18 @@ class Tracked:
 def tracked(folder: str) -> Tracked | None:
     """What the index of a working tree holds; None where it has none that can be read, or is no working tree."""
     from dulwich.index import Index
+    from dulwich.object_format import SHA1, SHA256
 
     if not (Path(folder) / ".git").exists():
         return None
     try:
         git, common = git_folders(folder)
         file = git / "index"
-        if not file.is_file() or re.search(
-            r"^[ \t]*+objectformat[ \t]*+=[ \t]*+sha256", _text(common / "config"), re.I | re.M
-        ):
-            return None  # dulwich reads the index of SHA-1 alone
-        entries = [(os.fsdecode(path), getattr(entry, "mode", 0)) for path, entry in Index(str(file)).items()]
+        if not file.is_file():
+            return None
+        names = SHA256 if _SHA_256.search(_text(common / "config")) else SHA1
+        index = Index(str(file), object_format=names)
+        entries = [(os.fsdecode(path), getattr(entry, "mode", 0)) for path, entry in index.items()]
     except Exception:  # whatever a damaged index breaks
         return None
     files = {unicodedata.normalize("NFC", path) for path, mode in entries if mode != _SUBMODULE}

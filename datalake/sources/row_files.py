@@ -1,9 +1,9 @@
 """Files of rows, wherever they lie: alone, compressed, or in zip and tar archives, also within each other.
 
-What a file is, is told by its first bytes (zip, tar, Parquet, the compressions of `streams`), else by its name without
-the ending of a compression. Archives are read as streams; only a file inside an archive that is itself compressed, an
-archive or Parquet is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL` bytes, gone with the
-process). Names that would leave the archive are quarantined; links and other files are passed.
+What a file is, is told by its first bytes (zip, tar, Parquet, Arrow, the compressions of `streams`), else by its name
+without the ending of a compression. Archives are read as streams; only a file inside an archive that is itself
+compressed, an archive, Parquet or Arrow is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL`
+bytes, gone with the process). Names that would leave the archive are quarantined; links and other files are passed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import io
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from datalake.document import Passed, Quarantined
 from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
+from datalake.sources.arrow_files import MAGIC, arrow_rows
 from datalake.sources.charsets import streamed
 from datalake.sources.csv_rows import csv_rows
 from datalake.sources.files import DAMAGE, BoundedInfo, safe, zip_blocks, zip_members
+from datalake.sources.nested import rows_within
 from datalake.sources.parquet import parquet_rows
 from datalake.sources.rows import LONGEST, Chunks, Row, rows_of_json
 from datalake.sources.streams import BLOCK, as_utf8, compression, decompressed
@@ -31,17 +35,37 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 MAX_SPOOL = 1 << 32  # bytes
 MAX_DEPTH = 4  # archives within archives
 _FORMS = {
-    ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".txt": "text", ".text": "text", ".md": "text",
-    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json",
+    ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
+    ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "text", ".text": "text", ".md": "text",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json", ".jl": "json",
 }  # fmt: skip
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Files of rows, or compressed ones, that are read nowhere here, by their first bytes.
+_OTHERS = {
+    b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"SQLite format 3\0": "an SQLite database",
+    b"\x89HDF\r\n": "an HDF5 file", b"\x04\x22\x4d\x18": "LZ4 compresses it",
+    b"\xff\x06\0\0sNaPpY": "Snappy compresses it",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file", b"PARE": "an encrypted Parquet file",
+}  # fmt: skip
+_BINARY = {"parquet": parquet_rows, "arrow": arrow_rows}
+
+
+class Shape(NamedTuple):
+    """What a reader takes for a row, and for the names of its columns."""
+
+    is_row: Callable[[dict[str, Any]], bool]
+    is_header: Callable[[list[str]], bool]
 
 
 @dataclass(slots=True)
 class RowFile:
     """One file of rows. Has to be read before the next one is asked for.
 
-    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet file lies, else `chunks` are
-    its bytes, decompressed and in UTF-8.
+    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet or Arrow file lies, else
+    `chunks` are its bytes, decompressed and in UTF-8.
     """
 
     name: str
@@ -51,18 +75,41 @@ class RowFile:
     allowance: Allowance
     charset: str = ""  # what the rows read so far were in, where that isn't UTF-8
 
-    def rows(self, source: str, longest: int = LONGEST, delimiter: str = "") -> Iterator[Row | Quarantined]:
-        """Its rows, those of a text file excepted. `delimiter` parts the cells of CSV; empty: as the name says."""
-        if self.form == "parquet":
-            return parquet_rows(self.path, self.name, source, longest, self.allowance)
+    def rows(
+        self,
+        source: str,
+        longest: int = LONGEST,
+        delimiter: str = "",
+        header: Sequence[str] = (),
+        shape: Shape | None = None,
+    ) -> Iterator[Row | Quarantined]:
+        """Its rows, those of a text file excepted.
+
+        `delimiter` parts the cells of CSV; empty: as the name or the header says. `header` names its columns where the
+        file doesn't. By a `shape` rows are found in a file that is an object, and a header is told from a row.
+        """
+        if self.form in _BINARY:
+            return _BINARY[self.form](self.path, self.name, source, longest, self.allowance)
         if self.form in ("csv", "tsv"):
-            parted_by = delimiter or ("\t" if self.form == "tsv" else ",")
-            return csv_rows(self.chunks, self.name, source, longest, parted_by)
-        return rows_of_json(self.chunks, self.name, source, longest)
+            parted_by = delimiter or ("\t" if self.form == "tsv" else "")
+            known = shape.is_header if shape else None
+            return csv_rows(self.chunks, self.name, source, longest, parted_by, header=header, is_header=known)
+        rows = rows_of_json(self.chunks, self.name, source, longest)
+        return _flat(rows, shape) if shape else rows
+
+
+def _flat(rows: Iterator[Row | Quarantined], shape: Shape) -> Iterator[Row | Quarantined]:
+    """Rows, also where the file is an object with the rows in it, or several of them."""
+    for row in rows:
+        inner = rows_within(row, shape.is_row) if isinstance(row, Row) else []
+        yield from inner or [row]
+        if not inner:
+            break
+    yield from rows
 
 
 def form(name: str) -> str:
-    """`parquet`, `csv`, `tsv`, `text` or `json` (also where nothing says), by a file's name."""
+    """`parquet`, `arrow`, `csv`, `tsv`, `text` or `json` (also where nothing says), by a file's name."""
     return _known_form(name) or "json"
 
 
@@ -74,32 +121,67 @@ def _known_form(name: str) -> str:
 
 
 def row_files(path: str, name: str, source: str) -> Iterator[RowFile | Passed | Quarantined]:
-    """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does."""
-    yield from _files(path, name, source, form(name), 0, allowance_of(path))
+    """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does.
+
+    No two are called alike: of several in an archive the second is `name~2`.
+    """
+    names: Counter[str] = Counter()
+    for file in _files(path, name, source, form(name), 0, allowance_of(path)):
+        if isinstance(file, RowFile):
+            names[own := file.name] += 1
+            while names[own] > 1 and names[file.name] > 0:
+                file.name = f"{own}~{names[own]}"
+                names[own] += names[file.name] > 0
+            names[file.name] = max(1, names[file.name])
+        yield file
 
 
 def _files(
     path: str, name: str, source: str, kind: str, depth: int, allowance: Allowance
 ) -> Iterator[RowFile | Passed | Quarantined]:
     with Path(path).open("rb") as stream:
-        head = stream.read(4)
+        head = stream.read(8)
     if depth > MAX_DEPTH:
         yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
+    elif head.startswith(_POINTER[:8]) and (problem := _other(_head(path))):
+        yield Quarantined(source, name, "form", problem, 0, -1)
     elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _guarded(_zip(path, name, source, depth, allowance), name, source)
-    elif head == b"PAR1" or (kind == "parquet" and compression(head + bytes(8)) == "none"):
-        yield RowFile(name, "parquet", path, iter(()), allowance)
+    elif binary := _binary(head, kind if compression(head + bytes(8)) == "none" else ""):
+        yield RowFile(name, binary, path, iter(()), allowance)
     else:
         chunks = decompressed(path, name, source, allowance)
         first, chunks = _peek(chunks, 512)
         if first[257:262] == b"ustar":
             yield from _guarded(_tar(chunks, name, source, depth, allowance), name, source)
-        elif first[:4] == b"PAR1":
+        elif _binary(first, kind):
             yield from _spooled(chunks, name, source, depth, allowance)
+        elif problem := _other(first):
+            yield Quarantined(source, name, "form", problem, 0, -1)
         elif kind:
             yield _row_file(name, kind, path, chunks, allowance)
         else:
             yield Passed("other_file")
+
+
+def _binary(head: bytes, kind: str) -> str:
+    """`parquet` or `arrow` by a file's first bytes, or by its name; "" for others."""
+    if head[:4] == b"PAR1":
+        return "parquet"
+    return "arrow" if head[:6] == MAGIC else kind if kind in _BINARY else ""
+
+
+def _other(head: bytes) -> str:
+    """What to do with a file that begins so and holds no rows as they are read here; "" for others."""
+    if head.startswith(_POINTER):
+        return "a pointer of Git LFS: fetch what it stands for (`git lfs pull`)"
+    form = next((form for magic, form in _OTHERS.items() if head.startswith(magic)), "")
+    return f"{form}: convert it to Parquet or JSON Lines" if form else ""
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return stream.read(len(_POINTER))
 
 
 def _row_file(name: str, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:
@@ -224,7 +306,7 @@ def _member(
 ) -> Iterator[RowFile | Passed | Quarantined]:
     """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
     kind = _known_form(name)
-    packed = name.lower().endswith((*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz")) or kind == "parquet"
+    packed = name.lower().endswith((*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz")) or kind in _BINARY
     parts = PurePosixPath(name).parts
     if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
         yield Passed("other_file")

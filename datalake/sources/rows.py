@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -29,7 +30,7 @@ from datalake.sources.streams import as_utf8, decompressed
 LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
 Chunks = Iterator[bytes | Quarantined]
 
-_SPACE = b" \t\r\n"
+_SPACE = b" \t\r\n\x1e"  # the last begins each text of RFC 7464
 _BETWEEN = b", \t\r\n\f\v"
 _HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
 # A whole string, a bracket, or a quote whose string doesn't end in what there is.
@@ -37,17 +38,35 @@ _HEAD = 1 << 20  # bytes of a first line that are looked at to tell the form
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]', re.DOTALL)
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR_END = re.compile(rb"[,\]\s]")
+_DECODER = json.JSONDecoder()
 _BEGINNING = re.compile(rb'\{\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:')
 
 
 @dataclass(slots=True)
 class Row:
-    """One row: its number from 0, its place in the decompressed stream, and its value."""
+    """One row: its number from 0, its place in the decompressed stream, and its value.
+
+    `replaced` says what was wrong with the bytes of a text in it, which are U+FFFD now; `lost` names columns that can't
+    be read.
+    """
 
     number: int
     offset: int
     length: int
     value: Any
+    replaced: str = ""
+    lost: tuple[str, ...] = ()
+
+    def damage(
+        self, source: str, archive: str, texts: Iterable[str] = (), columns: Iterable[str] | None = None
+    ) -> Quarantined | None:
+        """What is wrong with the row where these columns (None: all) are needed and these texts came of it."""
+        if missing := [name for name in self.lost if columns is None or name in columns]:
+            problem = f"column {', '.join(missing)} can't be read"[:200]
+            return Quarantined(source, archive, "parquet", problem, self.offset, self.length)
+        if self.replaced and any("\ufffd" in text for text in texts):
+            return Quarantined(source, archive, "encoding", self.replaced, self.offset, self.length)
+        return None
 
 
 def lines(path: str, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
@@ -108,7 +127,10 @@ def rows_of_json(chunks: Chunks, archive: str, source: str, longest: int = LONGE
 
 
 def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
-    """The first line with something in it and something of what is behind it, and all chunks again."""
+    """The first line with something in it and something of what is behind it, and all chunks again.
+
+    Where that line is no value, as much as tells where the first value ends, up to `_HEAD`.
+    """
     taken: list[bytes | Quarantined] = []
     head = bytearray()
     looked = 0
@@ -120,18 +142,63 @@ def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
         if len(head) < 2 * looked:  # not anew for each of many small chunks
             continue
         looked = len(head)
-        if head.partition(b"\n")[2].strip(_SPACE) or len(head) > _HEAD:
+        line, _, rest = bytes(head).partition(b"\n")
+        if len(head) > _HEAD or (rest.strip(_SPACE) and (line[:1] != b"{" or _ended(head) or not _load(line)[1])):
             break
     return bytes(head), chain(taken, chunks)
 
 
 def _is_lines(head: bytes) -> bool:
-    """Whether a file that begins so has a row a line: not where an array of rows, or an indented object, begins."""
+    """Whether a file that begins so has a row a line.
+
+    Not where an array of rows or an object of several lines begins, nor where a second object follows the first in its
+    line. A line that breaks off before a whole one is damage.
+    """
     line, end, rest = head.partition(b"\n")
     if head[:1] == b"[":  # rows can be arrays too, if more than one line has one
         value, problem = _load(line)
         return bool(end and rest.strip(_SPACE) and not problem and not any(isinstance(item, dict) for item in value))
-    return line.strip() != b"{"
+    if head[:1] != b"{" or not _load(line)[1]:
+        return True
+    size = _ended(head)
+    if size and b"\n" not in head[:size]:
+        return not (head[size:].partition(b"\n")[0].lstrip()[:1] == b"{" and not _load(head[:size])[1])
+    if size and not _load(head[:size])[1]:
+        return False
+    following = rest.lstrip(_SPACE).partition(b"\n")[0]
+    return _ended(line) > 0 or _in_string(line) or not following or not _load(following)[1]
+
+
+def _ended(content: bytes | bytearray) -> int:
+    """The length of the object that bytes begin with, by its brackets; 0 where it doesn't end in them."""
+    depth = 0
+    for token in _TOKEN.finditer(content):
+        first = content[token.start()]
+        if first == 0x22:
+            if token.end() - token.start() == 1:
+                return 0
+            continue
+        depth += 1 if first in b"{[" else -1
+        if depth <= 0:
+            return token.end()
+    return 0
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names of columns, the second of two that are called alike `name.1`, so that none takes another's place."""
+    found: list[str] = []
+    for name in names:
+        number, own = 0, name
+        while own in found:
+            number += 1
+            own = f"{name}.{number}"
+        found.append(own)
+    return found
+
+
+def _in_string(line: bytes) -> bool:
+    """Whether a string is open at the end of a line, which no JSON has."""
+    return any(token.group() == b'"' for token in _TOKEN.finditer(line))
 
 
 def _load(content: bytes) -> tuple[Any, str]:
@@ -152,12 +219,45 @@ def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Itera
         offset, content = line
         if not content.strip(_SPACE):
             continue
-        value, problem = _load(content)
-        if problem:
-            yield Quarantined(source, archive, "json", problem, offset, len(content))
-        else:
+        value, problem = _load(content.strip(_SPACE))
+        if not problem:
             yield Row(number, offset, len(content), value)
+        elif several := _several(content):
+            for start, size, value in several:
+                yield Row(number, offset + start, size, value)
+                number += 1
+            continue
+        else:
+            yield Quarantined(source, archive, "json", problem, offset, len(content))
         number += 1
+
+
+def _several(line: bytes) -> list[tuple[int, int, Any]]:
+    """(place, length, value) of the objects of a line in which a comma or another object follows one.
+
+    Empty if it holds anything else. An array whose brackets were cut off has commas at the ends of its lines.
+    """
+    found = []
+    try:
+        text = line.decode("utf-8")
+        place = offset = 0
+        while place < len(text):
+            begin = place + len(text[place : place + 16]) - len(text[place : place + 16].lstrip(", \t\r\n\x1e"))
+            offset += begin - place
+            place = begin
+            if place >= len(text):
+                break
+            if text[place] != "{":
+                if text[place] in ", \t\r":  # more than 16 of them
+                    continue
+                return []
+            value, end = _DECODER.raw_decode(text, place)
+            size = len(text[place:end].encode("utf-8"))
+            found.append((offset, size, value))
+            place, offset = end, offset + size
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 class _Values:
@@ -192,7 +292,7 @@ class _Values:
             elif byte == b"]" and inside:
                 inside = False
                 self.place += 1
-            elif byte == b"," and inside and not self.separated:
+            elif byte == b"," and (not self.separated if inside else self.number > 0):
                 self.separated = True
                 self.place += 1
             else:
@@ -357,17 +457,42 @@ def _open_escape(window: bytes) -> int:
 
 
 class Locators:
-    """The locator of each row of one archive: its own id where it has one that is new, else its number."""
+    """The locator of each row of one archive, no two alike: its own id where it has one that is new, else its number.
+
+    Memory: a hash of each own id; rows without one cost nothing while they follow each other.
+    """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
+        self._numbered: list[list[int]] = []  # runs of rows known by their number: the first, and behind the last
 
     def of(self, own: Any, number: int) -> str:
-        """`own` as text; the number where there is none; `own~number` where another row has it already."""
+        """`own` as text; the number where there is none; `own~number` (`~number`) where another row has that already.
+
+        Rows come in the order of their numbers; one that is several records may come several times.
+        """
         if not isinstance(own, str | int) or isinstance(own, bool) or own == "":
-            return str(number)
-        key = xxhash.xxh3_64_intdigest(str(own).encode("utf-8", "surrogatepass"))
-        if key in self._seen:
-            return f"{own}~{number}"
-        self._seen.add(key)
-        return str(own)
+            if number >= (self._numbered[-1][1] if self._numbered else 0) and not self._has(str(number)):
+                if self._numbered and self._numbered[-1][1] == number:
+                    self._numbered[-1][1] += 1
+                else:
+                    self._numbered.append([number, number + 1])
+                return str(number)
+            own = ""
+        locator = str(own)
+        while not locator or self._has(locator):
+            locator = f"{locator}~{number}"
+        self._seen.add(_hashed(locator))
+        return locator
+
+    def _has(self, locator: str) -> bool:
+        if _hashed(locator) in self._seen:
+            return True
+        if not (locator.isascii() and locator.isdigit()) or len(locator) > 18 or str(int(locator)) != locator:
+            return False
+        place = bisect_right(self._numbered, int(locator), key=lambda run: run[0]) - 1
+        return place >= 0 and int(locator) < self._numbered[place][1]
+
+
+def _hashed(locator: str) -> int:
+    return xxhash.xxh3_64_intdigest(locator.encode("utf-8", "surrogatepass"))

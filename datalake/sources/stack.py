@@ -18,6 +18,7 @@ from datalake.sources.rows import Row, json_rows
 from datalake.sources.spdx import all_of, canonical_licence
 from datalake.sources.table import form
 
+UNKNOWN = "unknown"  # a repository that the row doesn't name
 ENDINGS = (".jsonl", ".ndjson", ".parquet")
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _KEPT = (
@@ -88,7 +89,7 @@ def _file(row: Row, value: dict[str, Any], locator: str) -> StackFile:
     return StackFile(
         locator=locator,
         path=path or (f"{locator.replace('/', '-')}.{ending}" if ending else locator),
-        repository=_text(value, "max_stars_repo_name", "repo_name", "repository_name") or "unknown",
+        repository=_text(value, "max_stars_repo_name", "repo_name", "repository_name") or UNKNOWN,
         revision=_text(value, "max_stars_repo_head_hexsha", "revision_id") or "row",
         text=content if isinstance(content, str) else None,
         language=_text(value, "lang", "language").lower(),

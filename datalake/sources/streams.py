@@ -23,6 +23,7 @@ from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
 
 BLOCK = 1 << 18
 ZSTD_PIECE = 1 << 9  # bytes of a frame at once: no more than 17 MB come of them (a block of 128 KiB has 4)
+ZSTD_WINDOW = 1 << 31  # bytes a frame may look back: the largest there is (`zstd --long=31`); held as far as it is used
 XZ_MEMORY = 3 << 29  # bytes that a stream may ask for: a dictionary of 1 GiB; xz's own largest has 64 MiB
 
 _SIGNATURES = {
@@ -72,7 +73,7 @@ class _Frame:
     """One Zstandard frame, decompressed as the other decoders do it."""
 
     def __init__(self) -> None:
-        self._object = zstandard.ZstdDecompressor().decompressobj()
+        self._object = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
         self._rest = b""
 
     @property

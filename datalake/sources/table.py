@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.language import detect
 from datalake.sources import mappings
+from datalake.sources.charsets import decoded
 from datalake.sources.config import Columns, Table
 from datalake.sources.entries import entries, framed
 from datalake.sources.mappings import MAPPINGS, Mapping, at
 from datalake.sources.protocol import InputShard, expand
-from datalake.sources.row_files import RowFile, form, row_files
+from datalake.sources.row_files import RowFile, Shape, form, row_files
 from datalake.sources.rows import Chunks, Locators, Row, split_lines
 
 __all__ = ["form", "read", "shards"]
@@ -46,7 +47,8 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
         if file.form == "text":
             rows = _texts(file, config, longest)
         else:
-            rows = file.rows(config.label, longest, config.delimiter)
+            shape = Shape(partial(_is_row, config=config), lambda names: _is_row(dict.fromkeys(names, "x"), config))
+            rows = file.rows(config.label, longest, config.delimiter, config.header, shape)
         make = partial(_document, locators=Locators(), file=file, config=config)
         yield from entries(rows, make, config.label, file.name)
 
@@ -59,6 +61,11 @@ class _Plan:
     mapping: Mapping
     taken: frozenset[str]
 
+    @property
+    def columns_of_text(self) -> set[str]:
+        """The columns that the text may be made of."""
+        return {part.partition(".")[0] for part in (self.mapping.text, *self.mapping.text.replace("+", "|").split("|"))}
+
 
 @lru_cache(maxsize=64)
 def _plan(format: str, columns: Columns) -> _Plan:
@@ -69,6 +76,14 @@ def _plan(format: str, columns: Columns) -> _Plan:
     paths = (mapping.id, mapping.text, mapping.uri, mapping.language, mapping.licence, mapping.created)
     taken = {part for path in paths for part in (path, *path.replace("+", "|").split("|"))}
     return _Plan(corpus, mapping, frozenset(taken))
+
+
+def _is_row(value: dict[str, Any], config: Table) -> bool:
+    """Whether an object has a column of text, if with nothing in it."""
+    format = (mappings.recognise(value) or "columns") if config.format == "auto" else config.format
+    path = _plan(format, config.columns).mapping.text
+    found = at(value, path)
+    return mappings.as_text(found) is not None or (mappings.has(value, path) and not isinstance(found, dict))
 
 
 def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Document | Refused | Quarantined:
@@ -91,6 +106,13 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
 
     found = at(value, mapping.text)
     text = mappings.as_text(found)
+    if isinstance(found, bytes):  # a column that its writer marked as no text
+        told = decoded(found)
+        if told is None:
+            return Quarantined(config.label, name, "encoding", "bytes that are no text", row.offset, row.length)
+        text = told[0]
+    if damage := row.damage(config.label, name, [text or ""], plan.columns_of_text):
+        return damage
     if found is None and plan.corpus == "openwebtext" and uri == own:
         return refused("link", "an address without its text")
     if found is None and mappings.has(value, mapping.text):
@@ -105,11 +127,13 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
     language, score = _language(text, value, mapping, attributes, config)
     licence = _licence(value, mapping, attributes, config)
     attributes |= {key: plain for key, path in mapping.attributes.items() if (plain := mappings.plain(at(value, path)))}
+    if row.lost:
+        attributes["lost"] = ", ".join(row.lost)
     if file.charset:
         attributes["charset"] = file.charset
     if plan.corpus:
         attributes["corpus"] = plan.corpus
-    attributes.setdefault("group", (uri == own and _host(uri)) or locator)
+    attributes.setdefault("group", (uri == own and _host(uri)) or f"{name}#{locator}")
     return Document(
         id=identity,
         text=text,

@@ -18,7 +18,7 @@ from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source
 from datalake.mixture.config import MixtureConfig
-from datalake.mixture.holdout import group_of, held_out, repetitions
+from datalake.mixture.holdout import group_of, held_out, one_sided, repetitions
 
 
 def corpus(sizes: dict[str, int], seed: int = 0, grouped: bool = False) -> pa.Table:
@@ -274,3 +274,12 @@ def test_settings_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'numpy', 'pyarrow', 'numba', 'torch'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_source_that_falls_to_one_side_whole_is_told() -> None:
+    splits = {"repo": (0, 40), "host": (500, 0), "few": (20, 0), "books": (95, 5), "none": (0, 0)}
+    host, repo = one_sided(splits, 0.05)
+    assert host.startswith("none of the 500 documents of host is held out")
+    assert repo.startswith("all 40 documents of repo are held out, none trains")
+    assert "mixture.seed" in repo
+    assert one_sided({"host": (500, 0)}, 0.0) == []

@@ -65,9 +65,8 @@ def test_a_path_that_leads_nowhere_is_one_clear_line(tmp_path: Path, path: str) 
     assert "\n" not in str(error.value)
 
 
-def test_two_files_of_one_name_are_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"1\.gz"):
-        expand([str(folder / "a" / "1.gz"), str(folder / "b" / "1.gz")])
+def test_two_files_of_one_name_are_told_apart_by_their_folders(folder: Path) -> None:
+    assert names(folder / "a" / "1.gz", folder / "b" / "1.gz") == ["1.gz", "b/1.gz"]
 
 
 def test_every_kind_has_a_config_and_an_unknown_one_is_named() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
 from tasks import training
-from tasks.alignment import HoldOut, dialogues, pairs, prompts
+from tasks.alignment import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
 
 
 class OneFile:
@@ -84,3 +84,15 @@ def test_ppo_asks_a_dialogue_up_to_its_last_answer() -> None:
     answer = {"role": "assistant", "content": "a"}
     rows = [{"messages": [question, answer]}, {"messages": [question, answer, question]}, {"messages": [question]}]
     assert prompts(rows) == [[question], [question], []]
+
+
+def test_dialogues_and_pairs_of_a_source_that_is_held_out_whole_are_told() -> None:
+    report: dict[str, Any] = {}
+    warn_of_one_sided(report, [{"source": "a"}] * 3, [{"source": "a"}, {"source": "b"}], 0.05, "dialogues")
+    (warning,) = report["warnings"]
+    assert warning.startswith("all 1 dialogues of b are held out, none trains")
+    report = {}
+    warn_of_one_sided(report, [{"source": "a"}] * 3, [{"source": "a"}], 0.05, "dialogues")
+    assert report == {}
+    assert "mixture.seed" in str(nothing_left("conversation", 5, "sft"))
+    assert "set sft to null" in str(nothing_left("conversation", 0, "sft"))

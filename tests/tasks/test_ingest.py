@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import world
 from pydantic import TypeAdapter
+from table_cases import CASES, TABLES
 
+from datalake.lake import Lake
 from datalake.sources import books
 from datalake.sources.config import Source
-from tasks.data import IngestConfig, NothingReadError, ingest, list_archives
+from tasks.data import Archive, IngestConfig, NothingReadError, ingest, list_archives
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
 from tasks.stage import Produced
 
@@ -84,3 +87,48 @@ def test_a_poisoned_row_keeps_the_sums(tmp_path: Path, read: Any) -> None:
     assert produced.counts["records"] == 4
     assert (produced.counts["raw"], produced.counts["quarantined"]) == (3, 1)
     assert all(left == right for _, left, right in produced.equations)
+
+
+def test_every_record_of_every_table_is_accounted_for(read: Any) -> None:
+    sources = [{"kind": "table", "name": name, "paths": [str(TABLES / name)]} for name in CASES]
+    produced = read(*sources)
+    assert all(left == right for _, left, right in produced.equations)
+    for row in produced.funnel:
+        texts, reasons = CASES[row["source"]]
+        assert (row["raw"], row["refused"] + row["quarantined"]) == (len(texts), len(reasons)), row["source"]
+    _, files = produced.tables["raw"]
+    ids = [id for file in files for id in pq.read_table(file.path, columns=["id"])["id"].to_pylist()]
+    assert len(set(ids)) == len(ids) == produced.counts["raw"]
+
+
+def test_files_of_one_name_in_two_sources_are_two_archives(tmp_path: Path, read: Any) -> None:
+    folder = TABLES / "same_name"
+    sources: list[dict[str, Any]] = [
+        {"kind": "table", "name": "alpha", "paths": [f"{folder}/alpha/data/*.jsonl"], "columns": {"text": "content"}},
+        {"kind": "table", "name": "beta", "paths": [f"{folder}/beta/data/*.jsonl"]},
+    ]
+    produced = read(*sources)
+    rows = [row for file in produced.tables["raw"][1] for row in pq.read_table(file.path).to_pylist()]
+    assert {row["archive"]: row["source"] for row in rows} == {
+        "train-00000-of-00001.jsonl": "alpha", "beta/train-00000-of-00001.jsonl": "beta",
+    }  # fmt: skip
+    assert len({row["id"] for row in rows}) == 2
+    alone = read(sources[0])
+    (file,) = alone.tables["raw"][1]
+    assert pq.read_table(file.path)["id"].to_pylist() == [row["id"] for row in rows if row["source"] == "alpha"]
+    for source in sources:
+        del source["name"]
+    archives = [archive.shard.name for archive in named(sources, tmp_path)]
+    assert archives == ["train-00000-of-00001.jsonl", "table/train-00000-of-00001.jsonl"]
+    archives = [
+        archive.shard.name for archive in named([*sources, {"kind": "table", "paths": [str(tmp_path / "x")]}], tmp_path)
+    ]
+    assert archives[2] == "x/train-00000-of-00001.jsonl"
+
+
+def named(sources: list[dict[str, Any]], folder: Path) -> list[Archive]:
+    (folder / "x").mkdir(exist_ok=True)
+    (folder / "x" / "train-00000-of-00001.jsonl").touch()
+    lake = Lake(folder / "lake")
+    lake.create()
+    return list_archives([SOURCE.validate_python(source) for source in sources], lake)

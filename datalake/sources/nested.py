@@ -1,0 +1,70 @@
+"""Rows that lie within one object, as programs write a whole table that way.
+
+Under a key (`{"data": [...]}`, or splits: `{"train": [...], "test": [...]}`), by their ids (`{"a1": {...}}`), and as
+pandas writes them: by columns (`{"text": {"0": ...}}`), or names and cells apart (`{"columns": [...], "data":
+[[...]]}`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from datalake.sources.rows import Row
+
+_LOOKED_AT = 16  # rows, of which one has to be one
+
+
+def rows_within(row: Row, is_row: Callable[[dict[str, Any]], bool]) -> list[Row]:
+    """The rows in an object that is none itself, at its place, numbered anew; [] where it holds none.
+
+    Values beside them that are no rows, such as a version, stay out; what is no object in a list of rows is one that
+    its reader quarantines.
+    """
+    if not isinstance(row.value, dict) or is_row(row.value):
+        return []
+    for shape in (_apart, _by_columns, _by_ids, _under_keys):
+        found = shape(row.value)
+        if any(isinstance(value, dict) and is_row(value) for value in found[:_LOOKED_AT]):
+            return [replace(row, number=row.number + number, value=value) for number, value in enumerate(found)]
+    return []
+
+
+def _apart(value: dict[str, Any]) -> list[Any]:
+    names, cells = value.get("columns"), value.get("data")
+    if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
+        return []
+    return [
+        dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
+        for each in cells
+    ]
+
+
+def _by_columns(value: dict[str, Any]) -> list[Any]:
+    columns = list(value.values())
+    if not columns or not all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns):
+        return []
+    return [{name: column[key] for name, column in value.items()} for key in columns[0]]
+
+
+def _by_ids(value: dict[str, Any]) -> list[Any]:
+    if not all(isinstance(inner, dict) for inner in value.values()):
+        return []
+    return [inner if "id" in inner else {"id": key, **inner} for key, inner in value.items()]
+
+
+def _under_keys(value: dict[str, Any]) -> list[Any]:
+    return [
+        item for inner in value.values() if isinstance(inner, list) and _of_objects(inner) for item in _taken(inner)
+    ]
+
+
+def _of_objects(items: list[Any]) -> bool:
+    return any(isinstance(item, dict) for item in items[:_LOOKED_AT])
+
+
+def _taken(items: list[Any]) -> Iterator[Any]:
+    """The items; the viewer of the Hugging Face hub has each row in one with its number."""
+    for item in items:
+        yield item["row"] if isinstance(item, dict) and {"row_idx", "row"} <= item.keys() else item
