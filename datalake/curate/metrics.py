@@ -44,7 +44,7 @@ Numbers = npt.NDArray[np.float64]
 
 MAX_WORD, C4_WORDS, FEW_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
 CAPITALS, DIGITS, DCLM_WORDS, EDITED_WORDS = 0.5, 0.999999, 2, 10  # RefinedWeb's line rules, as DCLM has them
-PROSE_WORDS, NOTICE_WORDS = 8, 20  # the least of a line of prose, the most of a notice that `auto` drops
+PROSE_WORDS, VERSE_WORDS, NOTICE_WORDS = 8, 4, 20  # the least of a line of prose or verse, the most of a notice
 _LONG = 200  # tokens this long or longer count as one length: a median out here says no more
 # Bits of a line: which line edits keep it.
 KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM, KEPT_AUTO = 1, 2, 4, 8, 16, 32
@@ -370,7 +370,7 @@ def _unclosed(kinds: Classes, start: int, end: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _holds_sentence(codes: Points, kinds: Classes, start: int, end: int) -> bool:
-    """Whether the line holds a sentence's end, as `_sentences` has it but for dots in a row, or two full-width commas."""
+    """Whether a line has a sentence's end, as `_sentences` has it but for dots in a row, or two full-width commas."""
     commas, at = 0, start
     while at < end:
         if not kinds[at] & TERMINAL:
@@ -397,7 +397,7 @@ def _holds_sentence(codes: Points, kinds: Classes, start: int, end: int) -> bool
 def _prose_words(
     codes: Points, kinds: Classes, starts: Places, words: int, line_starts: Places, line_ends: Places, lines: int
 ) -> int:
-    """How many of the words that begin at `starts` stand in lines of prose.
+    """How many of the words that begin at `starts` stand in lines of prose or verse.
 
     A line that ends in an ellipsis is cut short, as teasers of other pages are.
     """
@@ -406,13 +406,18 @@ def _prose_words(
         first = word
         while word < words and starts[word] < line_ends[k]:
             word += 1
-        if word - first < PROSE_WORDS:
+        if word - first < VERSE_WORDS:
             continue
         last = _unclosed(kinds, line_starts[k], line_ends[k])
-        cut = codes[last - 1] == 0x2026 or codes[last - 1] == codes[last - 2] == 46
-        goes_on = k + 1 < lines and kinds[line_starts[k + 1]] & LOWER != 0
-        if not cut and (goes_on or _holds_sentence(codes, kinds, line_starts[k], line_ends[k])):
+        final = codes[last - 1]
+        if final == 0x2026 or final == codes[last - 2] == 46:
+            continue
+        if kinds[last - 1] & TERMINAL or final in (0x2C, 0xFF0C):
             prose += word - first
+        elif word - first >= PROSE_WORDS:
+            goes_on = k + 1 < lines and kinds[line_starts[k + 1]] & LOWER != 0
+            if goes_on or _holds_sentence(codes, kinds, line_starts[k], line_ends[k]):
+                prose += word - first
     return prose
 
 
@@ -494,10 +499,10 @@ def _english_lines(
 ) -> None:
     """Line rules of English corpora: C4's and three variants, RefinedWeb's; what each keeps into `kept`, a bit each.
 
-    The lines of `auto` are FineWeb's with those that hold a {, and with those that speak of cookies or JavaScript in
-    more than a notice's words. C4's code asks for 5 words and a terminal mark, its paper for 3 words; datatrove counts words before citations are
+    C4's code asks for 5 words and a terminal mark, its paper for 3 words; datatrove counts words before citations are
     taken out and an apostrophe as terminal, and FineWeb leaves out the terminal mark. RefinedWeb drops lines in
-    capitals, of digits, of social counters and of one word.
+    capitals, of digits, of social counters and of one word. The lines of `auto` are FineWeb's with those that have a {,
+    and those that speak of cookies or JavaScript in more than a notice's words.
     """
     for k in range(C4, FW + 4):
         out[k] = 0.0

@@ -288,28 +288,37 @@ FINEWEB2_OTHER = RuleSet(
 _LABELLED = "set on labelled pages (benchmarks/auto_quality.py)"
 
 
-def _auto_prose(name: str, published: RuleSet, prose: float, stop_share: float, alpha: float, within: Rule) -> RuleSet:
+_AUTO_PUBLISHED = (
+    *("min_words", "max_words", "min_mean_word_length", "max_mean_word_length", "max_hash_ratio", "max_ellipsis_ratio"),
+    *("min_stop_words", "lorem_ipsum", "top_2gram", "top_3gram"),
+)
+
+
+def _within_lines(rule: Rule) -> Rule:
+    """The rule for repeated 10-grams, of what repeats but for whole lines."""
+    return rule._replace(metric="within_10gram", source=f"{rule.source}, repeated lines left out")
+
+
+def _auto_prose(name: str, published: RuleSet, prose: float, stop_share: float, alpha: float) -> RuleSet:
     """Rules of a language of which there are labelled pages.
 
     Running prose decides: how many of the words stand in lines of sentences, and how many are stop words. The published
     sets tell prose by signs of it that news, science and encyclopaedias lack: words of letters alone, lines whose very
     last character is a full stop, no line twice, no curly bracket. What repeats within lines is spam or is generated;
-    what is repeated by the line, photo captions and whole bodies, is not.
+    what is repeated by the line, captions or a whole body, is not.
     """
-    kept = ("min_words", "max_words", "min_mean_word_length", "max_mean_word_length", "max_hash_ratio")
-    kept = (*kept, "max_ellipsis_ratio", "min_stop_words", "lorem_ipsum", "top_2gram", "top_3gram")
+    rules = {rule.name: rule for rule in published.rules}
     return RuleSet(
         name,
         (
-            *(rule for rule in published.rules if rule.name in kept),
+            *(rules[one] for one in _AUTO_PUBLISHED if one in rules),
             Rule("top_4gram", "later_top_4gram", "<=", 0.2, _LABELLED),
-            within,
+            _within_lines(rules["dup_10gram"]),
             Rule("max_char_dup", "char_dup", "<=", 0.5, _LABELLED),
             Rule("min_alpha_words", "alpha_words", ">=", alpha, _LABELLED),
             Rule("min_stop_share", "stop_word_share", ">=", stop_share, _LABELLED),
             Rule("min_prose", "prose", ">=", prose, _LABELLED),
         ),
-        line_edits="auto",
     )
 
 
@@ -323,26 +332,17 @@ def _auto_published(name: str, published: RuleSet) -> RuleSet:
         if rule.name == "min_line_punct":
             rule = rule._replace(metric="line_end", source=f"{rule.source}, closing marks left out")
         elif rule.name == "max_char_dup":
-            rule = rule._replace(threshold=0.3, source="as Gopher's share of repeated lines")
+            rule = rule._replace(threshold=0.3, source="as the share of repeated lines (Gopher)")
         elif rule.name == "dup_10gram":
-            rule = rule._replace(metric="within_10gram", source=f"{rule.source}, repeated lines left out")
-        elif rule.metric.startswith("later_") and rule.metric[6].isdigit():
-            continue  # 5 to 9 words: within repeated lines as often as 10
+            rule = _within_lines(rule)
+        elif rule.name.startswith("dup_") and rule.name.endswith("gram"):
+            continue  # 5 to 9 words repeat within repeated lines as 10 do
         rules.append(rule)
     return published._replace(name=name, rules=tuple(rules))
 
 
-AUTO_ENGLISH = _auto_prose(
-    "english", FINEWEB, 0.64, 0.05, 0.75, Rule("dup_10gram", "within_10gram", "<=", 0.10, _FINEWEB)
-)
-AUTO_CHINESE = _auto_prose(
-    "chinese",
-    FINEWEB2_ZH,
-    0.64,
-    0.025,
-    0.65,
-    Rule("dup_10gram", "within_10gram", "<=", 0.127, "FineWeb-2 cmn_Hani.yml"),
-)
+AUTO_ENGLISH = _auto_prose("english", FINEWEB, prose=0.64, stop_share=0.05, alpha=0.75)._replace(line_edits="auto")
+AUTO_CHINESE = _auto_prose("chinese", FINEWEB2_ZH, prose=0.64, stop_share=0.025, alpha=0.65)
 AUTO_JAPANESE = _auto_published("japanese", FINEWEB2_JA)
 AUTO_KOREAN = _auto_published("korean", FINEWEB2_KO)
 AUTO_OTHER = _auto_published("any", FINEWEB2_OTHER)
