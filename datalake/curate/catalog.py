@@ -140,9 +140,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "prose",
         False,
-        "share of n-grams' words in lines of prose (8 of them, and a sentence that ends in the line or goes on in lower "
-        "case in the next, or two full-width commas) or verse (4, with a terminal mark or comma at the end); an ellipsis "
-        "at the end makes it a teaser",
+        "share of n-grams' words in lines of prose (8 of them, and a sentence that ends there or goes on in lower case "
+        "in the next line, or two full-width commas) or verse (4, with a terminal mark or comma at the end), but for "
+        "lines that end in an ellipsis",
     ),
     Metric("line_end", False, "as line_punct, after quotation marks and brackets that close the line are left out"),
     Metric("stop_word_share", False, "stop words per word, where a list of words that are tokens is known"),

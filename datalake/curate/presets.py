@@ -341,8 +341,8 @@ def _auto_published(name: str, published: RuleSet) -> RuleSet:
     return published._replace(name=name, rules=tuple(rules))
 
 
-AUTO_ENGLISH = _auto_prose("english", FINEWEB, prose=0.64, stop_share=0.05, alpha=0.75)._replace(line_edits="auto")
-AUTO_CHINESE = _auto_prose("chinese", FINEWEB2_ZH, prose=0.64, stop_share=0.025, alpha=0.65)
+AUTO_ENGLISH = _auto_prose("english", FINEWEB, prose=0.64, stop_share=0.05, alpha=0.7)._replace(line_edits="auto")
+AUTO_CHINESE = _auto_prose("chinese", FINEWEB2_ZH, prose=0.64, stop_share=0.025, alpha=0.45)
 AUTO_JAPANESE = _auto_published("japanese", FINEWEB2_JA)
 AUTO_KOREAN = _auto_published("korean", FINEWEB2_KO)
 AUTO_OTHER = _auto_published("any", FINEWEB2_OTHER)
