@@ -138,6 +138,21 @@ METRICS: tuple[Metric, ...] = (
         "traditional", True, "characters of the traditional script alone, where they stand; Chinese (ChineseWebText)"
     ),
     Metric(
+        "prose",
+        False,
+        "share of n-grams' words in lines of prose (8 of them, and a sentence that ends there or goes on in lower case "
+        "in the next line, or two full-width commas) or verse (4, with a terminal mark or comma at the end), but for "
+        "lines that end in an ellipsis",
+    ),
+    Metric("line_end", False, "as line_punct, after quotation marks and brackets that close the line are left out"),
+    Metric("stop_word_share", False, "stop words per word, where a list of words that are tokens is known"),
+    Metric("within_10gram", False, "later_10gram less later_line_chars, at least 0: what repeats but for whole lines"),
+    Metric(
+        "auto_lines",
+        True,
+        "lines that the line edits of `auto` keep (3 words beside citations, no notice of cookies or JavaScript)",
+    ),
+    Metric(
         "comment_ratio",
         False,
         "comments and docstrings / characters; Python, Java, JavaScript (StarCoder)",

@@ -31,6 +31,7 @@ from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
 from datalake.curate.lists import Blocked, block_lists_of
 from datalake.curate.metrics import (
+    KEPT_AUTO,
     KEPT_C4,
     KEPT_DATATROVE,
     KEPT_DCLM,
@@ -50,6 +51,7 @@ from datalake.parquet import open_parquet
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"
 _KINDS = {
+    "auto": KEPT_AUTO,
     "c4": KEPT_C4,
     "c4-paper": KEPT_PAPER,
     "c4-datatrove": KEPT_DATATROVE,

@@ -44,9 +44,10 @@ Numbers = npt.NDArray[np.float64]
 
 MAX_WORD, C4_WORDS, FEW_WORDS, SHORT_LINE = 1000, 5, 3, 30  # C4's and FineWeb's constants
 CAPITALS, DIGITS, DCLM_WORDS, EDITED_WORDS = 0.5, 0.999999, 2, 10  # RefinedWeb's line rules, as DCLM has them
+PROSE_WORDS, VERSE_WORDS, NOTICE_WORDS = 8, 4, 20  # the least of a line of prose or verse, the most of a notice
 _LONG = 200  # tokens this long or longer count as one length: a median out here says no more
 # Bits of a line: which line edits keep it.
-KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM = 1, 2, 4, 8, 16
+KEPT_C4, KEPT_FINEWEB, KEPT_PAPER, KEPT_DATATROVE, KEPT_DCLM, KEPT_AUTO = 1, 2, 4, 8, 16, 32
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _BASE = np.uint64(0xD6E8FEB86659FD93)
@@ -67,7 +68,7 @@ _BASE = np.uint64(0xD6E8FEB86659FD93)
     DUP_LINE,
 ) = range(13)
 TOP, DUP, LATER_LINE, LATER_TOP, LATER_DUP, LINE_PUNCT, C4, FW, CODE, CJK = 16, 19, 25, 29, 32, 38, 42, 48, 56, 62
-WORDS_TOO, REPEAT, PAPER, DATATROVE, DCLM, CHINESE_TOO = 65, 69, 75, 79, 83, 86
+WORDS_TOO, REPEAT, PAPER, DATATROVE, DCLM, CHINESE_TOO, PROSE = 65, 69, 75, 79, 83, 86, 89
 _LAYOUT = {
     "chars": CHARS,
     "dup_line_frac": DUP_LINE,
@@ -87,6 +88,7 @@ _LAYOUT = {
     "c4d_lines": DATATROVE,
     "dclm_lines": DCLM,
     "chars_per_line": CHINESE_TOO,
+    "prose": PROSE,
 }
 _CLASSES = (
     SPACE,
@@ -132,6 +134,8 @@ _OF_TOKENS = (
     "median_word_length",
     "symbol_words",
     "symbol_ratio",
+    "prose",
+    "stop_word_share",
 )
 
 PHRASES = (
@@ -357,6 +361,67 @@ def _sentences(line: Points, size: int, classes: Classes) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
+def _unclosed(kinds: Classes, start: int, end: int) -> int:
+    """Where a line ends without the quotation marks and brackets that close it."""
+    while end > start and kinds[end - 1] & (CLOSER | SPACE):
+        end -= 1
+    return end
+
+
+@numba.njit(cache=True, nogil=True)
+def _holds_sentence(codes: Points, kinds: Classes, start: int, end: int) -> bool:
+    """Whether a line has a sentence's end, as `_sentences` has it but for dots in a row, or two full-width commas."""
+    commas, at = 0, start
+    while at < end:
+        if not kinds[at] & TERMINAL:
+            commas += codes[at] == 0xFF0C
+            at += 1
+            continue
+        begin = at
+        while at < end and kinds[at] & TERMINAL:
+            at += 1
+        if at - begin > 1 and codes[at - 1] == codes[at - 2] == 46:
+            continue
+        cjk = kinds[at - 1] & CJK_TERMINAL != 0
+        while at < end and kinds[at] & CLOSER:
+            at += 1
+        after = at
+        while after < end and kinds[after] & SPACE:
+            after += 1
+        if cjk or after == end or (after > at and not kinds[after] & LOWER):
+            return True
+    return commas > 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _prose_words(
+    codes: Points, kinds: Classes, starts: Places, words: int, line_starts: Places, line_ends: Places, lines: int
+) -> int:
+    """How many of the words that begin at `starts` stand in lines of prose or verse.
+
+    A line that ends in an ellipsis is cut short, as teasers of other pages are.
+    """
+    prose, word = 0, 0
+    for k in range(lines):
+        first = word
+        while word < words and starts[word] < line_ends[k]:
+            word += 1
+        if word - first < VERSE_WORDS:
+            continue
+        last = _unclosed(kinds, line_starts[k], line_ends[k])
+        final = codes[last - 1]
+        if final == 0x2026 or final == codes[last - 2] == 46:
+            continue
+        if kinds[last - 1] & TERMINAL or final in (0x2C, 0xFF0C):
+            prose += word - first
+        elif word - first >= PROSE_WORDS:
+            goes_on = k + 1 < lines and kinds[line_starts[k + 1]] & LOWER != 0
+            if goes_on or _holds_sentence(codes, kinds, line_starts[k], line_ends[k]):
+                prose += word - first
+    return prose
+
+
+@numba.njit(cache=True, nogil=True)
 def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Places) -> int:
     """Bits of the phrases that the lower-cased line holds."""
     found = 0
@@ -436,12 +501,14 @@ def _english_lines(
 
     C4's code asks for 5 words and a terminal mark, its paper for 3 words; datatrove counts words before citations are
     taken out and an apostrophe as terminal, and FineWeb leaves out the terminal mark. RefinedWeb drops lines in
-    capitals, of digits, of social counters and of one word.
+    capitals, of digits, of social counters and of one word. The lines of `auto` are FineWeb's with those that have a {,
+    and those that speak of cookies or JavaScript in more than a notice's words.
     """
     for k in range(C4, FW + 4):
         out[k] = 0.0
     for k in range(PAPER, DATATROVE + 4):
         out[k] = 0.0
+    out[PROSE + 4] = 0.0
     total, removed, dclm, pieces, alpha = 0, 0, 0, 0, 0
     longest = 0
     for k in range(count):
@@ -539,6 +606,9 @@ def _english_lines(
         if not fineweb:  # the widest: `left` never exceeds `words`
             continue
         found = _phrases(line, size, lower, phrases, phrase_bounds)
+        if left >= FEW_WORDS and not found & 1 and not (found and left <= NOTICE_WORDS):
+            kept[k] |= KEPT_AUTO
+            out[PROSE + 4] += 1
         if found & 1:
             out[C4 + 4] += c4
             out[FW + 2] += fineweb
@@ -940,6 +1010,8 @@ def _measure(
         out[WORDS_TOO + 1] = tally[_SYMBOLS] / count
     if len(stops) > 1:
         out[WORDS_TOO + 3] = tally[_STOPPED]
+        if tally[_WORDS]:
+            out[PROSE + 2] = tally[_STOPPED] / tally[_WORDS]
         distinct, seen = 0, tally[_SEEN]
         while seen:
             distinct += 1
@@ -953,7 +1025,7 @@ def _measure(
     line_starts, line_ends, line_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     para_starts, para_ends, para_hashes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.uint64)
     lines, paragraphs, begin, fresh = 0, 0, 0, True
-    bullets, dotted, punct, short, longest, at = 0, 0, 0, 0, 0, -1
+    bullets, dotted, punct, ended, short, longest, at = 0, 0, 0, 0, 0, 0, -1
     while at < size:
         at += 1
         while at < size and codes[at] != 10:
@@ -988,7 +1060,9 @@ def _measure(
         elif final == 0x2026:
             dotted += 1
         punct += kinds[b - 1] & STOP_CHAR != 0
-        short += b - a <= SHORT_LINE
+        b = _unclosed(kinds, a, b)
+        ended += b > a and kinds[b - 1] & STOP_CHAR != 0
+        short += line_ends[lines - 1] - a <= SHORT_LINE
     out[CODE] = longest
     out[CODE + 1] = (size - breaks) / (breaks + (codes[-1] != 10))
     out[LINES] = lines
@@ -999,6 +1073,7 @@ def _measure(
         out[BULLETS] = bullets / lines
         out[ELLIPSIS_LINES] = dotted / lines
         out[LINE_PUNCT] = punct / lines
+        out[PROSE + 1] = ended / lines
         out[LINE_PUNCT + 1] = short / lines
         again = _repeated(
             line_hashes,
@@ -1010,6 +1085,9 @@ def _measure(
             out[LATER_LINE : LATER_LINE + 2],
         )
         out[LINE_PUNCT + 2] = again / (size - breaks)
+        if words:
+            out[PROSE] = _prose_words(codes, kinds, starts, words, line_starts, line_ends, lines) / words
+            out[PROSE + 3] = max(0.0, out[LATER_DUP + 5] - out[LATER_LINE + 1])
         line = 0
         for k in range(paragraphs):
             while line_ends[line] < para_ends[k]:  # of several lines: the space between them counts, too

@@ -40,7 +40,10 @@ _DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
 _STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
 # that FineWeb's variant keeps may be citations alone, but share of repeats has no meaning where nothing is left.
-_KEPT_LINES = {"c4": "c4_lines", "c4-paper": "c4p_lines", "c4-datatrove": "c4d_lines", "fineweb": "fw_char_dup"}
+_KEPT_LINES = {
+    **{"auto": "auto_lines", "c4": "c4_lines", "c4-paper": "c4p_lines", "c4-datatrove": "c4d_lines"},
+    "fineweb": "fw_char_dup",
+}
 _OF_EDITS = ("lines", *_KEPT_LINES.values(), "dclm_lines", "dclm_removed")
 _BLOCK = 1 << 17  # documents judged at once
 

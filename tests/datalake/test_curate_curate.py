@@ -111,7 +111,7 @@ def test_auto_keeps_and_drops_each_for_its_reason(raw: pa.Table) -> None:
     rows = curate_batch(raw, CurateConfig())[0].to_pylist()
     assert [row["verdict"] for row in rows[:6]] == ["kept"] * 6
     assert "min_words" in rows[6]["rules"]
-    assert rows[7]["rule"] == "dup_line_frac"
+    assert rows[7]["rules"] == ["top_2gram", "top_3gram", "top_4gram", "max_char_dup", "min_prose"]
     assert rows[8]["rules"] == ["min_words"]
     assert rows[9]["verdict"] == "kept"
     assert rows[10]["rules"] == ["max_line", "mean_line"]
@@ -128,7 +128,7 @@ def test_a_source_with_a_name_of_its_own_is_judged_by_its_kind() -> None:
     assert [(row["source"], row["rule_set"], row["verdict"]) for row in rows] == [
         ("code", "code", "kept"),
         ("mine", "code", "kept"),
-        ("other", "fineweb2-other", "rejected"),
+        ("other", "any", "rejected"),
     ]
 
 
@@ -329,8 +329,9 @@ def test_no_chinese_text_is_lost_to_a_rule_for_english(samples: Path, preset: st
     english = {rule.name for rule in ENGLISH_RULES}
     own = {rule.name: rule for s in presets.rule_sets(preset) for rule in s.rules}
     for row in rows:
-        if row["rule_set"] == "fineweb2-zh":
-            assert set(row["rules"]) <= {rule.name for rule in presets.FINEWEB2_ZH.rules}
+        if row["rule_set"] in ("chinese", "fineweb2-zh"):
+            chosen = presets.AUTO_CHINESE if row["rule_set"] == "chinese" else presets.FINEWEB2_ZH
+            assert set(row["rules"]) <= {rule.name for rule in chosen.rules}
         else:
             assert not [name for name in row["rules"] if name in english and own[name] in ENGLISH_RULES]
 
@@ -342,7 +343,7 @@ def test_auto_keeps_most_chinese_prose_and_drops_menus(samples: Path) -> None:
     assert sum(row["verdict"] == "kept" for row in crawl) / len(crawl) > 0.5
     menu = "\n".join(f"{word}{k}" for k in range(20) for word in ("首页", "新闻", "体育", "财经", "登录"))
     row = curate_batch(to_table([document(menu, "zh")], RAW), CurateConfig())[0].to_pylist()[0]
-    assert {"min_line_punct", "max_newline_ratio", "min_stop_words"} <= set(row["rules"])
+    assert {"min_prose", "min_stop_share", "min_stop_words"} <= set(row["rules"])
 
 
 @settings(max_examples=60)

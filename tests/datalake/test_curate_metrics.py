@@ -147,12 +147,48 @@ def oracle_sentences(line: str) -> int:
     return count + bool(line[begin:].strip())
 
 
+def unclosed(line: str) -> str:
+    return line.rstrip(CLOSERS + "".join(chr(p) for p in range(0x3001) if chr(p).isspace()))
+
+
+def holds_sentence(line: str) -> bool:
+    """Whether a sentence ends in the line, or it has two full-width commas."""
+    ends = "".join(map(re.escape, sorted(TERMINALS)))
+    for m in re.finditer(f"[{ends}]+", line):
+        rest = line[m.end() :].lstrip(CLOSERS)
+        after = rest.lstrip()
+        if m.group().endswith(".."):
+            continue
+        if not after or m.group()[-1] in CJK_TERMINALS or (len(after) < len(rest) and not after[0].islower()):
+            return True
+    return line.count("，") > 1
+
+
+def oracle_prose(text: str, starts: list[int]) -> float:
+    """The share of words, which begin at `starts`, in lines of prose or verse."""
+    lines, at = [], 0
+    for raw in text.split("\n"):
+        if line := raw.strip():
+            lines.append((line, sum(at <= start < at + len(raw) for start in starts)))
+        at += len(raw) + 1
+    prose = 0
+    for k, (line, words) in enumerate(lines):
+        plain = unclosed(line)
+        if words < 4 or plain.endswith(("..", "…")):
+            continue
+        goes_on = k + 1 < len(lines) and lines[k + 1][0][0].islower()
+        if plain[-1] in TERMINALS | {",", "，"} or (words >= 8 and (goes_on or holds_sentence(line))):
+            prose += words
+    return prose / len(starts)
+
+
 def oracle_c4(lines: list[str]) -> dict[str, float | None]:
     result: dict[str, float | None] = dict.fromkeys((n for n in NAMES if n.startswith("c4_")), 0)
     kinds = ("c4", "c4p", "c4d", "fw")
     result |= {f"{kind}_{what}": 0 for kind in kinds for what in ("lines", "sentences", "lorem_ipsum", "curly_bracket")}
     kept = {kind: [] for kind in kinds}
     left_words = 0
+    result["auto_lines"] = 0
     for line in lines:
         if any(len(word) > 1000 for word in line.split()):
             continue
@@ -165,6 +201,9 @@ def oracle_c4(lines: list[str]) -> dict[str, float | None]:
             "fw": len(line.split()) >= 3,
         }
         low = lowered(plain)
+        notice = "javascript" in low or any(phrase in low for phrase in POLICY)
+        left = len(plain.split())
+        result["auto_lines"] += left >= 3 and "lorem ipsum" not in low and not (notice and left <= 20)
         for kind in (k for k, want in wanted.items() if want):
             if "lorem ipsum" in low:
                 result[f"{kind}_lorem_ipsum"] += 1
@@ -292,6 +331,8 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         found = {strip_symbols(token) or token for token in tokens}
         result["stop_words"] = len(found & set(STOP_WORDS[language]))
         result["stop_word_count"] = sum((strip_symbols(token) or token) in STOP_WORDS[language] for token in tokens)
+        if words:
+            result["stop_word_share"] = result["stop_word_count"] / len(words)
     ngram_words = oracle_words(text, language)
     if ngram_words:
         result |= oracle_ngrams(text, ngram_words)
@@ -309,6 +350,10 @@ def oracle(text: str, language: str) -> dict[str, float | None]:
         *shares, again = repeated(lines, len(text))
         result |= dict(zip(names, shares, strict=True))
         result["char_dup"] = again / (len(text) - text.count("\n"))
+        result["line_end"] = sum(unclosed(line)[-1:] in STOPS for line in lines if unclosed(line)) / len(lines)
+        if ngram_words:
+            result["prose"] = oracle_prose(text, [start for start, _, _ in ngram_words])
+            result["within_10gram"] = max(0.0, result["later_10gram"] - result["later_line_chars"])
         names = ("dup_para_frac", "dup_para_chars", "later_para_frac", "later_para_chars")
         result |= dict(zip(names, repeated(paragraphs, len(text))[:4], strict=True))
         if language == "en":
@@ -463,6 +508,56 @@ DCLM_PIECES = (
 @given(st.lists(st.tuples(st.sampled_from(DCLM_PIECES), st.sampled_from(("", " ", " ", "\n"))), max_size=30))
 def test_dclm_metrics_equal_their_definitions_on_lines_near_every_boundary(parts: list[tuple[str, str]]) -> None:
     assert_equal("".join(piece + gap for piece, gap in parts), "en")
+
+
+PROSE_PIECES = (
+    *("one two three four", "five six seven eight", "Nine ten", "eleven.", "Twelve.", "why? No", "so it. ends", "etc."),
+    *(
+        "...",
+        "…",
+        "..",
+        ".",
+        ",",
+        "，",
+        "，",
+        "。",
+        "！",
+        "他说。”",
+        '."',
+        ".)",
+        "”",
+        " ”",
+        "用了三天",
+        "看完这一本",
+        "and on",
+    ),
+    *("\n", "\n", "\n", "\n\n"),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.sampled_from(PROSE_PIECES), st.sampled_from(("", " ", " "))), max_size=30),
+    st.sampled_from(LANGUAGES),
+)
+def test_prose_equals_its_definition_on_lines_near_every_boundary(parts: list[tuple[str, str]], language: str) -> None:
+    assert_equal("".join(piece + gap for piece, gap in parts), language)
+
+
+@pytest.mark.parametrize(
+    ("line", "share"),
+    [
+        ("The tram ran along the quay. It was late", 1),
+        ("The tram ran along the quay past every stop", 0),
+        ("The tram ran along the quay to the\nharbour and stopped there for a long night", 0.5),
+        ("The tram ran along the quay. It was late and…", 0),
+        ("Home News. Sport", 0),
+        ("Shall I compare thee to a summer's day,", 1),
+        ("He said: “The tram runs late.”", 1),
+    ],
+)
+def test_prose_is_told_from_teasers_and_menus(line: str, share: float) -> None:
+    assert measure(line, "en")["prose"] == pytest.approx(share, abs=1e-3)
 
 
 PIECE_PARTS = (

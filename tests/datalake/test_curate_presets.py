@@ -124,7 +124,30 @@ def test_pages_of_wikipedia_books_and_documentation_have_few_rules() -> None:
     assert thresholds("auto", "wikipedia") == {"min_words": 25}
     assert thresholds("auto", "books") == {"min_words": 50}
     assert thresholds("auto", "pydoc") == {"min_words": 25, "min_alpha_words": 0.4}
-    assert thresholds("auto") == {name: t for name, t in thresholds("fineweb").items() if name != "min_language_score"}
+
+
+def test_the_default_sets_of_english_and_chinese_hold_the_numbers_that_were_measured() -> None:
+    shared = {"min_words": 50, "max_words": 100_000, "max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1}
+    shared |= {"min_stop_words": 2, "top_4gram": 0.2, "max_char_dup": 0.5, "min_prose": 0.64}
+    assert thresholds("auto") == shared | {
+        **{"min_mean_word_length": 3, "max_mean_word_length": 10, "lorem_ipsum": 0},
+        **{"top_2gram": 0.2, "top_3gram": 0.18, "dup_10gram": 0.1, "min_alpha_words": 0.7, "min_stop_share": 0.05},
+    }
+    assert thresholds("auto", language="zh") == shared | {
+        **{"min_mean_word_length": 1, "max_mean_word_length": 5, "top_2gram": 0.256, "top_3gram": 0.201},
+        **{"dup_10gram": 0.127, "min_alpha_words": 0.45, "min_stop_share": 0.025},
+    }
+
+
+@pytest.mark.parametrize("language", ["ja", "ko", "fr"])
+def test_the_default_sets_of_other_languages_are_fineweb_2s_but_for_repeated_lines(language: str) -> None:
+    ours, published = (thresholds(preset, language=language) for preset in ("auto", "fineweb2"))
+    assert ours == {name: t for name, t in published.items() if name not in [f"dup_{n}gram" for n in range(5, 10)]} | {
+        "max_char_dup": 0.3
+    }
+    metrics = {rule.name: rule.metric for rule in choose("auto", "", language).rules}
+    assert metrics["dup_10gram"] == "within_10gram"
+    assert metrics.get("min_line_punct", "line_end") == "line_end"
 
 
 def test_c4_fineweb_and_code_hold_the_numbers_of_their_code() -> None:
@@ -208,12 +231,12 @@ def test_other_readings_of_a_preset_hold_the_numbers_published_so() -> None:
             ("wikipedia", "zh", "wiki"),
             ("books", "fr", "books"),
         ),
-        *(("common_crawl", "en", "english"), ("common_crawl", "zh", "fineweb2-zh"), ("table", "wuu", "fineweb2-zh")),
-        *(("common_crawl", "ja", "fineweb2-ja"), ("table", "ko", "fineweb2-ko"), ("table", "en", "english")),
+        *(("common_crawl", "en", "english"), ("common_crawl", "zh", "chinese"), ("table", "wuu", "chinese")),
+        *(("common_crawl", "ja", "japanese"), ("table", "ko", "korean"), ("table", "en", "english")),
         *(
-            ("common_crawl", "ar", "fineweb2-other"),
-            ("common_crawl", "und", "fineweb2-other"),
-            ("", "", "fineweb2-other"),
+            ("common_crawl", "ar", "any"),
+            ("common_crawl", "und", "any"),
+            ("", "", "any"),
         ),
     ],
 )
@@ -229,7 +252,13 @@ ENGLISH_ONLY = ("stop_words", "mean_word_length", "alpha_words", "c4_sentences",
 STRICT = {
     "fineweb/min_language_score",
     *(f"ccnet/max_perplexity_{language}" for language in ("en", "zh", "ja", "fr")),
-    *("chinesewebtext/min_quality", "fineweb2-other/min_chars", "starcoder/min_comments", "starcoder/max_comments"),
+    *(
+        "chinesewebtext/min_quality",
+        "fineweb2-other/min_chars",
+        "any/min_chars",
+        "starcoder/min_comments",
+        "starcoder/max_comments",
+    ),
     *("starcoder/min_html_ratio", "starcoder/min_html_text"),
 }
 
@@ -261,7 +290,7 @@ def test_scripts_that_no_segmenter_cuts_are_held_to_characters_in_place_of_words
     [rule] = [rule for rule in choose("auto", "", "th").rules if rule.name == "min_chars"]
     assert (rule.metric, rule.languages) == ("chars", ("th", "lo", "km", "my", "bo", "dz"))
     for language in ("th", "lo", "km", "my", "bo", "dz"):
-        assert choose("auto", "", language).name == "fineweb2-other"
+        assert choose("auto", "", language).name == "any"
 
 
 @pytest.mark.parametrize("preset", ["gopher", "c4", "fineweb"])
