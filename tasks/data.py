@@ -359,7 +359,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 
 @stage(
-    version="6",
+    version="7",
     libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:

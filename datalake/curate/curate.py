@@ -40,9 +40,11 @@ from datalake.curate.metrics import (
 )
 from datalake.curate.pii import find, redact
 from datalake.curate.pii_config import Kind
+from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.scores import fill
+from datalake.curate.spam import spam_score
 from datalake.curate.toxic import toxic_words_of
 from datalake.document import DOCUMENTS, RAW
 from datalake.parquet import open_parquet
@@ -56,7 +58,8 @@ _KINDS = {
     "fineweb": KEPT_FINEWEB,
     "refinedweb": KEPT_DCLM,
 }
-_LINES, _TOXIC_WORDS, _TOXIC_RATIO, _PII = map(NAMES.index, ("lines", "toxic_words", "toxic_ratio", "pii"))
+_LINES, _TOXIC_WORDS, _TOXIC_RATIO = map(NAMES.index, ("lines", "toxic_words", "toxic_ratio"))
+_SPAM, _PII = map(NAMES.index, ("spam", "pii"))
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
 
 
@@ -97,12 +100,14 @@ def _asked(config: CurateConfig, kind: str) -> tuple[Kind, ...]:
 
 
 def _look_for(text: str, kind: str, language: str, config: CurateConfig, values: np.ndarray[Any, Any]) -> None:
-    """Count what the recipe names, toxic words and personal data, into the metrics of a measured text."""
+    """Look for terms, spam's and what the recipe names, and write what is found into the metrics of a measured text."""
     if config.toxic is not None and kind != "code":
         toxic = toxic_words_of(config.toxic).count(text, language)
         if toxic is not None:
             values[_TOXIC_WORDS] = toxic[0]
             values[_TOXIC_RATIO] = toxic[1] / values[_LINES] if values[_LINES] else np.nan
+    if language in CHINESE and kind != "code":
+        values[_SPAM] = spam_score(text, language)
     if config.pii is not None:
         values[_PII] = len(find(text, _asked(config, kind)))
 

@@ -271,6 +271,9 @@ FINEWEB2_KO = _fineweb2(
     lengths=(1, 6),
     alpha=0.791,
 )
+# What `auto` asks of Chinese beside FineWeb-2's rules. Names of bookmakers put into good text pass all of those.
+SPAM = Rule("spam", "spam", "<=", 0.5, "half the probability (benchmarks/spam.py)", CHINESE)
+CHINESE_WEB = RuleSet("chinese", (*FINEWEB2_ZH.rules, SPAM))
 ENGLISH_WEB = RuleSet("english", FINEWEB.rules[1:], line_edits="fineweb")
 # Languages whose own FineWeb-2 config isn't here: datatrove's defaults, without stop words, word length and the
 # ending of lines.
@@ -400,6 +403,7 @@ STARCODER = RuleSet(
 NONE = RuleSet("none", (), repair="none")
 
 _BY_LANGUAGE = {**dict.fromkeys(CHINESE, FINEWEB2_ZH), "ja": FINEWEB2_JA, "ko": FINEWEB2_KO}
+_AUTO_BY_LANGUAGE = {**_BY_LANGUAGE, "en": ENGLISH_WEB, **dict.fromkeys(CHINESE, CHINESE_WEB)}
 _BY_SOURCE = {"code": CODE, "pydoc": DOCUMENTATION, "wikipedia": WIKI, "books": BOOKS}
 
 _COMPAT: dict[tuple[str, str], RuleSet] = {
@@ -421,7 +425,7 @@ _SETS: dict[str, tuple[RuleSet, ...]] = {
     "dolma": (DOLMA,),
     "chinesewebtext": (CHINESEWEBTEXT,),
     "code": (CODE,),
-    "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, FINEWEB2_ZH, FINEWEB2_JA, FINEWEB2_KO, ENGLISH_WEB, FINEWEB2_OTHER),
+    "auto": (CODE, DOCUMENTATION, WIKI, BOOKS, CHINESE_WEB, FINEWEB2_JA, FINEWEB2_KO, ENGLISH_WEB, FINEWEB2_OTHER),
 }
 
 
@@ -439,7 +443,7 @@ def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> R
     """The rule set for a document of this source kind and language.
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
-    Korean to FineWeb-2's sets, English to FineWeb's but for its language score (that of another model; ingest calls
+    Korean to FineWeb-2's sets (Chinese with a rule against spam), English to FineWeb's but for its language score (that of another model; ingest calls
     the unsure `und`), everything else, `und` included, to rules that hold in any language. Those by language judge a
     document by its prose and leave the code in it as it is.
     """
@@ -448,7 +452,7 @@ def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> R
     if preset == "auto":
         if source in _BY_SOURCE:
             return _BY_SOURCE[source]
-        chosen = ENGLISH_WEB if language == "en" else _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
+        chosen = _AUTO_BY_LANGUAGE.get(language, FINEWEB2_OTHER)
         return chosen._replace(code_apart=True)
     if preset == "fineweb2":
         return _BY_LANGUAGE.get(language, FINEWEB2_OTHER)
