@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a Chinese character counts as two columns)
 """Chinese spam is told by its terms, however they are written; reports about it, and all other Chinese, are kept."""
 
 from __future__ import annotations
