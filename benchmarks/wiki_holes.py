@@ -67,7 +67,9 @@ def counts_as_words(values: list[str]) -> bool:
     if not name or _NO_WORDS.match(name):
         return False
     given = [value for value in values[1:] if "=" not in value and re.search(r"[^\W_]", value)]
-    given = [value for value in given if not re.search(r"//|\.(?:jpe?g|png|svg|gif|ogg)$|^#|^\d+px$", value.strip(), re.I)]
+    given = [
+        value for value in given if not re.search(r"//|\.(?:jpe?g|png|svg|gif|ogg)$|^#|^\d+px$", value.strip(), re.I)
+    ]
     return bool(given) or (len(values) == 1 and re.match(r"[IVXLC]+e\b|[A-Z]{3}$", name) is not None)
 
 
@@ -126,7 +128,9 @@ def main() -> None:
             broken.setdefault(language, []).extend(with_holes)
         for language in sorted(sentences):
             bad = len(broken[language])
-            print(f"| {name} | {language} | {sentences[language]:,} | {bad:,} | {bad / max(sentences[language], 1):.2%} |")
+            print(
+                f"| {name} | {language} | {sentences[language]:,} | {bad:,} | {bad / max(sentences[language], 1):.2%} |"
+            )
             for sentence in broken[language][: options.show]:
                 print("   ", " ".join(sentence.split())[:200])
         bad = sum(map(len, broken.values()))

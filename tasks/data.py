@@ -361,6 +361,10 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
                     out.count(f"kept by source:{decision['source']}")
             for found in decisions["contaminated_set"].drop_null().to_pylist():
                 out.count(f"contaminated by set:{found.rpartition('#')[0]}")
+            if config.decontaminate is not None:
+                cut = [characters for characters in decisions["contaminated_cut"].to_pylist() if characters]
+                out.count("cut", len(cut))
+                out.count("characters cut", sum(cut))
             for found in decisions["blocked_by"].drop_null().to_pylist():
                 out.count(f"blocked by list:{found.partition(': ')[0]}")
             if config.pii is not None:
@@ -409,6 +413,8 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: Folde
             for row in report["evaluation_sets"]
             if row["documents"]
         ]
+        funnel += [{"what": "kept with words of evaluation sets cut", "records": counts.get("cut", 0)}]
+        report["cut"] = {"documents": counts.get("cut", 0), "characters": counts.get("characters cut", 0)}
     if lists:
         on = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("blocked by list:")}
         report["block_lists"] = [row | {"documents": on.get(row["list"], 0)} for row in lists]

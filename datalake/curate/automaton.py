@@ -92,6 +92,23 @@ class Automaton:
         )
         return Hits(*(int(value) for value in found))
 
+    def totals(self, codes: Points, group_of: Ints) -> npt.NDArray[np.int64]:
+        """How often words of each group stand anywhere in a text of these code points, shape (groups,).
+
+        `group_of` says each word's group by its number.
+        """
+        return _totals(
+            codes,
+            self._letters,
+            self._width,
+            self._keys,
+            self._targets,
+            self._fail,
+            self._link,
+            self._word_of,
+            group_of,
+        )
+
 
 @numba.njit(cache=True)
 def _table(keys: npt.NDArray[np.int64], targets: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
@@ -175,3 +192,34 @@ def _look(
                     distinct += 1
             end = link[end]
     return occurrences, distinct, first
+
+
+@numba.njit(cache=True, nogil=True)
+def _totals(
+    codes: Points,
+    letters: Ints,
+    width: int,
+    keys: npt.NDArray[np.int64],
+    targets: Ints,
+    fail: Ints,
+    link: Ints,
+    word_of: Ints,
+    group_of: Ints,
+) -> npt.NDArray[np.int64]:
+    counts = np.zeros(group_of.max() + 1, np.int64)
+    node = 0
+    for code in codes:
+        letter = letters[code]
+        if letter == 0:
+            node = 0
+            continue
+        child = _child(node, letter, width, keys, targets)
+        while child == 0 and node > 0:
+            node = fail[node]
+            child = _child(node, letter, width, keys, targets)
+        node = child
+        end = node if word_of[node] >= 0 else link[node]
+        while end > 0:
+            counts[group_of[word_of[end]]] += 1
+            end = link[end]
+    return counts

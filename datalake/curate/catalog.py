@@ -164,6 +164,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("perplexity", False, "KenLM perplexity as CCNet computes it, where the recipe gives a model"),
     Metric("toxic_words", True, "occurrences of words on the user's lists (C4)"),
     Metric("toxic_ratio", False, "distinct words of these lists / lines (ChineseWebText)"),
+    Metric("spam", False, "probability that a Chinese text is gambling or search-engine spam (spam.py)"),
     Metric("pii", True, "spans of personal data of the kinds the recipe names (Dolma)"),
     Metric("language_score", False, "confidence of the language as ingest found it; missing where none was computed"),
 )

@@ -10,7 +10,8 @@ Where the recipe asks for personal data, what is found in the repaired text is c
 placeholders in its place, after all other edits. Where it gives lists, addresses and texts are looked up in them.
 
 Where evaluation sets are given, each raw text, before any repair, is looked up in them, whatever else became of it;
-the rule `contaminated` comes after the preset's, so that as a first failed rule it names what only it rejects.
+the rule `contaminated` comes after the preset's, so that as a first failed rule it names what only it rejects. Of what
+is kept, sentences with an overlap are cut after the line edits: metrics, and so verdicts, are those of the whole text.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import pyarrow.compute as pc
 from datalake.curate.catalog import METRICS, NAMES
 from datalake.curate.code import measure_code
 from datalake.curate.config import CurateConfig
-from datalake.curate.decontaminate import Overlap, index_of
+from datalake.curate.cuts import Cut, cut, spans_of
+from datalake.curate.decontaminate import Index, Overlap, index_of
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
 from datalake.curate.lists import Blocked, block_lists_of
@@ -41,9 +43,11 @@ from datalake.curate.metrics import (
 )
 from datalake.curate.pii import find, redact
 from datalake.curate.pii_config import Kind
+from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.scores import fill
+from datalake.curate.spam import spam_score
 from datalake.curate.toxic import toxic_words_of
 from datalake.document import DOCUMENTS, RAW
 from datalake.parquet import open_parquet
@@ -58,7 +62,8 @@ _KINDS = {
     "fineweb": KEPT_FINEWEB,
     "refinedweb": KEPT_DCLM,
 }
-_LINES, _TOXIC_WORDS, _TOXIC_RATIO, _PII = map(NAMES.index, ("lines", "toxic_words", "toxic_ratio", "pii"))
+_LINES, _TOXIC_WORDS, _TOXIC_RATIO = map(NAMES.index, ("lines", "toxic_words", "toxic_ratio"))
+_SPAM, _PII = map(NAMES.index, ("spam", "pii"))
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
 
 
@@ -70,10 +75,12 @@ def _judge(
     line_kinds: np.ndarray[Any, Any],
     config: CurateConfig,
     found: Mapping[str, float | None],
-) -> tuple[str, str, list[str], str]:
-    """(kept text, rule set, failed rules, verdict) of one repaired and measured document from a source of this kind.
+    index: Index | None = None,
+) -> tuple[str, str, list[str], str, Cut | None]:
+    """(kept text, rule set, failed rules, verdict, cut) of one repaired and measured document from such a source.
 
-    `found` is what was looked up elsewhere: values of metrics that the recipe's own rules ask for.
+    `found` is what was looked up elsewhere: values of metrics that the recipe's own rules ask for. With an index of
+    evaluation sets, cut is what the document is (or would be, where only rejected) without what it holds of them.
     """
     rules = rules_for(config, kind, language)
     metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
@@ -81,14 +88,19 @@ def _judge(
     if config.languages is not None and language not in config.languages and kind != "code":
         failed.append(LANGUAGE)
     failed += verdict({**metrics, **found}, rules.rules, language).rules
-    if not failed and rules.line_edits != "none" and language == "en":
+    taken = None
+    holds = index is not None and (not failed or bool(found[f"{CONTAMINATED}_share"]))
+    if (not failed or holds) and rules.line_edits != "none" and language == "en":
         edit = keep_prose_lines if rules.code_apart else keep_lines
         text = edit(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
-    if not failed and config.preset != "none" and not text.strip():
+    if index is not None and holds:
+        taken = cut(text, index, kind == "code")
+        text = taken.text
+    if not failed and not text.strip() and (config.preset != "none" or (taken is not None and taken.characters)):
         failed.append(EMPTY)
     if not failed and values[_PII] > 0:
         text = redact(text, find(text, _asked(config, kind)))
-    return text, rules.name, failed, "rejected" if failed else "kept"
+    return text, rules.name, failed, "rejected" if failed else "kept", taken
 
 
 def _asked(config: CurateConfig, kind: str) -> tuple[Kind, ...]:
@@ -99,12 +111,14 @@ def _asked(config: CurateConfig, kind: str) -> tuple[Kind, ...]:
 
 
 def _look_for(text: str, kind: str, language: str, config: CurateConfig, values: np.ndarray[Any, Any]) -> None:
-    """Count what the recipe names, toxic words and personal data, into the metrics of a measured text."""
+    """Look for terms, spam's and what the recipe names, and write what is found into the metrics of a measured text."""
     if config.toxic is not None and kind != "code":
         toxic = toxic_words_of(config.toxic).count(text, language)
         if toxic is not None:
             values[_TOXIC_WORDS] = toxic[0]
             values[_TOXIC_RATIO] = toxic[1] / values[_LINES] if values[_LINES] else np.nan
+    if language in CHINESE and kind != "code":
+        values[_SPAM] = spam_score(text, language)
     if config.pii is not None:
         values[_PII] = len(find(text, _asked(config, kind)))
 
@@ -129,13 +143,18 @@ def curate_batch(
     index = index_of(config.decontaminate) if config.decontaminate is not None else None
     lists = block_lists_of(config.block) if config.block is not None else None
     overlaps: list[Overlap | None] = []
+    spans: list[list[dict[str, Any]] | None] = []
+    cuts: list[Cut | None] = []
     blocked: list[Blocked | None] = [None] * len(texts)
     if lists is not None:
         blocked = [lists.find(uri or "") for uri in table["uri"].to_pylist()]
     kinds = [config.kinds.get(source, source) for source in sources]
     line_kinds = []
     for row, (text, kind, language, score) in enumerate(zip(texts, kinds, languages, scores, strict=True)):
-        overlaps.append(index.overlap(text or "") if index is not None else None)
+        overlap, stretches = (None, []) if index is None else index.look(text or "")
+        overlaps.append(overlap)
+        told = spans_of(text, stretches, kind == "code")
+        spans.append([{"start": span.start, "end": span.end, "set": span.row} for span in told] or None)
         rules = rules_for(config, kind, language)
         texts[row] = text = repair(text or "", rules.repair)
         metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, score)
@@ -151,7 +170,10 @@ def curate_batch(
             found[f"{CONTAMINATED}_share"] = overlap.share
         if (on_lists := blocked[row]) is not None:
             found[BLOCKED] = on_lists.entries
-        text, rule_set, failed, decision = _judge(text, kind, language, metrics[row], line_kinds[row], config, found)
+        text, rule_set, failed, decision, taken = _judge(
+            text, kind, language, metrics[row], line_kinds[row], config, found, index
+        )
+        cuts.append(taken)
         judged.append((rule_set, failed, decision))
         if not failed:
             kept_rows.append(row)
@@ -171,6 +193,17 @@ def curate_batch(
     columns[BLOCKED] = pa.array([None if found is None else found.entries for found in blocked], pa.int64())
     columns[f"{BLOCKED}_by"] = pa.array([None if found is None else found.by for found in blocked], pa.string())
     columns |= _contamination(overlaps)
+    columns[f"{CONTAMINATED}_spans"] = pa.array(spans, CURATION.field(f"{CONTAMINATED}_spans").type)
+    columns[f"{CONTAMINATED}_cut"] = pa.array(
+        [
+            None if overlap is None else taken.characters if taken is not None and not failed else 0
+            for overlap, taken, (_, failed, _) in zip(overlaps, cuts, judged, strict=True)
+        ],
+        pa.int64(),
+    )
+    columns[f"{CONTAMINATED}_left"] = pa.array(
+        [len(taken.text.strip()) if taken is not None and taken.characters else None for taken in cuts], pa.int64()
+    )
     columns["classifiers"] = pa.array(
         [list(scores.items()) if scores else None for scores in classified], CURATION.field("classifiers").type
     )

@@ -23,7 +23,7 @@ import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -69,6 +69,14 @@ class Overlap(NamedTuple):
     end: int | None = None
     level: str | None = None  # `exact` where tokens as they stand overlap, else `normalised`
     row: str | None = None  # `set#row`: the evaluation row with the most n-grams in that stretch
+
+
+class Stretch(NamedTuple):
+    """A stretch of a text that an overlap covers, in characters, and the evaluation row with most n-grams in it."""
+
+    start: int
+    end: int
+    row: str  # `set#row`
 
 
 class SetCounts(NamedTuple):
@@ -551,6 +559,13 @@ class Index:
 
     def overlap(self, text: str) -> Overlap:
         """What the text holds of the evaluation sets. Offsets are into the text as given."""
+        return self.look(text)[0]
+
+    def look(self, text: str) -> tuple[Overlap, list[Stretch]]:
+        """What the text holds of the evaluation sets, and all stretches that overlaps cover, in their order.
+
+        Stretches are those of both levels, which may lie one over the other.
+        """
         exact, normal = self._levels
         codes = points(text)
         best = self._overlap(exact, codes)
@@ -559,17 +574,22 @@ class Index:
             form = _normal(text)
             found = self._overlap(normal, points(form))
             if found is not None and form != text:
-                assert found.start is not None
-                assert found.end is not None
-                start, end = _original(text, found.start)[0], _original(text, found.end - 1)[1]
-                found = found._replace(start=start, end=end)
+                overlap, stretches = found
+                assert overlap.start is not None
+                assert overlap.end is not None
+                ends = (place for stretch in stretches for place in (stretch.start, stretch.end - 1))
+                there = dict(_originals(text, sorted({*ends, overlap.start, overlap.end - 1})))
+                found = (
+                    overlap._replace(start=there[overlap.start][0], end=there[overlap.end - 1][1]),
+                    [s._replace(start=there[s.start][0], end=there[s.end - 1][1]) for s in stretches],
+                )
         else:
             found = self._overlap(normal, normalised)
         if best is not None and found is not None:
-            return _larger(best, found)
-        return best or found or Overlap(0, 0.0)
+            return _larger(best[0], found[0]), sorted(best[1] + found[1])
+        return best or found or (Overlap(0, 0.0), [])
 
-    def _overlap(self, level: _Level, codes: Points) -> Overlap | None:
+    def _overlap(self, level: _Level, codes: Points) -> tuple[Overlap, list[Stretch]] | None:
         grams, wholes = level.grams, level.wholes
         starts, ends, sums, kinds = _room.of(len(codes))
         words, long, short = _look(
@@ -590,18 +610,15 @@ class Index:
         begins = np.flatnonzero(np.concatenate([[True], at[1:] > until[:-1]]))
         lasts = np.append(begins[1:], len(at)) - 1
         covered = int((until[lasts] - at[begins]).sum())
-        longest = int(np.argmax(ends[until[lasts] - 1] - starts[at[begins]]))
-        first, last = int(begins[longest]), int(lasts[longest])
-        _, each = np.unique(which[first : last + 1], return_index=True)
-        rows = Counter(row[first : last + 1][each].tolist())
-        return Overlap(
-            len(np.unique(which)),
-            covered / words,
-            int(starts[at[first]]),
-            int(ends[until[last] - 1]),
-            EXACT if level.exact else NORMALISED,
-            self.name(min(rows, key=lambda row: (-rows[row], row))),
-        )
+        stretches = []
+        for first, last in zip(begins.tolist(), lasts.tolist(), strict=True):
+            _, each = np.unique(which[first : last + 1], return_index=True)
+            rows = Counter(row[first : last + 1][each].tolist())
+            name = self.name(min(rows, key=lambda row: (-rows[row], row)))
+            stretches.append(Stretch(int(starts[at[first]]), int(ends[until[last] - 1]), name))
+        longest = max(stretches, key=lambda stretch: stretch.end - stretch.start)
+        ngrams, level_name = len(np.unique(which)), EXACT if level.exact else NORMALISED
+        return Overlap(ngrams, covered / words, longest.start, longest.end, level_name, longest.row), stretches
 
 
 def _larger(exact: Overlap, normal: Overlap) -> Overlap:
@@ -653,19 +670,27 @@ def _begins(character: str) -> bool:
 
 def _original(text: str, place: int) -> tuple[int, int]:
     """Bounds of the characters of a text that character number `place` of its normalised form comes from."""
-    start, before, step = 0, 0, 4096
-    while start < len(text):  # whole stretches first: normalising one is far cheaper than its characters
-        end = start + step
-        while end < len(text) and not _begins(text[end]):
-            end += 1
-        length = len(_normal(text[start:end]))
-        if before + length > place:
-            if step == 1:
-                return start, min(end, len(text))
-            step = 1
-            continue
-        start, before = end, before + length
-    return len(text), len(text)
+    return next(_originals(text, [place]))[1]
+
+
+def _originals(text: str, places: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """(place, what `_original` gives) of characters of the normalised form, in their order: one way through the text."""
+    start, before, close = 0, 0, 0  # `close`: where the stretch ends that holds the place, walked by characters
+    for place in places:
+        while start < len(text):  # whole stretches first: normalising one is far cheaper than its characters
+            end = start + (1 if start < close else 4096)
+            while end < len(text) and not _begins(text[end]):
+                end += 1
+            length = len(_normal(text[start:end]))
+            if before + length > place:
+                if start < close:
+                    yield place, (start, min(end, len(text)))
+                    break
+                close = end
+                continue
+            start, before = end, before + length
+        else:
+            yield place, (len(text), len(text))
 
 
 class _Room(threading.local):

@@ -49,11 +49,12 @@ class DecontaminateConfig(BaseModel):
         description="An n-gram in more evaluation rows than this is boilerplate and ignored; empty ignores none",
     )
     share: float = Field(
-        default=0.0,
+        default=0.2,
         ge=0.0,
         le=1.0,
         title="Share of words that may overlap",
-        description="Only documents of which a larger share of words overlaps are rejected; 0 rejects at one n-gram",
+        description="Documents of which a larger share of words overlaps are rejected; of others the sentences with an "
+        "overlap are cut. 0 rejects at one n-gram",
     )
 
     @model_validator(mode="before")

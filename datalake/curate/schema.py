@@ -12,6 +12,7 @@ from datalake.curate.catalog import METRICS
 from datalake.curate.rules import CLASSIFIER
 from datalake.document import ID
 
+SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("set", pa.string())])
 CURATION = pa.schema(
     [
         ("id", ID),
@@ -32,6 +33,12 @@ CURATION = pa.schema(
         ("contaminated_set", pa.string()),  # set#row of the evaluation row of the longest overlap
         ("contaminated_start", pa.int64()),  # its place in raw's text, in characters
         ("contaminated_end", pa.int64()),
+        ("contaminated_spans", pa.list_(SPAN)),  # all that is cut of raw's text where it is kept, null where nothing is
+        ("contaminated_cut", pa.int64()),  # characters cut of the text that is kept; 0 where none is kept
+        (
+            "contaminated_left",
+            pa.int64(),
+        ),  # characters that edits and cuts leave, kept or not; null where nothing is cut
         ("classifiers", pa.map_(pa.string(), pa.float64())),  # scores by the recipe's classifiers, by name; null: none
     ]
 )

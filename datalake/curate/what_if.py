@@ -44,7 +44,8 @@ _KEPT_LINES = {
     **{"auto": "auto_lines", "c4": "c4_lines", "c4-paper": "c4p_lines", "c4-datatrove": "c4d_lines"},
     "fineweb": "fw_char_dup",
 }
-_OF_EDITS = ("lines", *_KEPT_LINES.values(), "dclm_lines", "dclm_removed")
+_LEFT = "contaminated_left"
+_OF_EDITS = ("lines", *_KEPT_LINES.values(), "dclm_lines", "dclm_removed", _LEFT)
 _BLOCK = 1 << 17  # documents judged at once
 
 
@@ -220,10 +221,12 @@ def _failed(
         values, there = cached[rule.metric]
         fails = ~compare(rule.op, values, rule.threshold)
         failed[:, k] = fails if there is None else fails & there
-    if not nothing_left_counts:
-        return failed, 0
     passed = ~failed.any(axis=1)
     if not passed.any():
+        return failed, 0
+    cut = _none_left(curation, rows)
+    if not nothing_left_counts:
+        failed[:, -1] = passed & cut
         return failed, 0
     edits = group.rules.line_edits if group.english else "none"
     empty = _zero(curation, "lines", rows)
@@ -232,6 +235,7 @@ def _failed(
         empty |= _zero(curation, name, rows) if name.endswith("_lines") else _missing(curation, name, rows)
     elif edits == "refinedweb":
         empty |= _zero(curation, "dclm_lines", rows)
+    empty |= cut
     failed[:, -1] = passed & empty
     if edits in ("none", *_KEPT_LINES):
         return failed, 0
@@ -252,6 +256,14 @@ def _zero(curation: pa.Table, name: str, rows: Ints) -> Flags:
     """Where a count is 0 or missing."""
     values, _ = _column(curation, name, rows)
     return values == 0
+
+
+def _none_left(curation: pa.Table, rows: Ints) -> Flags:
+    """Where cuts leave nothing of a document that holds something of evaluation sets."""
+    if _LEFT not in curation.column_names:
+        return np.zeros(len(rows), np.bool_)
+    values, there = _column(curation, _LEFT, rows)
+    return (values == 0) & (np.ones(len(rows), np.bool_) if there is None else there)
 
 
 def _missing(curation: pa.Table, name: str, rows: Ints) -> Flags:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from datalake.characters import points
+from datalake.characters import Points, points
 
 if TYPE_CHECKING:
     from opencc import OpenCC
@@ -56,9 +56,14 @@ def _converter() -> OpenCC:
 @cache
 def traditional_table() -> npt.NDArray[np.bool_]:
     """Which code points, shape (0x110000,), only traditional Chinese is written with: OpenCC makes another of them."""
-    table, convert = np.zeros(0x110000, np.bool_), _converter().convert
+    return simplified_table() != np.arange(0x110000)
+
+
+@cache
+def simplified_table() -> Points:
+    """Each code point, shape (0x110000,), as simplified Chinese has it by OpenCC, a character taken by itself."""
+    table, convert = np.arange(0x110000, dtype=np.uint32), _converter().convert
     for first, last in ((0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x2FA20)):
-        alone = [chr(point) for point in range(first, last)]
-        simple = convert("\n".join(alone)).split("\n")
-        table[first:last] = [one != other for one, other in zip(alone, simple, strict=True)]
+        alone = "\n".join(map(chr, range(first, last)))
+        table[first:last] = [ord(simple[0]) for simple in convert(alone).split("\n")]
     return table

@@ -182,4 +182,14 @@ def _around(shown: str, below: bool, before: str, after: str, letters: int) -> t
     return ("^", "") if simple else ("^(", ")")
 
 
-__all__ = ["SUB", "SUB_END", "SUP", "SUP_END", "hold_indents", "release_indents", "show_indents", "with_scripts", "without_quotes"]
+__all__ = [
+    "SUB",
+    "SUB_END",
+    "SUP",
+    "SUP_END",
+    "hold_indents",
+    "release_indents",
+    "show_indents",
+    "with_scripts",
+    "without_quotes",
+]

@@ -164,7 +164,7 @@ def _attached(before: str) -> bool:
         return False
     if last.isalnum():
         return len(before) > 1 and before[-2].isalnum()
-    return last in ".,;:!?)]}»”\"…،؛؟।%°" and not (last == '"' and before[-2:-1].isspace())
+    return last in '.,;:!?)]}»”"…،؛؟।%°' and not (last == '"' and before[-2:-1].isspace())
 
 
 def _spaceless(character: str) -> bool:
@@ -211,7 +211,9 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
         items = [" ".join(named[key].split()) for key in _TEXTS if named.get(key)][:1]
         if not items and not named and (_NUMERAL.fullmatch(name) or (name.rstrip().endswith(".") and len(name) > 2)):
             return name  # `{{XIXe siècle}}`, `{{до н. э.}}`
-    codes = [index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)]
+    codes = [
+        index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)
+    ]
     if codes and len([item for item in items if item]) > 1:
         # the language comes before its words, or after those of this wiki and before the other's
         items = items[codes[0] + 1 :] if not any(items[: codes[0]]) else items[: codes[0]]
@@ -244,7 +246,9 @@ def _same_word(title: str, label: str) -> bool:
     first, second = (unicodedata.normalize("NFKD", word[:40].partition(" (")[0]).casefold() for word in (title, label))
     if len(first) > 2 and (first in second or (second in first and len(second) > 2)):
         return True
-    common = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     return common >= 3 and common * 2 >= min(len(first), len(second))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides about a document
 _COPIES_SHOWN = 5
+_CUT_SHOWN = 200  # characters
 
 
 def query_lake(sql: str, lake: Path, run: str | None, full: bool, json: bool, allow_files: bool = False) -> int:
@@ -242,6 +243,19 @@ def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def decontamination_story(text: str, curation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document holds of evaluation sets, sentence by sentence, and how much of its kept text was cut for it."""
+    spans = curation["contaminated_spans"]
+    return {
+        "characters cut": curation["contaminated_cut"],
+        "spans": len(spans),
+        **{
+            f"{span['set']} at {span['start']}": " ".join(text[span["start"] : span["end"]].split())[:_CUT_SHOWN]
+            for span in spans[:_COPIES_SHOWN]
+        },
+    }
+
+
 def _document_story(corpus: Corpus, ledger: dict[str, Any], rows: Any, config: CurateConfig | None) -> dict[str, Any]:
     id = ledger["id"]
     story: dict[str, Any] = {"corpus": corpus.name, "run": corpus.manifest.run}
@@ -258,8 +272,9 @@ def _document_story(corpus: Corpus, ledger: dict[str, Any], rows: Any, config: C
         story["refused"] = {"reason": refused[0]["reason"], "detail": refused[0]["detail"]} if refused else {}
     curation = rows("curation", "id = ?", id)
     if curation:
+        shown_elsewhere = (*decided, "contaminated_spans")
         story["curation"] = {
-            name: value for name, value in curation[0].items() if name not in decided and value is not None
+            name: value for name, value in curation[0].items() if name not in shown_elsewhere and value is not None
         }
         if config is not None:
             story["judged"] = _judged(curation[0], config)
@@ -270,6 +285,8 @@ def _document_story(corpus: Corpus, ledger: dict[str, Any], rows: Any, config: C
         text_after = documents[0]["text"] if documents else _repaired(text_before, curation[0], config)
         if text_after is not None:
             story["edits"] = changed_lines(text_before, text_after)
+    if raw and curation and curation[0].get("contaminated_spans"):
+        story["decontaminated"] = decontamination_story(text_before, curation[0])
     if ledger["duplicate_of"] is not None:
         kept = rows("raw", "id = ?", ledger["duplicate_of"])
         story["kept instead"] = {"id": ledger["duplicate_of"], "uri": kept[0]["uri"] if kept else None}

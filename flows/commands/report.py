@@ -255,7 +255,8 @@ def _found(records: dict[str, StageRecord]) -> list[tuple[str, str, list[Row]]]:
     if rows := report.get("evaluation_sets"):
         note = (
             "Rows; those looked for as a whole and those too short for that; n-grams; those left out as figures and as "
-            "boilerplate; documents that hold some."
+            f"boilerplate; documents that hold some. Cut of {number(report['cut']['documents'])} kept documents: "
+            f"{number(report['cut']['characters'])} characters."
         )
         found.append(("Evaluation sets", note, rows))
     if "with personal data" in counts:

@@ -580,7 +580,7 @@ def test_without_sets_the_columns_are_null_and_the_rest_as_ever(tmp_path: Path) 
     settings = DecontaminateConfig(paths=[str(tmp_path / "sets")])
     with_sets, same = curate_batch(raw, CurateConfig(decontaminate=settings))
     names = [name for name in CURATION.names if name.startswith("contaminated")]
-    assert len(names) == 6
+    assert len(names) == 9
     assert all(without[name].null_count == 2 for name in names)
     assert without.drop_columns(names).equals(with_sets.drop_columns(names))
     assert documents.equals(same)

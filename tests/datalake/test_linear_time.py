@@ -220,6 +220,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
     from datalake.curate.edits import repair
     from datalake.curate.lists import address_keys, split_address
     from datalake.curate.pii import find
+    from datalake.curate.spam import spam_score
     from datalake.extract.html import extract
     from datalake.extract.http import _inflate
     from datalake.extract.wikitext import Options, clean
@@ -259,6 +260,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
         return ProjectLicences({"pyproject.toml": text.encode()}).of("a")
 
     return {
+        "spam: one term over and over": (lambda text: spam_score(text, "zh"), over("", "百家乐官网app")),
         "repair: a run of spaces": (repair, over("α", " ", "x\n")),
         "repair: an address of marks": (lambda text: repair(text, "no_urls"), over("http://", ".,", "xα")),
         "code: a coding line of signs": (coding, over(b"#", b"#", b"\xff")),
@@ -402,6 +404,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from datalake.curate.edits import keep_prose_lines, lines_of, prose_of, repair
     from datalake.curate.metrics import measure_array
     from datalake.curate.pii import find
+    from datalake.curate.spam import spam_score
     from datalake.dedup.shingles import normalise, shingle
     from datalake.extract.html import extract
     from datalake.extract.wikitext import clean
@@ -418,6 +421,7 @@ def _readers() -> dict[str, Callable[[str], object]]:
         "prose": lambda text: keep_prose_lines(text, [True] * len(lines_of(prose_of(text))), "fineweb"),
         "repair without addresses": lambda text: repair(text, "no_urls"),
         "personal data": find,
+        "spam": lambda text: spam_score(text, "zh"),
         "normalised": normalise,
         **{form: lambda text, form=form: normal_form(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD")},
         "shingles": lambda text: shingle(pa.array([text]), 5),

@@ -55,9 +55,7 @@ PAGES = {
         "Il mulino è alto 30 m e dista 12,5 km dal fiume. Fu costruito nel Medioevo dai monaci della valle. La ruota pesa "
         "800 kg e gira tre volte al minuto."
     ],
-    "wiki-holes-ja": [
-        "水車小屋は髙橋と辻堂の間にある。二百年前に修道士が建てたといわれる。現在は町の博物館である。"
-    ],
+    "wiki-holes-ja": ["水車小屋は髙橋と辻堂の間にある。二百年前に修道士が建てたといわれる。現在は町の博物館である。"],
     "wiki-holes-ru": [
         "Иван Мельник родился 25 октября (13 октября) 1880 в селе, где жило 12 345 человек. Он работал в Долина мельниц "
         "и дружил с Отто Келлером. Он говорил:\n\nРека ничего не забывает.\n— Мельник\n\nОн умер в 1950 году."

@@ -10,9 +10,11 @@ import pytest
 import world
 from harness import PrefectServer
 
+from datalake.corpora import corpora
 from datalake.errors import UserError
 from datalake.lake import Lake
 from datalake.records import read_record
+from flows.commands.look import stories_of
 from flows.commands.report import write_report
 
 
@@ -51,6 +53,30 @@ def test_a_run_rejects_names_and_counts_contaminated_documents(recipe: dict[str,
         ("one", 2, 1, 1),
         ("two", 1, 0, 0),
     ]
+
+
+def test_a_long_document_is_kept_without_the_row_and_explained(recipe: dict[str, Any], tmp_path: Path) -> None:
+    lake, row, article = tmp_path / "lake", world.prose(50), world.prose(3, 200)
+    text = f"{article}\n\n{row.upper()}\n\n{world.prose(4)}"
+    world.jsonl(tmp_path / "documents.jsonl", [{"id": "long", "text": text}, {"id": "other", "text": world.prose(5)}])
+    report = world.run(recipe, lake, "curate")["curate"]
+    found = world.rows(lake, "SELECT verdict, contaminated_cut, contaminated_set FROM small.ledger ORDER BY 2 DESC")
+    kept = f"{article}\n\n{world.prose(4)}"
+    assert found == [("kept", len(text) - len(kept), "one#1"), ("kept", 0, None)]
+    assert kept in [text for (text,) in world.rows(lake, "SELECT text FROM small.documents")]
+    record = read_record(Lake(lake), report.fingerprint)
+    assert record is not None
+    assert record.report["cut"] == {"documents": 1, "characters": len(text) - len(kept)}
+    assert "Cut of 1 kept documents" in world.report(lake)
+    (manifest,) = [corpus.manifest for corpus in corpora(Lake(lake))]
+    [story] = stories_of(
+        Lake(lake), manifest, world.rows(lake, "SELECT hex(id) FROM small.raw WHERE length(text) > 5000")[0][0]
+    )
+    assert story["decontaminated"]["characters cut"] == len(text) - len(kept)
+    assert story["decontaminated"]["spans"] == 1
+    assert story["decontaminated"][f"one#1 at {text.index(row.upper())}"] == " ".join(row.upper().split())[:200]
+    assert story["edits"]["characters_after"] == len(kept)
+    assert {"rule": "contaminated", "outcome": "passed"}.items() <= story["judged"][-1].items()
 
 
 def test_sets_that_moved_are_cached_and_sets_that_changed_run_again(recipe: dict[str, Any], tmp_path: Path) -> None:
