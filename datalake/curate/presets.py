@@ -508,8 +508,9 @@ def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> R
     """The rule set for a document of this source kind and language.
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: English and Chinese to
-    sets of their own, set on labelled pages (Chinese with a rule against spam), Japanese, Korean and everything else, `und` included, to FineWeb-2's with
-    less said against repeated lines. Those by language judge a document by its prose and leave the code in it as it is.
+    sets of their own, set on labelled pages (Chinese with a rule against spam), Japanese, Korean and everything else,
+    `und` included, to FineWeb-2's with less said against repeated lines. Those by language judge a document by its
+    prose and leave the code in it as it is.
     """
     if compat:
         return _COMPAT[preset, compat]
