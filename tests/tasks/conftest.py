@@ -1,4 +1,4 @@
-"""One local Ray for every test that needs a real one: starting it takes seconds."""
+"""One local Ray for every test that needs a real one (starting it takes seconds), and `ingest` without Prefect."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
+from datalake.sources.config import Source
 from tasks.cluster.connect import connect, disconnect
-from tasks.runtime import Runtime, RuntimeConfig
+from tasks.data import IngestConfig, ingest, list_archives
+from tasks.runtime import Runtime, RuntimeConfig, StageKey
+from tasks.stage import Produced
 
 RuntimeOf = Callable[..., Runtime]
+Read = Callable[..., Produced]
+SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +47,17 @@ def inline(tmp_path: Path) -> RuntimeOf:
         return Runtime(RuntimeConfig(**{"workers": 1, "cluster": "inline", "retries": 1, **changes}), tmp_path, "tests")
 
     return make
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Ingests sources, given as a recipe's entries, into a new lake in this process."""
+
+    def run(*sources: dict[str, Any]) -> Produced:
+        config = IngestConfig(sources=[SOURCE.validate_python(source) for source in sources])
+        inline = RuntimeConfig(workers=1, cluster="inline", retries=1)
+        runtime = Runtime(inline, tmp_path / "lake", "tests", "run", StageKey("ingest", "1", {}))
+        runtime.lake.create()
+        return ingest.fn(archives=list_archives(config.sources, runtime.lake), config=config, runtime=runtime)
+
+    return run

@@ -15,23 +15,9 @@ from table_cases import CASES, TABLES
 from datalake.lake import Lake
 from datalake.sources import books
 from datalake.sources.config import Source
-from tasks.data import Archive, IngestConfig, NothingReadError, ingest, list_archives
-from tasks.runtime import Runtime, RuntimeConfig, StageKey
-from tasks.stage import Produced
+from tasks.data import Archive, NothingReadError, list_archives
 
 SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Any:
-    def run(*sources: dict[str, Any]) -> Produced:
-        config = IngestConfig(sources=[SOURCE.validate_python(source) for source in sources])
-        inline = RuntimeConfig(workers=1, cluster="inline", retries=1)
-        runtime = Runtime(inline, tmp_path / "lake", "tests", "run", StageKey("ingest", "1", {}))
-        runtime.lake.create()
-        return ingest.fn(archives=list_archives(config.sources, runtime.lake), config=config, runtime=runtime)
-
-    return run
 
 
 def test_a_run_whose_sources_give_nothing_fails_with_the_reason(tmp_path: Path, read: Any) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import samples_root
 
 from datalake.lake import Lake
 from datalake.sources import reader
@@ -29,9 +28,9 @@ CASES: dict[str, dict[str, Any]] = yaml.safe_load(
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cases(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the cases in which what can't lie there as files has been made."""
-    there = samples_root().parent / "cases"
+    there = samples.parent / "cases"
     if not there.is_dir():
         pytest.skip(f"no cases at {there}")
     copy = tmp_path_factory.mktemp("cases") / "cases"
@@ -62,6 +61,14 @@ def kind(entry: Any) -> str:
 
 def test_every_case_is_here(cases: Path) -> None:
     assert {path.parent.name for path in cases.glob("*/recipe.yaml")} == set(CASES)
+
+
+def test_the_records_of_all_cases_are_accounted_for(cases: Path, read: Any) -> None:
+    sources = [source for name in CASES for source in load(cases / name / "recipe.yaml").sources]
+    names = Counter(source.label for source in sources)
+    produced = read(*(source.model_dump() for source in sources if names[source.label] == 1))
+    assert produced.records_in
+    assert all(left == right for _, left, right in produced.equations), produced.equations
 
 
 @pytest.mark.parametrize("name", CASES)
