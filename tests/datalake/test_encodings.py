@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from harness import chromium
 
 from datalake.extract.charset import declared_inside, detected
 from datalake.extract.charset import decode as decode_page
 from datalake.extract.encodings import decode, encoding_of, standard
 
-TWO_BYTES = ("gb18030", "gbk", "big5", "euc-jp", "shift_jis", "euc-kr")
-# Where Chromium 156 errs: four pairs of Big5 that stand for a letter and a mark, and the space of EUC-JP.
-CHROMIUM_ERRS = {
-    ("big5", 0x88, 0x62),
-    ("big5", 0x88, 0x64),
-    ("big5", 0x88, 0xA3),
-    ("big5", 0x88, 0xA5),
-    ("euc-jp", 0xA1, 0xA1),
-}
-
-PAGE = """<pre id=o></pre><script>
-const told = {};
-const points = s => [...s].map(c => c.codePointAt(0).toString(16)).join("+");
-for (const name of %s) {
-  const decoder = new TextDecoder(name), rows = [];
-  for (let a = 0x80; a < 256; a++)
-    for (let b = 0; b < 256; b++) rows.push(points(decoder.decode(new Uint8Array([a, b]))));
-  told[name] = rows.join(",");
-}
-for (const name of %s) {
-  const decoder = new TextDecoder(name);
-  told[name] = Array.from({length: 256}, (_, b) => points(decoder.decode(new Uint8Array([b])))).join(",");
-}
-document.getElementById("o").textContent = JSON.stringify(told);
-</script>"""
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from encodings_of_the_web import CHROMIUM_ERRS, TWO_BYTES, browser_reads, found_browser
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def browser() -> dict[str, list[str]]:
     """What Chromium's TextDecoder makes of every byte and of every pair of bytes."""
-    folder = tmp_path_factory.mktemp("decoder")
-    single = [name for name in standard().single if name != "replacement"]
-    (folder / "page.html").write_text(PAGE % (json.dumps(TWO_BYTES), json.dumps(single)))
-    dom = chromium(
-        "--virtual-time-budget=60000", "--dump-dom", (folder / "page.html").as_uri(), profile=folder / "profile"
-    )
-    found = re.search(r'<pre id="o">(.*?)</pre>', dom, re.DOTALL)
-    assert found, dom[:500]
-    told = json.loads(html.unescape(found[1]))
-    return {
-        name: ["".join(chr(int(point, 16)) for point in text.split("+") if point) for text in row.split(",")]
-        for name, row in told.items()
-    }
+    binary = found_browser()
+    if binary is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    return browser_reads(binary, TWO_BYTES, [name for name in standard().single if name != "replacement"])
 
 
 @pytest.mark.parametrize("name", TWO_BYTES)
