@@ -189,7 +189,7 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 
 
 @stage(
-    version="4",
+    version="5",
     libraries=(
         "fastwarc",
         "resiliparse",

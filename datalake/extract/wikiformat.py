@@ -22,8 +22,8 @@ _CELLS = re.compile(r"(\|\|)")
 def without_quotes(text: str) -> str:
     """The text without the quotes that make it bold or italic; apostrophes that stand beside them stay.
 
-    `L''''armonium'''` has four, of which one is an apostrophe. Three are an apostrophe and two wherever that makes pairs
-    and three do not: `l'''Odyssée''`, `''Eagle'''s`. (MediaWiki mends one such run a line and loses the others.)
+    `L''''armonium'''` has four, of which one is an apostrophe. Three are an apostrophe and two wherever that makes
+    pairs and three do not: `l'''Odyssée''`, `''Eagle'''s`. (MediaWiki mends one such run a line, and loses the others.)
     """
     if "''" not in text:
         return text
@@ -182,4 +182,14 @@ def _around(shown: str, below: bool, before: str, after: str, letters: int) -> t
     return ("^", "") if simple else ("^(", ")")
 
 
-__all__ = ["SUB", "SUB_END", "SUP", "SUP_END", "hold_indents", "release_indents", "show_indents", "with_scripts", "without_quotes"]
+__all__ = [
+    "SUB",
+    "SUB_END",
+    "SUP",
+    "SUP_END",
+    "hold_indents",
+    "release_indents",
+    "show_indents",
+    "with_scripts",
+    "without_quotes",
+]

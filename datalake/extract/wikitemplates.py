@@ -1,8 +1,8 @@
 """Templates that carry part of the sentence they stand in, rendered by name without their wiki.
 
-Names and arguments as documented on the templates' own pages in the wikis of their languages. A template belongs here if
-what it shows differs from its arguments as they stand, which is what `wikiwords` leaves of one that isn't named here;
-which are dropped most often `benchmarks/wikipedia.py --dropped` prints.
+Names and arguments as documented on the templates' own pages in the wikis of their languages. A template belongs here
+if what it shows differs from its arguments as they stand, which is what `wikiwords` leaves of one that isn't named
+here; which are dropped most often `benchmarks/wikipedia.py --dropped` prints.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def _country(code: str, context: Context) -> str | None:
 # Quotation marks by language; others have those of English.
 _MARKS = {
     "de": "„“", "bg": "„“", "cs": "„“", "sk": "„“", "is": "„“", "fr": ("« ", " »"), "ru": "«»", "uk": "«»", "es": "«»",
-    "it": "«»", "pt": "«»", "ca": "«»", "no": "«»", "el": "«»", "fa": "«»", "ar": "«»", "pl": "„”", "nl": "„”", "hu": "„”",
+    "it": "«»", "pt": "«»", "ca": "«»", "no": "«»", "el": "«»", "fa": "«»", "ar": "«»", "pl": "„”", "nl": "„”",
+    "hu": "„”",
     "ro": "„”", "sv": "””", "fi": "””", "ja": "「」", "he": "„”",
 }  # fmt: skip
 
@@ -589,7 +590,9 @@ _add("mya", lambda p, named, context: f"{'–'.join(item for item in p[:2] if it
 _add("interp|bracket|bracketed", _scripts("[", "]"))
 _add("baseball year|by|mlby|nbay|nfly|nhly|cfb link year|scy|aut|year|год|рік|ano|año|anno|anné|jahr", _first)
 _add("tag|xtag", _tag_name)
-_add("комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|dica|abreviatura|skrót|abk|abkürzung|註解文字", _first)
+_add(
+    "комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|dica|abreviatura|skrót|abk|abkürzung|註解文字", _first
+)
 _add("höhe", lambda p, named, context: f"{p[0]} m" if p and p[0] else "")
 _add("§|§§", lambda p, named, context: " ".join(["§", *p[:2]]))
 _add("p.|pp.", lambda p, named, context: f"p. {p[0]}" if p and p[0] else "")
@@ -637,7 +640,10 @@ _add("hlist|flatlist items|comma separated entries|and list|csv", _in_line)
 _add(
     "plainlist|flatlist|columns-list|div col|colbegin|column|multicol list|colonnes|טורים|columns|columnas", _plain_list
 )
-_add("цитата|начало цитаты|цитата2|врезка цитата|quotation|citazione|citação|citat|citaat|alıntı|اقتباس|ציטוט|인용문", _quote)
+_add(
+    "цитата|начало цитаты|цитата2|врезка цитата|quotation|citazione|citação|citat|citaat|alıntı|اقتباس|ציטוט|인용문",
+    _quote,
+)
 _add("quote|blockquote|cquote|quotation|rquote|quote box|引文|引用|cquote2|centered pull quote|poem quote|cita", _quote)
 _add("verse translation|poemquote|bq|quotebox|cita2|quote frame|citation en bloc|zitat", _quote)
 # Chinese and its kin

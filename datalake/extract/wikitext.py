@@ -96,7 +96,9 @@ _TAGS = frozenset(
     quiz ref references rss score sm syntaxhighlight tab tabber templatedata templatestyles timeline translate tvar
     """.split()  # noqa: SIM905
 )
-_UNSEEN = re.compile(r"<(rp|rt)\b[^<>]*>[^<]*|<span\b[^<>]*\bdisplay\s*:\s*none\b[^<>]*>[^<]*(?:</span\s*>)?", re.IGNORECASE)
+_UNSEEN = re.compile(
+    r"<(rp|rt)\b[^<>]*>[^<]*|<span\b[^<>]*\bdisplay\s*:\s*none\b[^<>]*>[^<]*(?:</span\s*>)?", re.IGNORECASE
+)
 _AS_THEY_STAND = {"sup": (SUP, SUP_END), "sub": (SUB, SUB_END), "code": (KEEP, END), "q": ("“", "”")}
 _FORMULA_REFERENCE = re.compile(r"&(lt|gt|amp|quot|nbsp);")
 _EXTENSION = re.compile(rf"<({'|'.join(_VERBATIM + _DROPPED)})\b([^<>]*)>", re.IGNORECASE)
@@ -109,7 +111,10 @@ _OPEN_EXTERNAL = re.compile(r"\[(?=(?:[A-Za-z]+:)?//|mailto:)")
 _BRACKETS = re.compile(r"\{\{|\}\}|\[\[|\]\]|(?m:^)[ \t:*#]*\{\|(?!\})|(?m:^)[ \t]*\|\}(?!\})")
 _MAGIC = re.compile(r"__[A-Z]{3,24}__|__(?:目录|目錄|无目录|無目錄|强显目录|強顯目錄|不转换标题|不轉換標題)__")
 # A file's name behind whatever a wiki calls its files; colons lead to other wikis.
-_FILE = re.compile(r"[^:|\[\]{}\n]+\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agvx]|opus|mp3|mp4|wav|flac|midi?|stl|pdf|djvu?)\s*$", re.I)
+_FILE = re.compile(
+    r"[^:|\[\]{}\n]+\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agvx]|opus|mp3|mp4|wav|flac|midi?|stl|pdf|djvu?)\s*$",
+    re.I,
+)
 _ITEM = re.compile(r"(?m)^[*#:;][*#:; ]*")
 _EMPTY_PARENTHESES = re.compile(r" ?(?:\([ ,;:、，；/]{0,20}\)|（[ ,;:、，；/]{0,20}）)")
 _PARENTHESIS_START = re.compile(r"([(（])[ ,;、，；]{1,20}")

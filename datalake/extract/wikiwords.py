@@ -34,7 +34,8 @@ LANGUAGES = frozenset(
 _WITHOUT_WORDS = re.compile(
     # notes and references
     r"(?:sfn|sfnp|sfnm|harv|ref|refn|efn|rp|cite|citation|note|fnote|footnote|notetag|odn|snf)(?![^\W\d_])"
-    r"|[rf]\b(?!\.)|harv\w*|ref[ +-].*|ref(?!nec|\w*txt)\w{1,6}|efn-.*|note[ -].*|notelist.*|citar?[ _].*|cite[_-].*|lire en ligne|"
+    r"|[rf]\b(?!\.)|harv\w*|ref[ +-].*|ref(?!nec|\w*txt)\w{1,6}|efn-.*|note[ -].*|notelist.*|citar?[ _].*|"
+    r"cite[_-].*|lire en ligne|"
     r"einzelnachweis.*|fußnote|fn\w{0,4}|internetquelle|literatur|note de bas de page|note en bas|nota(?: de rodapé)?|"
     r"nota al pie|uwaga|ref-\w+|anmerkung|сноска\w*|примечание|примеч\w*|"
     r"книга|статья|cite|публикация|"
@@ -67,13 +68,16 @@ _WITHOUT_WORDS = re.compile(
     r".*audio.*|listen.*|sound.*|音声.*|소리.*|صدا|صوت.*|اودیو.*|אודיו.*|слух.*|аудио.*|аудіо.*|escuchar|msapi|เสียง.*|"
     # pictures, flags without their country's name, icons, colours, space
     r"flag ?icon.*|.*flagicon.*|bandeir\w*|bandera\w*|bandiera|прапор\w*|флаг|флагик\w*|flagga|flaggbild|vlag|flaga|"
-    r"flagge?\d*icon|پرچمک.*|רמז דגל|דגל|דגל\w*|ธง\w*|국기그림|flagdeco|cờ\w*|флагче|flagpaís|náhled|drapeau|drapeau-\w+|"
-    r"css image crop|image|imagem?|imagen|bild\w*|icon|icona|ícono|símbolo|rws|anchor.*|ancre|ancora|якорь|anker|âncora|"
+    r"flagge?\d*icon|پرچمک.*|רמז דגל|דגל|דגל\w*|ธง\w*|국기그림|flagdeco|cờ\w*|флагче|flagpaís|náhled|"
+    r"drapeau|drapeau-\w+|"
+    r"css image crop|image|imagem?|imagen|bild\w*|icon|icona|ícono|símbolo|rws|anchor.*|ancre|ancora|якорь|anker|"
+    r"âncora|"
     r"ancla|clear.*|nowrap (?:begin|end)|wrap|-|col-?\w*|.* (?:top|bottom|begin|end|start|footer|header)|"
     r"size|font|spaces?|padlock.*|pp-.*|main ?icon|"
     # what stands for the whole page or its parts, wherever someone has put it
     r"short ?description|use [a-z]+ (?:dates|english|spelling)|engvar.*|defaultsort.*|displaytitle.*|italic ?title|"
-    r"authority control|coord|coords?\b.*|infobox.*|taxobox.*|navbox.*|.*[ -]stub|stub.*|portal.*|commons.*|wikiquote.*|"
+    r"authority control|coord|coords?\b.*|infobox.*|taxobox.*|navbox.*|.*[ -]stub|stub.*|portal.*|commons.*|"
+    r"wikiquote.*|"
     r"wiktionary.*|sister.*|wikisource.*|commonscat.*|см\.? также|основная статья|main|see ?also|further|about|for|"
     r"other ?uses.*|redirect.*|distinguish|hatnote|dablink|not to be confused.*|good article|featured article|"
     r"hauptartikel|begriffsklärungshinweis|dieser artikel|voir (?:aussi|homonymes?)|article (?:principal|détaillé|de "
@@ -83,11 +87,13 @@ _WITHOUT_WORDS = re.compile(
     r"другие значения|о|не путать.*|значения|основная|"
     # computed by the wiki from its own data
     r"inflation.*|infl|wikidata.*|property.*|population.*|metadaten .*|données/.*|updat(?:ed|ing).*|date range.*|"
-    r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|jstor|allmusic.*|find a grave.*"
+    r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|"
+    r"jstor|allmusic.*|find a grave.*"
 )
 # Transcriptions: in parentheses they are those of the title, elsewhere a part of the sentence.
 _SOUND = re.compile(
-    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|respell|pron|pron-.*|.*pronunciation.*|lautschrift|prononciation.*|発音.*|발음.*|"
+    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|respell|pron|pron-.*|.*pronunciation.*|lautschrift|"
+    r"prononciation.*|発音.*|발음.*|"
     r"آوا.*|היגוי.*|pronunc\w*|phát âm.*|国际音标|國際音標"
 )
 _FILE = re.compile(r"\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agv]|opus|mp[34]|wav|flac|midi?|pdf|djvu?)$", re.I)
@@ -102,7 +108,8 @@ _KEY = re.compile(r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20
 _CODE = re.compile(r"[a-z]{2}|grc|ang|sco|nds|yue|arz|lzh|simple")
 _UPPER_CODE = re.compile(r"[A-Z]{2,3}")
 _TEXTS = ("1", "text", "texte", "texto", "testo", "текст", "tekst", "metin", "content", "contenu", "contenido",
-          "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容", "テキスト",
+          "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容",
+          "テキスト",
           "متن", "نص", "טקסט", "내용", "label", "texte affiché", "lt", "shown", "display")  # fmt: skip
 _UNITS = frozenset(
     "km m cm mm kg ha km² km2 m² m2 m³ m3 °c км м см мм кг га км² м² м³ км2 м2 كم كغ م ק״מ".split()  # noqa: SIM905
@@ -164,7 +171,7 @@ def _attached(before: str) -> bool:
         return False
     if last.isalnum():
         return len(before) > 1 and before[-2].isalnum()
-    return last in ".,;:!?)]}»”\"…،؛؟।%°" and not (last == '"' and before[-2:-1].isspace())
+    return last in '.,;:!?)]}»”"…،؛؟।%°' and not (last == '"' and before[-2:-1].isspace())
 
 
 def _spaceless(character: str) -> bool:
@@ -211,7 +218,9 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
         items = [" ".join(named[key].split()) for key in _TEXTS if named.get(key)][:1]
         if not items and not named and (_NUMERAL.fullmatch(name) or (name.rstrip().endswith(".") and len(name) > 2)):
             return name  # `{{XIXe siècle}}`, `{{до н. э.}}`
-    codes = [index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)]
+    codes = [
+        index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)
+    ]
     if codes and len([item for item in items if item]) > 1:
         # the language comes before its words, or after those of this wiki and before the other's
         items = items[codes[0] + 1 :] if not any(items[: codes[0]]) else items[: codes[0]]
@@ -244,7 +253,9 @@ def _same_word(title: str, label: str) -> bool:
     first, second = (unicodedata.normalize("NFKD", word[:40].partition(" (")[0]).casefold() for word in (title, label))
     if len(first) > 2 and (first in second or (second in first and len(second) > 2)):
         return True
-    common = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     return common >= 3 and common * 2 >= min(len(first), len(second))
 
 
