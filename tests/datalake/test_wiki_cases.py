@@ -229,6 +229,15 @@ def test_apostrophes_beside_quotes_stay(source: str, text: str) -> None:
          "2001: A Space Odyssey, Mission: Impossible"),
         ("a [[de:A]][[DE:A]][[zh-min-nan:A]][[simple: A]][[be-x-old:A]]", "a"),
         ("see [[:de:A]], [[:File:A.jpg]] and [[commons:File:A.jpg|a photo]]", "see de:A, File:A.jpg and a photo"),
+        # comments
+        ("one\n<!-- a line -->\ntwo<!-- x --> three", "one\ntwo three"),
+        ("<nowiki><!-- shown --></nowiki> a <!-- never closed", "<!-- shown --> a"),
+        ("a\n<syntaxhighlight>\n<!--\n</syntaxhighlight>\nb <!-- c -->", "a\n\n<!--\n\nb"),
+        # brackets in brackets
+        ("See [[A|Text [[B]]]], {{IPAc-en|z|{|n}} and [http://x.example <nowiki>[A]: b</nowiki>].",
+         "See Text B, /z{n/ and [A]: b."),
+        ("[[Image:H.svg|thumb|\n{|class=x\n! a !! b\n|-\n|c || d\n|}\n]]\nText.", "Text."),
+        ("{|\n! a {{!!}} b\n{{!-}}\n| c {{!!}} d\n|}", "a | b\nc | d"),
         # functions
         ("{{#if: | a | b }}{{#ifeq:a|a|c|d}}{{#switch:2|1=x|2=y}}{{#expr:2^3 round 1}}{{uc:e}}", "bcy8E"),
         ("{{#switch:q|1=x|2|3=y|#default=z}}{{#switch:2|1=x|2|3=y}}{{#ifexpr:1-1|a|b}}", "zyb"),
