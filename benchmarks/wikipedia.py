@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,6 @@ import mwparserfromhell  # noqa: E402
 from datalake.extract import wikitext as ours  # noqa: E402
 from datalake.extract.wikitemplates import _TABLE  # noqa: E402
 from datalake.extract.wikitext import APPARATUS, FILES_AND_CATEGORIES, Options, clean  # noqa: E402
-from datalake.extract.wikiwords import Place  # noqa: E402
 
 MARKUP = ("{{", "}}", "[[", "]]", "<ref", "&nbsp;", "'''")
 
@@ -160,7 +159,7 @@ def dropped(found: list[Page], most: int) -> None:
 
     words_of = ours.words_of
 
-    def marked(name: str, positional: list[str], named: dict[str, str], place: Place) -> str:
+    def marked(name: str, positional: list[str], named: dict[str, str], place: Any) -> str:
         return words_of(name, positional, named, place) or f"\uf8f0{name}\uf8f1"
 
     counts: Counter[str] = Counter()
