@@ -32,6 +32,7 @@ LANGUAGES = frozenset(
 
 # Names of templates that say nothing of the sentence, whatever their arguments, by what they are for.
 _WITHOUT_WORDS = re.compile(
+    r"(?!.*(?: span|範囲)$)(?:"
     # notes and references
     r"(?:sfn|sfnp|sfnm|harv|ref|refn|efn|rp|cite|citation|note|fnote|footnote|notetag|odn|snf)(?![^\W\d_])"
     r"|[rf]\b(?!\.)|harv\w*|ref[ +-].*|ref(?!nec|\w*txt)\w{1,6}|efn-.*|note[ -].*|notelist.*|citar?[ _].*|"
@@ -47,13 +48,7 @@ _WITHOUT_WORDS = re.compile(
     r"disputed.*|discuss|contradict.*|failed.verification|verify.*|unreliable.*|self-published.*|primary.*|"
     r"(?:dead|broken) link|lien (?:brisé|mort)|update after|update|needs update|importance.*|relevance.*|example|"
     r"full|page|request quotation|nonspecific|qualify evidence|better source|specify|elucidate|attribution.*|"
-    r"references?|référence (?:souhaitée|à confirmer|insuffisante)|source insuffisante|réf ?(?:souhaitée|nécessaire\?)|"
-    r"qui|quand|quoi|où|lequel|laquelle|pourquoi|comment|combien|précision nécessaire|préciser.*|pertinence.*|"
-    r"pas clair|passage .*|à vérifier|à actualiser|incise (?:à|source).*|"
-    r"citation bloc nécessaire|belege.*|wer|wann|wo|welche|quelle|"
-    r"cita requerida|cr|quién|cuándo|dónde|cuál|aclarar|definir|¿\w+\?|actualizar|sin referencias|"
-    r"carece de fontes2?\b\?|quem|quando|onde|como|"
-    r"sf|chi|quale|dove|come|perché|"
+    r"references?|belege.*|wer|wann|wo|welche|quelle|actualizar|sin referencias|"
     r"нет аи|аи|источник\??|уточнить|кто|кто\?|когда|когда\?|где|где\?|какой.*|чей|проверить.*|значимость|факт|"
     r"неоднозначно|недоступная ссылка|прояснить|хто|коли|де|який|джерело|"
     r"要出典|要出典-?本?|出典の明記|要検証.*|誰|誰\d|いつ|いつ\d|どこ|どれ|なぜ|要説明|独自研究.*|疑問点.*|要ページ番号|"
@@ -63,7 +58,7 @@ _WITHOUT_WORDS = re.compile(
     r"דרוש מקור|מקור|הבהרה|מי|מתי|"
     r"cần dẫn nguồn|cần nguồn|ai nói|khi nào|thiếu nguồn|"
     r"ต้องการอ้างอิง|ใคร|เมื่อไร|उद्धरण आवश्यक|कब|किसने|"
-    r"fakt|kto|kiedy|bron\?|källa behövs|vem|när|kaynak belirt|kim|"
+    r"kaynak belirt|kim|"
     # sounds that are heard
     r".*audio.*|listen.*|sound.*|音声.*|소리.*|صدا|صوت.*|اودیو.*|אודיו.*|слух.*|аудио.*|аудіо.*|escuchar|msapi|เสียง.*|"
     # pictures, flags without their country's name, icons, colours, space
@@ -89,6 +84,15 @@ _WITHOUT_WORDS = re.compile(
     r"inflation.*|infl|wikidata.*|property.*|population.*|metadaten .*|données/.*|updat(?:ed|ing).*|date range.*|"
     r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|"
     r"jstor|allmusic.*|find a grave.*"
+    r")"
+)
+# Elsewhere editors put the words that they doubt into the template, and a month behind them or alone.
+_MONTH = re.compile(r"[^\W\d]+(?: de)? (?:19|20)\d\d")
+_DOUBT = re.compile(
+    r"r[eé]f(?:nec|[eé]rence.*|sou| .*)|citation (?:nécessaire|requise)|cita requerida|citazione necessaria|"
+    r"carece de fontes.*|"
+    r"senza fonte|fakt|bron\?|källa behövs|quand|qui|quando|cuándo|quién|aclarar|chiarire|préciser.*|pas clair|"
+    r"passage .*"
 )
 # Transcriptions: in parentheses they are those of the title, elsewhere a part of the sentence.
 _SOUND = re.compile(
@@ -191,6 +195,8 @@ def words_of(name: str, positional: list[str], named: dict[str, str], place: Pla
         return heard if heard and in_sentence(place, False) else ""
     if not positional and not named and not any(character.isalnum() for character in name):
         return name.replace(" ", "")  # `{{' "}}`
+    if _DOUBT.fullmatch(name.casefold()):
+        positional = [item for item in positional if not _MONTH.fullmatch(item)]
     said = _said(name, positional, named)
     return said if said and in_sentence(place, _is_sentence(said)) else ""
 

@@ -280,6 +280,13 @@ def test_what_a_page_shows(source: str, text: str) -> None:
         ("pl", "Rzeka ma {{km|30}} i {{nieznany|płynie}} w dolinie{{fakt|data=2020-01}}.",
          "Rzeka ma 30 km i płynie w dolinie."),
         ("tr", "Antik Yunanca ''{{dil|grc|matesis}}'' kelimesi.", "Antik Yunanca matesis kelimesi."),
+        # words that editors doubt
+        ("fr", "Le moulin {{quand|naguère|date=mai 2020}} tourna{{quand|date=mai 2020}} {{pas clair|vite}} {{quand|mai 2020}}.",
+         "Le moulin naguère tourna vite."),
+        ("it", "Il mulino {{senza fonte|gira}} {{quando|oggi}} {{citazione necessaria|marzo 2020}}.", "Il mulino gira oggi."),
+        ("pt", "O moinho {{carece de fontes|é antigo|março de 2020}} e gira.", "O moinho é antigo e gira."),
+        ("ja", "水車は{{要検証範囲|古く|date=2020}}、{{いつ範囲|昔}}建った{{いつ|date=2020}}。", "水車は古く、昔建った。"),
+        ("en", "The mill is {{dubious span|old}} and {{clarify span|red|date=May}}{{clarify|what?}}.", "The mill is old and red."),
         # and one that is no part of a sentence nothing
         ("en", "{{Box|A notice of many words about it.}}\n'''Mill''' is.\n\n{{Bar|one|two}}\n\nEnd.",
          "Mill is.\n\nEnd."),
