@@ -108,9 +108,11 @@ _SETTING = re.compile(
     r"ja|nein|oui|non|sí|si|sim|não|да|нет|x|nl|[a-z]+[ _]?color|",
     re.I,
 )
-_KEY = re.compile(r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|\d{8,}|")
+_KEY = re.compile(
+    r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|\d{8,}|[A-Z]{2}-[A-Z0-9]{2,4}|"
+)
 _CODE = re.compile(r"[a-z]{2}|grc|ang|sco|nds|yue|arz|lzh|simple")
-_UPPER_CODE = re.compile(r"[A-Z]{2,3}")
+_UPPER_CODE = re.compile(r"(?![IVXLC]+$)[A-Z]{2,3}")
 _TEXTS = ("1", "text", "texte", "texto", "testo", "текст", "tekst", "metin", "content", "contenu", "contenido",
           "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容",
           "テキスト",
@@ -142,6 +144,8 @@ class Place(NamedTuple):
 
 
 _CLOSED = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|[\ue000-\ue00f]")
+# What a sentence goes on with behind its first word: punctuation, and particles of Korean, Japanese and Chinese.
+_GOES_ON = frozenset(",;:)’'–—-，、；은는이가을를의에와과로도はがをのにでともへ的是在和与與为為於于")
 _LINE_END = re.compile(r"\n|\{\{")
 _ARGUMENT_END = re.compile(r"\n|\{\{|\||\}\}|\]\]|!!")
 _WORD = re.compile(r"\w")
@@ -162,7 +166,7 @@ def in_sentence(place: Place, whole: bool) -> bool:
         return followed or whole or bool(behind) or not ended or before in "(（"
     if place.block or not followed or place.kind == "[[":
         return followed and place.kind == "[["
-    return whole or behind[0].islower() or behind[0] in ",;:)’'–—-，、；"
+    return whole or behind[0].islower() or behind[0] in _GOES_ON
 
 
 def _attached(before: str) -> bool:
@@ -225,7 +229,11 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
         if not items and not named and (_NUMERAL.fullmatch(name) or (name.rstrip().endswith(".") and len(name) > 2)):
             return name  # `{{XIXe siècle}}`, `{{до н. э.}}`
     codes = [
-        index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)
+        index
+        for index, item in enumerate(items)
+        if _CODE.fullmatch(item)
+        and (len(item) > 2 or item in LANGUAGES)
+        and not (index and items[index - 1][:1].isdecimal())  # `12|km` is no Khmer
     ]
     if codes and len([item for item in items if item]) > 1:
         # the language comes before its words, or after those of this wiki and before the other's
@@ -233,7 +241,7 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
     items = [item for item in items if _is_readable(item)]
     if not items:
         return ""
-    if len(items) == 1 and name.lower() in _UNITS and items[0][0].isdecimal():
+    if len(items) == 1 and name in _UNITS and items[0][0].isdecimal():
         return f"{items[0]} {name}"
     if _DATE.fullmatch(" ".join(items[:3])):
         return ".".join(items[:3])
