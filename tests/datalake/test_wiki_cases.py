@@ -290,7 +290,7 @@ def test_what_a_page_shows(source: str, text: str) -> None:
         ("en", "{{m|en|word}} is so.", "word is so."),
         # words that editors doubt
         ("fr",
-         "Le moulin {{quand|naguère|date=mai 2020}} tourna{{quand|date=mai 2020}} {{pas clair|vite}} {{quand|mai 2020}}.",
+         "Le moulin {{quand|naguère|date=mai 2020}} tourna{{quand}} {{pas clair|vite}} {{quand|mai 2020}}.",
          "Le moulin naguère tourna vite."),
         ("it", "Il mulino {{senza fonte|gira}} {{quando|oggi}} {{citazione necessaria|marzo 2020}}.",
          "Il mulino gira oggi."),
