@@ -198,7 +198,7 @@ def words_of(name: str, positional: list[str], named: dict[str, str], place: Pla
         heard = "" if place.aside or not place.words else _heard(positional)
         return heard if heard and in_sentence(place, False) else ""
     if not positional and not named and not any(character.isalnum() for character in name):
-        return name.replace(" ", "")  # `{{' "}}`
+        return name.replace(" ", "").strip("-")  # `{{' "}}`, `{{-"}}`
     if _DOUBT.fullmatch(name.casefold()):
         positional = [item for item in positional if not _MONTH.fullmatch(item)]
     said = _said(name, positional, named)

@@ -242,7 +242,7 @@ def test_apostrophes_beside_quotes_stay(source: str, text: str) -> None:
         ("{{#if: | a | b }}{{#ifeq:a|a|c|d}}{{#switch:2|1=x|2=y}}{{#expr:2^3 round 1}}{{uc:e}}", "bcy8E"),
         ("{{#switch:q|1=x|2|3=y|#default=z}}{{#switch:2|1=x|2|3=y}}{{#ifexpr:1-1|a|b}}", "zyb"),
         ("a{{#invoke:x|y}}{{#tag:ref|b}}{{DEFAULTSORT:c}}", "a"),
-        ("{{' \"}} {{USD|5}}", "'\" US$5"),
+        ("x{{' \"}} {{-\"}}{{USD|5}}", "x'\" \"US$5"),
     ],
 )  # fmt: skip
 def test_what_a_page_shows(source: str, text: str) -> None:
