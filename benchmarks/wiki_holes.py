@@ -2,15 +2,15 @@
 
     .venv/bin/python benchmarks/wiki_holes.py [--code CHECKOUT] [--show N]
 
-A template or parser function that renders as nothing leaves a mark in the text. A sentence (no row of a table) has a hole
-where there is a mark beside its words and
+A template or parser function that renders as nothing leaves a mark in the text. A sentence (no row of a table) has a
+hole where there is a mark beside its words and
 
 - the template was given words or numbers, or its name is words (`{{XIXe siècle}}`); or
 - whatever it was given, the mark stands between a preposition, article or conjunction and a stop (`found by □, and`).
 
-Of templates that show nothing of their arguments to a reader (notes, doubts of editors, sounds, flags, notices; by a list
-of their names that the code measured doesn't share) the first doesn't count. `--code` measures another checkout by the
-same rules.
+Of templates that show nothing of their arguments to a reader (notes, doubts of editors, sounds, flags, notices; by a
+list of their names that the code measured doesn't share) the first doesn't count. `--code` measures another checkout by
+the same rules.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ ROOT = Path(__file__).parents[1]
 HOLE, NOTHING = "\uf8f0", "\uf8f1"  # private use, which no code of ours uses
 
 _NO_WORDS = re.compile(
-    r"(?:sfn|harv|ref(?!nec)|efn|note|cite|citation(?! bloc)|fact|cn$|r$|rp$|fn|page needed|ipa|respell|pron|audio|listen|мфа|afi|api|"
+    r"(?:sfn|harv|ref(?!nec)|efn|note|cite|citation(?! bloc)|fact|cn$|r$|rp$|fn|page needed|ipa|respell|pron|audio|"
+    r"listen|мфа|afi|api|"
     r"flagicon|flag icon|bandera|bandeira|прапор|پرچمک|ธง|when|who|which|where|by whom|clarify|dubious|disputed|better|"
-    r"qualify|weasel|peacock|pov|vague|update|full|verify|inflation|coord|infobox|use |short desc|main$|see also|further|about$|"
-    r"for$|other uses|redirect|stub|portal|commons|metadaten|default|display|הערה|صدا|lien web|ouvrage|article$|actualizar|"
-    r"link audio|prononc|nowrap (?:begin|end)|langue|msapi|isbn|sic$|clear|-$|reflist|official|url|imdb|anchor|citation needed|"
+    r"qualify|weasel|peacock|pov|vague|update|full|verify|inflation|coord|infobox|use |short desc|main$|see also|"
+    r"further|about$|"
+    r"for$|other uses|redirect|stub|portal|commons|metadaten|default|display|הערה|صدا|lien web|ouvrage|article$|"
+    r"actualizar|"
+    r"link audio|prononc|nowrap (?:begin|end)|langue|msapi|isbn|sic$|clear|-$|reflist|official|url|imdb|anchor|"
+    r"citation needed|"
     r"#invoke|#tag|#if|#switch|.*[ -]inline|.*needed|.*:|"
     r"要出典$|來源請求|来源请求|нет аи|cita requerida|belege|carece de fontes\?|refn|lang|quote|cquote)",
     re.IGNORECASE,

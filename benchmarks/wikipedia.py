@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 import mwparserfromhell  # noqa: E402
 
 from datalake.extract import wikitext as ours  # noqa: E402
-from datalake.extract.wikitemplates import _TABLE, Context, render_template  # noqa: E402
+from datalake.extract.wikitemplates import _TABLE  # noqa: E402
 from datalake.extract.wikitext import APPARATUS, FILES_AND_CATEGORIES, Options, clean  # noqa: E402
 
 MARKUP = ("{{", "}}", "[[", "]]", "<ref", "&nbsp;", "'''")
@@ -157,20 +157,22 @@ def measure(tools: dict[str, Callable[[Page], str]], found: list[Page], rounds: 
 def dropped(found: list[Page], most: int) -> None:
     """Templates that render as nothing in the middle of a line, most frequent first, with an example."""
 
-    def marked(name: str, positional: list[str], named: dict[str, str], context: Context) -> str:
-        return render_template(name, positional, named, context) or f"\ue006{name}\ue007"
+    words_of = ours.words_of
+
+    def marked(name: str, positional: list[str], named: dict[str, str], place: Any) -> str:
+        return words_of(name, positional, named, place) or f"\uf8f0{name}\uf8f1"
 
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    ours.render_template = marked
+    ours.words_of = marked
     for page in found:
         text = headwater(page)
-        for match in re.finditer("[\\w,(] ?\ue006([^\ue006\ue007]*)\ue007 ?[\\w,)]", text):
+        for match in re.finditer("[\\w,(] ?\uf8f0([^\uf8f0\uf8f1]*)\uf8f1 ?[\\w,)]", text):
             name = f"{page.language} {match[1].lower()[:40]}"
             counts[name] += 1
             around = text[max(0, match.start() - 30) : match.end() + 20]
-            examples.setdefault(name, " ".join(re.sub("[\ue006\ue007]", "¦", around).split()))
-    ours.render_template = render_template
+            examples.setdefault(name, " ".join(re.sub("[\uf8f0\uf8f1]", "¦", around).split()))
+    ours.words_of = words_of
     for name, count in counts.most_common(most):
         print(f"{count:5} {name:30} {examples[name]}")
 

@@ -22,8 +22,8 @@ _CELLS = re.compile(r"(\|\|)")
 def without_quotes(text: str) -> str:
     """The text without the quotes that make it bold or italic; apostrophes that stand beside them stay.
 
-    `L''''armonium'''` has four, of which one is an apostrophe. Three are an apostrophe and two wherever that makes pairs
-    and three do not: `l'''Odyssée''`, `''Eagle'''s`. (MediaWiki mends one such run a line and loses the others.)
+    `L''''armonium'''` has four, of which one is an apostrophe. Three are an apostrophe and two wherever that makes
+    pairs and three do not: `l'''Odyssée''`, `''Eagle'''s`. (MediaWiki mends one such run a line, and loses the others.)
     """
     if "''" not in text:
         return text

@@ -17,7 +17,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Mod: math.fmod, ast.Pow: math.pow,
 }  # fmt: skip
 _PLAIN = re.compile(r"[0-9.+\-*/%() ]*")
-_ROUNDED = re.compile(r"\s+round\s+(-?\d{1,2})\s*$")
+_PLACES = re.compile(r"-?\d{1,2}")
 
 
 def function(name: str, arguments: list[str]) -> str | None:
@@ -76,14 +76,16 @@ def _switch(value: str, cases: list[str]) -> str:
 
 def evaluate(expression: str) -> float | None:
     """The value of an expression of numbers, or None where it has none."""
-    places = _ROUNDED.search(expression[-20:])
-    text = _ROUNDED.sub("", expression[-20:]) if places else expression[-20:]
-    text = (expression[:-20] + text).replace("−", "-").replace("^", "**").replace(" div ", "/").replace(" mod ", "%")
-    if len(expression) > _MOST or not _PLAIN.fullmatch(text) or "//" in text:
+    if len(expression) > _MOST:
+        return None
+    text, _, places = expression.partition(" round ")
+    places = places.strip()
+    text = text.replace("−", "-").replace("^", "**").replace(" div ", "/").replace(" mod ", "%").strip()
+    if not _PLAIN.fullmatch(text) or "//" in text or (places and not _PLACES.fullmatch(places)):
         return None
     try:
-        value = _value(ast.parse(text.strip(), mode="eval").body)
-        value = round(value, int(places[1])) if places else value
+        value = _value(ast.parse(text, mode="eval").body)
+        value = round(value, int(places)) if places else value
     except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         return None
     return value if math.isfinite(value) else None

@@ -31,9 +31,11 @@ COUNTRIES = {
     KSA SAU Saudi Arabia|SCO Scotland|SEN Senegal|SRB Serbia|SGP SIN Singapore|SVK Slovakia|SLO SVN Slovenia
     SOM Somalia|RSA ZAF South Africa|KOR ROK South Korea|URS Soviet Union|ESP Spain|SRI LKA Sri Lanka|SUD SDN Sudan
     SWE Sweden|SUI CHE Switzerland|SYR Syria|TPE TWN ROC Taiwan|TJK Tajikistan|TAN TZA Tanzania|THA Thailand
-    TTO TRI Trinidad and Tobago|TUN Tunisia|TUR Turkey|TKM Turkmenistan|UGA Uganda|UKR Ukraine|UAE ARE United Arab Emirates
+    TTO TRI Trinidad and Tobago|TUN Tunisia|TUR Turkey|TKM Turkmenistan|UGA Uganda|UKR Ukraine
+    UAE ARE United Arab Emirates
     UK United Kingdom|USA United States|URU URY Uruguay|UZB Uzbekistan|VAT Vatican City|VEN Venezuela|VIE VNM Vietnam
-    WAL Wales|YEM Yemen|YUG Yugoslavia|ZAM ZMB Zambia|ZIM ZWE Zimbabwe|GDR East Germany|FRG West Germany|EU European Union
+    WAL Wales|YEM Yemen|YUG Yugoslavia|ZAM ZMB Zambia|ZIM ZWE Zimbabwe|GDR East Germany|FRG West Germany
+    EU European Union
     """.replace("\n", "|").split("|")
     for *codes, name in [re.match(r"\s*((?:[A-Z]+ )*)(.*)", line).groups()]  # type: ignore[union-attr]
     for code in codes[0].split()
@@ -99,7 +101,8 @@ def former_date(positional: Arguments, english: bool) -> str:
 
 
 _CHINESE = (
-    ("c", "Chinese"), ("s", "simplified Chinese"), ("t", "traditional Chinese"), ("p", "pinyin"), ("tp", "Tongyong Pinyin"),
+    ("c", "Chinese"), ("s", "simplified Chinese"), ("t", "traditional Chinese"), ("p", "pinyin"),
+    ("tp", "Tongyong Pinyin"),
     ("w", "Wade–Giles"), ("j", "Jyutping"), ("y", "Yale"), ("poj", "Pe̍h-ōe-jī"), ("l", "lit."),
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Templates that carry part of the sentence they stand in, rendered by name without their wiki.
 
-Names and arguments as documented on the templates' own pages in the wikis of their languages. A template belongs here if
-what it shows differs from its arguments as they stand, which is what `wikiwords` leaves of one that isn't named here;
-which are dropped most often `benchmarks/wikipedia.py --dropped` prints.
+Names and arguments as documented on the templates' own pages in the wikis of their languages. A template belongs here
+if what it shows differs from its arguments as they stand, which is what `wikiwords` leaves of one that isn't named
+here; which are dropped most often `benchmarks/wikipedia.py --dropped` prints.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ def _value(positional: list[str], named: dict[str, str], context: Context) -> st
     out = _thousands("".join(positional[:1]))
     if len(positional) > 2 and positional[1] and positional[2]:
         out += f" +{positional[1].lstrip('+')}/−{positional[2].lstrip('-−')}"
+    elif len(positional) > 1 and positional[1] and not positional[1][-1].isdecimal() and positional[1][0] != "(":
+        out += f" {positional[1]}"
     elif len(positional) > 1 and positional[1]:
         out += positional[1] if positional[1].startswith("(") else f"±{positional[1]}"
     if named.get("e"):
@@ -138,7 +140,8 @@ def _country(code: str, context: Context) -> str | None:
 # Quotation marks by language; others have those of English.
 _MARKS = {
     "de": "„“", "bg": "„“", "cs": "„“", "sk": "„“", "is": "„“", "fr": ("« ", " »"), "ru": "«»", "uk": "«»", "es": "«»",
-    "it": "«»", "pt": "«»", "ca": "«»", "no": "«»", "el": "«»", "fa": "«»", "ar": "«»", "pl": "„”", "nl": "„”", "hu": "„”",
+    "it": "«»", "pt": "«»", "ca": "«»", "no": "«»", "el": "«»", "fa": "«»", "ar": "«»", "pl": "„”", "nl": "„”",
+    "hu": "„”",
     "ro": "„”", "sv": "””", "fi": "””", "ja": "「」", "he": "„”",
 }  # fmt: skip
 
@@ -168,7 +171,16 @@ def _span_of_years(before: str) -> Render:
 
 def _either(positional: list[str], named: dict[str, str], context: Context) -> str:
     """The label where there is one, else the title: `{{w|nuclear weapon|nuclear weapons}}`."""
-    return (positional[1] if len(positional) > 1 else "") or _first(positional, named, context)
+    shown = (positional[1] if len(positional) > 1 else "") or _first(positional, named, context)
+    return shown or named.get("текст", "") or named.get("надо", "")
+
+
+def _before(text: str) -> Render:
+    """`{{Mme|Ida}}`: Mme Ida."""
+    return lambda positional, named, context: " ".join([text, *positional[:1]]).strip()
+
+
+_CODE = re.compile("[a-z]{2,3}")
 
 
 def _is_number(text: str) -> bool:
@@ -522,7 +534,7 @@ _add("sup|^", _scripts(SUP, SUP_END))
 _add("e|esp", _scripts("×10^"))
 _add("10^", _scripts("10^"))
 _add("c.|circa|ca", _circa)
-_add("unité|unite|unidad|unità|m|unit|единица|одиниця", _quantity)
+_add("unité|unite|unidad|unità|unit|единица|одиниця", _quantity)
 _add("heure|horaire", _clock)
 _add("coord|coor|coord dm|coord dms|坐标|坐標", _coordinates)
 _add("bar percent|bar pixel", _share)
@@ -551,7 +563,7 @@ _add(
 )
 _add("birthdateandage|birth-date and age|end date and age", _birth_and_age)
 _add("death date and age|dda|死亡日期和年龄|死亡日期和年齡|逝世日期及年龄|death-date and age", _death_and_age)
-_add("age|age in years|年龄|年齡", _age)
+_add("age|age in years|年龄|年齡|alter|возраст|вік|edad|âge|età|idade|나이", _age)
 _add("date-|date de naissance|date de décès|date sport|jour", _words_of_date)
 _add("s-|s|s2|s2-|siècle", _century("", "e siècle"))
 _add("-s|-s-", _century("", "e siècle av. J.-C."))
@@ -569,9 +581,13 @@ _add("citation needed span|cn span|clarify span|bold|italic|b|i|nobelium|sort na
 _add("国旗|國旗|flagg|drapeau2|pays|flaglink|国家|band|fb|nft|cr|tnavbar-header|efn-text|ja-stroke|nobr2", _first)
 _add("article principal court|petit|souligner|formule|mh|script|ה|אנ|גר|abréviation|abréviation discrète", _first)
 _add("nihongo|nihongo foot", _spoken)
-_add("ill|illm|interlanguage link|interlanguage link multi|iw", _interlanguage)
+_add("ill|illm|interlanguage link|interlanguage link multi", _interlanguage)
+_add(
+    "iw", lambda p, named, context: (_interlanguage if _CODE.fullmatch("".join(p[1:2])) else _either)(p, named, context)
+)
+_add("仮リンク", lambda p, named, context: named.get("label", "") or _first(p, named, context))
 _add("не переведено|не переведено 2|не переведено 3|не переведено 4|не переведено 5|нп|нп1|нп2|нп3|нп4|нп5", _either)
-_add("w|wp|wl|wpl|page link|pl|нп5с|iw2|translation link", _either)
+_add("w|wp|page link|нп5с|translation link", _either)
 # Names, years and numbers in a few words
 _add("ship", lambda positional, named, context: ship("".join(positional[:1]), positional[1:]))
 _add("sclass|sclass-|sclass2|sclass2-|sclass/core", lambda positional, named, context: ship_class(positional))
@@ -590,7 +606,9 @@ _add("interp|bracket|bracketed", _scripts("[", "]"))
 _add("baseball year|by|mlby|nbay|nfly|nhly|cfb link year|scy|aut|year|год|рік|ano|año|anno|anné|jahr", _first)
 _add("tag|xtag", _tag_name)
 _add(
-    "комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|dica|abreviatura|skrót|abk|abkürzung|註解文字", _first
+    "comment|rarechar|وإو|وصلة إنترويكي|комментарий|комент|коментар|подсказка|пояснение|מונחון|hint|"
+    "dica|abreviatura|skrót|abk|abkürzung|註解文字",
+    _first,
 )
 _add("höhe", lambda p, named, context: f"{p[0]} m" if p and p[0] else "")
 _add("§|§§", lambda p, named, context: " ".join(["§", *p[:2]]))
@@ -610,10 +628,10 @@ _add("er|ier", _constant("er"))
 _add("1er|ier2", _constant("1er"))
 _add("re|ire", _constant("re"))
 _add("1re", _constant("1re"))
-_add("n°|no|numéro", _constant("n°"))
-_add("mlle", _constant("Mlle"))
-_add("mme", _constant("Mme"))
-_add("m.", _constant("M."))
+_add("n°|no|numéro", _before("n°"))
+_add("mlle", _before("Mlle"))
+_add("mme", _before("Mme"))
+_add("m.", _before("M."))
 _add("av jc|av. j.-c.", _constant("av. J.-C."))
 _add("ap jc|ap. j.-c.", _constant("apr. J.-C."))
 _add("a.c.", _constant("a. C."))
@@ -647,9 +665,7 @@ _add("quote|blockquote|cquote|quotation|rquote|quote box|引文|引用|cquote2|c
 _add("verse translation|poemquote|bq|quotebox|cita2|quote frame|citation en bloc|zitat", _quote)
 # Chinese and its kin
 _add("bd|生卒|bdx", _born_died)
-_add(
-    "link-en|link-ja|link-de|link-fr|link-ru|link-ko|link-es|link-it|le|lj|ld|lf|internal link helper|仮リンク", _linked
-)
+_add("link-en|link-ja|link-de|link-fr|link-ru|link-ko|link-es|link-it|le|lj|ld|lf|internal link helper", _linked)
 _add("tsl|translink|link-lang", _translation_link)
 _add("zhongwen|zy|注|漢字|汉字|僻字|!字|專名|专名|書名|专名号|專名號|書名號|书名号|旗幟|旗帜|lk", _first)
 _add("ruby-zh|ruby-ja|ruby-py|拼音|註音|注音|ふりがな|読み仮名|ルビ", _first)
@@ -665,7 +681,8 @@ _add("eur|€|euro", _money("€"))
 _add("inr|indian rupee|rs|indianrupee", _money("₹"))
 _add("jpy|¥|cny|rmb|jp¥|人民币|人民幣|日圓|日元", _money("¥"))
 _add("krw", _money("₩"))
-_add("usd-", _money("$"))
+_add("r$|brl", _money("R$"))
+_add("usd-|$", _money("$"))
 # Characters
 _add("snd|spnd|spaced ndash|spaced en dash|dash|spnd-", _constant(" – "))
 _add("ndash|en dash|–", _constant("–"))
@@ -675,9 +692,12 @@ _add("'|apostrophe|okina", _constant("'"))
 _add("'s", _constant("'s"))
 _add('"', _said)
 _add("!|pipe", _constant("|"))
+_add("!!", _constant("||"))
+_add("!-", _constant("\n|-\n"))
 _add("=", _constant("="))
 _add("·|•|middot|dot|bullet|*|・|wrap dot|、", _constant(" · "))
-_add("nbsp|space|thinsp|thin space|hair space|hairsp|ns|pad|sp|spaces|0|esd|nb", _constant(" "))
+_add("nbsp|space|thinsp|thin space|hair space|hairsp|ns|pad|sp|spaces|0|nb", _constant(" "))
+_add("esd", _or(" "))
 _add("pi", _constant("π"))
 _add("times|x", _constant("×"))
 _add("minus", _constant("−"))
@@ -739,6 +759,10 @@ def render_template(
         return _words_of_date(positional, named, context)
     if key == "citation":  # a source, but in French a quotation
         return ""
+    if context.language == "fr" and key in ("sp", "sp-", "sap", "sav") and len(positional) > 1:
+        return f"{positional[0]}{positional[1]} siècle"
+    if context.language == "it" and key == "m":
+        return _value(positional, named, context)
     if key in ("s", "s-") and context.language != "fr":
         return None
     if render := _TABLE.get(key):

@@ -80,7 +80,6 @@ _DROPPED = ("ref", "references", "gallery", "timeline", "imagemap", "score", "te
 _MARK = re.compile("[\ue000-\ue00f]")
 _REFERENCE_TO_MARK = re.compile(r"&#(?:0*573(?:4[4-9]|5[0-9])|[xX]0*[eE]00[0-9a-fA-F]);?")
 _HELD = re.compile("\ue000([0-9]+)\ue001")
-_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^<>]*>")
 # Of HTML and of MediaWiki's extensions. What else looks like a tag a wiki shows as it stands: `List<String>`.
 _TAGS = frozenset(
@@ -101,7 +100,7 @@ _UNSEEN = re.compile(
 )
 _AS_THEY_STAND = {"sup": (SUP, SUP_END), "sub": (SUB, SUB_END), "code": (KEEP, END), "q": ("“", "”")}
 _FORMULA_REFERENCE = re.compile(r"&(lt|gt|amp|quot|nbsp);")
-_EXTENSION = re.compile(rf"<({'|'.join(_VERBATIM + _DROPPED)})\b([^<>]*)>", re.IGNORECASE)
+_EXTENSION = re.compile(rf"<({'|'.join(_VERBATIM + _DROPPED)})\b([^<>]*)>|<!--", re.IGNORECASE)
 _BLOCK_TAGS = frozenset(
     "p div br hr tr table blockquote center dl ul ol li dt dd h1 h2 h3 h4 h5 h6 caption".split()  # noqa: SIM905
 )
@@ -153,7 +152,7 @@ def clean(wikitext: str, options: Options = Options(), title: str = "", when: da
     drop = FILES_AND_CATEGORIES | options.namespaces
     text = _MARK.sub("", wikitext).replace("\r\n", "\n").replace("\r", "\n").replace("()", f"({EMPTY})")
     held: list[str] = []
-    text = _hold(_COMMENT.sub("", text), held)
+    text = _hold(text, held)
     text, rules = resolve(text, options.variant)
     text = _plain_tags(hold_indents(without_quotes(text)))
     text = _ITEM.sub(_item, text)
@@ -179,7 +178,7 @@ def _item(match: re.Match[str]) -> str:
 
 
 def _hold(text: str, held: list[str]) -> str:
-    """The text without extension tags: `held` takes the verbatim ones and gives each a placeholder.
+    """The text without comments and extension tags: `held` takes the verbatim ones and gives each a placeholder.
 
     Closing tags are looked for by name from left to right; where a name is closed next is remembered, so
     the pass stays linear however many tags are left open.
@@ -189,9 +188,12 @@ def _hold(text: str, held: list[str]) -> str:
     closed_at: dict[str, int] = {}  # where each name is closed next, -1 nowhere
     lower = text.lower() if len(text.lower()) == len(text) else text
     while match := _EXTENSION.search(text, place):
-        name = match[1].lower()
         out.append(text[place : match.start()])
         place = match.end()
+        if match[1] is None:
+            place = _after_comment(text, match.start(), out)
+            continue
+        name = match[1].lower()
         if match[2].rstrip().endswith("/"):
             if name == "nowiki":  # keeps apart what stands beside it
                 out.append(_keep(name, "", held))
@@ -216,6 +218,19 @@ def _hold(text: str, held: list[str]) -> str:
         place = len(text) if close < 0 else close + 1
     out.append(text[place:])
     return "".join(out)
+
+
+def _after_comment(text: str, start: int, out: list[str]) -> int:
+    """Where the comment that begins at `start` ends, with its line where it is all of one."""
+    end = text.find("-->", start + 4)
+    if end < 0:
+        return len(text)
+    end += 3
+    before = out[-1].rstrip(" ")
+    if (not before or before.endswith("\n")) and text.startswith("\n", end) and (before or not start):
+        out[-1] = before
+        end += 1
+    return end
 
 
 def _keep(name: str, content: str, held: list[str]) -> str:

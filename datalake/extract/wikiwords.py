@@ -32,9 +32,11 @@ LANGUAGES = frozenset(
 
 # Names of templates that say nothing of the sentence, whatever their arguments, by what they are for.
 _WITHOUT_WORDS = re.compile(
+    r"(?!.*(?: span|範囲)$)(?:"
     # notes and references
     r"(?:sfn|sfnp|sfnm|harv|ref|refn|efn|rp|cite|citation|note|fnote|footnote|notetag|odn|snf)(?![^\W\d_])"
-    r"|[rf]\b(?!\.)|harv\w*|ref[ +-].*|ref(?!nec|\w*txt)\w{1,6}|efn-.*|note[ -].*|notelist.*|citar?[ _].*|cite[_-].*|lire en ligne|"
+    r"|[rf]\b(?!\.)|harv\w*|ref[ +-].*|ref(?!nec|\w*txt)\w{1,6}|efn-.*|note[ -].*|notelist.*|citar?[ _].*|"
+    r"cite[_-].*|lire en ligne|"
     r"einzelnachweis.*|fußnote|fn\w{0,4}|internetquelle|literatur|note de bas de page|note en bas|nota(?: de rodapé)?|"
     r"nota al pie|uwaga|ref-\w+|anmerkung|сноска\w*|примечание|примеч\w*|"
     r"книга|статья|cite|публикация|"
@@ -46,13 +48,7 @@ _WITHOUT_WORDS = re.compile(
     r"disputed.*|discuss|contradict.*|failed.verification|verify.*|unreliable.*|self-published.*|primary.*|"
     r"(?:dead|broken) link|lien (?:brisé|mort)|update after|update|needs update|importance.*|relevance.*|example|"
     r"full|page|request quotation|nonspecific|qualify evidence|better source|specify|elucidate|attribution.*|"
-    r"references?|référence (?:souhaitée|à confirmer|insuffisante)|source insuffisante|réf ?(?:souhaitée|nécessaire\?)|"
-    r"qui|quand|quoi|où|lequel|laquelle|pourquoi|comment|combien|précision nécessaire|préciser.*|pertinence.*|"
-    r"pas clair|passage .*|à vérifier|à actualiser|incise (?:à|source).*|"
-    r"citation bloc nécessaire|belege.*|wer|wann|wo|welche|quelle|"
-    r"cita requerida|cr|quién|cuándo|dónde|cuál|aclarar|definir|¿\w+\?|actualizar|sin referencias|"
-    r"carece de fontes2?\b\?|quem|quando|onde|como|"
-    r"sf|chi|quale|dove|come|perché|"
+    r"references?|belege.*|wer|wann|wo|welche|quelle|actualizar|sin referencias|"
     r"нет аи|аи|источник\??|уточнить|кто|кто\?|когда|когда\?|где|где\?|какой.*|чей|проверить.*|значимость|факт|"
     r"неоднозначно|недоступная ссылка|прояснить|хто|коли|де|який|джерело|"
     r"要出典|要出典-?本?|出典の明記|要検証.*|誰|誰\d|いつ|いつ\d|どこ|どれ|なぜ|要説明|独自研究.*|疑問点.*|要ページ番号|"
@@ -62,18 +58,21 @@ _WITHOUT_WORDS = re.compile(
     r"דרוש מקור|מקור|הבהרה|מי|מתי|"
     r"cần dẫn nguồn|cần nguồn|ai nói|khi nào|thiếu nguồn|"
     r"ต้องการอ้างอิง|ใคร|เมื่อไร|उद्धरण आवश्यक|कब|किसने|"
-    r"fakt|kto|kiedy|bron\?|källa behövs|vem|när|kaynak belirt|kim|"
+    r"kaynak belirt|kim|"
     # sounds that are heard
     r".*audio.*|listen.*|sound.*|音声.*|소리.*|صدا|صوت.*|اودیو.*|אודיו.*|слух.*|аудио.*|аудіо.*|escuchar|msapi|เสียง.*|"
     # pictures, flags without their country's name, icons, colours, space
     r"flag ?icon.*|.*flagicon.*|bandeir\w*|bandera\w*|bandiera|прапор\w*|флаг|флагик\w*|flagga|flaggbild|vlag|flaga|"
-    r"flagge?\d*icon|پرچمک.*|רמז דגל|דגל|דגל\w*|ธง\w*|국기그림|flagdeco|cờ\w*|флагче|flagpaís|náhled|drapeau|drapeau-\w+|"
-    r"css image crop|image|imagem?|imagen|bild\w*|icon|icona|ícono|símbolo|rws|anchor.*|ancre|ancora|якорь|anker|âncora|"
+    r"flagge?\d*icon|پرچمک.*|רמז דגל|דגל|דגל\w*|ธง\w*|국기그림|flagdeco|cờ\w*|флагче|flagpaís|náhled|"
+    r"drapeau|drapeau-\w+|"
+    r"css image crop|image|imagem?|imagen|bild\w*|icon|icona|ícono|símbolo|rws|anchor.*|ancre|ancora|якорь|anker|"
+    r"âncora|"
     r"ancla|clear.*|nowrap (?:begin|end)|wrap|-|col-?\w*|.* (?:top|bottom|begin|end|start|footer|header)|"
     r"size|font|spaces?|padlock.*|pp-.*|main ?icon|"
     # what stands for the whole page or its parts, wherever someone has put it
     r"short ?description|use [a-z]+ (?:dates|english|spelling)|engvar.*|defaultsort.*|displaytitle.*|italic ?title|"
-    r"authority control|coord|coords?\b.*|infobox.*|taxobox.*|navbox.*|.*[ -]stub|stub.*|portal.*|commons.*|wikiquote.*|"
+    r"authority control|coord|coords?\b.*|infobox.*|taxobox.*|navbox.*|.*[ -]stub|stub.*|portal.*|commons.*|"
+    r"wikiquote.*|"
     r"wiktionary.*|sister.*|wikisource.*|commonscat.*|см\.? также|основная статья|main|see ?also|further|about|for|"
     r"other ?uses.*|redirect.*|distinguish|hatnote|dablink|not to be confused.*|good article|featured article|"
     r"hauptartikel|begriffsklärungshinweis|dieser artikel|voir (?:aussi|homonymes?)|article (?:principal|détaillé|de "
@@ -83,11 +82,22 @@ _WITHOUT_WORDS = re.compile(
     r"другие значения|о|не путать.*|значения|основная|"
     # computed by the wiki from its own data
     r"inflation.*|infl|wikidata.*|property.*|population.*|metadaten .*|données/.*|updat(?:ed|ing).*|date range.*|"
-    r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|jstor|allmusic.*|find a grave.*"
+    r"official\b.*|imdb.*|url2?|isbnt?|oclc|bnf|sudoc|lccn|viaf|gnd|dnb|issnt?|doi|issn|asin|bibcode|pmid|arxiv|"
+    r"jstor|allmusic.*|find a grave.*"
+    r")"
+)
+# Elsewhere editors put the words that they doubt into the template, and a month behind them or alone.
+_MONTH = re.compile(r"[^\W\d]+(?: de)? (?:19|20)\d\d")
+_DOUBT = re.compile(
+    r"r[eé]f(?:nec|[eé]rence.*|sou| .*)|citation (?:nécessaire|requise)|cita requerida|citazione necessaria|"
+    r"carece de fontes.*|"
+    r"senza fonte|fakt|bron\?|källa behövs|quand|qui|quando|cuándo|quién|aclarar|chiarire|préciser.*|pas clair|"
+    r"passage .*"
 )
 # Transcriptions: in parentheses they are those of the title, elsewhere a part of the sentence.
 _SOUND = re.compile(
-    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|respell|pron|pron-.*|.*pronunciation.*|lautschrift|prononciation.*|発音.*|발음.*|"
+    r"ipa.*|.*[ -]ipa|мфа.*|afi.*|api.*|respell|pron|pron-.*|.*pronunciation.*|lautschrift|"
+    r"prononciation.*|発音.*|발음.*|"
     r"آوا.*|היגוי.*|pronunc\w*|phát âm.*|国际音标|國際音標"
 )
 _FILE = re.compile(r"\.(?:jpe?g|png|gif|svg|tiff?|webp|xcf|webm|og[agv]|opus|mp[34]|wav|flac|midi?|pdf|djvu?)$", re.I)
@@ -98,11 +108,14 @@ _SETTING = re.compile(
     r"ja|nein|oui|non|sí|si|sim|não|да|нет|x|nl|[a-z]+[ _]?color|",
     re.I,
 )
-_KEY = re.compile(r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|\d{8,}|")
+_KEY = re.compile(
+    r"[A-Za-z]+[_:]\S+|[^\W\d_]+(?:19|20)\d\d[a-z]?|[QP]\d{2,9}|20\d\d-\d\d(?:-\d\d)?|\d{8,}|[A-Z]{2}-[A-Z0-9]{2,4}|"
+)
 _CODE = re.compile(r"[a-z]{2}|grc|ang|sco|nds|yue|arz|lzh|simple")
-_UPPER_CODE = re.compile(r"[A-Z]{2,3}")
+_UPPER_CODE = re.compile(r"(?![IVXLC]+$)[A-Z]{2,3}")
 _TEXTS = ("1", "text", "texte", "texto", "testo", "текст", "tekst", "metin", "content", "contenu", "contenido",
-          "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容", "テキスト",
+          "conteúdo", "contenuto", "quote", "zitat", "cita", "citation", "цитата", "文", "文章", "內容", "内容",
+          "テキスト",
           "متن", "نص", "טקסט", "내용", "label", "texte affiché", "lt", "shown", "display")  # fmt: skip
 _UNITS = frozenset(
     "km m cm mm kg ha km² km2 m² m2 m³ m3 °c км м см мм кг га км² м² м³ км2 м2 كم كغ م ק״מ".split()  # noqa: SIM905
@@ -131,6 +144,8 @@ class Place(NamedTuple):
 
 
 _CLOSED = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|[\ue000-\ue00f]")
+# What a sentence goes on with behind its first word: punctuation, and particles of Korean, Japanese and Chinese.
+_GOES_ON = frozenset(",;:)’'–—-，、；은는이가을를의에와과로도はがをのにでともへ的是在和与與为為於于")
 _LINE_END = re.compile(r"\n|\{\{")
 _ARGUMENT_END = re.compile(r"\n|\{\{|\||\}\}|\]\]|!!")
 _WORD = re.compile(r"\w")
@@ -151,7 +166,7 @@ def in_sentence(place: Place, whole: bool) -> bool:
         return followed or whole or bool(behind) or not ended or before in "(（"
     if place.block or not followed or place.kind == "[[":
         return followed and place.kind == "[["
-    return whole or behind[0].islower() or behind[0] in ",;:)’'–—-，、；"
+    return whole or behind[0].islower() or behind[0] in _GOES_ON
 
 
 def _attached(before: str) -> bool:
@@ -183,7 +198,9 @@ def words_of(name: str, positional: list[str], named: dict[str, str], place: Pla
         heard = "" if place.aside or not place.words else _heard(positional)
         return heard if heard and in_sentence(place, False) else ""
     if not positional and not named and not any(character.isalnum() for character in name):
-        return name.replace(" ", "")  # `{{' "}}`
+        return name.replace(" ", "").strip("-")  # `{{' "}}`, `{{-"}}`
+    if _DOUBT.fullmatch(name.casefold()):
+        positional = [item for item in positional if not _MONTH.fullmatch(item)]
     said = _said(name, positional, named)
     return said if said and in_sentence(place, _is_sentence(said)) else ""
 
@@ -212,7 +229,11 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
         if not items and not named and (_NUMERAL.fullmatch(name) or (name.rstrip().endswith(".") and len(name) > 2)):
             return name  # `{{XIXe siècle}}`, `{{до н. э.}}`
     codes = [
-        index for index, item in enumerate(items) if _CODE.fullmatch(item) and (len(item) > 2 or item in LANGUAGES)
+        index
+        for index, item in enumerate(items)
+        if _CODE.fullmatch(item)
+        and (len(item) > 2 or item in LANGUAGES)
+        and not (index and items[index - 1][:1].isdecimal())  # `12|km` is no Khmer
     ]
     if codes and len([item for item in items if item]) > 1:
         # the language comes before its words, or after those of this wiki and before the other's
@@ -220,7 +241,7 @@ def _said(name: str, positional: list[str], named: dict[str, str]) -> str:
     items = [item for item in items if _is_readable(item)]
     if not items:
         return ""
-    if len(items) == 1 and name.lower() in _UNITS and items[0][0].isdecimal():
+    if len(items) == 1 and name in _UNITS and items[0][0].isdecimal():
         return f"{items[0]} {name}"
     if _DATE.fullmatch(" ".join(items[:3])):
         return ".".join(items[:3])

@@ -14,7 +14,7 @@ from datalake.extract.wikitext import Options, clean
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import wiki_holes  # noqa: E402
+import wiki_holes
 
 
 def test_pages_have_no_holes_and_had_some(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ FOLDER = Path(__file__).parent / "wiki"
 # By file: the text of each document in its order.
 PAGES = {
     "wiki-apostrophes": [
-        "L'armonium o armonio (in francese, harmonium) è uno strumento a tastiera che si trova in molte case della valle.",
+        "L'armonium o armonio (in francese, harmonium) è uno strumento a tastiera che si trova in molte case "
+        "della valle.",
         "Dans sa jeunesse il lisait l'Odyssée et l'Iliade, puis un roman tiré d'Hamlet que son oncle lui avait prêté. "
         "L'Andalousie lui plaisait aussi.\n\nL'épistémologie est restée son métier.",
         "The upper stage was Eagle's own engine, and the crew kept Columbia's logs. It was the lander's last flight.",
@@ -43,7 +44,8 @@ PAGES = {
     ],
     "wiki-holes-en": [
         "Ida Keeper (née Miller; 3 March [O.S. 19 February] 1880 – 1950) grew up near I-5 and won the 1921 season for "
-        "the United States. She wrote that “the river never forgets”, and that [the mill] was 3rd of its kind. Dinosaurs "
+        "the United States. She wrote that “the river never forgets”, and that [the mill] was 3rd of its "
+        "kind. Dinosaurs "
         "lived there 66 million years ago. The town (Chinese: 河谷; pinyin: Hégǔ) honours her, as did the poet Otto "
         "(fl. 1900)."
     ],
@@ -52,16 +54,19 @@ PAGES = {
         "Il tourne encore. Il a 12345 tuiles."
     ],
     "wiki-holes-it": [
-        "Il mulino è alto 30 m e dista 12,5 km dal fiume. Fu costruito nel Medioevo dai monaci della valle. La ruota pesa "
+        "Il mulino è alto 30 m e dista 12,5 km dal fiume. Fu costruito nel Medioevo dai monaci della valle. "
+        "La ruota pesa "
         "800 kg e gira tre volte al minuto."
     ],
     "wiki-holes-ja": ["水車小屋は髙橋と辻堂の間にある。二百年前に修道士が建てたといわれる。現在は町の博物館である。"],
     "wiki-holes-ru": [
-        "Иван Мельник родился 25 октября (13 октября) 1880 в селе, где жило 12 345 человек. Он работал в Долина мельниц "
+        "Иван Мельник родился 25 октября (13 октября) 1880 в селе, где жило 12 345 человек. Он работал в "
+        "Долина мельниц "
         "и дружил с Отто Келлером. Он говорил:\n\nРека ничего не забывает.\n— Мельник\n\nОн умер в 1950 году."
     ],
     "wiki-leading-space": [
-        "The mean of readings is computed so:\n\nfunction mean(readings)\n    total ← 0\n    for each value in readings\n"
+        "The mean of readings is computed so:\n\nfunction mean(readings)\n    total ← 0\n    for each value "
+        "in readings\n"
         "        if value is known\n            total ← total + value\n    return total / count\n\nIt takes one pass."
     ],
     "wiki-misc": [
@@ -92,7 +97,8 @@ PAGES = {
         "The main slot has this text.",
     ],
     "wiki-w-template": [
-        "Uranium is a metal that can be used in nuclear weapons and in nuclear power plants, and radium is found beside it."
+        "Uranium is a metal that can be used in nuclear weapons and in nuclear power plants, and radium is "
+        "found beside it."
     ],
     "wiki-zh": [
         "乾隆皇帝是清朝的君主，以此为借口出巡，声名狼藉的官员随行于后。皇后了解此事，计算机一词当时还没有。著名的诗人乘出租车来到沈阳，"
@@ -177,8 +183,10 @@ def test_a_page_without_content_costs_itself_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        ("''a''", "a"), ("'''a'''", "a"), ("'''''a'''''", "a"), ("''a '''b''' c''", "a b c"), ("'''a ''b'' c'''", "a b c"),
-        ("L''''amour'''", "L'amour"), ("l'''Iliade'' et l'''Odyssée''", "l'Iliade et l'Odyssée"), ("l'''Iliade''", "l'Iliade"),
+        ("''a''", "a"), ("'''a'''", "a"), ("'''''a'''''", "a"), ("''a '''b''' c''", "a b c"),
+        ("'''a ''b'' c'''", "a b c"),
+        ("L''''amour'''", "L'amour"), ("l'''Iliade'' et l'''Odyssée''", "l'Iliade et l'Odyssée"),
+        ("l'''Iliade''", "l'Iliade"),
         ("''Eagle'''s and ''Swan'''s", "Eagle's and Swan's"), ("pre'''fix ''and'' more'''", "prefix and more"),
         ("''a'''b'''c''", "abc"), ("it's ''so'' and 'so'", "it's so and 'so'"), ("''''''a''''''", "'a'"),
         ("''open\n''again", "open\nagain"), ("''a'' || l'''b''", "a || l'b"), ("'''a", "a"),
@@ -221,11 +229,20 @@ def test_apostrophes_beside_quotes_stay(source: str, text: str) -> None:
          "2001: A Space Odyssey, Mission: Impossible"),
         ("a [[de:A]][[DE:A]][[zh-min-nan:A]][[simple: A]][[be-x-old:A]]", "a"),
         ("see [[:de:A]], [[:File:A.jpg]] and [[commons:File:A.jpg|a photo]]", "see de:A, File:A.jpg and a photo"),
+        # comments
+        ("one\n<!-- a line -->\ntwo<!-- x --> three", "one\ntwo three"),
+        ("<nowiki><!-- shown --></nowiki> a <!-- never closed", "<!-- shown --> a"),
+        ("a\n<syntaxhighlight>\n<!--\n</syntaxhighlight>\nb <!-- c -->", "a\n\n<!--\n\nb"),
+        # brackets in brackets
+        ("See [[A|Text [[B]]]], {{IPAc-en|z|{|n}} and [http://x.example <nowiki>[A]: b</nowiki>].",
+         "See Text B, /z{n/ and [A]: b."),
+        ("[[Image:H.svg|thumb|\n{|class=x\n! a !! b\n|-\n|c || d\n|}\n]]\nText.", "Text."),
+        ("{|\n! a {{!!}} b\n{{!-}}\n| c {{!!}} d\n|}", "a | b\nc | d"),
         # functions
         ("{{#if: | a | b }}{{#ifeq:a|a|c|d}}{{#switch:2|1=x|2=y}}{{#expr:2^3 round 1}}{{uc:e}}", "bcy8E"),
         ("{{#switch:q|1=x|2|3=y|#default=z}}{{#switch:2|1=x|2|3=y}}{{#ifexpr:1-1|a|b}}", "zyb"),
         ("a{{#invoke:x|y}}{{#tag:ref|b}}{{DEFAULTSORT:c}}", "a"),
-        ("{{' \"}} {{USD|5}}", "'\" US$5"),
+        ("x{{' \"}} {{-\"}}{{USD|5}}", "x'\" \"US$5"),
     ],
 )  # fmt: skip
 def test_what_a_page_shows(source: str, text: str) -> None:
@@ -247,24 +264,51 @@ def test_what_a_page_shows(source: str, text: str) -> None:
          "El río mide 30 km y nace en la sierra."),
         ("fr", "Elle a {{nombre|300|habitants}} au {{IIIe siècle}}, selon {{p.|12}} et {{inconnu|la carte}}.",
          "Elle a 300 habitants au IIIe siècle, selon p. 12 et la carte."),
-        ("it", "La torre, {{prec|vecchia}} e {{sconosciuto|alta 30 metri}}, cadde.", "La torre, vecchia e alta 30 metri, cadde."),
-        ("ja", "川は{{未知|谷}}を流れる。{{未知|古い橋がある。}}村は静かだ。{{要出典|date=2020年}}", "川は谷を流れる。古い橋がある。村は静かだ。"),
-        ("ko", "강은 {{미지|계곡}}을 흐르고 {{임시링크|마을|en|Village}}에 닿는다.{{출처}}", "강은 계곡을 흐르고 마을에 닿는다."),
+        ("it", "La torre, {{prec|vecchia}} e {{sconosciuto|alta 30 metri}}, cadde.",
+         "La torre, vecchia e alta 30 metri, cadde."),
+        ("ja", "川は{{未知|谷}}を流れる。{{未知|古い橋がある。}}村は静かだ。{{要出典|date=2020年}}",
+         "川は谷を流れる。古い橋がある。村は静かだ。"),
+        ("ko", "강은 {{미지|계곡}}을 흐르고 {{임시링크|마을|en|Village}}에 닿는다.{{출처}}",
+         "강은 계곡을 흐르고 마을에 닿는다."),
         ("pt", "O rio tem {{fmtn|1000|km}} e {{carece de fontes|nasce na serra.|data=maio}} Fim.",
          "O rio tem 1000 km e nasce na serra. Fim."),
-        ("ru", "Река длиной {{км|30}} течёт в {{неизв|долине}}{{нет АИ|2|12|2020}} с {{год|1880}} года до {{н. э.}} Вот.",
+        ("ru",
+         "Река длиной {{км|30}} течёт в {{неизв|долине}}{{нет АИ|2|12|2020}} с {{год|1880}} года до {{н. э.}} Вот.",
          "Река длиной 30 км течёт в долине с 1880 года до н. э. Вот."),
         ("zh", "水车位于{{未知|河谷}}旁，{{来源请求|time=2020}}高{{未知|30米}}。", "水车位于河谷旁，高30米。"),
         ("ar", "يقع النهر في {{مجهول|الوادي}} الكبير.{{بحاجة لمصدر}}", "يقع النهر في الوادي الكبير."),
-        ("pl", "Rzeka ma {{km|30}} i {{nieznany|płynie}} w dolinie{{fakt|data=2020-01}}.", "Rzeka ma 30 km i płynie w dolinie."),
+        ("pl", "Rzeka ma {{km|30}} i {{nieznany|płynie}} w dolinie{{fakt|data=2020-01}}.",
+         "Rzeka ma 30 km i płynie w dolinie."),
         ("tr", "Antik Yunanca ''{{dil|grc|matesis}}'' kelimesi.", "Antik Yunanca matesis kelimesi."),
+        # tables of them by language
+        ("ko", "{{임시링크|오토|en|Otto}}는 {{국기나라|독일}} 사람이다.", "오토는 독일 사람이다."),
+        ("ja", "{{仮リンク|オットー|en|Otto}}は村を出た。", "オットーは村を出た。"),
+        ("ru", "Это {{num|1234|м}}, {{comment|слово|пояснение}} и {{iw|Отто|Отто К.|de|Otto}}.",
+         "Это 1234 м, слово и Отто К.."),
+        ("it", "Dista {{M|5|ul=km}} da qui.", "Dista 5 km da qui."),
+        ("fr", "{{Mme|Ida}} vécut au {{sp-|XIX|e}}, au {{n°|5}}.", "Mme Ida vécut au XIXe siècle, au n° 5."),
+        ("en", "{{m|en|word}} is so.", "word is so."),
+        # words that editors doubt
+        ("fr",
+         "Le moulin {{quand|naguère|date=mai 2020}} tourna{{quand}} {{pas clair|vite}} {{quand|mai 2020}}.",
+         "Le moulin naguère tourna vite."),
+        ("it", "Il mulino {{senza fonte|gira}} {{quando|oggi}} {{citazione necessaria|marzo 2020}}.",
+         "Il mulino gira oggi."),
+        ("pt", "O moinho {{carece de fontes|é antigo|março de 2020}} e gira.", "O moinho é antigo e gira."),
+        ("ja", "水車は{{要検証範囲|古く|date=2020}}、{{いつ範囲|昔}}建った{{いつ|date=2020}}。",
+         "水車は古く、昔建った。"),
+        ("en", "The mill is {{dubious span|old}} and {{clarify span|red|date=May}}{{clarify|what?}}.",
+         "The mill is old and red."),
         # and one that is no part of a sentence nothing
-        ("en", "{{Box|A notice of many words about it.}}\n'''Mill''' is.\n\n{{Bar|one|two}}\n\nEnd.", "Mill is.\n\nEnd."),
+        ("en", "{{Box|A notice of many words about it.}}\n'''Mill''' is.\n\n{{Bar|one|two}}\n\nEnd.",
+         "Mill is.\n\nEnd."),
         ("en", "{{Infobox mill|Some|words}}'''Mill''' is. {{Use dmy dates|date=May}} It runs.", "Mill is. It runs."),
-        ("en", "Mill{{sfn|Smith|2001}} is old.{{rp|12}} So{{efn|A note.}} it is.{{cn|date=May 2020}}", "Mill is old. So it is."),
+        ("en", "Mill{{sfn|Smith|2001}} is old.{{rp|12}} So{{efn|A note.}} it is.{{cn|date=May 2020}}",
+         "Mill is old. So it is."),
         ("en", "Mill is old.{{unknown note|Smith}} It{{unknown mark|x}} runs.", "Mill is old. It runs."),
         ("en", "* {{flagicon|GER}} [[Jens]]\n* {{cite book|A title|1990}}", "- Jens"),
-        ("en", "It is {{convert|10|km|mi}} long. {{coord|1|2|N|3|4|E|display=title}}", "It is 10 kilometres (6.2 mi) long."),
+        ("en", "It is {{convert|10|km|mi}} long. {{coord|1|2|N|3|4|E|display=title}}",
+         "It is 10 kilometres (6.2 mi) long."),
     ],
 )  # fmt: skip
 def test_templates_that_no_table_knows(language: str, source: str, text: str) -> None:
