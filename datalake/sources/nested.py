@@ -19,8 +19,8 @@ _LOOKED_AT = 16  # rows, of which one has to be one
 def rows_within(row: Row, is_row: Callable[[dict[str, Any]], bool]) -> list[Row]:
     """The rows in an object that is none itself, at its place, numbered anew; [] where it holds none.
 
-    Values beside them that are no rows, such as a version, stay out; what is no object in a list of rows is one that
-    its reader quarantines.
+    What stands beside them, such as a version, is a column of each; what is no object in a list of rows is one that its
+    reader quarantines.
     """
     if not isinstance(row.value, dict) or is_row(row.value):
         return []
@@ -35,8 +35,9 @@ def _apart(value: dict[str, Any]) -> list[Any]:
     names, cells = value.get("columns"), value.get("data")
     if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
         return []
+    beside = {name: other for name, other in value.items() if name not in ("columns", "data", "index")}
     return [
-        dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
+        beside | dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
         for each in cells
     ]
 
@@ -55,13 +56,13 @@ def _by_ids(value: dict[str, Any]) -> list[Any]:
 
 
 def _under_keys(value: dict[str, Any]) -> list[Any]:
-    return [
-        item for inner in value.values() if isinstance(inner, list) and _of_objects(inner) for item in _taken(inner)
-    ]
+    lists = {name: inner for name, inner in value.items() if _of_objects(inner)}
+    beside = {name: inner for name, inner in value.items() if name not in lists}
+    return [beside | item if isinstance(item, dict) else item for inner in lists.values() for item in _taken(inner)]
 
 
-def _of_objects(items: list[Any]) -> bool:
-    return any(isinstance(item, dict) for item in items[:_LOOKED_AT])
+def _of_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value[:_LOOKED_AT])
 
 
 def _taken(items: list[Any]) -> Iterator[Any]:
