@@ -103,8 +103,9 @@ def _flat(rows: Iterator[Row | Quarantined], shape: Shape) -> Iterator[Row | Qua
     """Rows, also where the file is an object with the rows in it, or several of them."""
     for row in rows:
         inner = rows_within(row, shape.is_row, shape.keys) if isinstance(row, Row) else []
-        yield from inner or [row]
+        yield from inner
         if not inner:
+            yield row
             break
     yield from rows
 
