@@ -450,7 +450,7 @@ _VERSION = re.compile(
 
 _THREE = re.compile(r"\d{3}")
 _SAID = re.compile(
-    r"(?:\bipv?4?|address(?:es)?|\bhosts?|servers?|\bdns|gateway|proxy|clients?|visitors?|地址|主机|服务器|网关)"
+    r"(?:(?<![a-z])(?:ipv?4?|hosts?|dns)|address(?:es)?|servers?|gateway|proxy|clients?|visitors?|地址|主机|服务器|网关)"
     r"(?:\W|\bis\b){0,6}\Z|://\Z|@\Z",
     re.IGNORECASE,
 )

@@ -21,6 +21,7 @@ from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
 from datalake.sources.dialogues import HEADER, Dialogue, dialogues, whole
 from datalake.sources.entries import entries, framed
+from datalake.sources.nested import KEYS
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile, Shape, row_files
 from datalake.sources.rows import Locators, Row
@@ -28,6 +29,8 @@ from datalake.sources.turns import InvalidError, Messages, asked, validate
 
 KIND = "conversations"
 _LONGEST_TREE = 10_000  # messages
+# Keys of a turn or an exchange: a list of them is a dialogue, not rows.
+_TURN = {"role", "content", "from", "value", "human", "assistant", "user", "bot", "input", "output", "weight", "loss"}
 _TREE_KEYS = ("message_id", "parent_id", "text", "role", "deleted", "message_tree_id", "lang")
 
 
@@ -59,9 +62,11 @@ def _shape(config: Conversations) -> Shape:
     every = config.paths_of_tree == "all"
 
     def is_row(value: dict[str, Any]) -> bool:
-        return trees.is_message(value) or any(found.problem is None for found in dialogues(value, config.format, every))
+        if trees.is_message(value):
+            return True
+        return not value.keys() <= _TURN and any(one.problem is None for one in dialogues(value, config.format, every))
 
-    return Shape(is_row, lambda names: not HEADER.isdisjoint(name.strip().lower() for name in names))
+    return Shape(is_row, lambda names: not HEADER.isdisjoint(name.strip().lower() for name in names), KEYS)
 
 
 def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed | Quarantined]:

@@ -28,7 +28,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NULL = "\\N"  # as databases write it
 _QUOTED_END = re.compile(rb'[^"]*+(?:""[^"]*+)*+"(?!")')  # the rest of a quoted cell
 _ESCAPED = re.compile(rb'(?<!\\)((?:\\\\)*+)\\"')  # a quote behind an odd number of backslashes
-_DOUBLED = re.compile(r'(?:\\\\)++(?="|\Z)')  # an even number of them before a quote or at the end
+_DOUBLED = re.compile(r'(?<!\\)(?:\\\\)++(?="|\Z)')  # an even number of them before a quote or at the end
 
 
 def csv_rows(

@@ -218,6 +218,9 @@ def _choices(columns: Columns, text: str) -> str:
         return ""
     if isinstance(found, dict) and isinstance(found.get("text"), list):
         labels = found.get("label")
+        uneven = isinstance(labels, list) and len(labels) != len(found["text"])
+        if uneven or any(holds(value) for name, value in found.items() if name not in ("text", "label")):
+            raise InvalidError("format", "the choices are no texts")
         found = dict(zip(labels, found["text"], strict=False)) if isinstance(labels, list) else found["text"]
     if isinstance(found, list):
         found = dict(zip(map(chr, range(ord("A"), ord("Z") + 1)), found, strict=False))

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from datalake.sources.rows import Row
 
+KEYS = frozenset(
+    ("data", "items", "rows", "examples", "records", "samples", "entries", "dialogues", "train", "training", "test",
+     "validation", "valid", "val", "dev", "eval")
+)  # fmt: skip
 _LOOKED_AT = 16  # rows, of which one has to be one
 
 
-def rows_within(row: Row, is_row: Callable[[dict[str, Any]], bool]) -> list[Row]:
+def rows_within(row: Row, is_row: Callable[[dict[str, Any]], bool], keys: frozenset[str] | None = None) -> list[Row]:
     """The rows in an object that is none itself, at its place, numbered anew; [] where it holds none.
 
-    Values beside them that are no rows, such as a version, stay out; what is no object in a list of rows is one that
-    its reader quarantines.
+    Lists of them stand under these `keys` alone (None: under any), where rows have lists of objects themselves.
+
+    What stands beside them, such as a version, is a column of each; what is no object in a list of rows is one that its
+    reader quarantines.
     """
     if not isinstance(row.value, dict) or is_row(row.value):
         return []
-    for shape in (_apart, _by_columns, _by_ids, _under_keys):
+    for shape in (_apart, _by_columns, _by_ids, partial(_under_keys, keys=keys)):
         found = shape(row.value)
         if any(isinstance(value, dict) and is_row(value) for value in found[:_LOOKED_AT]):
             return [replace(row, number=row.number + number, value=value) for number, value in enumerate(found)]
@@ -35,8 +42,9 @@ def _apart(value: dict[str, Any]) -> list[Any]:
     names, cells = value.get("columns"), value.get("data")
     if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
         return []
+    beside = {name: other for name, other in value.items() if name not in ("columns", "data", "index")}
     return [
-        dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
+        beside | dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
         for each in cells
     ]
 
@@ -54,14 +62,16 @@ def _by_ids(value: dict[str, Any]) -> list[Any]:
     return [inner if "id" in inner else {"id": key, **inner} for key, inner in value.items()]
 
 
-def _under_keys(value: dict[str, Any]) -> list[Any]:
-    return [
-        item for inner in value.values() if isinstance(inner, list) and _of_objects(inner) for item in _taken(inner)
-    ]
+def _under_keys(value: dict[str, Any], keys: frozenset[str] | None) -> list[Any]:
+    lists = {
+        name: inner for name, inner in value.items() if _of_objects(inner) and (keys is None or name.lower() in keys)
+    }
+    beside = {name: inner for name, inner in value.items() if name not in lists}
+    return [beside | item if isinstance(item, dict) else item for inner in lists.values() for item in _taken(inner)]
 
 
-def _of_objects(items: list[Any]) -> bool:
-    return any(isinstance(item, dict) for item in items[:_LOOKED_AT])
+def _of_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value[:_LOOKED_AT])
 
 
 def _taken(items: list[Any]) -> Iterator[Any]:

@@ -163,9 +163,9 @@ def _python(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str]]:
     """
     replaced: dict[int, str] = {}
     columns = [_column(column, replaced) for column in batch.columns]
-    for number in range(batch.num_rows):
-        row = {name: column[number] for name, column in zip(batch.schema.names, columns, strict=True)}
-        yield row, replaced.get(number, "")
+    names = batch.schema.names
+    for number, cells in enumerate(zip(*columns, strict=True)):
+        yield dict(zip(names, cells, strict=True)), replaced.get(number, "")
 
 
 def _column(column: pa.Array, replaced: dict[int, str]) -> list[Any]:

@@ -37,6 +37,7 @@ from datalake.sources.config import Preferences
 from datalake.sources.conversations import dialogue_files, language_of
 from datalake.sources.dialogues import HEADER, LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.entries import entries
+from datalake.sources.nested import KEYS
 from datalake.sources.protocol import InputShard, expand
 from datalake.sources.row_files import RowFile, Shape
 from datalake.sources.rows import Locators, Row
@@ -118,7 +119,7 @@ def _shape(config: Preferences) -> Shape:
             return False
         return True
 
-    return Shape(is_row, lambda names: not _HEADER.isdisjoint(name.strip().lower() for name in names))
+    return Shape(is_row, lambda names: not _HEADER.isdisjoint(name.strip().lower() for name in names), KEYS)
 
 
 def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused | Quarantined:

@@ -54,10 +54,11 @@ _BINARY = {"parquet": parquet_rows, "arrow": arrow_rows}
 
 
 class Shape(NamedTuple):
-    """What a reader takes for a row, and for the names of its columns."""
+    """What a reader takes for a row, for the names of its columns, and for keys of lists of rows (None: any)."""
 
     is_row: Callable[[dict[str, Any]], bool]
     is_header: Callable[[list[str]], bool]
+    keys: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -101,9 +102,10 @@ class RowFile:
 def _flat(rows: Iterator[Row | Quarantined], shape: Shape) -> Iterator[Row | Quarantined]:
     """Rows, also where the file is an object with the rows in it, or several of them."""
     for row in rows:
-        inner = rows_within(row, shape.is_row) if isinstance(row, Row) else []
-        yield from inner or [row]
+        inner = rows_within(row, shape.is_row, shape.keys) if isinstance(row, Row) else []
+        yield from inner
         if not inner:
+            yield row
             break
     yield from rows
 

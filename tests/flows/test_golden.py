@@ -61,15 +61,15 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
             "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
             "preferences": "0230b4f73904c17ef464985c7fa3cf0b",
             "quarantine": "75dc01d98bc17f0b5fbd4cf17802dcb5",
-            "raw": "77ccca32630e833b11220d1fe39f20a1",
+            "raw": "292826c0fd4098d4a3f0e0c2f1fcdfbb",
             "refused": "4a1d4c7188af3754839f03a50bb51f89",
         },
     ),
     "curate": (
-        "6",
+        "7",
         {
             "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
-            "documents": "640dd3cb6567dc19664061cb4a53e015",
+            "documents": "320bc3b12fe26ae945dad97604302227",
         },
     ),
     "deduplicate": (
@@ -83,19 +83,19 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "mixture": (
         "2",
         {
-            "mixture": "2f8e4b096445935de6d0743e3bb06379",
+            "mixture": "008a496e01fe46df57eaf029906c7a56",
         },
     ),
     "tokenizer": (
         "2",
         {
-            "tokenizer": "0c612d538b85c932efa3476ebd72a4d5",
+            "tokenizer": "36c9aadcda6cb4687c0fb7e9368db220",
         },
     ),
     "tokenize": (
         "2",
         {
-            "tokens": "1678dfe1c1b580bafc900b65f8ab3447",
+            "tokens": "c2637c8da2657c0ee4c1ebfcb6e9bbad",
         },
     ),
 }
