@@ -66,9 +66,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "6",
+        "7",
         {
-            "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
+            "curation": "434751eb0d5cfc6ca0585d5082474a0b",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
