@@ -443,9 +443,9 @@ def choose(preset: Preset, source: str, language: str, compat: Compat = "") -> R
     """The rule set for a document of this source kind and language.
 
     `auto` goes by source first (code, pydoc, wikipedia, books have their own), then by language: Chinese, Japanese and
-    Korean to FineWeb-2's sets (Chinese with a rule against spam), English to FineWeb's but for its language score (that of another model; ingest calls
-    the unsure `und`), everything else, `und` included, to rules that hold in any language. Those by language judge a
-    document by its prose and leave the code in it as it is.
+    Korean to FineWeb-2's sets (Chinese with a rule against spam), English to FineWeb's but for its language score (that
+    of another model; ingest calls the unsure `und`), everything else, `und` included, to rules that hold in any
+    language. Those by language judge a document by its prose and leave the code in it as it is.
     """
     if compat:
         return _COMPAT[preset, compat]

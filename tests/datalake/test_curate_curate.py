@@ -329,8 +329,8 @@ def test_no_chinese_text_is_lost_to_a_rule_for_english(samples: Path, preset: st
     english = {rule.name for rule in ENGLISH_RULES}
     own = {rule.name: rule for s in presets.rule_sets(preset) for rule in s.rules}
     for row in rows:
-        if row["rule_set"] == "fineweb2-zh":
-            assert set(row["rules"]) <= {rule.name for rule in presets.FINEWEB2_ZH.rules}
+        if row["rule_set"] in ("fineweb2-zh", "chinese"):
+            assert set(row["rules"]) <= {rule.name for rule in presets.CHINESE_WEB.rules}
         else:
             assert not [name for name in row["rules"] if name in english and own[name] in ENGLISH_RULES]
 

@@ -208,7 +208,7 @@ def test_other_readings_of_a_preset_hold_the_numbers_published_so() -> None:
             ("wikipedia", "zh", "wiki"),
             ("books", "fr", "books"),
         ),
-        *(("common_crawl", "en", "english"), ("common_crawl", "zh", "fineweb2-zh"), ("table", "wuu", "fineweb2-zh")),
+        *(("common_crawl", "en", "english"), ("common_crawl", "zh", "chinese"), ("table", "wuu", "chinese")),
         *(("common_crawl", "ja", "fineweb2-ja"), ("table", "ko", "fineweb2-ko"), ("table", "en", "english")),
         *(
             ("common_crawl", "ar", "fineweb2-other"),
@@ -238,7 +238,9 @@ STRICT = {
 def test_a_bound_is_kept_at_the_bound_unless_it_was_published_as_strict(preset: Preset, compat: Compat) -> None:
     for rules in rule_sets(preset, compat):
         for rule in rules.rules:
-            usual = {"min": ">=", "max": "<=", "mea": "<=", "dup": "<=", "top": "<="}.get(rule.name[:3], "==")
+            usual = {"min": ">=", "max": "<=", "mea": "<=", "dup": "<=", "top": "<=", "spa": "<="}.get(
+                rule.name[:3], "=="
+            )
             name = f"{rules.name.removesuffix('-paper')}/{rule.name}"
             assert rule.op == (usual.rstrip("=") if name in STRICT else usual), name
 

@@ -72,7 +72,7 @@ def test_the_file_holds_a_list_for_each_language_and_a_flat_mapping(done: tuple[
     data = yaml.safe_load(rules_of(done).read_text())
     assert set(data["rules"]) == {"en", "other", "zh"}
     assert data["pooled"] == {"fineweb2-other": {"fr": 3}}
-    assert {entry["name"].split("/")[0] for entry in data["rules"]["zh"]} == {"fineweb2-zh"}
+    assert {entry["name"].split("/")[0] for entry in data["rules"]["zh"]} == {"chinese"}
     assert {entry["name"].split("/")[0] for entry in data["rules"]["en"]} == {"english"}
     assert {entry["method"] for entry in data["rules"]["other"]} == {"published"}
     keys = {"name", "metric", "op", "threshold", "published", "method", "documents", "cut_share", "source"}
@@ -133,7 +133,7 @@ def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict
 
     lake, reports = Lake(done[0]), done[1]
     text = "\n".join(lines(lake, list(reports.values())))
-    assert "fineweb2-zh/min_words" in text
+    assert "chinese/min_words" in text
     assert "fineweb2-other, pooled as `other`: fr 3" in text
     assert f"--set curate.rules={rules_of(done)}" in text
     page = world.report(done[0], "small")
