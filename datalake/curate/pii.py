@@ -449,36 +449,15 @@ _VERSION = re.compile(
 # A word and a blank before numbers that are all below 100, as one in forty addresses has them: `MongoDB 4.4.2.11`. Some
 # words say that it is one.
 _NAME = re.compile(r"([A-Za-z]{2,16})\s\Z")
-_SAYS_ADDRESS = frozenset(
-    [
-        "ip",
-        "ipv",
-        "address",
-        "addresses",
-        "host",
-        "hosts",
-        "server",
-        "dns",
-        "gateway",
-        "client",
-        "visitor",
-        "user",
-        "from",
-        "at",
-        "via",
-        "by",
-        "is",
-        "was",
-        "to",
-        "ping",
-    ]
+_SAYS_ADDRESS = re.compile(
+    r"ip|ipv|address(?:es)?|hosts?|server|dns|gateway|client|visitor|user|from|at|via|by|is|was|to|ping", re.IGNORECASE
 )
 
 
 def _named(window: str, start: int) -> bool:
     """Whether a word stands before a number as the name does before its version."""
     name = _NAME.search(window, max(0, start - 17), start)
-    return name is not None and name[1].lower() not in _SAYS_ADDRESS
+    return name is not None and _SAYS_ADDRESS.fullmatch(name[1]) is None
 
 
 def _ip(window: str, first: int, last: int) -> Spans:
