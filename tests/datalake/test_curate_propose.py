@@ -165,16 +165,16 @@ def test_a_reference_carries_the_share_over_and_not_the_number(tmp_path: Path) -
 def test_a_set_of_its_own_is_compared_with_that_of_the_reference_language(tmp_path: Path) -> None:
     # In English FineWeb's 0.12 is asked of fw_line_punct, in Chinese 0.106 of line_punct: the share is what they share.
     english = [row(n, "en", "english", fw_line_punct=n / 10, line_punct=1) for n in range(10)]
-    chinese = [row(50 + n, "zh", "fineweb2-zh", line_punct=0.5 + n / 100) for n in range(10)]
+    chinese = [row(50 + n, "zh", "chinese", line_punct=0.5 + n / 100) for n in range(10)]
     wiki = [row(90 + n, "zh", "wiki", words=n) for n in range(10)]
     files = curation(tmp_path, [*english, *chinese, *wiki])
     proposals = propose(files, asked(method="reference", preset="auto"))
     found = {one.name: one for one in proposals.rules["zh"]}
-    assert found["fineweb2-zh/min_line_punct"].threshold == 0.52
-    assert found["fineweb2-zh/min_line_punct"].cut_share == 0.2
-    assert "english/min_line_punct" in found["fineweb2-zh/min_line_punct"].source
+    assert found["chinese/min_line_punct"].threshold == 0.52
+    assert found["chinese/min_line_punct"].cut_share == 0.2
+    assert "english/min_line_punct" in found["chinese/min_line_punct"].source
     assert "0 documents in en" in found["wiki/min_words"].source  # English articles have the same set: none here
-    assert proposals.thresholds == {"fineweb2-zh/min_line_punct": 0.52}
+    assert proposals.thresholds == {"chinese/min_line_punct": 0.52}
 
 
 # Degenerate ----------------------------------------------------------------------------------------------------------
