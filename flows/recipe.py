@@ -36,6 +36,7 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
+from datalake.sources import MODULES
 from datalake.sources.config import Source
 from datalake.yaml_text import YamlError, read_yaml
 from flows.stages import STAGES, StageName
@@ -153,6 +154,18 @@ class Recipe(BaseModel):
         for source in self.sources:
             if kinds.setdefault(source.label, source.kind) != source.kind:
                 raise ValueError(f"sources of two kinds are called {source.label!r}: give them different names")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_are_of_sources(self, info: ValidationInfo) -> Recipe:
+        if (info.context or {}).get("stored"):
+            return self
+        labels = {source.label for source in self.sources}
+        for name, kind in self.curate.kinds.items():
+            if kind not in MODULES:
+                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(MODULES)}")
+            if labels and name not in labels:
+                raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self
 
     @property

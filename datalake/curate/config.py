@@ -59,7 +59,7 @@ class CurateConfig(BaseModel):
     decontaminate: DecontaminateConfig | None = Field(
         default=None,
         title="Decontamination",
-        description="Evaluation sets whose n-grams no document may hold; empty doesn't look for any",
+        description="Evaluation sets whose n-grams are cut from documents, or cost them; empty doesn't look for any",
     )
     block: BlockConfig | None = Field(
         default=None,
@@ -94,7 +94,8 @@ class CurateConfig(BaseModel):
     kinds: dict[str, str] = Field(
         default_factory=dict,
         title="Kinds of named sources",
-        description="Source name to kind, since `auto` goes by kind; filled in from the recipe's sources",
+        description="Source name to kind, since `auto` goes by kind: `{novels: books}` holds a table called novels to "
+        "the rules for books. Kinds are those of sources; of sources not named here their own, filled in",
     )
 
     @model_validator(mode="before")

@@ -674,7 +674,7 @@ def _original(text: str, place: int) -> tuple[int, int]:
 
 
 def _originals(text: str, places: Iterable[int]) -> Iterator[tuple[int, tuple[int, int]]]:
-    """(place, what `_original` gives) of characters of the normalised form, in their order: one way through the text."""
+    """(place, what `_original` gives) of places in the normalised form, in their order: one way through the text."""
     start, before, close = 0, 0, 0  # `close`: where the stretch ends that holds the place, walked by characters
     for place in places:
         while start < len(text):  # whole stretches first: normalising one is far cheaper than its characters

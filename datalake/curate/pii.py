@@ -446,6 +446,18 @@ _QUAD = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
 _VERSION = re.compile(
     r"(?:\bv|\bver\.?|version|release|build|firmware|section|chapter|§|版本|版)\W{0,3}\Z|[A-Za-z]/\Z|-\Z", re.IGNORECASE
 )
+# A word and a blank before numbers that are all below 100, as one in forty addresses has them: `MongoDB 4.4.2.11`. Some
+# words say that it is one.
+_NAME = re.compile(r"([A-Za-z]{2,16})\s\Z")
+_SAYS_ADDRESS = re.compile(
+    r"ip|ipv|address(?:es)?|hosts?|server|dns|gateway|client|visitor|user|from|at|via|by|is|was|to|ping", re.IGNORECASE
+)
+
+
+def _named(window: str, start: int) -> bool:
+    """Whether a word stands before a number as the name does before its version."""
+    name = _NAME.search(window, max(0, start - 17), start)
+    return name is not None and _SAYS_ADDRESS.fullmatch(name[1]) is None
 
 
 _THREE = re.compile(r"\d{3}")
@@ -478,6 +490,7 @@ def _ip(window: str, first: int, last: int) -> Spans:
             )
             or ".0.0." in match[0]
             or _VERSION.search(window, max(0, match.start() - 16), match.start())
+            or (max(map(int, match[0].split("."))) < 100 and _named(window, match.start()))
         )
         if not numbered and _public(IPv4Address, match[0]):
             yield match.span()

@@ -38,7 +38,7 @@ CURATION = pa.schema(
         (
             "contaminated_left",
             pa.int64(),
-        ),  # characters that edits and cuts leave, kept or not; null where nothing is cut
+        ),  # characters that edits and cuts leave, kept or not; null: no cut
         ("classifiers", pa.map_(pa.string(), pa.float64())),  # scores by the recipe's classifiers, by name; null: none
     ]
 )

@@ -411,7 +411,8 @@ class Table(_Source):
     text_unit: Literal["file", "line", "block"] = Field(
         default="file",
         title="Document of a text file",
-        description="The whole file, each line, or each block of lines between blank lines.",
+        description="Of .txt files: `file` takes each whole, `line` each line (a text or sentence a line), `block` "
+        "the lines between blank lines (poems, paragraphs). Blank lines are no documents.",
     )
     max_bytes: int = Field(
         default=10_000_000,

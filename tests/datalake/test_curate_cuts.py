@@ -29,7 +29,7 @@ from datalake.document import RAW, Document, document_id, to_table
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 SLOGAN = "让我们更加紧密地团结在一起，为实现中华民族伟大复兴的中国梦而努力奋斗，不断创造新的辉煌"
-HARBOUR = "It was a quiet morning in the harbour. {}Nobody in the village had seen anything like it before.\n\nThen it rained."
+HARBOUR = "It was a quiet morning in the harbour. {}Nobody had seen anything like it before.\n\nThen it rained."
 
 
 def index(*rows: str, **more: Any) -> Index:
@@ -69,7 +69,7 @@ def test_of_a_sentence_that_has_no_end_nearby_the_overlap_alone_is_cut() -> None
 
 
 def test_of_code_whole_lines_are_cut_with_their_indentation() -> None:
-    row = "def is_prime(n):\n    for k in range(2, int(n ** 0.5) + 1):\n        if n % k == 0:\n            return False\n"
+    row = "def prime(n):\n    for k in range(2, int(n ** 0.5) + 1):\n        if n % k == 0:\n            return False\n"
     text = f"import math\n\n\n{row}    return n > 1\n\n\nclass A:\n    x = 1\n"
     made = index(row)
     assert cut(text, made, code=True).text == "import math\n\n\n    return n > 1\n\n\nclass A:\n    x = 1\n"

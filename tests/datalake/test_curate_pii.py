@@ -251,3 +251,43 @@ def test_long_lines_take_seconds_at_most(piece: str) -> None:
     begin = time.process_time()
     find(text)
     assert time.process_time() - begin < 30
+
+
+# What public reports against other tools took for personal data (stringlifier, ZAP, Presidio), and what they missed.
+NOTHING = [
+    "Please upgrade the package to 10.4.31.9 before the audit, as MongoDB 4.4.2.11 does.",
+    "Firmware 3.18.204.7 fixed it; Chrome/120.0.6099.71 and Edge 120.0.2210.91 did not.",
+    "See section 12.4.11.2 of the manual and OID 1.3.6.1.4.1.311.21.20 in the certificate.",
+    "ISBN 978-3-16-148410-0 and ISSN 2049-3630, doi 10.1000/182, arXiv:2101.00027v1.",
+    "Order 4929-1830-2211-7788-9 was shipped on 2023-10-05 14:48:00+0800, tracking 1Z999AA10123456784.",
+    "The event began at 20231005T144800Z and ended 1696517280000 milliseconds later.",
+    "At 48.8584 N, 2.2945 E the tower stands; bounding box +45.2031 +12.3344 +46.0021 +13.1120.",
+    "The hash is 3f2504e0-4f89-11d3-9a0c-0305e82c3301 and the commit 9fceb02d0ae598e95dc970b74767f19372d61af8.",
+    "Use npm i lodash@4.17.21 and git clone git@git.example.org:team/repo.git, decorators @app.route, @2x.png.",
+    "Population 12 345 678 in 2020, 1 234 567 890 dollars, 100.200.300 items, score 21-15 21-18.",
+    "IPv6 loopback ::1, 2001:db8::1 for documentation, fe80::1%eth0, time 12:34:56:78, C++ std::vector::iterator.",
+    "The ratio 3.14.15.9 is no address, nor are 192.168.1.17 and 10.0.0.5 and 127.0.0.1.",
+    "电话会议在2023年10月5日14:48举行，编号20231005144800123，价格13800元，身份证号码格式为18位。",
+]
+SOMETHING = {
+    "Write to jan.example-person@mail.valley-town.org or +44 20 7946 0018 for the keys.": ["email", "phone"],
+    "Call (212) 664-7665 or 1-415-731-0102 before noon.": ["phone", "phone"],
+    "请拨打13812345678或010-62345678联系。": ["phone", "phone"],
+    "The visitor came from 203.104.153.9 and 2a00:1450:4001:81b::200e.": ["ip", "ip"],
+    "The requests came from 54.12.33.41, and the IP 54.12.33.42 answered; (54.12.33.43)": ["ip", "ip", "ip"],
+    "Follow @keeper@social.valley-town.org for the levels.": ["email"],
+    '<a href="mailto:keeper@valley-town.org?subject=Hi">mail</a>': ["email"],
+    "联系邮箱：keeper＠valley-town．org": ["email"],
+    "Card 4111 1111 1111 1111 and IBAN DE89 3704 0044 0532 0130 00.": ["card", "iban"],
+    "SSN 078-05-1121 is on file.": ["ssn"],
+}
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_versions_identifiers_and_times_are_nobodys(text: str) -> None:
+    assert find(text) == []
+
+
+@pytest.mark.parametrize("text", SOMETHING)
+def test_what_reports_call_missed_is_found(text: str) -> None:
+    assert sorted(span.kind for span in find(text)) == sorted(SOMETHING[text])

@@ -267,7 +267,9 @@ STRICT = {
 def test_a_bound_is_kept_at_the_bound_unless_it_was_published_as_strict(preset: Preset, compat: Compat) -> None:
     for rules in rule_sets(preset, compat):
         for rule in rules.rules:
-            usual = {"min": ">=", "max": "<=", "mea": "<=", "dup": "<=", "top": "<="}.get(rule.name[:3], "==")
+            usual = {"min": ">=", "max": "<=", "mea": "<=", "dup": "<=", "top": "<=", "spa": "<="}.get(
+                rule.name[:3], "=="
+            )
             name = f"{rules.name.removesuffix('-paper')}/{rule.name}"
             assert rule.op == (usual.rstrip("=") if name in STRICT else usual), name
 

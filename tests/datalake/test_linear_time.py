@@ -217,7 +217,11 @@ def _project(size: int) -> list[tuple[str, str, str]]:
 
 
 def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
+    from datalake.curate.cuts import cut
+    from datalake.curate.decontaminate import Index
+    from datalake.curate.decontaminate_config import DecontaminateConfig
     from datalake.curate.edits import repair
+    from datalake.curate.evaluation_sets import EvaluationRow
     from datalake.curate.lists import address_keys, split_address
     from datalake.curate.pii import find
     from datalake.curate.spam import spam_score
@@ -259,7 +263,18 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
     def toml(text: str) -> object:
         return ProjectLicences({"pyproject.toml": text.encode()}).of("a")
 
+    row = " ".join(f"word{number}" for number in range(13))
+    settings = DecontaminateConfig(paths=["unread"], sets_version="1")
+    sets = Index([EvaluationRow("set", "set", 0, [row])], settings)
+
+    def cuts(text: str) -> object:
+        return cut(text, sets)
+
     return {
+        "cuts: a row over and over": (cuts, over("", f"{row}. One. ")),
+        "cuts: rows in sentences without an end": (cuts, over("", f"{row} \ufb03 other words, ")),
+        "cuts: a row within a row": (cuts, lambda size: f"{row[:45]} " * (size // 90) + f"{row[45:]} " * (size // 90)),
+        "cuts: quotation marks": (cuts, over(row, "”")),
         "spam: one term over and over": (lambda text: spam_score(text, "zh"), over("", "百家乐官网app")),
         "repair: a run of spaces": (repair, over("α", " ", "x\n")),
         "repair: an address of marks": (lambda text: repair(text, "no_urls"), over("http://", ".,", "xα")),

@@ -69,9 +69,8 @@ def test_a_long_document_is_kept_without_the_row_and_explained(recipe: dict[str,
     assert record.report["cut"] == {"documents": 1, "characters": len(text) - len(kept)}
     assert "Cut of 1 kept documents" in world.report(lake)
     (manifest,) = [corpus.manifest for corpus in corpora(Lake(lake))]
-    [story] = stories_of(
-        Lake(lake), manifest, world.rows(lake, "SELECT hex(id) FROM small.raw WHERE length(text) > 5000")[0][0]
-    )
+    ((id,),) = world.rows(lake, "SELECT hex(id) FROM small.raw WHERE length(text) > 5000")
+    [story] = stories_of(Lake(lake), manifest, id)
     assert story["decontaminated"]["characters cut"] == len(text) - len(kept)
     assert story["decontaminated"]["spans"] == 1
     assert story["decontaminated"][f"one#1 at {text.index(row.upper())}"] == " ".join(row.upper().split())[:200]

@@ -283,6 +283,16 @@ def test_an_unknown_kind_of_source_is_answered_with_those_there_are() -> None:
     assert "kind" in mistake(LEAST | {"sources": [{"paths": ["x"]}]})
 
 
+def test_kinds_name_sources_of_the_recipe_and_kinds_that_there_are() -> None:
+    named = LEAST | {"sources": [TABLE | {"name": "novels"}]}
+    recipe = validate(named | {"curate": {"kinds": {"novels": "books"}}}, "here")
+    assert recipe.curate_by_kind.kinds == {"novels": "books"}
+    assert validate(named, "here").curate_by_kind.kinds == {"novels": "table"}
+    said = mistake(named | {"curate": {"kinds": {"novels": "book"}}})
+    assert "curate.kinds: 'book' is no kind of source: choose one of common_crawl, wikipedia, code, books" in said
+    assert "no source is called 'novel'; there are novels" in mistake(named | {"curate": {"kinds": {"novel": "books"}}})
+
+
 def test_several_mistakes_are_counted() -> None:
     assert mistake(LEAST | {"curat": {}, "mixtur": {}}).endswith("(and 1 more mistake)")
 
