@@ -66,9 +66,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "6",
+        "7",
         {
-            "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
+            "curation": "f0e3674391a047f6ed3bf40a077e2915",
             "documents": "640dd3cb6567dc19664061cb4a53e015",
         },
     ),
