@@ -444,7 +444,9 @@ def iban(text: str) -> bool:
 
 _QUAD = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
 _VERSION = re.compile(
-    r"(?:\bv|\bver\.?|version|release|build|firmware|section|chapter|§|版本|版)\W{0,3}\Z|[A-Za-z]/\Z|-\Z", re.IGNORECASE
+    r"(?:\bv|\bver\.?|version|release|build|firmware|section|chapter|§|版本|版)\W{0,3}\Z|[A-Za-z]/\Z|-\Z|"
+    r"(?:grad|updat)[a-z]{1,5} (?:from|to) \Z|\.\d{1,3} to \Z",
+    re.IGNORECASE,
 )
 # A word and a blank before numbers that are all below 100, as one in forty addresses has them: `MongoDB 4.4.2.11`. Some
 # words say that it is one.
@@ -460,12 +462,6 @@ def _named(window: str, start: int) -> bool:
     return name is not None and _SAYS_ADDRESS.fullmatch(name[1]) is None
 
 
-_THREE = re.compile(r"\d{3}")
-_SAID = re.compile(
-    r"(?:(?<![a-z])(?:ipv?4?|hosts?|dns)|address(?:es)?|servers?|gateway|proxy|clients?|visitors?|地址|主机|服务器|网关)"
-    r"(?:\W|\bis\b){0,6}\Z|://\Z|@\Z",
-    re.IGNORECASE,
-)
 _PORT = re.compile(r":\d{2,5}\b|/(?:[89]|[12]\d|3[0-2])\b(?!\.)")
 
 
@@ -480,17 +476,15 @@ def _ip(window: str, first: int, last: int) -> Spans:
         return
     for match in _QUAD.finditer(window, first, last):
         # Single figures and `2.0.0.16` are sections and versions, and behind such a word so is anything.
-        # Where no part has three figures, which few addresses are like, something has to say that it is one.
         numbered = (
             len(match[0]) == 7
-            or (
-                not _THREE.search(match[0])
-                and not _SAID.search(window, max(0, match.start() - 16), match.start())
-                and not _PORT.match(window, match.end())
-            )
             or ".0.0." in match[0]
             or _VERSION.search(window, max(0, match.start() - 16), match.start())
-            or (max(map(int, match[0].split("."))) < 100 and _named(window, match.start()))
+            or (
+                max(map(int, match[0].split("."))) < 100
+                and _named(window, match.start())
+                and not _PORT.match(window, match.end())
+            )
         )
         if not numbered and _public(IPv4Address, match[0]):
             yield match.span()

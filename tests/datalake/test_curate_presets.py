@@ -135,7 +135,7 @@ def test_the_default_sets_of_english_and_chinese_hold_the_numbers_that_were_meas
     }
     assert thresholds("auto", language="zh") == shared | {
         **{"min_mean_word_length": 1, "max_mean_word_length": 5, "top_2gram": 0.256, "top_3gram": 0.201},
-        **{"dup_10gram": 0.127, "min_alpha_words": 0.45, "min_stop_share": 0.025},
+        **{"dup_10gram": 0.127, "min_alpha_words": 0.45, "min_stop_share": 0.025, "spam": 0.5},
     }
 
 

@@ -68,7 +68,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "curate": (
         "7",
         {
-            "curation": "d6c1da29032432e7eb6ff0e0150e9c75",
+            "curation": "fb3ab4ccee67bd4272a2379d1d1f189f",
             "documents": "320bc3b12fe26ae945dad97604302227",
         },
     ),
