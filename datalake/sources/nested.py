@@ -26,48 +26,56 @@ def rows_within(row: Row, is_row: Callable[[dict[str, Any]], bool], keys: frozen
 
     Lists of them stand under these `keys` alone (None: under any), where rows have lists of objects themselves.
 
-    What stands beside them, such as a version, is a column of each; what is no object in a list of rows is one that its
-    reader quarantines.
+    What stands beside them, such as a version, is a column of each; where they have one of that name, they are no rows.
+    What is no object in a list of rows is one that its reader quarantines.
     """
     if not isinstance(row.value, dict) or is_row(row.value):
         return []
     for shape in (_apart, _by_columns, _by_ids, partial(_under_keys, keys=keys)):
-        found = shape(row.value)
-        if any(isinstance(value, dict) and is_row(value) for value in found[:_LOOKED_AT]):
-            return [replace(row, number=row.number + number, value=value) for number, value in enumerate(found)]
+        found, beside = shape(row.value)
+        looked_at = [value for value in found[:_LOOKED_AT] if isinstance(value, dict)]
+        # By themselves: with what stands beside them, the turns of a dialogue would be rows.
+        if any(map(is_row, looked_at)) and all(beside.keys().isdisjoint(value) for value in looked_at):
+            return [
+                replace(row, number=row.number + number, value=beside | value if isinstance(value, dict) else value)
+                for number, value in enumerate(found)
+            ]
     return []
 
 
-def _apart(value: dict[str, Any]) -> list[Any]:
+_Found = tuple[list[Any], dict[str, Any]]  # rows, and what stands beside them
+
+
+def _apart(value: dict[str, Any]) -> _Found:
     names, cells = value.get("columns"), value.get("data")
     if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
-        return []
+        return [], {}
     beside = {name: other for name, other in value.items() if name not in ("columns", "data", "index")}
     return [
-        beside | dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
+        dict(zip(names, each, strict=True)) if isinstance(each, list) and len(each) == len(names) else each
         for each in cells
-    ]
+    ], beside
 
 
-def _by_columns(value: dict[str, Any]) -> list[Any]:
+def _by_columns(value: dict[str, Any]) -> _Found:
     columns = list(value.values())
     if not columns or not all(isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns):
-        return []
-    return [{name: column[key] for name, column in value.items()} for key in columns[0]]
+        return [], {}
+    return [{name: column[key] for name, column in value.items()} for key in columns[0]], {}
 
 
-def _by_ids(value: dict[str, Any]) -> list[Any]:
+def _by_ids(value: dict[str, Any]) -> _Found:
     if not all(isinstance(inner, dict) for inner in value.values()):
-        return []
-    return [inner if "id" in inner else {"id": key, **inner} for key, inner in value.items()]
+        return [], {}
+    return [inner if "id" in inner else {"id": key, **inner} for key, inner in value.items()], {}
 
 
-def _under_keys(value: dict[str, Any], keys: frozenset[str] | None) -> list[Any]:
+def _under_keys(value: dict[str, Any], keys: frozenset[str] | None) -> _Found:
     lists = {
         name: inner for name, inner in value.items() if _of_objects(inner) and (keys is None or name.lower() in keys)
     }
     beside = {name: inner for name, inner in value.items() if name not in lists}
-    return [beside | item if isinstance(item, dict) else item for inner in lists.values() for item in _taken(inner)]
+    return [item for inner in lists.values() for item in _taken(inner)], beside
 
 
 def _of_objects(value: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Preference, Refused
@@ -431,6 +431,10 @@ WHOLE = [row for _, row, expected, _ in (*DIALOGUES, *PAIRS) if expected[0] != "
 
 
 @given(st.sampled_from([{}, *WHOLE]), st.dictionaries(COLUMNS, CELL, min_size=1, max_size=3))
+@example(
+    whole={"instruction": "q", "output": "r"},
+    others={"data": [{"role": "user", "content": "WORD"}, {"role": "assistant", "content": "WORD"}]},
+)
 @settings(max_examples=150, deadline=None)
 def test_every_word_of_a_row_is_in_what_it_becomes(
     tmp_path_factory: pytest.TempPathFactory, whole: Row, others: Row
