@@ -178,6 +178,10 @@ def enter(lake: Path) -> None:
         return
     clear_leftovers(lake)
     os.environ[_LAKE_MARK], os.environ[_OWNER_MARK] = str(lake), mark
+    # Threads of GNU's OpenMP, which PyTorch computes with, wait for each other by turning round and round. Beside
+    # another program that keeps the CPUs busy they so use up the time that the one they wait for would need.
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def unowned(environment: Mapping[str, str]) -> dict[str, str]:
