@@ -143,6 +143,16 @@ def _child(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targ
 
 
 @numba.njit(cache=True, inline="always")
+def _next(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targets: Ints, fail: Ints) -> int:
+    """The node after a letter: the longest beginning of a word that the text ends in."""
+    child = _child(node, letter, width, keys, targets)
+    while child == 0 and node > 0:
+        node = fail[node]
+        child = _child(node, letter, width, keys, targets)
+    return child
+
+
+@numba.njit(cache=True, inline="always")
 def _word(code: int, classes: Classes) -> bool:
     return classes[code] & ALNUM != 0 or code == _UNDERSCORE
 
@@ -171,11 +181,7 @@ def _look(
         # A word begins where another ends, or begins, if bounded: the automaton need not be entered elsewhere.
         if node == 0 and bounded and at > 0 and _word(codes[at], classes) and _word(codes[at - 1], classes):
             continue
-        child = _child(node, letter, width, keys, targets)
-        while child == 0 and node > 0:
-            node = fail[node]
-            child = _child(node, letter, width, keys, targets)
-        node = child
+        node = _next(node, letter, width, keys, targets, fail)
         end = node if word_of[node] >= 0 else link[node]
         while end > 0:
             word = word_of[end]
@@ -213,11 +219,7 @@ def _totals(
         if letter == 0:
             node = 0
             continue
-        child = _child(node, letter, width, keys, targets)
-        while child == 0 and node > 0:
-            node = fail[node]
-            child = _child(node, letter, width, keys, targets)
-        node = child
+        node = _next(node, letter, width, keys, targets, fail)
         end = node if word_of[node] >= 0 else link[node]
         while end > 0:
             counts[group_of[word_of[end]]] += 1

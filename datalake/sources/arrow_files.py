@@ -88,22 +88,21 @@ def _batches(
         if place < len(announced) and announced[place].size > allowance.left:
             allowance.take(allowance.left + 1)
 
-    if not footer:
+    def streamed() -> Iterator[pa.RecordBatch]:
         with pa.ipc.open_stream(file) as stream:
             expect(0)
             for place, batch in enumerate(stream, 1):
                 yield batch
                 expect(place)
+
+    if not footer:
+        yield from streamed()
         return
     try:
         reader = pa.ipc.open_file(file)
     except DAMAGE:  # cut off before its footer: a stream still
         file.seek(len(MAGIC) + 2)
-        with pa.ipc.open_stream(file) as stream:
-            expect(0)
-            for place, batch in enumerate(stream, 1):
-                yield batch
-                expect(place)
+        yield from streamed()
         raise
     with reader:
         for place in range(reader.num_record_batches):
