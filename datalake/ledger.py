@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.corpora import Corpus, corpora
 from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake import Lake
-from datalake.parquet import literal, quoted, scan
+from datalake.parquet import distinct, literal, quoted, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -227,7 +227,7 @@ def ask(
         result = connection.execute(_TABLES if _SHOW_TABLES.fullmatch(sql) else sql)
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW TABLES'")
-        columns = _each_once([column[0] for column in result.description or []])
+        columns = distinct([column[0] for column in result.description or []], "_")
         return columns, result.fetchall(), _notes(shown, sql)
     except duckdb.PermissionException as error:
         raise UserError(f"the query failed: {' '.join(str(error).split())}; {_FILES}") from None
@@ -270,18 +270,6 @@ def _notes(shown: Sequence[Corpus], sql: str) -> list[str]:
             names |= corpus.joined("documents").keys() & {"documents", "duplicates", "spans"}
         notes += corpus.notes(names)
     return notes
-
-
-def _each_once(names: list[str]) -> list[str]:
-    """Names of which none comes twice: a second `id` is `id_1`, so that a row as a mapping loses nothing."""
-    found: list[str] = []
-    for name in names:
-        number, fresh = 0, name
-        while fresh in found:
-            number += 1
-            fresh = f"{name}_{number}"
-        found.append(fresh)
-    return found
 
 
 def plain_value(value: Any) -> Any:

@@ -98,3 +98,15 @@ def scan(paths: Sequence[str], by_name: bool = False) -> str:
     """SQL that reads these Parquet files, and no others, by DuckDB. It has no look at checksums: see `check`."""
     union = ", union_by_name = true" if by_name else ""
     return f"read_parquet({quoted([literal(path) for path in paths])}, hive_partitioning = false{union})"
+
+
+def distinct(names: Sequence[str], mark: str = ".") -> list[str]:
+    """The names of columns, the second of two that are called alike `name.1`, so that none takes another's place."""
+    found: list[str] = []
+    for name in names:
+        number, own = 0, name
+        while own in found:
+            number += 1
+            own = f"{name}{mark}{number}"
+        found.append(own)
+    return found

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from datalake.document import Quarantined
-from datalake.sources.rows import Chunks, Row, distinct, split_lines
+from datalake.parquet import distinct
+from datalake.sources.rows import Chunks, Row, split_lines
 
 MOST_FAILURES = 16  # lines in which a cell opens that ends in one and the same line, and none of them makes a row
 _HEAD = 1 << 20  # bytes that tell how a file is written

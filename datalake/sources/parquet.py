@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datalake.document import Quarantined
+from datalake.parquet import distinct
 from datalake.sources.allowance import BOMB, Allowance, BombError, allowance_of
-from datalake.sources.rows import LONGEST, Row, distinct
+from datalake.sources.rows import LONGEST, Row
 
 _BATCH = 16 << 20  # bytes
 _ROWS = 1024

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -182,18 +182,6 @@ def _ended(content: bytes | bytearray) -> int:
         if depth <= 0:
             return token.end()
     return 0
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """The names of columns, the second of two that are called alike `name.1`, so that none takes another's place."""
-    found: list[str] = []
-    for name in names:
-        number, own = 0, name
-        while own in found:
-            number += 1
-            own = f"{name}.{number}"
-        found.append(own)
-    return found
 
 
 def _in_string(line: bytes) -> bool:
