@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import sqlite3
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -124,3 +127,22 @@ def test_a_page_of_another_site_is_refused(prefect_server: PrefectServer, browse
     assert {name for name, result in results.items() if result != "refused"} <= {"write_blindly"}
     flows = prefect_server.call("/flows/filter", {"flows": {"name": {"any_": ["attack"]}}})
     assert flows == []
+
+
+def test_a_transaction_may_write_from_its_first_statement(tmp_path: Path) -> None:
+    import sqlalchemy
+
+    from flows.service.transactions import Queueing
+
+    async def read() -> None:
+        config = Queueing(connection_url=f"sqlite+aiosqlite:///{tmp_path / 'prefect.db'}")
+        engine = await config.engine()
+        session = await config.session(engine)
+        async with session, config.begin_transaction(session, with_for_update=False):
+            await session.execute(sqlalchemy.text("SELECT 1"))
+            other = sqlite3.connect(tmp_path / "prefect.db", timeout=0)
+            with contextlib.closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+        await engine.dispose()
+
+    asyncio.run(read())
