@@ -1,4 +1,4 @@
-"""Writes the tables of `datalake/extract/encodings.py` from the files of the WHATWG Encoding standard.
+"""Writes the tables of `datalake/text/encodings.py` from the files of the WHATWG Encoding standard.
 
     .venv/bin/python benchmarks/build_encodings.py FOLDER
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datalake.extract.encodings import FILE
+from datalake.text.encodings import FILE
 
 MULTI = {"gb18030": "gb18030", "big5": "big5", "jis0208": "jis0208", "jis0212": "jis0212", "euc_kr": "euc-kr"}
 

@@ -1,4 +1,4 @@
-"""Writes `datalake/sources/data/languages.json`: which language a file's ending, name or interpreter belongs to.
+"""Writes `datalake/sources/languages.json`: which language a file's ending, name or interpreter belongs to.
 
     .venv/bin/python benchmarks/build_languages.py languages.yml
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-FILE = Path(__file__).parents[1] / "datalake" / "sources" / "data" / "languages.json"
+FILE = Path(__file__).parents[1] / "datalake" / "sources" / "languages.json"
 KINDS = ("programming", "markup", "prose", "data")
 PLAIN = ("Text", "Gettext Catalog")  # prose to GitHub
 

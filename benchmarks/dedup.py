@@ -62,9 +62,9 @@ def in_a_process(work: Callable[..., Any], *given: Any) -> Any:
 def sign_shard(place: Path, file: Path) -> tuple[str, dict[str, float]]:
     """One file of documents to one of signatures, as the stage does it: its path, and seconds by part."""
     from datalake.dedup.config import DedupConfig
-    from datalake.dedup.sign import COLUMNS, sign_batches, signature_schema
-    from datalake.parquet import read_batches
-    from datalake.shards import ShardWriter
+    from datalake.dedup.texts.sign import COLUMNS, sign_batches, signature_schema
+    from datalake.lake.parquet import read_batches
+    from datalake.lake.shards import ShardWriter
 
     signing = DedupConfig(**CONFIG).signing
     schema = signature_schema(signing)
@@ -90,7 +90,7 @@ def warm(work: Path) -> None:
     """Everything compiled, imported and opened once, on a few documents."""
     from datalake.dedup.config import DedupConfig
     from datalake.dedup.decide import decide
-    from datalake.dedup.sign import COLUMNS
+    from datalake.dedup.texts.sign import COLUMNS
 
     words = [f"word{k}" for k in range(40)]
     texts = [" ".join(words), " ".join([*words, "more"]), " ".join(words)]
@@ -109,7 +109,7 @@ def warm(work: Path) -> None:
 def signatures(files: list[Path], work: Path) -> dict[str, Any]:
     """Headwater's shingles and signatures of all texts, in memory."""
     from datalake.dedup.config import DedupConfig
-    from datalake.dedup.sign import BATCH_ROWS, COLUMNS, sign_batches
+    from datalake.dedup.texts.sign import BATCH_ROWS, COLUMNS, sign_batches
 
     warm(work)
     signing = DedupConfig(**CONFIG).signing
@@ -127,7 +127,7 @@ def whole(files: list[Path], work: Path, workers: int) -> dict[str, Any]:
     from datalake.dedup.config import DedupConfig
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
-    from datalake.shards import ShardWriter
+    from datalake.lake.shards import ShardWriter
 
     warm(work)
     parts: dict[str, float] = {"read": 0.0, "sign": 0.0, "write": 0.0}

@@ -32,12 +32,12 @@ import pyarrow.parquet as pq
 from _dedup_corpus import peak_mb
 from dedup import in_a_process, wiped
 
-from datalake.dedup.bands import buckets
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.decide import decide
-from datalake.dedup.minhash import sign
-from datalake.dedup.sign import as_binary, signature_schema
-from datalake.shards import ROW_GROUP_ROWS, encoding
+from datalake.dedup.texts.bands import buckets
+from datalake.dedup.texts.minhash import sign
+from datalake.dedup.texts.sign import as_binary, signature_schema
+from datalake.lake.shards import ROW_GROUP_ROWS, encoding
 
 ROWS_PER_SHARD = 50_000
 SIZES, SIZE_WEIGHTS = (1, 2, 3, 4, 6, 10), (0.55, 0.22, 0.10, 0.07, 0.04, 0.02)  # of families, as in _dedup_corpus.py

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from datalake.dedup.config import SemanticConfig
+from datalake.dedup.meaning.semantic import Meaning, settle_meaning
 from datalake.dedup.schema import EMBEDDINGS
-from datalake.dedup.semantic import Meaning, settle_meaning
-from datalake.dedup.signed import as_bytes
-from datalake.dedup.spill import Spill
+from datalake.dedup.texts.signed import as_bytes
+from datalake.dedup.texts.spill import Spill
 
 
 def made(documents: int, dimension: int, seed: int = 0) -> tuple[np.ndarray, list[pa.Table]]:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from datalake.document import Conversation, Preference
-from datalake.sources import conversations, preferences
+from datalake.formats.rows.files import RowFile, row_files
+from datalake.formats.rows.json import Row
 from datalake.sources.config import Conversations, Preferences
-from datalake.sources.row_files import RowFile, row_files
-from datalake.sources.rows import Row
+from datalake.sources.dialogues import conversations, preferences
 
 _MARK = re.compile(r"^\s*(?:###.*|Below is an instruction.*|(?:Human|Assistant|USER|ASSISTANT|SYSTEM"
                    r"|FUNCTION RESPONSE) ?[:：]|[<|]+[\w ]+[|>]+:?|<functioncall>)+")  # fmt: skip

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from datalake.extract.encodings import decode
+from datalake.text.encodings import decode
 
 TWO_BYTES = ("gb18030", "gbk", "big5", "euc-jp", "shift_jis", "euc-kr")
 # Where Chromium 156 errs: four pairs of Big5 that stand for a letter and a mark, and the space of EUC-JP.

@@ -27,19 +27,19 @@ from typing import Any
 
 from train_main_content import NO_TEXT, bag, f1, fold_of, gold_rows
 
-from datalake.extract.blocks import cut
-from datalake.extract.charset import decode
-from datalake.extract.features import first_features, second_features
-from datalake.extract.forest import predict
-from datalake.extract.html import extract, tidy
-from datalake.extract.main_content import load_model, text_of
-from datalake.sources import warc
+from datalake.extract.html.blocks import cut
+from datalake.extract.html.charset import decode
+from datalake.extract.html.features import first_features, second_features
+from datalake.extract.html.forest import predict
+from datalake.extract.html.main_content import load_model, text_of
+from datalake.extract.html.page import extract, tidy
+from datalake.formats import warc
 
 Bodies = Callable[[Path], Iterator[tuple[str, bytes]]]
 
 
 def our_bodies(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(origin, body) of each page, framed by `datalake.sources.warc`."""
+    """(origin, body) of each page, framed by `datalake.formats.warc`."""
     for record in warc.records(str(path), 1 << 30):
         if isinstance(record, warc.Record) and record.type == "response" and record.block is not None:
             yield record.headers["x-sample-origin"], record.block.partition(b"\r\n\r\n")[2]

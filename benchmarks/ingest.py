@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from datalake.document import TABLES, Document, Passed, to_table
-from datalake.extract.charset import decode
-from datalake.extract.html import extract
-from datalake.language import detect
-from datalake.shards import ShardWriter
-from datalake.sources import common_crawl, warc
+from datalake.extract.html.charset import decode
+from datalake.extract.html.page import extract
+from datalake.formats import warc
+from datalake.lake.shards import ShardWriter
 from datalake.sources.config import CommonCrawl
+from datalake.sources.web import common_crawl
+from datalake.text.language import detect
 
 BLOCK = 256
 TAKEN = ("raw", "refused", "quarantine")

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datalake.shards import ShardResult, finish_shard
+from datalake.lake.shards import ShardResult, finish_shard
 from tasks.cluster import Shard, map_shards
 from tasks.cluster.connect import connect, disconnect
 from tasks.runtime import Runtime, RuntimeConfig

@@ -23,10 +23,10 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datalake.characters import points
-from datalake.curate.automaton import Automaton
-from datalake.curate.lists import BlockLists
-from datalake.curate.pii import Span, find
+from datalake.curate.checks.lists import BlockLists
+from datalake.curate.checks.pii import Span, find
+from datalake.text.automaton import Automaton
+from datalake.text.characters import points
 
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", Path(__file__).resolve().parents[2] / "shared" / "samples"))
 IDEOGRAPHS = 0.1  # of the characters, from which on a page is counted as Chinese

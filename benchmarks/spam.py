@@ -1,4 +1,4 @@
-"""Spam in Chinese: trains the weights of `datalake/curate/spam.json` and says how good they are on texts held out.
+"""Spam in Chinese: trains the weights of `datalake/curate/checks/spam.json`, and how good they are on texts held out.
 
     .venv/bin/python benchmarks/spam.py [--train] [--show N]
 
@@ -38,8 +38,8 @@ import xxhash
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from datalake.curate.evaluation_sets import evaluation_rows  # noqa: E402
-from datalake.curate.spam import MODEL, Model, Terms, feature_names, features, model, probability, terms_of  # noqa: E402
+from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
+from datalake.curate.checks.spam import MODEL, Model, Terms, feature_names, features, model, probability, terms_of  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
 from datalake.sources.config import CommonCrawl  # noqa: E402

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from datalake.dedup.config import DedupConfig
-from datalake.dedup.marks import mark
 from datalake.dedup.schema import DUPLICATES
-from datalake.dedup.spans import MarkedShard, Spans
+from datalake.dedup.spans.decide import MarkedShard, Spans
+from datalake.dedup.spans.marks import mark
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 

@@ -4,7 +4,7 @@
 
 A text block's label is the share of its token trigrams that are in the gold text (bigrams and words for shorter ones);
 its weight is its tokens over the square root of its page's. Trees are grown by LightGBM and written as flat arrays
-(`datalake/extract/forest.py`), so that LightGBM is needed here alone (`pip install lightgbm`).
+(`datalake/extract/html/forest.py`), so that LightGBM is needed here alone (`pip install lightgbm`).
 
 Cross-validation: five folds, pages of one registered domain in one fold (pages whose address is made up by their own
 origin), by a digest of its name. Each fold's pages are scored by a model trained on the others, whose second pass
@@ -35,11 +35,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from datalake.extract.blocks import FIRST_PIECE, LAST_PIECE, WORDS, Page, cut
-from datalake.extract.charset import decode
-from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, from_lightgbm, named, predict, scorer
-from datalake.extract.main_content import MODEL, Model
+from datalake.extract.html.blocks import FIRST_PIECE, LAST_PIECE, WORDS, Page, cut
+from datalake.extract.html.charset import decode
+from datalake.extract.html.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
+from datalake.extract.html.forest import Forest, from_lightgbm, named, predict, scorer
+from datalake.extract.html.main_content import MODEL, Model
 
 FOLDS = 5
 NO_TEXT = ("pagesignal",)

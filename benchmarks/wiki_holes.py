@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="print so many sentences with holes a language")
     options = parser.parse_args()
     sys.path[:0] = [str(options.code.resolve()), str(ROOT / "benchmarks")]
-    from datalake.extract import wikitext  # after the path is set, and before `wikipedia` puts another before it
+    from datalake.extract.wiki import wikitext  # after the path is set, and before `wikipedia` puts another before it
 
     assert Path(wikitext.__file__).is_relative_to(options.code.resolve())
     import wikipedia

@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 import mwparserfromhell  # noqa: E402
 
-from datalake.extract import wikitext as ours  # noqa: E402
-from datalake.extract.wikitemplates import _TABLE  # noqa: E402
-from datalake.extract.wikitext import APPARATUS, FILES_AND_CATEGORIES, Options, clean  # noqa: E402
+from datalake.extract.wiki import wikitext as ours  # noqa: E402
+from datalake.extract.wiki.templates import _TABLE  # noqa: E402
+from datalake.extract.wiki.wikitext import APPARATUS, FILES_AND_CATEGORIES, Options, clean  # noqa: E402
 
 MARKUP = ("{{", "}}", "[[", "]]", "<ref", "&nbsp;", "'''")
 

@@ -16,9 +16,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
-from datalake.remote.address import is_signature
-
-__all__ = ["MASK", "is_secret", "known", "masked", "remember", "scrub"]
+__all__ = ["MASK", "is_secret", "is_signature", "known", "masked", "remember", "scrub"]
 
 MASK = "***"
 _WORDS = frozenset({"token", "key", "secret", "password", "passwd", "passphrase", "pwd", "auth", "authorization"})
@@ -30,6 +28,14 @@ _LONG = 8  # a shorter value is masked only where it stands alone: `a` mustn't t
 _USER = re.compile(r"(?<=://)(?:[^\s/?#\"'<>]{1,2048}@|[^\s/?#@:]{0,256}:(?!\d{1,5}(?:[/?#]|$))[^\s@\"'<>]{1,256}@)")
 _QUERY = re.compile(r"(?<=[?&;#])([\w.~%+\[\]-]{1,128})=([^\s&;#\"'<>]+)")
 
+# Parameters of signed addresses (AWS, Google, Azure, CloudFront) and others that open doors.
+_SIGNATURE = re.compile(
+    r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|sig|se|sp|sv|sr|st|skoid|"
+    r"sktid|skt|ske|sks|skv|(.*[_-])?(key|auth|sid|pwd|pass|user|username|jwt|sas|session|sessionid)|"
+    r".*(token|secret|passw|passphrase|api_?key|accesskey|credential|signature|authori).*)$",
+    re.IGNORECASE,
+)
+
 _known: set[str] = set()
 _pattern: re.Pattern[str] | None = None
 
@@ -38,6 +44,11 @@ def is_secret(name: str) -> bool:
     """Whether the name of a variable, option or header says that its value is a secret: `HF_TOKEN`, `X-Api-Key`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return not _WORDS.isdisjoint(re.split(r"[^a-z]+", words)) or words.endswith(_ENDINGS)
+
+
+def is_signature(name: str) -> bool:
+    """Whether a parameter of an address signs it or opens a door."""
+    return bool(_SIGNATURE.match(name))
 
 
 def remember(values: Iterable[str]) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import xxhash
 
 from datalake.identity import file_digest
+from datalake.lake.shards import write_atomically
 from datalake.remote.address import is_remote, lasting
-from datalake.shards import write_atomically
 
 _REMOTE = "remote"
 _BLOCK = 1_000  # answers after which they are saved

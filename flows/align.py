@@ -7,20 +7,23 @@ from prefect import flow
 import flows.curate
 import flows.ingest
 import flows.train
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks import alignment
+from tasks.dialogues import HoldOut
+from tasks.ppo import ppo
+from tasks.reward import reward
+from tasks.sft import sft
 
 
 def stages(run: Run) -> None:
     """Tune on dialogues, learn a reward from preferences, optimise the policy against it."""
     recipe = run.recipe
-    split = alignment.HoldOut.of(recipe.mixture)
+    split = HoldOut.of(recipe.mixture)
     dialogues = {"conversations": "conversations", "holdout": split}
-    run.do(alignment.sft, recipe.sft, base="pretrain", **dialogues)
-    run.do(alignment.reward, recipe.reward, base="sft", preferences="preferences", holdout=split)
-    run.do(alignment.ppo, recipe.ppo, policy="sft", reward_model="reward", **dialogues)
+    run.do(sft, recipe.sft, base="pretrain", **dialogues)
+    run.do(reward, recipe.reward, base="sft", preferences="preferences", holdout=split)
+    run.do(ppo, recipe.ppo, policy="sft", reward_model="reward", **dialogues)
 
 
 @flow(name="align")

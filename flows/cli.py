@@ -200,7 +200,7 @@ def report(
     run
         A run's id or its beginning; `last` for the last one.
     """
-    from flows.commands.report import write_report
+    from flows.report.page import write_report
 
     return write_report(run, out, common.folder, common.json)
 
@@ -255,7 +255,7 @@ def doctor(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command's entry point."""
-    from flows.environment import pass_proxies
+    from flows.service.environment import pass_proxies
     from flows.streams import silence, steady
 
     steady()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from prefect import flow
 
 import flows.ingest
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks import data
+from tasks.curate import curate as curate_stage
+from tasks.deduplicate import deduplicate
+from tasks.mixture import mixture
 from tasks.quality import quality
 from tasks.thresholds import thresholds
 
@@ -17,12 +19,12 @@ def stages(run: Run) -> None:
     """Train a quality classifier where asked to, curate, propose thresholds where asked to, deduplicate, mix."""
     recipe = run.recipe
     run.do(quality, recipe.quality)
-    run.do(data.curate, recipe.curate_by_kind, raw="raw", quality="quality?")
+    run.do(curate_stage, recipe.curate_by_kind, raw="raw", quality="quality?")
     run.do(thresholds, recipe.thresholds_of_preset, curation="curation")
     # Only where it decides: what else changes in curation's table changes no duplicate.
     judged = {"curation": "curation"} if "quality" in recipe.deduplicate.precedence else {}
-    run.do(data.deduplicate, recipe.dedup_in_order, documents="documents", **judged)
-    run.do(data.mixture, recipe.mixture, documents="documents", duplicates="duplicates", spans="spans?")
+    run.do(deduplicate, recipe.dedup_in_order, documents="documents", **judged)
+    run.do(mixture, recipe.mixture, documents="documents", duplicates="duplicates", spans="spans?")
 
 
 @flow(name="curate")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from flows.environment import end_own
+from flows.service.environment import end_own
 
 GRACE_S = 7.0
 TWICE_S = 0.5  # `timeout` sends its signal to the process and to its group: that is one signal, not two

@@ -8,16 +8,17 @@ import flows.align
 import flows.curate
 import flows.ingest
 import flows.train
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks import alignment, evaluation
+from tasks.dialogues import HoldOut
+from tasks.evaluate import evaluate as evaluate_stage
 
 
 def stages(run: Run) -> None:
     """Evaluate the models that are there on held-out documents and dialogues."""
     run.do(
-        evaluation.evaluate,
+        evaluate_stage,
         run.recipe.evaluate,
         tokens="tokens",
         mixture="mixture",
@@ -27,7 +28,7 @@ def stages(run: Run) -> None:
         ppo="ppo?",
         conversations="conversations?",
         preferences="preferences?",
-        holdout=alignment.HoldOut.of(run.recipe.mixture),
+        holdout=HoldOut.of(run.recipe.mixture),
     )
 
 

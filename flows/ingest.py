@@ -6,20 +6,22 @@ from pathlib import Path
 
 from prefect import flow
 
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
+from datalake.sources.config import Source
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks import data
+from tasks.ingest import IngestConfig, list_archives
+from tasks.ingest import ingest as ingest_stage
 
 
 def stages(run: Run) -> None:
     """List every archive with its content version and read those that no run has read yet."""
     sources = [source_at_home(source, run.runtime.lake.root) for source in run.recipe.sources]
-    archives = data.list_archives(sources, run.runtime.lake, run.runtime.config.remote)
-    run.do(data.ingest, data.IngestConfig(sources=sources), archives=archives)
+    archives = list_archives(sources, run.runtime.lake, run.runtime.config.remote)
+    run.do(ingest_stage, IngestConfig(sources=sources), archives=archives)
 
 
-def source_at_home(source: data.Source, lake: Path) -> data.Source:
+def source_at_home(source: Source, lake: Path) -> Source:
     """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""
     if source.kind == "pydoc" and not source.folder:
         return source.model_copy(update={"folder": str(lake / "archives" / "pydoc")})

@@ -1,7 +1,7 @@
 """What the command line prints: lines and tables for people, JSON for programs. Nothing else writes to stdout.
 
-People's output never holds what a terminal would act on (`datalake.printable`), piped or not: the pipe may end at one.
-JSON says the same characters by its own escapes.
+People's output never holds what a terminal would act on (`datalake.printable`), piped or not: a pipe may end
+at one. JSON says the same characters by its own escapes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datalake.ledger import plain_value
+from datalake.lake.ledger import plain_value
 from datalake.printable import json_safe, one_line, printable, write
 
 _NARROWEST = 8  # columns of a terminal that a value is worth showing in

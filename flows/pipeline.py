@@ -13,7 +13,7 @@ import flows.curate
 import flows.evaluate
 import flows.ingest
 import flows.train
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
 from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName
 from flows.run import in_one_line, running
 

@@ -30,15 +30,17 @@ from pydantic import (
 )
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.quality_config import QualityConfig
+from datalake.curate.scores.config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
+from datalake.lake.lake import Lake
+from datalake.lake.records import Manifest, read_record
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import MODULES
 from datalake.sources.config import Source
-from datalake.yaml_text import YamlError, read_yaml
+from datalake.text.yaml_text import YamlError, read_yaml
 from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
@@ -49,6 +51,7 @@ __all__ = [
     "STAGES",
     "Recipe",
     "StageName",
+    "curated_by",
     "explain",
     "load",
     "override",
@@ -586,3 +589,19 @@ def _models_in(annotation: Any) -> list[Any]:
 def _at_hand() -> str:
     folder = Path(__file__).parent.parent / "recipes"
     return ", ".join(f"recipes/{path.name}" for path in sorted(folder.glob("*.yaml"))) or "none"
+
+
+def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
+    """The config of a run's curation; None where it is not one of this version."""
+    try:
+        return Recipe.stored(manifest.recipe).curate_by_kind
+    except ValidationError:
+        pass
+    for report in manifest.stages:
+        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
+        if record is not None:
+            try:
+                return CurateConfig.model_validate(record.payload["config"])
+            except (KeyError, ValidationError):
+                return None
+    return None

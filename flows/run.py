@@ -20,17 +20,17 @@ from prefect.states import Failed
 from pydantic import BaseModel
 
 from datalake.errors import UserError
-from datalake.lake import Lake, Ref
-from datalake.records import Manifest, StageReport, now, write_manifest
+from datalake.lake.lake import Lake, Ref
+from datalake.lake.records import Manifest, StageReport, now, write_manifest
 from datalake.secrets import masked, scrub
 from flows import ending
-from flows.environment import enter
 from flows.parameters import resolve
 from flows.recipe import STAGES, Recipe
+from flows.service.environment import enter
 from flows.stages import StageName
-from tasks import artifacts
 from tasks.cluster.connect import disconnect
 from tasks.runtime import Runtime
+from tasks.shown import artifacts
 from tasks.stage import RUN_LOG, RunLog, Stage, StageError
 
 P = ParamSpec("P")

@@ -6,20 +6,22 @@ from prefect import flow
 
 import flows.curate
 import flows.ingest
-from datalake.records import StageReport
+from datalake.lake.records import StageReport
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks import training
+from tasks.pretrain import pretrain
+from tasks.tokenize import TokenizeConfig, tokenize
+from tasks.tokenizer import tokenizer
 
 
 def stages(run: Run) -> None:
     """Train the tokenizer, encode the mixture, pretrain."""
     recipe = run.recipe
     texts = {"documents": "documents", "mixture": "mixture", "spans": "spans?"}
-    run.do(training.tokenizer, recipe.tokenizer, **texts)
+    run.do(tokenizer, recipe.tokenizer, **texts)
     words = {"tokenizer": "tokenizer", "repetition_seed": recipe.mixture.seed}
-    run.do(training.tokenize, training.TokenizeConfig(), **texts, **words)
-    run.do(training.pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", **words)
+    run.do(tokenize, TokenizeConfig(), **texts, **words)
+    run.do(pretrain, recipe.pretrain, tokens="tokens", mixture="mixture", **words)
 
 
 @flow(name="train")

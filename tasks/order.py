@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import StageRecord
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.records import StageRecord
 
 # A stage that trains in steps -> the table whose rows a step sees, by their `id`.
 TABLES = {"pretrain": "documents", "sft": "conversations", "reward": "preferences", "ppo": "conversations"}
@@ -21,16 +21,16 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> list[dict[str, A
     Raises:
         UserError: for a stage without steps, a step it didn't take, or one that an earlier version of the code trained.
     """
+    from models.methods import order
     from models.training import config as configs
-    from models.training import order
-    from tasks import alignment, training
+    from tasks.dialogues import HoldOut, dialogues, pairs, prompts
+    from tasks.ppo import ppo
+    from tasks.pretrain import pretrain
+    from tasks.reward import reward
+    from tasks.sft import sft
+    from tasks.tokens import token_indices, training_documents
 
-    stages = {
-        "pretrain": training.pretrain,
-        "sft": alignment.sft,
-        "reward": alignment.reward,
-        "ppo": alignment.ppo,
-    }
+    stages = {stage.name: stage for stage in (pretrain, sft, reward, ppo)}
     name = record.stage
     if name not in stages:
         raise UserError(f"{name} trains no model, so it has no steps: give one of {', '.join(stages)}")
@@ -52,17 +52,17 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> list[dict[str, A
         tokens = record.inputs["tokens"][0]
         assert isinstance(tokens, FolderRef)
         seed = int(record.payload["inputs"]["repetition_seed"])
-        train, _ = training.training_documents(lake, table("mixture"), tokens, seed)
-        shards = order.TokenShards(training.token_indices(lake, tokens))
+        train, _ = training_documents(lake, table("mixture"), tokens, seed)
+        shards = order.TokenShards(token_indices(lake, tokens))
         seen = order.pretrain_step(configs.PretrainConfig.model_validate(settings), shards, train, step)
         return [{"id": id, "first_token": first, "tokens": count} for id, first, count in seen]
-    holdout = alignment.HoldOut.model_validate(record.payload["inputs"]["holdout"])
+    holdout = HoldOut.model_validate(record.payload["inputs"]["holdout"])
     if name == "reward":
-        items, _ = alignment.pairs(lake, table("preferences"), holdout)
+        items, _ = pairs(lake, table("preferences"), holdout)
         config = configs.RewardConfig.model_validate(settings)
         found = order.reward_step(config, folder("base"), items, step)
     else:
-        items, _ = alignment.dialogues(lake, table("conversations"), holdout)
+        items, _ = dialogues(lake, table("conversations"), holdout)
         if name == "sft":
             messages = [row["messages"] for row in items]
             found = order.sft_step(configs.SftConfig.model_validate(settings), folder("base"), messages, step)
@@ -71,7 +71,7 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> list[dict[str, A
                 configs.PpoConfig.model_validate(settings),
                 folder("policy"),
                 folder("reward_model"),
-                alignment.prompts(items),
+                prompts(items),
                 step,
             )
     return [{"id": items[number]["id"], "tokens": tokens} for number, tokens in found]

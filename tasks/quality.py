@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datalake.curate.quality_config import QualityConfig
+from datalake.curate.scores.config import QualityConfig
 from models.evaluation.intervals import wilson
 from models.evaluation.ranking import Figure, ranking
 from tasks.cluster import run_alone
@@ -19,7 +19,7 @@ _MINIMA = (0.01, 0.02, 0.05, *(step / 10 for step in range(1, 10)), 0.95, 0.98, 
 
 def _train(config: QualityConfig, folder: Path) -> tuple[dict[str, int], list[bool], list[float]]:
     """Train; counts of the labelled texts, and of those held out which are good and what they score."""
-    from datalake.curate.quality import MODEL, QualityModel, probability, read_labels, train
+    from datalake.curate.scores.quality import MODEL, QualityModel, probability, read_labels, train
 
     labels = read_labels(config)
     train(labels.training, config, folder)

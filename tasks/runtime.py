@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.identity import fingerprint
-from datalake.lake import Lake
+from datalake.lake.lake import Lake
 from datalake.remote.config import RemoteConfig
 
 
@@ -78,7 +78,7 @@ class Runtime:
 
     def shard_key(self, config: Any, source: Any) -> str:
         """The key of one shard of this stage."""
-        from datalake.shards import shard_key  # imports Arrow, which a recipe doesn't need
+        from datalake.lake.shards import shard_key  # imports Arrow, which a recipe doesn't need
 
         assert self.stage is not None, "shard keys exist inside a stage"
         version = fingerprint({"version": self.stage.version, "libraries": self.stage.libraries})

@@ -39,8 +39,8 @@ from prefect.states import State
 from pydantic import BaseModel, TypeAdapter
 
 from datalake.identity import fingerprint
-from datalake.lake import FolderRef, Lake, Ref, TableRef
-from datalake.records import (
+from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
+from datalake.lake.records import (
     CHECKPOINTS,
     EVALUATIONS,
     LEFT_OUT,
@@ -53,10 +53,10 @@ from datalake.records import (
     record_path,
     write_record,
 )
+from datalake.lake.shards import ShardFile
 from datalake.secrets import masked, scrub
-from datalake.shards import ShardFile
-from tasks import artifacts
 from tasks.runtime import Runtime, StageKey
+from tasks.shown import artifacts
 
 _OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import StageReport, find_manifest
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.records import StageReport, find_manifest
 
 _NOUNS = """river teacher engine garden letter market museum planet school sailor doctor forest village writer bridge
 station harbour valley library kitchen mountain island workshop theatre square tower painter lamp window carpet orchard
@@ -299,7 +299,7 @@ def states(reports: Mapping[str, StageReport], skipped: bool = False) -> dict[st
 
 def unfinished(lake: Path) -> dict[str, str]:
     """Why shards of any stage could not be finished."""
-    from datalake.records import read_record
+    from datalake.lake.records import read_record
 
     records = [read_record(Lake(lake), path.stem) for path in sorted((lake / "records").glob("*.json"))]
     return {name: why for record in records if record for name, why in record.unfinished.items()}
@@ -328,7 +328,7 @@ def parquet(lake: Path, stages: Sequence[str] = ()) -> dict[str, str]:
 
 def rows(lake: Path, sql: str, run: str | None = None) -> list[tuple[Any, ...]]:
     """The rows of a query over a lake."""
-    from datalake.ledger import query
+    from datalake.lake.ledger import query
 
     return query(Lake(lake), sql, run)[1]
 
@@ -371,7 +371,7 @@ def whole(factory: pytest.TempPathFactory) -> Whole:
 
 def report(lake: Path, corpus: str | None = None) -> str:
     """The text of `headwater report` about the last run of a lake or a corpus, without markup, white space joined."""
-    from flows.commands.report import render
+    from flows.report.page import render
 
     page = render(Lake(lake), find_manifest(Lake(lake), "last", corpus))
     text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", page)

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.curate.decontaminate_config import DecontaminateConfig
-from datalake.curate.lists_config import BlockConfig, ToxicConfig
-from datalake.curate.pii_config import PiiConfig
+from datalake.curate.checks.decontaminate_config import DecontaminateConfig
+from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
+from datalake.curate.checks.pii_config import PiiConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
-from datalake.curate.quality_config import ClassifierConfig, PerplexityModel, QualityUse
+from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
 from datalake.errors import UserError
 from datalake.identity import Place, file_digest
-from datalake.language_code import LanguageCode
+from datalake.text.language_code import LanguageCode
 
 
 class CurateConfig(BaseModel):

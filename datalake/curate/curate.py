@@ -24,15 +24,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.curate.catalog import METRICS, NAMES
-from datalake.curate.code import measure_code
+from datalake.curate.checks.cuts import Cut, cut, spans_of
+from datalake.curate.checks.decontaminate import Index, Overlap, index_of
+from datalake.curate.checks.lists import Blocked, block_lists_of
+from datalake.curate.checks.pii import find, redact
+from datalake.curate.checks.pii_config import Kind
+from datalake.curate.checks.spam import spam_score
+from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
-from datalake.curate.cuts import Cut, cut, spans_of
-from datalake.curate.decontaminate import Index, Overlap, index_of
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
-from datalake.curate.lists import Blocked, block_lists_of
-from datalake.curate.metrics import (
+from datalake.curate.metrics.catalog import METRICS, NAMES
+from datalake.curate.metrics.code import measure_code
+from datalake.curate.metrics.metrics import (
     KEPT_AUTO,
     KEPT_C4,
     KEPT_DATATROVE,
@@ -41,16 +45,12 @@ from datalake.curate.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.pii import find, redact
-from datalake.curate.pii_config import Kind
 from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
-from datalake.curate.scores import fill
-from datalake.curate.spam import spam_score
-from datalake.curate.toxic import toxic_words_of
+from datalake.curate.scoring import fill
 from datalake.document import DOCUMENTS, RAW
-from datalake.parquet import open_parquet
+from datalake.lake.parquet import open_parquet
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"

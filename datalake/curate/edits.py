@@ -15,9 +15,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from datalake.characters import Points, points
 from datalake.curate.presets import LineEdits, Repair
-from datalake.normal_forms import normal_form
+from datalake.text.characters import Points, points
+from datalake.text.normal_forms import normal_form
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAKS = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")

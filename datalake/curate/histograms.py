@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
 from datalake.curate.held import rules_for
+from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.rules import Rule, applies
 from datalake.curate.schema import sql_of
 

@@ -31,12 +31,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
-from datalake.curate.catalog import METRICS
+from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.presets import Preset, RuleSet, choose, rule_sets
 from datalake.curate.rules import Rule, applies
 from datalake.curate.thresholds import OTHER, ThresholdsConfig
 from datalake.errors import UserError
-from datalake.parquet import check, scan
+from datalake.lake.parquet import check, scan
 from datalake.sources import MODULES as KINDS
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.curate.catalog import METRICS
+from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.rules import CLASSIFIER
 from datalake.document import ID
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from datalake.curate.presets import Compat, Preset
 from datalake.errors import UserError
 from datalake.identity import file_digest
-from datalake.yaml_text import YamlError, read_yaml
+from datalake.text.yaml_text import YamlError, read_yaml
 
 OTHER = "other"
 Method = Literal["sigma", "quantile", "reference"]

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
-from datalake.language_code import LanguageCode
-from datalake.transformer_config import TransformerConfig
+from datalake.text.language_code import LanguageCode
+from datalake.text.transformer_config import TransformerConfig
 
 MOST_ROWS = 65_536  # of all bands together: a signature of 256 kB
 

@@ -38,13 +38,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from datalake.dedup.bands import shared_buckets
-from datalake.dedup.components import join, join_pairs, settle_roots
 from datalake.dedup.config import DedupConfig
-from datalake.dedup.pairs import Pairs, Rows
+from datalake.dedup.meaning.semantic import settle_meaning
 from datalake.dedup.schema import DUPLICATES, PAIRS
-from datalake.dedup.semantic import settle_meaning
-from datalake.dedup.signed import (
+from datalake.dedup.texts.bands import shared_buckets
+from datalake.dedup.texts.components import join, join_pairs, settle_roots
+from datalake.dedup.texts.pairs import Pairs, Rows
+from datalake.dedup.texts.signed import (
     Corpus,
     Shard,
     as_bytes,
@@ -55,8 +55,8 @@ from datalake.dedup.signed import (
     read,
     same,
 )
-from datalake.dedup.spill import Spill
-from datalake.dedup.verify import Links, Meetings, Sets, Settling, link
+from datalake.dedup.texts.spill import Spill
+from datalake.dedup.texts.verify import Links, Meetings, Sets, Settling, link
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

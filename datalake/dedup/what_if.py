@@ -23,7 +23,7 @@ from datalake.dedup.config import DedupConfig, collision_probability
 from datalake.errors import UserError
 
 if TYPE_CHECKING:
-    from datalake.dedup.signed import Shard
+    from datalake.dedup.texts.signed import Shard
 
 
 def check_threshold(base: DedupConfig, changed: DedupConfig) -> None:

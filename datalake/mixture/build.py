@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.dedup.cut import cut_texts, read_cuts
-from datalake.dedup.shingles import count_words
-from datalake.dedup.signed import batches_of, read_columns
+from datalake.dedup.spans.cut import cut_texts, read_cuts
+from datalake.dedup.texts.shingles import count_words
+from datalake.dedup.texts.signed import batches_of, read_columns
 from datalake.document import ID
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig, Weights

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from datalake.language_code import LanguageCode
+from datalake.text.language_code import LanguageCode
 
 # How often a document trains by how many it stands for, from that many on (README of FineWeb-2, "rehydration"):
 # what was copied a few times is worth more, what was copied a thousand times is boilerplate.

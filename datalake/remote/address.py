@@ -8,17 +8,12 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+from datalake.secrets import is_signature
+
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # User and password, host (a name or an address in brackets), port.
 _AUTHORITY = re.compile(r"(?:.*@)?(?:\[[0-9a-fA-F:.]*\]|[^:@\[\]]*)(?::\d*)?")
 _CHECKSUM = re.compile(r"#sha256=([0-9a-fA-F]{64})$")
-# Parameters of signed addresses (AWS, Google, Azure, CloudFront) and others that open doors.
-_SIGNATURE = re.compile(
-    r"^(x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id|sig|se|sp|sv|sr|st|skoid|"
-    r"sktid|skt|ske|sks|skv|(.*[_-])?(key|auth|sid|pwd|pass|user|username|jwt|sas|session|sessionid)|"
-    r".*(token|secret|passw|passphrase|api_?key|accesskey|credential|signature|authori).*)$",
-    re.IGNORECASE,
-)
 HTTP = ("http", "https")
 
 
@@ -70,11 +65,6 @@ def lasting(address: str) -> str:
     parts = urlsplit(without_user(address))
     kept = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not is_signature(k)]
     return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(kept), ""))
-
-
-def is_signature(name: str) -> bool:
-    """Whether a parameter of an address signs it or opens a door."""
-    return bool(_SIGNATURE.match(name))
 
 
 def host(address: str) -> str:

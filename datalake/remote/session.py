@@ -15,12 +15,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from datalake.archive import InputShard
 from datalake.remote.address import is_remote
 from datalake.remote.cache import Cache
 from datalake.remote.client import Client
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
-from datalake.sources.protocol import InputShard
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Where documents come from: one module a kind of source, found by its kind and imported when it is first needed.
 
-A new source is one file beside this one that fulfils `datalake.sources.protocol.Reader`, one config class in
+A new source is one file beside this one that fulfils `datalake.sources.base.Reader`, one config class in
 `datalake.sources.config`, and one line in `MODULES`.
 """
 
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, cast
 from datalake.errors import UserError
 
 if TYPE_CHECKING:
-    from datalake.sources.protocol import Reader
+    from datalake.sources.base import Reader
 
 # kind -> the module in this package that reads it
 MODULES = {
-    "common_crawl": "common_crawl",
+    "common_crawl": "web.common_crawl",
     "wikipedia": "wikipedia",
-    "code": "code",
-    "books": "books",
-    "table": "table",
-    "pydoc": "pydoc",
-    "conversations": "conversations",
-    "preferences": "preferences",
+    "code": "code.files",
+    "books": "books.books",
+    "table": "tables.table",
+    "pydoc": "web.pydoc",
+    "conversations": "dialogues.conversations",
+    "preferences": "dialogues.preferences",
 }
 
 

@@ -110,7 +110,7 @@ class Where(BaseModel):
     )
 
 
-TRAFILATURA_OPTIONS = "precision, no comments, no repeats"  # as datalake/extract/others.py calls it
+TRAFILATURA_OPTIONS = "precision, no comments, no repeats"  # as datalake/extract/html/others.py calls it
 
 
 class Extractor(BaseModel):

@@ -133,7 +133,7 @@ class _Listed:
 
 @cache
 def _listed() -> _Listed:
-    return _Listed(**json.loads((Path(__file__).with_name("data") / "languages.json").read_text("utf-8")))
+    return _Listed(**json.loads((Path(__file__).with_name("languages.json")).read_text("utf-8")))
 
 
 @cache

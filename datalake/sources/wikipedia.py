@@ -19,19 +19,20 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from datalake.archive import InputShard
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
 from datalake.errors import UserError
-from datalake.extract.references import unescape
-from datalake.extract.wikitext import Options, clean, prefixes
-from datalake.language import detect
+from datalake.extract.html.references import unescape
+from datalake.extract.wiki.wikitext import Options, clean, prefixes
+from datalake.formats.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
+from datalake.formats.sevenzip import SIGNATURE as SEVEN_ZIP
+from datalake.formats.sevenzip import unpacked
+from datalake.formats.streams import as_utf8, decompressed
 from datalake.remote.address import is_remote
+from datalake.sources.base import expand
 from datalake.sources.config import Wikipedia
 from datalake.sources.entries import entries
-from datalake.sources.multistream import SIGNATURE, Seam, first_bytes, index_beside, split, streams
-from datalake.sources.protocol import InputShard, expand
-from datalake.sources.sevenzip import SIGNATURE as SEVEN_ZIP
-from datalake.sources.sevenzip import unpacked
-from datalake.sources.streams import as_utf8, decompressed
+from datalake.text.language import detect
 
 KIND = "wikipedia"
 _NAMESPACE = re.compile(r"<namespace((?:\s[^<>]*?)?)(?:/>|>([^<]*)<)")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake
+from datalake.lake.lake import FolderRef, Lake
 from datalake.printable import from_terminal
 from flows.commands.trace import find_checkpoint, find_manifest_of
 from flows.output import as_json, line, note
@@ -93,7 +93,7 @@ class Dialogue:
         Raises:
             UserError: where the message doesn't fit the model; it is then not said.
         """
-        from models.chat import reply
+        from models.serving.chat import reply
 
         seed = self.sampling.seed
         self.messages.append({"role": "user", "content": text})

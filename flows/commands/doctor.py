@@ -22,8 +22,8 @@ from datalake.printable import one_line, write
 from flows import output
 
 if TYPE_CHECKING:
-    from datalake.lake import Lake
-    from datalake.records import Manifest
+    from datalake.lake.lake import Lake
+    from datalake.lake.records import Manifest
 
 _SHOWN = 20  # damaged files named on the terminal
 ROOT = Path(__file__).parent.parent.parent
@@ -145,8 +145,8 @@ def _machine(lake: Path) -> Iterator[Check]:
 
 
 def _lake(lake: Path) -> Iterator[Check]:
-    from datalake.lake import Lake
-    from datalake.records import manifests
+    from datalake.lake.lake import Lake
+    from datalake.lake.records import manifests
 
     if not lake.exists():
         parent = next(place for place in lake.parents if place.is_dir())
@@ -169,7 +169,7 @@ def _lake(lake: Path) -> Iterator[Check]:
 
 def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
     """Whether what finished runs name is there, at its size."""
-    from datalake.lake import TableRef
+    from datalake.lake.lake import TableRef
 
     wrong: dict[str, str] = {}
     for manifest in runs:
@@ -207,7 +207,7 @@ def _catalog(lake: Lake) -> Iterator[Check]:
 
 
 def _digests(lake: Path) -> Iterator[Check]:
-    from datalake.lake import Lake
+    from datalake.lake.lake import Lake
 
     wrong = list(Lake(lake).damaged_files()) if lake.is_dir() else []
     advice = "remove what is named, and run the recipe again: it is made anew"
@@ -216,9 +216,9 @@ def _digests(lake: Path) -> Iterator[Check]:
 
 
 def _service(lake: Path) -> Iterator[Check]:
-    from flows import daemons
-    from flows.environment import server_state
+    from flows.service import daemons
     from flows.service.api import Api
+    from flows.service.environment import server_state
     from flows.service.login import login
 
     url = str(server_state(lake).get("url") or "")
@@ -249,7 +249,7 @@ def _service(lake: Path) -> Iterator[Check]:
 
 
 def _leftovers(lake: Path) -> Iterator[Check]:
-    from flows.environment import leftovers
+    from flows.service.environment import leftovers
 
     left = leftovers(lake)
     found = ", ".join(f"{process.pid} {_name(process)}" for process in left[:5]) or "none"
@@ -293,7 +293,7 @@ def _torch(_: Path) -> Iterator[Check]:
 
 
 def _language(_: Path) -> Iterator[Check]:
-    from datalake.language import detect
+    from datalake.text.language import detect
 
     found = [
         detect(text)[0] for text in ("Water runs down the hill to the sea.", "水从山上流向大海，河流经过许多城市。")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.corpora import Corpus, corpora, corpus_of
 from datalake.errors import LostDataError, UserError
-from datalake.lake import Lake
-from datalake.ledger import RECORDS, ask, connect
+from datalake.lake.corpora import Corpus, corpora, corpus_of
+from datalake.lake.lake import Lake
+from datalake.lake.ledger import RECORDS, ask, connect
+from datalake.lake.records import Manifest
 from datalake.printable import from_terminal, one_line
-from datalake.records import Manifest, read_record
 from flows.output import as_json, as_table, line, note, text
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]
     stories: list[dict[str, Any]] = []
     if tables & set(RECORDS):
         judged = corpus.earlier.get("curation", manifest)
+        from flows.recipe import curated_by
+
         config = curated_by(lake, judged) if "curation" in tables else None
         for row in rows("ledger", "uri = ? OR id = ?", document, id):
             found = next((name for name in ("conversations", "preferences") if rows(name, "id = ?", row["id"])), None)
@@ -125,27 +127,6 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]
             stories.append({"corpus": corpus.name, "run": manifest.run, "table": "quarantine", **row})
     notes = corpus.notes(tables)
     return [{**story, "note": " ".join(notes)} if notes else story for story in stories]
-
-
-def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
-    """The config of a run's curation; None where it is not one of this version."""
-    from pydantic import ValidationError
-
-    from datalake.curate.config import CurateConfig
-    from flows.recipe import Recipe
-
-    try:
-        return Recipe.stored(manifest.recipe).curate_by_kind
-    except ValidationError:
-        pass
-    for report in manifest.stages:
-        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
-        if record is not None:
-            try:
-                return CurateConfig.model_validate(record.payload["config"])
-            except (KeyError, ValidationError):
-                return None
-    return None
 
 
 def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str, Any]]:
@@ -225,7 +206,7 @@ def changed_lines(before: str, after: str) -> dict[str, int]:
 
 def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How much of a text is cut, at which levels, and which documents hold what stays of it elsewhere."""
-    from datalake.dedup.cut import cut
+    from datalake.dedup.spans.cut import cut
 
     def characters(some: Sequence[Mapping[str, Any]]) -> int:
         return len(text) - len(cut(text, [(span["start"], span["end"]) for span in some]))

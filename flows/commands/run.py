@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from datalake.errors import UserError
-from datalake.lake import Lake
+from datalake.lake.lake import Lake
 from datalake.printable import printable, write
 from datalake.secrets import masked
 from flows import output
 
 if TYPE_CHECKING:
-    from datalake.records import StageReport
+    from datalake.lake.records import StageReport
     from flows.ending import Ending
     from flows.recipe import Recipe
     from flows.stages import StageName
@@ -57,8 +57,8 @@ def _run(
     find_inputs(recipe)
     lake = shown.lake
     Lake(lake).create()
-    from flows.environment import end_own, prepare
-    from flows.servers import LastingServer, ServerError, TemporaryServer
+    from flows.service.environment import end_own, prepare
+    from flows.service.servers import LastingServer, ServerError, TemporaryServer
 
     tell = partial(_told, sys.stderr)
     url = prepare(lake)
@@ -70,7 +70,7 @@ def _run(
             import httpx
             from prefect.exceptions import PrefectException
 
-            from datalake.records import now
+            from datalake.lake.records import now
             from flows.parameters import LAST
             from flows.pipeline import pipeline
             from flows.run import RECIPE, new_run_id
@@ -157,7 +157,7 @@ class _Shown:
         if failure:
             output.note(failure)
         else:
-            from flows.commands.summary import lines
+            from flows.report.summary import lines
 
             for text in lines(Lake(self.lake), reports):
                 self.say(text)
@@ -177,7 +177,7 @@ def find_inputs(recipe: Recipe) -> None:
         UserError: where a path matches nothing, or names what can't be read.
     """
     from datalake.remote.address import is_remote, shown
-    from datalake.sources.protocol import expand
+    from datalake.sources.base import expand
     from flows.recipe import whereabouts
 
     for source in recipe.sources:

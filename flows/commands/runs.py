@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
 from flows import output
 from flows.output import as_table, line
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.shards import write_atomically
-from flows import daemons
-from flows.database import set_aside_damaged
-from flows.environment import apart, clear_leftovers, process_mark, server_state, settings, unowned
-from flows.service import deployments
+from datalake.lake.lake import Lake
+from datalake.lake.shards import write_atomically
+from flows.service import daemons, deployments
 from flows.service.api import Api
+from flows.service.database import set_aside_damaged
 from flows.service.deployments import PREFECT_FILE, ROOT
+from flows.service.environment import apart, clear_leftovers, process_mark, server_state, settings, unowned
 from flows.service.login import home, login
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake
-from datalake.ledger import connect
-from datalake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
+from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.ledger import connect
+from datalake.lake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
 from flows.output import as_json, as_table, line
 from flows.stages import ANSWERING, STAGES, TRAINING
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import LostDataError, UserError, first_line
-from datalake.lake import Lake, TableRef
-from datalake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from datalake.lake.lake import Lake, TableRef
+from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
 from flows.output import as_json, as_table, command, line
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _table(lake: Lake, record: StageRecord, name: str, columns: list[str] | None
     """Columns of a table that a stage wrote; those it doesn't have are left out."""
     from pyarrow import ArrowException
 
-    from datalake.parquet import dataset
+    from datalake.lake.parquet import dataset
 
     ref = record.outputs[name]
     assert isinstance(ref, TableRef)
@@ -195,7 +195,7 @@ def _addresses(lake: Lake, record: StageRecord, ids: list[bytes]) -> dict[bytes,
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    from datalake.parquet import dataset
+    from datalake.lake.parquet import dataset
 
     raw = record.inputs["raw"][0]
     assert isinstance(raw, TableRef)

@@ -23,7 +23,7 @@ from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import final_scores, right_padded
 from models.text.config import END
-from models.text.fitting import fit_all, fit_pair
+from models.text.packing import fit_all, fit_pair
 from models.text.sampler import IGNORED, Batch
 from models.text.tokenizer import beginning, encode, render, stop_ids
 
@@ -252,7 +252,7 @@ def preferred(
 ) -> list[float]:
     """For each pair 1 where the reward model scores the chosen answer higher, 0.5 where equal, else 0.
 
-    Pairs are made to fit as in training (`models.text.fitting.fit_pair`); those that can't be are left out.
+    Pairs are made to fit as in training (`models.text.packing.fit_pair`); those that can't be are left out.
     """
     context = int(reward.config.context)  # type: ignore[union-attr, arg-type]
     device = next(reward.parameters()).device

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.document import ID
 from datalake.errors import UserError
-from datalake.parquet import read_table
+from datalake.lake.parquet import read_table
 from models.text.config import BOS, EOS
 from models.text.tokenizer import encode, special
 

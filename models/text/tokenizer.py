@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from datalake.errors import UserError
 from models.text.config import BOS, END, EOS, PAD, SPECIALS, TokenizerConfig
-from models.text.template import CHAT_TEMPLATE, ROLES
+from models.text.rendering import CHAT_TEMPLATE, ROLES
 
 SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"

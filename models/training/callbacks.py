@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.training.trainer import Callback, Run, save_state, snapshot
+from models.training.loop import Callback, Run, save_state, snapshot
 
 Row = dict[str, float]
 

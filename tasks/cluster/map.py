@@ -19,7 +19,7 @@ from typing import Any
 
 from datalake import secrets
 from datalake.errors import UserError
-from datalake.shards import ShardResult, find_shard
+from datalake.lake.shards import ShardResult, find_shard
 from tasks.cluster.connect import connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 

@@ -13,7 +13,7 @@ import pytest
 
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.decide import decide
-from datalake.dedup.shingles import word_list
+from datalake.dedup.texts.shingles import word_list
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 

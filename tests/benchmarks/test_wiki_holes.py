@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from datalake.extract import wikitext
-from datalake.extract.wikitext import Options, clean
+from datalake.extract.wiki import wikitext
+from datalake.extract.wiki.wikitext import Options, clean
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

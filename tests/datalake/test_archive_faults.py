@@ -22,11 +22,11 @@ import zstandard
 from test_archives import arc_line, arc_records, zstd
 from test_common_crawl import record, response
 
+from datalake.archive import InputShard
 from datalake.document import Passed, Quarantined
-from datalake.sources import warc
-from datalake.sources.files import Member, archive_members
-from datalake.sources.protocol import InputShard
-from datalake.sources.streams import decompressed
+from datalake.formats import warc
+from datalake.formats.containers import Member, archive_members
+from datalake.formats.streams import decompressed
 
 STEP = 4096
 
@@ -121,9 +121,9 @@ def test_a_cut_sample_keeps_every_whole_record(tmp_path: Path, samples: Path, na
 CHILD = """
 import resource, sys
 from datalake.sources import warc
-from datalake.sources.files import archive_members
-from datalake.sources.protocol import InputShard
-from datalake.sources.streams import decompressed
+from datalake.formats.containers import archive_members
+from datalake.archive import InputShard
+from datalake.formats.streams import decompressed
 warc.MAX_SEGMENT = 256 << 20
 resource.setrlimit(resource.RLIMIT_FSIZE, (260 << 20, 260 << 20))  # a larger temporary file ends the process
 how, path, most = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -11,7 +11,8 @@ import zstandard
 from test_common_crawl import archive, page, read, record, response
 
 from datalake.document import Document, Passed, Quarantined, Refused
-from datalake.sources import frames, warc
+from datalake.formats import warc
+from datalake.formats import zstd as frames
 
 
 def arc_line(uri: str, length: int, media_type: str = "text/html", version: int = 1) -> bytes:

@@ -26,10 +26,10 @@ from test_common_crawl import record, response
 from test_poison import TEXT, dump, page, read, taken
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
-from datalake.sources import allowance, multistream
-from datalake.sources.allowance import BOMB, Allowance, BombError
-from datalake.sources.streams import decompressed
+from datalake.formats import allowance, multistream
+from datalake.formats.allowance import BOMB, Allowance, BombError
+from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
+from datalake.formats.streams import decompressed
 
 FREE = 1 << 20
 LARGE = 8 << 20

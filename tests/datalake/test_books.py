@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.books import read, shards
+from datalake.sources.books.books import read, shards
+from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.config import Books
-from datalake.sources.gutenberg import chapters, reflow, release, strip_frame
 
 BODY = "The harbour lay still.\n\nNobody had rung the bell since the flood, and nobody spoke of it."
 FIELDS = (

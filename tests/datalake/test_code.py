@@ -14,11 +14,11 @@ import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
-from datalake.sources import code
-from datalake.sources.code import SITE_PACKAGES, STDLIB, decode, git_blob, read, shards
+from datalake.sources.code import files as code
+from datalake.sources.code.files import SITE_PACKAGES, STDLIB, decode, git_blob, read, shards
 from datalake.sources.config import Code
 from datalake.sources.languages import programming_language
-from datalake.sources.package_files import python_statement
+from datalake.sources.licences.package_files import python_statement
 
 FILES = {
     "a.py": b"print('a')\n",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from datalake.document import Document, Entry, Refused
-from datalake.sources.code import read, shards
-from datalake.sources.concatenate import joined, order, uses_of
+from datalake.sources.code.concatenate import joined, order, uses_of
+from datalake.sources.code.files import read, shards
 from datalake.sources.config import Code
 
 

@@ -10,11 +10,11 @@ import pytest
 from pygments.lexers import find_lexer_class_for_filename
 
 from datalake.document import Document, Refused
-from datalake.sources.code import read, shards
-from datalake.sources.code_marks import marks
+from datalake.sources.code.files import read, shards
+from datalake.sources.code.marks import marks
+from datalake.sources.code.redact import redact
 from datalake.sources.config import Code
 from datalake.sources.languages import LANGUAGES, language_of, needs_content, programming_language
-from datalake.sources.redact import redact
 
 # What Pygments calls the languages that have another name here.
 _PYGMENTS = {

@@ -12,7 +12,7 @@ import pytest
 from dulwich import porcelain
 
 from datalake.document import Document, Entry, Quarantined
-from datalake.sources import code
+from datalake.sources.code import files as code
 from datalake.sources.config import Code
 
 BOTH: list[dict[str, Any]] = [{}, {"revision": "HEAD"}]  # the files on disk, and the object database

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.sources.config import PERMISSIVE
-from datalake.sources.licence_texts import licences_in
-from datalake.sources.project_licences import ProjectLicences, Terms, speaks_of_licence
-from datalake.sources.spdx import all_of, canonical_licence, header_licence, permissive
+from datalake.sources.licences.projects import ProjectLicences, Terms, speaks_of_licence
+from datalake.sources.licences.spdx import all_of, canonical_licence, header_licence, permissive
+from datalake.sources.licences.texts import licences_in
 
 ALLOWED = frozenset(PERMISSIVE)
 

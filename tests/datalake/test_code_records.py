@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.code import read, shards
+from datalake.sources.code.files import read, shards
+from datalake.sources.code.notebooks import read_notebook
 from datalake.sources.config import Code
-from datalake.sources.notebooks import read_notebook
-from datalake.sources.package_files import statement_of
-from datalake.sources.project_licences import ProjectLicences
+from datalake.sources.licences.package_files import statement_of
+from datalake.sources.licences.projects import ProjectLicences
 
 needs_git = pytest.mark.skipif(not shutil.which("git"), reason="no git")
 MIT = """MIT License

@@ -18,7 +18,7 @@ from dulwich.objects import S_ISGITLINK, Blob, Commit, Tree
 from dulwich.repo import Repo
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.code import git_blob, read, shards
+from datalake.sources.code.files import git_blob, read, shards
 from datalake.sources.config import Code
 
 BIG = b"x = 'kept in LFS'\n" * 20

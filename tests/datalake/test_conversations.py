@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Passed, Quarantined, Refused
-from datalake.sources import docstrings
 from datalake.sources.config import Conversations
-from datalake.sources.conversations import read, shards
+from datalake.sources.dialogues import docstrings
+from datalake.sources.dialogues.conversations import read, shards
 
 U, A, S, T = "user", "assistant", "system", "tool"
 KEYS = st.sampled_from(

@@ -16,14 +16,15 @@ import pytest
 import world
 from servers import Fault, RangeServer, serving
 
+from datalake.archive import Span
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
+from datalake.formats import warc
 from datalake.identity import fingerprint
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import Session, current, using
-from datalake.sources import common_crawl, crawl_index, snapshots, warc
 from datalake.sources.config import CommonCrawl, Where
-from datalake.sources.protocol import Span
+from datalake.sources.web import common_crawl, crawl_index, snapshots
 
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 3}
 NEW, OLD = "CC-MAIN-2024-22", "CC-MAIN-2024-10"

@@ -13,17 +13,17 @@ import pytest
 import world
 from pydantic import ValidationError
 
-from datalake.curate.classifiers import classify
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.histograms import histograms
-from datalake.curate.quality_config import ClassifierConfig
 from datalake.curate.schema import value_of
+from datalake.curate.scores.classifiers import classify
+from datalake.curate.scores.config import ClassifierConfig
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
-from datalake.transformer import batches_by_length
+from datalake.text.transformer import batches_by_length
 
 POSITIONS = 48
 

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datalake.curate.checks.cuts import WINDOW, cut, spans_of
+from datalake.curate.checks.decontaminate import Index, Stretch, _original, _originals
+from datalake.curate.checks.decontaminate_config import DecontaminateConfig
+from datalake.curate.checks.evaluation_sets import EvaluationRow
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.cuts import WINDOW, cut, spans_of
-from datalake.curate.decontaminate import Index, Stretch, _original, _originals
-from datalake.curate.decontaminate_config import DecontaminateConfig
-from datalake.curate.evaluation_sets import EvaluationRow
 from datalake.curate.what_if import ask
 from datalake.document import RAW, Document, document_id, to_table
 

@@ -24,17 +24,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datalake.characters import tables
-from datalake.curate import decontaminate
+from datalake.curate.checks import decontaminate
+from datalake.curate.checks.decontaminate import Index, Overlap, _begins, _normal, _original, index_of
+from datalake.curate.checks.decontaminate_config import DecontaminateConfig
+from datalake.curate.checks.evaluation_sets import EvaluationRow, evaluation_rows, readings, stem
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.decontaminate import Index, Overlap, _begins, _normal, _original, index_of
-from datalake.curate.decontaminate_config import DecontaminateConfig
-from datalake.curate.evaluation_sets import EvaluationRow, evaluation_rows, readings, stem
 from datalake.curate.schema import CURATION
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.text.characters import tables
 
 HAN = re.compile("[\u3400-\u9fff]")
 INVISIBLE = "\xad\u200b\u2060\ufeff"

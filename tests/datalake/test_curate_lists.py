@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.curate.automaton import Automaton
+from datalake.curate.checks.lists import BlockLists, address_keys, block_lists_of, entry_key, split_address
+from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig, list_files
+from datalake.curate.checks.toxic import ToxicWords
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.lists import BlockLists, address_keys, block_lists_of, entry_key, split_address
-from datalake.curate.lists_config import BlockConfig, ToxicConfig, list_files
-from datalake.curate.toxic import ToxicWords
 from datalake.curate.what_if import NeedsRerunError, ask
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.text.automaton import Automaton
 
 
 def write(path: Path, *lines: str) -> Path:

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencc import OpenCC
 
-from datalake.characters import CJK_TERMINALS, CLOSERS, stop_points, tables, terminal_points
-from datalake.curate.catalog import NAMES
-from datalake.curate.metrics import measure
+from datalake.curate.metrics.catalog import NAMES
+from datalake.curate.metrics.metrics import measure
 from datalake.curate.presets import STOP_WORDS
-from datalake.curate.words import segment
+from datalake.text.characters import CJK_TERMINALS, CLOSERS, stop_points, tables, terminal_points
+from datalake.text.chinese import segment
 
 SIMPLIFY = OpenCC("t2s").convert
 TERMINALS = {chr(p) for p in terminal_points()}

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.perplexity import Models, normalise, perplexity, perplexity_of
-from datalake.curate.quality_config import PerplexityModel
+from datalake.curate.scores.config import PerplexityModel
+from datalake.curate.scores.perplexity import Models, normalise, perplexity, perplexity_of
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError

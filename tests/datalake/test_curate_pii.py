@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.curate.pii import card_number, find, iban, placeholder, redact, resident_number
-from datalake.curate.pii_config import KINDS
+from datalake.curate.checks.pii import card_number, find, iban, placeholder, redact, resident_number
+from datalake.curate.checks.pii_config import KINDS
 
 FOUND = {
     "email": [

@@ -9,9 +9,9 @@ from typing import get_args
 
 import pytest
 
-from datalake.curate.catalog import NAMES
 from datalake.curate.config import CurateConfig
 from datalake.curate.held import rules_for, rules_in_use
+from datalake.curate.metrics.catalog import NAMES
 from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
 from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError

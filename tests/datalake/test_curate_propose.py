@@ -15,9 +15,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.curate.catalog import METRICS
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
+from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.presets import Preset, choose, rule_sets
 from datalake.curate.propose import Proposal, Proposals, from_scale, propose, rules_yaml, scale_of, table, tidy
 from datalake.curate.rules import Rule, verdict

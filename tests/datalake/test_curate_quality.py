@@ -14,7 +14,8 @@ import pytest
 import world
 from pydantic import ValidationError
 
-from datalake.curate.quality import (
+from datalake.curate.scores.config import QualityConfig, QualityUse, label_text
+from datalake.curate.scores.quality import (
     GOOD,
     MODEL,
     OTHER,
@@ -25,11 +26,10 @@ from datalake.curate.quality import (
     train,
     words_of,
 )
-from datalake.curate.quality_config import QualityConfig, QualityUse, label_text
-from datalake.curate.words import segment
-from datalake.dedup.shingles import WORD
+from datalake.dedup.texts.shingles import WORD
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
+from datalake.text.chinese import segment
 
 SMALL: dict[str, Any] = {"good": "1", "buckets": 500, "dimension": 8}
 
@@ -244,7 +244,7 @@ def test_a_line_of_ten_megabytes_is_scored(trained: QualityModel) -> None:
 
 def bundled() -> Path:
     """A fastText classifier that comes with a dependency: lid.176.ftz, in its compressed form."""
-    from datalake.language import _bundled
+    from datalake.text.language import _bundled
 
     return _bundled()
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 import xxhash
 
+from datalake.curate.checks.spam import MODEL, feature_names, model, spam_score, terms_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.presets import CHINESE, choose
 from datalake.curate.schema import CURATION
-from datalake.curate.spam import MODEL, feature_names, model, spam_score, terms_of
 from datalake.document import RAW, Document, document_id, to_table
 
 NEWS = "记者昨日从市交通局获悉，城北大桥的加固工程将于下月开工，工期约四个月。施工期间桥上只留两条车道，公交线路改走滨河路。"

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.dedup import decide as decide_module
-from datalake.dedup import signed as signed_module
-from datalake.dedup.address import normalise_url
-from datalake.dedup.components import join_pairs, settle_roots
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.decide import Decision, decide
 from datalake.dedup.schema import DUPLICATES, PAIRS, SIGNATURES
-from datalake.dedup.shingles import normalise, word_list
-from datalake.dedup.sign import sign_file
-from datalake.dedup.spill import Spill
+from datalake.dedup.texts import signed as signed_module
+from datalake.dedup.texts.components import join_pairs, settle_roots
+from datalake.dedup.texts.shingles import normalise, word_list
+from datalake.dedup.texts.sign import sign_file
+from datalake.dedup.texts.spill import Spill
+from datalake.dedup.urls import normalise_url
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ import pytest
 from datasketch import MinHash
 from pydantic import ValidationError
 
-from datalake.dedup.bands import buckets, shared_buckets
 from datalake.dedup.config import DedupConfig, bands_needed, choose_bands, collision_probability
-from datalake.dedup.minhash import permutations, sign
+from datalake.dedup.texts.bands import buckets, shared_buckets
+from datalake.dedup.texts.minhash import permutations, sign
 
 
 @pytest.mark.parametrize(("count", "seed"), [(1, 1), (112, 1), (120, 7), (256, 4294967295)])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datalake.dedup.pairs import BYTES_PER_PAIR, Pairs
-from datalake.dedup.spans_order import Runs
+from datalake.dedup.runs import Runs
+from datalake.dedup.texts.pairs import BYTES_PER_PAIR, Pairs
 
 
 @pytest.mark.parametrize("skewed", [False, True])

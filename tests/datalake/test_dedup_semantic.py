@@ -15,13 +15,13 @@ import pytest
 import world
 from pydantic import ValidationError
 
-from datalake.dedup import semantic as semantic_module
-from datalake.dedup.clusters import SCALE, cluster, least_product
 from datalake.dedup.config import DedupConfig, SemanticConfig
 from datalake.dedup.decide import Decision, decide
-from datalake.dedup.embed import COLUMNS, embed, embed_batches, embedding_schema
+from datalake.dedup.meaning import semantic as semantic_module
+from datalake.dedup.meaning.clusters import SCALE, cluster, least_product
+from datalake.dedup.meaning.embed import COLUMNS, embed, embed_batches, embedding_schema
 from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS
-from datalake.dedup.sign import sign_file
+from datalake.dedup.texts.sign import sign_file
 from datalake.dedup.what_if import asks_of_meaning, check_threshold, removed, tell, tell_of_meaning
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.errors import UserError

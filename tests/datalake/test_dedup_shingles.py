@@ -12,7 +12,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.dedup.shingles import (
+from datalake.dedup.texts.shingles import (
     CODE_POINTS,
     UNSPACED,
     characters,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datalake.dedup.sorting import sort_halves, sort_hashes
+from datalake.dedup.texts.sorting import sort_halves, sort_hashes
 
 SHAPES = ("even", "few", "low", "high", "one", "descending", "two crowds")
 

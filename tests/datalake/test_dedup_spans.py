@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.dedup.config import DedupConfig
-from datalake.dedup.cut import cut, cut_texts, read_cuts
-from datalake.dedup.marks import CCNET_PUNCTUATION, mark, units_of, winnow, words_of
 from datalake.dedup.schema import DUPLICATES
-from datalake.dedup.shingles import WORD, word_list
-from datalake.dedup.spans import MarkedShard, Spans
+from datalake.dedup.spans.cut import cut, cut_texts, read_cuts
+from datalake.dedup.spans.decide import MarkedShard, Spans
+from datalake.dedup.spans.marks import CCNET_PUNCTUATION, mark, units_of, winnow, words_of
+from datalake.dedup.spans.schema import SPANS
 from datalake.dedup.spans_config import LinesConfig, SubstringMarking, SubstringsConfig
-from datalake.dedup.spans_schema import SPANS
+from datalake.dedup.texts.shingles import WORD, word_list
 from datalake.document import DOCUMENTS, Document, document_id, to_table
-from datalake.ledger import clean_view
+from datalake.lake.ledger import clean_view
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.decide import decide
 from datalake.dedup.schema import PAIRS
-from datalake.dedup.sign import sign_file
+from datalake.dedup.texts.sign import sign_file
 from datalake.dedup.what_if import check_threshold, removed, tell
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.errors import UserError

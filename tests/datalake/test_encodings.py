@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from datalake.extract.charset import declared_inside, detected
-from datalake.extract.charset import decode as decode_page
-from datalake.extract.encodings import decode, encoding_of, standard
+from datalake.extract.html.charset import declared_inside
+from datalake.extract.html.charset import decode as decode_page
+from datalake.text.charsets import detected
+from datalake.text.encodings import decode, encoding_of, standard
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from encodings_of_the_web import CHROMIUM_ERRS, TWO_BYTES, browser_reads, found_browser

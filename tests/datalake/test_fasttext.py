@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.fasttext import Classifier
-from datalake.language import _bundled
+from datalake.text.fasttext import Classifier
+from datalake.text.language import _bundled
 
 WORDS = ("</s>", "the", "of", "Straße", "日本", "don't", "a", "naïve", "x" * 60)
 LABELS = tuple(f"__label__{k}" for k in ("en", "zh", "中文", "d", "e", "f", "g"))

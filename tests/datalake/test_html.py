@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.extract.charset import decode
-from datalake.extract.html import extract, tidy
-from datalake.extract.http import BodyError, BodyTooLargeError, decode_body
+from datalake.extract.html.charset import decode
+from datalake.extract.html.page import extract, tidy
+from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
 
 PAGE = """<!doctype html><html><head><title> A  page\n</title><style>p{}</style></head><body>
 <nav><a href=/>Home</a> <a href=/x>About us</a></nav><main><article><h1>Heading</h1>

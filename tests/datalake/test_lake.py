@@ -19,8 +19,8 @@ import pytest
 
 from datalake.errors import UserError
 from datalake.identity import folder_version
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.records import (
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.records import (
     Manifest,
     StageRecord,
     StageReport,
@@ -30,7 +30,7 @@ from datalake.records import (
     write_manifest,
     write_record,
 )
-from datalake.shards import ShardFile, ShardWriter
+from datalake.lake.shards import ShardFile, ShardWriter
 
 SCHEMA = pa.schema([("n", pa.int64()), ("id", pa.binary(16)), ("text", pa.large_string())])
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ class TestCommit:
 
 WRITER = """
     import sys, time
-    from datalake.lake import Lake
+    from datalake.lake.lake import Lake
     from test_lake import SCHEMA, shard
     lake, name, start = Lake(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     time.sleep(max(0, start - time.time()))
@@ -163,7 +163,7 @@ class TestSeveralProcesses:
 
 HOLDER = """
     import sys, time
-    from datalake.lake import Lake
+    from datalake.lake.lake import Lake
     with Lake(sys.argv[1]).lease("f" * 64):
         print("held", flush=True)
         time.sleep(600)

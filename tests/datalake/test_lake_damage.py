@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from test_lake_places import SCHEMA, commit, filled, finish
 
 from datalake.errors import LostDataError, UserError
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import query
-from datalake.parquet import dataset, read_batches, read_metadata, read_table
-from datalake.records import find_manifest, manifests, read_record
-from datalake.shards import ShardWriter, find_shard
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.ledger import query
+from datalake.lake.parquet import dataset, read_batches, read_metadata, read_table
+from datalake.lake.records import find_manifest, manifests, read_record
+from datalake.lake.shards import ShardWriter, find_shard
 
 
 def test_no_flipped_bit_is_read_as_other_data(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datalake.errors import LostDataError, UserError
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import query
-from datalake.parquet import dataset, read_table, scan
-from datalake.records import METRICS, Manifest, StageReport, now, write_manifest
-from datalake.shards import ShardWriter, find_shard
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.ledger import query
+from datalake.lake.parquet import dataset, read_table, scan
+from datalake.lake.records import METRICS, Manifest, StageReport, now, write_manifest
+from datalake.lake.shards import ShardWriter, find_shard
 
 SCHEMA = pa.schema([("n", pa.int64()), ("language", pa.string())])
 

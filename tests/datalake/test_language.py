@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datalake.errors import UserError
-from datalake.language import detect
+from datalake.text.language import detect
 
 ENGLISH = "The quick brown fox jumps over the lazy dog while everybody is watching it happen."
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pytest
 
 from datalake.curate.schema import CURATION
-from datalake.dedup.cut import cut
 from datalake.dedup.schema import DUPLICATES
+from datalake.dedup.spans.cut import cut
 from datalake.document import DOCUMENTS, RAW, REFUSED
 from datalake.errors import UserError
-from datalake.lake import Lake, Ref
-from datalake.ledger import clean_view, connect, ledger_view, plain_value, query
-from datalake.records import Manifest, StageReport, write_manifest
-from datalake.shards import ShardWriter
+from datalake.lake.lake import Lake, Ref
+from datalake.lake.ledger import clean_view, connect, ledger_view, plain_value, query
+from datalake.lake.records import Manifest, StageReport, write_manifest
+from datalake.lake.shards import ShardWriter
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 FIRST = ["id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity"]
@@ -195,7 +195,7 @@ def test_before_curation_a_record_has_no_verdict_yet_but_a_refused_one_has(lake:
 
 
 def _refs(lake: Lake) -> dict[str, Ref]:
-    from datalake.records import find_manifest
+    from datalake.lake.records import find_manifest
 
     return find_manifest(lake, "first").refs
 

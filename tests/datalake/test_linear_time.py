@@ -20,7 +20,7 @@ from typing import Any, Literal
 import pumps
 import pytest
 
-from datalake import normal_forms
+from datalake.text import normal_forms
 
 HOUSE = Path(__file__).parents[2]
 FLOORS = ("datalake", "models", "tasks", "flows")
@@ -29,24 +29,27 @@ FLAGS_AT = {"compile": 1, "sub": 4, "subn": 4, "split": 3}  # places of the flag
 
 # Expressions of which inputs are bounded by who uses them, and so may be worse than linear within the bound.
 BOUNDED = {
-    "datalake.sources.arc.LINE": "lengths that stand in the expression",
-    "datalake.sources.arc.START": "lengths that stand in the expression",
-    "datalake.sources.rows._TOKEN": "nothing is looked for behind the first quote whose string doesn't end",
-    "datalake.curate.pii._WEB": "128 characters before a number",
-    "datalake.sources.code_marks._GENERATED": "the first 4,000 characters of a file",
-    "datalake.sources.pydoc._SYSTEM": "pages of this Python's own pydoc",
-    "datalake.sources.pydoc._VOLATILE": "pages of this Python's own pydoc",
-    "datalake.sources.gutenberg._FIRST": "the first 3,000 characters of a header, its blanks made one",
+    "datalake.formats.arc.LINE": "lengths that stand in the expression",
+    "datalake.formats.arc.START": "lengths that stand in the expression",
+    "datalake.formats.rows.json._TOKEN": "nothing is looked for behind the first quote whose string doesn't end",
+    "datalake.curate.checks.pii._WEB": "128 characters before a number",
+    "datalake.sources.code.marks._GENERATED": "the first 4,000 characters of a file",
+    "datalake.sources.web.pydoc._SYSTEM": "pages of this Python's own pydoc",
+    "datalake.sources.web.pydoc._VOLATILE": "pages of this Python's own pydoc",
+    "datalake.sources.books.gutenberg._FIRST": "the first 3,000 characters of a header, its blanks made one",
 }
 # Expressions made while running, and why they are linear.
 MADE = {
-    ("datalake.extract.charset", "re.compile"): "a word as it is; where it isn't found nothing is looked for any more",
+    (
+        "datalake.extract.html.charset",
+        "re.compile",
+    ): "a word as it is; where it isn't found no more is looked for",
     ("datalake.secrets", "re.compile"): "texts as they are",
-    ("datalake.extract.wikichinese", "re.compile"): "a class of characters",
+    ("datalake.extract.wiki.chinese", "re.compile"): "a class of characters",
     ("datalake.remote.files", "re.search"): "one character of a class",
     ("datalake.sources.languages", "re.compile"): "all that are made are values of the module, and tried",
-    ("datalake.sources.pydoc", "re.sub"): "a text as it is",
-    ("datalake.sources.redact", "re.compile"): "tried as `redact._patterns()`",
+    ("datalake.sources.web.pydoc", "re.sub"): "a text as it is",
+    ("datalake.sources.code.redact", "re.compile"): "tried as `redact._patterns()`",
     ("datalake.sources.wikipedia", "re.search"): "tried by `_site`",
 }
 
@@ -185,8 +188,8 @@ def _rows(
 
 def _cut(chunk: int) -> Callable[[bytes], None]:
     """Cuts bytes, in chunks, into pages of an export."""
+    from datalake.archive import InputShard
     from datalake.sources.config import Wikipedia
-    from datalake.sources.protocol import InputShard
     from datalake.sources.wikipedia import _Cutter
 
     def run(data: bytes) -> None:
@@ -201,7 +204,7 @@ def _archive(data: bytes) -> None:
     """Reads bytes as a web archive."""
     import tempfile
 
-    from datalake.sources import warc
+    from datalake.formats import warc
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
@@ -217,28 +220,28 @@ def _project(size: int) -> list[tuple[str, str, str]]:
 
 
 def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
-    from datalake.curate.cuts import cut
-    from datalake.curate.decontaminate import Index
-    from datalake.curate.decontaminate_config import DecontaminateConfig
+    from datalake.curate.checks.cuts import cut
+    from datalake.curate.checks.decontaminate import Index
+    from datalake.curate.checks.decontaminate_config import DecontaminateConfig
+    from datalake.curate.checks.evaluation_sets import EvaluationRow
+    from datalake.curate.checks.lists import address_keys, split_address
+    from datalake.curate.checks.pii import find
+    from datalake.curate.checks.spam import spam_score
     from datalake.curate.edits import repair
-    from datalake.curate.evaluation_sets import EvaluationRow
-    from datalake.curate.lists import address_keys, split_address
-    from datalake.curate.pii import find
-    from datalake.curate.spam import spam_score
-    from datalake.extract.html import extract
-    from datalake.extract.http import _inflate
-    from datalake.extract.wikitext import Options, clean
-    from datalake.sources.code import decode
-    from datalake.sources.code_marks import marks
-    from datalake.sources.concatenate import uses_of
-    from datalake.sources.csv_rows import csv_rows
-    from datalake.sources.dialogues import dialogues
-    from datalake.sources.gutenberg import chapters, reflow, strip_frame
+    from datalake.extract.html.page import extract
+    from datalake.extract.wiki.wikitext import Options, clean
+    from datalake.formats.http import _inflate
+    from datalake.formats.rows.csv import csv_rows
+    from datalake.formats.rows.json import rows_of_json
+    from datalake.sources.books.gutenberg import chapters, reflow, strip_frame
+    from datalake.sources.code.concatenate import uses_of
+    from datalake.sources.code.files import decode
+    from datalake.sources.code.marks import marks
+    from datalake.sources.code.redact import redact
+    from datalake.sources.dialogues.shapes import dialogues
     from datalake.sources.languages import language_of
-    from datalake.sources.project_licences import ProjectLicences
-    from datalake.sources.redact import redact
-    from datalake.sources.rows import rows_of_json
-    from datalake.sources.spdx import header_licence
+    from datalake.sources.licences.projects import ProjectLicences
+    from datalake.sources.licences.spdx import header_licence
     from datalake.sources.wikipedia import _site
 
     chinese = Options(language="zh", conversion="script")
@@ -425,16 +428,16 @@ TEXTS = {
 def _readers() -> dict[str, Callable[[str], object]]:
     import pyarrow as pa
 
-    from datalake.curate.code import comment_characters
+    from datalake.curate.checks.pii import find
+    from datalake.curate.checks.spam import spam_score
     from datalake.curate.edits import keep_prose_lines, lines_of, prose_of, repair
-    from datalake.curate.metrics import measure_array
-    from datalake.curate.pii import find
-    from datalake.curate.spam import spam_score
-    from datalake.dedup.shingles import normalise, shingle
-    from datalake.extract.html import extract
-    from datalake.extract.wikitext import clean
-    from datalake.normal_forms import normal_form
-    from datalake.sources.redact import redact
+    from datalake.curate.metrics.code import comment_characters
+    from datalake.curate.metrics.metrics import measure_array
+    from datalake.dedup.texts.shingles import normalise, shingle
+    from datalake.extract.html.page import extract
+    from datalake.extract.wiki.wikitext import clean
+    from datalake.sources.code.redact import redact
+    from datalake.text.normal_forms import normal_form
 
     return {
         **{

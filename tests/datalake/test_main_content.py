@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from datalake.errors import UserError
-from datalake.extract import blocks as b
-from datalake.extract import main_content
-from datalake.extract.charset import decode
-from datalake.extract.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
-from datalake.extract.forest import Forest, from_lightgbm, load, named, predict, scorer
-from datalake.extract.html import extract
-from datalake.extract.main_content import load_model, probabilities, text_of, whole_text
+from datalake.extract.html import blocks as b
+from datalake.extract.html import main_content
+from datalake.extract.html.charset import decode
+from datalake.extract.html.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
+from datalake.extract.html.forest import Forest, from_lightgbm, load, named, predict, scorer
+from datalake.extract.html.main_content import load_model, probabilities, text_of, whole_text
+from datalake.extract.html.page import extract
 from datalake.identity import fingerprint
 from datalake.sources.config import Extractor
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Quarantined, Refused
 from datalake.sources.config import Table
-from datalake.sources.mappings import MAPPINGS, at, language_code, recognise, spdx, time_of
-from datalake.sources.table import read, shards
+from datalake.sources.tables.mappings import MAPPINGS, at, language_code, recognise, spdx, time_of
+from datalake.sources.tables.table import read, shards
 
 TEXT = "The tide came in over the flats, and with it the first boats of the year."
 ZH = "春天的潮水漫过滩涂，今年的第一批渔船随之而来，岸上的人们放下手里的活计，纷纷跑到码头去看。"

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from datalake.dedup.schema import DUPLICATES
-from datalake.dedup.shingles import word_list
+from datalake.dedup.texts.shingles import word_list
 from datalake.document import DOCUMENTS, Document, document_id, to_table
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source

@@ -476,15 +476,21 @@ class PoisonError(Exception):
 
 
 UNFORESEEN = {
-    "common_crawl": ("datalake.sources.common_crawl.detect", partial(crawl)),
+    "common_crawl": ("datalake.sources.web.common_crawl.detect", partial(crawl)),
     "wikipedia": ("datalake.sources.wikipedia.detect", partial(dump)),
-    "table": ("datalake.sources.table.detect", lambda path: rows(path, "table")),
-    "conversations": ("datalake.sources.conversations.detect", lambda path: rows(path, "conversations")),
-    "preferences": ("datalake.sources.preferences.language_of", lambda path: rows(path, "preferences")),
-    "books": ("datalake.sources.books.detect", lambda path: _zip(path, ("a.txt", b"river"), ("b.txt", b"bridge"))),
-    "code": ("datalake.sources.code.header_licence", lambda path: _folder(path, ("a.py", b"x=1"), ("b.py", b"y=1"))),
+    "table": ("datalake.sources.tables.table.detect", lambda path: rows(path, "table")),
+    "conversations": ("datalake.sources.dialogues.conversations.detect", lambda path: rows(path, "conversations")),
+    "preferences": ("datalake.sources.dialogues.preferences.language_of", lambda path: rows(path, "preferences")),
+    "books": (
+        "datalake.sources.books.books.detect",
+        lambda path: _zip(path, ("a.txt", b"river"), ("b.txt", b"bridge")),
+    ),
+    "code": (
+        "datalake.sources.code.files.header_licence",
+        lambda path: _folder(path, ("a.py", b"x=1"), ("b.py", b"y=1")),
+    ),
     "code in a tar": (
-        "datalake.sources.code.header_licence",
+        "datalake.sources.code.files.header_licence",
         lambda path: _tar(path, ("a.py", b"x=1"), ("b.py", b"y=1")),
     ),
 }

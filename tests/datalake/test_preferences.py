@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import PREFERENCES, Entry, Passed, Preference, Quarantined, Refused, to_table
-from datalake.sources import docstrings
 from datalake.sources.config import Preferences
-from datalake.sources.preferences import read, shards
+from datalake.sources.dialogues import docstrings
+from datalake.sources.dialogues.preferences import read, shards
 
 H, B = "\n\nHuman: ", "\n\nAssistant: "
 KEYS = st.sampled_from(

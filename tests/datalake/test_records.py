@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import query
-from datalake.records import (
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.ledger import query
+from datalake.lake.records import (
     Manifest,
     StageRecord,
     StageReport,

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Quarantined
-from datalake.sources.csv_rows import csv_rows
-from datalake.sources.parquet import parquet_rows
-from datalake.sources.rows import Row, json_rows, rows_of_json, split_lines
+from datalake.formats.rows.csv import csv_rows
+from datalake.formats.rows.json import Row, json_rows, rows_of_json, split_lines
+from datalake.formats.rows.parquet import parquet_rows
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -240,7 +240,7 @@ CHILD = """
 import resource, sys
 from datalake.document import Document, Quarantined
 from datalake.sources.config import Table
-from datalake.sources.table import read, shards
+from datalake.sources.tables.table import read, shards
 def peak():  # a child inherits its parent's ru_maxrss, but not its high-water mark
     try:
         with open("/proc/self/status") as status:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datalake import shards
 from datalake.identity import file_digest
-from datalake.parquet import read_batches
-from datalake.shards import ShardResult, ShardWriter, find_shard, shard_key, write_atomically
+from datalake.lake import shards
+from datalake.lake.parquet import read_batches
+from datalake.lake.shards import ShardResult, ShardWriter, find_shard, shard_key, write_atomically
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.large_string())])
 ROOT = Path(__file__).parents[2]

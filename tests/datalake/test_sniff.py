@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from datalake.document import Document, Refused
-from datalake.extract.sniff import media_type_of
+from datalake.extract.html.sniff import media_type_of
 from datalake.sources import reader
 from datalake.sources.config import CommonCrawl
 

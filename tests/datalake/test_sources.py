@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.sources import MODULES, reader
+from datalake.sources.base import expand
 from datalake.sources.config import PYDOC_MODULES, CommonCrawl, Language, Source
-from datalake.sources.protocol import expand
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_module_list_is_a_set_without_side_effects() -> None:
 
 def test_configs_import_nothing_heavy() -> None:
     code = (
-        "import sys, datalake.sources.config, datalake.sources, datalake.language\n"
+        "import sys, datalake.sources.config, datalake.sources, datalake.text.language\n"
         "heavy = ('numpy', 'pyarrow', 'torch', 'resiliparse', 'fastwarc', 'fasttext_pybind')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources import row_files
-from datalake.sources.charsets import streamed
+from datalake.formats.rows import files as row_files
 from datalake.sources.config import Table
-from datalake.sources.table import form, read, shards
+from datalake.sources.tables.table import form, read, shards
+from datalake.text.charsets import streamed
 
 ROWS = [{"id": "x", "text": "One small text.", "n": 3}, {"id": "y", "text": " "}, {"text": "No id here."}]
 

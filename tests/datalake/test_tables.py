@@ -26,17 +26,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_cases import CASES, RIVER, TABLES
 
-from datalake.curate.pii import find
-from datalake.curate.pii_config import KINDS
+from datalake.curate.checks.pii import find
+from datalake.curate.checks.pii_config import KINDS
 from datalake.document import Conversation, Document, Entry, Preference, Quarantined, Refused
 from datalake.errors import UserError
+from datalake.formats.rows.arrow import arrow_rows
+from datalake.formats.rows.csv import csv_rows
+from datalake.formats.rows.json import Locators, Row, rows_of_json
+from datalake.formats.rows.parquet import parquet_rows
 from datalake.sources import reader
-from datalake.sources.arrow_files import arrow_rows
+from datalake.sources.base import expand
 from datalake.sources.config import Books, Code, Conversations, Preferences, Table
-from datalake.sources.csv_rows import csv_rows
-from datalake.sources.parquet import parquet_rows
-from datalake.sources.protocol import expand
-from datalake.sources.rows import Locators, Row, rows_of_json
 
 
 def entries(*paths: Path, kind: type[Any] = Table, **options: object) -> list[Entry]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.extract.wikiformat import without_quotes
-from datalake.extract.wikifunctions import evaluate
-from datalake.extract.wikitext import Options, clean
+from datalake.extract.wiki.formatting import without_quotes
+from datalake.extract.wiki.functions import evaluate
+from datalake.extract.wiki.wikitext import Options, clean
 from datalake.sources.config import Wikipedia
 from datalake.sources.wikipedia import read, shards
 

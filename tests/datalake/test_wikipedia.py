@@ -14,10 +14,10 @@ from xml.sax.saxutils import escape
 import py7zr
 import pytest
 
+from datalake.archive import InputShard
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
 from datalake.sources.config import Wikipedia
-from datalake.sources.protocol import InputShard
 from datalake.sources.wikipedia import read, shards
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from opencc import OpenCC
 
-from datalake.extract.wikichinese import convert
-from datalake.extract.wikitext import APPARATUS, Options, choose_variant, clean
+from datalake.extract.wiki.chinese import convert
+from datalake.extract.wiki.wikitext import APPARATUS, Options, choose_variant, clean
 
 
 def text(wikitext: str, **options: Any) -> str:

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.yaml_text import YamlError, read_yaml
+from datalake.text.yaml_text import YamlError, read_yaml
 
 
 @pytest.mark.parametrize(

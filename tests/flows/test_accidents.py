@@ -23,7 +23,7 @@ from begun import Begun, Start, ended, many_archives, processes_of, state, steps
 from harness import ROOT
 
 from datalake.identity import folder_version
-from flows.database import damage, set_aside_damaged
+from flows.service.database import damage, set_aside_damaged
 
 AGAIN = "the same command goes on from what is finished"
 
@@ -143,7 +143,7 @@ def test_ctrl_c_while_a_run_starts(start: Start, tmp_path: Path, moment: Any, tw
 ENDING = """
     import subprocess, sys, time
     from flows import ending
-    from flows.environment import enter
+    from flows.service.environment import enter
     from pathlib import Path
     enter(Path(sys.argv[1]))
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
@@ -204,8 +204,8 @@ def test_a_run_ends_in_order_when_a_server_that_is_not_its_own_is_gone(
 ) -> None:
     from harness import free_port
 
-    from flows import daemons
     from flows.commands import service
+    from flows.service import daemons
     from flows.service.login import login
 
     recipe, lake = many_archives(tmp_path / "in", 24, 100) | {"runtime": world.inline()}, tmp_path / "lake"
@@ -327,7 +327,7 @@ def test_the_loss_of_a_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     import queue
     import socket
 
-    from flows import servers
+    from flows.service import servers
 
     monkeypatch.setattr(servers, "GONE_S", 0.5)
     lost: queue.Queue[str] = queue.Queue()

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake
-from datalake.records import Manifest, StageRecord, StageReport, write_manifest
-from datalake.shards import write_atomically
+from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.records import Manifest, StageRecord, StageReport, write_manifest
+from datalake.lake.shards import write_atomically
 from flows.cli import main
 from flows.commands.chat import Sampling, choose, converse, piped
 
@@ -284,8 +284,8 @@ def test_code_in_a_models_folder_is_not_run_whatever_is_said_to_it(
 def test_classifiers_of_documents_run_no_code_of_a_folder(
     with_code: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake import transformer
     from datalake.identity import folder_version
+    from datalake.text import transformer
 
     folder, mark = with_code
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\ny\ny\n"))

@@ -16,9 +16,9 @@ import world
 import yaml
 from world import Whole
 
-from datalake.lake import Lake
+from datalake.lake.lake import Lake
+from datalake.lake.records import find_manifest
 from datalake.printable import printable
-from datalake.records import find_manifest
 from flows.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def test_bytes_that_are_no_text_are_no_traceback(headwater: Command, tmp_path: P
 
 
 def test_stages_after_the_last_one_asked_for_go_without_saying() -> None:
-    from datalake.records import StageReport
+    from datalake.lake.records import StageReport
 
     assert StageReport(stage="ingest", state="ran", seconds=1).asked_for
     assert StageReport(stage="sft", state="skipped", seconds=0, note="`sft` is null in the recipe").asked_for
@@ -275,9 +275,9 @@ def test_run_json_is_one_object_on_stdout_and_the_rest_goes_to_stderr(prefect_se
 def test_a_failed_run_exits_1_and_names_the_stage_and_the_way_to_resume(
     prefect_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from datalake.shards import ShardWriter
-    from flows import environment
+    from datalake.lake.shards import ShardWriter
     from flows.commands.run import run_recipe
+    from flows.service import environment
     from tasks.cluster import connect
 
     monkeypatch.setattr(environment, "prepare", lambda lake: prefect_server.url)  # this process is prepared
@@ -428,7 +428,7 @@ def test_a_step_traces_to_exactly_the_documents_its_batch_holds(headwater: Comma
     from models.text.shards import TokenShards
     from models.text.tokenizer import load
     from models.training.config import PretrainConfig
-    from tasks.training import token_indices, training_documents
+    from tasks.tokens import token_indices, training_documents
 
     reports, lake = whole.reports, Lake(whole.lake)
     config = PretrainConfig.model_validate(whole.recipe["pretrain"])

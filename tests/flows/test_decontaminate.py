@@ -10,12 +10,12 @@ import pytest
 import world
 from harness import PrefectServer
 
-from datalake.corpora import corpora
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.records import read_record
+from datalake.lake.corpora import corpora
+from datalake.lake.lake import Lake
+from datalake.lake.records import read_record
 from flows.commands.look import stories_of
-from flows.commands.report import write_report
+from flows.report.page import write_report
 
 
 @pytest.fixture

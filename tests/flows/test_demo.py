@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from harness import ROOT
 
-from datalake.lake import Lake
-from datalake.records import StageRecord, read_record
-from flows.commands.summary import metrics
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageRecord, read_record
+from flows.report.summary import metrics
 
 pytestmark = pytest.mark.slow
 

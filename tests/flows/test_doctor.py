@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from datalake.lake import Lake
-from datalake.records import Manifest, StageReport, now, write_manifest
-from datalake.shards import ShardWriter
+from datalake.lake.lake import Lake
+from datalake.lake.records import Manifest, StageReport, now, write_manifest
+from datalake.lake.shards import ShardWriter
 from flows.commands import doctor
 from flows.commands.doctor import Check, examine, look, pinned
 
@@ -148,7 +148,7 @@ def test_a_server_that_is_gone_is_told_from_one_that_never_was(tmp_path: Path, m
 
 
 def test_what_a_killed_run_left_is_found(tmp_path: Path) -> None:
-    from flows.environment import clear_leftovers
+    from flows.service.environment import clear_leftovers
 
     marks = {"HEADWATER_PROCESS_LAKE": str(tmp_path), "HEADWATER_PROCESS_OWNER": "1:1"}
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=os.environ | marks)

@@ -20,17 +20,22 @@ import pytest
 import world
 import xxhash
 
-from datalake.lake import FolderRef, Lake
-from tasks import data, training
+from datalake.lake.lake import FolderRef, Lake
+from tasks.curate import curate
+from tasks.deduplicate import deduplicate
+from tasks.ingest import ingest
+from tasks.mixture import mixture
 from tasks.stage import Stage
+from tasks.tokenize import tokenize
+from tasks.tokenizer import tokenizer
 
 STAGES: dict[str, Stage] = {
-    "ingest": data.ingest,
-    "curate": data.curate,
-    "deduplicate": data.deduplicate,
-    "mixture": data.mixture,
-    "tokenizer": training.tokenizer,
-    "tokenize": training.tokenize,
+    "ingest": ingest,
+    "curate": curate,
+    "deduplicate": deduplicate,
+    "mixture": mixture,
+    "tokenizer": tokenizer,
+    "tokenize": tokenize,
 }
 
 # The versions the pins below were made with: another library may rightly give other bytes.

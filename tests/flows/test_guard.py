@@ -17,10 +17,10 @@ from browser import Browser
 from harness import PrefectServer
 from servers import serving
 
-from flows.environment import settings
-from flows.servers import TemporaryServer
+from flows.service.environment import settings
 from flows.service.guard import trusted
 from flows.service.login import header, login
+from flows.service.servers import TemporaryServer
 
 # Everything that a page can try on a server at another origin: read it, write to it with and without a preflight, with
 # and without the password, through a socket, by a form.

@@ -18,8 +18,8 @@ import pytest
 import world
 from begun import Start, ended, kill_when, many_archives, processes_of, state, steps_done
 
-from datalake.lake import Lake
-from datalake.records import find_manifest
+from datalake.lake.lake import Lake
+from datalake.lake.records import find_manifest
 
 
 def test_a_killed_ingest_goes_on_and_leaves_no_process_and_equal_bytes(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import world
 
-from datalake.lake import Lake
-from datalake.records import manifests
+from datalake.lake.lake import Lake
+from datalake.lake.records import manifests
 
 
 def recipe(folder: Path, threshold: float, holdout: float = 0.1) -> dict[str, Any]:

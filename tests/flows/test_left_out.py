@@ -12,15 +12,18 @@ from world import Whole
 
 from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
 from datalake.errors import UserError
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import query
-from datalake.records import read_record
-from datalake.shards import ShardWriter
-from models.text.fitting import EQUAL, TOO_LONG
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.ledger import query
+from datalake.lake.records import read_record
+from datalake.lake.shards import ShardWriter
+from models.text.packing import EQUAL, TOO_LONG
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
-from tasks import alignment
+from tasks.dialogues import HoldOut
 from tasks.order import TABLES, rows_of_step
+from tasks.ppo import ppo
+from tasks.reward import reward
 from tasks.runtime import Runtime, RuntimeConfig
+from tasks.sft import sft
 from tasks.stage import RUN_LOG, RunLog
 
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
@@ -58,14 +61,14 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     conversations = table(lake, "conversations", CONVERSATIONS, talks)
     preferences = table(lake, "preferences", PREFERENCES, pairs)
     runtime = Runtime(RuntimeConfig(workers=1, cluster="inline", retries=0), lake.root, "small", "run-1")
-    everything = alignment.HoldOut(seed=0, share=0.0)
+    everything = HoldOut(seed=0, share=0.0)
     log = RunLog("run-1")
     token = RUN_LOG.set(log)
     try:
         given: dict[str, Any] = {"base": base, "holdout": everything, "runtime": runtime}
-        tuned = alignment.sft(conversations=conversations, config=SftConfig(**SHORT), **given)
-        judge = alignment.reward(preferences=preferences, config=RewardConfig(**SHORT), **given)
-        alignment.ppo(
+        tuned = sft(conversations=conversations, config=SftConfig(**SHORT), **given)
+        judge = reward(preferences=preferences, config=RewardConfig(**SHORT), **given)
+        ppo(
             policy=tuned["sft"],
             reward_model=judge["reward"],
             conversations=conversations,
@@ -73,7 +76,7 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
             config=PpoConfig(batch=4, steps=1, new_tokens=6, epochs=1, minibatches=1),
             runtime=runtime,
         )
-        alignment.sft(conversations=conversations, config=SftConfig(**SHORT), **given)
+        sft(conversations=conversations, config=SftConfig(**SHORT), **given)
     finally:
         RUN_LOG.reset(token)
     notes = [report.note for report in log.reports]

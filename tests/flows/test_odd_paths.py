@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from flows.environment import settings
+from flows.service.environment import settings
 
 
 @pytest.mark.parametrize("name", ["plain", "a?b", "a?b#c%20d", "a#b", "a%20b"])

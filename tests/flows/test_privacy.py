@@ -11,8 +11,8 @@ import world
 from harness import PrefectServer
 
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.records import manifests, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import manifests, read_record
 from flows.commands.look import rule_line, stories_of
 
 

@@ -13,10 +13,10 @@ import world
 import yaml
 from harness import PrefectServer, headwater
 
-from datalake.curate.quality import QualityModel
+from datalake.curate.scores.quality import QualityModel
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.records import read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import read_record
 
 SHOP = ["buy", "now", "cheap", "click", "here", "offer", "sale", "cart", "price", "discount", "login", "the", "of"]
 SMALL: dict[str, Any] = {"good": "hq", "buckets": 500, "dimension": 8, "epochs": 20}

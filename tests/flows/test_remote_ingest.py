@@ -13,8 +13,8 @@ import world
 from harness import PrefectServer
 from servers import Fault, RangeServer, serving
 
-from datalake.lake import Lake
-from datalake.records import StageReport, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageReport, read_record
 
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.2, "requests_per_second": 5_000, "retries": 3}
 

@@ -17,9 +17,8 @@ from datalake.dedup.schema import DUPLICATES
 from datalake.document import DOCUMENTS, QUARANTINE, RAW, REFUSED, Document, Quarantined, Refused, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import fingerprint
-from datalake.lake import Lake, Ref, TableRef
-from datalake.mixture.build import MIXTURE
-from datalake.records import (
+from datalake.lake.lake import Lake, Ref, TableRef
+from datalake.lake.records import (
     EVALUATIONS,
     METRICS,
     Manifest,
@@ -29,10 +28,11 @@ from datalake.records import (
     write_manifest,
     write_record,
 )
-from datalake.shards import ShardWriter
-from flows.commands.report import write_report
-from flows.commands.shares import lines, shares
-from flows.commands.words import excerpt, number, seconds, share
+from datalake.lake.shards import ShardWriter
+from datalake.mixture.build import MIXTURE
+from flows.report.page import write_report
+from flows.report.shares import lines, shares
+from flows.report.words import excerpt, number, seconds, share
 
 STAGES = ("ingest", "curate", "deduplicate", "mixture", "sft", "ppo", "evaluate")
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -276,7 +276,7 @@ def test_a_duplicate_stands_beside_the_document_it_repeats(page: str) -> None:
 def test_a_duplicate_by_its_address_claims_no_similarity(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.commands import report
+    from flows.report import page as report
 
     given = report._Look.duplicates
 
@@ -347,7 +347,7 @@ def test_answers_stand_side_by_side_and_read_in_their_own_direction(page: str) -
 
 def test_code_is_set_in_a_font_of_equal_widths(page: str) -> None:
     assert "text code" not in page, "no sample is of a source of code here"
-    from flows.commands import headlines
+    from flows.report import headlines
 
     assert headlines.code_sources(Manifest.model_construct(recipe={"sources": [{"kind": "code"}]})) == {"code"}
 

@@ -13,8 +13,8 @@ import pytest
 import world
 from world import Whole
 
-from datalake.lake import Lake
-from datalake.records import find_manifest, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import find_manifest, read_record
 
 DATA = ("ingest", "curate", "deduplicate", "mixture", "tokenizer", "tokenize")
 
@@ -280,7 +280,7 @@ def test_going_back_to_an_earlier_recipe_shows_its_tables_again(two_files: list[
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Makes the reader of tables raise for one archive, until called with another name."""
-    from datalake.sources import table
+    from datalake.sources.tables import table
 
     real, wanted = table.read, [""]
 
@@ -331,7 +331,7 @@ def test_a_shard_that_fails_makes_the_stage_partial_and_the_next_run_does_just_t
 def test_a_partial_deduplication_is_never_mixed(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake.dedup import sign
+    from datalake.dedup.texts import sign
     from tasks.stage import StageError
 
     recipe = world.tables(lake, two_files)
@@ -361,7 +361,7 @@ def test_a_partial_deduplication_is_never_mixed(
 def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake.shards import ShardWriter
+    from datalake.lake.shards import ShardWriter
     from tasks.stage import StageError
 
     world.run(world.tables(lake, two_files[:1]), lake, "ingest")
@@ -382,7 +382,7 @@ def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
 def test_a_curation_that_loses_a_document_fails(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
-    from datalake.shards import ShardWriter
+    from datalake.lake.shards import ShardWriter
     from tasks.stage import StageError
 
     real = ShardWriter.count

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from datalake.lake import Lake, TableRef
-from datalake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
-from datalake.shards import write_atomically
+from datalake.lake.lake import Lake, TableRef
+from datalake.lake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
+from datalake.lake.shards import write_atomically
 from flows.cli import main
-from flows.commands import report, what_if
+from flows.commands import what_if
 from flows.recipe import validate
+from flows.report import page as report
 
 START = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 SOURCE = {"kind": "table", "paths": ["/in.jsonl"]}
@@ -154,7 +155,7 @@ def test_a_report_of_the_last_run_is_of_the_last_that_went_to_its_end(
 
 
 def test_what_if_says_which_run_it_is_about_where_that_is_not_the_last(lake: Lake) -> None:
-    from datalake.records import find_manifest
+    from datalake.lake.records import find_manifest
 
     base = validate({"corpus": "small", "sources": [SOURCE]}, "recipe")
     assert what_if._notes(lake, find_manifest(lake, "2026-b"), base) == []

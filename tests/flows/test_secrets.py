@@ -14,8 +14,8 @@ from harness import PrefectServer
 from servers import Fault, RangeServer, serving
 
 from datalake.errors import UserError
-from datalake.lake import Lake
-from datalake.records import find_manifest
+from datalake.lake.lake import Lake
+from datalake.lake.records import find_manifest
 from flows.recipe import Recipe, load, without_secrets
 from flows.run import RECIPE
 

@@ -11,8 +11,8 @@ import world
 import yaml
 from harness import PrefectServer
 
-from datalake.lake import Lake
-from datalake.records import manifests, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import manifests, read_record
 from flows.cli import main
 from flows.commands.look import stories_of
 
@@ -78,7 +78,7 @@ def test_another_threshold_embeds_nothing_again_and_a_moved_model_runs_nothing(
 def test_a_file_that_cannot_be_embedded_makes_the_stage_partial_and_is_done_by_the_next_run(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake.dedup import embed
+    from datalake.dedup.meaning import embed
 
     real, calls = embed.embed_batches, []
 

@@ -22,11 +22,10 @@ import yaml
 from harness import PrefectServer, free_port, headwater, up
 
 from datalake.errors import UserError
-from flows import daemons
 from flows.commands import service
-from flows.environment import alive, prepare, process_mark, server_state
-from flows.service import deployments
+from flows.service import daemons, deployments
 from flows.service.api import Api, call
+from flows.service.environment import alive, prepare, process_mark, server_state
 from flows.service.login import login
 
 
@@ -124,7 +123,7 @@ def test_down_waits_for_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server: PrefectServer) -> None:
-    from flows.environment import clear_leftovers
+    from flows.service.environment import clear_leftovers
 
     # The `up` that started them has ended long ago; a run that now clears what killed runs left spares them.
     assert clear_leftovers(prefect_server.lake) == []

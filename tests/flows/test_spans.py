@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import world
 
-from datalake.dedup.cut import cut
-from datalake.dedup.shingles import word_list
-from datalake.lake import Lake
-from datalake.records import read_record
+from datalake.dedup.spans.cut import cut
+from datalake.dedup.texts.shingles import word_list
+from datalake.lake.lake import Lake
+from datalake.lake.records import read_record
 from flows.commands.look import explain_document
 from flows.service.api import call
 
@@ -92,7 +92,7 @@ def test_the_progress_of_marking_is_shown(done: Any, prefect_server: Any) -> Non
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
     from models.text.shards import TokenShards
     from models.text.tokenizer import encode, load
-    from tasks.training import token_indices
+    from tasks.tokens import token_indices
 
     lake, _, reports = done
     tokenizer = load(world.folder_of(lake, reports["tokenizer"], "tokenizer"))
@@ -148,7 +148,7 @@ def test_without_these_sections_there_is_no_table_and_nothing_is_cut(done: Any, 
 def test_a_file_that_cannot_be_marked_is_left_whole_and_done_by_the_next_run(
     done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake.dedup import marks
+    from datalake.dedup.spans import marks
 
     lake, recipe, _ = done
     expected = world.rows(lake, "SELECT * FROM small.spans ORDER BY ALL", _first_run(lake))
@@ -192,6 +192,6 @@ def test_spans_are_decided_anew_for_other_duplicates_and_another_order(tmp_path:
 
 
 def _first_run(lake: Path) -> str:
-    from datalake.records import manifests
+    from datalake.lake.records import manifests
 
     return manifests(Lake(lake))[0].run

@@ -18,8 +18,8 @@ from begun import Start, ended, processes_of, state
 from harness import ROOT
 
 from datalake.errors import UserError
-from flows.environment import apart, listens, pass_proxies, prepare, settings
 from flows.service.api import Api
+from flows.service.environment import apart, listens, pass_proxies, prepare, settings
 from flows.streams import Unheard, escape
 
 THEIRS = {

@@ -11,8 +11,8 @@ import pytest
 import world
 import yaml
 
-from datalake.lake import Lake
-from datalake.records import StageRecord, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageRecord, read_record
 
 _WORDS = """我们 昨天 学校 老师 朋友 城市 河边 春天 图书 历史 音乐 画家 故事 孩子 母亲 早晨 天气 山上 花园 市场 火车
 窗户 大海 研究 问题 发展 文化 经济 社会 生活 工作 时间 地方 世界 国家 人民 科学 技术 自然 语言 电影 新闻 医生
@@ -129,7 +129,7 @@ def test_the_terminal_the_page_and_prefect_show_the_table(done: tuple[Path, dict
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-    from flows.commands.summary import lines
+    from flows.report.summary import lines
 
     lake, reports = Lake(done[0]), done[1]
     text = "\n".join(lines(lake, list(reports.values())))

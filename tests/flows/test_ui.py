@@ -21,11 +21,11 @@ def flow_run(prefect_server: PrefectServer) -> str:
     from prefect import flow
     from prefect.context import FlowRunContext
 
-    from datalake.lake import Lake
-    from datalake.shards import ShardResult, ShardWriter
-    from tasks.artifacts import progress
+    from datalake.lake.lake import Lake
+    from datalake.lake.shards import ShardResult, ShardWriter
     from tasks.cluster import Shard, map_shards
     from tasks.runtime import Runtime, RuntimeConfig
+    from tasks.shown.artifacts import progress
     from tasks.stage import Produced, stage
 
     schema = pa.schema([("x", pa.int64())])
@@ -160,7 +160,7 @@ def test_curves_are_drawn_while_a_stage_trains(prefect_server: PrefectServer) ->
     from prefect import flow, task
     from prefect.context import FlowRunContext
 
-    from tasks.artifacts import Curves
+    from tasks.shown.artifacts import Curves
 
     drawn: list[str] = []
 

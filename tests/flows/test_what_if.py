@@ -14,8 +14,8 @@ import world
 import yaml
 from harness import PrefectServer
 
-from datalake.lake import Lake
-from datalake.records import StageRecord, manifests, read_record
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageRecord, manifests, read_record
 from flows.cli import main
 from flows.commands.look import changed_lines
 from flows.commands.what_if import _settings
@@ -312,7 +312,7 @@ def test_the_stage_publishes_a_page_and_its_record_knows_nothing_of_it(ran: Ran,
 
 def test_the_page_looks_at_a_bounded_part_and_says_so(ran: Ran) -> None:
     from datalake.curate.config import CurateConfig
-    from tasks.curation_page import drawn, page
+    from tasks.shown.curation import drawn, page
 
     lake = Lake(ran.lake)
     [manifest] = [m for m in manifests(lake) if m.corpus == "tiny"]
@@ -335,7 +335,7 @@ def test_a_page_that_takes_too_long_keeps_what_it_has(ran: Ran, monkeypatch: pyt
     import duckdb
 
     from datalake.curate.config import CurateConfig
-    from tasks import curation_page
+    from tasks.shown import curation as curation_page
 
     def endless(connection: duckdb.DuckDBPyConnection, *_: Any) -> list[Any]:
         connection.execute("SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b").fetchall()

@@ -27,18 +27,18 @@ from transformers import (
 )
 
 from datalake.errors import UserError
-from datalake.sources.pydoc import write_archive
-from models import chat
+from datalake.sources.web.pydoc import write_archive
 from models.network import checkpoint
 from models.network.build import Foreign, ScalarHead, build_model
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
 from models.network.generate import generate
+from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import SPECIALS, TokenizerConfig
+from models.text.rendering import CHAT_TEMPLATE
 from models.text.shards import write_shard
-from models.text.template import CHAT_TEMPLATE
-from models.training.trainer import save_state
+from models.training.loop import save_state
 
 TALK = [{"role": "user", "content": "水 flows where?"}]
 SHAPES = {

@@ -14,21 +14,21 @@ from torch import nn
 
 from datalake.document import document_id
 from datalake.errors import UserError
-from models import chat
 from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.evaluate import Held, evaluate
 from models.evaluation.intervals import bootstrap, wilson
+from models.methods.reward import reward as train_reward
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
 from models.network.config import NetworkConfig
 from models.network.generate import generate
+from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import TokenizerConfig
 from models.text.sampler import heldout
 from models.text.shards import TokenShards, write_shard
 from models.training.config import RewardConfig
-from models.training.reward import reward as train_reward
 
 COLOURS = ["red stone", "green leaf", "blue sea", "yellow sun", "white snow", "黑 夜", "grey cloud", "brown earth"]
 TALKS = [

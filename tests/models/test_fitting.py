@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from toys import dialogue, words
 
-from models import chat
-from models.text import fitting, tokenizer
-from models.text.fitting import fit_dialogue, fit_pair, fit_prompt, most
+from models.serving import chat
+from models.text import packing as fitting
+from models.text import tokenizer
+from models.text.packing import fit_dialogue, fit_pair, fit_prompt, most
 from models.text.tokenizer import render
 
 

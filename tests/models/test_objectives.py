@@ -14,7 +14,7 @@ from models.objectives.bradley_terry import bradley_terry, bradley_terry_loss, f
 from models.objectives.bradley_terry import collate as collate_pairs
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
-from models.training.trainer import split
+from models.training.loop import split
 
 SHAPE = NetworkConfig(vocabulary=64, layers=2, width=32, heads=4, kv_heads=2, context=32)
 

@@ -7,9 +7,9 @@ import torch
 from toys import base, dialogue, reversals, shard, stories, words
 
 from datalake.errors import UserError
+from models.methods import order, ppo, pretrain, reward, sft
 from models.network import checkpoint
 from models.text.shards import TokenShards
-from models.training import order, ppo, pretrain, reward, sft
 from models.training.callbacks import read_metrics
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 

@@ -8,6 +8,9 @@ import torch
 from toys import base, dialogue, reversals, words
 
 from datalake.errors import UserError
+from models.methods.ppo import Iterations, ppo, settings_of
+from models.methods.reward import reward
+from models.methods.sft import sft
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.ppo import (
@@ -25,16 +28,13 @@ from models.objectives.ppo import (
     whiten,
 )
 from models.objectives.ppo import ppo as ppo_objective
-from models.rollouts import RolloutSettings, roll_out, rows_of
+from models.rl.rollouts import RolloutSettings, roll_out, rows_of
 from models.text.tokenizer import render, stop_ids
 from models.training.callbacks import Progress, read_metrics
 from models.training.config import PpoConfig, RewardConfig, SftConfig
+from models.training.loop import State, fit
 from models.training.optimizer import build_optimizer
-from models.training.ppo import Iterations, ppo, settings_of
-from models.training.reward import reward
 from models.training.schedule import schedule_of
-from models.training.sft import sft
-from models.training.trainer import State, fit
 
 MASK = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
 

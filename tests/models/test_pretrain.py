@@ -10,11 +10,11 @@ import torch
 from toys import shard, stories, words
 
 from datalake.errors import UserError
+from models.methods.pretrain import pretrain, token_counts, unigram_entropies
 from models.network import checkpoint
 from models.text.shards import TokenShards
 from models.training.config import PretrainConfig
-from models.training.pretrain import pretrain, token_counts, unigram_entropies
-from models.training.trainer import load_state
+from models.training.loop import load_state
 
 CONFIG = PretrainConfig(
     layers=2, width=32, heads=4, kv_heads=2, context=32, steps=80, batch=8, learning_rate=1e-2, checkpoint_every=10,

@@ -8,11 +8,11 @@ import torch
 from toys import base, reversals, words
 
 from datalake.errors import UserError
-from models.text.fitting import EQUAL, TOO_LONG
+from models.methods.reward import load_reward_model, reward, score
+from models.text.packing import EQUAL, TOO_LONG
 from models.text.tokenizer import render
 from models.training.callbacks import read_metrics
 from models.training.config import RewardConfig
-from models.training.reward import load_reward_model, reward, score
 
 CONFIG = RewardConfig(batch=32, steps=40, learning_rate=3e-3, warmup=0.1, checkpoint_every=10, eval_every=20)
 

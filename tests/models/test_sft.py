@@ -5,11 +5,11 @@ import torch
 from toys import base, dialogue, reversals, words
 
 from datalake.errors import UserError
+from models.methods.sft import sft
 from models.network import checkpoint
-from models.text.fitting import TOO_LONG
+from models.text.packing import TOO_LONG
 from models.training.config import SftConfig
 from models.training.epochs import Epochs
-from models.training.sft import sft
 
 CONFIG = SftConfig(batch=16, steps=20, learning_rate=3e-3, warmup=0.1, checkpoint_every=5, eval_every=10)
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from datalake.errors import UserError
 from models.objectives.base import Loss
-from models.training import trainer
+from models.training import loop as trainer
 from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard, read_metrics
 from models.training.config import PretrainConfig
+from models.training.loop import Callback, State, fit, load_state, save_state, split
 from models.training.optimizer import build_optimizer, scale_and_clip
 from models.training.schedule import build_schedule
-from models.training.trainer import Callback, State, fit, load_state, save_state, split
 
 STEPS = 12
 

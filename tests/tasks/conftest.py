@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from datalake.sources.config import Source
 from tasks.cluster.connect import connect, disconnect
-from tasks.data import IngestConfig, ingest, list_archives
+from tasks.ingest import IngestConfig, ingest, list_archives
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
 from tasks.stage import Produced
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
-from tasks import training
-from tasks.alignment import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
+from tasks import learning
+from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
 
 
 class OneFile:
@@ -73,9 +73,9 @@ def test_the_progress_bar_counts_steps_as_the_metrics_do(tmp_path: Path, monkeyp
             poll()
         return {}
 
-    monkeypatch.setattr(training, "progress", progress)
-    monkeypatch.setattr(training, "run_alone", run_alone)
-    training.train_alone("sft", dict, 3, SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
+    monkeypatch.setattr(learning, "progress", progress)
+    monkeypatch.setattr(learning, "run_alone", run_alone)
+    learning.train_alone("sft", dict, 3, SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
     assert shown == [1, 2, 3]
 
 

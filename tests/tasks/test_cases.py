@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from datalake.lake import Lake
+from datalake.lake.lake import Lake
 from datalake.sources import reader
 from flows.recipe import load
-from tasks.data import list_archives
+from tasks.ingest import list_archives
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).resolve().parents[1] / "cases.yaml").read_text(encoding="utf-8")

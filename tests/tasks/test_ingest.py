@@ -12,10 +12,10 @@ import world
 from pydantic import TypeAdapter
 from table_cases import CASES, TABLES
 
-from datalake.lake import Lake
-from datalake.sources import books
+from datalake.lake.lake import Lake
+from datalake.sources.books import books
 from datalake.sources.config import Source
-from tasks.data import Archive, NothingReadError, list_archives
+from tasks.ingest import Archive, NothingReadError, list_archives
 
 SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 

@@ -16,7 +16,7 @@ from ray import cloudpickle
 
 from datalake.errors import UserError
 from datalake.identity import file_digest
-from datalake.shards import ShardResult, ShardWriter, find_shard
+from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from tasks.cluster import Shard, map_shards, run_alone
 from tasks.runtime import Runtime
 

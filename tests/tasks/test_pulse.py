@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks import artifacts, pulse
+from tasks.shown import artifacts, pulse
 
 
 class Written(io.StringIO):

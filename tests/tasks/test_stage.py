@@ -19,10 +19,10 @@ from pydantic import BaseModel
 
 from datalake.errors import UserError
 from datalake.identity import fingerprint
-from datalake.lake import FolderRef, Lake, TableRef
-from datalake.ledger import query
-from datalake.records import Manifest, lineage, now, read_record, write_manifest
-from datalake.shards import ShardWriter, find_shard
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.ledger import query
+from datalake.lake.records import Manifest, lineage, now, read_record, write_manifest
+from datalake.lake.shards import ShardWriter, find_shard
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.stage import RUN_LOG, Outputs, Produced, RunLog, Stage, StageError, stage
 
@@ -399,7 +399,7 @@ def test_a_flipped_bit_fails_who_reads_it_and_the_next_run_makes_the_file_anew(r
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
 
     def reads(numbers: TableRef, config: Config, runtime: Runtime) -> Produced:
-        from datalake.parquet import read_table
+        from datalake.lake.parquet import read_table
 
         rows = sum(read_table(file).num_rows for file in runtime.lake.files(numbers))
         return Produced(records_in=rows, records_out=rows)

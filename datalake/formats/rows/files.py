@@ -1,0 +1,357 @@
+"""Files of rows, wherever they lie: alone, compressed, or in zip and tar archives, also within each other.
+
+What a file is, is told by its first bytes (zip, tar, Parquet, Arrow, the compressions of `streams`), else by its name
+without the ending of a compression. Archives are read as streams; only a file inside an archive that is itself
+compressed, an archive, Parquet or Arrow is first written to an unnamed temporary file (in TMPDIR, at most `MAX_SPOOL`
+bytes, gone with the process). Names that would leave the archive are quarantined; links and other files are passed.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from datalake.document import Passed, Quarantined
+from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
+from datalake.formats.containers import DAMAGE, BoundedInfo, safe, zip_blocks, zip_members
+from datalake.formats.rows.arrow import MAGIC, arrow_rows
+from datalake.formats.rows.csv import csv_rows
+from datalake.formats.rows.json import LONGEST, Chunks, Row, rows_of_json
+from datalake.formats.rows.nested import rows_within
+from datalake.formats.rows.parquet import parquet_rows
+from datalake.formats.streams import BLOCK, as_utf8, compression, decompressed
+from datalake.text.charsets import streamed
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+MAX_SPOOL = 1 << 32  # bytes
+MAX_DEPTH = 4  # archives within archives
+_FORMS = {
+    ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
+    ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow", ".ipc": "arrow",
+    ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "text", ".text": "text", ".md": "text",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json", ".jl": "json",
+}  # fmt: skip
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+# Files of rows, or compressed ones, that are read nowhere here, by their first bytes.
+_OTHERS = {
+    b"ORC": "an ORC file", b"Obj\x01": "an Avro file", b"SQLite format 3\0": "an SQLite database",
+    b"\x89HDF\r\n": "an HDF5 file", b"\x04\x22\x4d\x18": "LZ4 compresses it",
+    b"\xff\x06\0\0sNaPpY": "Snappy compresses it",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file", b"PARE": "an encrypted Parquet file",
+}  # fmt: skip
+_BINARY = {"parquet": parquet_rows, "arrow": arrow_rows}
+
+
+class Shape(NamedTuple):
+    """What a reader takes for a row, for the names of its columns, and for keys of lists of rows (None: any)."""
+
+    is_row: Callable[[dict[str, Any]], bool]
+    is_header: Callable[[list[str]], bool]
+    keys: frozenset[str] | None = None
+
+
+@dataclass(slots=True)
+class RowFile:
+    """One file of rows. Has to be read before the next one is asked for.
+
+    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet or Arrow file lies, else
+    `chunks` are its bytes, decompressed and in UTF-8.
+    """
+
+    name: str
+    form: str
+    path: str
+    chunks: Chunks
+    allowance: Allowance
+    charset: str = ""  # what the rows read so far were in, where that isn't UTF-8
+
+    def rows(
+        self,
+        source: str,
+        longest: int = LONGEST,
+        delimiter: str = "",
+        header: Sequence[str] = (),
+        shape: Shape | None = None,
+    ) -> Iterator[Row | Quarantined]:
+        """Its rows, those of a text file excepted.
+
+        `delimiter` parts the cells of CSV; empty: as the name or the header says. `header` names its columns where the
+        file doesn't. By a `shape` rows are found in a file that is an object, and a header is told from a row.
+        """
+        if self.form in _BINARY:
+            return _BINARY[self.form](self.path, self.name, source, longest, self.allowance)
+        if self.form in ("csv", "tsv"):
+            parted_by = delimiter or ("\t" if self.form == "tsv" else "")
+            known = shape.is_header if shape else None
+            return csv_rows(self.chunks, self.name, source, longest, parted_by, header=header, is_header=known)
+        rows = rows_of_json(self.chunks, self.name, source, longest)
+        return _flat(rows, shape) if shape else rows
+
+
+def _flat(rows: Iterator[Row | Quarantined], shape: Shape) -> Iterator[Row | Quarantined]:
+    """Rows, also where the file is an object with the rows in it, or several of them."""
+    for row in rows:
+        inner = rows_within(row, shape.is_row, shape.keys) if isinstance(row, Row) else []
+        yield from inner
+        if not inner:
+            yield row
+            break
+    yield from rows
+
+
+def form(name: str) -> str:
+    """`parquet`, `arrow`, `csv`, `tsv`, `text` or `json` (also where nothing says), by a file's name."""
+    return _known_form(name) or "json"
+
+
+def _known_form(name: str) -> str:
+    path = PurePosixPath(name.lower())
+    while path.suffix in COMPRESSIONS:
+        path = path.with_suffix("")
+    return _FORMS.get(path.suffix, "")
+
+
+def row_files(path: str, name: str, source: str) -> Iterator[RowFile | Passed | Quarantined]:
+    """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does.
+
+    No two are called alike: of several in an archive the second is `name~2`.
+    """
+    names: Counter[str] = Counter()
+    for file in _files(path, name, source, form(name), 0, allowance_of(path)):
+        if isinstance(file, RowFile):
+            names[own := file.name] += 1
+            while names[own] > 1 and names[file.name] > 0:
+                file.name = f"{own}~{names[own]}"
+                names[own] += names[file.name] > 0
+            names[file.name] = max(1, names[file.name])
+        yield file
+
+
+def _files(
+    path: str, name: str, source: str, kind: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
+    with Path(path).open("rb") as stream:
+        head = stream.read(8)
+    if depth > MAX_DEPTH:
+        yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
+    elif head.startswith(_POINTER[:8]) and (problem := _other(_head(path))):
+        yield Quarantined(source, name, "form", problem, 0, -1)
+    elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        yield from _guarded(_zip(path, name, source, depth, allowance), name, source)
+    elif binary := _binary(head, kind if compression(head + bytes(8)) == "none" else ""):
+        yield RowFile(name, binary, path, iter(()), allowance)
+    else:
+        chunks = decompressed(path, name, source, allowance)
+        first, chunks = _peek(chunks, 512)
+        if first[257:262] == b"ustar":
+            yield from _guarded(_tar(chunks, name, source, depth, allowance), name, source)
+        elif _binary(first, kind):
+            yield from _spooled(chunks, name, source, depth, allowance)
+        elif problem := _other(first):
+            yield Quarantined(source, name, "form", problem, 0, -1)
+        elif kind:
+            yield _row_file(name, kind, path, chunks, allowance)
+        else:
+            yield Passed("other_file")
+
+
+def _binary(head: bytes, kind: str) -> str:
+    """`parquet` or `arrow` by a file's first bytes, or by its name; "" for others."""
+    if head[:4] == b"PAR1":
+        return "parquet"
+    return "arrow" if head[:6] == MAGIC else kind if kind in _BINARY else ""
+
+
+def _other(head: bytes) -> str:
+    """What to do with a file that begins so and holds no rows as they are read here; "" for others."""
+    if head.startswith(_POINTER):
+        return "a pointer of Git LFS: fetch what it stands for (`git lfs pull`)"
+    form = next((form for magic, form in _OTHERS.items() if head.startswith(magic)), "")
+    return f"{form}: convert it to Parquet or JSON Lines" if form else ""
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return stream.read(len(_POINTER))
+
+
+def _row_file(name: str, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:
+    """A file of rows of bytes. JSON is UTF-8 or UTF-16 by its standard; for lines and cells there is none."""
+    file = RowFile(name, kind, path, as_utf8(chunks), allowance)
+    if kind in ("csv", "tsv", "text"):
+        file.chunks = streamed(file.chunks, partial(setattr, file, "charset"))
+    return file
+
+
+def _guarded(
+    entries: Iterator[RowFile | Passed | Quarantined], name: str, source: str
+) -> Iterator[RowFile | Passed | Quarantined]:
+    """Entries up to damage."""
+    try:
+        yield from entries
+    except BombError as error:
+        yield Quarantined(source, name, BOMB, str(error))
+    except DAMAGE as error:
+        yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200])
+
+
+def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
+    """The first bytes (up to damage), and all chunks again."""
+    taken: list[bytes | Quarantined] = []
+    head = b""
+    for chunk in chunks:
+        taken.append(chunk)
+        if isinstance(chunk, Quarantined):
+            break
+        head += chunk
+        if len(head) >= size:
+            break
+    return head, chain(taken, chunks)
+
+
+def _zip(
+    path: str, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
+    with zipfile.ZipFile(path) as archive:
+        for info in zip_members(archive, name, source):
+            if not isinstance(info, zipfile.ZipInfo):
+                yield info
+                continue
+            member = info.filename
+            try:
+                stream = archive.open(info)
+            except DAMAGE as error:
+                problem = f"{member}: {error}"[:200]
+                yield Quarantined(source, name, "damaged", problem, info.header_offset, info.compress_size)
+                continue
+            with stream:
+                blocks = zip_blocks(stream, info, allowance)
+                yield from _member(blocks, info.file_size, f"{name}/{member}", source, depth, [], allowance)
+
+
+def _tar(
+    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
+    stream = _Stream(chunks)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as archive:
+            for info in archive:
+                if info.isdir():
+                    continue
+                if not safe(info.name):
+                    yield Quarantined(source, name, "path_traversal", info.name[:200], info.offset, info.size)
+                elif not info.isfile() or info.issparse():
+                    yield Passed("link" if info.issym() or info.islnk() else "special")
+                elif content := archive.extractfile(info):
+                    blocks = iter(partial(content.read, BLOCK), b"")
+                    member = f"{name}/{info.name}"
+                    yield from _member(blocks, info.size, member, source, depth, stream.damage, allowance)
+                archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
+    except DAMAGE as error:
+        if not stream.damage:
+            raise
+        yield Quarantined(source, name, "damaged", f"the archive breaks off: {error}"[:200])
+    if not stream.damage:  # where an archive ends is told by zeros
+        behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
+        if behind:
+            yield Quarantined(source, name, "damaged", "something stands behind the archive's end")
+        elif stream.tail.strip(b"\0"):
+            yield Quarantined(source, name, "truncated", "the archive doesn't end")
+    yield from stream.damage
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read from; ends at damage, which it keeps."""
+
+    def __init__(self, chunks: Chunks):
+        self._chunks = chunks
+        self._rest = b""
+        self.tail = b""  # the last block that was read
+        self.damage: list[Quarantined] = []
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._rest and not self.damage:
+            chunk = next(self._chunks, b"")
+            while chunk == b"" and (following := next(self._chunks, None)) is not None:
+                chunk = following
+            if isinstance(chunk, Quarantined):
+                self.damage.append(chunk)
+            else:
+                self._rest = chunk
+        out, self._rest = (self._rest[:size], self._rest[size:]) if size >= 0 else (self._rest, b"")
+        self.tail = (self.tail + out[-512:])[-512:]
+        return out
+
+
+def _member(
+    blocks: Iterator[bytes],
+    size: int,
+    name: str,
+    source: str,
+    depth: int,
+    damage: list[Quarantined],
+    allowance: Allowance,
+) -> Iterator[RowFile | Passed | Quarantined]:
+    """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
+    kind = _known_form(name)
+    packed = name.lower().endswith((*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz")) or kind in _BINARY
+    parts = PurePosixPath(name).parts
+    if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
+        yield Passed("other_file")
+        return
+    chunks = _blocks(blocks, size, name, source, damage)
+    if packed:
+        yield from _spooled(chunks, name, source, depth, allowance)
+    else:
+        yield _row_file(name, kind, "", chunks, allowance)
+
+
+def _blocks(blocks: Iterator[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:
+    """What a member holds, and at its end, if that comes too early, why."""
+    done = 0
+    try:
+        for block in blocks:
+            done += len(block)
+            yield block
+    except BombError as error:
+        yield Quarantined(source, name, BOMB, str(error), done, -1)
+        return
+    except DAMAGE as error:
+        if not damage:
+            yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
+    if damage:
+        yield damage.pop()
+    elif done < size:
+        yield Quarantined(source, name, "truncated", f"{done} of {size} bytes", done, -1)
+
+
+def _spooled(
+    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
+) -> Iterator[RowFile | Passed | Quarantined]:
+    damage: list[Quarantined] = []
+    with tempfile.TemporaryFile() as file:
+        for chunk in chunks:
+            if isinstance(chunk, Quarantined):
+                damage.append(chunk)
+                break
+            file.write(chunk)
+            if file.tell() > MAX_SPOOL:
+                yield Quarantined(source, name, "too_large", f"more than {MAX_SPOOL} bytes in an archive", 0, -1)
+                return
+        file.flush()
+        yield from _files(f"/dev/fd/{file.fileno()}", name, source, _known_form(name), depth + 1, allowance)
+    yield from damage

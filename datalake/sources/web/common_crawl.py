@@ -1,0 +1,239 @@
+"""Web pages from WARC archives and the text of WET archives (Common Crawl and any other crawler's).
+
+Records are `response`, `resource` and `conversion`, and what a WAT archive's `metadata` says of such (`wat`);
+`warcinfo`, `request`, other `metadata`, `revisit` and others are passed.
+Framing is `datalake.formats.warc`; each record is then parsed by FastWARC and its page extracted by Resiliparse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from urllib.parse import urlsplit
+
+from fastwarc.warc import WarcRecord
+
+from datalake.archive import InputShard
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
+from datalake.extract.html.charset import decode
+from datalake.extract.html.page import extract, tidy
+from datalake.extract.html.sniff import media_type_of
+from datalake.formats import warc, wat
+from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
+from datalake.sources.config import CommonCrawl, Pydoc
+from datalake.sources.entries import entries
+from datalake.sources.web.snapshots import archives
+from datalake.text.language import detect
+
+RECORDS = ("response", "resource", "conversion")
+MEDIA_TYPES = ("text/html", "application/xhtml+xml")
+_NO_TYPE = ("", "unknown/unknown", "application/unknown", "*/*")  # what the MIME Sniffing standard takes for none
+_TEXT = ("text/html", "text/plain", "text/xml")  # what a page's bytes may look like
+_GZIP = b"\x1f\x8b\x08"
+_HTTP_RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
+
+
+def shards(config: CommonCrawl) -> list[InputShard]:
+    """One shard an archive; where an index picks records, one a group of archives (see `crawl_index`)."""
+    if config.index or config.where is not None:
+        from datalake.sources.web import crawl_index  # DuckDB
+
+        return crawl_index.shards(config)
+    return [InputShard(config.kind, name, path) for name, path in sorted(archives(config).items())]
+
+
+def read(shard: InputShard, config: CommonCrawl) -> Iterator[Entry]:
+    """One entry for each record of an archive, or for each that was picked; what can't be read is quarantined."""
+    if shard.spans:
+        from datalake.sources.web import crawl_index
+
+        for archive, one in crawl_index.records(shard, config.max_bytes):
+            here = replace(shard, name=archive, spans=())
+            yield from entries([one], partial(_as_entry, shard=here, config=config, group=host), config.label, archive)
+        return
+    yield from read_archive(shard, shard.path, config, host)
+
+
+def host(uri: str) -> str:
+    """The host of an address, lower case; empty where it has none."""
+    try:
+        return urlsplit(uri.strip("<>")).hostname or ""
+    except ValueError:
+        return ""
+
+
+def read_archive(
+    shard: InputShard, path: str, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Iterator[Entry]:
+    """`read` for an archive wherever it lies, with `group` telling the unit of hold-out from an address."""
+    make = partial(_as_entry, shard=shard, config=config, group=group)
+    yield from entries(warc.records(path, config.max_bytes), make, config.label, shard.name)
+
+
+def _as_entry(
+    one: warc.Record | warc.Fault, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Entry:
+    """What a record or fault of an archive becomes."""
+    if isinstance(one, warc.Fault):
+        return Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
+    return Passed(one.type) if one.type not in RECORDS and not _is_wat(one) else _entry(one, shard, config, group)
+
+
+def _is_wat(record: warc.Record) -> bool:
+    """Whether a record describes a page: a `metadata` record of JSON, of the kind of record that holds pages."""
+    if record.type != "metadata" or _media_type(record.headers.get("content-type", "")) != "application/json":
+        return False
+    found = wat.envelope(record.block or b"")
+    return found is not None and wat.record_type(found) in RECORDS
+
+
+class _NotTakenError(Exception):
+    """Ends the reading of a record with a refusal."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def _entry(
+    record: warc.Record, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+) -> Document | Refused | Quarantined:
+    """What one record becomes."""
+    key = document_id(shard.kind, shard.name, record.locator)
+    uri = record.headers.get("warc-target-uri", "").strip().removeprefix("<").removesuffix(">")  # as wget writes it
+    try:
+        if record.block is None:
+            raise _NotTakenError("too_large", str(record.block_length))
+        text, attributes = _text(record, record.block, config)
+        if not text:
+            raise _NotTakenError("empty")
+    except _NotTakenError as refusal:
+        return Refused(
+            key,
+            config.label,
+            uri,
+            refusal.reason,
+            refusal.detail,
+            archive=shard.name,
+            offset=record.offset,
+            length=record.length,
+        )
+    except BodyError as error:
+        return Quarantined(config.label, shard.name, error.reason, str(error), record.offset, record.length)
+    attributes["group"] = group(uri)
+    if record.inner:
+        attributes["inner_offset"] = str(record.inner)
+    if "warc-truncated" in record.headers:
+        attributes["truncated"] = record.headers["warc-truncated"]
+    options = config.language
+    language, score = detect(text, model=options.model, threshold=options.threshold, characters=options.characters)
+    return Document(
+        id=key,
+        text=text,
+        source=config.label,
+        uri=uri,
+        language=language,
+        language_score=score,
+        licence=config.licence,
+        created=moment(record.headers.get("warc-date", "")),
+        archive=shard.name,
+        offset=record.offset,
+        length=record.length,
+        attributes={name: value for name, value in attributes.items() if value},
+    )
+
+
+def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tuple[str, dict[str, str]]:
+    """The text of a record and what its headers say of it."""
+    declared = record.headers.get("content-type", "")
+    if record.type == "conversion":
+        if _media_type(declared) not in ("text/plain", *_NO_TYPE):
+            raise _NotTakenError("media_type", _media_type(declared))
+        return tidy(block.decode("utf-8", "replace")), {"media_type": "text/plain", "charset": "utf-8"}
+    if record.type == "metadata" and (found := wat.envelope(block)) is not None:
+        return wat.document(found)
+    status = ""
+    if record.type == "response":
+        if _media_type(declared) not in ("application/http", *_NO_TYPE):
+            raise _NotTakenError("media_type", _media_type(declared))
+        status, declared, block = _http(record, block, config.max_bytes)
+    media_type = _media_type(declared)
+    if not block.strip():
+        raise _NotTakenError("empty")
+    if block.startswith(_GZIP):  # compressed, and no header says so
+        try:
+            block = decode_body(block, [], ["gzip"], config.max_bytes, cut=True)
+        except BodyTooLargeError:
+            raise _NotTakenError("too_large", f"decodes to more than {config.max_bytes}") from None
+        except BodyError:
+            pass  # sniffed as what it is
+    sniffed = media_type_of(block)
+    if sniffed not in _TEXT or (media_type in _NO_TYPE and sniffed != "text/html"):
+        raise _NotTakenError("media_type", sniffed)
+    if media_type in _NO_TYPE:
+        media_type = sniffed
+    if media_type not in MEDIA_TYPES:
+        raise _NotTakenError("media_type", media_type)
+    charset = _CHARSET.search(declared)
+    html, codec = decode(block, charset[1] if charset else None, host(record.headers.get("warc-target-uri", "")))
+    page = extract(html, config.main_content, config.extractor.name, config.extractor.model)
+    return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
+
+
+def _http(record: warc.Record, block: bytes, max_bytes: int) -> tuple[str, str, bytes]:
+    """Status, Content-Type and decoded body of an HTTP response of status 200."""
+    if not block.startswith((b"HTTP/", b"ICY ")):
+        raise BodyError("http_header", "no status line")
+    # Under a header of our own: the record's may be too odd for FastWARC to see that it holds HTTP.
+    block = _with_crlf(block)
+    message = WarcRecord.from_bytes(b"%sContent-Length: %d\r\n\r\n%s" % (_HTTP_RECORD, len(block), block))
+    try:
+        message.parse_http(auto_decode="none", max_header_len=1 << 20)
+    except (OSError, ValueError) as error:
+        raise BodyError("http_header", str(error)[:200]) from None
+    headers = message.http_headers
+    status = _status(block)
+    if status is None or headers is None:
+        raise BodyError("http_header", "no status")
+    if 300 <= status < 400 and status != 304:
+        raise _NotTakenError("redirect", str(status))
+    if status != 200:
+        raise _NotTakenError("status", str(status))
+    declared = headers.get("content-type") or ""
+    if _media_type(declared) not in (*MEDIA_TYPES, *_NO_TYPE):
+        raise _NotTakenError("media_type", _media_type(declared))
+    try:
+        body = decode_body(
+            message.reader.read(),
+            headers.get_multiple("transfer-encoding"),
+            headers.get_multiple("content-encoding"),
+            max_bytes,
+            cut="warc-truncated" in record.headers,
+        )
+    except BodyTooLargeError:
+        raise _NotTakenError("too_large", f"decodes to more than {max_bytes}") from None
+    return str(status), declared, body
+
+
+def _with_crlf(block: bytes) -> bytes:
+    """The message with CRLF in its header: FastWARC takes a header of bare newlines for one without an end."""
+    first = block.find(b"\n")
+    end = block.find(b"\n\n")
+    if first <= 0 or end < 0 or block[first - 1 : first] == b"\r" or b"\r\n\r\n" in block[:end]:
+        return block
+    header = re.sub(rb"\r?\n", b"\r\n", block[: end + 2])
+    return header + block[end + 2 :]
+
+
+def _status(block: bytes) -> int | None:
+    """The status of a response's first line (`HTTP/1.1 200 OK`, `ICY 200 OK`)."""
+    words = block[:64].split(None, 2)
+    return int(words[1]) if len(words) > 1 and len(words[1]) == 3 and words[1].isdigit() else None
+
+
+def _media_type(content_type: str) -> str:
+    """`text/html` of `Text/HTML; charset=utf-8`."""
+    return content_type.partition(";")[0].partition(",")[0].strip().lower()

@@ -1,0 +1,139 @@
+"""What a finished run has to say in the terminal: where each source's records went, and what the models learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageRecord, StageReport, read_record
+from flows.report import shares
+
+_BARS = "▁▂▃▄▅▆▇█"
+_RULES = 60  # of the proposed thresholds, shown
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """Values as a row of bars, lowest to highest, thinned to `width` of them."""
+    if len(values) > width:
+        values = [values[round(k * (len(values) - 1) / (width - 1))] for k in range(width)]
+    low, high = min(values), max(values)
+    return "".join(_BARS[round((value - low) / (high - low) * 7) if high > low else 0] for value in values)
+
+
+def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
+    """Lines about a run's stages, cached ones included."""
+    records = {
+        report.stage: record
+        for report in reports
+        if report.fingerprint and (record := read_record(lake, report.fingerprint)) is not None
+    }
+    if "ingest" in records:
+        yield from _sources(records)
+    if "quality" in records:
+        counts, figures = records["quality"].counts, records["quality"].report["figures"]
+        told = (f"{name} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for name, row in figures.items())
+        yield f"quality: {', '.join(told)} on {counts['held out']:,} texts held out of {counts['rows']:,}"
+    if "thresholds" in records:
+        yield from _thresholds(lake, records["thresholds"])
+    if "mixture" in records:
+        weights = records["mixture"].payload.get("config", {}).get("weights", {})
+        refs = {name: ref for report in reports for name, ref in report.outputs.items()}
+        yield from shares.lines(*shares.shares(lake, refs, weights))
+    if "pretrain" in records:
+        report = records["pretrain"].report
+        if "heldout_loss" in report:
+            yield (
+                f"pretrain: held-out loss {report['heldout_loss']:.3f} nats a token,"
+                f" {report['loss_to_unigram_entropy']:.2f} of the unigram entropy"
+                f" {report['heldout_unigram_entropy']:.3f} of the same {report['heldout_targets']:,} tokens"
+            )
+    if "sft" in records and "heldout_loss" in records["sft"].report:
+        report = records["sft"].report
+        yield f"sft: held-out loss {report['heldout_loss_before']:.3f} before, {report['heldout_loss']:.3f} after"
+    if "reward" in records and "heldout_accuracy" in records["reward"].report:
+        report = records["reward"].report
+        yield (
+            f"reward: accuracy {report['heldout_accuracy']:.3f} ({report['heldout_accuracy_low']:.3f} to"
+            f" {report['heldout_accuracy_high']:.3f}) on {report['heldout_pairs']:,} held-out pairs"
+        )
+    if "ppo" in records:
+        yield from _curves(lake, records["ppo"])
+    if "evaluate" in records:
+        yield "evaluation, with 95% intervals:"
+        for row in records["evaluate"].report["results"]:
+            interval = "" if row["low"] == row["high"] else f"({row['low']:.3f} to {row['high']:.3f})"
+            what = f"{row['task']}.{row['metric']}"
+            yield f"  {row['checkpoint']:<10} {what:<32} {row['value']:>8.3f}  {interval:<20} n={row['n']}"
+
+
+def _sources(records: dict[str, StageRecord]) -> Iterator[str]:
+    """Every source's records: in = raw + refused + quarantined, raw = kept + rejected."""
+    curated = records["curate"].counts if "curate" in records else {}
+    yield (
+        f"{'source':<16} {'archives':>8} {'records':>9} = {'raw':>9} + {'refused':>8} + {'quarantined':>11}"
+        + (f" ; raw = {'documents':>9} + {'rejected':>8}" if curated else "")
+    )
+    for row in records["ingest"].report["sources"]:
+        text = (
+            f"{row['source']:<16} {row['archives']:>8,} {row['records']:>9,} = {row['raw']:>9,} + {row['refused']:>8,}"
+            f" + {row['quarantined']:>11,}"
+        )
+        kept = curated.get(f"kept by source:{row['source']}")
+        rejected = curated.get(f"rejected by source:{row['source']}")
+        if kept is not None or rejected is not None:
+            text += f" ; raw = {kept or 0:>9,} + {rejected or 0:>8,}"
+        yield text
+
+
+def _thresholds(lake: Lake, record: StageRecord) -> Iterator[str]:
+    """The proposed thresholds beside the published ones; those that stay are counted."""
+    report, counts = record.report, record.counts
+    for set_name, few in report["pooled"].items():
+        told = ", ".join(f"{language} {n}" for language, n in list(few.items())[:8])
+        more = f" and {len(few) - 8} more" if len(few) > 8 else ""
+        yield f"thresholds: too few documents of {set_name}, pooled as `other`: {told}{more}"
+    proposed = [row for row in report["thresholds"] if row["method"] != "published"]
+    wide = max((len(row["rule"]) for row in proposed[:_RULES]), default=0)
+    if proposed:
+        names = f"{'published':>10} {'cuts':>7} {'proposed':>10} {'cuts':>7}"
+        yield f"{'rule':<{wide}} {'language':<8} {'keeps':<22} {names}"
+    for row in proposed[:_RULES]:
+        yield (
+            f"{row['rule']:<{wide}} {row['language']:<8} {row['keeps']:<22} {row['published']:>10.6g}"
+            f" {row['share cut by published']:>7.2%} {row['proposed']:>10.6g} {row['share cut']:>7.2%}"
+        )
+    if len(proposed) > _RULES:
+        yield f"... and {len(proposed) - _RULES} more, in the file and in headwater report"
+    yield (
+        f"thresholds: {counts['proposed']} proposed, {counts['published kept']} published ones kept;"
+        f" use them with --set curate.rules={lake.root / report['rules']}"
+    )
+
+
+def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
+    """The reward and the divergence from the reference, step by step."""
+    rows = metrics(lake, record.fingerprint)
+    for name, title in (("score", "mean reward"), ("kl_per_token", "KL, nats a token"), ("kl_per_answer", "KL, nats")):
+        values = rows.get(name)
+        if values:
+            yield (
+                f"ppo: {title:<17} {values[0]:>7.3f} -> {values[-1]:>7.3f} (largest {max(values):.3f})"
+                f"  {sparkline(values)}"
+            )
+
+
+def metrics(lake: Lake, fingerprint: str) -> dict[str, list[float]]:
+    """A training stage's metrics by name, in the order of their steps."""
+    import pyarrow.dataset as ds
+
+    from datalake.lake.parquet import dataset
+
+    files = lake.current_files("runs.metrics")
+    if not files:
+        return {}
+    table = dataset(files).to_table(filter=ds.field("fingerprint") == fingerprint).sort_by("step")
+    series: dict[str, list[Any]] = {}
+    for row in table.to_pylist():
+        series.setdefault(row["name"], []).append(row["value"])
+    return series

@@ -1,0 +1,234 @@
+"""The stage `deduplicate`: signed shard by shard, decided over all of them at once; then what is cut from the rest."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+
+from datalake.dedup.config import DedupConfig, SemanticConfig
+from datalake.dedup.spans_config import LineMarking, SubstringMarking
+from datalake.lake.lake import TableRef
+from datalake.lake.parquet import read_batches
+from datalake.lake.shards import ShardResult, ShardWriter, find_shard
+from tasks.cluster import Shard, map_shards, run_alone
+from tasks.runtime import Runtime
+from tasks.shards import files_of, gather, shards_of
+from tasks.shown.artifacts import progress
+from tasks.stage import Produced, stage
+
+
+def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
+    """Signatures, buckets and shingles of one file of documents."""
+    from datalake.dedup.texts.sign import COLUMNS, sign_batches, signature_schema
+
+    assert shard.folder is not None
+    schema = signature_schema(config.signing)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"signatures": schema}) as out:
+        for batch in sign_batches(read_batches(shard.payload, COLUMNS), config.signing):
+            out.write("signatures", pa.Table.from_batches([batch], schema))
+    return out.result
+
+
+def _embed_shard(config: SemanticConfig, shard: Shard) -> ShardResult:
+    """Embeddings of one file of documents."""
+    from datalake.dedup.meaning.embed import COLUMNS, embed_batches, embedding_schema
+
+    assert shard.folder is not None
+    schema = embedding_schema(config)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"embeddings": schema}) as out:
+        for batch in embed_batches(read_batches(shard.payload, COLUMNS), config):
+            out.write("embeddings", pa.Table.from_batches([batch], schema))
+    return out.result
+
+
+def _decide(
+    files: list[str],
+    curation: list[str],
+    embeddings: list[str],
+    config: DedupConfig,
+    threads: int,
+    memory_gb: float,
+    folder: Path,
+    key: str,
+) -> ShardResult:
+    """Pairs and duplicates over all signatures, and embeddings where there are any."""
+    from datalake.dedup.decide import decide
+    from datalake.dedup.schema import DUPLICATES, PAIRS
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, not in it: what a kill leaves there is no part of the output.
+    with (
+        TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
+        ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
+    ):
+        decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
+        for rows in decision.pairs_by_id():
+            out.write("pairs", rows)
+        for rows in decision.duplicates_by_id():
+            out.write("duplicates", rows)
+        for name, amount in decision.report.items():
+            out.count(name, amount)
+    return out.result
+
+
+def _bands_page(config: DedupConfig) -> str:
+    """What the UI shows of deduplication's bands: how likely a pair is compared, by its similarity."""
+    from tasks.shown.curves import bands_svg, svg_image
+
+    title = "How likely a pair of documents is compared, by its similarity"
+    return (
+        f"## {title}\n\n{config.signing.bands} bands of {config.signing.rows} rows. Every pair found is then verified"
+        f" exactly.\n\n{svg_image(bands_svg(config.s_curve(), config.threshold), title)}"
+    )
+
+
+@stage(version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+def deduplicate(
+    documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
+) -> Produced:
+    """Find exact and near duplicates, and like ones in meaning, over all documents.
+
+    Each one removed names the kept document it repeats. `curation` is asked for where the order of precedence goes by
+    quality.
+    """
+    from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
+
+    shards, semantic = shards_of(documents, runtime, config.signing), config.semantic
+    to_embed = [] if semantic is None else shards_of(documents, runtime, semantic.embedding)
+    embedded: list[ShardResult] = []
+    with progress("deduplicate", len(shards) + len(to_embed) + 1) as tell:
+        results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
+        if semantic is not None:
+            embed = partial(_embed_shard, semantic)
+            embedded, more = gather(map_shards(embed, to_embed, runtime, tell, on_gpus=True))
+            failed |= more
+        # Decisions belong to these signatures: over part of the documents they are that part's, and what is cut from
+        # documents that stay leaves them as they are.
+        known = [] if curation is None else runtime.lake.files(curation)
+        source = [result.key for result in (*results, *embedded)]
+        source += [] if curation is None else [curation.data_version]
+        key = runtime.shard_key(config.without_spans, source)
+        folder = runtime.lake.shard_folder("deduplicate", key)
+        decided = find_shard(folder)
+        if decided is None:
+            files = [file.path for file in files_of(results, "signatures") if file.rows]
+            vectors = [file.path for file in files_of(embedded, "embeddings") if file.rows]
+            width = runtime.config
+            decided = run_alone(
+                _decide, files, known, vectors, config, width.workers, width.memory_gb, folder, key, runtime=runtime
+            )
+        tell(decided)
+    rows = sum(file.rows for file in decided.files if file.table == "duplicates")
+    produced = Produced(
+        tables={
+            "pairs": (PAIRS, files_of([decided], "pairs")),
+            "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
+            "signatures": (SIGNATURES, files_of(results, "signatures")),
+            **({} if semantic is None else {"embeddings": (EMBEDDINGS, files_of(embedded, "embeddings"))}),
+        },
+        counts=decided.counts,
+        records_in=documents.rows,
+        records_out=decided.counts["kept"],
+        equations=[] if failed else [("one decision for each document", documents.rows, rows)],
+        unfinished=failed,
+        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
+        report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
+        pages={"bands": partial(_bands_page, config)},
+    )
+    if config.lines is not None or config.substrings is not None:
+        signed = {result.key for result in results}
+        files = [str(shard.payload) for shard in shards if shard.key in signed]
+        _add_spans(produced, documents, files, decided, config, runtime)
+    return produced
+
+
+def _mark_shard(marking: LineMarking | SubstringMarking, shard: Shard) -> ShardResult:
+    """Hashes of the lines, or fingerprints of the word runs, of one file of documents."""
+    from datalake.dedup.spans.marks import COLUMNS, mark
+    from datalake.dedup.spans.schema import FINGERPRINTS, MEMBERS, UNITS
+
+    assert shard.folder is not None
+    name, schema = ("units", UNITS) if isinstance(marking, LineMarking) else ("fingerprints", FINGERPRINTS)
+    with ShardWriter(shard.folder, shard.name, shard.key, {"members": MEMBERS, name: schema}) as out:
+        members, marks = mark(read_batches(shard.payload, COLUMNS), marking)
+        out.write("members", members)
+        out.write(name, marks)
+    return out.result
+
+
+def _cut(
+    marked: list[dict[str, str]], duplicates: list[str], config: DedupConfig, folder: Path, key: str
+) -> ShardResult:
+    """What is cut from the documents that stay."""
+    import shutil
+    import tempfile
+
+    from datalake.dedup.spans.decide import MarkedShard, Spans
+    from datalake.dedup.spans.schema import SPANS
+
+    with ShardWriter(folder, "spans", key, {"spans": SPANS}) as out:
+        for left in folder.glob("scratch-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
+            spans = Spans([MarkedShard(**shard) for shard in marked], duplicates, config, Path(scratch))
+            for table in spans.tables():
+                out.write("spans", table)
+        for name, amount in spans.report.items():
+            out.count(name, amount)
+    return out.result
+
+
+def _add_spans(
+    produced: Produced,
+    documents: TableRef,
+    files: list[str],
+    decided: ShardResult,
+    config: DedupConfig,
+    runtime: Runtime,
+) -> None:
+    """Add the table of spans to what deduplication produced, with its counts and equations.
+
+    `files`: the documents that `decided` is about. Marks are made by shard, each level under keys of its own.
+    """
+    from datalake.dedup.spans.schema import SPANS
+
+    marked: dict[str, dict[str, str]] = {file: {"documents": file} for file in files}
+    keys = []
+    for section in (config.lines, config.substrings):
+        if section is None:
+            continue
+        shards = [shard for shard in shards_of(documents, runtime, section.marking) if shard.payload in marked]
+        file_of = {shard.key: str(shard.payload) for shard in shards}
+        with progress(f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
+            results, failed = gather(map_shards(partial(_mark_shard, section.marking), shards, runtime, tell))
+        produced.unfinished |= failed
+        keys += [result.key for result in results]
+        for result in results:
+            marked[file_of[result.key]] |= {file.table: file.path for file in result.files}
+    # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
+    levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
+    whole = [shard for shard in marked.values() if all(level in shard for level in levels)]
+    duplicates = [file.path for file in files_of([decided], "duplicates")]
+    sections = {"lines": config.lines, "substrings": config.substrings}
+    order = {"precedence": config.precedence, "sources": config.sources}
+    key = runtime.shard_key(sections | order, {"decided": [f.digest for f in decided.files], "marks": keys})
+    folder = runtime.lake.shard_folder("deduplicate", key)
+    spans = find_shard(folder)
+    if spans is None:
+        spans = run_alone(_cut, whole, duplicates, config, folder, key, runtime=runtime)
+    counts = spans.counts
+    produced.tables["spans"] = (SPANS, spans.files)
+    produced.counts = produced.counts | counts
+    produced.equations.append(
+        (
+            "characters of kept documents = characters kept + characters cut",
+            counts["characters"],
+            counts["characters_kept"] + counts["characters_cut"],
+        )
+    )
+    rows = sum(n for name, n in counts.items() if name.endswith("_spans"))
+    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), rows))
+    produced.funnel += [{"what": name.replace("_", " "), "number": n} for name, n in counts.items()]

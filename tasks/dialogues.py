@@ -1,0 +1,99 @@
+"""Dialogues and pairs as training takes them. What is held out in the mixture is held out here, by the same rule."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from datalake.errors import UserError
+from datalake.lake.lake import Lake, TableRef
+from datalake.lake.parquet import read_table
+from datalake.mixture.config import MixtureConfig
+from datalake.mixture.holdout import group_of, held_out, one_sided
+
+
+class HoldOut(BaseModel):
+    """Which groups never train: the mixture's own seed and share, so one rule holds for texts and dialogues alike."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: int
+    share: float
+
+    @classmethod
+    def of(cls, mixture: MixtureConfig) -> HoldOut:
+        """The hold-out of a mixture."""
+        return cls(seed=mixture.seed, share=mixture.holdout)
+
+    def __call__(self, id: bytes, attributes: dict[str, str]) -> bool:
+        """Whether a record is held out."""
+        return held_out(group_of(id, attributes), self.seed, self.share)
+
+
+def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of a table sorted by id, so that their order doesn't depend on how the archives were sharded."""
+    rows = [row for file in lake.files(ref) for row in read_table(file, columns).to_pylist()]
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Conversations as (training, held out), each a dict of id, source, group, messages.
+
+    A message that isn't to be learned has `weight` "0".
+    """
+    split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows_of(lake, ref, ["id", "source", "messages", "attributes"]):
+        attributes = dict(row["attributes"] or ())
+        messages = row["messages"]
+        if "weights" in attributes:
+            weights = json.loads(attributes["weights"])
+            messages = [turn | {"weight": str(weight)} for turn, weight in zip(messages, weights, strict=True)]
+        item = {name: row[name] for name in ("id", "source")}
+        item |= {"group": group_of(row["id"], attributes), "messages": messages}
+        split[holdout(row["id"], attributes)].append(item)
+    return split
+
+
+def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Preferences as (training, held out), each a dict of id, source, group, prompt, chosen, rejected.
+
+    An answer that was judged by itself has no other to be compared with: it is left out.
+    """
+    split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows_of(lake, ref, ["id", "source", "prompt", "chosen", "rejected", "attributes"]):
+        attributes = dict(row.pop("attributes") or ())
+        if row["chosen"] is None or row["rejected"] is None:
+            continue
+        row["group"] = group_of(row["id"], attributes)
+        split[holdout(row["id"], attributes)].append(row)
+    return split
+
+
+def warn_of_one_sided(report: dict[str, Any], train: list[Any], heldout: list[Any], share: float, what: str) -> None:
+    """Add to a report what is to be said of sources that are held out whole or not at all."""
+    splits = {row["source"]: (0, 0) for row in (*train, *heldout)}
+    for side, rows in enumerate((train, heldout)):
+        for source, amount in Counter(row["source"] for row in rows).items():
+            splits[source] = (amount, 0) if side == 0 else (splits[source][0], amount)
+    if warnings := one_sided(splits, share, what):
+        report["warnings"] = warnings
+
+
+def nothing_left(what: str, heldout: int, stage: str) -> UserError:
+    """The error of a stage that has nothing to train on."""
+    if heldout:
+        return UserError(
+            f"all {heldout:,} {what}s are held out, none is left to train on: change mixture.seed or mixture.holdout"
+        )
+    return UserError(f"no {what} is left to train on: add some to `sources`, or set {stage} to null")
+
+
+def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
+    """What PPO's policy is asked: dialogues up to their last answer (none where there is none)."""
+    asked = []
+    for row in dialogues:
+        answers = [place for place, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+        asked.append(row["messages"][: answers[-1]] if answers else [])
+    return asked

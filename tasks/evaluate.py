@@ -1,0 +1,107 @@
+"""The evaluation stage: every model of a run on held-out documents, dialogues and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datalake.lake.lake import FolderRef, TableRef
+from models.evaluation.config import EvaluateConfig
+from tasks.cluster import run_alone
+from tasks.dialogues import HoldOut, dialogues, pairs
+from tasks.learning import LEARNING
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+from tasks.tokens import token_indices, training_documents
+
+SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
+
+# What each model is asked. A reward model scores pairs; everything else that writes text is asked all there is.
+ASKED = {
+    "pretrain": ("perplexity", "multiple_choice"),
+    "sft": ("perplexity", "multiple_choice", "generation"),
+    "reward": ("reward_accuracy",),
+    "ppo": ("perplexity", "multiple_choice", "generation"),
+}
+
+
+def _evaluate(
+    config: EvaluateConfig,
+    models: dict[str, Path],
+    indices: list[Path],
+    documents: list[bytes],
+    conversations: list[dict[str, Any]],
+    preferences: list[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of `runs.evaluations`, model after model, and the first of the answers that each wrote."""
+    from models.evaluation.evaluate import Held, evaluate
+    from models.evaluation.tasks import drawn
+    from models.network.build import keep_freed_memory
+    from models.network.checkpoint import load
+    from models.text.sampler import heldout
+    from models.text.shards import TokenShards
+
+    keep_freed_memory()
+    shards = TokenShards(indices)
+    chosen = [documents[number] for number in drawn(len(documents), config.limit, config.seed)]
+    sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    for name, folder in models.items():
+        model, tokenizer = load(folder)
+        context = int(model.config.context)  # type: ignore[union-attr, arg-type]
+        windows = list(heldout(shards, chosen, context, config.batch)) if chosen else []
+        held = Held(windows, sizes, conversations, preferences)
+        asked = config.model_copy(update={"tasks": [task for task in config.tasks if task in ASKED[name]]})
+        scorer = model if name == "reward" else None
+        for result in evaluate(model, tokenizer, held, asked, scorer, partial(_keep, answers, name)):
+            rows.append({"checkpoint": name, **asdict(result)})
+    return rows, answers
+
+
+def _keep(answers: list[dict[str, Any]], name: str, asked: Sequence[dict[str, Any]], written: Sequence[Any]) -> None:
+    """Note the first answers of a model, with what was asked and what the dialogue's own answer is."""
+    for dialogue, answer in list(zip(asked, written, strict=True))[:SHOWN]:
+        turns = [turn["content"] for turn in dialogue["messages"] if turn["role"] == "user"]
+        texts = {"question": turns[-1] if turns else "", "reference": answer.reference, "answer": answer.text}
+        answers.append({"checkpoint": name, "ended": answer.ended} | {key: text[:LONG] for key, text in texts.items()})
+
+
+@stage(version="2", libraries=LEARNING)
+def evaluate(
+    tokens: FolderRef,
+    mixture: TableRef,
+    pretrain: FolderRef,
+    holdout: HoldOut,
+    config: EvaluateConfig,
+    runtime: Runtime,
+    conversations: TableRef | None = None,
+    preferences: TableRef | None = None,
+    **tuned: FolderRef,
+) -> Produced:
+    """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
+    lake = runtime.lake
+    _, documents = training_documents(lake, mixture, tokens, holdout.seed)
+    models = {"pretrain": pretrain, **tuned}
+    asked = dialogues(lake, conversations, holdout)[1] if conversations else []
+    judged = pairs(lake, preferences, holdout)[1] if preferences else []
+    rows, answers = run_alone(
+        _evaluate,
+        config,
+        {name: lake.path(models[name]) for name in ASKED if name in models},
+        token_indices(lake, tokens),
+        documents,
+        asked,
+        judged,
+        runtime=runtime,
+    )
+    return Produced(
+        evaluations=rows,
+        counts={"documents": len(documents), "dialogues": len(asked), "pairs": len(judged)},
+        records_in=len(documents) + len(asked) + len(judged),
+        records_out=len(rows),
+        report={"results": rows, "answers": answers},
+    )

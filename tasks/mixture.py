@@ -1,0 +1,67 @@
+"""The stage `mixture`: what trains, how often, and what is held out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from datalake.lake.lake import TableRef
+from datalake.lake.shards import ShardResult, ShardWriter, find_shard
+from datalake.mixture.config import MixtureConfig
+from datalake.mixture.holdout import one_sided
+from tasks.cluster import run_alone
+from tasks.runtime import Runtime
+from tasks.stage import Produced, stage
+
+
+def _mix(
+    documents: list[str], duplicates: list[str], spans: list[str], config: MixtureConfig, folder: Path, key: str
+) -> ShardResult:
+    """The mixture over all clean documents."""
+    from datalake.mixture.build import MIXTURE, build
+
+    table = build(documents, duplicates, config, spans)
+    with ShardWriter(folder, "mixture", key, {"mixture": MIXTURE}) as out:
+        out.write("mixture", table)
+        groups = table.group_by(["source", "split"]).aggregate([("id", "count"), ("token_count", "sum")])
+        for row in groups.to_pylist():
+            out.count(f"{row['split']} documents of {row['source']}", row["id_count"])
+            out.count(f"{row['split']} words of {row['source']}", row["token_count_sum"])
+    return out.result
+
+
+@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+def mixture(
+    documents: TableRef,
+    duplicates: TableRef,
+    config: MixtureConfig,
+    runtime: Runtime,
+    spans: TableRef | None = None,
+) -> Produced:
+    """Choose what trains, how often, and which groups are held out, among documents that are no duplicates.
+
+    Texts are read without `spans`; a document of which nothing is left is not in the mixture.
+    """
+    from datalake.mixture.build import MIXTURE
+
+    lake = runtime.lake
+    folder = lake.shard_folder("mixture", runtime.fingerprint)
+    made = find_shard(folder)
+    if made is None:
+        inputs = lake.files(documents), lake.files(duplicates), lake.files(spans) if spans else []
+        made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
+    rows = sum(file.rows for file in made.files)
+    splits: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, amount in made.counts.items():
+        split, _, source = name.partition(" documents of ")
+        if source:
+            splits[source][split == "heldout"] += amount
+    warnings = one_sided({source: (train, held) for source, (train, held) in splits.items()}, config.holdout)
+    return Produced(
+        tables={"mixture": (MIXTURE, made.files)},
+        counts=made.counts,
+        records_in=documents.rows,
+        records_out=rows,
+        funnel=[{"what": name, "number": amount} for name, amount in sorted(made.counts.items())],
+        report={"warnings": warnings} if warnings else {},
+    )

@@ -1,0 +1,63 @@
+"""The stage `tokenizer`: byte-level BPE, trained on the documents that train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from datalake.dedup.spans.cut import read_cuts
+from datalake.lake.lake import TableRef
+from datalake.lake.parquet import read_table
+from models.text.config import TokenizerConfig
+from tasks.cluster import run_alone
+from tasks.runtime import Runtime
+from tasks.shards import shards_of
+from tasks.stage import Produced, stage
+from tasks.tokens import _pairs, mixture_ids, selected_texts
+
+
+def _train_tokenizer(
+    documents: list[str], mixture: list[str], spans: list[str], config: TokenizerConfig, folder: Path
+) -> None:
+    """Train on the documents of the train split, an even sample of them where they exceed the config's cap."""
+    from models.text.tokenizer import train
+
+    wanted = mixture_ids(mixture, "train")
+
+    def columns() -> Iterator[tuple[pa.Array, pa.Array]]:
+        for file in documents:
+            ids = read_table(file, ["id"])["id"] if spans else wanted[:0]
+            yield from selected_texts(file, wanted, read_cuts(spans, ids.filter(pc.is_in(ids, wanted))))
+
+    size = sum(pc.sum(pc.binary_length(texts)).as_py() or 0 for _, texts in columns())
+    share = min(1.0, config.sample_bytes / max(size, 1))
+    texts = (text for id, text in _pairs(columns()) if int.from_bytes(id[:8], "big") < share * 2**64)
+    train(texts, config, folder)
+
+
+@stage(version="2", libraries=("tokenizers", "transformers"))
+def tokenizer(
+    documents: TableRef,
+    mixture: TableRef,
+    config: TokenizerConfig,
+    runtime: Runtime,
+    spans: TableRef | None = None,
+) -> Produced:
+    """Train a byte-level BPE tokenizer on the mixture's training documents."""
+    lake = runtime.lake
+    folder = runtime.folder
+    files = [shard.payload for shard in shards_of(documents, runtime, config)]
+    cuts = lake.files(spans) if spans else []
+    run_alone(_train_tokenizer, files, lake.files(mixture), cuts, config, folder, runtime=runtime)
+    size = len(json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"])
+    return Produced(
+        folders={"tokenizer": folder},
+        counts={"vocabulary": size},
+        records_in=mixture.rows,
+        records_out=size,
+        report={"vocabulary": size},
+    )
