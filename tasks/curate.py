@@ -11,10 +11,12 @@ from datalake.curate.config import CurateConfig
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.shards import ShardResult, ShardWriter
 from tasks.cluster import Shard, map_shards
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shards import files_of, gather, shards_of, total
 from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 class _Sets(NamedTuple):
@@ -77,11 +79,19 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
     return out.result
 
 
+class Curated(NamedTuple):
+    """A verdict on every raw document, and those that are kept."""
+
+    curation: Table
+    documents: Table
+
+
 @stage(
+    Curated,
     version="7",
     libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
 )
-def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
+def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept.
 
     `quality` is the classifier that the recipe trains, where it does.

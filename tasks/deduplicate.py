@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -14,10 +15,12 @@ from datalake.lake.lake import TableRef
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from tasks.cluster import Shard, map_shards, run_alone
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shards import files_of, gather, shards_of
 from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
@@ -85,9 +88,27 @@ def _bands_page(config: DedupConfig) -> str:
     )
 
 
-@stage(version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+class Deduplicated(NamedTuple):
+    """A decision on every document and what it rests on; what is cut from those that stay."""
+
+    pairs: Table
+    duplicates: Table
+    signatures: Table
+    embeddings: Table
+    spans: Table
+
+
+def _absent(config: DedupConfig) -> dict[str, str]:
+    """The tables of searches that a recipe doesn't ask for."""
+    absent = {} if config.semantic is not None else {"embeddings": "`deduplicate.semantic` is null in the recipe"}
+    if config.lines is None and config.substrings is None:
+        absent["spans"] = "`deduplicate.lines` and `deduplicate.substrings` are null in the recipe"
+    return absent
+
+
+@stage(Deduplicated, version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"), absent=_absent)
 def deduplicate(
-    documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
+    config: DedupConfig, runtime: Runtime, documents: TableRef, curation: TableRef | None = None
 ) -> Produced:
     """Find exact and near duplicates, and like ones in meaning, over all documents.
 

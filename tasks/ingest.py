@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,10 +26,12 @@ from datalake.sources.base import with_folders
 from datalake.sources.config import Source
 from datalake.versions import FileVersions
 from tasks.cluster import Shard, map_shards
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shards import files_of, gather, total
 from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 # Entries are turned into Arrow in blocks of this many, so that a shard's memory stays bounded.
 _BLOCK = 256
@@ -120,6 +122,13 @@ def _own_name(shard: InputShard, label: str, names: dict[str, str]) -> str:
     return name
 
 
+def own_folder(source: Source, lake: Lake) -> Source:
+    """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""
+    if source.kind == "pydoc" and not source.folder:
+        return source.model_copy(update={"folder": str(lake.root / "archives" / "pydoc")})
+    return source
+
+
 def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
@@ -167,7 +176,25 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     return out.result
 
 
+class Ingested(NamedTuple):
+    """Every record that was read, in one of these."""
+
+    raw: Table
+    conversations: Table
+    preferences: Table
+    refused: Table
+    quarantine: Table
+
+
+def _absent(config: IngestConfig) -> dict[str, str]:
+    """The tables that no source of a recipe gives rows to."""
+    kinds = {source.kind for source in config.sources}
+    absent = {name: f"no source of {name}" for name in _DIALOGUES if name not in kinds}
+    return absent if kinds - set(_DIALOGUES) else absent | {"raw": "no source of documents"}
+
+
 @stage(
+    Ingested,
     version="5",
     libraries=(
         "fastwarc",
@@ -180,8 +207,9 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
         "detect-secrets",
         "pyarrow",
     ),
+    absent=_absent,
 )
-def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> Produced:
+def ingest(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> Produced:
     """Read every archive of every source: each record becomes raw, refused or quarantined."""
     shards: list[Shard] = []
     source_of: dict[str, int] = {}
@@ -198,9 +226,7 @@ def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> P
         work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
         results, failed = gather(map_shards(work, shards, runtime, tell))
     counts = total(results)
-    kinds = {source.kind for source in config.sources}
-    names = ["raw"] if kinds - set(_DIALOGUES) else []
-    names += [name for name in ("conversations", "preferences") if name in kinds]
+    names = [name for name in ("raw", *_DIALOGUES) if name not in _absent(config)]
     schemas = dict(TABLES.values())
     funnel = []
     for index, source in enumerate(config.sources):

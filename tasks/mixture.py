@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from datalake.lake.lake import TableRef
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import one_sided
 from tasks.cluster import run_alone
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _mix(
@@ -30,12 +33,18 @@ def _mix(
     return out.result
 
 
-@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+class Mixed(NamedTuple):
+    """What trains and what is held out."""
+
+    mixture: Table
+
+
+@stage(Mixed, version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def mixture(
-    documents: TableRef,
-    duplicates: TableRef,
     config: MixtureConfig,
     runtime: Runtime,
+    documents: TableRef,
+    duplicates: TableRef,
     spans: TableRef | None = None,
 ) -> Produced:
     """Choose what trains, how often, and which groups are held out, among documents that are no duplicates.

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from datalake.dedup.spans.cut import read_cuts
 from datalake.identity import file_digest, fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
 from tasks.cluster import Shard, map_shards
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shards import gather, shards_of, total
 from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 from tasks.tokens import _pairs, selected_texts, split_documents
 
 
@@ -64,17 +66,25 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
     return result
 
 
-@stage(version="2", libraries=("tokenizers", "transformers", "numpy"))
+class Tokenized(NamedTuple):
+    """The list of token shards."""
+
+    tokens: Folder
+
+
+@stage(Tokenized, version="2", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
+    config: TokenizeConfig,
+    runtime: Runtime,
     documents: TableRef,
     mixture: TableRef,
     tokenizer: FolderRef,
     repetition_seed: int,
-    config: TokenizeConfig,
-    runtime: Runtime,
     spans: TableRef | None = None,
 ) -> Produced:
     """Encode every document that trains or is held out into memory-mapped token shards with an index."""
+    from datalake.dedup.spans.cut import read_cuts
+
     lake = runtime.lake
     train, heldout = split_documents(lake, mixture, repetition_seed)
     wanted = pa.array([*(id for id, times in train if times), *heldout], pa.binary(16))

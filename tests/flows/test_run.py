@@ -55,8 +55,8 @@ def test_a_whole_run_does_every_stage(whole: Whole) -> None:
 
 
 def test_a_second_run_does_no_stage_work_and_prefect_calls_each_stage_cached(whole: Whole) -> None:
-    from flows.recipe import STAGES
-    from tasks.stage import RUN_LOG, RunLog
+    from flows.stages import STAGES
+    from tasks.tracked import RUN_LOG, RunLog
 
     before = _everything_made(whole.lake)
     log = RunLog("second")
@@ -332,7 +332,7 @@ def test_a_partial_deduplication_is_never_mixed(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datalake.dedup.texts import sign
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     recipe = world.tables(lake, two_files)
     world.run(recipe, lake, "curate")
@@ -362,7 +362,7 @@ def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datalake.lake.shards import ShardWriter
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     world.run(world.tables(lake, two_files[:1]), lake, "ingest")
     real = ShardWriter.count
@@ -383,7 +383,7 @@ def test_a_curation_that_loses_a_document_fails(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
     from datalake.lake.shards import ShardWriter
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     real = ShardWriter.count
 
@@ -421,7 +421,7 @@ def test_a_file_that_cannot_be_curated_leaves_the_others_and_is_done_by_the_next
 
 
 def test_a_corpus_without_a_document_ends_in_one_clear_line(tmp_path: Path, lake: Path) -> None:
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     empty = world.jsonl(tmp_path / "in" / "empty.jsonl", [{"id": "1", "text": " "}])
     with pytest.raises(StageError) as failure:
