@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
@@ -71,14 +70,8 @@ class TrackedRun(Run):
 RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 
 
-@contextmanager
-def running(
-    recipe: str | dict[str, Any],
-    overrides: Sequence[str] = (),
-    lake: str | Path | None = None,
-    until: StageName = LAST,
-) -> Iterator[TrackedRun]:
-    """Open the lake, run what is inside, and write the manifest once all of it has ended well."""
+def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageName, lake: str) -> list[StageReport]:
+    """Open the lake, run the pipeline up to a stage, and write the manifest once all of it has ended well."""
     chosen = RECIPE.get() or resolve(recipe, overrides)
     opened = Lake(lake_folder(lake)).create()
     enter(opened.root)
@@ -91,7 +84,7 @@ def running(
     artifacts.name_run(f"{chosen.corpus} {log.run}")
     token = RUN_LOG.set(log)
     try:
-        yield TrackedRun(chosen, opened, until, log)
+        stages(TrackedRun(chosen, opened, until, log))
     except (KeyboardInterrupt, TerminationSignal):
         disconnect()  # a process that is told to end may have no other moment for it
         raise
@@ -113,6 +106,7 @@ def running(
             stages=log.reports,
         ),
     )
+    return log.reports
 
 
 def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageReport], None]:
@@ -150,12 +144,6 @@ def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
 def new_run_id(started: datetime) -> str:
     """A readable name for a run that sorts by time."""
     return f"{started:%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-
-
-def _run(recipe: str | dict[str, Any], set: Sequence[str], until: StageName, lake: str) -> list[StageReport]:
-    with running(recipe, set, lake, until) as run:
-        stages(run)
-    return run.log.reports
 
 
 @flow(name="pipeline")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from datalake.lake.funnel import tally
 from datalake.lake.lake import TableRef
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from datalake.mixture.config import MixtureConfig
@@ -60,12 +60,9 @@ def mixture(
         inputs = lake.files(documents), lake.files(duplicates), lake.files(spans) if spans else []
         made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
     rows = sum(file.rows for file in made.files)
-    splits: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for name, amount in made.counts.items():
-        split, _, source = name.partition(" documents of ")
-        if source:
-            splits[source][split == "heldout"] += amount
-    warnings = one_sided({source: (train, held) for source, (train, held) in splits.items()}, config.holdout)
+    splits = tally([file.path for file in made.files if file.rows], "source", "split")
+    sides = {source: (splits[source, "train"], splits[source, "heldout"]) for source, _ in sorted(splits)}
+    warnings = one_sided(sides, config.holdout)
     return Produced(
         tables={"mixture": (MIXTURE, made.files)},
         counts=made.counts,

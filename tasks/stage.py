@@ -27,6 +27,7 @@ from pydantic import BaseModel
 
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
 from datalake.lake.records import StageRecord, read_record
+from tasks.cluster import Shard
 from tasks.outputs import Missing
 from tasks.produced import Produced
 from tasks.runtime import Runtime, StageKey
@@ -77,7 +78,8 @@ class Stage(Generic[C, P, O]):
     """A stage function with its outputs and identity. `fn` is the function itself, for tests and notebooks.
 
     `outputs` is a NamedTuple with a field for each table or folder, by its name; `model` is the folder that is named
-    after the stage, as models are. `absent` says which of them a config doesn't ask for, and why there is none.
+    after the stage, as models are. `absent` says which of them a config doesn't ask for, and why there is none;
+    `shards` which shards the stage has, where that can be told before it runs.
     """
 
     fn: Callable[Concatenate[C, Runtime, P], Produced]
@@ -86,6 +88,7 @@ class Stage(Generic[C, P, O]):
     version: str
     libraries: tuple[str, ...]
     absent: Callable[[C], Mapping[str, str]] = nothing_absent
+    shards: Callable[Concatenate[C, Runtime, P], Sequence[Shard]] | None = None
 
     @property
     def key(self) -> StageKey:
@@ -133,6 +136,7 @@ def stage(
     libraries: Sequence[str] = (),
     name: str | None = None,
     absent: Callable[[C], Mapping[str, str]] = nothing_absent,
+    shards: Callable[Concatenate[C, Runtime, P], Sequence[Shard]] | None = None,
 ) -> Callable[[Callable[Concatenate[C, Runtime, P], Produced]], Stage[C, P, O]]:
     """Make a plain function `(config, runtime, inputs...) -> Produced` a stage.
 
@@ -142,10 +146,11 @@ def stage(
         libraries: distributions whose version shapes the output; part of the identity.
         name: the stage's name, the function's unless given.
         absent: which outputs a config doesn't ask for, each with why there is none.
+        shards: the shards of its input, as the function makes them.
     """
 
     def wrap(fn: Callable[Concatenate[C, Runtime, P], Produced]) -> Stage[C, P, O]:
-        wrapped = Stage(fn, outputs, name or fn.__name__, version, tuple(libraries), absent)
+        wrapped = Stage(fn, outputs, name or fn.__name__, version, tuple(libraries), absent, shards)
         update_wrapper(cast(Any, wrapped), fn)
         return wrapped
 

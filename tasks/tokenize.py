@@ -16,12 +16,11 @@ from datalake.identity import file_digest, fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
-from tasks.cluster import Shard, map_shards
+from tasks.cluster import Shard
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import gather, shards_of, total
-from tasks.shown.artifacts import progress
+from tasks.shards import map_all, shards_of
 from tasks.stage import stage
 from tasks.tokens import _pairs, selected_texts, split_documents
 
@@ -104,9 +103,8 @@ def tokenize(
         key = runtime.shard_key(config, source)
         payload = (shard.payload, chosen, cuts, lake.path(tokenizer))
         shards.append(Shard(shard.name, key, payload, lake.shard_folder("tokenize", key)))
-    with progress("tokenize", len(shards)) as tell:
-        results, failed = gather(map_shards(_tokenize_shard, shards, runtime, tell))
-    counts = total(results)
+    done = map_all(_tokenize_shard, shards, runtime, "tokenize")
+    results, counts = done.results, done.counts
     listed = [
         {"index": lake.relative(Path(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
         for r in results
@@ -119,7 +117,7 @@ def tokenize(
         records_in=mixture.rows,
         records_out=counts.get("documents", 0),
         equations=[]
-        if failed
+        if done.failed
         else [
             (
                 "documents chosen = with tokens + left out",
@@ -127,7 +125,7 @@ def tokenize(
                 counts.get("documents", 0) + counts.get("left_out", 0),
             )
         ],
-        unfinished=failed,
+        unfinished=done.failed,
         left_out=[
             row for r in results for f in r.files if f.table == "left_out" for row in read_table(f.path).to_pylist()
         ],

@@ -23,7 +23,7 @@ from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.ledger import query
 from datalake.lake.records import Manifest, lineage, now, read_record, write_manifest
 from datalake.lake.shards import ShardWriter, find_shard
-from tasks.outputs import Folder, Table
+from tasks.outputs import Folder, Missing, Table
 from tasks.produced import Produced
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.stage import Stage, stage
@@ -491,3 +491,35 @@ def test_no_result_that_lies_in_a_lake_is_decoded(
     assert not exploded.exists()
     assert json.loads(stored.read_bytes())["metadata"]["serializer"]["type"] == "json"
     assert "antigravity" not in sys.modules
+
+
+# Outputs -------------------------------------------------------------------------------------------------------------
+
+
+class Both(NamedTuple):
+    """A table that a config may not ask for, and a model."""
+
+    numbers: Table
+    model: Folder
+
+
+@stage(Both, version="1", absent=lambda config: {} if config.factor else {"numbers": "`factor` is 0"})
+def learn(config: Config, runtime: Runtime) -> Produced:
+    """Writes numbers and what it learnt from them."""
+    runtime.folder.mkdir(parents=True, exist_ok=True)
+    (runtime.folder / "weights").write_text(str(config.factor))
+    produced = double.fn(config, runtime) if config.factor else Produced()
+    produced.folders = {"learn": runtime.folder}
+    return produced
+
+
+def test_outputs_have_the_names_that_their_stage_gives_them_and_a_model_its_own(runtime: Runtime, log: RunLog) -> None:
+    made: Any = tracked(learn, Config(), runtime)
+    assert {"learn": made.model, "numbers": made.numbers} == log.reports[0].outputs
+    none: Any = tracked(learn, Config(factor=0), runtime)
+    assert none.numbers == Missing("`factor` is 0")
+    assert {"learn": none.model} == log.reports[1].outputs
+
+
+def test_of_a_stage_that_isnt_run_data_passes_the_reason_on_and_a_model_names_it() -> None:
+    assert learn.skipped("no source") == Both(Missing("no source"), Missing("it needs learn"))
