@@ -53,6 +53,7 @@ def run(
         tuple[str, ...], Parameter(name="--set", negative="", help="Override a value: --set deduplicate.threshold=0.7")
     ] = (),
     workers: Annotated[int | None, Parameter(help="Shards worked on at once")] = None,
+    dry: Annotated[bool, Parameter(negative="", help="Only say what is done already and what would run")] = False,
     common: Common = COMMON,
 ) -> int:
     """Run a recipe, or up to a stage; what was done before is taken from the cache.
@@ -64,6 +65,10 @@ def run(
     until
         The last stage to run.
     """
+    if dry:
+        from flows.commands.dry import dry_run
+
+        return dry_run(recipe, common.folder, until, set, common.json)
     from flows.commands.run import run_recipe
 
     return run_recipe(recipe, common.folder, until, set, workers, common.json)

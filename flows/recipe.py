@@ -41,16 +41,13 @@ from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import MODULES
 from datalake.sources.config import Source
 from datalake.text.yaml_text import YamlError, read_yaml
-from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
 __all__ = [
-    "STAGES",
     "Recipe",
-    "StageName",
     "curated_by",
     "explain",
     "load",
@@ -233,29 +230,6 @@ class Recipe(BaseModel):
             return self.deduplicate
         labels = tuple(dict.fromkeys(source.label for source in self.sources if source.kind not in _DIALOGUES))
         return self.deduplicate.model_copy(update={"sources": labels})
-
-    def skipped(self, until: str | None = None) -> dict[str, str]:
-        """Stages that this recipe doesn't run, and why."""
-        kinds = {source.kind for source in self.sources}
-        reasons: dict[str, str] = {}
-        if not kinds - _DIALOGUES:
-            for stage in STAGES[1:9]:
-                reasons[stage] = "no source of documents"
-        for stage in ("quality", "thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
-            if getattr(self, stage) is None:
-                reasons.setdefault(stage, f"`{stage}` is null in the recipe")
-        needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}
-        if "conversations" not in kinds:
-            reasons.setdefault("sft", "no source of conversations")
-        if "preferences" not in kinds:
-            reasons.setdefault("reward", "no source of preferences")
-        for later, needed in needs.items():
-            if needed in reasons:
-                reasons.setdefault(later, f"it needs {needed}")
-        if until is not None:
-            for stage in STAGES[STAGES.index(until) + 1 :]:
-                reasons[stage] = f"after --until {until}"
-        return {stage: reasons[stage] for stage in STAGES if stage in reasons}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

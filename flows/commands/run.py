@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flows.ending import Ending
     from flows.recipe import Recipe
     from flows.stages import StageName
-    from tasks.stage import RunLog
+    from tasks.tracked import RunLog
 
 
 def run_recipe(
@@ -71,11 +71,10 @@ def _run(
             from prefect.exceptions import PrefectException
 
             from datalake.lake.records import now
+            from flows.flows import RECIPE, new_run_id, pipeline
             from flows.parameters import LAST
-            from flows.pipeline import pipeline
-            from flows.run import RECIPE, new_run_id
             from tasks.cluster.connect import disconnect
-            from tasks.stage import RUN_LOG, RunLog, StageError
+            from tasks.tracked import RUN_LOG, RunLog, StageError
 
             shown.log = RunLog(new_run_id(now()), on_report=shown.report)
             token, chosen = RUN_LOG.set(shown.log), RECIPE.set(recipe)
