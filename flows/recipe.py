@@ -34,8 +34,6 @@ from datalake.curate.scores.config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
-from datalake.lake.lake import Lake
-from datalake.lake.records import Manifest, read_record
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import MODULES
@@ -48,7 +46,6 @@ from tasks.runtime import RuntimeConfig
 
 __all__ = [
     "Recipe",
-    "curated_by",
     "explain",
     "load",
     "override",
@@ -124,6 +121,11 @@ class Recipe(BaseModel):
             data["vars"] = {name: value for name, value in data["vars"].items() if not is_secret(name)}
         found: dict[str, Any] = masked(_renamed(data, hidden))
         return found
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of a YAML file. Raises UserError, in one line, for a file that isn't there or a mistake in it."""
+        return load(path, overrides)
 
     @classmethod
     def stored(cls, data: Mapping[str, Any]) -> Self:
@@ -563,19 +565,3 @@ def _models_in(annotation: Any) -> list[Any]:
 def _at_hand() -> str:
     folder = Path(__file__).parent.parent / "recipes"
     return ", ".join(f"recipes/{path.name}" for path in sorted(folder.glob("*.yaml"))) or "none"
-
-
-def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
-    """The config of a run's curation; None where it is not one of this version."""
-    try:
-        return Recipe.stored(manifest.recipe).curate_by_kind
-    except ValidationError:
-        pass
-    for report in manifest.stages:
-        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
-        if record is not None:
-            try:
-                return CurateConfig.model_validate(record.payload["config"])
-            except (KeyError, ValidationError):
-                return None
-    return None

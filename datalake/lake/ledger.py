@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -211,9 +211,16 @@ def query(
 
 
 def ask(
-    lake: Lake, sql: str, run: str | None = None, allow_files: bool = False
-) -> tuple[list[str], list[tuple[Any, ...]], list[str]]:
-    """What `query` gives, and what has to be said of the tables in it: which of them an earlier run left."""
+    lake: Lake,
+    sql: str,
+    run: str | None = None,
+    allow_files: bool = False,
+    fetch: Callable[[duckdb.DuckDBPyConnection], Any] = lambda result: result.fetchall(),
+) -> tuple[list[str], Any, list[str]]:
+    """What `query` gives, and what has to be said of the tables in it: which of them an earlier run left.
+
+    `fetch` takes the rows from DuckDB's result, as tuples or as an Arrow table.
+    """
     import duckdb
 
     shown = corpora(lake, run)
@@ -228,7 +235,7 @@ def ask(
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW TABLES'")
         columns = distinct([column[0] for column in result.description or []], "_")
-        return columns, result.fetchall(), _notes(shown, sql)
+        return columns, fetch(result), _notes(shown, sql)
     except duckdb.PermissionException as error:
         raise UserError(f"the query failed: {' '.join(str(error).split())}; {_FILES}") from None
     except duckdb.CatalogException as error:

@@ -1,8 +1,8 @@
 """Prediction with fastText's classifiers (Joulin et al. 2016, arXiv:1607.01759): its model files, in a compiled loop.
 
-Gives what fastText's own `predict` gives for the best label, but for the last digits of a 32-bit float: here the rows of
-a word are added up first, and the words then, so that a word's sum can be remembered. Most of a text's words are few.
-The file format, the hashes and the tree are those of fastText 0.9.2 (dictionary.cc, model.cc, loss.cc,
+Gives what fastText's own `predict` gives for the best label, but for the last digits of a 32-bit float: here the rows
+of a word are added up first, and the words then, so that a word's sum can be remembered: most of a text's words are
+few. The file format, the hashes and the tree are those of fastText 0.9.2 (dictionary.cc, model.cc, loss.cc,
 productquantizer.cc). Quantised matrices are multiplied out when a model is read.
 """
 

@@ -21,8 +21,8 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.mixture.config import MixtureConfig
-from flows.commands.run import find_inputs
 from flows.recipe import Recipe, load, override, validate
+from flows.start import find_inputs
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig

@@ -14,10 +14,10 @@ import world
 import yaml
 from harness import PrefectServer
 
+from datalake.explain import changed_lines
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, manifests, read_record
 from flows.cli import main
-from flows.commands.look import changed_lines
 from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
