@@ -92,15 +92,17 @@ def start(
 
         if report_unchanged(recipe, opened, until, follow):
             return
+    from tasks.cluster.connect import leaving
+
+    found = LastingServer(url, lose) if url else TemporaryServer(lake, say, lose)
     try:
-        with LastingServer(url, lose) if url else TemporaryServer(lake, say, lose) as server, _prefect(server.url):
+        with found as server, leaving(recipe.runtime, at_once=url is None), _prefect(server.url):
             import httpx
             from prefect.exceptions import PrefectException
 
             from datalake.lake.records import now
             from flows.flows import RECIPE, pipeline
             from flows.run import new_run_id
-            from tasks.cluster.connect import disconnect
             from tasks.log import RunLog
             from tasks.tracked import RUN_LOG, StageError
 
@@ -125,7 +127,6 @@ def start(
             finally:
                 RUN_LOG.reset(token)
                 RECIPE.reset(chosen)
-                disconnect()
     finally:
         end_own()
 
@@ -151,7 +152,7 @@ def _prefect(url: str) -> Iterator[None]:
     known = {
         settings.PREFECT_API_URL: url,
         settings.PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING"),
-        settings.PREFECT_HOME: os.environ["PREFECT_HOME"],
+        settings.PREFECT_HOME: os.environ.get("PREFECT_HOME", settings.PREFECT_HOME.value()),
     }
     with settings.temporary_settings(known):
         yield
