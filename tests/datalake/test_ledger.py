@@ -323,8 +323,12 @@ def test_types_have_the_names_that_duckdb_gives_them(schema: pa.Schema, tmp_path
 def test_asking_imports_no_pandas(lake: Lake) -> None:
     empty = commit(lake, "small.quarantine", TABLES[Quarantined][1], [], "two")
     finish(lake, "second", {"quarantine": empty}, minute=1)
-    code = (
-        "import sys; from pathlib import Path; from datalake.lake.ledger import ask; from datalake.lake.lake import Lake;"
-        f"ask(Lake(Path({str(lake.root)!r})), 'SELECT count(*) FROM small.quarantine'); assert 'pandas' not in sys.modules"
-    )
+    code = f"""
+import sys
+from pathlib import Path
+from datalake.lake.lake import Lake
+from datalake.lake.ledger import ask
+ask(Lake(Path({str(lake.root)!r})), "SELECT count(*) FROM small.quarantine")
+assert "pandas" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
