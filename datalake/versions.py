@@ -17,8 +17,8 @@ from pathlib import Path
 
 import xxhash
 
+from datalake.atomic import write_atomically
 from datalake.identity import file_digest
-from datalake.lake.shards import write_atomically
 from datalake.remote.address import is_remote, lasting
 
 _REMOTE = "remote"

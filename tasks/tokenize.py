@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from datalake.atomic import remove_leftovers, write_atomically
 from datalake.dedup.spans.cut import read_cuts
 from datalake.identity import file_digest, fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
-from datalake.lake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
+from datalake.lake.shards import ShardFile, ShardResult, finish_shard
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime
 from tasks.shards import gather, shards_of, total

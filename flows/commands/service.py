@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
-from datalake.lake.shards import write_atomically
 from flows.service import daemons, deployments
 from flows.service.api import Api
 from flows.service.database import set_aside_damaged

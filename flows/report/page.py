@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from datalake.lake.shards import write_atomically
 from flows import output
 from flows.output import command, line, note
 from flows.recipe import curated_by

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import Manifest, StageRecord, StageReport, write_manifest
-from datalake.lake.shards import write_atomically
 from flows.cli import main
 from flows.commands.chat import Sampling, choose, converse, piped
 

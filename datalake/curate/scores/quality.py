@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from datalake.atomic import write_atomically
 from datalake.curate.checks.user_files import files_of, version_of
 from datalake.curate.scores.config import QualityConfig, QualityUse, Words, label_text
 from datalake.dedup.texts.shingles import WORD
@@ -29,7 +30,6 @@ from datalake.errors import UserError
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import split_lines
 from datalake.identity import file_digest
-from datalake.lake.shards import write_atomically
 from datalake.mixture.holdout import held_out
 from datalake.text.chinese import segment
 

@@ -33,6 +33,7 @@ from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
 
 from datalake.archive import InputShard
+from datalake.atomic import whole_file
 from datalake.document import Entry
 from datalake.sources.config import Pydoc
 from datalake.sources.web.common_crawl import read_archive
@@ -86,24 +87,16 @@ def read(shard: InputShard, config: Pydoc) -> Iterator[Entry]:
 
 def write_archive(path: Path, modules: list[str]) -> None:
     """Fetches the pages of modules and writes them as one WARC archive, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            _write(file, "warcinfo", "", b"software: Headwater\r\nformat: WARC File Format 1.1\r\n")
-            with _server() as port:
-                pages = [_fetch(port, module) for module in modules]
-            for module, page in zip(modules, pages, strict=True):
-                if _ERROR.search(page):
-                    # Showing one module can leave another unimportable (`os.path` does): ask a server of its own.
-                    with _server() as port:
-                        page = _fetch(port, module)
-                _write(file, "response", f"pydoc:/{module}", _message(page))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        _write(file, "warcinfo", "", b"software: Headwater\r\nformat: WARC File Format 1.1\r\n")
+        with _server() as port:
+            pages = [_fetch(port, module) for module in modules]
+        for module, page in zip(modules, pages, strict=True):
+            if _ERROR.search(page):
+                # Showing one module can leave another unimportable (`os.path` does): ask a server of its own.
+                with _server() as port:
+                    page = _fetch(port, module)
+            _write(file, "response", f"pydoc:/{module}", _message(page))
 
 
 def _groups(config: Pydoc) -> Iterator[tuple[str, list[str]]]:
