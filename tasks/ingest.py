@@ -14,17 +14,17 @@ from pydantic import BaseModel, ConfigDict
 from datalake.archive import InputShard
 from datalake.document import TABLES, Passed, storable
 from datalake.errors import UserError
+from datalake.files import FileVersions
 from datalake.lake.lake import Lake
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter
+from datalake.paths import with_folders
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, forget, using
 from datalake.secrets import masked
 from datalake.sources import reader
-from datalake.sources.base import with_folders
 from datalake.sources.config import Source
-from datalake.versions import FileVersions
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime
 from tasks.shards import files_of, gather, total

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from datalake.atomic import remove_leftovers, write_atomically
 from datalake.dedup.spans.cut import read_cuts
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.shards import ShardFile, ShardResult, finish_shard

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datalake.atomic import write_atomically
 from datalake.errors import LostDataError, UserError, note
-from datalake.identity import data_version, file_digest, fingerprint, folder_files
+from datalake.files import file_digest, folder_files
+from datalake.identity import data_version, fingerprint
 from datalake.lake.contents import (
     Contents,
     Digest,

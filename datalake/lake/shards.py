@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datalake.atomic import remove_leftovers, settle, sync, temporary, write_atomically
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 
 # A row group is closed when it holds this much text or this many rows: small enough that a reader's memory stays
 # bounded and Arrow string offsets never overflow, large enough to compress well.

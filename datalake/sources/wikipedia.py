@@ -28,8 +28,8 @@ from datalake.formats.multistream import SIGNATURE, Seam, first_bytes, index_bes
 from datalake.formats.sevenzip import SIGNATURE as SEVEN_ZIP
 from datalake.formats.sevenzip import unpacked
 from datalake.formats.streams import as_utf8, decompressed
+from datalake.paths import expand
 from datalake.remote.address import is_remote
-from datalake.sources.base import expand
 from datalake.sources.config import Wikipedia
 from datalake.sources.entries import entries
 from datalake.text.language import detect
@@ -374,7 +374,7 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         return refused("empty")
     language, score = detect(
         text,
-        model=config.language.model,
+        model=config.language.model.path,
         threshold=config.language.threshold,
         characters=config.language.characters,
     )

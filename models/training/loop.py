@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.files import file_digest
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
 from models.training.interrupt import Interrupts

@@ -188,8 +188,8 @@ def test_models_are_versioned_by_content_and_changed_or_wrong_ones_refused(folde
 def test_a_model_of_the_hub_is_named_with_its_commit_and_libraries_are_part_of_the_version() -> None:
     commit = "0123456789abcdef" * 2 + "01234567"
     named = of(Path("x"), model=f"someone/classifier@{commit}")
-    assert named.model_version.startswith(f"someone/classifier@{commit}, transformers ")
-    assert ", torch " in named.model_version
+    assert named.model.version.startswith(f"someone/classifier@{commit}, transformers ")
+    assert ", torch " in named.model.version
     for wrong in ("someone/classifier", "someone/classifier@main", "no/such/folder"):
         with pytest.raises(ValidationError, match=r"there is no folder.*named with its commit"):
             of(Path("x"), model=wrong)

@@ -33,7 +33,7 @@ HARBOUR = "It was a quiet morning in the harbour. {}Nobody had seen anything lik
 
 
 def index(*rows: str, **more: Any) -> Index:
-    config = DecontaminateConfig(paths=["unread"], sets_version="1", **more)
+    config = DecontaminateConfig(paths={"paths": ["unread"], "version": "1"}, **more)
     return Index([EvaluationRow("set", "set", k, [row]) for k, row in enumerate(rows)], config)
 
 

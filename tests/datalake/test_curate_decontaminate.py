@@ -44,7 +44,7 @@ Word = tuple[int, int, str]
 
 
 def config(**more: Any) -> DecontaminateConfig:
-    return DecontaminateConfig(paths=["unread"], sets_version="1", **more)
+    return DecontaminateConfig(paths={"paths": ["unread"], "version": "1"}, **more)
 
 
 def index(*rows: str | Sequence[str], **more: Any) -> Index:

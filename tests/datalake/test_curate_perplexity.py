@@ -162,7 +162,7 @@ def test_curation_fills_the_metric_in_its_language_and_holds_documents_to_a_maxi
         _, after = ask(curation, config, strict)
         assert after.kept.tolist() == [not bad for bad in rejected]
     with pytest.raises(NeedsRerunError, match=r"curate\.perplexity\.model"):
-        check_edits(curation, config, CurateConfig(perplexity={"en": of(models, model_version="another")}))
+        check_edits(curation, config, CurateConfig(perplexity={"en": of(models, model={"version": "another"})}))
     with pytest.raises(NeedsRerunError, match=r"curate\.perplexity"):
         check_edits(curation, config, CurateConfig(preset="none"))
 

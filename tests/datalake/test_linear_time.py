@@ -267,7 +267,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
         return ProjectLicences({"pyproject.toml": text.encode()}).of("a")
 
     row = " ".join(f"word{number}" for number in range(13))
-    settings = DecontaminateConfig(paths=["unread"], sets_version="1")
+    settings = DecontaminateConfig(paths={"paths": ["unread"], "version": "1"})
     sets = Index([EvaluationRow("set", "set", 0, [row])], settings)
 
     def cuts(text: str) -> object:

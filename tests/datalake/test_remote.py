@@ -27,17 +27,17 @@ from servers import Fault, RangeServer, S3Server, serving
 from datalake.archive import InputShard
 from datalake.document import Entry
 from datalake.errors import UserError
+from datalake.files import FileVersions
 from datalake.formats import warc
+from datalake.paths import expand
 from datalake.remote import inside
 from datalake.remote.address import base_name, checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgnoredError, RemoteError, UnreachableError
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.remote.session import Session, at_hand, current, forget, using
-from datalake.sources.base import expand
 from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
-from datalake.versions import FileVersions
 
 DATA = bytes(range(256)) * 1_000  # no two of its stretches that could be mixed up are equal where it matters
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 4}

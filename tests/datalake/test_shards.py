@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datalake.identity import file_digest
+from datalake.files import file_digest
 from datalake.lake import shards
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard, shard_key

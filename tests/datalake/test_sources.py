@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.paths import expand
 from datalake.sources import MODULES, reader
-from datalake.sources.base import expand
 from datalake.sources.config import PYDOC_MODULES, CommonCrawl, Language, Source
 
 
@@ -73,7 +73,7 @@ def test_every_kind_has_a_config_and_an_unknown_one_is_named() -> None:
     kinds = {
         branch["properties"]["kind"]["const"]
         for branch in TypeAdapter(Source).json_schema()["$defs"].values()
-        if "kind" in branch["properties"]
+        if "kind" in branch.get("properties", ())
     }
     assert kinds == set(MODULES)
     with pytest.raises(UserError, match="common_crawl"):
@@ -100,7 +100,7 @@ def test_a_language_model_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "c.ftz").write_bytes(b"other")
     a, b, c = (fingerprint(Language(model=str(tmp_path / f"{x}.ftz"))) for x in "abc")
     assert a == b != c
-    with pytest.raises(ValidationError, match=r"no model file .*language\.model"):
+    with pytest.raises(ValidationError, match="there is no file"):
         Language(model=str(tmp_path / "missing"))
 
 

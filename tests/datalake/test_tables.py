@@ -34,8 +34,8 @@ from datalake.formats.rows.arrow import arrow_rows
 from datalake.formats.rows.csv import csv_rows
 from datalake.formats.rows.json import Locators, Row, rows_of_json
 from datalake.formats.rows.parquet import parquet_rows
+from datalake.paths import expand
 from datalake.sources import reader
-from datalake.sources.base import expand
 from datalake.sources.config import Books, Code, Conversations, Preferences, Table
 
 

@@ -18,7 +18,7 @@ from datalake.archive import InputShard
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.streams import as_utf8, decompressed
-from datalake.sources.base import expand
+from datalake.paths import expand
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
 from datalake.sources.config import Books
 from datalake.sources.entries import entries, framed, unlike
@@ -104,7 +104,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
         yield refused("empty")
         return
     how = config.language
-    language, score = detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
+    language, score = detect(text, model=how.model.path, threshold=how.threshold, characters=how.characters)
     if language == UNDETERMINED:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
     uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here

@@ -38,11 +38,12 @@ import xxhash
 from datalake.archive import InputShard
 from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
 from datalake.errors import UserError
+from datalake.files import file_digest
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.rows.json import Row
-from datalake.identity import file_digest, fingerprint
+from datalake.identity import fingerprint
+from datalake.paths import expand
 from datalake.remote.address import is_remote, shown
-from datalake.sources.base import expand
 from datalake.sources.code.concatenate import joined
 from datalake.sources.code.folders import File, Tree, listed, trees
 from datalake.sources.code.installed import (

@@ -18,7 +18,7 @@ from datalake.document import Conversation, Entry, Passed, Quarantined, Refused,
 from datalake.formats.rows.files import RowFile, Shape, row_files
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
-from datalake.sources.base import expand
+from datalake.paths import expand
 from datalake.sources.config import Conversations
 from datalake.sources.config import Language as LanguageConfig
 from datalake.sources.dialogues import docstrings, trees
@@ -83,7 +83,7 @@ def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed 
 def language_of(messages: Messages, config: LanguageConfig) -> str:
     """The language of a dialogue, from what user and assistant say."""
     text = "\n".join(message["content"] for message in messages if message["role"] != "system")
-    return detect(text, model=config.model, threshold=config.threshold, characters=config.characters)[0]
+    return detect(text, model=config.model.path, threshold=config.threshold, characters=config.characters)[0]
 
 
 class _Reading:

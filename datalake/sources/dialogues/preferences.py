@@ -35,7 +35,7 @@ from datalake.document import Entry, Preference, Quarantined, Refused, document_
 from datalake.formats.rows.files import RowFile, Shape
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
-from datalake.sources.base import expand
+from datalake.paths import expand
 from datalake.sources.config import Preferences
 from datalake.sources.dialogues import docstrings
 from datalake.sources.dialogues.columns import Columns, as_attribute

@@ -20,7 +20,7 @@ from datalake.archive import InputShard
 from datalake.document import Document, Entry, Quarantined, Refused, document_id
 from datalake.formats.rows.files import RowFile, Shape, form, row_files
 from datalake.formats.rows.json import Chunks, Locators, Row, split_lines
-from datalake.sources.base import expand
+from datalake.paths import expand
 from datalake.sources.config import Columns, Table
 from datalake.sources.entries import entries, framed
 from datalake.sources.tables import mappings
@@ -163,7 +163,7 @@ def _language(
             return code, float(score) if plain else 1.0
         attributes["language_named"] = named[:100]
     how = config.language
-    return detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
+    return detect(text, model=how.model.path, threshold=how.threshold, characters=how.characters)
 
 
 def _licence(value: dict[str, Any], mapping: Mapping, attributes: dict[str, str], config: Table) -> str | None:

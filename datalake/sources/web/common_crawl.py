@@ -129,7 +129,7 @@ def _entry(
     if "warc-truncated" in record.headers:
         attributes["truncated"] = record.headers["warc-truncated"]
     options = config.language
-    language, score = detect(text, model=options.model, threshold=options.threshold, characters=options.characters)
+    language, score = detect(text, model=options.model.path, threshold=options.threshold, characters=options.characters)
     return Document(
         id=key,
         text=text,
@@ -179,7 +179,7 @@ def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tup
         raise _NotTakenError("media_type", media_type)
     charset = _CHARSET.search(declared)
     html, codec = decode(block, charset[1] if charset else None, host(record.headers.get("warc-target-uri", "")))
-    page = extract(html, config.main_content, config.extractor.name, config.extractor.model)
+    page = extract(html, config.main_content, config.extractor.name, config.extractor.model.path)
     return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
 
 

@@ -31,12 +31,13 @@ import xxhash
 
 from datalake.archive import InputShard, Span
 from datalake.errors import UserError
+from datalake.files import file_digest
 from datalake.formats import warc
-from datalake.identity import file_digest, fingerprint
+from datalake.identity import fingerprint
+from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, RangeIgnoredError, RemoteError
 from datalake.remote.session import Session, current
-from datalake.sources.base import expand
 from datalake.sources.config import CommonCrawl, Where
 from datalake.sources.web.snapshots import index_files, resolve, snapshot_of
 

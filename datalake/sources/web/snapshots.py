@@ -22,10 +22,10 @@ from pathlib import Path
 import xxhash
 
 from datalake.errors import UserError
+from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, local, shown
 from datalake.remote.client import RangeIgnoredError, RemoteError
 from datalake.remote.session import current
-from datalake.sources.base import expand
 from datalake.sources.config import CommonCrawl
 
 _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}(-\d{2,4})?")
