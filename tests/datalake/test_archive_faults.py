@@ -120,7 +120,7 @@ def test_a_cut_sample_keeps_every_whole_record(tmp_path: Path, samples: Path, na
 
 CHILD = """
 import resource, sys
-from datalake.sources import warc
+from datalake.formats import warc
 from datalake.formats.containers import archive_members
 from datalake.archive import InputShard
 from datalake.formats.streams import decompressed

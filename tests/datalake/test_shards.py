@@ -99,7 +99,7 @@ def test_a_kill_leaves_nothing_finished_and_the_next_try_gives_the_undisturbed_b
         import os, signal, sys
         from pathlib import Path
         import pyarrow as pa
-        from datalake import shards
+        from datalake.lake import shards
         schema = pa.schema([("n", pa.int64()), ("text", pa.large_string())])
         if sys.argv[2] == "renaming":  # all tables are in place, `shard.json` isn't
             shards.finish_shard = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
