@@ -506,7 +506,7 @@ def explain(error: ValidationError, data: Any = None) -> str:
         shown = f" (it is {_brief(given)})" if isinstance(given, str | int | float | bool) and not secret else ""
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         message = _WANTED.get(first["type"], message)
-        shown = "" if repr(given) in message else shown
+        shown = "" if isinstance(given, str) and repr(given) in message else shown
         if first["type"] == "string_type" and isinstance(given, int | float):
             message += ": write it in quotes"
         if not place or message.startswith((f"{place}:", f"{place}.", f"{place}[")):  # the message says where itself
