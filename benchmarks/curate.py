@@ -64,7 +64,7 @@ def documents_of(pages: Path) -> list[Document]:
     source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")])
     return [
         entry
-        for shard in common_crawl.shards(source)
+        for shard in common_crawl.archives(source)
         for entry in common_crawl.read(shard, source)
         if isinstance(entry, Document)
     ]
@@ -105,7 +105,7 @@ def path_of(
     source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")], extractor=Extractor(name=extractor))
     kept: list[dict[str, Any]] = []
     start = time.process_time()
-    for number, shard in enumerate(common_crawl.shards(source)):
+    for number, shard in enumerate(common_crawl.archives(source)):
         with ShardWriter(folder / f"raw{number}", "raw", f"{number:064x}", SCHEMAS) as out:
             blocks: dict[str, list[Any]] = {name: [] for name in SCHEMAS}
             for entry in common_crawl.read(shard, source):

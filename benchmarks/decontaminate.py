@@ -49,7 +49,7 @@ def documents() -> Iterator[tuple[str, str, str]]:
     """(group, name, text): pages and articles as samples.yaml reads them, rows of instructions and texts."""
     crawl = CommonCrawl(paths=[f"{SAMPLES}/cc/pages/*.warc.gz", f"{SAMPLES}/cc/warc/*.warc.gz"])
     for source in (crawl, Wikipedia(paths=[f"{SAMPLES}/wiki/enwiki-latest-pages-articles1*.bz2"])):
-        for shard in reader(source.kind).shards(source):
+        for shard in reader(source.kind).archives(source):
             for entry in reader(source.kind).read(shard, source):
                 if isinstance(entry, Document):
                     yield source.kind, entry.uri, entry.text

@@ -98,7 +98,7 @@ class Kept:
 def kept_of(path: Path, module: Any, config: Any) -> Kept:
     """What became of the rows of a file."""
     source = config(paths=[str(path)])
-    (shard,) = module.shards(source)
+    (shard,) = module.archives(source)
     files = (file for file in row_files(shard.path, shard.name, "x") if isinstance(file, RowFile))
     by_offset: dict[int, list[Any]] = {}
     for entry in module.read(shard, source):

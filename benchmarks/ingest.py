@@ -72,7 +72,7 @@ def main() -> None:
     if not paths:
         raise SystemExit(f"no *.warc.gz in {options.samples}: name a folder of them with --samples")
     config = CommonCrawl(paths=paths)
-    shards = common_crawl.shards(config)
+    shards = common_crawl.archives(config)
 
     def read() -> list[Any]:
         return [entry for shard in shards for entry in common_crawl.read(shard, config)]

@@ -104,7 +104,7 @@ def documents() -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
     yield from (("gold texts", row["gold_text"]) for row in rows if row["lang"] == "zh" and row.get("gold_text"))
     crawl = CommonCrawl(paths=[f"{SAMPLES}/cc/pages/*.warc.gz", f"{SAMPLES}/cc/warc/*.warc.gz"])
-    for shard in reader("common_crawl").shards(crawl):
+    for shard in reader("common_crawl").archives(crawl):
         for entry in reader("common_crawl").read(shard, crawl):
             if isinstance(entry, Document) and entry.language in ("zh", "yue", "wuu"):
                 yield "pages", entry.text

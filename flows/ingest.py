@@ -8,9 +8,10 @@ from prefect import flow
 
 from datalake.lake.records import StageReport
 from datalake.sources.config import Source
+from datalake.sources.listing import list_archives
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
-from tasks.ingest import IngestConfig, list_archives
+from tasks.ingest import IngestConfig
 from tasks.ingest import ingest as ingest_stage
 
 

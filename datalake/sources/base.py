@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.document import Entry
 
 
 class Reader(Protocol):
     """The two functions of a source module. `config` is the class of `datalake.sources.config` with the same kind."""
 
-    def shards(self, config: Any) -> list[InputShard]:
-        """All shards of the source, sorted by name. Raises UserError where a path matches nothing or isn't there."""
+    def archives(self, config: Any) -> list[Archive]:
+        """All archives of the source, sorted by name. Raises UserError where a path matches nothing or isn't there."""
         ...
 
-    def read(self, shard: InputShard, config: Any) -> Iterator[Entry]:
+    def read(self, archive: Archive, config: Any) -> Iterator[Entry]:
         """Exactly one entry for each record, in the archive's order, `Passed` for what is no record.
 
         Damaged input never raises: each record or span of bytes that can't be read is one `Quarantined`.

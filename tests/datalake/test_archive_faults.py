@@ -22,7 +22,7 @@ import zstandard
 from test_archives import arc_line, arc_records, zstd
 from test_common_crawl import record, response
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.document import Passed, Quarantined
 from datalake.formats import warc
 from datalake.formats.containers import Member, archive_members
@@ -122,7 +122,7 @@ CHILD = """
 import resource, sys
 from datalake.formats import warc
 from datalake.formats.containers import archive_members
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.formats.streams import decompressed
 warc.MAX_SEGMENT = 256 << 20
 resource.setrlimit(resource.RLIMIT_FSIZE, (260 << 20, 260 << 20))  # a larger temporary file ends the process
@@ -133,7 +133,7 @@ if how == "warc":
     for one in warc.records(path, 1 << 20):
         print(type(one).__name__, getattr(one, "reason", one.block_length if hasattr(one, "block_length") else ""))
 elif how == "files":
-    for one in archive_members(InputShard("code", "x", path), "code", 1 << 20):
+    for one in archive_members(Archive("code", "x", path), "code", 1 << 20):
         print(type(one).__name__, one.content is None if hasattr(one, "content") else one.reason)
 else:
     print(sum(len(one) for one in decompressed(path, "x", "y") if isinstance(one, bytes)))
@@ -228,7 +228,7 @@ def test_names_that_leave_a_tar_its_links_and_devices_are_not_read(tmp_path: Pat
 
 def check(path: Path, passed: list[Passed]) -> None:
     """That of an archive only the good member is read, the others are told, and nothing is written."""
-    found = list(archive_members(InputShard("code", path.name, str(path)), "code", 1 << 20))
+    found = list(archive_members(Archive("code", path.name, str(path)), "code", 1 << 20))
     assert [one.reason for one in found if isinstance(one, Quarantined)] == ["path_traversal"] * len(OUTSIDE)
     assert [one for one in found if isinstance(one, Passed)] == passed
     assert [(one.name, one.content) for one in found if isinstance(one, Member)] == [("good.py", b"x = 1")]

@@ -21,7 +21,7 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git isn't in
 
 def read(path: Path, **options: Any) -> list[Entry]:
     config = Code(paths=[str(path)], **options)
-    return [entry for shard in code.shards(config) for entry in code.read(shard, config)]
+    return [entry for shard in code.archives(config) for entry in code.read(shard, config)]
 
 
 def git(root: Path, *arguments: str) -> None:

@@ -65,7 +65,7 @@ def members(records: list[bytes]) -> list[bytes]:
 
 def read(path: Path, **options: object) -> list[Entry]:
     config = CommonCrawl(paths=[str(path)], **options)  # type: ignore[arg-type]
-    (shard,) = common_crawl.shards(config)
+    (shard,) = common_crawl.archives(config)
     return list(common_crawl.read(shard, config))
 
 

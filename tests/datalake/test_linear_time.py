@@ -188,12 +188,12 @@ def _rows(
 
 def _cut(chunk: int) -> Callable[[bytes], None]:
     """Cuts bytes, in chunks, into pages of an export."""
-    from datalake.archive import InputShard
+    from datalake.archive import Archive
     from datalake.sources.config import Wikipedia
     from datalake.sources.wikipedia import _Cutter
 
     def run(data: bytes) -> None:
-        cutter = _Cutter(InputShard("wikipedia", "name", "path"), Wikipedia(paths=["path"]))
+        cutter = _Cutter(Archive("wikipedia", "name", "path"), Wikipedia(paths=["path"]))
         for _ in cutter.pieces(data[place : place + chunk] for place in range(0, len(data), chunk)):
             pass
 

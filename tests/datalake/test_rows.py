@@ -240,7 +240,7 @@ CHILD = """
 import resource, sys
 from datalake.document import Document, Quarantined
 from datalake.sources.config import Table
-from datalake.sources.tables.table import read, shards
+from datalake.sources.tables.table import read, archives
 def peak():  # a child inherits its parent's ru_maxrss, but not its high-water mark
     try:
         with open("/proc/self/status") as status:
@@ -248,9 +248,9 @@ def peak():  # a child inherits its parent's ru_maxrss, but not its high-water m
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small, large = (Table(paths=[path]) for path in sys.argv[1:])
-list(read(shards(small)[0], small))  # models and libraries are loaded now
+list(read(archives(small)[0], small))  # models and libraries are loaded now
 before = peak()
-found = list(read(shards(large)[0], large))
+found = list(read(archives(large)[0], large))
 print([getattr(entry, "reason", "document") for entry in found], int(peak() - before))
 """
 SIZE = 300_000_000

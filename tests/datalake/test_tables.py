@@ -42,7 +42,7 @@ from datalake.sources.config import Books, Code, Conversations, Preferences, Tab
 def entries(*paths: Path, kind: type[Any] = Table, **options: object) -> list[Entry]:
     config = kind.model_validate({"paths": [str(path) for path in paths], **options})
     source = reader(config.kind)
-    return [entry for shard in source.shards(config) for entry in source.read(shard, config)]
+    return [entry for shard in source.archives(config) for entry in source.read(shard, config)]
 
 
 def texts(found: list[Entry]) -> list[str]:

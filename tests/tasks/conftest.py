@@ -10,8 +10,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from datalake.sources.config import Source
+from datalake.sources.listing import list_archives
 from tasks.cluster.connect import connect, disconnect
-from tasks.ingest import IngestConfig, ingest, list_archives
+from tasks.ingest import IngestConfig, ingest
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
 from tasks.stage import Produced
 

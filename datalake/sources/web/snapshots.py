@@ -147,7 +147,7 @@ def part(names: list[str], limit: int | None, sample: int | None, seed: int) -> 
     return names[:limit]
 
 
-def archives(config: CommonCrawl) -> dict[str, str]:
+def whole_archives(config: CommonCrawl) -> dict[str, str]:
     """Name and place of every whole archive that paths, lists and snapshots of a source name.
 
     A list is taken for one where it is named itself; in a folder or behind a glob it is a file like others.
