@@ -41,10 +41,11 @@ from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.edits import repair
 from datalake.curate.metrics.metrics import measure_array
 from datalake.curate.schema import CURATION
-from datalake.document import DOCUMENTS, RAW, TABLES, Document, Passed, to_table
+from datalake.document import Document, Passed
 from datalake.lake.shards import ShardWriter
 from datalake.sources.config import CommonCrawl, Extractor
 from datalake.sources.web import common_crawl
+from datalake.tables import DOCUMENTS, RAW, TABLES, to_table
 
 BLOCK = 256
 SCHEMAS = {name: schema for name, schema in TABLES.values() if name in ("raw", "refused", "quarantine")}

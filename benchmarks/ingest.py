@@ -22,13 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datalake.document import TABLES, Document, Passed, to_table
+from datalake.document import Document, Passed
 from datalake.extract.html.charset import decode
 from datalake.extract.html.page import extract
 from datalake.formats import warc
 from datalake.lake.shards import ShardWriter
 from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
+from datalake.tables import TABLES, to_table
 from datalake.text.language import detect
 
 BLOCK = 256

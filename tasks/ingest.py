@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from datalake.archive import Archive
-from datalake.document import TABLES, Passed, storable
+from datalake.document import Passed
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter
 from datalake.remote.config import RemoteConfig
@@ -19,6 +19,7 @@ from datalake.remote.session import at_hand, counted, using
 from datalake.secrets import masked
 from datalake.sources import reader
 from datalake.sources.config import Source
+from datalake.tables import TABLES, storable
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime
 from tasks.shards import files_of, gather, total

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from datalake.atomic import sync, whole_file
-from datalake.document import ID
 from datalake.errors import UserError
 from datalake.lake.parquet import read_table
+from datalake.tables import ID
 from models.text.config import BOS, EOS
 from models.text.tokenizer import encode, special
 

@@ -20,9 +20,10 @@ from datalake.curate.schema import value_of
 from datalake.curate.scores.classifiers import classify
 from datalake.curate.scores.config import ClassifierConfig
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 from datalake.text.transformer import batches_by_length
 
 POSITIONS = 48

@@ -25,7 +25,8 @@ from datalake.curate.checks.evaluation_sets import EvaluationRow
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.what_if import ask
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import RAW, to_table
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 SLOGAN = "让我们更加紧密地团结在一起，为实现中华民族伟大复兴的中国梦而努力奋斗，不断创造新的辉煌"

@@ -18,9 +18,10 @@ from datalake.curate.checks.toxic import ToxicWords
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.what_if import NeedsRerunError, ask
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 from datalake.text.automaton import Automaton
 
 

@@ -20,9 +20,10 @@ from datalake.curate.curate import curate_batch
 from datalake.curate.scores.config import PerplexityModel
 from datalake.curate.scores.perplexity import Models, normalise, perplexity, perplexity_of
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 PUNCTUATION = {
     "，。、？！": ",.,?!", "（）；：∶": "();::", "“”„«»「」《》": '"' * 9, "´’": "''", "–━►": "---", "～": "~",

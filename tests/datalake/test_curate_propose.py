@@ -23,10 +23,11 @@ from datalake.curate.propose import Proposal, Proposals, from_scale, propose, ru
 from datalake.curate.rules import Rule, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.thresholds import ThresholdsConfig, parse_rules, thresholds_for
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.files import file_digest
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 Rows = Sequence[dict[str, Any]]
 

@@ -15,12 +15,12 @@ import pytest
 from datalake.curate.schema import CURATION
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.spans.cut import cut
-from datalake.document import DOCUMENTS, RAW, REFUSED
 from datalake.errors import UserError
 from datalake.lake.lake import Lake, Ref
 from datalake.lake.ledger import clean_view, connect, ledger_view, plain_value, query
 from datalake.lake.records import Manifest, StageReport, write_manifest
 from datalake.lake.shards import ShardWriter
+from datalake.tables import DOCUMENTS, RAW, REFUSED
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 FIRST = ["id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity"]

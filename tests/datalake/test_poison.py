@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from test_common_crawl import record, response
 
-from datalake.document import TABLES, Conversation, Document, Entry, Passed, Preference, Quarantined, storable, to_table
+from datalake.document import Conversation, Document, Entry, Passed, Preference, Quarantined
 from datalake.errors import UserError
 from datalake.sources import config as configs
 from datalake.sources import reader
 from datalake.sources.origin import REASON, Origin
+from datalake.tables import TABLES, storable, to_table
 
 TEXT = "The quiet river crossed the old stone bridge near the village. " * 10
 DIGITS = "9" * 5_000

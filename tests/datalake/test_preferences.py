@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.document import PREFERENCES, Entry, Passed, Preference, Quarantined, Refused, to_table
+from datalake.document import Entry, Passed, Preference, Quarantined, Refused
 from datalake.sources.config import Preferences
 from datalake.sources.dialogues import docstrings
 from datalake.sources.dialogues.preferences import archives, read
+from datalake.tables import PREFERENCES, to_table
 
 H, B = "\n\nHuman: ", "\n\nAssistant: "
 KEYS = st.sampled_from(
