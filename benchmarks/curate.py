@@ -43,8 +43,8 @@ from datalake.curate.metrics.metrics import measure_array
 from datalake.curate.schema import CURATION
 from datalake.document import Document, Passed
 from datalake.lake.shards import ShardWriter
-from datalake.sources.config import CommonCrawl, Extractor
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl, Extractor
 from datalake.tables import DOCUMENTS, RAW, TABLES, to_table
 
 BLOCK = 256

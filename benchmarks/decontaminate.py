@@ -33,7 +33,8 @@ from datalake.curate.checks.decontaminate_config import DecontaminateConfig  # n
 from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
-from datalake.sources.config import CommonCrawl, Wikipedia  # noqa: E402
+from datalake.sources.web.config import CommonCrawl  # noqa: E402
+from datalake.sources.wikipedia.config import Wikipedia  # noqa: E402
 
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", ROOT.parent / "shared" / "samples"))
 

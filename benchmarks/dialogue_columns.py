@@ -21,8 +21,8 @@ from typing import Any
 from datalake.document import Conversation, Preference
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import Row
-from datalake.sources.config import Conversations, Preferences
 from datalake.sources.dialogues import conversations, preferences
+from datalake.sources.dialogues.config import Conversations, Preferences
 
 _MARK = re.compile(r"^\s*(?:###.*|Below is an instruction.*|(?:Human|Assistant|USER|ASSISTANT|SYSTEM"
                    r"|FUNCTION RESPONSE) ?[:：]|[<|]+[\w ]+[|>]+:?|<functioncall>)+")  # fmt: skip

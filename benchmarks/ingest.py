@@ -27,8 +27,8 @@ from datalake.extract.html.charset import decode
 from datalake.extract.html.page import extract
 from datalake.formats import warc
 from datalake.lake.shards import ShardWriter
-from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl
 from datalake.tables import TABLES, to_table
 from datalake.text.language import detect
 

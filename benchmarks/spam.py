@@ -42,7 +42,7 @@ from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
 from datalake.curate.checks.spam import MODEL, Model, Terms, feature_names, features, model, probability, terms_of  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
-from datalake.sources.config import CommonCrawl  # noqa: E402
+from datalake.sources.web.config import CommonCrawl  # noqa: E402
 
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", ROOT.parent / "shared" / "samples"))
 LABELS = Path(__file__).with_name("labels") / "spam.tsv"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
 from datalake.lake.records import StageReport
-from datalake.sources.config import Source
 from datalake.sources.listing import list_archives
 from flows.parameters import DEMO, NONE, LakeFolder, Overrides, RecipeOrPath
 from flows.run import Run, in_one_line, running
@@ -17,16 +14,9 @@ from tasks.ingest import ingest as ingest_stage
 
 def stages(run: Run) -> None:
     """List every archive with its content version and read those that no run has read yet."""
-    sources = [source_at_home(source, run.runtime.lake.root) for source in run.recipe.sources]
+    sources = [source.at_home(run.runtime.lake.root) for source in run.recipe.sources]
     archives = list_archives(sources, run.runtime.lake, run.runtime.config.remote)
     run.do(ingest_stage, IngestConfig(sources=sources), archives=archives)
-
-
-def source_at_home(source: Source, lake: Path) -> Source:
-    """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""
-    if source.kind == "pydoc" and not source.folder:
-        return source.model_copy(update={"folder": str(lake / "archives" / "pydoc")})
-    return source
 
 
 @flow(name="ingest")

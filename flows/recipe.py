@@ -38,8 +38,7 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import Manifest, read_record
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
-from datalake.sources import MODULES
-from datalake.sources.config import Source
+from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
 from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
@@ -165,8 +164,8 @@ class Recipe(BaseModel):
             return self
         labels = {source.label for source in self.sources}
         for name, kind in self.curate.kinds.items():
-            if kind not in MODULES:
-                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(MODULES)}")
+            if kind not in KINDS:
+                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(KINDS)}")
             if labels and name not in labels:
                 raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self

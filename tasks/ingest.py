@@ -17,8 +17,7 @@ from datalake.lake.shards import ShardResult, ShardWriter
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, using
 from datalake.secrets import masked
-from datalake.sources import reader
-from datalake.sources.config import Source
+from datalake.sources import Source, reader
 from datalake.tables import TABLES, storable
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime

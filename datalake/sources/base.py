@@ -15,7 +15,7 @@ from datalake.document import Entry
 
 
 class Reader(Protocol):
-    """The two functions of a source module. `config` is the class of `datalake.sources.config` with the same kind."""
+    """The two functions of a source module. `config` is its kind's class, as `KINDS` names it."""
 
     def archives(self, config: Any) -> list[Archive]:
         """All archives of the source, sorted by name. Raises UserError where a path matches nothing or isn't there."""

@@ -15,8 +15,7 @@ from datalake.paths import with_folders
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import forget, using
-from datalake.sources import reader
-from datalake.sources.config import Source
+from datalake.sources import Source, reader
 
 
 def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None) -> list[Archive]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.sources.books.books import archives, read
+from datalake.sources.books.config import Books
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
-from datalake.sources.config import Books
 
 BODY = "The harbour lay still.\n\nNobody had rung the bell since the flood, and nobody spoke of it."
 FIELDS = (

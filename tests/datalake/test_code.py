@@ -15,8 +15,8 @@ import pytest
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
 from datalake.sources.code import files as code
+from datalake.sources.code.config import Code
 from datalake.sources.code.files import SITE_PACKAGES, STDLIB, archives, decode, git_blob, read
-from datalake.sources.config import Code
 from datalake.sources.languages import programming_language
 from datalake.sources.licences.package_files import python_statement
 

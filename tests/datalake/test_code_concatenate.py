@@ -10,8 +10,8 @@ import pytest
 
 from datalake.document import Document, Entry, Refused
 from datalake.sources.code.concatenate import joined, order, uses_of
+from datalake.sources.code.config import Code
 from datalake.sources.code.files import archives, read
-from datalake.sources.config import Code
 
 
 def document(path: str, text: str, language: str = "python", licence: str | None = "MIT") -> Document:

@@ -10,10 +10,10 @@ import pytest
 from pygments.lexers import find_lexer_class_for_filename
 
 from datalake.document import Document, Refused
+from datalake.sources.code.config import Code
 from datalake.sources.code.files import archives, read
 from datalake.sources.code.marks import marks
 from datalake.sources.code.redact import redact
-from datalake.sources.config import Code
 from datalake.sources.languages import LANGUAGES, language_of, needs_content, programming_language
 
 # What Pygments calls the languages that have another name here.

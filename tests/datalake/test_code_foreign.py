@@ -13,7 +13,7 @@ from dulwich import porcelain
 
 from datalake.document import Document, Entry, Quarantined
 from datalake.sources.code import files as code
-from datalake.sources.config import Code
+from datalake.sources.code.config import Code
 
 BOTH: list[dict[str, Any]] = [{}, {"revision": "HEAD"}]  # the files on disk, and the object database
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git isn't installed")

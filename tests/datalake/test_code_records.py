@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
+from datalake.sources.code.config import Code
 from datalake.sources.code.files import archives, read
 from datalake.sources.code.notebooks import read_notebook
-from datalake.sources.config import Code
 from datalake.sources.licences.package_files import statement_of
 from datalake.sources.licences.projects import ProjectLicences
 

@@ -18,8 +18,8 @@ from dulwich.objects import S_ISGITLINK, Blob, Commit, Tree
 from dulwich.repo import Repo
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
+from datalake.sources.code.config import Code
 from datalake.sources.code.files import archives, git_blob, read
-from datalake.sources.config import Code
 
 BIG = b"x = 'kept in LFS'\n" * 20
 POINTER = (

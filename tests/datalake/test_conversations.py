@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Passed, Quarantined, Refused
-from datalake.sources.config import Conversations
 from datalake.sources.dialogues import docstrings
+from datalake.sources.dialogues.config import Conversations
 from datalake.sources.dialogues.conversations import archives, read
 
 U, A, S, T = "user", "assistant", "system", "tool"

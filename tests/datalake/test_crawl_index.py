@@ -23,8 +23,8 @@ from datalake.formats import warc
 from datalake.identity import fingerprint
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import Session, current, using
-from datalake.sources.config import CommonCrawl, Where
 from datalake.sources.web import common_crawl, crawl_index, snapshots
+from datalake.sources.web.config import CommonCrawl, Where
 
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 3}
 NEW, OLD = "CC-MAIN-2024-22", "CC-MAIN-2024-10"

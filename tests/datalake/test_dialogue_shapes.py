@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Preference, Refused
-from datalake.sources.config import Conversations, Preferences
 from datalake.sources.dialogues import conversations, preferences
+from datalake.sources.dialogues.config import Conversations, Preferences
 
 Row = dict[str, Any]
 U, A, S = "user", "assistant", "system"

@@ -50,7 +50,7 @@ MADE = {
     ("datalake.sources.languages", "re.compile"): "all that are made are values of the module, and tried",
     ("datalake.sources.web.pydoc", "re.sub"): "a text as it is",
     ("datalake.sources.code.redact", "re.compile"): "tried as `redact._patterns()`",
-    ("datalake.sources.wikipedia", "re.search"): "tried by `_site`",
+    ("datalake.sources.wikipedia.dump", "re.search"): "tried by `_site`",
 }
 
 
@@ -189,8 +189,8 @@ def _rows(
 def _cut(chunk: int) -> Callable[[bytes], None]:
     """Cuts bytes, in chunks, into pages of an export."""
     from datalake.archive import Archive
-    from datalake.sources.config import Wikipedia
-    from datalake.sources.wikipedia import _Cutter
+    from datalake.sources.wikipedia.config import Wikipedia
+    from datalake.sources.wikipedia.dump import _Cutter
 
     def run(data: bytes) -> None:
         cutter = _Cutter(Archive("wikipedia", "name", "path"), Wikipedia(paths=["path"]))
@@ -242,7 +242,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
     from datalake.sources.languages import language_of
     from datalake.sources.licences.projects import ProjectLicences
     from datalake.sources.licences.spdx import header_licence
-    from datalake.sources.wikipedia import _site
+    from datalake.sources.wikipedia.dump import _site
 
     chinese = Options(language="zh", conversion="script")
 

@@ -26,7 +26,7 @@ from datalake.extract.html.forest import Forest, from_lightgbm, load, named, pre
 from datalake.extract.html.main_content import load_model, probabilities, text_of, whole_text
 from datalake.extract.html.page import extract
 from datalake.identity import fingerprint
-from datalake.sources.config import Extractor
+from datalake.sources.web.config import Extractor
 
 PAGES = Path(os.environ.get("HEADWATER_SAMPLES", "../shared/samples")) / "cc/pages"
 TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Quarantined, Refused
-from datalake.sources.config import Table
+from datalake.sources.tables.config import Table
 from datalake.sources.tables.mappings import MAPPINGS, at, language_code, recognise, spdx, time_of
 from datalake.sources.tables.table import archives, read
 

@@ -19,27 +19,17 @@ from test_common_crawl import record, response
 
 from datalake.document import Conversation, Document, Entry, Passed, Preference, Quarantined
 from datalake.errors import UserError
-from datalake.sources import config as configs
-from datalake.sources import reader
+from datalake.sources import config_of, reader
 from datalake.sources.origin import REASON, Origin
 from datalake.tables import TABLES, storable, to_table
 
 TEXT = "The quiet river crossed the old stone bridge near the village. " * 10
 DIGITS = "9" * 5_000
-CONFIGS = {
-    "common_crawl": configs.CommonCrawl,
-    "wikipedia": configs.Wikipedia,
-    "table": configs.Table,
-    "conversations": configs.Conversations,
-    "preferences": configs.Preferences,
-    "books": configs.Books,
-    "code": configs.Code,
-}
 
 
 def read(kind: str, path: Path, **options: Any) -> list[Entry]:
     """What a source makes of a path; everything of it goes into its table."""
-    config = CONFIGS[kind](paths=[str(path)], **options)
+    config = config_of(kind)(paths=[str(path)], **options)
     module = reader(kind)
     found = [entry for shard in module.archives(config) for entry in module.read(shard, config)]
     for entry in found:

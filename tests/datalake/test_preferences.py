@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Entry, Passed, Preference, Quarantined, Refused
-from datalake.sources.config import Preferences
 from datalake.sources.dialogues import docstrings
+from datalake.sources.dialogues.config import Preferences
 from datalake.sources.dialogues.preferences import archives, read
 from datalake.tables import PREFERENCES, to_table
 

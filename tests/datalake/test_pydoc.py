@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from datalake.document import Document, Entry, Passed, Refused
-from datalake.sources.config import Pydoc
 from datalake.sources.web import pydoc
+from datalake.sources.web.config import Pydoc
 
 MODULES = ["os", "os.path", "sys", "ctypes", "http.client", "sysconfig", "no_such_module"]
 

@@ -36,8 +36,8 @@ from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgno
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.remote.session import Session, at_hand, current, forget, using
-from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl
 
 DATA = bytes(range(256)) * 1_000  # no two of its stretches that could be mixed up are equal where it matters
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 4}

@@ -239,7 +239,7 @@ def test_damaged_parquet_never_raises(tmp_path: Path, place: int) -> None:
 CHILD = """
 import resource, sys
 from datalake.document import Document, Quarantined
-from datalake.sources.config import Table
+from datalake.sources.tables.config import Table
 from datalake.sources.tables.table import read, archives
 def peak():  # a child inherits its parent's ru_maxrss, but not its high-water mark
     try:

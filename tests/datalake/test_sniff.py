@@ -13,7 +13,7 @@ import pytest
 from datalake.document import Document, Refused
 from datalake.extract.html.sniff import media_type_of
 from datalake.sources import reader
-from datalake.sources.config import CommonCrawl
+from datalake.sources.web.config import CommonCrawl
 
 
 def docx() -> bytes:

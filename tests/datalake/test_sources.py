@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.paths import expand
-from datalake.sources import MODULES, reader
-from datalake.sources.config import PYDOC_MODULES, CommonCrawl, Language, Source
+from datalake.sources import KINDS, Source, reader
+from datalake.sources.config import Language
+from datalake.sources.web.config import PYDOC_MODULES, CommonCrawl
 
 
 @pytest.fixture
@@ -75,15 +76,15 @@ def test_every_kind_has_a_config_and_an_unknown_one_is_named() -> None:
         for branch in TypeAdapter(Source).json_schema()["$defs"].values()
         if "kind" in branch.get("properties", ())
     }
-    assert kinds == set(MODULES)
+    assert kinds == set(KINDS)
     with pytest.raises(UserError, match="common_crawl"):
         reader("nonsense")
 
 
-@pytest.mark.parametrize("kind", ["common_crawl", "pydoc"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_reader_has_both_functions(kind: str) -> None:
     module = reader(kind)
-    assert callable(module.shards)
+    assert callable(module.archives)
     assert callable(module.read)
 
 
@@ -118,7 +119,7 @@ def test_module_list_is_a_set_without_side_effects() -> None:
 
 def test_configs_import_nothing_heavy() -> None:
     code = (
-        "import sys, datalake.sources.config, datalake.sources, datalake.text.language\n"
+        "import sys, datalake.sources, datalake.sources.origin\n"
         "heavy = ('numpy', 'pyarrow', 'torch', 'resiliparse', 'fastwarc', 'fasttext_pybind')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

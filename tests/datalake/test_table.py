@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.formats.rows import files as row_files
-from datalake.sources.config import Table
+from datalake.sources.tables.config import Table
 from datalake.sources.tables.table import archives, form, read
 from datalake.text.charsets import streamed
 

@@ -36,7 +36,10 @@ from datalake.formats.rows.json import Locators, Row, rows_of_json
 from datalake.formats.rows.parquet import parquet_rows
 from datalake.paths import expand
 from datalake.sources import reader
-from datalake.sources.config import Books, Code, Conversations, Preferences, Table
+from datalake.sources.books.config import Books
+from datalake.sources.code.config import Code
+from datalake.sources.dialogues.config import Conversations, Preferences
+from datalake.sources.tables.config import Table
 
 
 def entries(*paths: Path, kind: type[Any] = Table, **options: object) -> list[Entry]:

@@ -10,8 +10,8 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.extract.wiki.formatting import without_quotes
 from datalake.extract.wiki.functions import evaluate
 from datalake.extract.wiki.wikitext import Options, clean
-from datalake.sources.config import Wikipedia
-from datalake.sources.wikipedia import archives, read
+from datalake.sources.wikipedia.config import Wikipedia
+from datalake.sources.wikipedia.dump import archives, read
 
 FOLDER = Path(__file__).parent / "wiki"
 

@@ -17,8 +17,8 @@ import pytest
 from datalake.archive import Archive
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
-from datalake.sources.config import Wikipedia
-from datalake.sources.wikipedia import archives, read
+from datalake.sources.wikipedia.config import Wikipedia
+from datalake.sources.wikipedia.dump import archives, read
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">
   <siteinfo><sitename>Test</sitename><dbname>testwiki</dbname><base>https://test.example/wiki/Main_Page</base>

@@ -14,8 +14,8 @@ from table_cases import CASES, TABLES
 
 from datalake.archive import Archive
 from datalake.lake.lake import Lake
+from datalake.sources import Source
 from datalake.sources.books import books
-from datalake.sources.config import Source
 from datalake.sources.listing import list_archives
 from tasks.ingest import NothingReadError
 

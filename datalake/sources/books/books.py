@@ -19,8 +19,8 @@ from datalake.document import Entry, Passed, Quarantined
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.streams import as_utf8, decompressed
 from datalake.paths import expand
+from datalake.sources.books.config import Books
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
-from datalake.sources.config import Books
 from datalake.sources.origin import Origin, unlike
 from datalake.text.charsets import decoded
 from datalake.text.language import UNDETERMINED

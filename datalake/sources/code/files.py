@@ -45,6 +45,7 @@ from datalake.identity import fingerprint
 from datalake.paths import expand
 from datalake.remote.address import is_remote, shown
 from datalake.sources.code.concatenate import joined
+from datalake.sources.code.config import Code
 from datalake.sources.code.folders import File, Tree, listed, trees
 from datalake.sources.code.installed import (
     FOLDERS_LEFT_OUT,
@@ -66,7 +67,6 @@ from datalake.sources.code.repositories import (
     working_tree,
 )
 from datalake.sources.code.stack import UNKNOWN, StackFile, is_rows, stack_files, stack_rows
-from datalake.sources.config import Code
 from datalake.sources.languages import format_of, language_of, needs_content, programming_language
 from datalake.sources.licences.names import may_mean
 from datalake.sources.licences.package_files import python_statement

@@ -19,9 +19,9 @@ from datalake.formats.rows.files import RowFile, Shape, row_files
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
 from datalake.paths import expand
-from datalake.sources.config import Conversations, Preferences
 from datalake.sources.dialogues import docstrings, trees
 from datalake.sources.dialogues.columns import Columns
+from datalake.sources.dialogues.config import Conversations, Preferences
 from datalake.sources.dialogues.shapes import HEADER, Dialogue, dialogues, whole
 from datalake.sources.dialogues.turns import InvalidError, Messages, asked, validate
 from datalake.sources.origin import OWN, Origin

@@ -23,8 +23,8 @@ import xxhash
 
 from datalake.archive import Archive
 from datalake.document import Entry, Passed, Quarantined
-from datalake.sources.config import PYDOC_MODULES
 from datalake.sources.origin import Origin, Stretch
+from datalake.sources.web.config import PYDOC_MODULES
 
 PATH = "python:docstrings"
 MODULES_AN_ARCHIVE = 25

@@ -35,9 +35,9 @@ from datalake.document import Entry, Preference, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
-from datalake.sources.config import Preferences
 from datalake.sources.dialogues import docstrings
 from datalake.sources.dialogues.columns import Columns, as_attribute
+from datalake.sources.dialogues.config import Preferences
 from datalake.sources.dialogues.conversations import dialogue_archives, dialogue_files
 from datalake.sources.dialogues.shapes import HEADER, LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.dialogues.turns import (

@@ -21,9 +21,9 @@ from datalake.document import Document, Entry, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, form, row_files
 from datalake.formats.rows.json import Chunks, Locators, Row, split_lines
 from datalake.paths import expand
-from datalake.sources.config import Columns, Table
 from datalake.sources.origin import Origin, Stretch
 from datalake.sources.tables import mappings
+from datalake.sources.tables.config import Columns, Table
 from datalake.sources.tables.mappings import MAPPINGS, Mapping, at
 from datalake.text.charsets import decoded
 

@@ -21,8 +21,8 @@ from datalake.extract.html.page import extract, tidy
 from datalake.extract.html.sniff import media_type_of
 from datalake.formats import warc, wat
 from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
-from datalake.sources.config import CommonCrawl, Pydoc
 from datalake.sources.origin import Origin
+from datalake.sources.web.config import CommonCrawl, Pydoc
 from datalake.sources.web.snapshots import whole_archives
 
 RECORDS = ("response", "resource", "conversion")

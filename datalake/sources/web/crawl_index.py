@@ -38,7 +38,7 @@ from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, RangeIgnoredError, RemoteError
 from datalake.remote.session import Session, current
-from datalake.sources.config import CommonCrawl, Where
+from datalake.sources.web.config import CommonCrawl, Where
 from datalake.sources.web.snapshots import index_files, resolve, snapshot_of
 
 # The columnar index's columns that conditions look at, beside those that say where a record is.

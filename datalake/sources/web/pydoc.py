@@ -36,8 +36,8 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 from datalake.archive import Archive
 from datalake.atomic import whole_file
 from datalake.document import Entry
-from datalake.sources.config import Pydoc
 from datalake.sources.web.common_crawl import read_archive
+from datalake.sources.web.config import Pydoc
 
 SCHEME = 1  # raise when the archive's content changes: pages written, what is replaced, order
 DATE = datetime(2000, 1, 1, tzinfo=UTC)  # of every page: fetching has no date that could be repeated

@@ -26,7 +26,7 @@ from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, local, shown
 from datalake.remote.client import RangeIgnoredError, RemoteError
 from datalake.remote.session import current
-from datalake.sources.config import CommonCrawl
+from datalake.sources.web.config import CommonCrawl
 
 _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}(-\d{2,4})?")
 _LIST = re.compile(r"\.paths(\.gz)?$|\.txt$")

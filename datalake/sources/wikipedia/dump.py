@@ -31,8 +31,8 @@ from datalake.formats.sevenzip import unpacked
 from datalake.formats.streams import as_utf8, decompressed
 from datalake.paths import expand
 from datalake.remote.address import is_remote
-from datalake.sources.config import Wikipedia
 from datalake.sources.origin import Origin, Stretch
+from datalake.sources.wikipedia.config import Wikipedia
 
 _NAMESPACE = re.compile(r"<namespace((?:\s[^<>]*?)?)(?:/>|>([^<]*)<)")
 _KEY = re.compile(r"\bkey\s*=\s*[\"']\s*(-?\d{1,9})\s*[\"']")
