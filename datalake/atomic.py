@@ -10,8 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 
 def temporary(path: Path) -> Path:
@@ -35,7 +35,7 @@ def settle(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, private: bool = False) -> Iterator[BinaryIO]:
+def whole_file(path: Path, private: bool = False) -> Iterator[BufferedWriter]:
     """A stream to write a file to, which is there when the block is left; an exception leaves what was there before.
 
     What is `private` can be read by nobody but its owner, whatever the umask.

@@ -20,20 +20,29 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
-from datalake.document import Conversation, Document, Entry, Passed, Preference, Quarantined, Refused, document_id
+from datalake.document import (
+    Conversation,
+    Document,
+    Entry,
+    Messages,
+    Passed,
+    Preference,
+    Quarantined,
+    Refused,
+    document_id,
+)
 from datalake.errors import UserError
 from datalake.text.language import UNDETERMINED, detect
 
 if TYPE_CHECKING:
     from datalake.archive import Archive
-    from datalake.sources.config import Language
+    from datalake.sources.config import Language, SourceConfig
 
 REASON = "unexpected"
 OWN = ""  # of a licence or a uri: the one that the origin gives
 
 _Record = TypeVar("_Record")
 _DONE = (Quarantined, Refused, Passed)
-Messages = list[dict[str, str]]
 
 
 class Located(Protocol):
@@ -60,16 +69,6 @@ class Stretch(NamedTuple):
 NOWHERE = Stretch(-1, -1)
 
 
-class _Config(Protocol):
-    """What every source's config has."""
-
-    kind: str
-    licence: str | None
-
-    @property
-    def label(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Origin:
     """An archive of a source.
@@ -87,7 +86,7 @@ class Origin:
     language: Language | None = None
 
     @classmethod
-    def of(cls, config: _Config, archive: Archive) -> Self:
+    def of(cls, config: SourceConfig, archive: Archive) -> Self:
         """That of an archive as its source's config has it."""
         return cls(config.label, config.kind, archive.name, config.licence, getattr(config, "language", None))
 
