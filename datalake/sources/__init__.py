@@ -24,6 +24,7 @@ KINDS = {
     "code": ("code.config:Code", "code.files"),
     "books": ("books.config:Books", "books.books"),
     "table": ("tables.config:Table", "tables.table"),
+    "stack_exchange": ("stack_exchange:StackExchange", "stack_exchange"),
     "pydoc": ("web.config:Pydoc", "web.pydoc"),
     "conversations": ("dialogues.config:Conversations", "dialogues.conversations"),
     "preferences": ("dialogues.config:Preferences", "dialogues.preferences"),
