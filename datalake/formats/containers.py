@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from datalake.archive import Archive
 from datalake.document import Passed, Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
 from datalake.formats.streams import BLOCK, compression
+from datalake.origin import Origin
 
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
           RuntimeError, ValueError)  # fmt: skip
@@ -55,20 +55,20 @@ def safe(name: str) -> bool:
 
 
 def archive_members(
-    archive: Archive, source: str, max_bytes: int, wanted: Callable[[str], bool] | None = None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None = None
 ) -> Iterator[Member | Passed | Quarantined]:
     """Every file of an archive in its order; with `wanted`, only those whose names are. Damage never raises."""
-    members = _zip if archive.path.lower().endswith((".zip", ".whl")) else _tar
+    members = _zip if path.lower().endswith((".zip", ".whl")) else _tar
     try:
-        yield from members(archive, source, max_bytes, wanted)
+        yield from members(path, origin, max_bytes, wanted)
     except BombError as error:
-        yield Quarantined(source, archive.name, BOMB, str(error))
+        yield origin.lost(BOMB, str(error))
     except DAMAGE as error:
-        yield Quarantined(source, archive.name, "damaged", f"{type(error).__name__}: {error}"[:200])
+        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
 
 
-def zip_members(archive: zipfile.ZipFile, name: str, source: str) -> Iterator[zipfile.ZipInfo | Passed | Quarantined]:
-    """The files of a zip archive called `name`, without links, names that leave it and files that lie in another.
+def zip_members(archive: zipfile.ZipFile, origin: Origin) -> Iterator[zipfile.ZipInfo | Passed | Quarantined]:
+    """The files of a zip archive, without links, names that leave it and files that lie in another.
 
     Files that share bytes are how a small zip unpacks to a large one (Fifield 2019, "A better zip bomb").
     """
@@ -78,12 +78,12 @@ def zip_members(archive: zipfile.ZipFile, name: str, source: str) -> Iterator[zi
             continue
         if not safe(info.filename):
             where = (info.header_offset, info.compress_size)
-            yield Quarantined(source, name, "path_traversal", info.filename[:200], *where)
+            yield origin.lost("path_traversal", info.filename[:200], *where)
         elif (info.external_attr >> 28) == 0xA:
             yield Passed("link")
         elif id(info) in inside:
             detail = f"{info.filename[:150]} lies within another file"
-            yield Quarantined(source, name, "overlap", detail, info.header_offset, info.compress_size)
+            yield origin.lost("overlap", detail, info.header_offset, info.compress_size)
         else:
             yield info
 
@@ -109,11 +109,11 @@ def zip_blocks(stream: IO[bytes], info: zipfile.ZipInfo, allowance: Allowance) -
 
 
 def _zip(
-    archive: Archive, source: str, max_bytes: int, wanted: Callable[[str], bool] | None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
 ) -> Iterator[Member | Passed | Quarantined]:
-    allowance = allowance_of(archive.path)
-    with zipfile.ZipFile(archive.path) as opened:
-        for info in zip_members(opened, archive.name, source):
+    allowance = allowance_of(path)
+    with zipfile.ZipFile(path) as opened:
+        for info in zip_members(opened, origin):
             if not isinstance(info, zipfile.ZipInfo):
                 yield info
             elif wanted is None or wanted(info.filename):
@@ -129,7 +129,7 @@ def _zip(
                     raise
                 except DAMAGE as error:
                     problem = f"{name}: {error}"[:200]
-                    yield Quarantined(source, archive.name, "damaged", problem, offset, info.compress_size)
+                    yield origin.lost("damaged", problem, offset, info.compress_size)
                     continue
                 whole = bytes(content) if len(content) <= max_bytes else None
                 yield Member(name, whole, offset, max(info.file_size, len(content)))
@@ -195,9 +195,9 @@ def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
 
 
 def _tar(
-    archive: Archive, source: str, max_bytes: int, wanted: Callable[[str], bool] | None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
 ) -> Iterator[Member | Passed | Quarantined]:
-    with _opened_tar(archive.path) as opened:
+    with _opened_tar(path) as opened:
         while True:
             place = opened.offset
             try:
@@ -209,7 +209,7 @@ def _tar(
                 if info.isdir():
                     continue
                 if not safe(name):
-                    yield Quarantined(source, archive.name, "path_traversal", name[:200], info.offset, info.size)
+                    yield origin.lost("path_traversal", name[:200], info.offset, info.size)
                 elif not info.isfile():
                     yield Passed("link" if info.issym() or info.islnk() else "special")
                 elif wanted is None or wanted(name):
@@ -219,5 +219,5 @@ def _tar(
             except BombError:
                 raise
             except DAMAGE as error:
-                yield Quarantined(source, archive.name, "damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
+                yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
                 return

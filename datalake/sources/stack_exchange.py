@@ -26,9 +26,10 @@ from datalake.archive import Archive
 from datalake.document import Entry, Passed, Quarantined, Refused, moment
 from datalake.errors import UserError
 from datalake.identity import Paths
+from datalake.origin import Origin, unlike
 from datalake.paths import expand
-from datalake.sources.config import PATHS, Language, SourceConfig
-from datalake.sources.origin import Origin, unlike
+from datalake.sources.config import PATHS, SourceConfig
+from datalake.text.language_config import Language
 
 _SITE = re.compile(r"((?:[\w-]+\.)+(?:com|net|org))(?:[-.]|\Z)")  # also that of `stackoverflow.com-Posts.7z`
 _ROW = re.compile(rb"<row\s[^<]*/>")  # no other markup within: nothing that could define an entity
@@ -105,7 +106,7 @@ def read(archive: Archive, config: StackExchange) -> Iterator[Entry]:
     """One entry a post: a document, quarantined where it is damaged, or refused: `unanswered`, `score`, `joined`,
     `other_answer`, `orphan` (an answer whose question isn't taken), `post_type`, `empty`, `too_large`.
     """
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     best = _best_answers(archive, config)
     make = partial(_entries, origin=origin, best=best, site=_site(archive, config), config=config)
     yield from unlike(origin.entries(_joined(_posts(archive, config), best, config.least_score), make))
@@ -122,12 +123,12 @@ def _posts(archive: Archive, config: StackExchange) -> Iterator[Post | Passed | 
     from datalake.formats.sevenzip import SIGNATURE, unpacked
     from datalake.formats.streams import as_utf8, decompressed
 
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     with open(archive.path, "rb") as file:  # noqa: PTH123 - an address's local copy, whatever it is called
         opened = unpacked if file.read(len(SIGNATURE)) == SIGNATURE else decompressed
-    chunks = as_utf8(opened(archive.path, archive.name, config.label))
+    chunks = as_utf8(opened(archive.path, origin))
     table = _POSTS
-    for line in split_lines(chunks, archive.name, config.label, 8 * config.max_bytes):  # in XML `<` is `&lt;`
+    for line in split_lines(chunks, origin, 8 * config.max_bytes):  # in XML `<` is `&lt;`
         if isinstance(line, Quarantined):
             yield line
             continue
@@ -148,14 +149,14 @@ def _posts(archive: Archive, config: StackExchange) -> Iterator[Post | Passed | 
         for closes, name in _TAG.findall(content):
             table = b"" if closes else name
         if content and not content.startswith((b"<?xml", b"</")) and not _TAG.match(content):
-            yield origin.quarantined(Post(offset, len(line[1]), {}), "xml", "a line that is no row")
+            yield origin.lost("xml", "a line that is no row", offset, len(line[1]))
 
 
 def _best_answers(archive: Archive, config: StackExchange) -> dict[str, str]:
     """The id of each question's best answer, by the question's."""
     accepted: dict[str, str] = {}
     best: dict[str, tuple[bool, int, int]] = {}
-    for post in Origin.of(config, archive).framed(_posts(archive, config)):
+    for post in config.origin(archive).framed(_posts(archive, config)):
         if not isinstance(post, Post):
             continue
         number = post.values["Id"]

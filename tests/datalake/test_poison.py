@@ -19,8 +19,8 @@ from test_common_crawl import record, response
 
 from datalake.document import Conversation, Document, Entry, Passed, Preference, Quarantined
 from datalake.errors import UserError
+from datalake.origin import REASON, Origin
 from datalake.sources import config_of, reader
-from datalake.sources.origin import REASON, Origin
 from datalake.tables import TABLES, storable, to_table
 
 TEXT = "The quiet river crossed the old stone bridge near the village. " * 10
@@ -466,7 +466,7 @@ class PoisonError(Exception):
     """Something that no reader foresees."""
 
 
-DETECT = "datalake.sources.origin.detect"
+DETECT = "datalake.origin.detect"
 UNFORESEEN = {
     "common_crawl": (DETECT, partial(crawl)),
     "wikipedia": (DETECT, partial(dump)),

@@ -13,8 +13,8 @@ from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.paths import expand
 from datalake.sources import KINDS, Source, reader
-from datalake.sources.config import Language
 from datalake.sources.web.config import PYDOC_MODULES, CommonCrawl
+from datalake.text.language_config import Language
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_module_list_is_a_set_without_side_effects() -> None:
 
 def test_configs_import_nothing_heavy() -> None:
     code = (
-        "import sys, datalake.sources, datalake.sources.origin\n"
+        "import sys, datalake.sources, datalake.origin\n"
         "heavy = ('numpy', 'pyarrow', 'torch', 'resiliparse', 'fastwarc', 'fasttext_pybind')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -30,6 +30,7 @@ from datalake.files import File
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import split_lines
 from datalake.mixture.holdout import held_out
+from datalake.origin import Origin
 from datalake.text.chinese import segment
 
 MODEL, ABOUT = "model.bin", "quality.json"
@@ -183,7 +184,7 @@ def read_labels(config: QualityConfig) -> Labels:
 def _rows(name: str, path: str, config: QualityConfig) -> Iterator[tuple[str, str]]:
     """(text, label) of every row of one file."""
     try:
-        for file in row_files(path, name, "quality"):
+        for file in row_files(path, Origin("quality", "quality", name)):
             if isinstance(file, Passed):
                 continue
             if isinstance(file, Quarantined):
@@ -194,7 +195,7 @@ def _rows(name: str, path: str, config: QualityConfig) -> Iterator[tuple[str, st
 
 
 def _lines(file: RowFile) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(split_lines(file.chunks, file.name, "", _LONGEST), 1):
+    for number, line in enumerate(split_lines(file.chunks, file.origin, _LONGEST), 1):
         if isinstance(line, Quarantined):
             raise _damage(line)
         label, _, text = line[1].decode("utf-8", "replace").strip().partition(" ")
@@ -207,7 +208,7 @@ def _lines(file: RowFile) -> Iterator[tuple[str, str]]:
 
 
 def _columns(file: RowFile, config: QualityConfig) -> Iterator[tuple[str, str]]:
-    for row in file.rows(""):
+    for row in file.rows():
         if isinstance(row, Quarantined):
             raise _damage(row)
         value = row.value if isinstance(row.value, dict) else {}

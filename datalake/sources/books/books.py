@@ -18,10 +18,10 @@ from datalake.archive import Archive
 from datalake.document import Entry, Passed, Quarantined
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.streams import as_utf8, decompressed
+from datalake.origin import Origin, unlike
 from datalake.paths import expand
 from datalake.sources.books.config import Books
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
-from datalake.sources.origin import Origin, unlike
 from datalake.text.charsets import decoded
 from datalake.text.language import UNDETERMINED
 
@@ -50,15 +50,15 @@ def archives(config: Books) -> list[Archive]:
 
 def read(archive: Archive, config: Books) -> Iterator[Entry]:
     """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     make = partial(_book, origin=origin, config=config)
     if is_archive(archive.path):
-        members = archive_members(archive, config.label, config.max_bytes)
+        members = archive_members(archive.path, origin, config.max_bytes)
         yield from unlike(origin.entries(members, lambda one: [Passed("other_file")] if _is_other(one) else make(one)))
         return
     parts: list[bytes] = []
     size = 0
-    for chunk in origin.framed(as_utf8(decompressed(archive.path, archive.name, config.label))):
+    for chunk in origin.framed(as_utf8(decompressed(archive.path, origin))):
         if isinstance(chunk, Quarantined):
             yield chunk
             return

@@ -42,6 +42,7 @@ from datalake.files import file_digest
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.rows.json import Row
 from datalake.identity import fingerprint
+from datalake.origin import Origin, unlike
 from datalake.paths import expand
 from datalake.remote.address import is_remote, shown
 from datalake.sources.code.concatenate import joined
@@ -72,7 +73,6 @@ from datalake.sources.licences.names import may_mean
 from datalake.sources.licences.package_files import python_statement
 from datalake.sources.licences.projects import LARGEST, LONGEST_PATH, ProjectLicences, Terms, speaks_of_licence
 from datalake.sources.licences.spdx import header_licence, header_words, permissive
-from datalake.sources.origin import NOWHERE, Origin, unlike
 from datalake.text.charsets import decoded
 
 SITE_PACKAGES = "python:site-packages"
@@ -157,7 +157,7 @@ def read(archive: Archive, config: Code) -> Iterator[Entry]:
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     found = unlike(origin.framed(_read(archive, origin, config)))
     yield from _concatenated(found, config) if config.concatenate == "repository" else found
 
@@ -172,7 +172,7 @@ def _read(archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
         except metadata.PackageNotFoundError:
             distribution = None
         if distribution is None or distribution.version != version:
-            yield origin.quarantined(NOWHERE, "unreadable", f"{label} isn't installed any more")
+            yield origin.lost("unreadable", f"{label} isn't installed any more")
             return
         said = python_statement(cast("Message", distribution.metadata))
         files = distribution_licences(distribution)
@@ -272,7 +272,7 @@ def _archive(archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of an archive, which is read twice: its licences may stand behind its files."""
     texts = {
         member.name: member.content
-        for member in archive_members(archive, config.label, LARGEST, speaks_of_licence)
+        for member in archive_members(archive.path, origin, LARGEST, speaks_of_licence)
         if isinstance(member, Member) and member.content is not None
     }
     repository, revision = _archive_name(archive)
@@ -283,7 +283,7 @@ def _archive(archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
         and not programming_language(member.name)
         and not _is_script(member.name, member.content or b"")
         else member
-        for member in archive_members(archive, config.label, config.max_bytes)
+        for member in archive_members(archive.path, origin, config.max_bytes)
     )
     yield from _members(members, project, origin, config)
 
@@ -292,7 +292,7 @@ def _repository(path: str, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of a repository at a revision, out of its object database."""
     found = snapshot(path, origin.archive, config.revision, FOLDERS_LEFT_OUT)
     if found.problem:
-        yield origin.quarantined(NOWHERE, "repository", found.problem)
+        yield origin.lost("repository", found.problem)
         return
     texts: dict[str, bytes] = {}
     for blob in found.blobs:
@@ -323,7 +323,7 @@ def _blobs(
                 raise ValueError(f"object {blob.sha.decode()} isn't in the repository")
             content = found.content(blob)
         except ValueError as error:
-            yield origin.quarantined(NOWHERE, "damaged", f"{blob.path}: {error}"[:200])
+            yield origin.lost("damaged", f"{blob.path}: {error}"[:200])
             continue
         if programming_language(blob.path) or _is_script(blob.path, content):
             yield Member(blob.path, content if len(content) <= config.max_bytes else None, 0, len(content))
@@ -333,7 +333,7 @@ def _blobs(
 
 def _rows(path: str, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of rows in the shape of The Stack."""
-    rows = stack_rows(path, origin.archive, origin.source)
+    rows = stack_rows(path, origin)
     yield from origin.entries(rows, partial(_row, origin=origin, config=config))
 
 
@@ -341,7 +341,7 @@ def _row(row: Row, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of the files of one row."""
 
     def entry(file: StackFile) -> Entry:
-        if damage := row.damage(origin.source, origin.archive, [file.text or ""]):
+        if damage := row.damage(origin, [file.text or ""]):
             return damage
         root = Terms(file.licence, "row", file.stated) if file.stated else _configured(config)
         group = file.repository if file.repository != UNKNOWN else origin.uri(file.locator)
@@ -354,7 +354,7 @@ def _row(row: Row, origin: Origin, config: Code) -> Iterator[Entry]:
         member = Member(file.path, small, file.offset, file.length)
         return _entry(member, project, origin, config, Given(file.locator, file.language, file.marks, file.attributes))
 
-    yield from origin.entries(stack_files(row, origin.archive, origin.source), entry)
+    yield from origin.entries(stack_files(row, origin), entry)
 
 
 def _entry(member: Member, project: Project, origin: Origin, config: Code, given: Given | None = None) -> Entry:

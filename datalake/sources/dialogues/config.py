@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from datalake.identity import Paths
-from datalake.sources.config import HEADER, PATHS, Language, SourceConfig
+from datalake.sources.config import HEADER, PATHS, SourceConfig
+from datalake.text.language_config import Language
 
 
 class Conversations(SourceConfig):

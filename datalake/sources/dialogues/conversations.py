@@ -18,13 +18,13 @@ from datalake.document import Conversation, Entry, Passed, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, row_files
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
+from datalake.origin import OWN, Origin
 from datalake.paths import expand
 from datalake.sources.dialogues import docstrings, trees
 from datalake.sources.dialogues.columns import Columns
 from datalake.sources.dialogues.config import Conversations, Preferences
 from datalake.sources.dialogues.shapes import HEADER, Dialogue, dialogues, whole
 from datalake.sources.dialogues.turns import InvalidError, Messages, asked, validate
-from datalake.sources.origin import OWN, Origin
 from datalake.sources.tables import mappings
 
 _LONGEST_TREE = 10_000  # messages
@@ -40,14 +40,14 @@ def archives(config: Conversations) -> list[Archive]:
 
 def read(archive: Archive, config: Conversations) -> Iterator[Entry]:
     """One entry a dialogue: a conversation, or refused for what is wrong with it, or quarantined where malformed."""
-    whole = Origin.of(config, archive)
+    whole = config.origin(archive)
     if archive.path == docstrings.PATH:
         yield from docstrings.conversations(archive, whole)
         return
     for file in dialogue_files(archive, whole):
         if isinstance(file, RowFile):
-            rows = file.rows(config.label, header=config.header, shape=_shape(config))
-            yield from _Reading(whole.within(file.name), config).entries(rows)
+            rows = file.rows(header=config.header, shape=_shape(config))
+            yield from _Reading(file.origin, config).entries(rows)
         else:
             yield file
 
@@ -75,7 +75,7 @@ def dialogue_archives(config: Conversations | Preferences) -> list[Archive]:
 
 def dialogue_files(archive: Archive, origin: Origin) -> Iterator[RowFile | Passed | Quarantined]:
     """The files of rows in an archive. Text files in archives are about the others."""
-    for file in origin.framed(row_files(archive.path, archive.name, origin.source)):
+    for file in origin.framed(row_files(archive.path, origin)):
         if isinstance(file, RowFile) and file.form == "text" and file.name != archive.name:
             yield Passed("other_file")
         else:
@@ -125,7 +125,7 @@ class _Reading:
 
     def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused | Quarantined:
         said = (message["content"] for message in found.messages)
-        if damage := row.damage(self.origin.source, self.origin.archive, said):
+        if damage := row.damage(self.origin, said):
             return damage
         try:
             if found.problem:

@@ -23,7 +23,7 @@ import xxhash
 
 from datalake.archive import Archive
 from datalake.document import Entry, Passed, Quarantined
-from datalake.sources.origin import Origin, Stretch
+from datalake.origin import Origin, Stretch
 from datalake.sources.web.config import PYDOC_MODULES
 
 PATH = "python:docstrings"

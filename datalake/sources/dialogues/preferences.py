@@ -35,6 +35,7 @@ from datalake.document import Entry, Preference, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
+from datalake.origin import OWN, Origin
 from datalake.sources.dialogues import docstrings
 from datalake.sources.dialogues.columns import Columns, as_attribute
 from datalake.sources.dialogues.config import Preferences
@@ -54,7 +55,6 @@ from datalake.sources.dialogues.turns import (
     turns,
     validate,
 )
-from datalake.sources.origin import OWN, Origin
 from datalake.sources.tables import mappings
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -92,7 +92,7 @@ def archives(config: Preferences) -> list[Archive]:
 
 def read(archive: Archive, config: Preferences) -> Iterator[Entry]:
     """One entry a row: a preference, or refused for what is wrong with it, or quarantined where it is malformed."""
-    whole = Origin.of(config, archive)
+    whole = config.origin(archive)
     if archive.path == docstrings.PATH:
         yield from docstrings.preferences(archive, whole)
         return
@@ -100,9 +100,9 @@ def read(archive: Archive, config: Preferences) -> Iterator[Entry]:
         if not isinstance(file, RowFile):
             yield file
             continue
-        origin = whole.within(file.name)
-        rows = file.rows(config.label, header=config.header, shape=_shape(config))
-        yield from origin.entries(rows, partial(_entry, locators=Locators(), origin=origin, config=config))
+        rows = file.rows(header=config.header, shape=_shape(config))
+        make = partial(_entry, locators=Locators(), origin=file.origin, config=config)
+        yield from file.origin.entries(rows, make)
 
 
 def _shape(config: Preferences) -> Shape:
@@ -119,7 +119,7 @@ def _shape(config: Preferences) -> Shape:
 
 
 def _entry(row: Row, locators: Locators, origin: Origin, config: Preferences) -> Preference | Refused | Quarantined:
-    if damage := row.damage(origin.source, origin.archive):
+    if damage := row.damage(origin):
         return damage
     value = row.value
     own = (value.get("id") or value.get("post_id")) if isinstance(value, dict) else None
@@ -130,7 +130,7 @@ def _entry(row: Row, locators: Locators, origin: Origin, config: Preferences) ->
     except InvalidError as problem:
         return origin.refused(row, locator, problem.reason, problem.detail)
     texts = [*(turn["content"] for turn in found.prompt), found.chosen or "", found.rejected or ""]
-    if damage := row.damage(origin.source, origin.archive, texts):
+    if damage := row.damage(origin, texts):
         return damage
     prompt = [dict(turn) for turn in found.prompt]
     attributes = found.attributes | {"format": style, "group": asked(found.prompt)}

@@ -20,8 +20,8 @@ from datalake.archive import Archive
 from datalake.document import Document, Entry, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, form, row_files
 from datalake.formats.rows.json import Chunks, Locators, Row, split_lines
+from datalake.origin import Origin, Stretch
 from datalake.paths import expand
-from datalake.sources.origin import Origin, Stretch
 from datalake.sources.tables import mappings
 from datalake.sources.tables.config import Columns, Table
 from datalake.sources.tables.mappings import MAPPINGS, Mapping, at
@@ -38,19 +38,18 @@ def archives(config: Table) -> list[Archive]:
 def read(archive: Archive, config: Table) -> Iterator[Entry]:
     """One entry a row: a document, refused (empty, too_large, column, link), or quarantined where it is malformed."""
     longest = max(1 << 20, 8 * config.max_bytes)
-    whole = Origin.of(config, archive)
-    for file in whole.framed(row_files(archive.path, archive.name, config.label)):
+    whole = config.origin(archive)
+    for file in whole.framed(row_files(archive.path, whole)):
         if not isinstance(file, RowFile):
             yield file
             continue
-        origin = whole.within(file.name)
         if file.form == "text":
-            rows = _texts(file, origin, config, longest)
+            rows = _texts(file, config, longest)
         else:
             shape = Shape(partial(_is_row, config=config), lambda names: _is_row(dict.fromkeys(names, "x"), config))
-            rows = file.rows(config.label, longest, config.delimiter, config.header, shape)
-        make = partial(_document, locators=Locators(), file=file, origin=origin, config=config)
-        yield from origin.entries(rows, make)
+            rows = file.rows(longest, config.delimiter, config.header, shape)
+        make = partial(_document, locators=Locators(), file=file, config=config)
+        yield from file.origin.entries(rows, make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,8 @@ def _is_row(value: dict[str, Any], config: Table) -> bool:
     return mappings.as_text(found) is not None or (mappings.has(value, path) and not isinstance(found, dict))
 
 
-def _document(
-    row: Row, locators: Locators, file: RowFile, origin: Origin, config: Table
-) -> Document | Refused | Quarantined:
+def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Document | Refused | Quarantined:
+    origin = file.origin
     if not isinstance(row.value, dict):
         return origin.quarantined(row, "row", f"row {row.number} is a {type(row.value).__name__}, not an object")
     value: dict[str, Any] = row.value
@@ -106,7 +104,7 @@ def _document(
         if told is None:
             return origin.quarantined(row, "encoding", "bytes that are no text")
         text = told[0]
-    if damage := row.damage(config.label, origin.archive, [text or ""], plan.columns_of_text):
+    if damage := row.damage(origin, [text or ""], plan.columns_of_text):
         return damage
     if found is None and plan.corpus == "openwebtext" and uri == own:
         return refused("link", "an address without its text")
@@ -169,8 +167,9 @@ def _host(uri: str) -> str:
         return ""
 
 
-def _texts(file: RowFile, origin: Origin, config: Table, longest: int) -> Iterator[Row | Quarantined | Refused]:
+def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarantined | Refused]:
     """The texts of a text file, each as a row: the file, or its lines, or its blocks that blank lines part."""
+    origin = file.origin
     first, chunks = _first(file.chunks)
     if config.format == "openwebtext" and _is_link(first):
         column, unit = "url", "line"
@@ -185,14 +184,14 @@ def _texts(file: RowFile, origin: Origin, config: Table, longest: int) -> Iterat
     def row(end: int) -> Row | Quarantined:
         content = b"\n".join(pending)
         if size > longest:
-            return origin.quarantined(Stretch(start, end - start), "too_large", f"a block of {size} bytes")
+            return origin.lost("too_large", f"a block of {size} bytes", start, end - start)
         try:
             return Row(number, start, end - start, {column: content.decode("utf-8").strip()})
         except UnicodeDecodeError as error:
-            return origin.quarantined(Stretch(start, end - start), "encoding", str(error)[:200])
+            return origin.lost("encoding", str(error)[:200], start, end - start)
 
     end = 0
-    for line in split_lines(chunks, file.name, config.label, longest):
+    for line in split_lines(chunks, origin, longest):
         blank = isinstance(line, Quarantined) or not line[1].strip()
         if pending and (blank or unit == "line"):
             yield row(end)
@@ -236,5 +235,5 @@ def _whole(chunks: Chunks, column: str, origin: Origin, config: Table) -> Row | 
     try:
         text = b"".join(parts).decode("utf-8")
     except UnicodeDecodeError as error:
-        return origin.quarantined(Stretch(error.start, size - error.start), "encoding", str(error)[:200])
+        return origin.lost("encoding", str(error)[:200], error.start, size - error.start)
     return Row(0, 0, size, {column: text})

@@ -21,7 +21,7 @@ from datalake.extract.html.page import extract, tidy
 from datalake.extract.html.sniff import media_type_of
 from datalake.formats import warc, wat
 from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
-from datalake.sources.origin import Origin
+from datalake.origin import Origin
 from datalake.sources.web.config import CommonCrawl, Pydoc
 from datalake.sources.web.snapshots import whole_archives
 
@@ -50,7 +50,7 @@ def read(archive: Archive, config: CommonCrawl) -> Iterator[Entry]:
         return
     from datalake.sources.web import crawl_index
 
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     for name, one in crawl_index.records(archive, config.max_bytes):
         here = origin.within(name)
         yield from here.entries([one], partial(_as_entry, origin=here, config=config, group=host))
@@ -66,7 +66,7 @@ def host(uri: str) -> str:
 
 def read_archive(archive: Archive, config: CommonCrawl | Pydoc, group: Callable[[str], str]) -> Iterator[Entry]:
     """`read` for a whole file, with `group` telling the unit of hold-out from an address."""
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     make = partial(_as_entry, origin=origin, config=config, group=group)
     yield from origin.entries(warc.records(archive.path, config.max_bytes), make)
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.files import File
 from datalake.identity import Paths, Place
-from datalake.sources.config import Language, SourceConfig
+from datalake.sources.config import SourceConfig
+from datalake.text.language_config import Language
 
 
 class Where(BaseModel):

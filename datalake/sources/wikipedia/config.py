@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from datalake.identity import Paths, Place
-from datalake.sources.config import PATHS, Language, SourceConfig
+from datalake.sources.config import PATHS, SourceConfig
+from datalake.text.language_config import Language
 
 
 class Wikipedia(SourceConfig):

@@ -29,9 +29,9 @@ from datalake.formats.multistream import SIGNATURE, Seam, first_bytes, index_bes
 from datalake.formats.sevenzip import SIGNATURE as SEVEN_ZIP
 from datalake.formats.sevenzip import unpacked
 from datalake.formats.streams import as_utf8, decompressed
+from datalake.origin import Origin
 from datalake.paths import expand
 from datalake.remote.address import is_remote
-from datalake.sources.origin import Origin, Stretch
 from datalake.sources.wikipedia.config import Wikipedia
 
 _NAMESPACE = re.compile(r"<namespace((?:\s[^<>]*?)?)(?:/>|>([^<]*)<)")
@@ -128,7 +128,7 @@ def read(archive: Archive, config: Wikipedia) -> Iterator[Entry]:
     """One entry a `<page>`: a document, quarantined, or refused: redirect, namespace, media_type, disambiguation,
     too_large, empty.
     """
-    origin = Origin.of(config, archive)
+    origin = config.origin(archive)
     site = _head_of(archive, origin) if len(archive.spans) > 1 else _Site()
     seen = False  # a page, a head or damage
 
@@ -145,7 +145,7 @@ def read(archive: Archive, config: Wikipedia) -> Iterator[Entry]:
         seen = seen or isinstance(found, Quarantined)
         yield found
     if not seen:
-        yield origin.quarantined(Stretch(), "no_page", "an empty file")
+        yield origin.lost("no_page", "an empty file", 0, 0)
 
 
 @dataclass(slots=True)
@@ -166,16 +166,16 @@ class _Piece:
 def _chunks(archive: Archive, origin: Origin) -> Iterator[bytes | Seam | Quarantined]:
     """The archive's bytes as UTF-8, with a `Seam` where a stream of a bzip2 file begins."""
     if archive.spans:
-        yield from streams(archive.path, archive.spans[-1], origin.archive, origin.source)
+        yield from streams(archive.path, archive.spans[-1], origin)
         return
     with Path(archive.path).open("rb") as file:
         start = file.read(10)
     if start.startswith(SEVEN_ZIP):
-        yield from as_utf8(unpacked(archive.path, origin.archive, origin.source))
+        yield from as_utf8(unpacked(archive.path, origin))
     elif SIGNATURE.match(start) and not _utf16(first_bytes(archive.path, 0, 4)):
-        yield from streams(archive.path, None, origin.archive, origin.source)
+        yield from streams(archive.path, None, origin)
     else:
-        yield from as_utf8(decompressed(archive.path, origin.archive, origin.source))
+        yield from as_utf8(decompressed(archive.path, origin))
 
 
 def _utf16(head: bytes) -> bool:
@@ -185,7 +185,7 @@ def _utf16(head: bytes) -> bool:
 def _head_of(archive: Archive, origin: Origin) -> _Site:
     """The export's head, for a part that doesn't begin with it."""
     head = b""
-    for chunk in streams(archive.path, archive.spans[0], origin.archive, origin.source):
+    for chunk in streams(archive.path, archive.spans[0], origin):
         if isinstance(chunk, bytes):
             head += chunk
             if (match := _OPENS.search(head)) or len(head) > _MOST_HEAD:
@@ -201,7 +201,7 @@ class _Cutter:
     """
 
     def __init__(self, archive: Archive, config: Wikipedia) -> None:
-        self.origin = Origin.of(config, archive)
+        self.origin = config.origin(archive)
         self.whole = not archive.spans
         self.limit = 2 * config.max_bytes + (1 << 16)  # of bytes held: escaped XML takes more room than the text in it
         self.buffer = bytearray()
@@ -236,7 +236,7 @@ class _Cutter:
         if self.stream:
             detail = f"{detail} (in the stream at byte {self.stream})"
         offset = self.base - self.skipped
-        return self.origin.quarantined(Stretch(offset, length + self.skipped), reason, detail)
+        return self.origin.lost(reason, detail, offset, length + self.skipped)
 
     def drop(self, length: int, state: str) -> None:
         """Go on behind so many bytes of the buffer."""

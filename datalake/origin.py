@@ -35,8 +35,7 @@ from datalake.errors import UserError
 from datalake.text.language import UNDETERMINED, detect
 
 if TYPE_CHECKING:
-    from datalake.archive import Archive
-    from datalake.sources.config import Language, SourceConfig
+    from datalake.text.language_config import Language
 
 REASON = "unexpected"
 OWN = ""  # of a licence or a uri: the one that the origin gives
@@ -66,9 +65,6 @@ class Stretch(NamedTuple):
     length: int = 0
 
 
-NOWHERE = Stretch(-1, -1)
-
-
 @dataclass(frozen=True, slots=True)
 class Origin:
     """An archive of a source.
@@ -84,11 +80,6 @@ class Origin:
     archive: str
     licence: str | None = None
     language: Language | None = None
-
-    @classmethod
-    def of(cls, config: SourceConfig, archive: Archive) -> Self:
-        """That of an archive as its source's config has it."""
-        return cls(config.label, config.kind, archive.name, config.licence, getattr(config, "language", None))
 
     def within(self, archive: str) -> Self:
         """That of an archive which this one holds or names."""
@@ -209,8 +200,12 @@ class Origin:
         return Refused(self.id(locator), self.source, uri or self.uri(locator), reason, detail, language, *where)
 
     def quarantined(self, at: Located, reason: str, detail: str = "") -> Quarantined:
-        """A record or stretch that can't be read."""
-        return Quarantined(self.source, self.archive, reason, detail, at.offset, at.length)
+        """A record that can't be read."""
+        return self.lost(reason, detail, at.offset, at.length)
+
+    def lost(self, reason: str, detail: str = "", offset: int = -1, length: int = -1) -> Quarantined:
+        """A stretch that can't be read, in bytes of the archive."""
+        return Quarantined(self.source, self.archive, reason, detail, offset, length)
 
     def entries(self, records: Iterable[Any], make: Callable[[Any], Entry | Iterable[Entry]]) -> Iterator[Entry]:
         """What `make` makes of each record: an entry, or several, all of them or none. What is one already stays it.
@@ -229,7 +224,7 @@ class Origin:
                 if _passes(error):
                     raise
                 for one in record if isinstance(record, list) else [record]:
-                    yield self._lost(error, one, getattr(one, "name", ""))
+                    yield self._unexpected(error, getattr(one, "name", ""), one.offset, one.length)
             else:
                 yield from several
 
@@ -240,11 +235,11 @@ class Origin:
         except Exception as error:
             if _passes(error):
                 raise
-            yield self._lost(error, NOWHERE, "the rest is lost")
+            yield self._unexpected(error, "the rest is lost")
 
-    def _lost(self, error: Exception, at: Located, where: str) -> Quarantined:
+    def _unexpected(self, error: Exception, where: str, offset: int = -1, length: int = -1) -> Quarantined:
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return self.quarantined(at, REASON, f"{where}: {detail}"[:200] if where else detail[:200])
+        return self.lost(REASON, f"{where}: {detail}"[:200] if where else detail[:200], offset, length)
 
 
 def unlike(found: Iterable[Entry]) -> Iterator[Entry]:
