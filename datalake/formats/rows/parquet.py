@@ -171,13 +171,19 @@ def _python(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _column(column: pa.Array, replaced: dict[int, str]) -> list[Any]:
+    if "[ns" in str(column.type):  # of which Arrow makes values of pandas' own where that is installed
+        column = _without_nanoseconds(column)
     try:
         return _values(column)
     except _NO_VALUE:
-        pass
-    with suppress(pa.ArrowException):
-        column = column.cast(retyped(column.type, _in_microseconds), safe=False)
+        column = _without_nanoseconds(column)
     return [_cell(column.slice(number, 1), number, replaced) for number in range(len(column))]
+
+
+def _without_nanoseconds(column: pa.Array) -> pa.Array:
+    with suppress(pa.ArrowException):
+        return column.cast(retyped(column.type, _in_microseconds), safe=False)
+    return column
 
 
 def _values(column: pa.Array) -> list[Any]:
