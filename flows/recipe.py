@@ -36,8 +36,7 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
-from datalake.sources import MODULES
-from datalake.sources.config import Source
+from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
@@ -164,8 +163,8 @@ class Recipe(BaseModel):
             return self
         labels = {source.label for source in self.sources}
         for name, kind in self.curate.kinds.items():
-            if kind not in MODULES:
-                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(MODULES)}")
+            if kind not in KINDS:
+                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(KINDS)}")
             if labels and name not in labels:
                 raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self
@@ -482,6 +481,7 @@ def explain(error: ValidationError, data: Any = None) -> str:
         shown = f" (it is {_brief(given)})" if isinstance(given, str | int | float | bool) and not secret else ""
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         message = _WANTED.get(first["type"], message)
+        shown = "" if isinstance(given, str) and repr(given) in message else shown
         if first["type"] == "string_type" and isinstance(given, int | float):
             message += ": write it in quotes"
         if not place or message.startswith((f"{place}:", f"{place}.", f"{place}[")):  # the message says where itself

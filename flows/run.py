@@ -10,13 +10,14 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
+from datalake.archive import Archive
 from datalake.lake.lake import Lake
 from datalake.lake.records import Manifest, StageReport, now, write_manifest
 from datalake.secrets import masked
-from datalake.sources.config import Source
+from datalake.sources import Source
+from datalake.sources.listing import list_archives
 from flows.recipe import Recipe
 from flows.stages import STAGES, StageName
-from tasks.ingest import Archive, list_archives
 from tasks.log import RunLog
 from tasks.outputs import Missing
 from tasks.stage import C, O, P, Stage

@@ -164,8 +164,8 @@ def find_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: where a path matches nothing, or names what can't be read.
     """
+    from datalake.paths import expand
     from datalake.remote.address import is_remote, shown
-    from datalake.sources.base import expand
 
     for source in recipe.sources:
         paths = [*getattr(source, "paths", ()), *getattr(source, "index", ())]

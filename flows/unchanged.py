@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from datalake.archive import Archive
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.lake.records import find_manifest, now
 from datalake.secrets import masked
-from datalake.sources.config import Source
+from datalake.sources import Source
 from flows.dry import DryRun
 from flows.pipeline import pipeline
 from flows.recipe import Recipe
 from flows.run import Run, leave_manifest, new_run_id
 from flows.stages import STAGES, StageName
-from tasks.ingest import Archive
 from tasks.log import RunLog
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from datalake.document import ID, TIMESTAMP
+from datalake.atomic import write_atomically
 from datalake.errors import UserError, first_line, note
 from datalake.lake.contents import Digest, Name
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
-from datalake.lake.shards import write_atomically
+from datalake.tables import ID, TIMESTAMP
 
 STAGES = pa.schema(
     [

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.explain import curated_by
 from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from datalake.lake.shards import write_atomically
 from flows.output import command, note
 from flows.report import headlines
 from flows.report.summary import archives

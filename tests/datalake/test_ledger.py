@@ -19,13 +19,14 @@ from datalake.curate.schema import CURATION
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.spans.cut import cut
 from datalake.dedup.spans.schema import SPANS
-from datalake.document import DOCUMENTS, RAW, REFUSED, TABLES, Quarantined
+from datalake.document import Quarantined
 from datalake.errors import UserError
 from datalake.lake.lake import Lake, Ref
 from datalake.lake.ledger import clean_view, connect, kind_of, ledger_view, plain_value, query
 from datalake.lake.records import Manifest, StageReport, write_manifest
 from datalake.lake.shards import ShardWriter
 from datalake.mixture.build import MIXTURE
+from datalake.tables import DOCUMENTS, RAW, REFUSED, TABLES
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 FIRST = ["id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity"]

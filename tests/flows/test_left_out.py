@@ -10,12 +10,13 @@ import pytest
 import world
 from world import Whole
 
-from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
+from datalake.document import Conversation, Preference
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.ledger import query
 from datalake.lake.records import read_record
 from datalake.lake.shards import ShardWriter
+from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
 from models.text.packing import EQUAL, TOO_LONG
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.dialogues import HoldOut
