@@ -33,7 +33,8 @@ import yaml
 
 from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.presets import Preset, RuleSet, choose, rule_sets
-from datalake.curate.rules import Rule, applies
+from datalake.curate.rules import Rule, fails_sql
+from datalake.curate.schema import sql_of
 from datalake.curate.thresholds import OTHER, ThresholdsConfig
 from datalake.errors import UserError
 from datalake.lake.parquet import check, scan
@@ -250,7 +251,7 @@ class _Proposer:
         """Languages of each group that the rule is asked about; everything together is a group of its own."""
         groups: dict[str, list[str]] = {}
         for language, n in sorted(self.languages[rules.name].items()):
-            if applies(rule, language):
+            if rule.languages is None or language in rule.languages:
                 own = n >= self.config.min_documents
                 groups.setdefault(language if own else OTHER, []).append(language)
                 groups.setdefault(_EVERYTHING, []).append(language)
@@ -404,7 +405,7 @@ class _Proposer:
     def _cut(self, op: str, thresholds: dict[str, float]) -> dict[str, int]:
         """How many documents of each group fail at its threshold."""
         sql = f"""WITH limits AS (SELECT unnest(?::VARCHAR[]) AS grp, unnest(?::DOUBLE[]) AS t)
-                  SELECT grp, CAST(coalesce(sum(n) FILTER (NOT (v {"=" if op == "==" else op} t)), 0) AS BIGINT)
+                  SELECT grp, CAST(coalesce(sum(n) FILTER ({fails_sql(op, "v", "t")}), 0) AS BIGINT)
                   FROM ranked JOIN limits USING (grp) GROUP BY grp"""
         return dict(self._rows(sql, list(thresholds), list(thresholds.values())))
 
@@ -421,7 +422,7 @@ class _Proposer:
         found: dict[tuple[str, str], _Reference | str] = {}
         for rules in self.sets:
             there = held.get(rules.name, usual)
-            by_name = {rule.name: rule for rule in there.rules if applies(rule, language)}
+            by_name = {rule.name: rule for rule in there.rules if rule.languages is None or language in rule.languages}
             for rule in rules.rules:
                 twin = by_name.get(rule.name)
                 if twin is None or twin.op != rule.op:
@@ -443,9 +444,8 @@ class _Proposer:
         if not rules.rules:
             return {}
         columns = ", ".join(
-            f'count("{rule.metric}"), count(*) FILTER (NOT ("{rule.metric}" {"=" if rule.op == "==" else rule.op}'
-            f" {float(rule.threshold)!r}))"
-            for rule in rules.rules
+            f"count({metric}), count(*) FILTER ({fails_sql(rule.op, metric, repr(float(rule.threshold)))})"
+            for rule, metric in ((rule, sql_of(rule.metric)) for rule in rules.rules)
         )
         sql = f"SELECT {columns} FROM {self.rows_of} WHERE rule_set = ? AND language = ?"
         [row] = self._rows(sql, rules.name, language)

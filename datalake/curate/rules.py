@@ -6,17 +6,18 @@ A rule on a missing metric does not apply, nor does one to a document in a langu
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 CLASSIFIER = "classifier:"  # begins the name of a metric that a classifier of the recipe gives
 
-_OPERATORS: dict[str, Callable[[Any, float], Any]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
+# What fails `value op threshold`, so that a missing value (NaN, NULL) fails nothing; and the same in SQL.
+_FAILS: dict[str, tuple[Callable[[Any, float], Any], str]] = {
+    "<": (operator.ge, ">="),
+    "<=": (operator.gt, ">"),
+    ">": (operator.le, "<="),
+    ">=": (operator.lt, "<"),
+    "==": (lambda value, threshold: (value < threshold) | (value > threshold), "<>"),
 }
 
 
@@ -34,29 +35,11 @@ class Rule(NamedTuple):
         return f"{self.name}: {self.metric} {self.op} {self.threshold:g}"
 
 
-class Verdict(NamedTuple):
-    """`kept` or `rejected`, the first failed rule's name (or None), and all failed rules' names in order."""
-
-    verdict: str
-    rule: str | None
-    rules: list[str]
+def fails(op: str, value: Any, threshold: float) -> Any:
+    """Whether `value op threshold` is not so: a truth value for a number, an array of them for an array."""
+    return _FAILS[op][0](value, threshold)
 
 
-def applies(rule: Rule, language: str) -> bool:
-    """Whether the rule is meant for documents of this language."""
-    return rule.languages is None or language in rule.languages
-
-
-def compare(op: str, value: Any, threshold: float) -> Any:
-    """`value op threshold`: a truth value for a number, an array of them for an array."""
-    return _OPERATORS[op](value, threshold)
-
-
-def verdict(metrics: Mapping[str, float | None], rules: Sequence[Rule], language: str = "und") -> Verdict:
-    """Judge a document by its metrics. A metric that is absent or None makes its rules not apply."""
-    failed = []
-    for rule in rules:
-        value = metrics.get(rule.metric)
-        if value is not None and applies(rule, language) and not _OPERATORS[rule.op](value, rule.threshold):
-            failed.append(rule.name)
-    return Verdict("rejected" if failed else "kept", failed[0] if failed else None, failed)
+def fails_sql(op: str, value: str, threshold: str) -> str:
+    """The same of two expressions of DuckDB."""
+    return f"{value} {_FAILS[op][1]} {threshold}"

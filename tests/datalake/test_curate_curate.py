@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rules import failed_rules
 
 from datalake.curate import presets
 from datalake.curate.config import CurateConfig
@@ -22,7 +23,6 @@ from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.metrics.metrics import measure
 from datalake.curate.presets import Preset
-from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
 from datalake.document import DOCUMENTS, RAW, Document, document_id, to_table
 
@@ -146,7 +146,7 @@ def test_the_ledger_alone_gives_every_verdict_again(raw: pa.Table) -> None:
         for row in curate_batch(raw, CurateConfig(preset=preset))[0].to_pylist():
             rules = next(s for s in presets.rule_sets(preset) if s.name == row["rule_set"]).rules
             metrics = {metric.name: row[metric.name] for metric in METRICS}
-            assert verdict(metrics, rules, row["language"]).rules == [
+            assert failed_rules(metrics, rules, row["language"]) == [
                 r for r in row["rules"] if r != "empty_after_edits"
             ]
 

@@ -10,52 +10,20 @@ from typing import get_args
 import pytest
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_for, rules_in_use
+from datalake.curate.judge import own_rules, rules_for, rules_in_use
 from datalake.curate.metrics.catalog import NAMES
 from datalake.curate.presets import ENGLISH, Compat, Preset, choose, compats, rule_sets
-from datalake.curate.rules import Rule, verdict
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 
 PRESETS = get_args(Preset)
 READINGS = [(preset, compat) for preset in PRESETS for compat in ("", *compats(preset))]
-WORDS = Rule("min_words", "words", ">=", 50, "here")
 
 
 def thresholds(
     preset: Preset, source: str = "common_crawl", language: str = "en", compat: Compat = ""
 ) -> dict[str, float]:
     return {rule.name: rule.threshold for rule in choose(preset, source, language, compat).rules}
-
-
-@pytest.mark.parametrize(
-    ("op", "value", "kept"),
-    [
-        *((">=", 2, True), (">=", 1.9, False), (">", 2, False), (">", 2.1, True)),
-        *(("<=", 2, True), ("<=", 2.1, False), ("<", 2, False), ("==", 2, True), ("==", 1, False)),
-    ],
-)
-def test_a_rule_states_what_a_kept_document_satisfies(op: str, value: float, kept: bool) -> None:
-    assert (verdict({"m": value}, [Rule("r", "m", op, 2, "here")]).verdict == "kept") is kept
-
-
-def test_a_verdict_names_the_first_failed_rule_and_all_of_them_in_order() -> None:
-    rules = [WORDS, Rule("lines", "lines", ">", 3, "here"), Rule("chars", "chars", "<=", 10, "here")]
-    assert verdict({"words": 50, "lines": 3, "chars": 11}, rules) == ("rejected", "lines", ["lines", "chars"])
-    assert verdict({"words": 50, "lines": 4, "chars": 10}, rules) == ("kept", None, [])
-
-
-def test_a_missing_metric_makes_its_rule_not_apply() -> None:
-    assert verdict({}, [WORDS]).verdict == "kept"
-    assert verdict({"words": None}, [WORDS]).verdict == "kept"
-    assert verdict({"words": 0}, [WORDS]).verdict == "rejected"
-
-
-def test_a_rule_for_a_language_leaves_documents_in_others_alone() -> None:
-    rule = WORDS._replace(languages=("en",))
-    assert verdict({"words": 1}, [rule], "en").verdict == "rejected"
-    assert verdict({"words": 1}, [rule], "zh").verdict == "kept"
-    assert verdict({"words": 1}, [rule]).verdict == "kept"
 
 
 @pytest.mark.parametrize(("preset", "compat"), READINGS)
@@ -337,8 +305,8 @@ def test_the_recipes_own_rules_come_behind_the_presets_and_keep_what_is_at_the_b
             "perplexity": {"zh": {"model": file, **language_model}, "en": {"model": file, **language_model}},
         }
     )
-    own = [rule for rule in rules_for(config, "common_crawl", "en").rules if rule.source == "recipe"]
-    assert rules_for(config, "common_crawl", "en").rules[-len(own) :] == tuple(own)
+    own = own_rules(config)
+    assert rules_for(config, "common_crawl", "en").rules[-len(own) + 1 :] == own[:-1], "but for those about Chinese"
     assert [str(rule) for rule in own] == [
         "blocked: blocked == 0",
         "toxic_words: toxic_words <= 2",

@@ -14,13 +14,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rules import failed_rules
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.presets import Preset, choose, rule_sets
 from datalake.curate.propose import Proposal, Proposals, from_scale, propose, rules_yaml, scale_of, table, tidy
-from datalake.curate.rules import Rule, verdict
+from datalake.curate.rules import Rule
 from datalake.curate.schema import CURATION
 from datalake.curate.thresholds import ThresholdsConfig, parse_rules, thresholds_for
 from datalake.document import RAW, Document, document_id, to_table
@@ -528,7 +529,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
     flat = yaml.safe_load(path.read_text())["thresholds"]
     assert flat == proposals.thresholds
     assert CurateConfig(thresholds=flat).thresholds == flat
-    from datalake.curate.held import rules_for
+    from datalake.curate.judge import rules_for
 
     small = proposals.pooled
     for language in ("en", "zh", "other"):
@@ -539,7 +540,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
                 continue
             rules = rules_for(used, one["source"], one["language"])
             assert rules.name == one["rule_set"]
-            for name in verdict({m.name: one.get(m.name) for m in METRICS}, rules.rules, one["language"]).rules:
+            for name in failed_rules({m.name: one.get(m.name) for m in METRICS}, rules.rules, one["language"]):
                 counts[f"{rules.name}/{name}"] += 1
         for name, n in counts.items():
             assert cut[name].cut_share == round(n / max(cut[name].documents, 1), 6)

@@ -17,10 +17,10 @@ import pytest
 from datalake.curate import curate
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.held import rules_in_use
+from datalake.curate.judge import COLUMNS, judge, rules_in_use
 from datalake.curate.presets import Compat, Preset, compats
 from datalake.curate.schema import CURATION
-from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, judge, stored, tell
+from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, stored, tell
 from datalake.document import RAW, Document, document_id, to_table
 
 GIVEN = (
@@ -30,7 +30,6 @@ GIVEN = (
     "toxic_words",
     "toxic_ratio",
 )  # missing unless the recipe gives a model or a list
-COLUMNS = ["rule_set", "verdict", "rule", "rules"]
 READINGS: list[tuple[Preset, Compat]] = [
     (preset, compat) for preset in get_args(Preset) for compat in ("", *compats(preset))
 ]
