@@ -129,10 +129,10 @@ class CurateConfig(BaseModel):
         """What sections of the recipe ask of documents, in the order they are asked, behind the rules of all sets."""
         asked: list[tuple[str, str, Operator, float | None, str | None]] = [
             (BLOCKED, BLOCKED, "==", None if self.block is None else 0, None),
-            ("toxic_words", "toxic_words", "<=", self.toxic and self.toxic.maximum, None),
-            ("toxic_ratio", "toxic_ratio", "<=", self.toxic and self.toxic.maximum_ratio, None),
-            ("pii", "pii", "<=", self.pii and self.pii.maximum, None),
-            (CONTAMINATED, f"{CONTAMINATED}_share", "<=", self.decontaminate and self.decontaminate.share, None),
+            ("toxic_words", "toxic_words", "<=", getattr(self.toxic, "maximum", None), None),
+            ("toxic_ratio", "toxic_ratio", "<=", getattr(self.toxic, "maximum_ratio", None), None),
+            ("pii", "pii", "<=", getattr(self.pii, "maximum", None), None),
+            (CONTAMINATED, f"{CONTAMINATED}_share", "<=", getattr(self.decontaminate, "share", None), None),
             (QUALITY, "quality", ">=", self.quality.minimum, None),
         ]
         for language, models in sorted(self.perplexity.items()):

@@ -160,7 +160,7 @@ def test_a_reference_carries_the_share_over_and_not_the_number(tmp_path: Path) -
     above = by_name(proposals, "is")["max_words"]
     assert above.method == "published"
     assert "cuts none of 20 in en" in above.source
-    assert proposals.thresholds == RulesFile((), {})
+    assert proposals.thresholds == {}
 
 
 def test_a_set_of_its_own_is_compared_with_that_of_the_reference_language(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_few_documents_in_a_language_are_pooled_and_that_is_said(tmp_path: Path)
 def test_a_pool_that_is_too_small_keeps_what_is_published(tmp_path: Path) -> None:
     proposals = propose(curation(tmp_path, [row(n, "fr", words=n) for n in range(4)]), asked())
     assert by_name(proposals, "other")["min_words"].method == "published"
-    assert proposals.thresholds == RulesFile((), {})
+    assert proposals.thresholds == {}
 
 
 def test_no_documents_give_no_rules(tmp_path: Path) -> None:
