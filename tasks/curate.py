@@ -78,7 +78,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 
 @stage(
-    version="7",
+    version="8",
     libraries=(
         *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
         *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
