@@ -167,10 +167,13 @@ _BLOCK = 1_000  # answers after which they are saved
 
 
 class FileVersions:
-    """The versions of files. `remembered` is a JSON file in the lake; a file changed in place gets a new version."""
+    """The versions of files. `remembered` is a JSON file in the lake; a file changed in place gets a new version.
 
-    def __init__(self, remembered: Path):
-        self._path = remembered
+    What is learnt is written there unless it is only to be read.
+    """
+
+    def __init__(self, remembered: Path, only_read: bool = False):
+        self._path, self._only_read = remembered, only_read
         try:
             known = json.loads(remembered.read_bytes())
         except (FileNotFoundError, ValueError):  # not there, or nothing that was written here
@@ -236,7 +239,7 @@ class FileVersions:
 
     def save(self) -> None:
         """Remember what was learnt. Two runs at once may each keep their own; what is forgotten is only read again."""
-        if self._fresh:
+        if self._fresh and not self._only_read:
             write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode(), private=True)
             self._fresh = False
 

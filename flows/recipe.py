@@ -34,23 +34,17 @@ from datalake.curate.scores.config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
-from datalake.lake.lake import Lake
-from datalake.lake.records import Manifest, read_record
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
-from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
 __all__ = [
-    "STAGES",
     "Recipe",
-    "StageName",
-    "curated_by",
     "explain",
     "load",
     "override",
@@ -126,6 +120,11 @@ class Recipe(BaseModel):
             data["vars"] = {name: value for name, value in data["vars"].items() if not is_secret(name)}
         found: dict[str, Any] = masked(_renamed(data, hidden))
         return found
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of a YAML file. Raises UserError, in one line, for a file that isn't there or a mistake in it."""
+        return load(path, overrides)
 
     @classmethod
     def stored(cls, data: Mapping[str, Any]) -> Self:
@@ -210,7 +209,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _thresholds_have_rules(self) -> Self:
         preset = self.curate.preset
-        if self.thresholds is not None and preset == "none":
+        if self.thresholds is not None and preset == "none" and not any(s.rules for s in self.curate.rule_sets):
             raise ValueError("thresholds: there are no rules to ask about: choose a `curate.preset` other than none")
         if self.thresholds is not None and self.thresholds.preset not in (None, preset):
             raise ValueError(
@@ -221,9 +220,8 @@ class Recipe(BaseModel):
     @property
     def thresholds_of_preset(self) -> ThresholdsConfig | None:
         """The thresholds section, asking about the rules that curation uses."""
-        return self.thresholds and self.thresholds.model_copy(
-            update={"preset": self.curate.preset, "compat": self.curate.compat}
-        )
+        names = ("preset", "compat", "rules", "extra_rules")
+        return self.thresholds and self.thresholds.model_copy(update={n: getattr(self.curate, n) for n in names})
 
     @property
     def dedup_in_order(self) -> DedupConfig:
@@ -232,29 +230,6 @@ class Recipe(BaseModel):
             return self.deduplicate
         labels = tuple(dict.fromkeys(source.label for source in self.sources if source.kind not in _DIALOGUES))
         return self.deduplicate.model_copy(update={"sources": labels})
-
-    def skipped(self, until: str | None = None) -> dict[str, str]:
-        """Stages that this recipe doesn't run, and why."""
-        kinds = {source.kind for source in self.sources}
-        reasons: dict[str, str] = {}
-        if not kinds - _DIALOGUES:
-            for stage in STAGES[1:9]:
-                reasons[stage] = "no source of documents"
-        for stage in ("quality", "thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
-            if getattr(self, stage) is None:
-                reasons.setdefault(stage, f"`{stage}` is null in the recipe")
-        needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}
-        if "conversations" not in kinds:
-            reasons.setdefault("sft", "no source of conversations")
-        if "preferences" not in kinds:
-            reasons.setdefault("reward", "no source of preferences")
-        for later, needed in needs.items():
-            if needed in reasons:
-                reasons.setdefault(later, f"it needs {needed}")
-        if until is not None:
-            for stage in STAGES[STAGES.index(until) + 1 :]:
-                reasons[stage] = f"after --until {until}"
-        return {stage: reasons[stage] for stage in STAGES if stage in reasons}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -589,19 +564,3 @@ def _models_in(annotation: Any) -> list[Any]:
 def _at_hand() -> str:
     folder = Path(__file__).parent.parent / "recipes"
     return ", ".join(f"recipes/{path.name}" for path in sorted(folder.glob("*.yaml"))) or "none"
-
-
-def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
-    """The config of a run's curation; None where it is not one of this version."""
-    try:
-        return Recipe.stored(manifest.recipe).curate_by_kind
-    except ValidationError:
-        pass
-    for report in manifest.stages:
-        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
-        if record is not None:
-            try:
-                return CurateConfig.model_validate(record.payload["config"])
-            except (KeyError, ValidationError):
-                return None
-    return None

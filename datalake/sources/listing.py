@@ -18,16 +18,18 @@ from datalake.remote.session import forget, using
 from datalake.sources import Source, reader
 
 
-def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None) -> list[Archive]:
+def list_archives(
+    sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None, remember: bool = True
+) -> list[Archive]:
     """Every archive of every source with the version of its content; empty for a remote one that can't be reached.
 
     Of two archives of one kind with one name the second is called by its source's name as well: no two have the same,
-    since it is a part of every document's id.
+    since it is a part of every document's id. Versions are remembered in the lake unless that is to be left as it is.
 
     Raises:
         UserError: a path that matches nothing or can't be read; an archive that two sources of one kind name.
     """
-    versions = FileVersions(lake.root / "versions.json")
+    versions = FileVersions(lake.root / "versions.json", only_read=not remember)
     out: list[Archive] = []
     seen: set[tuple[str, ...]] = set()
     names: dict[str, dict[str, str]] = defaultdict(dict)  # by kind: an archive's name, and its path

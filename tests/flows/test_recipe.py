@@ -21,8 +21,8 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.mixture.config import MixtureConfig
-from flows.commands.run import find_inputs
-from flows.recipe import STAGES, Recipe, load, override, validate
+from flows.recipe import Recipe, load, override, validate
+from flows.start import find_inputs
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
@@ -508,56 +508,6 @@ def test_one_classifier_tells_a_documents_quality() -> None:
     assert "two classifiers" in mistake(LEAST | {"quality": QUALITY, "curate": ready})
     assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": {"paths": ["x"], "version": "0"}}})
     assert "there is no" in mistake(LEAST | {"quality": {"paths": ["gone.jsonl"], "good": "hq"}})
-
-
-# What runs -----------------------------------------------------------------------------------------------------------
-
-
-def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
-    return validate(LEAST | {"quality": QUALITY, "thresholds": {}} | sections, "small.yaml").skipped(until)
-
-
-ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
-
-
-def test_with_sources_of_all_kinds_nothing_is_skipped() -> None:
-    assert skipped(sources=ALL) == {}
-
-
-def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() -> None:
-    assert skipped() == {
-        "sft": "no source of conversations",
-        "reward": "no source of preferences",
-        "ppo": "it needs reward",
-    }
-    only_dialogues = skipped(sources=ALL[1:])
-    assert set(only_dialogues) == set(STAGES) - {"ingest"}
-    assert only_dialogues["curate"] == "no source of documents"
-    assert only_dialogues["sft"] == "it needs pretrain"
-
-
-def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
-    assert skipped(sources=ALL, pretrain=None) == {
-        "pretrain": "`pretrain` is null in the recipe",
-        "sft": "it needs pretrain",
-        "reward": "it needs sft",
-        "ppo": "it needs reward",
-        "evaluate": "it needs pretrain",
-    }
-    assert skipped(sources=ALL, reward=None) == {
-        "reward": "`reward` is null in the recipe",
-        "ppo": "it needs reward",
-    }
-    assert set(skipped(sources=ALL, evaluate=None)) == {"evaluate"}
-    assert skipped(sources=ALL, thresholds=None) == {"thresholds": "`thresholds` is null in the recipe"}
-    assert skipped(sources=ALL, quality=None) == {"quality": "`quality` is null in the recipe"}
-    assert {"quality", "thresholds"} <= set(validate(LEAST, "small.yaml").skipped())
-
-
-def test_until_skips_what_comes_after_it() -> None:
-    for place, stage in enumerate(STAGES):
-        assert list(skipped(stage, sources=ALL)) == list(STAGES[place + 1 :])
-    assert skipped("curate", sources=ALL)["pretrain"] == "after --until curate"
 
 
 # Identity ------------------------------------------------------------------------------------------------------------

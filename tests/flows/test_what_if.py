@@ -14,10 +14,10 @@ import world
 import yaml
 from harness import PrefectServer
 
+from datalake.explain import changed_lines
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, manifests, read_record
 from flows.cli import main
-from flows.commands.look import changed_lines
 from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
@@ -95,6 +95,10 @@ def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, 
             {"thresholds": {"min_words": 2, "min_prose": 0.1}},
         ),
         ("curate.languages=[zh]", {"languages": ["zh"]}),
+        (
+            "curate.extra_rules=[{name: long_enough, metric: words, op: '>=', threshold: 300}]",
+            {"extra_rules": [{"name": "long_enough", "metric": "words", "op": ">=", "threshold": 300}]},
+        ),
     ],
 )
 def test_the_answer_is_that_of_a_run(ran: Ran, headwater: Command, setting: str, values: dict[str, Any]) -> None:

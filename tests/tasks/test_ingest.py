@@ -49,6 +49,10 @@ def test_a_source_that_gives_nothing_among_others_is_told(tmp_path: Path, read: 
     assert second == "code gives nothing: no record in its 1 archives"
     assert third == "table gives nothing: all its records are refused (2 empty, 1 column)"
     assert all(left == right for _, left, right in produced.equations)
+    good = world.texts(tmp_path / "c.jsonl", range(2))  # of the same name as the one that gives nothing
+    produced = read({"kind": "table", "paths": [str(refused)]}, {"kind": "table", "paths": [str(good)]})
+    assert produced.report["warnings"] == ["table gives nothing: all its records are refused (2 empty, 1 column)"]
+    assert [(row["source"], row["archives"], row["raw"]) for row in produced.funnel] == [("table", 2, 2)]
 
 
 def test_what_no_table_holds_is_counted_as_quarantined(
