@@ -29,7 +29,7 @@ from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.records import StageRecord, StageReport, now, read_record, write_record
 from datalake.secrets import masked, scrub
-from tasks.record import append_rows, check, commit, record_of
+from tasks.record import commit
 from tasks.runtime import Runtime
 from tasks.shown import artifacts
 from tasks.stage import C, O, Stage, refs_of
@@ -147,26 +147,15 @@ def _build(
     stage: Stage[C, Any, O], payload: dict[str, Any], config: C, runtime: Runtime, inputs: Mapping[str, Any]
 ) -> StageRecord:
     """Run the function, check its equations, commit what it produced and record it."""
-    started = now(), time.perf_counter()
+    started, start = now(), time.perf_counter()
     for ref in refs_of(inputs):
         if isinstance(ref, FolderRef):  # files of tables are looked at by whoever reads them
             runtime.lake.verify(ref)
     produced = stage.fn(config, runtime, **inputs)
-    check(stage.name, produced)
-    outputs = commit(produced, runtime)
+    record = commit(stage, payload, inputs, produced, runtime, started, start)
     flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
-    record = record_of(
-        stage,
-        payload,
-        inputs,
-        produced,
-        outputs,
-        runtime,
-        started,
-        str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None,
-        str(task_run.task_run.id) if task_run else None,
-    )
-    append_rows(record, produced, runtime)
+    record.flow_run = str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None
+    record.task_run = str(task_run.task_run.id) if task_run else None
     artifacts.publish(runtime.lake, record, produced.funnel, produced.metrics, produced.evaluations, produced.pages)
     write_record(runtime.lake, record)
     return record
