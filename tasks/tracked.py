@@ -126,20 +126,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         if not ran:
             artifacts.link_record(runtime.lake, record)
     log.states[print_of_payload] = state
-    partial = record.state == "partial"
-    missing = _unfinished(record) if partial else ""
-    log.add(
-        StageReport(
-            stage=stage.name,
-            state="partial" if partial else "ran" if ran else "cached",
-            seconds=seconds,
-            records_in=record.records_in,
-            records_out=record.records_out,
-            fingerprint=print_of_payload,
-            outputs=record.outputs,
-            note="; ".join(filter(None, (missing, *record.report.get("warnings", ()), record.note))),
-        )
-    )
+    log.add(record.reported("ran" if ran else "cached", seconds))
     return stage.typed(config, record.outputs.__getitem__)
 
 
@@ -174,14 +161,6 @@ def _keep_result(folder: Path, key: str, record: StageRecord | None) -> None:
     if record is not None:
         store = ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())
         store.write(_OUTPUTS.dump_python(record.outputs, mode="json"), key=key)
-
-
-def _unfinished(record: StageRecord) -> str:
-    """How many shards failed, the first one's reason, and what to do."""
-    count = len(record.unfinished)
-    name, reason = next(iter(record.unfinished.items()))
-    shards = "1 shard" if count == 1 else f"{count} shards"
-    return f"{shards} unfinished ({name}: {reason}); run again to do just {'this one' if count == 1 else 'these'}"
 
 
 def _first_line(error: Any) -> str:
