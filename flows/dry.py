@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from datalake.archive import Archive
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport
 from datalake.lake.shards import find_shard
-from datalake.sources.config import Source
+from datalake.sources import Source
+from datalake.sources.listing import list_archives
 from flows.recipe import Recipe
 from flows.run import Run
 from flows.stages import StageName
-from tasks.ingest import Archive, list_archives
 from tasks.outputs import StandIn
 from tasks.runtime import Runtime
 from tasks.stage import C, O, Stage

@@ -9,12 +9,10 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
 from functools import wraps
 from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
-from uuid import uuid4
 
 import tasks.apart  # noqa: F401
 
@@ -26,19 +24,20 @@ from prefect.states import Failed
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
-from datalake.lake.records import Manifest, StageReport, now, write_manifest
+from datalake.lake.records import StageReport, now
 from datalake.secrets import masked, scrub
 from flows import ending
 from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName, resolve
 from flows.pipeline import pipeline as stages
 from flows.recipe import Recipe
-from flows.run import Run
+from flows.run import Run, leave_manifest, new_run_id
 from flows.service.environment import enter
 from tasks.cluster.connect import disconnect
+from tasks.log import RunLog
 from tasks.runtime import Runtime
 from tasks.shown import artifacts
 from tasks.stage import C, O, Stage
-from tasks.tracked import RUN_LOG, RunLog, StageError, tracked
+from tasks.tracked import RUN_LOG, StageError, tracked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,19 +92,7 @@ def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageNam
         raise
     finally:
         RUN_LOG.reset(token)
-    write_manifest(
-        opened,
-        Manifest(
-            run=log.run,
-            corpus=chosen.corpus,
-            recipe=masked(chosen.model_dump(mode="json")),
-            started=started,
-            finished=now(),
-            flow_run=flow_run,
-            until=None if until == LAST else until,
-            stages=log.reports,
-        ),
-    )
+    leave_manifest(chosen, opened, until, log, started, flow_run)
     return log.reports
 
 
@@ -139,11 +126,6 @@ def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
     run.__signature__ = signature(body, eval_str=True)  # type: ignore[attr-defined]
     run.__annotations__ = get_type_hints(body, include_extras=True)
     return run
-
-
-def new_run_id(started: datetime) -> str:
-    """A readable name for a run that sorts by time."""
-    return f"{started:%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
 
 
 @flow(name="pipeline")

@@ -1,4 +1,6 @@
-"""What the command line prints: lines and tables for people, JSON for programs. Nothing else writes to stdout.
+"""Where a command's answer goes: `Console`, lines and tables for people, or `Json`. Nothing else writes to stdout.
+
+A command makes its answer once, as plain values, and hands it on with a function that draws it for people.
 
 People's output never holds what a terminal would act on (`datalake.printable`), piped or not: a pipe may end
 at one. JSON says the same characters by its own escapes.
@@ -10,7 +12,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,6 @@ _NARROWEST = 8  # columns of a terminal that a value is worth showing in
 _GAP = "  "
 
 
-def line(text: str = "", end: str = "\n") -> None:
-    """Print text on stdout."""
-    write(printable(text), sys.stdout, end)
-
-
 def note(text: str) -> None:
     """Say something about the answer on stderr, in one line."""
     write(f"headwater: {one_line(text)}", sys.stderr)
@@ -34,17 +31,6 @@ def note(text: str) -> None:
 def command(*words: str | Path, lake: Path) -> str:
     """A command of ours as it can be copied into a shell."""
     return shlex.join(["headwater", *map(str, words), "--lake", str(lake)])
-
-
-def as_json(value: Any) -> None:
-    """Print one JSON value on stdout."""
-    value = plain_value(value)
-    told = json_safe(json.dumps(value, ensure_ascii=False))
-    try:
-        told.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        told = json.dumps(value)
-    write(told, sys.stdout)
 
 
 def text(value: Any) -> str:
@@ -59,29 +45,76 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def as_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], full: bool = True) -> None:
-    """Print rows as a table on stdout; a pipe gets tab-separated values, always whole.
+class Console:
+    """For people: an answer is drawn with lines and tables."""
 
-    Without `full`, a value in a terminal is cut to fit its line. Where the columns don't fit beside each other, each
-    row is written as lines of name and value.
-    """
-    if sys.stdout is None:
-        return
-    cells = [[text(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
-        line("\t".join(map(one_line, columns)))
-        for row in cells:
-            line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
-        return
-    width = shutil.get_terminal_size().columns
-    if full:
-        _folded(columns, cells, width)
-        return
-    names = [one_line(column) for column in columns]
-    shown = [[one_line(cell[: 8 * width]) for cell in row] for row in cells]
-    show = _as_records if len(columns) * (_NARROWEST + len(_GAP)) > width else _as_columns
-    if show(names, shown, width):
-        note("values are cut to the width of the terminal: --full shows them whole, as do --json and a pipe")
+    def answer(self, value: Any, draw: Callable[[Console, Any], object] | None = None) -> None:
+        """Give a command's answer; without `draw`, it was said already."""
+        if draw is not None:
+            draw(self, value)
+
+    def say(self, text: str) -> None:
+        """Say how the work goes on."""
+        self.line(text)
+
+    def stream(self, piece: str) -> None:
+        """Show a part of an answer while it is being made."""
+        self.line(piece, end="")
+
+    def line(self, text: str = "", end: str = "\n") -> None:
+        """Print text on stdout."""
+        write(printable(text), sys.stdout, end)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], full: bool = True) -> None:
+        """Print rows as a table on stdout; a pipe gets tab-separated values, always whole.
+
+        Without `full`, a value in a terminal is cut to fit its line. Where the columns don't fit beside each other,
+        each row is written as lines of name and value.
+        """
+        if sys.stdout is None:
+            return
+        cells = [[text(value) for value in row] for row in rows]
+        if not sys.stdout.isatty():
+            self.line("\t".join(map(one_line, columns)))
+            for row in cells:
+                self.line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+            return
+        width = shutil.get_terminal_size().columns
+        if full:
+            _folded(columns, cells, width)
+            return
+        names = [one_line(column) for column in columns]
+        shown = [[one_line(cell[: 8 * width]) for cell in row] for row in cells]
+        lay_out = _as_records if len(columns) * (_NARROWEST + len(_GAP)) > width else _as_columns
+        lines, cut = lay_out(names, shown, width)
+        for line in lines:
+            self.line(line)
+        if cut:
+            note("values are cut to the width of the terminal: --full shows them whole, as do --json and a pipe")
+
+
+class Json:
+    """For programs: an answer is one JSON value on stdout, and nothing else is there."""
+
+    def answer(self, value: Any, draw: object = None) -> None:
+        """Give a command's answer."""
+        value = plain_value(value)
+        told = json_safe(json.dumps(value, ensure_ascii=False))
+        try:
+            told.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            told = json.dumps(value)
+        write(told, sys.stdout)
+
+    def say(self, text: str) -> None:
+        """Say how the work goes on."""
+        write(printable(text), sys.stderr)
+
+    def stream(self, piece: str) -> None:
+        """A part of an answer is none: the whole one follows."""
+
+
+Output = Console | Json
 
 
 def _folded(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
@@ -98,8 +131,8 @@ def _folded(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     Console(width=width).print(table)
 
 
-def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """A line for each row, the widest columns cut to what the others leave; whether something was cut."""
+def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], bool]:
+    """A line for each row, the widest columns cut to what the others leave; and whether something was cut."""
     from rich.cells import cell_len
 
     wide = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
@@ -107,24 +140,27 @@ def _as_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], width: in
     most = max(wide, default=0)
     while sum(min(one, most) for one in wide) > room:
         most -= 1
-    for row in (columns, *rows):
-        line(_GAP.join(_fit(cell, min(one, most)) for cell, one in zip(row, wide, strict=True)).rstrip())
-    return max(wide, default=0) > most
+    lines = [
+        _GAP.join(_fit(cell, min(one, most)) for cell, one in zip(row, wide, strict=True)).rstrip()
+        for row in (columns, *rows)
+    ]
+    return lines, max(wide, default=0) > most
 
 
-def _as_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
-    """A line for each value, an empty one between rows; whether something was cut."""
+def _as_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], bool]:
+    """A line for each value, an empty one between rows; and whether something was cut."""
     names = min(max(map(len, columns)), width // 2)
     room = max(width - names - len(_GAP), _NARROWEST)
+    lines: list[str] = []
     cut = False
     for number, row in enumerate(rows):
         if number:
-            line()
+            lines.append("")
         for column, cell in zip(columns, row, strict=True):
             value = _fit(cell, room)
             cut = cut or value.rstrip() != cell.rstrip()
-            line(f"{_fit(column, names)}{_GAP}{value}".rstrip())
-    return cut
+            lines.append(f"{_fit(column, names)}{_GAP}{value}".rstrip())
+    return lines, cut
 
 
 def _fit(text: str, size: int) -> str:

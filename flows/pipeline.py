@@ -12,7 +12,7 @@ from tasks.curate import curate
 from tasks.deduplicate import deduplicate
 from tasks.dialogues import HoldOut
 from tasks.evaluate import evaluate
-from tasks.ingest import IngestConfig, ingest, own_folder
+from tasks.ingest import IngestConfig, ingest
 from tasks.mixture import mixture
 from tasks.outputs import given, maybe
 from tasks.ppo import ppo
@@ -31,7 +31,7 @@ def pipeline(run: Run) -> None:
     split, seed = HoldOut.of(recipe.mixture), recipe.mixture.seed
 
     # Documents, dialogues and pairs, each record in one table.
-    sources = [own_folder(source, run.lake) for source in recipe.sources]
+    sources = [source.at_home(run.lake.root) for source in recipe.sources]
     read = run(ingest, IngestConfig(sources=sources), archives=run.archives(sources))
 
     # Documents worth training on, each of them once, and how often each source is seen.

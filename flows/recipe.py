@@ -34,12 +34,9 @@ from datalake.curate.scores.config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
-from datalake.lake.lake import Lake
-from datalake.lake.records import Manifest, read_record
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
-from datalake.sources import MODULES
-from datalake.sources.config import Source
+from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
@@ -48,7 +45,6 @@ from tasks.runtime import RuntimeConfig
 
 __all__ = [
     "Recipe",
-    "curated_by",
     "explain",
     "load",
     "override",
@@ -126,6 +122,11 @@ class Recipe(BaseModel):
         return found
 
     @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """The recipe of a YAML file. Raises UserError, in one line, for a file that isn't there or a mistake in it."""
+        return load(path, overrides)
+
+    @classmethod
     def stored(cls, data: Mapping[str, Any]) -> Self:
         """A recipe as a manifest keeps it: variables whose values weren't kept stay as they are written."""
         return cls.model_validate(data, context={"stored": True})
@@ -162,8 +163,8 @@ class Recipe(BaseModel):
             return self
         labels = {source.label for source in self.sources}
         for name, kind in self.curate.kinds.items():
-            if kind not in MODULES:
-                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(MODULES)}")
+            if kind not in KINDS:
+                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(KINDS)}")
             if labels and name not in labels:
                 raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self
@@ -480,6 +481,7 @@ def explain(error: ValidationError, data: Any = None) -> str:
         shown = f" (it is {_brief(given)})" if isinstance(given, str | int | float | bool) and not secret else ""
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         message = _WANTED.get(first["type"], message)
+        shown = "" if isinstance(given, str) and repr(given) in message else shown
         if first["type"] == "string_type" and isinstance(given, int | float):
             message += ": write it in quotes"
         if not place or message.startswith((f"{place}:", f"{place}.", f"{place}[")):  # the message says where itself
@@ -563,19 +565,3 @@ def _models_in(annotation: Any) -> list[Any]:
 def _at_hand() -> str:
     folder = Path(__file__).parent.parent / "recipes"
     return ", ".join(f"recipes/{path.name}" for path in sorted(folder.glob("*.yaml"))) or "none"
-
-
-def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
-    """The config of a run's curation; None where it is not one of this version."""
-    try:
-        return Recipe.stored(manifest.recipe).curate_by_kind
-    except ValidationError:
-        pass
-    for report in manifest.stages:
-        record = read_record(lake, report.fingerprint) if report.stage == "curate" and report.fingerprint else None
-        if record is not None:
-            try:
-                return CurateConfig.model_validate(record.payload["config"])
-            except (KeyError, ValidationError):
-                return None
-    return None

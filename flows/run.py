@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 from pydantic import BaseModel
 
+from datalake.archive import Archive
 from datalake.lake.lake import Lake
-from datalake.lake.records import StageReport
-from datalake.sources.config import Source
+from datalake.lake.records import Manifest, StageReport, now, write_manifest
+from datalake.secrets import masked
+from datalake.sources import Source
+from datalake.sources.listing import list_archives
 from flows.recipe import Recipe
 from flows.stages import STAGES, StageName
-from tasks.ingest import Archive, list_archives
+from tasks.log import RunLog
 from tasks.outputs import Missing
 from tasks.stage import C, O, P, Stage
 
@@ -59,3 +64,27 @@ def _why_not(stage: str, config: BaseModel | Missing | None, inputs: Mapping[str
     if config is None:
         return f"`{stage}` is null in the recipe"
     return next((value.reason for value in (config, *inputs.values()) if isinstance(value, Missing)), "")
+
+
+def new_run_id(started: datetime) -> str:
+    """A readable name for a run that sorts by time."""
+    return f"{started:%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+
+
+def leave_manifest(
+    recipe: Recipe, lake: Lake, until: StageName | None, log: RunLog, started: datetime, flow_run: str | None = None
+) -> None:
+    """Write down that a run has ended well: from now on the lake shows the tables that it ended with."""
+    write_manifest(
+        lake,
+        Manifest(
+            run=log.run,
+            corpus=recipe.corpus,
+            recipe=masked(recipe.model_dump(mode="json")),
+            started=started,
+            finished=now(),
+            flow_run=flow_run,
+            until=None if until == STAGES[-1] else until,
+            stages=log.reports,
+        ),
+    )

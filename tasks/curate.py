@@ -77,7 +77,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
     """Metrics, verdict and kept text for one file of raw documents."""
     from datalake.curate.curate import curate_file
     from datalake.curate.schema import CURATION
-    from datalake.document import DOCUMENTS
+    from datalake.tables import DOCUMENTS
 
     assert shard.folder is not None
     with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
@@ -113,7 +113,7 @@ def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Folde
     `quality` is the classifier that the recipe trains, where it does.
     """
     from datalake.curate.schema import CURATION
-    from datalake.document import DOCUMENTS
+    from datalake.tables import DOCUMENTS
 
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     lists = _block_lists(config)

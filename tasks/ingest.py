@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from datalake.archive import InputShard
-from datalake.document import TABLES, Passed, storable
-from datalake.errors import UserError
+from datalake.archive import Archive
+from datalake.document import Passed
 from datalake.lake.funnel import Fate, by_source, funnel, whole
-from datalake.lake.lake import Lake
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter
-from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
-from datalake.remote.session import at_hand, counted, forget, using
+from datalake.remote.session import at_hand, counted, using
 from datalake.secrets import masked
-from datalake.sources import reader
-from datalake.sources.base import with_folders
-from datalake.sources.config import Source
-from datalake.versions import FileVersions
+from datalake.sources import Source, reader
+from datalake.tables import TABLES, storable
 from tasks.cluster import Shard
 from tasks.outputs import Table
 from tasks.produced import Produced
@@ -47,90 +41,6 @@ class IngestConfig(BaseModel):
     sources: list[Source]
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One input shard and the source it belongs to (its place in the recipe).
-
-    `problem` says why a remote one has no version: it can't be read by this run, and is by a later one.
-    """
-
-    source: int
-    shard: InputShard
-    problem: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What of it shapes the output: its name, content and part, not its place."""
-        return {
-            "source": self.source,
-            "kind": self.shard.kind,
-            "name": self.shard.name,
-            "version": self.shard.version,
-        } | ({"part": self.shard.part} if self.shard.spans else {})
-
-
-def list_archives(
-    sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None, remember: bool = True
-) -> list[Archive]:
-    """Every archive of every source with the version of its content; empty for a remote one that can't be reached.
-
-    Of two archives of one kind with one name the second is called by its source's name as well: no two have the same,
-    since it is a part of every document's id. Versions are remembered in the lake unless that is to be left as it is.
-
-    Raises:
-        UserError: a path that matches nothing or can't be read; an archive that two sources of one kind name.
-    """
-    versions = FileVersions(lake.root / "versions.json", only_read=not remember)
-    archives: list[Archive] = []
-    seen: set[tuple[str, ...]] = set()
-    names: dict[str, dict[str, str]] = defaultdict(dict)  # by kind: an archive's name, and its path
-    forget()
-    with using(remote or RemoteConfig(), lake.root / "cache"):
-        listed = [
-            (index, shard) for index, source in enumerate(sources) for shard in reader(source.kind).shards(source)
-        ]
-        if addresses := [shard.path for _, shard in listed if not shard.version and is_remote(shard.path)]:
-            versions.ask(addresses)
-        for index, found in listed:
-            shard, problem = found, ""
-            if not shard.version:
-                try:
-                    shard = replace(shard, version=versions.version(shard.path))
-                except OSError as error:
-                    if not is_remote(shard.path):
-                        raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
-                    problem = str(error)
-                # Absolute: a worker elsewhere in the cluster may stand in another folder.
-                if not is_remote(shard.path):
-                    shard = replace(shard, path=str(Path(shard.path).absolute()))
-            twin = (shard.kind, shard.path, shard.name, shard.part)
-            if twin in seen:
-                raise UserError(f"{shown(shard.path)} is in two sources of kind {shard.kind}: name it in one of them")
-            seen.add(twin)
-            shard = replace(shard, name=_own_name(shard, sources[index].label, names[shard.kind]))
-            archives.append(Archive(index, shard, problem))
-    versions.save()
-    return archives
-
-
-def _own_name(shard: InputShard, label: str, names: dict[str, str]) -> str:
-    """The name of an archive in its recipe, which it is entered under: its own, unless another one has that."""
-    name = shard.name
-    if names.get(name, shard.path) != shard.path:
-        name = f"{label}/{name}"
-    if names.get(name, shard.path) != shard.path:
-        name = with_folders(shard.name, shard.path, names)
-    names[name] = shard.path
-    return name
-
-
-def own_folder(source: Source, lake: Lake) -> Source:
-    """The source with the folder of its own archives inside the lake, where it keeps any and none is named."""
-    if source.kind == "pydoc" and not source.folder:
-        return source.model_copy(update={"folder": str(lake.root / "archives" / "pydoc")})
-    return source
-
-
 def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
@@ -143,8 +53,8 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     assert shard.folder is not None
     with (
         using(remote, cache),
-        counted(archive.shard) as effort,
-        at_hand(archive.shard) as here,
+        counted(archive) as effort,
+        at_hand(archive) as here,
         ShardWriter(shard.folder, shard.name, shard.key, schemas) as out,
     ):
         blocks: dict[str, list[Any]] = {name: [] for name in schemas}
@@ -198,11 +108,10 @@ def _shards(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> 
     shards = []
     for archive in archives:
         source = config.sources[archive.source]
-        entry = {name: value for name, value in archive.identity.items() if name != "source"}
-        key = runtime.shard_key(source, entry)
+        key = runtime.shard_key(source, archive.content)
         # The name says nothing that isn't in the key, such as the source's place in this recipe: a shard that an
         # earlier recipe finished comes with the name it was given then.
-        name = f"{source.label} {archive.shard.name} {archive.shard.part}".rstrip()
+        name = f"{source.label} {archive.name} {archive.part}".rstrip()
         shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
     return shards
 

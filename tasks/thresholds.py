@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from datalake.atomic import write_atomically
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.lake.lake import TableRef
-from datalake.lake.shards import write_atomically
 from tasks.cluster import run_alone
 from tasks.outputs import Folder
 from tasks.produced import Produced

@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from datalake.identity import file_digest, fingerprint
+from datalake.atomic import remove_leftovers, write_atomically
+from datalake.dedup.spans.cut import read_cuts
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
-from datalake.lake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
+from datalake.lake.shards import ShardFile, ShardResult, finish_shard
 from tasks.cluster import Shard
 from tasks.outputs import Folder
 from tasks.produced import Produced
@@ -82,7 +85,6 @@ def tokenize(
     spans: TableRef | None = None,
 ) -> Produced:
     """Encode every document that trains or is held out into memory-mapped token shards with an index."""
-    from datalake.dedup.spans.cut import read_cuts
 
     lake = runtime.lake
     train, heldout = split_documents(lake, mixture, repetition_seed)

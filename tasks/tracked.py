@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,19 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
-from prefect.states import State
 from pydantic import TypeAdapter
 
 from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.records import StageRecord, StageReport, now, read_record, write_record
 from datalake.secrets import masked, scrub
+from tasks.log import RunLog
 from tasks.record import commit
 from tasks.runtime import Runtime
 from tasks.shown import artifacts
 from tasks.stage import C, O, Stage, refs_of
 
 _OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
-
-
-@dataclass
-class RunLog:
-    """What one run has done so far: a report per stage, and Prefect's states, so that the UI draws the graph."""
-
-    run: str
-    reports: list[StageReport] = field(default_factory=list)
-    states: dict[str, State[Any]] = field(default_factory=dict)
-    on_report: Callable[[StageReport], None] | None = None
-
-    def add(self, report: StageReport) -> None:
-        """Append a report and tell whoever listens."""
-        self.reports.append(report)
-        if self.on_report:
-            self.on_report(report)
 
 
 RUN_LOG: ContextVar[RunLog | None] = ContextVar("run_log", default=None)

@@ -73,4 +73,4 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             yield server
             APILogHandler().flush()  # else the last logs find no server and say so behind pytest's summary
     finally:
-        service.stop(lake, as_json=True)
+        service.stop(lake)

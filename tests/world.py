@@ -316,7 +316,7 @@ def shard_marks(lake: Path, stage: str) -> dict[str, tuple[int, int]]:
 
 def parquet(lake: Path, stages: Sequence[str] = ()) -> dict[str, str]:
     """The content hash of every shard's files by stage, key and name: equal for lakes with equal shards."""
-    from datalake.identity import file_digest
+    from datalake.files import file_digest
 
     found = {}
     for path in sorted((lake / "shards").rglob("*")):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,9 +12,9 @@ from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
 from datalake.curate.presets import Compat, Preset, check_thresholds
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
-from datalake.curate.thresholds import read_rules, with_rules_version
+from datalake.curate.thresholds import read_rules
 from datalake.errors import UserError
-from datalake.identity import Place, file_digest
+from datalake.files import File
 from datalake.text.language_code import LanguageCode
 
 
@@ -42,13 +41,10 @@ class CurateConfig(BaseModel):
         description="Rule name to number, in place of the preset's; `set/rule` where only one rule set is meant, "
         "for instance `wiki/min_words`",
     )
-    rules: Annotated[str, Place()] = Field(
-        default="",
+    rules: File = Field(
+        default=File(),
         title="Rules file",
         description="A rules.yaml of the stage `thresholds`: other thresholds by language; `thresholds` goes before it",
-    )
-    rules_version: str = Field(
-        default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
     )
     languages: tuple[LanguageCode, ...] | None = Field(
         default=None,
@@ -98,11 +94,6 @@ class CurateConfig(BaseModel):
         "the rules for books. Kinds are those of sources; of sources not named here their own, filled in",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_rules(cls, values: Any) -> Any:
-        return with_rules_version(values)
-
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
         for name, value in self.thresholds.items():
@@ -113,10 +104,10 @@ class CurateConfig(BaseModel):
             raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
         check_thresholds(self.preset, self.thresholds, self.compat)
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
-        if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:
-            names = {name: 0.0 for rules in read_rules(self.rules, self.rules_version).values() for name in rules}
+        if self.rules.is_there():
+            names = {name: 0.0 for rules in read_rules(self.rules).values() for name in rules}
             try:
                 check_thresholds(self.preset, names, self.compat)
             except UserError as error:
-                raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules})")) from None
+                raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules.path})")) from None
         return self

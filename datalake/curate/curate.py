@@ -49,8 +49,8 @@ from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.scoring import fill
-from datalake.document import DOCUMENTS, RAW
 from datalake.lake.parquet import open_parquet
+from datalake.tables import DOCUMENTS, RAW
 
 LANGUAGE = "language"
 EMPTY = "empty_after_edits"

@@ -15,6 +15,7 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
 from datalake.curate.rules import CLASSIFIER, Rule
 from datalake.curate.thresholds import thresholds_for
+from datalake.files import File
 
 RECIPE = "recipe"  # the source of a rule that the recipe asks for
 CONTAMINATED, BLOCKED, QUALITY, PERPLEXITY = "contaminated", "blocked", "quality", "perplexity"
@@ -60,20 +61,20 @@ def rules_for(config: CurateConfig, kind: str, language: str) -> RuleSet:
     Raises:
         UserError: where the rules file has gone or changed since the recipe was read.
     """
-    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
-    return _rules_for(config.preset, config.compat, file, thresholds, own_rules(config), kind, language)
+    thresholds = tuple(sorted(config.thresholds.items()))
+    return _rules_for(config.preset, config.compat, config.rules, thresholds, own_rules(config), kind, language)
 
 
 @lru_cache(maxsize=4096)
 def _rules_for(
     preset: Any,
     compat: Any,
-    file: tuple[str, str],
+    file: File,
     thresholds: tuple[tuple[str, float], ...],
     own: tuple[Rule, ...],
     kind: str,
     language: str,
 ) -> RuleSet:
-    proposed: Mapping[str, float] = thresholds_for(*file, language)
+    proposed: Mapping[str, float] = thresholds_for(file, language)
     chosen = with_thresholds(with_thresholds(choose(preset, kind, language, compat), proposed), dict(thresholds))
     return chosen._replace(rules=(*chosen.rules, *own))

@@ -37,7 +37,7 @@ from datalake.curate.rules import Rule, applies
 from datalake.curate.thresholds import OTHER, ThresholdsConfig
 from datalake.errors import UserError
 from datalake.lake.parquet import check, scan
-from datalake.sources import MODULES as KINDS
+from datalake.sources import KINDS
 
 if TYPE_CHECKING:
     import duckdb

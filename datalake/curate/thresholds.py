@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.curate.presets import Compat, Preset
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.files import File
 from datalake.text.yaml_text import YamlError, read_yaml
 
 OTHER = "other"
@@ -98,35 +98,23 @@ def parse_rules(text: str, origin: str) -> dict[str, dict[str, float]]:
 
 
 @lru_cache(maxsize=16)
-def read_rules(path: str, version: str) -> Mapping[str, Mapping[str, float]]:
-    """What a rules file says, language to rule name to threshold; `version` is the xxh128 it must have.
+def read_rules(file: File) -> Mapping[str, Mapping[str, float]]:
+    """What a rules file says, language to rule name to threshold.
 
     Raises:
         UserError: where the file is missing, has changed, or is no rules file.
     """
+    file.check("curate.rules")
     try:
-        found = file_digest(path)
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(file.path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} can't be read as a rules file: correct `curate.rules`") from None
-    if found != version:
-        raise UserError(f"{path} has changed since the recipe was read: run it again")
-    return parse_rules(text, path)
+        raise UserError(f"{file.path} can't be read as a rules file: correct `curate.rules`") from None
+    return parse_rules(text, file.path)
 
 
-def thresholds_for(path: str, version: str, language: str) -> dict[str, float]:
+def thresholds_for(file: File, language: str) -> dict[str, float]:
     """The thresholds of a rules file for one language: its own, and those of `other` where it has none."""
-    if not path:
+    if not file:
         return {}
-    rules = read_rules(path, version)
+    rules = read_rules(file)
     return {**rules.get(OTHER, {}), **rules.get(language, {})}
-
-
-def with_rules_version(values: Any) -> Any:
-    """A config's values with the version of its rules file: a place has no identity, so its content stands for it."""
-    if isinstance(values, dict) and values.get("rules") and not values.get("rules_version"):
-        path = Path(str(values["rules"])).expanduser().absolute()  # a worker may stand in another folder
-        if not path.is_file():
-            raise ValueError(f"there is no rules file {values['rules']!r}: correct `curate.rules`")
-        return {**values, "rules": str(path), "rules_version": file_digest(str(path))}
-    return values

@@ -27,12 +27,13 @@ from datalake.curate.presets import RuleSet
 from datalake.curate.rules import applies, compare
 from datalake.curate.schema import CURATION, column_of, values_of
 from datalake.errors import UserError
+from datalake.files import Files
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of them there are (None: all)
 
-_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
+_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
 _VERDICT_ALONE |= {"decontaminate.share", "toxic.maximum", "toxic.maximum_ratio", "pii.maximum", "quality.minimum"}
 _VERDICT_ALONE |= {"perplexity.maximum", "classifiers.minimum", "classifiers.maximum"}
@@ -106,7 +107,7 @@ def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
     for name in type(base).model_fields:
         before, after = getattr(base, name), getattr(changed, name)
         for one, other in _sections(before, after) or [(before, after)]:
-            if isinstance(one, BaseModel) and type(one) is type(other):
+            if isinstance(one, BaseModel) and type(one) is type(other) and not isinstance(one, Files):
                 fields = type(one).model_fields
                 names += [f"{name}.{part}" for part in fields if getattr(one, part) != getattr(other, part)]
             elif one != other:

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.trace import find_checkpoint, find_manifest_of
 from datalake.printable import from_terminal
-from flows.commands.trace import find_checkpoint, find_manifest_of
-from flows.output import as_json, line, note
+from flows.commands.common import COMMON, Common
+from flows.output import Console, note
 from flows.stages import ANSWERING, TRAINING
 
 _STOPPED = 130  # the exit status after Ctrl-C, as shells have it
@@ -67,7 +70,7 @@ def choose(name: str, lake: Path) -> Chosen:
         if there:
             raise UserError(f"{path} is not a checkpoint: it has no config.json")
     opened = Lake(lake).require()
-    record = find_checkpoint(opened, name)
+    record = find_checkpoint(opened, name, TRAINING, ANSWERING)
     folder = next((opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)), None)
     if folder is None or record.stage not in TRAINING:
         models = f"{', '.join(ANSWERING[:-1])} or {ANSWERING[-1]}"
@@ -118,15 +121,42 @@ class Dialogue:
                 self.messages.append({"role": "assistant", "content": "".join(said)})
 
 
-def chat_with(
-    checkpoint: str, message: str | None, sampling: Sampling, trust_remote_code: bool, lake: Path, json: bool
+def chat(
+    checkpoint: str = "last",
+    *,
+    message: Annotated[str | None, Parameter(name=("--message", "-m"))] = None,
+    temperature: float = 0.7,
+    top_p: float = 0.95,
+    max_tokens: int = 200,
+    seed: int | None = None,
+    trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
 ) -> int:
-    """Answer one message, or hold a dialogue until the input ends; returns the exit status."""
+    """Talk to a model.
+
+    Parameters
+    ----------
+    checkpoint
+        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last complete run.
+    message
+        Ask this one thing and end.
+    temperature
+        0 takes the likeliest token each time.
+    top_p
+        Draw from the likeliest tokens that have this share of the probability.
+    max_tokens
+        Longest answer, in tokens.
+    seed
+        For an answer that can be repeated.
+    trust_remote_code
+        Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
+    """
+    sampling = Sampling(temperature, top_p, max_tokens, seed)
     if message is not None and not message.strip():
         raise UserError("the message is empty: give --message something to answer, or leave it out for a dialogue")
-    if message is None and json:
+    if message is None and common.json:
         raise UserError("--json needs --message")
-    chosen = choose(checkpoint, lake)
+    chosen = choose(checkpoint, common.folder)
     from models.network.build import ScalarHead
     from models.network.checkpoint import load
 
@@ -138,17 +168,12 @@ def chat_with(
         note(str(chosen))
     if message is None:
         return converse(dialogue)
-    dialogue.answer(from_terminal(message), (lambda _: None) if json else _show)
-    if json:
-        made = {"stage": chosen.stage, "run": chosen.run} if chosen.stage else {}
-        as_json({"checkpoint": str(chosen.folder), **made, "messages": dialogue.messages})
-    else:
-        line()
+    output = common.output
+    dialogue.answer(from_terminal(message), output.stream)
+    made = {"stage": chosen.stage, "run": chosen.run} if chosen.stage else {}
+    answer = {"checkpoint": str(chosen.folder), **made, "messages": dialogue.messages}
+    output.answer(answer, lambda console, _: console.line())
     return 0
-
-
-def _show(piece: str) -> None:
-    line(piece, end="")
 
 
 def converse(dialogue: Dialogue) -> int:
@@ -156,6 +181,7 @@ def converse(dialogue: Dialogue) -> int:
 
     At a terminal Ctrl-C stops an answer and a message that doesn't fit is said so; in a pipe both end the dialogue.
     """
+    console = Console()
     person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
     if person:
         note("an empty line or Ctrl-D ends the chat, Ctrl-C stops an answer, Alt-Enter begins a line")
@@ -164,7 +190,7 @@ def converse(dialogue: Dialogue) -> int:
             if not text.strip():
                 break
             try:
-                dialogue.answer(text.strip(), _show)
+                dialogue.answer(text.strip(), console.stream)
             except UserError as error:
                 if not person:
                     raise
@@ -172,7 +198,7 @@ def converse(dialogue: Dialogue) -> int:
             except KeyboardInterrupt:
                 if not person:
                     raise
-            line()
+            console.line()
     except KeyboardInterrupt:
         return _STOPPED
     return 0

@@ -16,10 +16,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from datalake.printable import one_line, write
-from flows import output
+from flows.commands.common import COMMON, Common
 
 if TYPE_CHECKING:
     from datalake.lake.lake import Lake
@@ -39,13 +41,15 @@ class Check:
     advice: str = ""
 
 
-def examine(lake: Path, as_json: bool, deep: bool = False) -> int:
-    """Run all checks and print them; 0 unless one fails, then 1. `deep`: files are compared with digests too."""
-    checks = list(look(lake, deep=True) if deep else look(lake))
-    if as_json:
-        output.as_json({"lake": str(lake), "checks": [asdict(check) for check in checks]})
-    else:
-        _print(checks)
+def doctor(
+    *,
+    deep: Annotated[bool, Parameter(negative="", help="Compare all files of the lake with their digests")] = False,
+    common: Common = COMMON,
+) -> int:
+    """What is installed, reachable and configured, and what to do about what isn't."""
+    checks = list(look(common.folder, deep))
+    answer = {"lake": str(common.folder), "checks": [asdict(check) for check in checks]}
+    common.output.answer(answer, lambda console, _: _print(checks))
     return 1 if any(check.state == "fail" for check in checks) else 0
 
 

@@ -19,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
-from datalake.lake.shards import write_atomically
+from flows.commands.common import COMMON, Common
+from flows.output import Console, note
 from flows.service import daemons, deployments
 from flows.service.api import Api
 from flows.service.database import set_aside_damaged
@@ -32,7 +34,7 @@ from flows.service.login import home, login
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["POOL", "ROOT", "STATE", "start", "start_server", "stop"]
+__all__ = ["POOL", "ROOT", "STATE", "down", "start_server", "stop", "up"]
 
 HOST = "127.0.0.1"
 POOL = "headwater"
@@ -46,8 +48,17 @@ class NotUpError(Exception):
     """Something didn't start; the message says what and where to look."""
 
 
-def start(lake: Path, port: int, as_json: bool) -> int:
-    """Bring server, deployments and worker up, whatever of them is there; returns the exit status."""
+def up(*, port: int = 4200, common: Common = COMMON) -> int:
+    """Start the Prefect server, apply the deployments and run a worker.
+
+    Doing it again changes nothing.
+
+    Parameters
+    ----------
+    port
+        Where the server listens, on this machine only.
+    """
+    lake, output = common.folder, common.output
     if not PREFECT_FILE.is_file():
         raise UserError(f"no {PREFECT_FILE}: `headwater up` runs from a checkout of Headwater, where deployments/ is")
     if not 1 <= port <= 65_535:
@@ -55,31 +66,39 @@ def start(lake: Path, port: int, as_json: bool) -> int:
     if not daemons.find("server", lake):
         _require_free(port)
     Lake(lake).create()
-    say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
     began = time.perf_counter()
     try:
-        with _one_at_a_time(lake, say):
-            changed = _complete(lake, port, say)
+        with _one_at_a_time(lake, output.say):
+            changed = _complete(lake, port, output.say)
     except NotUpError as error:
-        print(f"headwater: {error}", file=sys.stderr)
+        note(str(error))
         return 1
     state = server_state(lake)
     ui = state["url"].removesuffix("/api")
     seconds = time.perf_counter() - began
-    if as_json:
-        shown = {name: int(state[name].split(":")[0]) for name in ("server", "worker")}
-        body = {"lake": str(lake), "url": state["url"], "ui": ui, "login": login(lake), **shown}
-        print(json.dumps(body | {"changed": changed, "seconds": round(seconds, 3)}))
-    else:
-        say(f"up at {ui} ({seconds:.0f} s); headwater down --lake {lake} stops it")
-        say(f"its password: {login(lake)} (all of it, the colon too; kept in {home(lake) / 'password'})")
+    shown = {name: int(state[name].split(":")[0]) for name in ("server", "worker")}
+    body = {"lake": str(lake), "url": state["url"], "ui": ui, "login": login(lake), **shown}
+
+    def draw(console: Console, _: Any) -> None:
+        console.line(f"up at {ui} ({seconds:.0f} s); headwater down --lake {lake} stops it")
+        console.line(f"its password: {login(lake)} (all of it, the colon too; kept in {home(lake) / 'password'})")
+
+    output.answer(body | {"changed": changed, "seconds": round(seconds, 3)}, draw)
     return 0
 
 
-def stop(lake: Path, as_json: bool) -> int:
-    """End worker, flow runs with their Ray, and server; returns the exit status. Nothing to end is no error."""
-    say = partial(print, file=sys.stderr, flush=True)
-    with _one_at_a_time(lake, say) if (lake / "prefect").is_dir() else nullcontext():
+def down(*, common: Common = COMMON) -> None:
+    """Stop what `up` started."""
+    lake = common.folder
+    ended = stop(lake)
+    names = ", ".join(f"{name} {' '.join(map(str, pids))}" for name, pids in ended.items() if pids)
+    told = f"stopped {names}" if names else f"nothing was up for {lake}"
+    common.output.answer({"lake": str(lake), "stopped": ended}, lambda console, _: console.line(told))
+
+
+def stop(lake: Path) -> dict[str, list[int]]:
+    """End worker, flow runs with their Ray, and server; the processes ended. Nothing to end is no error."""
+    with _one_at_a_time(lake, note) if (lake / "prefect").is_dir() else nullcontext():
         # The worker goes first, so that it starts no other run; the server last, so that runs can say that they ended.
         ended = {"worker": daemons.end(daemons.find("worker", lake))}
         ended["runs"] = daemons.end(daemons.runs(lake))
@@ -90,12 +109,7 @@ def stop(lake: Path, as_json: bool) -> int:
                 _end_lost_runs(_api(lake, _address(servers[0])))
         ended["server"] = daemons.end(servers)
         (lake / "prefect" / STATE).unlink(missing_ok=True)
-    if as_json:
-        print(json.dumps({"lake": str(lake), "stopped": ended}))
-    else:
-        names = ", ".join(f"{name} {' '.join(map(str, pids))}" for name, pids in ended.items() if pids)
-        print(f"stopped {names}" if names else f"nothing was up for {lake}")
-    return 0
+    return ended
 
 
 @contextmanager

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
+from datalake.explain import curated_by
 from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from datalake.lake.shards import write_atomically
-from flows import output
-from flows.output import command, line, note
-from flows.recipe import curated_by
+from flows.output import command, note
 from flows.report import headlines
 from flows.report.summary import archives
 from flows.report.words import excerpt, number, seconds, share
@@ -37,24 +36,23 @@ SPANS_PER_LEVEL = 4
 Row = dict[str, Any]
 
 
-def write_report(run: str, out: Path | None, lake: Path, as_json: bool) -> int:
-    """Write the page about a run and print where it lies; returns the exit status."""
-    opened = Lake(lake).require()
-    manifest = last_complete(opened) if run == "last" else find_manifest(opened, run)
-    place = (out or lake / "reports" / f"{manifest.run}.html").expanduser().absolute()
+def write_report(lake: Lake, run: str, out: Path | None) -> Row:
+    """Write the page about a run; its place as `report`, its size as `bytes`, and the `run`.
+
+    Raises:
+        UserError: where there is no such run, or `out` can't be written.
+    """
+    manifest = last_complete(lake) if run == "last" else find_manifest(lake, run)
+    place = (out or lake.root / "reports" / f"{manifest.run}.html").expanduser().absolute()
     if place.is_dir():
         raise UserError(f"{place} is a folder: name a file, such as {place / 'report.html'}")
-    page = render(opened, manifest)
+    page = render(lake, manifest)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, page.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"{place} can't be written ({error.strerror}): name another place with --out") from None
-    if as_json:
-        output.as_json({"run": manifest.run, "report": str(place), "bytes": len(page.encode())})
-    else:
-        line(str(place))
-    return 0
+    return {"run": manifest.run, "report": str(place), "bytes": len(page.encode())}
 
 
 def last_complete(lake: Lake) -> Manifest:

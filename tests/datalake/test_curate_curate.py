@@ -24,7 +24,8 @@ from datalake.curate.metrics.metrics import measure
 from datalake.curate.presets import Preset
 from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION
-from datalake.document import DOCUMENTS, RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import DOCUMENTS, RAW, to_table
 
 PRESETS = get_args(Preset)
 # What only holds of English: stop words, word length, Latin terminals, FineWeb's English thresholds on lines.

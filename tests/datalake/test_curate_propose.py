@@ -23,9 +23,11 @@ from datalake.curate.propose import Proposal, Proposals, from_scale, propose, ru
 from datalake.curate.rules import Rule, verdict
 from datalake.curate.schema import CURATION
 from datalake.curate.thresholds import ThresholdsConfig, parse_rules, thresholds_for
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 Rows = Sequence[dict[str, Any]]
 
@@ -456,8 +458,8 @@ def test_a_rules_file_replaces_thresholds_language_by_language(tmp_path: Path) -
     assert failing(CurateConfig(preset="gopher"), "en", "fr", "de") == [True, True, True]
     config = CurateConfig(preset="gopher", rules=path)
     assert failing(config, "en", "de") == [False, False]
-    assert thresholds_for(path, config.rules_version, "de") == {"gopher/min_words": 20}
-    assert thresholds_for(path, config.rules_version, "en") == {"gopher/min_words": 5}
+    assert thresholds_for(config.rules, "de") == {"gopher/min_words": 20}
+    assert thresholds_for(config.rules, "en") == {"gopher/min_words": 5}
     # What the recipe itself says goes before the file.
     assert failing(CurateConfig(preset="gopher", rules=path, thresholds={"min_words": 30}), "en") == [True]
 
@@ -469,7 +471,7 @@ def test_a_file_counts_by_its_content_and_not_by_its_place(tmp_path: Path) -> No
     prints = [fingerprint(CurateConfig(rules=path)) for path in (one, two, other)]
     assert prints[0] == prints[1]
     assert len({*prints, fingerprint(CurateConfig())}) == 3
-    assert CurateConfig(rules=one).rules_version == file_digest(one)
+    assert CurateConfig(rules=one).rules.version == file_digest(one)
 
 
 def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.presets import CHINESE, choose
 from datalake.curate.schema import CURATION
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import RAW, to_table
 
 NEWS = "记者昨日从市交通局获悉，城北大桥的加固工程将于下月开工，工期约四个月。施工期间桥上只留两条车道，公交线路改走滨河路。"
 SPAM = {

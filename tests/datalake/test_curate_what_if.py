@@ -21,7 +21,8 @@ from datalake.curate.held import rules_in_use
 from datalake.curate.presets import Compat, Preset, compats
 from datalake.curate.schema import CURATION
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, judge, stored, tell
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import RAW, to_table
 
 GIVEN = (
     "quality",

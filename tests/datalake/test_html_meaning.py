@@ -11,9 +11,9 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.edits import code_lines, keep_prose_lines, lines_of, prose_of
 from datalake.curate.presets import choose
-from datalake.document import RAW
 from datalake.extract.html.formulas import latex_of, with_formulas
 from datalake.extract.html.page import extract
+from datalake.tables import RAW
 
 BEFORE = """<p>The river that runs past the old mill was straightened in the last century, and since then the meadows
 beside it have dried out more every summer than anyone expected.</p>

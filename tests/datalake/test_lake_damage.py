@@ -99,14 +99,14 @@ def test_a_corpus_whose_tables_are_gone_hides_no_other(tmp_path: Path, capsys: p
 def test_a_document_is_explained_by_the_corpora_that_are_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.commands.look import explain_document
+    from datalake.explain import explain
 
     lake, _, _ = filled(tmp_path / "lake")
     body = json.loads((lake.root / "runs" / "first.json").read_bytes())
     body["stages"][0]["outputs"]["numbers"] |= {"fingerprint": "gone", "snapshot": 1}
     (lake.root / "runs" / "other.json").write_text(json.dumps(body | {"run": "other", "corpus": "other"}))
     with pytest.raises(UserError, match="tables of run other are gone or damaged"):
-        explain_document("http://x.example", lake.root, json=False)
+        explain(lake, "http://x.example")
     assert "tables of run other" in capsys.readouterr().err
 
 

@@ -276,14 +276,15 @@ def test_a_failed_run_exits_1_and_names_the_stage_and_the_way_to_resume(
     prefect_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from datalake.lake.shards import ShardWriter
-    from flows.commands.run import run_recipe
+    from flows.commands.common import Common
+    from flows.commands.run import run
     from flows.service import environment
     from tasks.cluster import connect
 
     monkeypatch.setattr(environment, "prepare", lambda lake: prefect_server.url)  # this process is prepared
     monkeypatch.setattr(connect, "disconnect", lambda: None)
     monkeypatch.setattr(ShardWriter, "count", lambda *_: None)
-    status = run_recipe(recipe(tmp_path), tmp_path / "lake", "curate", (), None, False)
+    status = run(recipe(tmp_path), until="curate", common=Common(tmp_path / "lake"))
     out, err = capsys.readouterr()
     assert status == 1
     last = [line for line in err.splitlines() if line.startswith("headwater: ")]
@@ -378,7 +379,7 @@ def test_explain_knows_dialogues_and_says_what_it_does_not_know(headwater: Comma
 
 
 def test_trace_names_every_ancestor_down_to_the_archives_and_their_contents(headwater: Command, whole: Whole) -> None:
-    from datalake.identity import file_digest
+    from datalake.files import file_digest
 
     line = headwater("trace", "ppo", "--lake", whole.lake, "--json").json
     stages = [one["stage"] for one in line]

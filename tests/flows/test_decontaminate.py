@@ -11,10 +11,10 @@ import world
 from harness import PrefectServer
 
 from datalake.errors import UserError
+from datalake.explain import stories_of
 from datalake.lake.corpora import corpora
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
-from flows.commands.look import stories_of
 from flows.report.page import write_report
 
 

@@ -17,7 +17,8 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import Manifest, StageReport, now, write_manifest
 from datalake.lake.shards import ShardWriter
 from flows.commands import doctor
-from flows.commands.doctor import Check, examine, look, pinned
+from flows.commands.common import Common
+from flows.commands.doctor import Check, look, pinned
 
 
 def states(checks: list[Check]) -> dict[str, str]:
@@ -29,7 +30,7 @@ def part(name: str, lake: Path) -> list[Check]:
 
 
 def test_everything_is_looked_at_and_nothing_fails_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert examine(tmp_path / "lake", as_json=True) == 0
+    assert doctor.doctor(common=Common(tmp_path / "lake", json=True)) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     names = {check["name"] for check in checks}
     assert {"Python", "packages", "cores", "memory", "disk", "lake", "Prefect server", "worker"} <= names
@@ -44,8 +45,8 @@ def test_everything_is_looked_at_and_nothing_fails_here(tmp_path: Path, capsys: 
 def test_one_failure_is_an_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "look", lambda lake: iter([Check("disk", "fail", "0 GB", "make room")]))
-    assert examine(tmp_path, as_json=False) == 1
+    monkeypatch.setattr(doctor, "look", lambda *_: iter([Check("disk", "fail", "0 GB", "make room")]))
+    assert doctor.doctor(common=Common(tmp_path)) == 1
     assert "make room" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.output import as_json, as_table, command, line, note
+from flows.output import Console, Json, command, note
 
 NASTY = "\x1b]0;owned\x07\x1b[2J \x9b31m \u202egnp.exe [/red] [bold]"
 
@@ -46,7 +46,8 @@ def test_long_values_are_cut_to_the_terminal_and_it_is_said_how_to_see_them(
     terminal: Callable[[], Screen], capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen = terminal()
-    as_table(["uri", "text"], [["http://a.example/", "many words and\nlines " * 1000], ["b", "水" * 500]], full=False)
+    rows = [["http://a.example/", "many words and\nlines " * 1000], ["b", "水" * 500]]
+    Console().table(["uri", "text"], rows, full=False)
     shown = screen.getvalue()
     assert len(shown.splitlines()) == 3
     assert shown.count("…") == 2
@@ -60,14 +61,14 @@ def test_long_values_are_cut_to_the_terminal_and_it_is_said_how_to_see_them(
 
 def test_asked_for_in_full_a_value_is_whole(terminal: Callable[[], Screen], capsys: pytest.CaptureFixture[str]) -> None:
     screen = terminal()
-    as_table(["text"], [["word " * 100]], full=True)
+    Console().table(["text"], [["word " * 100]], full=True)
     assert screen.getvalue().count("word") == 100
     assert capsys.readouterr().err == ""
 
 
 def test_what_fits_is_shown_as_it_is(terminal: Callable[[], Screen], capsys: pytest.CaptureFixture[str]) -> None:
     screen = terminal()
-    as_table(["verdict", "number"], [["kept", 3], ["rejected", 1]], full=False)
+    Console().table(["verdict", "number"], [["kept", 3], ["rejected", 1]], full=False)
     assert [text.split() for text in screen.getvalue().splitlines()] == [
         ["verdict", "number"],
         ["kept", "3"],
@@ -79,7 +80,7 @@ def test_what_fits_is_shown_as_it_is(terminal: Callable[[], Screen], capsys: pyt
 def test_more_columns_than_a_line_has_room_for_are_lines_of_name_and_value(terminal: Callable[[], Screen]) -> None:
     screen = terminal()
     columns = [f"column{n}" for n in range(40)]
-    as_table(columns, [list(range(40)), ["x" * 500] * 40], full=False)
+    Console().table(columns, [list(range(40)), ["x" * 500] * 40], full=False)
     shown = screen.getvalue().splitlines()
     assert len(shown) == 81
     assert shown[3].split() == ["column3", "3"]
@@ -87,7 +88,7 @@ def test_more_columns_than_a_line_has_room_for_are_lines_of_name_and_value(termi
 
 
 def test_a_pipe_gets_every_value_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    as_table(["text"], [["word " * 1000 + "\n\tend"]], full=False)
+    Console().table(["text"], [["word " * 1000 + "\n\tend"]], full=False)
     out, err = capsys.readouterr()
     assert out.count("word") == 1000
     assert len(out.splitlines()) == 2
@@ -97,18 +98,18 @@ def test_a_pipe_gets_every_value_whole(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("full", [False, True])
 def test_no_value_and_no_name_moves_a_terminal(terminal: Callable[[], Screen], full: bool) -> None:
     screen = terminal()
-    as_table([NASTY, "b"], [[NASTY, 1]], full=full)
-    as_table([NASTY] * 20, [[NASTY] * 20], full=full)
-    line(NASTY)
+    Console().table([NASTY, "b"], [[NASTY, 1]], full=full)
+    Console().table([NASTY] * 20, [[NASTY] * 20], full=full)
+    Console().line(NASTY)
     assert harmless(screen.getvalue())
     assert r"\x1b]0;owned" in screen.getvalue()
     assert "[/red] [bold]" in screen.getvalue()  # no markup either
 
 
 def test_nor_does_a_pipe_pass_it_on(capsys: pytest.CaptureFixture[str]) -> None:
-    as_table([NASTY], [[NASTY]], full=False)
+    Console().table([NASTY], [[NASTY]], full=False)
     note(NASTY)
-    as_json({NASTY: [NASTY]})
+    Json().answer({NASTY: [NASTY]})
     out, err = capsys.readouterr()
     assert harmless(out)
     assert harmless(err)
@@ -118,8 +119,8 @@ def test_nor_does_a_pipe_pass_it_on(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_of_few_characters_and_a_closed_one_are_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", narrow)
-    as_table(["a"], [["café 水"]])
-    as_json({"a": "café 水"})
+    Console().table(["a"], [["café 水"]])
+    Json().answer({"a": "café 水"})
     narrow.seek(0)
     table, told = narrow.read().splitlines()[1:]
     assert table == r"caf\xe9 \u6c34"
@@ -127,10 +128,23 @@ def test_a_terminal_of_few_characters_and_a_closed_one_are_no_failure(monkeypatc
     closed: Any = None
     monkeypatch.setattr(sys, "stdout", closed)
     monkeypatch.setattr(sys, "stderr", closed)
-    as_table(["a"], [[1]])
-    as_json(1)
-    line("a")
+    Console().table(["a"], [[1]])
+    Json().answer(1)
+    Console().line("a")
     note("a")
+
+
+def test_an_answer_is_drawn_for_people_and_is_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"id": b"\x01\xff", "kept": 3}
+
+    def use(output: Console | Json) -> tuple[str, str]:
+        output.say("at work")
+        output.stream("a part ")
+        output.answer(told, lambda console, answer: console.line(f"{answer['kept']} kept"))
+        return tuple(capsys.readouterr())
+
+    assert use(Console()) == ("at work\na part 3 kept\n", "")
+    assert use(Json()) == ('{"id": "01ff", "kept": 3}\n', "at work\n")
 
 
 def test_a_command_can_be_copied_into_a_shell() -> None:

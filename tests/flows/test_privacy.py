@@ -11,9 +11,10 @@ import world
 from harness import PrefectServer
 
 from datalake.errors import UserError
+from datalake.explain import stories_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import manifests, read_record
-from flows.commands.look import rule_line, stories_of
+from flows.commands.explain import rule_line
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.mixture.config import MixtureConfig
-from flows.commands.run import find_inputs
 from flows.recipe import Recipe, load, override, validate
+from flows.start import find_inputs
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
@@ -30,7 +30,7 @@ from tasks.runtime import RuntimeConfig
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
 LEAST: dict[str, Any] = {"corpus": "small", "sources": [TABLE]}
-QUALITY = {"paths": ["labels.jsonl"], "labels_version": "0", "good": "hq"}
+QUALITY = {"paths": {"paths": ["labels.jsonl"], "version": "0"}, "good": "hq"}
 
 
 def write(path: Path, data: Any) -> Path:
@@ -237,7 +237,7 @@ def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
         ("pretrain", {"learning_rate": 0}, "greater than 0"),
         ("ppo", {"batch": 7, "minibatches": 2}, "multiple of minibatches"),
         ("curate", {"preset": "fineweb3"}, "'fineweb2'"),
-        ("curate", {"rules": "nowhere.yaml"}, "there is no rules file 'nowhere.yaml'"),
+        ("curate", {"rules": "nowhere.yaml"}, "nowhere.yaml': correct the path (it is 'nowhere.yaml')"),
         ("thresholds", {"method": "guess"}, "'quantile'"),
         ("thresholds", {"cut": 0.5}, "less than 0.5"),
         ("runtime", {"workers": 0}, "greater than or equal to 1"),
@@ -253,9 +253,10 @@ def test_a_value_out_of_bounds_is_named_with_its_bounds(section: str, values: di
 
 def test_a_file_that_is_missing_is_named_with_its_setting_once() -> None:
     text = mistake(LEAST | {"curate": {"block": {"paths": ["gone.txt"]}}})
-    assert text.startswith("curate.block: there is no ")
-    text = mistake(LEAST | {"curate": {"perplexity": {"en": {"model": "gone.bin", "sentencepiece": "gone.model"}}}})
-    assert text == "curate.perplexity.en: there is no file 'gone.bin': correct `model`"
+    assert text.startswith("curate.block.paths: there is no ")
+    there = {"paths": ["x.model"], "version": "0"}
+    text = mistake(LEAST | {"curate": {"perplexity": {"en": {"model": "/gone.bin", "sentencepiece": there}}}})
+    assert text == "curate.perplexity.en.model: there is no file '/gone.bin': correct the path"
 
 
 @pytest.mark.parametrize("name", ["two words", "1st", "a-b", "Ünï", "", "a.b", 'x"; DROP', "A"])
@@ -502,10 +503,10 @@ def test_thresholds_are_proposed_for_the_rules_of_curation() -> None:
 def test_one_classifier_tells_a_documents_quality() -> None:
     assert "nothing tells" in mistake(LEAST | {"curate": {"quality": {"minimum": 0.5}}})
     assert validate(LEAST | {"quality": QUALITY, "curate": {"quality": {"minimum": 0.5}}}, "r").quality is not None
-    ready = {"quality": {"model": "m.bin", "model_version": "0", "label": "hq", "minimum": 0.5}}
+    ready = {"quality": {"model": {"paths": ["m.bin"], "version": "0"}, "label": "hq", "minimum": 0.5}}
     assert validate(LEAST | {"curate": ready}, "r").curate.quality.minimum == 0.5
     assert "two classifiers" in mistake(LEAST | {"quality": QUALITY, "curate": ready})
-    assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": ["x"], "labels_version": "0"}})
+    assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": {"paths": ["x"], "version": "0"}}})
     assert "there is no" in mistake(LEAST | {"quality": {"paths": ["gone.jsonl"], "good": "hq"}})
 
 

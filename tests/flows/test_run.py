@@ -58,7 +58,8 @@ def test_a_whole_run_does_every_stage(whole: Whole) -> None:
 
 def test_a_second_run_does_no_stage_work_and_prefect_calls_each_stage_cached(whole: Whole) -> None:
     from flows.stages import STAGES
-    from tasks.tracked import RUN_LOG, RunLog
+    from tasks.log import RunLog
+    from tasks.tracked import RUN_LOG
 
     before = _everything_made(whole.lake)
     log = RunLog("second")

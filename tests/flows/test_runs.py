@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from datalake.atomic import write_atomically
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
-from datalake.lake.shards import write_atomically
+from flows import what_if
 from flows.cli import main
-from flows.commands import what_if
 from flows.recipe import validate
 from flows.report import page as report
 

@@ -11,10 +11,10 @@ import world
 import yaml
 from harness import PrefectServer
 
+from datalake.explain import stories_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import manifests, read_record
 from flows.cli import main
-from flows.commands.look import stories_of
 
 
 @pytest.fixture

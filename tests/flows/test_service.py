@@ -23,6 +23,7 @@ from harness import PrefectServer, free_port, headwater, up
 
 from datalake.errors import UserError
 from flows.commands import service
+from flows.commands.common import Common
 from flows.service import daemons, deployments
 from flows.service.api import Api, call
 from flows.service.environment import alive, prepare, process_mark, server_state
@@ -110,7 +111,7 @@ def test_a_run_takes_the_password_of_the_server_that_it_goes_to(
 def test_down_waits_for_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     with service._one_at_a_time(tmp_path, said.append):
-        other = threading.Thread(target=service.stop, args=(tmp_path, True))
+        other = threading.Thread(target=service.stop, args=(tmp_path,))
         other.start()
         other.join(2)
         assert other.is_alive()
@@ -119,7 +120,6 @@ def test_down_waits_for_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert said == []
     shown = capsys.readouterr()
     assert "waiting for it" in shown.err
-    assert json.loads(shown.out)["stopped"]["server"] == []
 
 
 def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server: PrefectServer) -> None:
@@ -214,12 +214,12 @@ def test_a_port_taken_is_one_line_and_nothing_is_written(tmp_path: Path) -> None
 
 def test_a_port_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 to 65535"):
-        service.start(tmp_path / "lake", 70_000, as_json=True)
+        service.up(port=70_000, common=Common(tmp_path / "lake"))
     assert not (tmp_path / "lake").exists()
 
 
 def test_down_where_nothing_is_up_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert service.stop(tmp_path / "lake", as_json=True) == 0
+    service.down(common=Common(tmp_path / "lake", json=True))
     assert json.loads(capsys.readouterr().out)["stopped"] == {"worker": [], "runs": [], "server": []}
     assert not (tmp_path / "lake").exists()
 

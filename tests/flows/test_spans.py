@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import world
 
 from datalake.dedup.spans.cut import cut
 from datalake.dedup.texts.shingles import word_list
+from datalake.explain import explain
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
-from flows.commands.look import explain_document
 from flows.service.api import call
 
 NOTICE = "Every visitor of this harbour library agrees to return borrowed lanterns before the evening bell is rung."
@@ -103,7 +102,7 @@ def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
         assert shards.tokens(shards.number(id))[1:-1].tolist() == encode(tokenizer, [text])[0]
 
 
-def test_ledger_and_explain_say_how_much_was_cut_and_by_what(done: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ledger_and_explain_say_how_much_was_cut_and_by_what(done: Any) -> None:
     lake, _, _ = done
     rows = world.rows(lake, "SELECT id, cut, cut_by FROM small.ledger")
     left = dict(world.rows(lake, "SELECT id, length(text) FROM small.clean"))
@@ -111,9 +110,7 @@ def test_ledger_and_explain_say_how_much_was_cut_and_by_what(done: Any, capsys: 
     assert {id: size for id, size, _ in rows} == {id: whole[id] - left.get(id, 0) for id in whole}
     assert sorted({tuple(by) for _, _, by in rows}) == [(), ("line",), ("line", "substring")]
     id = next(id for id, _, by in rows if len(by) == 2)
-    capsys.readouterr()
-    explain_document(id.hex(), lake, json=True)
-    story = json.loads(capsys.readouterr().out)[0]["cut"]
+    story = explain(Lake(lake), id.hex())[0]["cut"]
     assert story["characters"] == whole[id] - left[id]
     assert story["by line"] + story["by substring"] == story["characters"]
     assert story["stays in"]

@@ -88,7 +88,8 @@ def files(prefect_server: Any, tmp_path: Path) -> list[Path]:
 
 def track(recipe: dict[str, Any], lake: Path, section: LengthsConfig | None) -> dict[str, Any]:
     from flows.flows import TrackedRun
-    from tasks.tracked import RUN_LOG, RunLog
+    from tasks.log import RunLog
+    from tasks.tracked import RUN_LOG
 
     log = RunLog("walk")
     token = RUN_LOG.set(log)

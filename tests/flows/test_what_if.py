@@ -14,10 +14,10 @@ import world
 import yaml
 from harness import PrefectServer
 
+from datalake.explain import changed_lines
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, manifests, read_record
 from flows.cli import main
-from flows.commands.look import changed_lines
 from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
@@ -243,7 +243,7 @@ def test_lines_that_edits_change_are_counted() -> None:
 
 def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
     changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
-    files = {"rules": ["", "r.yaml"], "rules_version": ["", "0123"]}
+    files = {"rules": [{"paths": [], "version": ""}, {"paths": ["r.yaml"], "version": "0123"}]}
     assert _settings(files) == "rules not set -> r.yaml"
     assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
 

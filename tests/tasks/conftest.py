@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from datalake.sources.config import Source
+from datalake.sources import Source
+from datalake.sources.listing import list_archives
 from tasks.cluster.connect import connect, disconnect
-from tasks.ingest import IngestConfig, ingest, list_archives
+from tasks.ingest import IngestConfig, ingest
 from tasks.produced import Produced
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
 

@@ -12,10 +12,12 @@ import world
 from pydantic import TypeAdapter
 from table_cases import CASES, TABLES
 
+from datalake.archive import Archive
 from datalake.lake.lake import Lake
+from datalake.sources import Source
 from datalake.sources.books import books
-from datalake.sources.config import Source
-from tasks.ingest import Archive, NothingReadError, list_archives
+from datalake.sources.listing import list_archives
+from tasks.ingest import NothingReadError
 
 SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
@@ -108,10 +110,10 @@ def test_files_of_one_name_in_two_sources_are_two_archives(tmp_path: Path, read:
     assert pq.read_table(file.path)["id"].to_pylist() == [row["id"] for row in rows if row["source"] == "alpha"]
     for source in sources:
         del source["name"]
-    archives = [archive.shard.name for archive in named(sources, tmp_path)]
+    archives = [archive.name for archive in named(sources, tmp_path)]
     assert archives == ["train-00000-of-00001.jsonl", "table/train-00000-of-00001.jsonl"]
     archives = [
-        archive.shard.name for archive in named([*sources, {"kind": "table", "paths": [str(tmp_path / "x")]}], tmp_path)
+        archive.name for archive in named([*sources, {"kind": "table", "paths": [str(tmp_path / "x")]}], tmp_path)
     ]
     assert archives[2] == "x/train-00000-of-00001.jsonl"
 

@@ -23,11 +23,12 @@ from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.ledger import query
 from datalake.lake.records import Manifest, lineage, now, read_record, write_manifest
 from datalake.lake.shards import ShardWriter, find_shard
+from tasks.log import RunLog
 from tasks.outputs import Folder, Missing, Table
 from tasks.produced import Produced
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.stage import Stage, stage
-from tasks.tracked import RUN_LOG, RunLog, StageError, tracked
+from tasks.tracked import RUN_LOG, StageError, tracked
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = pa.schema([("n", pa.int64())])

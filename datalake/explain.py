@@ -1,98 +1,81 @@
-"""`query` and `explain`: reading what a lake knows of its documents."""
+"""What became of a document, and why: everything that a lake's tables say of one record, told in one piece.
+
+Here and not in `datalake.lake`, since rules and edits are asked as well: how the document stood to each rule it was
+held to, what the edits changed, what is cut from it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datalake.errors import LostDataError, UserError
+from pydantic import ValidationError
+
+from datalake.curate.config import CurateConfig
+from datalake.errors import LostDataError, UserError, note
 from datalake.lake.corpora import Corpus, corpora, corpus_of
 from datalake.lake.lake import Lake
-from datalake.lake.ledger import RECORDS, ask, connect
-from datalake.lake.records import Manifest
-from datalake.printable import from_terminal, one_line
-from flows.output import as_json, as_table, line, note, text
-
-if TYPE_CHECKING:
-    from datalake.curate.config import CurateConfig
+from datalake.lake.ledger import RECORDS, connect
+from datalake.lake.records import Manifest, read_record
 
 _DATA_STAGES = ("ingest", "curate", "deduplicate", "mixture")  # what decides about a document
 _COPIES_SHOWN = 5
 _CUT_SHOWN = 200  # characters
 
-
-def query_lake(sql: str, lake: Path, run: str | None, full: bool, json: bool, allow_files: bool = False) -> int:
-    """Run SQL over the lake and print the rows; values too long for a terminal's line are cut unless `full`."""
-    columns, rows, notes = ask(Lake(lake).require(), from_terminal(sql), run, allow_files)
-    for said in notes:
-        note(said)
-    if json:
-        as_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        as_table(columns, rows, full)
-    return 0
+Row = dict[str, Any]
 
 
-# Explain --------------------------------------------------------------------------------------------------------
+def explain(lake: Lake, document: str) -> list[Row]:
+    """The story of every record with this address or id (in hex), in each corpus of a lake.
 
+    A document's names source, verdict, rule and place, its provenance, its metrics, every rule with value and outcome,
+    what edits changed, its duplicates, its place in the mixture, and the stages that decided. Of a record that is no
+    document, and of an archive a part of which couldn't be read, it is the row that there is.
 
-def explain_document(document: str, lake_folder: Path, json: bool) -> int:
-    """Print what became of every record with this address or id, in each corpus."""
-    lake, document = Lake(lake_folder).require(), from_terminal(document)
-    shown = corpora(lake)
-    stories: list[dict[str, Any]] = []
+    Raises:
+        UserError: where no record is called so; of several corpora those that can be read are told.
+    """
+    stories: list[Row] = []
     lost: LostDataError | None = None
-    for corpus in shown:
+    for corpus in corpora(lake):
         try:
             stories += stories_in(lake, corpus, document)
         except LostDataError as error:  # another corpus may still know the document
             note(str(error))
             lost = error
-    if not stories and lost is not None:
-        raise lost
     if not stories:
-        raise UserError(
+        raise lost or UserError(
             f"no record {document!r} in {lake.root}: give an address as in the `uri` column, or an id in hex"
         )
-    if json:
-        as_json(stories)
-        return 0
-    for story in stories:
-        # All values of a document's metrics are the longest part and the last that people look for.
-        for name, value in sorted(story.items(), key=lambda part: part[0] == "curation"):
-            if isinstance(value, dict):
-                line(f"{name}:")
-                for key, item in value.items():
-                    line(f"  {one_line(key):<22} {one_line(text(item))}")
-            elif name == "judged":
-                line("rules:")
-                for rule in value:
-                    line(f"  {rule_line(rule)}")
-            else:
-                line(f"{name:<24} {one_line(text(value))}")
-        line()
-    return 0
+    return stories
 
 
-def rule_line(rule: Mapping[str, Any]) -> str:
-    """A rule and how a document stood to it, for people: its name, value, what was asked, and by whom."""
-    if rule["metric"] is None:
-        return f"{rule['outcome']:<9} {rule['rule']:<22} ({rule['source']})"
-    found = "missing" if rule["value"] is None else text(rule["value"])
-    return (
-        f"{rule['outcome']:<9} {rule['rule']:<22} {rule['metric']} {found}"
-        f" (asked {rule['operator']} {rule['threshold']:g}; {rule['source']})"
-    )
+def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
+    """The config of a run's curation; None where it is not one of this version.
+
+    Places of files are the recipe's, which the record leaves out; the kinds of named sources are the record's.
+    """
+    prints = [report.fingerprint for report in manifest.stages if report.stage == "curate" and report.fingerprint]
+    record = read_record(lake, prints[0]) if prints else None
+    judged_by: dict[str, Any] | None = record.payload.get("config") if record else None
+    asked = manifest.recipe.get("curate")
+    if isinstance(asked, dict) and judged_by:
+        asked = asked | {"kinds": judged_by.get("kinds", {})}
+    for config in filter(None, (asked, judged_by)):
+        try:
+            return CurateConfig.model_validate(config)
+        except ValidationError:
+            continue
+    return None
 
 
-def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[dict[str, Any]]:
+def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[Row]:
     """Everything a run knows of the records with this address or id."""
     return stories_in(lake, corpus_of(lake, manifest), document)
 
 
-def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]]:
+def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[Row]:
     """Everything a corpus knows of the records with this address or id."""
     connection = connect(lake, shown=[corpus])
     manifest = corpus.manifest
@@ -102,19 +85,16 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]
     except ValueError:
         id = b""
 
-    def rows(table: str, condition: str, *values: Any) -> list[dict[str, Any]]:
+    def rows(table: str, condition: str, *values: Any) -> list[Row]:
         if table not in tables | {"ledger"}:
             return []
         cursor = connection.execute(f'SELECT * FROM "{corpus.name}"."{table}" WHERE {condition}', list(values))
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
-    stories: list[dict[str, Any]] = []
+    stories: list[Row] = []
     if tables & set(RECORDS):
-        judged = corpus.earlier.get("curation", manifest)
-        from flows.recipe import curated_by
-
-        config = curated_by(lake, judged) if "curation" in tables else None
+        config = curated_by(lake, corpus.earlier.get("curation", manifest)) if "curation" in tables else None
         for row in rows("ledger", "uri = ? OR id = ?", document, id):
             found = next((name for name in ("conversations", "preferences") if rows(name, "id = ?", row["id"])), None)
             if found is None:
@@ -129,7 +109,7 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[dict[str, Any]
     return [{**story, "note": " ".join(notes)} if notes else story for story in stories]
 
 
-def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str, Any]]:
+def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[Row]:
     """Every rule that a document was held to: its metric's value, what was asked of it, by whom, and the outcome.
 
     The outcome is what curation decided: `failed`, `passed`, or `no value` where the metric is missing. Rules for other
@@ -146,7 +126,7 @@ def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[dict[str,
     except UserError:  # a file of rules that has gone or changed since
         return []
     failed = set(curation["rules"] or ())
-    judged: list[dict[str, Any]] = []
+    judged: list[Row] = []
     for rule in chosen.rules:
         if applies(rule, language):
             value = value_of(curation, rule.metric)
@@ -204,7 +184,7 @@ def changed_lines(before: str, after: str) -> dict[str, int]:
     }
 
 
-def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> Row:
     """How much of a text is cut, at which levels, and which documents hold what stays of it elsewhere."""
     from datalake.dedup.spans.cut import cut
 
@@ -224,7 +204,7 @@ def cut_story(text: str, spans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def decontamination_story(text: str, curation: Mapping[str, Any]) -> dict[str, Any]:
+def decontamination_story(text: str, curation: Mapping[str, Any]) -> Row:
     """What a document holds of evaluation sets, sentence by sentence, and how much of its kept text was cut for it."""
     spans = curation["contaminated_spans"]
     return {
@@ -237,9 +217,9 @@ def decontamination_story(text: str, curation: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _document_story(corpus: Corpus, ledger: dict[str, Any], rows: Any, config: CurateConfig | None) -> dict[str, Any]:
+def _document_story(corpus: Corpus, ledger: Row, rows: Any, config: CurateConfig | None) -> Row:
     id = ledger["id"]
-    story: dict[str, Any] = {"corpus": corpus.name, "run": corpus.manifest.run}
+    story: Row = {"corpus": corpus.name, "run": corpus.manifest.run}
     decided = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "archive", "offset")
     story |= {name: ledger[name] for name in decided}
     raw = rows("raw", "id = ?", id)

@@ -1,0 +1,103 @@
+"""The ancestors of a model, and what one of its training steps saw: a walk over the records of stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datalake.errors import UserError
+from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.ledger import connect
+from datalake.lake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
+
+Row = dict[str, Any]
+
+
+def find_checkpoint(lake: Lake, name: str, training: Sequence[str], answering: Sequence[str]) -> StageRecord:
+    """The record of a training stage by stage name (of the last run that has it), folder, or fingerprint.
+
+    `last` is the last model that answers (`ppo`, else `sft`...) of the last run that went on to the last training
+    stage; where none did, of the last one that has any. `training` are the stages that make a model and `answering`
+    those of them whose model writes, in the pipeline's order.
+
+    Raises:
+        UserError: when there is none, or the folder is not a checkpoint of this lake.
+    """
+    if name == "last":
+        runs = list(reversed(manifests(lake)))
+        for run in sorted(runs, key=lambda run: _cut_short(run, training[-1])):  # in their order otherwise
+            for stage in reversed(answering):
+                if record := _record_of(lake, run, stage):
+                    return record
+        raise UserError(f"no finished run in {lake.root} has a model: run a recipe without --until")
+    if name in training:
+        for run in reversed(manifests(lake)):
+            if record := _record_of(lake, run, name):
+                return record
+        raise UserError(f"no finished run in {lake.root} has a model of stage {name}: run a recipe up to it")
+    prints = [file.stem for file in (lake.root / "records").glob("*.json")]
+    known = [found for found in prints if name and found.startswith(name)]
+    if len(known) == 1 and (record := read_record(lake, known[0])):
+        return record
+    if len(known) > 1 and len(name) >= 4:
+        raise UserError(f"{name} is the beginning of {len(known)} fingerprints: give more of it")
+    # A user that there isn't stays as it is written, where Path.expanduser raises.
+    place = Path(os.path.expanduser(name)).absolute() if name else None  # noqa: PTH111
+    for found in prints:
+        record = read_record(lake, found)
+        if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):
+            return record
+    raise UserError(
+        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a checkpoint's folder, or a fingerprint"
+    )
+
+
+def _cut_short(run: Manifest, last: str) -> bool:
+    """Whether a run was ended before its last training stage."""
+    return run.until is not None and not any(report.stage == last and report.outputs for report in run.stages)
+
+
+def _record_of(lake: Lake, run: Manifest, stage: str) -> StageRecord | None:
+    prints = [report.fingerprint for report in run.stages if report.stage == stage and report.outputs]
+    return read_record(lake, prints[0]) if prints and prints[0] else None
+
+
+def _folders(lake: Lake, record: StageRecord) -> list[Path]:
+    return [lake.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)]
+
+
+def find_manifest_of(lake: Lake, record: StageRecord) -> Manifest:
+    """The last finished run that used a record."""
+    for manifest in reversed(manifests(lake)):
+        if any(report.fingerprint == record.fingerprint for report in manifest.stages):
+            return manifest
+    return find_manifest(lake, corpus=record.corpus)
+
+
+def ancestors(lake: Lake, record: StageRecord) -> list[Row]:
+    """A checkpoint's stage and every stage it rests on, nearest first, down to the archives and their contents."""
+    return [_summary(one) for one in lineage(lake, record).values() if one]
+
+
+def _summary(record: StageRecord) -> Row:
+    body = record.model_dump(mode="json", exclude={"payload", "report"})
+    body["config"] = record.payload["config"]
+    body["outputs"] = [ref.model_dump(mode="json") for ref in record.outputs.values()]
+    body["archives"] = record.payload["inputs"].get("archives", [])
+    return body
+
+
+def with_addresses(lake: Lake, record: StageRecord, seen: Sequence[Row], table: str) -> list[Row]:
+    """The rows that a training step saw, each with `uri`, `source` and `language` of its `id` in a table before them.
+
+    None where the table has no such row any more.
+    """
+    # The run that used it may have another corpus than the one that built it: equal sources share their stages.
+    manifest = find_manifest_of(lake, record)
+    sql = f'SELECT id, uri, source, language FROM "{manifest.corpus}"."{table}" WHERE id IN (SELECT unnest(?))'
+    found = connect(lake, manifest.run).execute(sql, [sorted({row["id"] for row in seen})]).fetchall()
+    known = {id: columns for id, *columns in found}
+    names = ("uri", "source", "language")
+    return [dict(zip(names, known.get(row["id"], [None] * 3), strict=True)) | row for row in seen]

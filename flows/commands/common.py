@@ -1,0 +1,43 @@
+"""What every command takes: the lake, and whether it answers people or programs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.output import Console, Json, Output
+
+if TYPE_CHECKING:
+    from flows.lake import Lake
+
+
+@Parameter(name="*")
+@dataclass
+class Common:
+    """What every command takes."""
+
+    lake: Annotated[Path, Parameter(env_var="HEADWATER_LAKE", help="Folder of the lake")] = Path("lake")
+    json: Annotated[bool, Parameter(negative="", help="Print JSON alone on stdout; logs go to stderr")] = False
+
+    @property
+    def folder(self) -> Path:
+        """The lake as an absolute path, where it really lies."""
+        return Path(os.path.realpath(self.lake.expanduser()))
+
+    @property
+    def output(self) -> Output:
+        """Where the command's answer goes."""
+        return Json() if self.json else Console()
+
+    def open(self) -> Lake:
+        """The lake. Raises UserError where there is none."""
+        from flows.lake import Lake
+
+        return Lake(self.folder)
+
+
+COMMON = Common()

@@ -1,0 +1,118 @@
+"""A lake as people ask it: what a command shows is a method here, which a notebook calls and the command prints.
+
+Answers are plain values (texts, numbers, lists, mappings: ids in hex, times in ISO 8601), the very ones that `--json`
+prints; only `query` gives an Arrow table.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datalake.errors import note
+from datalake.lake.lake import Lake as Store
+from datalake.lake.ledger import ask, plain_value
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+class Lake:
+    """A lake that runs have made. `store` is the same for programs: files, references, records.
+
+    >>> lake = Lake("lake")                                        # doctest: +SKIP
+    >>> lake.query("SELECT verdict, count(*) FROM demo.ledger GROUP BY ALL").to_pandas()    # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | Path = "lake"):
+        """Open the lake in a folder. Raises UserError where there is none."""
+        self.store = Store(folder).require()
+
+    def query(self, sql: str, run: str | None = None, allow_files: bool = False) -> pa.Table:
+        """The rows of a DuckDB query: every corpus as its last finished run left it, or as `run` did.
+
+        `allow_files`: SQL may read and write files of this machine. Raises UserError where the SQL is wrong.
+        """
+        columns, table, notes = ask(self.store, sql, run, allow_files, _arrow)
+        for said in notes:
+            note(said)
+        return table.rename_columns(columns)
+
+    def explain(self, document: str) -> list[Row]:
+        """What became of every record with this address or id in hex, and why: see `datalake.explain`.
+
+        Raises UserError where there is no such record.
+        """
+        from datalake.explain import explain
+
+        return [plain_value(story) for story in explain(self.store, document)]
+
+    def trace(self, checkpoint: str = "last", step: int | None = None) -> list[Row]:
+        """The stages that a model rests on, nearest first; or, with a `step` from 1, what that training step saw.
+
+        `checkpoint` is a stage of the last run (`ppo`), a folder, or a fingerprint. What a step saw has `uri`,
+        `source`, `language`, `id` and `tokens`, a row each, of a document also `first_token`.
+
+        Raises:
+            UserError: where there is no such checkpoint or step.
+        """
+        from datalake.lake.trace import ancestors, find_checkpoint, with_addresses
+        from flows.stages import ANSWERING, TRAINING
+
+        record = find_checkpoint(self.store, checkpoint, TRAINING, ANSWERING)
+        if step is None:
+            return [plain_value(one) for one in ancestors(self.store, record)]
+        from tasks.order import TABLES, rows_of_step
+
+        seen = rows_of_step(self.store, record, step)
+        return [plain_value(row) for row in with_addresses(self.store, record, seen, TABLES[record.stage])]
+
+    def runs(self) -> list[Row]:
+        """The runs of the lake, oldest first: when, how long, how far, with which figures."""
+        from flows.report.runs import all_runs
+
+        return [plain_value(row) for row in all_runs(self.store)]
+
+    def compare(self, first: str, second: str) -> Row:
+        """What two runs (an id, or the beginning of one) differ in: recipe, stages, counts, figures, evaluations."""
+        from datalake.lake.records import find_manifest
+        from flows.report.runs import compare
+
+        compared: Row = plain_value(compare(self.store, *(find_manifest(self.store, name) for name in (first, second))))
+        return compared
+
+    def what_if(self, recipe: str | Path, set: Sequence[str]) -> Row:
+        """What a recipe that was run would keep if a value were another, from the ledger, without rerunning.
+
+        `set` is what to change, such as `["curate.thresholds.min_words=30"]`. Counts before and after, gained and
+        lost, by source, language and rule, and some of the documents. Raises UserError where only a run can tell.
+        """
+        from flows.what_if import what_if
+
+        answer: Row = plain_value(what_if(self.store, Path(recipe), set))
+        return answer
+
+    def report(self, run: str = "last", out: Path | None = None) -> Row:
+        """Write one HTML page about a run into the lake, or to `out`: `report` is its place."""
+        from flows.report.page import write_report
+
+        return write_report(self.store, run, out)
+
+
+def _arrow(result: duckdb.DuckDBPyConnection) -> pa.Table:
+    """DuckDB's result as an Arrow table; sums of integers, 128 bits wide there, are int64 where they fit."""
+    import pyarrow as pa
+
+    with warnings.catch_warnings(action="ignore"):  # that a query's result is copied once more
+        table: Any = result.to_arrow_table()
+    for k, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            with suppress(pa.ArrowInvalid):
+                table = table.set_column(k, field.name, table.column(k).cast(pa.int64()))
+    return table
