@@ -103,8 +103,11 @@ def _shards(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Fold
 
 @stage(
     Curated,
-    version="7",
-    libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+    version="8",
+    libraries=(
+        *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+        *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
+    ),
     shards=_shards,
 )
 def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> Produced:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from datalake.curate.checks.lists import words_of_file
 from datalake.curate.checks.lists_config import TOXIC, ToxicConfig
-from datalake.curate.presets import CHINESE
+from datalake.curate.languages import CHINESE
 from datalake.files import Listing
 from datalake.identity import canonical
 from datalake.text.automaton import Automaton
