@@ -34,7 +34,8 @@ from curate import documents_of
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.document import RAW, Document, to_table
+from datalake.document import Document
+from datalake.tables import RAW, to_table
 
 LABELS = Path(__file__).parent / "data" / "auto_labels.jsonl"
 # Documents in each stratum when the pages were drawn.

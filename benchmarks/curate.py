@@ -41,10 +41,11 @@ from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.edits import repair
 from datalake.curate.metrics.metrics import measure_array
 from datalake.curate.schema import CURATION
-from datalake.document import DOCUMENTS, RAW, TABLES, Document, Passed, to_table
+from datalake.document import Document, Passed
 from datalake.lake.shards import ShardWriter
-from datalake.sources.config import CommonCrawl, Extractor
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl, Extractor
+from datalake.tables import DOCUMENTS, RAW, TABLES, to_table
 
 BLOCK = 256
 SCHEMAS = {name: schema for name, schema in TABLES.values() if name in ("raw", "refused", "quarantine")}
@@ -64,7 +65,7 @@ def documents_of(pages: Path) -> list[Document]:
     source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")])
     return [
         entry
-        for shard in common_crawl.shards(source)
+        for shard in common_crawl.archives(source)
         for entry in common_crawl.read(shard, source)
         if isinstance(entry, Document)
     ]
@@ -105,7 +106,7 @@ def path_of(
     source = CommonCrawl(kind="common_crawl", paths=[str(pages / "*.warc.gz")], extractor=Extractor(name=extractor))
     kept: list[dict[str, Any]] = []
     start = time.process_time()
-    for number, shard in enumerate(common_crawl.shards(source)):
+    for number, shard in enumerate(common_crawl.archives(source)):
         with ShardWriter(folder / f"raw{number}", "raw", f"{number:064x}", SCHEMAS) as out:
             blocks: dict[str, list[Any]] = {name: [] for name in SCHEMAS}
             for entry in common_crawl.read(shard, source):

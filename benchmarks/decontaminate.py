@@ -33,7 +33,8 @@ from datalake.curate.checks.decontaminate_config import DecontaminateConfig  # n
 from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
-from datalake.sources.config import CommonCrawl, Wikipedia  # noqa: E402
+from datalake.sources.web.config import CommonCrawl  # noqa: E402
+from datalake.sources.wikipedia.config import Wikipedia  # noqa: E402
 
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", ROOT.parent / "shared" / "samples"))
 
@@ -49,7 +50,7 @@ def documents() -> Iterator[tuple[str, str, str]]:
     """(group, name, text): pages and articles as samples.yaml reads them, rows of instructions and texts."""
     crawl = CommonCrawl(paths=[f"{SAMPLES}/cc/pages/*.warc.gz", f"{SAMPLES}/cc/warc/*.warc.gz"])
     for source in (crawl, Wikipedia(paths=[f"{SAMPLES}/wiki/enwiki-latest-pages-articles1*.bz2"])):
-        for shard in reader(source.kind).shards(source):
+        for shard in reader(source.kind).archives(source):
             for entry in reader(source.kind).read(shard, source):
                 if isinstance(entry, Document):
                     yield source.kind, entry.uri, entry.text

@@ -51,7 +51,7 @@ def made(documents: int, dimension: int, seed: int = 0) -> tuple[np.ndarray, lis
 
 def decided(ids: np.ndarray, shards: list[pa.Table], memory: int, **settings: Any) -> tuple[Meaning, float, float]:
     """The decision, its seconds, and those of processor time."""
-    config = SemanticConfig(model="made-up", model_version="made-up", **settings)
+    config = SemanticConfig(model={"paths": ["made-up"], "version": "made-up"}, **settings)
     with tempfile.TemporaryDirectory() as folder, Spill(memory, memory // 16, folder) as spill:
         start, busy = time.perf_counter(), time.process_time()
         meaning = settle_meaning(shards, ids, np.arange(len(ids)), config, spill)

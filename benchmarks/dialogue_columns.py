@@ -21,8 +21,8 @@ from typing import Any
 from datalake.document import Conversation, Preference
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import Row
-from datalake.sources.config import Conversations, Preferences
 from datalake.sources.dialogues import conversations, preferences
+from datalake.sources.dialogues.config import Conversations, Preferences
 
 _MARK = re.compile(r"^\s*(?:###.*|Below is an instruction.*|(?:Human|Assistant|USER|ASSISTANT|SYSTEM"
                    r"|FUNCTION RESPONSE) ?[:：]|[<|]+[\w ]+[|>]+:?|<functioncall>)+")  # fmt: skip
@@ -98,13 +98,13 @@ class Kept:
 def kept_of(path: Path, module: Any, config: Any) -> Kept:
     """What became of the rows of a file."""
     source = config(paths=[str(path)])
-    (shard,) = module.shards(source)
-    files = (file for file in row_files(shard.path, shard.name, "x") if isinstance(file, RowFile))
+    (shard,) = module.archives(source)
+    files = (file for file in row_files(shard.path, source.origin(shard)) if isinstance(file, RowFile))
     by_offset: dict[int, list[Any]] = {}
     for entry in module.read(shard, source):
         by_offset.setdefault(getattr(entry, "offset", -1), []).append(entry)
     out = Kept()
-    for row in (row for file in files for row in file.rows("x") if isinstance(row, Row)):
+    for row in (row for file in files for row in file.rows() if isinstance(row, Row)):
         out.rows += 1
         found = [one for one in by_offset.get(row.offset, []) if isinstance(one, Conversation | Preference)]
         out.taken += bool(found)

@@ -22,13 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datalake.document import TABLES, Document, Passed, to_table
+from datalake.document import Document, Passed
 from datalake.extract.html.charset import decode
 from datalake.extract.html.page import extract
 from datalake.formats import warc
 from datalake.lake.shards import ShardWriter
-from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl
+from datalake.tables import TABLES, to_table
 from datalake.text.language import detect
 
 BLOCK = 256
@@ -72,7 +73,7 @@ def main() -> None:
     if not paths:
         raise SystemExit(f"no *.warc.gz in {options.samples}: name a folder of them with --samples")
     config = CommonCrawl(paths=paths)
-    shards = common_crawl.shards(config)
+    shards = common_crawl.archives(config)
 
     def read() -> list[Any]:
         return [entry for shard in shards for entry in common_crawl.read(shard, config)]

@@ -20,7 +20,7 @@ from curate import documents_of, peer
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.document import RAW, to_table
+from datalake.tables import RAW, to_table
 
 READINGS = (
     ("gopher", CurateConfig(preset="gopher")),

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.scores.quality import QualityModel
-from datalake.document import RAW
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import find_manifest
+from datalake.tables import RAW
 
 
 def best(work: Callable[[], Any], rounds: int = 3) -> float:

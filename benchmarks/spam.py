@@ -42,7 +42,7 @@ from datalake.curate.checks.evaluation_sets import evaluation_rows  # noqa: E402
 from datalake.curate.checks.spam import MODEL, Model, Terms, feature_names, features, model, probability, terms_of  # noqa: E402
 from datalake.document import Document  # noqa: E402
 from datalake.sources import reader  # noqa: E402
-from datalake.sources.config import CommonCrawl  # noqa: E402
+from datalake.sources.web.config import CommonCrawl  # noqa: E402
 
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", ROOT.parent / "shared" / "samples"))
 LABELS = Path(__file__).with_name("labels") / "spam.tsv"
@@ -104,7 +104,7 @@ def documents() -> Iterator[tuple[str, str]]:
         rows = [json.loads(line) for line in lines]
     yield from (("gold texts", row["gold_text"]) for row in rows if row["lang"] == "zh" and row.get("gold_text"))
     crawl = CommonCrawl(paths=[f"{SAMPLES}/cc/pages/*.warc.gz", f"{SAMPLES}/cc/warc/*.warc.gz"])
-    for shard in reader("common_crawl").shards(crawl):
+    for shard in reader("common_crawl").archives(crawl):
         for entry in reader("common_crawl").read(shard, crawl):
             if isinstance(entry, Document) and entry.language in ("zh", "yue", "wuu"):
                 yield "pages", entry.text

@@ -26,7 +26,8 @@ from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.spans.decide import MarkedShard, Spans
 from datalake.dedup.spans.marks import mark
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import DOCUMENTS, to_table
 
 FILES_PER_SHARD = 2_000
 

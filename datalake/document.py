@@ -1,4 +1,4 @@
-"""What a corpus is made of: the records that sources yield and the schemas of the tables they become.
+"""What a corpus is made of: the records that sources yield. Imports nothing heavy; their tables are `datalake.tables`.
 
 A *record* is one thing a source offers: a WARC `response`, `resource` or `conversion` record, a `<page>`, a code
 file, a row. Reading turns each record into exactly one `Entry`: a `Document`, `Conversation` or
@@ -9,18 +9,14 @@ file, a row. Reading turns each record into exactly one `Entry`: a `Document`, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated
 
-import pyarrow as pa
 import xxhash
 
-ID = pa.binary(16)
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-ATTRIBUTES = pa.map_(pa.string(), pa.string())
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+Text = Annotated[str, "long"]  # of which a table may hold more than 2 GiB together
+Messages = list[dict[str, str]]
 
 
 def document_id(source: str, archive: str, locator: str) -> bytes:
@@ -36,7 +32,7 @@ class Document:
     """One text with its provenance. `attributes` values are strings; `attributes["group"]` is the unit of hold-out."""
 
     id: bytes
-    text: str
+    text: Text
     source: str
     uri: str
     language: str = "und"
@@ -56,7 +52,7 @@ class Conversation:
     id: bytes
     source: str
     uri: str
-    messages: list[dict[str, str]]
+    messages: Messages
     language: str = "und"
     licence: str | None = None
     archive: str = ""
@@ -74,9 +70,9 @@ class Preference:
     id: bytes
     source: str
     uri: str
-    prompt: list[dict[str, str]]
-    chosen: str | None
-    rejected: str | None
+    prompt: Messages
+    chosen: Text | None
+    rejected: Text | None
     language: str = "und"
     licence: str | None = None
     archive: str = ""
@@ -120,89 +116,6 @@ class Passed:
 
 Entry = Document | Conversation | Preference | Refused | Quarantined | Passed
 
-_PROVENANCE = [
-    ("licence", pa.string()),
-    ("created", TIMESTAMP),
-    ("archive", pa.string()),
-    ("offset", pa.int64()),
-    ("length", pa.int64()),
-    ("attributes", ATTRIBUTES),
-]
-
-RAW = pa.schema(
-    [
-        ("id", ID),
-        ("text", pa.large_string()),
-        ("source", pa.string()),
-        ("uri", pa.string()),
-        ("language", pa.string()),
-        ("language_score", pa.float32()),
-        *_PROVENANCE,
-    ]
-)
-DOCUMENTS = RAW
-
-REFUSED = pa.schema(
-    [
-        ("id", ID),
-        ("source", pa.string()),
-        ("uri", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("language", pa.string()),
-        ("archive", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-    ]
-)
-QUARANTINE = pa.schema(
-    [
-        ("source", pa.string()),
-        ("archive", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-    ]
-)
-CONVERSATIONS = pa.schema(
-    [
-        ("id", ID),
-        ("source", pa.string()),
-        ("uri", pa.string()),
-        ("messages", MESSAGES),
-        ("language", pa.string()),
-        ("licence", pa.string()),
-        ("archive", pa.string()),
-        ("offset", pa.int64()),
-        ("attributes", ATTRIBUTES),
-    ]
-)
-PREFERENCES = pa.schema(
-    [
-        ("id", ID),
-        ("source", pa.string()),
-        ("uri", pa.string()),
-        ("prompt", MESSAGES),
-        ("chosen", pa.large_string()),
-        ("rejected", pa.large_string()),
-        ("language", pa.string()),
-        ("licence", pa.string()),
-        ("archive", pa.string()),
-        ("offset", pa.int64()),
-        ("attributes", ATTRIBUTES),
-    ]
-)
-
-# The table each kind of entry goes to; `Passed` goes to none.
-TABLES: dict[type, tuple[str, pa.Schema]] = {
-    Document: ("raw", RAW),
-    Conversation: ("conversations", CONVERSATIONS),
-    Preference: ("preferences", PREFERENCES),
-    Refused: ("refused", REFUSED),
-    Quarantined: ("quarantine", QUARANTINE),
-}
-
 
 def utc(time: datetime) -> datetime | None:
     """A time in UTC, which one without a zone is in already; None where that leaves the years 1 to 9999."""
@@ -227,41 +140,3 @@ def scrub(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-8", "replace").decode("utf-8")
     return text.replace("\x00", "\ufffd")
-
-
-def to_table(entries: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Entries of one kind as an Arrow table. Maps are sorted and strings scrubbed: equal entries, equal bytes.
-
-    Of keys that scrubbing makes equal the last in their order stays. An integer beyond 64 bits is -1, unknown.
-    """
-    entries = list(entries)
-    columns = []
-    for column in schema:
-        values = [getattr(entry, column.name) for entry in entries]
-        if column.type == ATTRIBUTES:
-            values = [sorted({scrub(k): scrub(v) for k, v in sorted(value.items())}.items()) for value in values]
-        elif column.type == MESSAGES:
-            values = [[{k: scrub(v) for k, v in message.items()} for message in value] for value in values]
-        elif column.type == pa.int64():
-            values = [value if -1 <= value < 1 << 63 else -1 for value in values]
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            values = [None if value is None else scrub(value) for value in values]
-        columns.append(pa.array(values, column.type))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def storable(entries: list[Any], schema: pa.Schema) -> tuple[list[Any], pa.Table, list[Quarantined]]:
-    """Of entries of one kind those that a table can hold, that table, and for each of the others a `Quarantined`."""
-    try:
-        return entries, to_table(entries, schema), []
-    except Exception:  # which of them, is found by trying each
-        kept, lost = [], []
-    for entry in entries:
-        try:
-            to_table([entry], schema)
-            kept.append(entry)
-        except Exception as error:
-            detail = f"can't be stored: {type(error).__name__}: {' '.join(str(error).split())}"[:200]
-            where = [value if isinstance(value, int) else -1 for value in (entry.offset, getattr(entry, "length", -1))]
-            lost.append(Quarantined(str(entry.source), str(entry.archive), "unexpected", detail, *where))
-    return kept, to_table(kept, schema), lost

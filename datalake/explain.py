@@ -109,60 +109,15 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[Row]:
     return [{**story, "note": " ".join(notes)} if notes else story for story in stories]
 
 
-def _judged(curation: Mapping[str, Any], config: CurateConfig) -> list[Row]:
-    """Every rule that a document was held to: its metric's value, what was asked of it, by whom, and the outcome.
-
-    The outcome is what curation decided: `failed`, `passed`, or `no value` where the metric is missing. Rules for other
-    languages are left out.
-    """
-    from datalake.curate.curate import EMPTY, LANGUAGE
-    from datalake.curate.held import BLOCKED, rules_for
-    from datalake.curate.rules import applies
-    from datalake.curate.schema import value_of
-
-    source, language = curation["source"], curation["language"]
-    try:
-        chosen = rules_for(config, config.kinds.get(source, source), language)
-    except UserError:  # a file of rules that has gone or changed since
-        return []
-    failed = set(curation["rules"] or ())
-    judged: list[Row] = []
-    for rule in chosen.rules:
-        if applies(rule, language):
-            value = value_of(curation, rule.metric)
-            outcome = "failed" if rule.name in failed else "no value" if value is None else "passed"
-            judged.append(
-                {
-                    "rule": rule.name,
-                    "metric": rule.metric,
-                    "value": value,
-                    "operator": rule.op,
-                    "threshold": rule.threshold,
-                    "source": curation.get(f"{BLOCKED}_by") or rule.source if rule.name == BLOCKED else rule.source,
-                    "outcome": outcome,
-                }
-            )
-    # Rules without a number of their own.
-    others = {LANGUAGE: "languages kept", EMPTY: "text left by the edits"}
-    for name in curation["rules"] or ():
-        if name in others:
-            judged.append(
-                dict.fromkeys(("metric", "value", "operator", "threshold"))
-                | {"rule": name, "source": others[name], "outcome": "failed"}
-            )
-    return judged
-
-
 def _repaired(text: str, curation: Mapping[str, Any], config: CurateConfig | None) -> str | None:
     """A text as it was measured; None where the rules it was held to are not known."""
     from datalake.curate.edits import repair
-    from datalake.curate.held import rules_for
+    from datalake.curate.judge import rules_for
 
     if config is None:
         return None
     try:
-        kind = config.kinds.get(curation["source"], curation["source"])
-        return repair(text, rules_for(config, kind, curation["language"]).repair)
+        return repair(text, rules_for(config, curation["source"], curation["language"]).repair)
     except UserError:
         return None
 
@@ -238,7 +193,9 @@ def _document_story(corpus: Corpus, ledger: Row, rows: Any, config: CurateConfig
             name: value for name, value in curation[0].items() if name not in shown_elsewhere and value is not None
         }
         if config is not None:
-            story["judged"] = _judged(curation[0], config)
+            from datalake.curate.judge import explain
+
+            story["judged"] = explain(curation[0], config)
     documents = rows("documents", "id = ?", id)
     if raw and curation:
         text_before = raw[0]["text"] or ""

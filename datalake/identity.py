@@ -1,4 +1,4 @@
-"""Identity: the canonical encoding behind every fingerprint, and content versions of files.
+"""Identity: the canonical encoding behind every fingerprint.
 
 A fingerprint may hold only what shapes an output. Fields that say *where* or *how fast* (paths, workers) are annotated
 with `Place` and never enter; anything the encoder doesn't know raises, so nothing enters by accident.
@@ -11,10 +11,8 @@ import json
 from collections.abc import Mapping, Set
 from datetime import date, datetime
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
-import xxhash
 from pydantic import BaseModel
 
 
@@ -74,27 +72,3 @@ def fingerprint(value: Any) -> str:
 def data_version(digests: list[str]) -> str:
     """The version of an output: a digest over the sorted content hashes of its shards."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-
-
-def file_digest(path: str) -> str:
-    """xxh128 of a local file's bytes, in hex."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as stream:  # noqa: PTH123 - plain open is what streams best
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def folder_files(folder: Path) -> list[tuple[str, str, int]]:
-    """(name relative to the folder, xxh128, size in bytes) of each file of a folder, sorted by name.
-
-    Temporary files that a kill left there (`.NAME.PID.tmp`), and damaged ones set aside, are none of it.
-    """
-    left = (".*.tmp", "*.damaged")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(map(path.match, left)))
-    return [(path.relative_to(folder).as_posix(), file_digest(str(path)), path.stat().st_size) for path in files]
-
-
-def folder_version(folder: Path) -> str:
-    """The data version of a folder: a digest over the names and contents of its files."""
-    return data_version([f"{path} {digest}" for path, digest, _ in folder_files(folder)])

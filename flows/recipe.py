@@ -36,19 +36,15 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
-from datalake.sources import MODULES
-from datalake.sources.config import Source
+from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
-from flows.stages import STAGES, StageName
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
 __all__ = [
-    "STAGES",
     "Recipe",
-    "StageName",
     "explain",
     "load",
     "override",
@@ -167,8 +163,8 @@ class Recipe(BaseModel):
             return self
         labels = {source.label for source in self.sources}
         for name, kind in self.curate.kinds.items():
-            if kind not in MODULES:
-                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(MODULES)}")
+            if kind not in KINDS:
+                raise ValueError(f"curate.kinds: {kind!r} is no kind of source: choose one of {', '.join(KINDS)}")
             if labels and name not in labels:
                 raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self
@@ -213,7 +209,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _thresholds_have_rules(self) -> Self:
         preset = self.curate.preset
-        if self.thresholds is not None and preset == "none":
+        if self.thresholds is not None and preset == "none" and not any(s.rules for s in self.curate.rule_sets):
             raise ValueError("thresholds: there are no rules to ask about: choose a `curate.preset` other than none")
         if self.thresholds is not None and self.thresholds.preset not in (None, preset):
             raise ValueError(
@@ -224,9 +220,8 @@ class Recipe(BaseModel):
     @property
     def thresholds_of_preset(self) -> ThresholdsConfig | None:
         """The thresholds section, asking about the rules that curation uses."""
-        return self.thresholds and self.thresholds.model_copy(
-            update={"preset": self.curate.preset, "compat": self.curate.compat}
-        )
+        names = ("preset", "compat", "rules", "extra_rules")
+        return self.thresholds and self.thresholds.model_copy(update={n: getattr(self.curate, n) for n in names})
 
     @property
     def dedup_in_order(self) -> DedupConfig:
@@ -235,29 +230,6 @@ class Recipe(BaseModel):
             return self.deduplicate
         labels = tuple(dict.fromkeys(source.label for source in self.sources if source.kind not in _DIALOGUES))
         return self.deduplicate.model_copy(update={"sources": labels})
-
-    def skipped(self, until: str | None = None) -> dict[str, str]:
-        """Stages that this recipe doesn't run, and why."""
-        kinds = {source.kind for source in self.sources}
-        reasons: dict[str, str] = {}
-        if not kinds - _DIALOGUES:
-            for stage in STAGES[1:9]:
-                reasons[stage] = "no source of documents"
-        for stage in ("quality", "thresholds", "pretrain", "sft", "reward", "ppo", "evaluate"):
-            if getattr(self, stage) is None:
-                reasons.setdefault(stage, f"`{stage}` is null in the recipe")
-        needs = {"sft": "pretrain", "reward": "sft", "ppo": "reward", "evaluate": "pretrain"}
-        if "conversations" not in kinds:
-            reasons.setdefault("sft", "no source of conversations")
-        if "preferences" not in kinds:
-            reasons.setdefault("reward", "no source of preferences")
-        for later, needed in needs.items():
-            if needed in reasons:
-                reasons.setdefault(later, f"it needs {needed}")
-        if until is not None:
-            for stage in STAGES[STAGES.index(until) + 1 :]:
-                reasons[stage] = f"after --until {until}"
-        return {stage: reasons[stage] for stage in STAGES if stage in reasons}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -508,6 +480,7 @@ def explain(error: ValidationError, data: Any = None) -> str:
         shown = f" (it is {_brief(given)})" if isinstance(given, str | int | float | bool) and not secret else ""
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         message = _WANTED.get(first["type"], message)
+        shown = "" if isinstance(given, str) and repr(given) in message else shown
         if first["type"] == "string_type" and isinstance(given, int | float):
             message += ": write it in quotes"
         if not place or message.startswith((f"{place}:", f"{place}.", f"{place}[")):  # the message says where itself

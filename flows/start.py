@@ -17,7 +17,7 @@ from flows.recipe import Recipe, whereabouts, without_secrets
 from flows.stages import StageName
 
 if TYPE_CHECKING:
-    from tasks.stage import RunLog
+    from tasks.log import RunLog
 
 
 class FailedRunError(RuntimeError):
@@ -81,23 +81,31 @@ def start(
         UserError: for what can be put right.
         FailedRunError: where a stage fails, or the Prefect server doesn't start or can't be used.
     """
-    Lake(lake).create()
+    opened = Lake(lake).create()
     from flows.service.environment import end_own, prepare
     from flows.service.servers import LastingServer, ServerError, TemporaryServer
 
     url = prepare(lake)
     there = f", shown at {url.removesuffix('/api')}" if url else ""
     say(f"{recipe.corpus}: {named if isinstance(named, str) else 'a recipe'} in {lake}{there}")
+    if url is None:
+        from flows.unchanged import report_unchanged
+
+        if report_unchanged(recipe, opened, until, follow):
+            return
+    from tasks.cluster.connect import leaving
+
+    found = LastingServer(url, lose) if url else TemporaryServer(lake, say, lose)
     try:
-        with LastingServer(url, lose) if url else TemporaryServer(lake, say, lose) as server, _prefect(server.url):
+        with found as server, leaving(recipe.runtime, at_once=url is None), _prefect(server.url):
             import httpx
             from prefect.exceptions import PrefectException
 
             from datalake.lake.records import now
-            from flows.pipeline import pipeline
-            from flows.run import RECIPE, new_run_id
-            from tasks.cluster.connect import disconnect
-            from tasks.stage import RUN_LOG, RunLog, StageError
+            from flows.flows import RECIPE, pipeline
+            from flows.run import new_run_id
+            from tasks.log import RunLog
+            from tasks.tracked import RUN_LOG, StageError
 
             log = RunLog(new_run_id(now()))
             follow(log)
@@ -120,7 +128,6 @@ def start(
             finally:
                 RUN_LOG.reset(token)
                 RECIPE.reset(chosen)
-                disconnect()
     finally:
         end_own()
 
@@ -157,8 +164,8 @@ def find_inputs(recipe: Recipe) -> None:
     Raises:
         UserError: where a path matches nothing, or names what can't be read.
     """
+    from datalake.paths import expand
     from datalake.remote.address import is_remote, shown
-    from datalake.sources.base import expand
 
     for source in recipe.sources:
         paths = [*getattr(source, "paths", ()), *getattr(source, "index", ())]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.config import CurateConfig
+from datalake.lake.funnel import funnel, tally, whole
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.shards import ShardResult, ShardWriter
-from tasks.cluster import Shard, map_shards
+from tasks.cluster import Shard
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import files_of, gather, shards_of, total
-from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.shards import Mapped, files_of, map_all, shards_of
+from tasks.stage import stage
 
 
 class _Sets(NamedTuple):
@@ -42,11 +45,39 @@ def _block_lists(config: CurateConfig) -> list[dict[str, Any]]:
     return [] if config.block is None else [counts._asdict() for counts in block_lists_of(config.block).counts]
 
 
+def _checked(
+    config: CurateConfig, decisions: list[str], sets: _Sets | None, lists: list[dict[str, Any]]
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """What the checks found that a recipe asks for, by the table of curation: counts, and what the report says."""
+    counts: dict[str, int] = {}
+    report: dict[str, Any] = {}
+    if sets is not None:
+        found = Counter[str]()
+        for (row,), n in tally(decisions, "contaminated_set").items():
+            if row is not None:
+                found[sets.files[row.rpartition("#")[0]]] += n
+        cuts = {characters: n for (characters,), n in tally(decisions, "contaminated_cut").items() if characters}
+        report["evaluation_sets"] = [row | {"documents": found[row["set"]]} for row in sets.rows]
+        report["cut"] = {"documents": sum(cuts.values()), "characters": sum(c * n for c, n in cuts.items())}
+        counts |= {f"with words of {row['set']}": found[row["set"]] for row in sets.rows if found[row["set"]]}
+        counts["kept with words of evaluation sets cut"] = report["cut"]["documents"]
+    if lists:
+        on = Counter[str]()
+        for (entry,), n in tally(decisions, "blocked_by").items():
+            if entry is not None:
+                on[entry.partition(": ")[0]] += n
+        report["block_lists"] = [row | {"documents": on[row["list"]]} for row in lists]
+        counts |= {f"on the list {name}": n for name, n in sorted(on.items())}
+    if config.pii is not None:
+        counts["with personal data"] = sum(n for (finds,), n in tally(decisions, "pii").items() if finds)
+    return counts, report
+
+
 def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> ShardResult:
     """Metrics, verdict and kept text for one file of raw documents."""
     from datalake.curate.curate import curate_file
     from datalake.curate.schema import CURATION
-    from datalake.document import DOCUMENTS
+    from datalake.tables import DOCUMENTS
 
     assert shard.folder is not None
     with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
@@ -55,108 +86,76 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
             out.write("documents", documents)
             out.count("raw", decisions.num_rows)
             out.count("documents", documents.num_rows)
-            for decision in decisions.select(["source", "language", "verdict", "rule"]).to_pylist():
-                if decision["verdict"] == "rejected":
-                    out.count("rejected")
-                    out.count(f"rejected:{decision['rule']}")
-                    out.count(f"rejected by source:{decision['source']}")
-                else:
-                    out.count(f"kept by source:{decision['source']}")
-            for found in decisions["contaminated_set"].drop_null().to_pylist():
-                out.count(f"contaminated by set:{found.rpartition('#')[0]}")
-            if config.decontaminate is not None:
-                cut = [characters for characters in decisions["contaminated_cut"].to_pylist() if characters]
-                out.count("cut", len(cut))
-                out.count("characters cut", sum(cut))
-            for found in decisions["blocked_by"].drop_null().to_pylist():
-                out.count(f"blocked by list:{found.partition(': ')[0]}")
-            if config.pii is not None:
-                spans = decisions["pii"].to_pylist()
-                out.count("personal data", sum(spans))
-                out.count("with personal data", sum(n > 0 for n in spans))
     return out.result
 
 
+class Curated(NamedTuple):
+    """A verdict on every raw document, and those that are kept."""
+
+    curation: Table
+    documents: Table
+
+
+def _shards(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> list[Shard]:
+    """A shard for each file of raw documents."""
+    return shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
+
+
 @stage(
-    version="7",
-    libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+    Curated,
+    version="8",
+    libraries=(
+        *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+        *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
+    ),
+    shards=_shards,
 )
-def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
+def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept.
 
     `quality` is the classifier that the recipe trains, where it does.
     """
     from datalake.curate.schema import CURATION
-    from datalake.document import DOCUMENTS
+    from datalake.tables import DOCUMENTS
 
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     lists = _block_lists(config)
-    trained = None if quality is None else runtime.lake.path(quality)
-    shards = shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
-    with progress("curate", len(shards)) as tell:
-        work = partial(_curate_shard, config, trained)
-        results, failed = gather(map_shards(work, shards, runtime, tell, on_gpus=bool(config.classifiers)))
-    counts = total(results)
-    rules = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("rejected:")}
-    sources = sorted({name.split(":", 1)[1] for name in counts if " by source:" in name})
-    taken = counts.get("raw", 0)
-    funnel: list[dict[str, Any]] = [{"what": "documents in", "records": taken}]
-    funnel += [{"what": f"rejected by {rule}", "records": n} for rule, n in sorted(rules.items(), key=lambda r: -r[1])]
-    funnel += [{"what": "kept", "records": counts.get("documents", 0)}]
-    funnel += [{"what": f"kept of {name}", "records": counts.get(f"kept by source:{name}", 0)} for name in sources]
-    report: dict[str, Any] = {"rejected": rules}
-    if sets is not None:
-        found = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("contaminated by set:")}
-        report["evaluation_sets"] = [
-            row | {"documents": sum(n for name, n in found.items() if sets.files[name] == row["set"])}
-            for row in sets.rows
-        ]
-        funnel += [
-            {"what": f"with words of {row['set']}", "records": row["documents"]}
-            for row in report["evaluation_sets"]
-            if row["documents"]
-        ]
-        funnel += [{"what": "kept with words of evaluation sets cut", "records": counts.get("cut", 0)}]
-        report["cut"] = {"documents": counts.get("cut", 0), "characters": counts.get("characters cut", 0)}
-    if lists:
-        on = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("blocked by list:")}
-        report["block_lists"] = [row | {"documents": on.get(row["list"], 0)} for row in lists]
-        funnel += [{"what": f"on the list {name}", "records": n} for name, n in sorted(on.items())]
-    if config.pii is not None:
-        funnel += [{"what": "with personal data", "records": counts.get("with personal data", 0)}]
+    work = partial(_curate_shard, config, None if quality is None else runtime.lake.path(quality))
+    shards, on_gpus = _shards(config, runtime, raw, quality), bool(config.classifiers)
+    done = map_all(work, shards, runtime, "curate", on_gpus)
+    decisions, counts = done.paths("curation"), done.counts
+    fates = funnel({"curation": decisions})
+    every = whole(fates.values())
+    taken, kept, rejected = counts.get("raw", 0), counts.get("documents", 0), every.rejected.total()
+    rules = dict(sorted(every.rejected.items()))
+    dropped = {f"rejected by {rule}": n for rule, n in sorted(rules.items(), key=lambda row: -row[1])}
+    stayed = {f"kept of {source}": fate.kept for source, fate in fates.items()}
+    checks, report = _checked(config, decisions, sets, lists)
+    steps = {"documents in": taken} | dropped | {"kept": kept} | stayed | checks
+    rows = [{"what": what, "records": n} for what, n in steps.items()]
     return Produced(
         tables={
-            "curation": (CURATION, files_of(results, "curation")),
-            "documents": (DOCUMENTS, files_of(results, "documents")),
+            name: (schema, done.files(name)) for name, schema in (("curation", CURATION), ("documents", DOCUMENTS))
         },
-        counts=counts,
+        counts=counts | {"rejected": rejected} | dropped | stayed | checks,
         records_in=taken,
-        records_out=counts.get("documents", 0),
+        records_out=kept,
         equations=[
-            (
-                "raw = documents + rejected",
-                counts.get("raw", 0),
-                counts.get("documents", 0) + counts.get("rejected", 0),
-            ),
-            (
-                "one decision for each raw document",
-                sum(f.rows for f in files_of(results, "curation")),
-                counts.get("raw", 0),
-            ),
+            ("raw = documents + rejected", taken, kept + rejected),
+            ("one decision for each raw document", every.decided, taken),
+            ("one text for each document that is kept", done.rows("documents"), every.kept),
         ]
-        + ([] if failed else [("every raw document is decided", raw.rows, counts.get("raw", 0))]),
-        unfinished=failed,
-        funnel=funnel,
-        report=report,
-        pages={"page": partial(_curation_page, funnel, results, shards, config)},
+        + ([] if done.failed else [("every raw document is decided", raw.rows, taken)]),
+        unfinished=done.failed,
+        funnel=rows,
+        report={"rejected": rules} | report,
+        pages={"page": partial(_curation_page, rows, done, config)},
     )
 
 
-def _curation_page(
-    funnel: list[dict[str, Any]], results: list[ShardResult], shards: list[Shard], config: CurateConfig
-) -> str:
+def _curation_page(rows: list[dict[str, Any]], done: Mapped, config: CurateConfig) -> str:
     """What the UI shows of curation; imported and drawn when the stage is done."""
     from tasks.shown.curation import page
 
-    raw = {shard.key: str(shard.payload) for shard in shards}
-    return page(funnel, {f.path: raw[r.key] for r in results for f in r.files if f.table == "curation"}, config)
+    inputs = done.inputs()
+    return page(rows, {file.path: raw for raw, one in inputs.items() for file in files_of([one], "curation")}, config)

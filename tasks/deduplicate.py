@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -13,11 +14,13 @@ from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.lake.lake import TableRef
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
-from tasks.cluster import Shard, map_shards, run_alone
+from tasks.cluster import Shard, run_alone
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import files_of, gather, shards_of
+from tasks.shards import Mapped, files_of, map_table
 from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _sign_shard(config: DedupConfig, shard: Shard) -> ShardResult:
@@ -85,9 +88,27 @@ def _bands_page(config: DedupConfig) -> str:
     )
 
 
-@stage(version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+class Deduplicated(NamedTuple):
+    """A decision on every document and what it rests on; what is cut from those that stay."""
+
+    pairs: Table
+    duplicates: Table
+    signatures: Table
+    embeddings: Table
+    spans: Table
+
+
+def _absent(config: DedupConfig) -> dict[str, str]:
+    """The tables of searches that a recipe doesn't ask for."""
+    absent = {} if config.semantic is not None else {"embeddings": "`deduplicate.semantic` is null in the recipe"}
+    if config.lines is None and config.substrings is None:
+        absent["spans"] = "`deduplicate.lines` and `deduplicate.substrings` are null in the recipe"
+    return absent
+
+
+@stage(Deduplicated, version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"), absent=_absent)
 def deduplicate(
-    documents: TableRef, config: DedupConfig, runtime: Runtime, curation: TableRef | None = None
+    config: DedupConfig, runtime: Runtime, documents: TableRef, curation: TableRef | None = None
 ) -> Produced:
     """Find exact and near duplicates, and like ones in meaning, over all documents.
 
@@ -96,38 +117,33 @@ def deduplicate(
     """
     from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
 
-    shards, semantic = shards_of(documents, runtime, config.signing), config.semantic
-    to_embed = [] if semantic is None else shards_of(documents, runtime, semantic.embedding)
-    embedded: list[ShardResult] = []
-    with progress("deduplicate", len(shards) + len(to_embed) + 1) as tell:
-        results, failed = gather(map_shards(partial(_sign_shard, config), shards, runtime, tell))
+    semantic, files = config.semantic, len(runtime.lake.files(documents))
+    embedded = Mapped((), [], {})
+    with progress("deduplicate", (files if semantic is None else 2 * files) + 1) as tell:
+        signed = map_table(partial(_sign_shard, config), documents, config.signing, runtime, tell)
         if semantic is not None:
             embed = partial(_embed_shard, semantic)
-            embedded, more = gather(map_shards(embed, to_embed, runtime, tell, on_gpus=True))
-            failed |= more
+            embedded = map_table(embed, documents, semantic.embedding, runtime, tell, on_gpus=True)
+        failed = signed.failed | embedded.failed
         # Decisions belong to these signatures: over part of the documents they are that part's, and what is cut from
         # documents that stay leaves them as they are.
         known = [] if curation is None else runtime.lake.files(curation)
-        source = [result.key for result in (*results, *embedded)]
+        source = signed.keys + embedded.keys
         source += [] if curation is None else [curation.data_version]
         key = runtime.shard_key(config.without_spans, source)
         folder = runtime.lake.shard_folder("deduplicate", key)
         decided = find_shard(folder)
         if decided is None:
-            files = [file.path for file in files_of(results, "signatures") if file.rows]
-            vectors = [file.path for file in files_of(embedded, "embeddings") if file.rows]
-            width = runtime.config
-            decided = run_alone(
-                _decide, files, known, vectors, config, width.workers, width.memory_gb, folder, key, runtime=runtime
-            )
+            inputs, width = (signed.paths("signatures"), known, embedded.paths("embeddings")), runtime.config
+            decided = run_alone(_decide, *inputs, config, width.workers, width.memory_gb, folder, key, runtime=runtime)
         tell(decided)
     rows = sum(file.rows for file in decided.files if file.table == "duplicates")
     produced = Produced(
         tables={
             "pairs": (PAIRS, files_of([decided], "pairs")),
             "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
-            "signatures": (SIGNATURES, files_of(results, "signatures")),
-            **({} if semantic is None else {"embeddings": (EMBEDDINGS, files_of(embedded, "embeddings"))}),
+            "signatures": (SIGNATURES, signed.files("signatures")),
+            **({} if semantic is None else {"embeddings": (EMBEDDINGS, embedded.files("embeddings"))}),
         },
         counts=decided.counts,
         records_in=documents.rows,
@@ -139,9 +155,7 @@ def deduplicate(
         pages={"bands": partial(_bands_page, config)},
     )
     if config.lines is not None or config.substrings is not None:
-        signed = {result.key for result in results}
-        files = [str(shard.payload) for shard in shards if shard.key in signed]
-        _add_spans(produced, documents, files, decided, config, runtime)
+        _add_spans(produced, documents, list(signed.inputs()), decided, config, runtime)
     return produced
 
 
@@ -200,14 +214,13 @@ def _add_spans(
     for section in (config.lines, config.substrings):
         if section is None:
             continue
-        shards = [shard for shard in shards_of(documents, runtime, section.marking) if shard.payload in marked]
-        file_of = {shard.key: str(shard.payload) for shard in shards}
-        with progress(f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}", len(shards)) as tell:
-            results, failed = gather(map_shards(partial(_mark_shard, section.marking), shards, runtime, tell))
-        produced.unfinished |= failed
-        keys += [result.key for result in results]
-        for result in results:
-            marked[file_of[result.key]] |= {file.table: file.path for file in result.files}
+        title = f"deduplicate: {type(section).__name__.removesuffix('Config').lower()}"
+        work = partial(_mark_shard, section.marking)
+        done = map_table(work, documents, section.marking, runtime, title, only=marked)
+        produced.unfinished |= done.failed
+        keys += done.keys
+        for file, result in done.inputs().items():
+            marked[file] |= {made.table: made.path for made in result.files}
     # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
     levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
     whole = [shard for shard in marked.values() if all(level in shard for level in levels)]

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datalake.lake.lake import FolderRef, TableRef
 from models.evaluation.config import EvaluateConfig
 from tasks.cluster import run_alone
 from tasks.dialogues import HoldOut, dialogues, pairs
 from tasks.learning import LEARNING
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 from tasks.tokens import token_indices, training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
@@ -70,22 +71,26 @@ def _keep(answers: list[dict[str, Any]], name: str, asked: Sequence[dict[str, An
         answers.append({"checkpoint": name, "ended": answer.ended} | {key: text[:LONG] for key, text in texts.items()})
 
 
-@stage(version="2", libraries=LEARNING)
+class Evaluated(NamedTuple):
+    """Nothing to hand on: figures are rows of `runs.evaluations`."""
+
+
+@stage(Evaluated, version="2", libraries=LEARNING)
 def evaluate(
-    tokens: FolderRef,
-    mixture: TableRef,
-    pretrain: FolderRef,
-    holdout: HoldOut,
     config: EvaluateConfig,
     runtime: Runtime,
+    pretrain: FolderRef,
+    tokens: FolderRef,
+    mixture: TableRef,
+    holdout: HoldOut,
     conversations: TableRef | None = None,
     preferences: TableRef | None = None,
-    **tuned: FolderRef,
+    **tuned: FolderRef | None,
 ) -> Produced:
     """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
     lake = runtime.lake
     _, documents = training_documents(lake, mixture, tokens, holdout.seed)
-    models = {"pretrain": pretrain, **tuned}
+    models = {"pretrain": pretrain} | {name: model for name, model in tuned.items() if model is not None}
     asked = dialogues(lake, conversations, holdout)[1] if conversations else []
     judged = pairs(lake, preferences, holdout)[1] if preferences else []
     rows, answers = run_alone(

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from datalake.archive import InputShard
-from datalake.document import TABLES, Passed, storable
-from datalake.errors import UserError
-from datalake.lake.lake import Lake
+from datalake.archive import Archive
+from datalake.document import Passed
+from datalake.lake.funnel import Fate, by_source, funnel, whole
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter
-from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
-from datalake.remote.session import at_hand, counted, forget, using
+from datalake.remote.session import at_hand, counted, using
 from datalake.secrets import masked
-from datalake.sources import reader
-from datalake.sources.base import with_folders
-from datalake.sources.config import Source
-from datalake.versions import FileVersions
-from tasks.cluster import Shard, map_shards
+from datalake.sources import Source, reader
+from datalake.tables import TABLES, storable
+from tasks.cluster import Shard
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import files_of, gather, total
-from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.shards import files_of, map_all, total
+from tasks.stage import stage
 
 # Entries are turned into Arrow in blocks of this many, so that a shard's memory stays bounded.
 _BLOCK = 256
@@ -45,81 +41,6 @@ class IngestConfig(BaseModel):
     sources: list[Source]
 
 
-@dataclass(frozen=True)
-class Archive:
-    """One input shard and the source it belongs to (its place in the recipe).
-
-    `problem` says why a remote one has no version: it can't be read by this run, and is by a later one.
-    """
-
-    source: int
-    shard: InputShard
-    problem: str = ""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What of it shapes the output: its name, content and part, not its place."""
-        return {
-            "source": self.source,
-            "kind": self.shard.kind,
-            "name": self.shard.name,
-            "version": self.shard.version,
-        } | ({"part": self.shard.part} if self.shard.spans else {})
-
-
-def list_archives(sources: Sequence[Source], lake: Lake, remote: RemoteConfig | None = None) -> list[Archive]:
-    """Every archive of every source with the version of its content; empty for a remote one that can't be reached.
-
-    Of two archives of one kind with one name the second is called by its source's name as well: no two have the same,
-    since it is a part of every document's id.
-
-    Raises:
-        UserError: a path that matches nothing or can't be read; an archive that two sources of one kind name.
-    """
-    versions = FileVersions(lake.root / "versions.json")
-    archives: list[Archive] = []
-    seen: set[tuple[str, ...]] = set()
-    names: dict[str, dict[str, str]] = defaultdict(dict)  # by kind: an archive's name, and its path
-    forget()
-    with using(remote or RemoteConfig(), lake.root / "cache"):
-        listed = [
-            (index, shard) for index, source in enumerate(sources) for shard in reader(source.kind).shards(source)
-        ]
-        if addresses := [shard.path for _, shard in listed if not shard.version and is_remote(shard.path)]:
-            versions.ask(addresses)
-        for index, found in listed:
-            shard, problem = found, ""
-            if not shard.version:
-                try:
-                    shard = replace(shard, version=versions.version(shard.path))
-                except OSError as error:
-                    if not is_remote(shard.path):
-                        raise UserError(f"{shard.path} can't be read ({error.strerror}): correct the path") from None
-                    problem = str(error)
-                # Absolute: a worker elsewhere in the cluster may stand in another folder.
-                if not is_remote(shard.path):
-                    shard = replace(shard, path=str(Path(shard.path).absolute()))
-            twin = (shard.kind, shard.path, shard.name, shard.part)
-            if twin in seen:
-                raise UserError(f"{shown(shard.path)} is in two sources of kind {shard.kind}: name it in one of them")
-            seen.add(twin)
-            shard = replace(shard, name=_own_name(shard, sources[index].label, names[shard.kind]))
-            archives.append(Archive(index, shard, problem))
-    versions.save()
-    return archives
-
-
-def _own_name(shard: InputShard, label: str, names: dict[str, str]) -> str:
-    """The name of an archive in its recipe, which it is entered under: its own, unless another one has that."""
-    name = shard.name
-    if names.get(name, shard.path) != shard.path:
-        name = f"{label}/{name}"
-    if names.get(name, shard.path) != shard.path:
-        name = with_folders(shard.name, shard.path, names)
-    names[name] = shard.path
-    return name
-
-
 def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
@@ -132,8 +53,8 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     assert shard.folder is not None
     with (
         using(remote, cache),
-        counted(archive.shard) as effort,
-        at_hand(archive.shard) as here,
+        counted(archive) as effort,
+        at_hand(archive) as here,
         ShardWriter(shard.folder, shard.name, shard.key, schemas) as out,
     ):
         blocks: dict[str, list[Any]] = {name: [] for name in schemas}
@@ -145,14 +66,12 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
             if entries:
                 out.count("records", len(entries))
                 out.count(kind, len(entries))
-            if kind != "raw":
-                for reason, amount in Counter(entry.reason for entry in entries).items():
-                    out.count(f"{kind}:{reason}", amount)
             blocks[name] = []
             blocks["quarantine"] += lost
 
         for entry in reader(source.kind).read(here, source):
             if isinstance(entry, Passed):
+                out.count("passed")
                 out.count(f"passed:{entry.type}")
                 continue
             name, _ = TABLES[type(entry)]
@@ -167,7 +86,38 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     return out.result
 
 
+class Ingested(NamedTuple):
+    """Every record that was read, in one of these."""
+
+    raw: Table
+    conversations: Table
+    preferences: Table
+    refused: Table
+    quarantine: Table
+
+
+def _absent(config: IngestConfig) -> dict[str, str]:
+    """The tables that no source of a recipe gives rows to."""
+    kinds = {source.kind for source in config.sources}
+    absent = {name: f"no source of {name}" for name in _DIALOGUES if name not in kinds}
+    return absent if kinds - set(_DIALOGUES) else absent | {"raw": "no source of documents"}
+
+
+def _shards(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> list[Shard]:
+    """A shard for each archive, known by the archive and its source's settings."""
+    shards = []
+    for archive in archives:
+        source = config.sources[archive.source]
+        key = runtime.shard_key(source, archive.content)
+        # The name says nothing that isn't in the key, such as the source's place in this recipe: a shard that an
+        # earlier recipe finished comes with the name it was given then.
+        name = f"{source.label} {archive.name} {archive.part}".rstrip()
+        shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
+    return shards
+
+
 @stage(
+    Ingested,
     version="5",
     libraries=(
         "fastwarc",
@@ -180,68 +130,46 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
         "detect-secrets",
         "pyarrow",
     ),
+    absent=_absent,
+    shards=_shards,
 )
-def ingest(archives: list[Archive], config: IngestConfig, runtime: Runtime) -> Produced:
+def ingest(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> Produced:
     """Read every archive of every source: each record becomes raw, refused or quarantined."""
-    shards: list[Shard] = []
-    source_of: dict[str, int] = {}
-    for archive in archives:
-        source = config.sources[archive.source]
-        entry = {name: value for name, value in archive.identity.items() if name != "source"}
-        key = runtime.shard_key(source, entry)
-        source_of[key] = archive.source
-        # The name says nothing that isn't in the key, such as the source's place in this recipe: a shard that an
-        # earlier recipe finished comes with the name it was given then.
-        name = f"{source.label} {archive.shard.name} {archive.shard.part}".rstrip()
-        shards.append(Shard(name, key, archive, runtime.lake.shard_folder("ingest", key)))
-    with progress("ingest", len(shards)) as tell:
-        work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
-        results, failed = gather(map_shards(work, shards, runtime, tell))
-    counts = total(results)
-    kinds = {source.kind for source in config.sources}
-    names = ["raw"] if kinds - set(_DIALOGUES) else []
-    names += [name for name in ("conversations", "preferences") if name in kinds]
-    schemas = dict(TABLES.values())
-    funnel = []
-    for index, source in enumerate(config.sources):
-        part = total(result for result in results if source_of[result.key] == index)
-        row: dict[str, Any] = {"source": source.label, "archives": sum(a.source == index for a in archives)}
-        row |= {name: part.get(name, 0) for name in ("records", "raw", "refused", "quarantined")}
-        row["why"] = ", ".join(
-            f"{name.split(':', 1)[1]} {amount}"
-            for name, amount in part.items()
-            if name.startswith(("refused:", "quarantined:"))
-        )
-        funnel.append(row)
-    taken = counts.get("raw", 0)
-    warnings = []
-    for index, source in enumerate(config.sources):
-        mine = [result for result in results if source_of[result.key] == index]
-        if mine and not funnel[index]["raw"]:
-            warnings.append(f"{source.label} gives nothing: {_why_nothing(total(mine), mine)}")
-    if not failed and not counts.get("raw", 0) + counts.get("refused", 0):
+    work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
+    done = map_all(work, _shards(config, runtime, archives), runtime, "ingest")
+    names = [name for name in ("raw", *_DIALOGUES) if name not in _absent(config)] + ["refused", "quarantine"]
+    fates = funnel({name: done.paths(name) for name in names})
+    every = whole(fates.values())
+    place = {shard.key: shard.payload.source for shard in done.shards}
+    archives_of = Counter(config.sources[number].label for number in place.values())
+    warnings, equations = [], []
+    for number, source in enumerate(config.sources):  # of those with one name each by itself
+        mine = [result for result in done.results if place[result.key] == number]
+        files = {name: [file.path for file in files_of(mine, name) if file.rows] for name in names}
+        fate, counts = whole(funnel(files).values()), total(mine)
+        sides = counts.get("records", 0), fate.records
+        equations.append((f"{source.label}: records = raw + refused + quarantined", *sides))
+        if mine and not fate.taken:
+            warnings.append(f"{source.label} gives nothing: {_why_nothing(fate, counts, mine)}")
+    if not done.failed and not every.taken + every.refused.total():
         raise NothingReadError(f"nothing could be read: {'; '.join(warnings)}: correct `sources`")
+    counts, reasons = done.counts, {"refused": every.refused, "quarantined": every.quarantined}
+    schemas, sources = dict(TABLES.values()), {source.label: archives_of[source.label] for source in config.sources}
     return Produced(
-        tables={name: (schemas[name], files_of(results, name)) for name in (*names, "refused", "quarantine")},
-        counts=counts,
+        tables={name: (schemas[name], done.files(name)) for name in names},
+        counts=counts | {f"{what}:{reason}": n for what, found in reasons.items() for reason, n in found.items()},
         records_in=counts.get("records", 0),
-        records_out=taken,
+        records_out=counts.get("raw", 0),
         equations=[
-            (
-                f"{row['source']}: records = raw + refused + quarantined",
-                row["records"],
-                row["raw"] + row["refused"] + row["quarantined"],
-            )
-            for row in funnel
-        ]
-        + [
-            ("rows of raw tables = raw", sum(f.rows for n in names for f in files_of(results, n)), taken),
-            ("rows of refused", sum(f.rows for f in files_of(results, "refused")), counts.get("refused", 0)),
-            ("rows of quarantine", sum(f.rows for f in files_of(results, "quarantine")), counts.get("quarantined", 0)),
+            *equations,
+            ("rows of raw tables = raw", every.taken, counts.get("raw", 0)),
+            ("rows of refused", every.refused.total(), counts.get("refused", 0)),
+            ("rows of quarantine", every.quarantined.total(), counts.get("quarantined", 0)),
         ],
-        unfinished=failed,
-        funnel=funnel,
-        report={"sources": funnel} | ({"warnings": warnings} if warnings else {}),
+        unfinished=done.failed,
+        funnel=by_source(fates, sources),
+        report={"sources": [{"source": label, "archives": n} for label, n in sources.items()]}
+        | ({"warnings": warnings} if warnings else {}),
     )
 
 
@@ -249,19 +177,18 @@ class NothingReadError(RuntimeError):
     """No source gave a record that could be read."""
 
 
-def _why_nothing(counts: dict[str, int], results: list[ShardResult]) -> str:
+def _why_nothing(fate: Fate, counts: dict[str, int], results: list[ShardResult]) -> str:
     """What became of the records of a source that gave none, in one line, with the first reason of the quarantine."""
     for file in files_of(results, "quarantine"):
         for batch in read_batches(file.path):
             for row in batch.to_pylist():
-                amount = counts["quarantined"]
+                amount = fate.quarantined.total()
                 more = f" and {amount - 1:,} more" if amount > 1 else ""
                 return f"{row['archive']}: {row['reason']} ({row['detail']}){more}"
-    if counts.get("records"):
-        reasons = {name.partition(":")[2]: amount for name, amount in counts.items() if name.startswith("refused:")}
-        told = ", ".join(f"{amount:,} {reason}" for reason, amount in sorted(reasons.items(), key=lambda r: -r[1])[:5])
+    if fate.records:
+        told = ", ".join(f"{amount:,} {reason}" for reason, amount in fate.refused.most_common(5))
         return f"all its records are refused ({told})"
-    passed = sum(amount for name, amount in counts.items() if name.startswith("passed:"))
+    passed = counts.get("passed", 0)
     return f"no record in its {len(results):,} archives" + (
         f", only {passed:,} things of other kinds" if passed else ""
     )

@@ -12,16 +12,23 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.training.config import RewardConfig, SftConfig
 from tasks.cluster import run_alone
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shown.artifacts import Curves, progress
-from tasks.stage import Produced
 
 # What shapes a checkpoint beside our own code: the arithmetic, the text as tokens, the files it is written to.
 LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+
+
+class Trained(NamedTuple):
+    """A checkpoint."""
+
+    model: Folder
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

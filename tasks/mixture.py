@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
+from datalake.lake.funnel import tally
 from datalake.lake.lake import TableRef
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import one_sided
 from tasks.cluster import run_alone
+from tasks.outputs import Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _mix(
@@ -30,12 +33,18 @@ def _mix(
     return out.result
 
 
-@stage(version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+class Mixed(NamedTuple):
+    """What trains and what is held out."""
+
+    mixture: Table
+
+
+@stage(Mixed, version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def mixture(
-    documents: TableRef,
-    duplicates: TableRef,
     config: MixtureConfig,
     runtime: Runtime,
+    documents: TableRef,
+    duplicates: TableRef,
     spans: TableRef | None = None,
 ) -> Produced:
     """Choose what trains, how often, and which groups are held out, among documents that are no duplicates.
@@ -51,12 +60,9 @@ def mixture(
         inputs = lake.files(documents), lake.files(duplicates), lake.files(spans) if spans else []
         made = run_alone(_mix, *inputs, config, folder, runtime.fingerprint, runtime=runtime)
     rows = sum(file.rows for file in made.files)
-    splits: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for name, amount in made.counts.items():
-        split, _, source = name.partition(" documents of ")
-        if source:
-            splits[source][split == "heldout"] += amount
-    warnings = one_sided({source: (train, held) for source, (train, held) in splits.items()}, config.holdout)
+    splits = tally([file.path for file in made.files if file.rows], "source", "split")
+    sides = {source: (splits[source, "train"], splits[source, "heldout"]) for source, _ in sorted(splits)}
+    warnings = one_sided(sides, config.holdout)
     return Produced(
         tables={"mixture": (MIXTURE, made.files)},
         counts=made.counts,

@@ -8,9 +8,10 @@ from typing import Any
 from datalake.lake.lake import FolderRef, TableRef
 from models.training.config import PpoConfig
 from tasks.dialogues import HoldOut, dialogues, prompts
-from tasks.learning import LEARNING, left_out, train_alone, trained
+from tasks.learning import LEARNING, Trained, left_out, train_alone, trained
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any], out: Path) -> Any:
@@ -19,14 +20,14 @@ def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any]
     return run(config, policy, reward_model, prompts, out)
 
 
-@stage(version="2", libraries=LEARNING)
+@stage(Trained, version="2", libraries=LEARNING)
 def ppo(
+    config: PpoConfig,
+    runtime: Runtime,
     policy: FolderRef,
     reward_model: FolderRef,
     conversations: TableRef,
     holdout: HoldOut,
-    config: PpoConfig,
-    runtime: Runtime,
 ) -> Produced:
     """Optimise the tuned model against the reward model, held near the reference by KL control."""
     train, _ = dialogues(runtime.lake, conversations, holdout)

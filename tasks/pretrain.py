@@ -8,9 +8,10 @@ from typing import Any
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, TableRef
 from models.training.config import PretrainConfig
-from tasks.learning import LEARNING, train_alone, trained
+from tasks.learning import LEARNING, Trained, train_alone, trained
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 from tasks.tokens import token_indices, training_documents
 
 
@@ -21,14 +22,14 @@ def _pretrain(config: PretrainConfig, indices: list[Path], documents: Any, token
     return run(config, indices, train, heldout, tokenizer, out)
 
 
-@stage(version="1", libraries=LEARNING)
+@stage(Trained, version="1", libraries=LEARNING)
 def pretrain(
+    config: PretrainConfig,
+    runtime: Runtime,
     tokens: FolderRef,
     mixture: TableRef,
     tokenizer: FolderRef,
     repetition_seed: int,
-    config: PretrainConfig,
-    runtime: Runtime,
 ) -> Produced:
     """Train a decoder from nothing on the mixture's token shards."""
     lake = runtime.lake

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datalake.curate.scores.config import QualityConfig
 from models.evaluation.intervals import wilson
 from models.evaluation.ranking import Figure, ranking
 from tasks.cluster import run_alone
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 _STEPS = 20  # of the distribution of scores
 _MINIMA = (0.01, 0.02, 0.05, *(step / 10 for step in range(1, 10)), 0.95, 0.98, 0.99)
@@ -69,7 +71,13 @@ def minima(good: list[bool], scores: list[float]) -> list[dict[str, Any]]:
     return rows
 
 
-@stage(version="1", libraries=("floret", "fasttext-predict", "rjieba", "numpy"))
+class Classifier(NamedTuple):
+    """A classifier of documents by quality."""
+
+    model: Folder
+
+
+@stage(Classifier, version="1", libraries=("floret", "fasttext-predict", "rjieba", "numpy"))
 def quality(config: QualityConfig, runtime: Runtime) -> Produced:
     """Train a quality classifier on labelled texts, and judge it on a seeded part of them that is held out."""
     folder = runtime.folder

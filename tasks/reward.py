@@ -8,9 +8,10 @@ from typing import Any
 from datalake.lake.lake import FolderRef, TableRef
 from models.training.config import RewardConfig
 from tasks.dialogues import HoldOut, nothing_left, pairs, warn_of_one_sided
-from tasks.learning import LEARNING, left_out, planned_steps, train_alone, trained
+from tasks.learning import LEARNING, Trained, left_out, planned_steps, train_alone, trained
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
@@ -19,9 +20,9 @@ def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[An
     return run(config, base, train, heldout, out)
 
 
-@stage(version="2", libraries=LEARNING)
+@stage(Trained, version="2", libraries=LEARNING)
 def reward(
-    base: FolderRef, preferences: TableRef, holdout: HoldOut, config: RewardConfig, runtime: Runtime
+    config: RewardConfig, runtime: Runtime, base: FolderRef, preferences: TableRef, holdout: HoldOut
 ) -> Produced:
     """Learn a scalar reward from pairs of a preferred and another answer."""
     train, heldout = pairs(runtime.lake, preferences, holdout)

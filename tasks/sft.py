@@ -8,9 +8,10 @@ from typing import Any
 from datalake.lake.lake import FolderRef, TableRef
 from models.training.config import SftConfig
 from tasks.dialogues import HoldOut, dialogues, nothing_left, warn_of_one_sided
-from tasks.learning import LEARNING, left_out, planned_steps, train_alone, trained
+from tasks.learning import LEARNING, Trained, left_out, planned_steps, train_alone, trained
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 
 def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], out: Path) -> Any:
@@ -19,8 +20,8 @@ def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], ou
     return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
 
 
-@stage(version="2", libraries=LEARNING)
-def sft(base: FolderRef, conversations: TableRef, holdout: HoldOut, config: SftConfig, runtime: Runtime) -> Produced:
+@stage(Trained, version="2", libraries=LEARNING)
+def sft(config: SftConfig, runtime: Runtime, base: FolderRef, conversations: TableRef, holdout: HoldOut) -> Produced:
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)
     if not train:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+from datalake.atomic import write_atomically
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.lake.lake import TableRef
-from datalake.lake.shards import write_atomically
 from tasks.cluster import run_alone
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 
 RULES = "rules.yaml"
 
@@ -31,8 +33,14 @@ def _propose(
     return list(table(proposals)), proposals.pooled
 
 
-@stage(version="1", libraries=("duckdb", "pyyaml"))
-def thresholds(curation: TableRef, config: ThresholdsConfig, runtime: Runtime) -> Produced:
+class Proposed(NamedTuple):
+    """A file of rules that the next curation can take."""
+
+    thresholds: Folder
+
+
+@stage(Proposed, version="1", libraries=("duckdb", "pyyaml"))
+def thresholds(config: ThresholdsConfig, runtime: Runtime, curation: TableRef) -> Produced:
     """Propose thresholds for the rules in use from the distributions of their metrics, language by language."""
     folder, width = runtime.folder, runtime.config
     files = runtime.lake.files(curation)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from datalake.atomic import remove_leftovers, write_atomically
 from datalake.dedup.spans.cut import read_cuts
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
-from datalake.lake.shards import ShardFile, ShardResult, finish_shard, remove_leftovers, write_atomically
-from tasks.cluster import Shard, map_shards
+from datalake.lake.shards import ShardFile, ShardResult, finish_shard
+from tasks.cluster import Shard
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import gather, shards_of, total
-from tasks.shown.artifacts import progress
-from tasks.stage import Produced, stage
+from tasks.shards import map_all, shards_of
+from tasks.stage import stage
 from tasks.tokens import _pairs, selected_texts, split_documents
 
 
@@ -64,17 +68,24 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
     return result
 
 
-@stage(version="2", libraries=("tokenizers", "transformers", "numpy"))
+class Tokenized(NamedTuple):
+    """The list of token shards."""
+
+    tokens: Folder
+
+
+@stage(Tokenized, version="2", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
+    config: TokenizeConfig,
+    runtime: Runtime,
     documents: TableRef,
     mixture: TableRef,
     tokenizer: FolderRef,
     repetition_seed: int,
-    config: TokenizeConfig,
-    runtime: Runtime,
     spans: TableRef | None = None,
 ) -> Produced:
     """Encode every document that trains or is held out into memory-mapped token shards with an index."""
+
     lake = runtime.lake
     train, heldout = split_documents(lake, mixture, repetition_seed)
     wanted = pa.array([*(id for id, times in train if times), *heldout], pa.binary(16))
@@ -94,9 +105,8 @@ def tokenize(
         key = runtime.shard_key(config, source)
         payload = (shard.payload, chosen, cuts, lake.path(tokenizer))
         shards.append(Shard(shard.name, key, payload, lake.shard_folder("tokenize", key)))
-    with progress("tokenize", len(shards)) as tell:
-        results, failed = gather(map_shards(_tokenize_shard, shards, runtime, tell))
-    counts = total(results)
+    done = map_all(_tokenize_shard, shards, runtime, "tokenize")
+    results, counts = done.results, done.counts
     listed = [
         {"index": lake.relative(Path(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
         for r in results
@@ -109,7 +119,7 @@ def tokenize(
         records_in=mixture.rows,
         records_out=counts.get("documents", 0),
         equations=[]
-        if failed
+        if done.failed
         else [
             (
                 "documents chosen = with tokens + left out",
@@ -117,7 +127,7 @@ def tokenize(
                 counts.get("documents", 0) + counts.get("left_out", 0),
             )
         ],
-        unfinished=failed,
+        unfinished=done.failed,
         left_out=[
             row for r in results for f in r.files if f.table == "left_out" for row in read_table(f.path).to_pylist()
         ],

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.dedup.spans.cut import read_cuts
 from datalake.lake.lake import TableRef
 from datalake.lake.parquet import read_table
 from models.text.config import TokenizerConfig
 from tasks.cluster import run_alone
+from tasks.outputs import Folder
+from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shards import shards_of
-from tasks.stage import Produced, stage
+from tasks.stage import stage
 from tasks.tokens import _pairs, mixture_ids, selected_texts
 
 
@@ -24,6 +26,7 @@ def _train_tokenizer(
     documents: list[str], mixture: list[str], spans: list[str], config: TokenizerConfig, folder: Path
 ) -> None:
     """Train on the documents of the train split, an even sample of them where they exceed the config's cap."""
+    from datalake.dedup.spans.cut import read_cuts
     from models.text.tokenizer import train
 
     wanted = mixture_ids(mixture, "train")
@@ -39,12 +42,18 @@ def _train_tokenizer(
     train(texts, config, folder)
 
 
-@stage(version="2", libraries=("tokenizers", "transformers"))
+class Vocabulary(NamedTuple):
+    """A tokenizer."""
+
+    tokenizer: Folder
+
+
+@stage(Vocabulary, version="2", libraries=("tokenizers", "transformers"))
 def tokenizer(
-    documents: TableRef,
-    mixture: TableRef,
     config: TokenizerConfig,
     runtime: Runtime,
+    documents: TableRef,
+    mixture: TableRef,
     spans: TableRef | None = None,
 ) -> Produced:
     """Train a byte-level BPE tokenizer on the mixture's training documents."""

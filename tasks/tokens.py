@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.dedup.spans.cut import Cuts, cut_texts
 from datalake.errors import LostDataError, first_line
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.parquet import read_batches, read_table
 from datalake.mixture.holdout import repetitions
+
+if TYPE_CHECKING:
+    from datalake.dedup.spans.cut import Cuts
 
 
 def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
@@ -25,6 +28,8 @@ def mixture_ids(files: list[str], split: str | None = None) -> pa.ChunkedArray:
 
 def selected_texts(documents: str, wanted: pa.ChunkedArray, cuts: Cuts) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Columns (ids, texts) of the documents of one file whose id is wanted, in its order, without what is cut."""
+    from datalake.dedup.spans.cut import cut_texts
+
     for batch in read_batches(documents, ["id", "text"]):
         kept = batch.filter(pc.is_in(batch["id"], wanted))
         yield kept["id"], cut_texts(kept["id"], kept["text"], cuts)

@@ -285,8 +285,8 @@ def tables(folder: Path, files: Sequence[Path], corpus: str = "small", **section
 
 def run(recipe: Mapping[str, Any], lake: Path, until: str | None = None) -> dict[str, StageReport]:
     """Run the pipeline in this process; its reports by stage. Needs the fixture `prefect_server`."""
+    from flows.flows import pipeline
     from flows.parameters import LAST
-    from flows.pipeline import pipeline
 
     reports = pipeline(recipe=dict(recipe), until=until or LAST, lake=str(lake))
     return {report.stage: report for report in reports}
@@ -316,7 +316,7 @@ def shard_marks(lake: Path, stage: str) -> dict[str, tuple[int, int]]:
 
 def parquet(lake: Path, stages: Sequence[str] = ()) -> dict[str, str]:
     """The content hash of every shard's files by stage, key and name: equal for lakes with equal shards."""
-    from datalake.identity import file_digest
+    from datalake.files import file_digest
 
     found = {}
     for path in sorted((lake / "shards").rglob("*")):

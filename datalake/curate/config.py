@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
-from datalake.curate.presets import Compat, Preset, check_thresholds
+from datalake.curate.rules import (
+    BLOCKED,
+    CLASSIFIER,
+    CONTAMINATED,
+    EMPTY,
+    LANGUAGE,
+    PERPLEXITY,
+    QUALITY,
+    Operator,
+    Rule,
+    RuleSet,
+)
+from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
-from datalake.curate.thresholds import read_rules, with_rules_version
-from datalake.errors import UserError
-from datalake.identity import Place, file_digest
+from datalake.files import File
 from datalake.text.language_code import LanguageCode
 
 
@@ -42,13 +51,17 @@ class CurateConfig(BaseModel):
         description="Rule name to number, in place of the preset's; `set/rule` where only one rule set is meant, "
         "for instance `wiki/min_words`",
     )
-    rules: Annotated[str, Place()] = Field(
-        default="",
+    rules: File = Field(
+        default=File(),
         title="Rules file",
-        description="A rules.yaml of the stage `thresholds`: other thresholds by language; `thresholds` goes before it",
+        description="A rules.yaml of the stage `thresholds`: other thresholds by language; or a copy of a preset's "
+        "file: its rule sets stand in place of the preset's. `thresholds` goes before it",
     )
-    rules_version: str = Field(
-        default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
+    extra_rules: tuple[Rule, ...] = Field(
+        default=(),
+        title="Rules of the recipe's own",
+        description="Asked of every document behind the preset's rules: `{name, metric, op, threshold}`, for "
+        "`languages` alone where these are given; `source` says where the threshold is from",
     )
     languages: tuple[LanguageCode, ...] | None = Field(
         default=None,
@@ -98,10 +111,37 @@ class CurateConfig(BaseModel):
         "the rules for books. Kinds are those of sources; of sources not named here their own, filled in",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_rules(cls, values: Any) -> Any:
-        return with_rules_version(values)
+    @property
+    def rule_sets(self) -> tuple[RuleSet, ...]:
+        """All rule sets that documents may be held to, as they are published or the rules file has them.
+
+        Raises:
+            UserError: where the rules file has gone or changed since the recipe was read.
+        """
+        return rule_sets(self.preset, self.compat, self.rules, self.extra_rules)
+
+    @property
+    def own_rules(self) -> tuple[Rule, ...]:
+        """What sections of the recipe ask of documents, in the order they are asked, behind the rules of all sets."""
+        asked: list[tuple[str, str, Operator, float | None, str | None]] = [
+            (BLOCKED, BLOCKED, "==", None if self.block is None else 0, None),
+            ("toxic_words", "toxic_words", "<=", getattr(self.toxic, "maximum", None), None),
+            ("toxic_ratio", "toxic_ratio", "<=", getattr(self.toxic, "maximum_ratio", None), None),
+            ("pii", "pii", "<=", getattr(self.pii, "maximum", None), None),
+            (CONTAMINATED, f"{CONTAMINATED}_share", "<=", getattr(self.decontaminate, "share", None), None),
+            (QUALITY, "quality", ">=", self.quality.minimum, None),
+        ]
+        for language, models in sorted(self.perplexity.items()):
+            asked.append((PERPLEXITY, "perplexity", "<", models.maximum, language))
+        for classifier in self.classifiers:
+            metric = f"{CLASSIFIER}{classifier.name}"
+            asked.append((f"{metric}:minimum", metric, ">=", classifier.minimum, None))
+            asked.append((f"{metric}:maximum", metric, "<=", classifier.maximum, None))
+        return tuple(
+            Rule(name=name, metric=metric, op=op, threshold=number, languages=language and (language,))
+            for name, metric, op, number, language in asked
+            if number is not None
+        )
 
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
@@ -111,12 +151,34 @@ class CurateConfig(BaseModel):
         called = [classifier.name for classifier in self.classifiers]
         if twice := [name for name in called if called.count(name) > 1]:
             raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
-        check_thresholds(self.preset, self.thresholds, self.compat)
+        if self.compat and self.compat not in compats(self.preset):
+            others = " or ".join(compats(self.preset)) or "none"
+            raise ValueError(f"curate.compat: preset {self.preset!r} has no reading {self.compat!r}; it has {others}")
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
-        if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:
-            names = {name: 0.0 for rules in read_rules(self.rules, self.rules_version).values() for name in rules}
-            try:
-                check_thresholds(self.preset, names, self.compat)
-            except UserError as error:
-                raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules})")) from None
+        if self.rules and not self.rules.is_there():
+            return self
+        file, where = read_rules(self.rules), f"curate.rules ({self.rules.path})"
+        whose = "the rules file" if file.sets else f"preset {self.preset!r}"
+        if file.sets:
+            check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
+        check_names(self.rule_sets, self.thresholds, "curate.thresholds", whose)
+        check_names(self.rule_sets, (name for names in file.thresholds.values() for name in names), where, whose)
+        self._check_extra_rules()
         return self
+
+    def _check_extra_rules(self) -> None:
+        where, taken = "curate.extra_rules", {LANGUAGE, EMPTY, *(rule.name for rule in self.own_rules)}
+        taken |= {rule.name for rules in self.rule_sets for rule in rules.rules[: -len(self.extra_rules) or None]}
+        for k, rule in enumerate(self.extra_rules):
+            if rule.name in taken:
+                raise ValueError(f"{where}: there is a rule {rule.name!r} already: give this one another name")
+            if rule.name in (other.name for other in self.extra_rules[:k]):
+                raise ValueError(f"{where}: two rules are called {rule.name!r}: give them different names")
+        if self.extra_rules:
+            check_metrics(self.extra_rules, where, self._metrics)
+
+    @property
+    def _metrics(self) -> list[str]:
+        """Metrics that this recipe adds to those of every run: its functions' and its classifiers'."""
+        functions = [entry.rpartition(":")[2] for entry in getattr(self, "metrics", ())]
+        return functions + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]

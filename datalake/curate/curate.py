@@ -16,16 +16,18 @@ is kept, sentences with an overlap are cut after the line edits: metrics, and so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datalake.curate.checks.cuts import Cut, cut, spans_of
-from datalake.curate.checks.decontaminate import Index, Overlap, index_of
+from datalake.curate.checks.decontaminate import Overlap, index_of
 from datalake.curate.checks.lists import Blocked, block_lists_of
 from datalake.curate.checks.pii import find, redact
 from datalake.curate.checks.pii_config import Kind
@@ -33,7 +35,8 @@ from datalake.curate.checks.spam import spam_score
 from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
-from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
+from datalake.curate.judge import COLUMNS, judge, rules_for
+from datalake.curate.languages import CHINESE
 from datalake.curate.metrics.catalog import METRICS, NAMES
 from datalake.curate.metrics.code import measure_code
 from datalake.curate.metrics.metrics import (
@@ -45,15 +48,12 @@ from datalake.curate.metrics.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.presets import CHINESE
-from datalake.curate.rules import CLASSIFIER, verdict
+from datalake.curate.rules import BLOCKED, CONTAMINATED, RuleSet
 from datalake.curate.schema import CURATION
 from datalake.curate.scoring import fill
-from datalake.document import DOCUMENTS, RAW
 from datalake.lake.parquet import open_parquet
+from datalake.tables import DOCUMENTS, RAW
 
-LANGUAGE = "language"
-EMPTY = "empty_after_edits"
 _KINDS = {
     "auto": KEPT_AUTO,
     "c4": KEPT_C4,
@@ -67,40 +67,12 @@ _SPAM, _PII = map(NAMES.index, ("spam", "pii"))
 _BATCH_BYTES, _BATCH_ROWS = 32 << 20, 4096
 
 
-def _judge(
-    text: str,
-    kind: str,
-    language: str,
-    values: np.ndarray[Any, Any],
-    line_kinds: np.ndarray[Any, Any],
-    config: CurateConfig,
-    found: Mapping[str, float | None],
-    index: Index | None = None,
-) -> tuple[str, str, list[str], str, Cut | None]:
-    """(kept text, rule set, failed rules, verdict, cut) of one repaired and measured document from such a source.
-
-    `found` is what was looked up elsewhere: values of metrics that the recipe's own rules ask for. With an index of
-    evaluation sets, cut is what the document is (or would be, where only rejected) without what it holds of them.
-    """
-    rules = rules_for(config, kind, language)
-    metrics = {name: None if v != v else v for name, v in zip(NAMES, values.tolist(), strict=True)}
-    failed = []
-    if config.languages is not None and language not in config.languages and kind != "code":
-        failed.append(LANGUAGE)
-    failed += verdict({**metrics, **found}, rules.rules, language).rules
-    taken = None
-    holds = index is not None and (not failed or bool(found[f"{CONTAMINATED}_share"]))
-    if (not failed or holds) and rules.line_edits != "none" and language == "en":
-        edit = keep_prose_lines if rules.code_apart else keep_lines
-        text = edit(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
-    if index is not None and holds:
-        taken = cut(text, index, kind == "code")
-        text = taken.text
-    if not failed and not text.strip() and (config.preset != "none" or (taken is not None and taken.characters)):
-        failed.append(EMPTY)
-    if not failed and values[_PII] > 0:
-        text = redact(text, find(text, _asked(config, kind)))
-    return text, rules.name, failed, "rejected" if failed else "kept", taken
+def _edited(text: str, rules: RuleSet, language: str, line_kinds: npt.NDArray[Any]) -> str:
+    """A repaired text after the line edits of its rules, which touch English alone."""
+    if rules.line_edits == "none" or language != "en":
+        return text
+    edit = keep_prose_lines if rules.code_apart else keep_lines
+    return edit(text, [bool(k & _KINDS[rules.line_edits]) for k in line_kinds.tolist()], rules.line_edits)
 
 
 def _asked(config: CurateConfig, kind: str) -> tuple[Kind, ...]:
@@ -132,60 +104,38 @@ def curate_batch(
     (schema DOCUMENTS) with their edited text, in the same order.
     """
     table = pa.Table.from_batches([raw]) if isinstance(raw, pa.RecordBatch) else raw
-    texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
-    languages, scores = table["language"].to_pylist(), table["language_score"].to_pylist()
+    texts, scores = table["text"].to_pylist(), table["language_score"].to_pylist()
+    sources = [source or "" for source in table["source"].to_pylist()]
+    languages = [language or "und" for language in table["language"].to_pylist()]
+    kinds = [config.kinds.get(source, source) for source in sources]
+    held = [rules_for(config, *pair) for pair in zip(sources, languages, strict=True)]
     metrics = np.full((len(texts), len(METRICS)), np.nan)
-    judged: list[tuple[str, list[str], str]] = []
-    kept_rows, kept_texts = [], []
-    sources = [source or "" for source in sources]
-    languages = [language or "und" for language in languages]
     programs = _programming_languages(table)
     index = index_of(config.decontaminate) if config.decontaminate is not None else None
-    lists = block_lists_of(config.block) if config.block is not None else None
     overlaps: list[Overlap | None] = []
     spans: list[list[dict[str, Any]] | None] = []
-    cuts: list[Cut | None] = []
     blocked: list[Blocked | None] = [None] * len(texts)
-    if lists is not None:
+    if config.block is not None:
+        lists = block_lists_of(config.block)
         blocked = [lists.find(uri or "") for uri in table["uri"].to_pylist()]
-    kinds = [config.kinds.get(source, source) for source in sources]
     line_kinds = []
-    for row, (text, kind, language, score) in enumerate(zip(texts, kinds, languages, scores, strict=True)):
+    for row, (text, kind, language, rules) in enumerate(zip(texts, kinds, languages, held, strict=True)):
         overlap, stretches = (None, []) if index is None else index.look(text or "")
         overlaps.append(overlap)
         told = spans_of(text, stretches, kind == "code")
         spans.append([{"start": span.start, "end": span.end, "set": span.row} for span in told] or None)
-        rules = rules_for(config, kind, language)
         texts[row] = text = repair(text or "", rules.repair)
-        metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, score)
+        metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, scores[row])
         line_kinds.append(lines)
         if kind == "code" and programs[row]:
             measure_code(text, programs[row], metrics[row])
         _look_for(text, kind, language, config, metrics[row])
     scored = fill(texts, languages, metrics, config, trained)
-    classified = [{name: values[row] for name, values in scored.items()} for row in range(len(texts))]
-    for row, (text, kind, language) in enumerate(zip(texts, kinds, languages, strict=True)):
-        found: dict[str, float | None] = {f"{CLASSIFIER}{name}": value for name, value in classified[row].items()}
-        if (overlap := overlaps[row]) is not None:
-            found[f"{CONTAMINATED}_share"] = overlap.share
-        if (on_lists := blocked[row]) is not None:
-            found[BLOCKED] = on_lists.entries
-        text, rule_set, failed, decision, taken = _judge(
-            text, kind, language, metrics[row], line_kinds[row], config, found, index
-        )
-        cuts.append(taken)
-        judged.append((rule_set, failed, decision))
-        if not failed:
-            kept_rows.append(row)
-            kept_texts.append(text)
+
     columns: dict[str, Any] = {
         "id": table["id"].combine_chunks(),
         "source": pa.array(sources, pa.string()),
         "language": pa.array(languages, pa.string()),
-        "rule_set": pa.array([rule_set for rule_set, _, _ in judged], pa.string()),
-        "verdict": pa.array([decision for _, _, decision in judged], pa.string()),
-        "rule": pa.array([failed[0] if failed else None for _, failed, _ in judged], pa.string()),
-        "rules": pa.array([failed for _, failed, _ in judged], pa.list_(pa.string())),
     }
     for k, metric in enumerate(METRICS):
         values = pa.array(np.ascontiguousarray(metrics[:, k]), pa.float64(), from_pandas=True)
@@ -194,26 +144,45 @@ def curate_batch(
     columns[f"{BLOCKED}_by"] = pa.array([None if found is None else found.by for found in blocked], pa.string())
     columns |= _contamination(overlaps)
     columns[f"{CONTAMINATED}_spans"] = pa.array(spans, CURATION.field(f"{CONTAMINATED}_spans").type)
+    classified = [[(name, values[row]) for name, values in scored.items()] or None for row in range(len(texts))]
+    columns["classifiers"] = pa.array(classified, CURATION.field("classifiers").type)
+
+    judged = judge(pa.table(columns), config)
+    kept, emptied = judged.kept, np.zeros(len(texts), np.bool_)
+    cuts: list[Cut | None] = []
+    for row, (text, kind, language, rules) in enumerate(zip(texts, kinds, languages, held, strict=True)):
+        taken = None
+        overlap = overlaps[row]
+        # What cuts would leave is told of documents that hold something of evaluation sets, rejected ones included.
+        if kept[row] or (overlap is not None and overlap.share):
+            text = _edited(text, rules, language, line_kinds[row])
+            if index is not None:
+                taken = cut(text, index, kind == "code")
+                text = taken.text
+        cuts.append(taken)
+        if kept[row]:
+            nothing_left_counts = not rules.keep_empty or (taken is not None and taken.characters)
+            emptied[row] = bool(nothing_left_counts) and not text.strip()
+            texts[row] = redact(text, find(text, _asked(config, kind))) if metrics[row, _PII] > 0 else text
+    judged = judged.emptied(emptied)
+    kept = judged.kept
+    columns |= dict(zip(COLUMNS, judged.columns().itercolumns(), strict=True))
     columns[f"{CONTAMINATED}_cut"] = pa.array(
         [
-            None if overlap is None else taken.characters if taken is not None and not failed else 0
-            for overlap, taken, (_, failed, _) in zip(overlaps, cuts, judged, strict=True)
+            None if overlap is None else taken.characters if taken is not None and stays else 0
+            for overlap, taken, stays in zip(overlaps, cuts, kept.tolist(), strict=True)
         ],
         pa.int64(),
     )
     columns[f"{CONTAMINATED}_left"] = pa.array(
         [len(taken.text.strip()) if taken is not None and taken.characters else None for taken in cuts], pa.int64()
     )
-    columns["classifiers"] = pa.array(
-        [list(scores.items()) if scores else None for scores in classified], CURATION.field("classifiers").type
-    )
     curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
 
-    kept = table.take(pa.array(kept_rows, pa.int64()))
-    kept = kept.set_column(
-        kept.schema.get_field_index("text"), RAW.field("text"), pa.array(kept_texts, pa.large_string())
-    )
-    return curation, kept.select(DOCUMENTS.names).cast(DOCUMENTS)
+    text = pa.array(itertools.compress(texts, kept), pa.large_string())
+    documents = table.filter(pa.array(kept))
+    documents = documents.set_column(documents.schema.get_field_index("text"), RAW.field("text"), text)
+    return curation, documents.select(DOCUMENTS.names).cast(DOCUMENTS)
 
 
 def _contamination(overlaps: Sequence[Overlap | None]) -> dict[str, pa.Array]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_for
+from datalake.curate.judge import rules_for
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.rules import Rule, applies
+from datalake.curate.rules import Rule, RuleSet
 from datalake.curate.schema import sql_of
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ class Histogram(NamedTuple):
         return min(max((at - low) / (high - low), 0.0), 1.0)
 
 
-class _Group(NamedTuple):
-    rule_set: str
-    rules: tuple[Rule, ...]
-
-
 def histograms(connection: duckdb.DuckDBPyConnection, table: str, config: CurateConfig) -> list[Histogram]:
     """A histogram for each metric in use and each group of documents held to the same rules.
 
@@ -56,17 +51,16 @@ def histograms(connection: duckdb.DuckDBPyConnection, table: str, config: Curate
     pairs = connection.execute(
         f"SELECT source, language, rule_set, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC, source, language"
     ).fetchall()
-    groups: dict[_Group, list[tuple[str, str]]] = {}
+    groups: dict[RuleSet, list[tuple[str, str]]] = {}
     for source, language, rule_set, _ in pairs:
-        chosen = rules_for(config, config.kinds.get(source, source), language)
+        chosen = rules_for(config, source, language)
         if chosen.name == rule_set:  # else the table was made by other rules
-            own = tuple(rule for rule in chosen.rules if applies(rule, language))
-            groups.setdefault(_Group(rule_set, own), []).append((source, language))
+            groups.setdefault(chosen, []).append((source, language))
     return [one for group, members in groups.items() for one in _of_group(connection, table, group, members)]
 
 
 def _of_group(
-    connection: duckdb.DuckDBPyConnection, table: str, group: _Group, members: Sequence[tuple[str, str]]
+    connection: duckdb.DuckDBPyConnection, table: str, group: RuleSet, members: Sequence[tuple[str, str]]
 ) -> Iterator[Histogram]:
     metrics = list(dict.fromkeys(rule.metric for rule in group.rules))
     if not metrics:
@@ -75,7 +69,7 @@ def _of_group(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE histogram_group AS SELECT verdict = 'kept' AS kept, {chosen} FROM {table}"
         " WHERE rule_set = ? AND list_contains(?, source || chr(0) || language)",
-        [group.rule_set, [f"{source}\x00{language}" for source, language in members]],
+        [group.name, [f"{source}\x00{language}" for source, language in members]],
     )
     languages = tuple(dict.fromkeys(language for _, language in members))
     for name in metrics:
@@ -101,7 +95,7 @@ def _of_group(
         for kept, place, amount in rows:
             counts[kept][place] += amount
         yield Histogram(
-            group.rule_set,
+            group.name,
             languages,
             name,
             rules,

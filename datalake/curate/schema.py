@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.rules import CLASSIFIER
-from datalake.document import ID
+from datalake.tables import ID
 
 SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("set", pa.string())])
 CURATION = pa.schema(

@@ -4,15 +4,13 @@ Exact for whatever changes verdicts alone (thresholds, presets, languages): firs
 rerun. A change that edits text in another way changes metrics and kept texts, and only a rerun can tell; so it is where
 the metrics don't say whether line edits leave anything of a document that wasn't kept before. Both raise
 `NeedsRerunError`.
-
-Rules are applied a column at a time to all documents that share them: a million documents take seconds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,80 +19,34 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.curate import EMPTY, LANGUAGE
-from datalake.curate.held import rules_for
-from datalake.curate.presets import RuleSet
-from datalake.curate.rules import applies, compare
-from datalake.curate.schema import CURATION, column_of, values_of
-from datalake.errors import UserError
+from datalake.curate.judge import (
+    COLUMNS,
+    Flags,
+    Judged,
+    NeedsRerunError,
+    judge,
+    pairs_of,
+    rules_for,
+    values,
+)
+from datalake.curate.rules import EMPTY, Rule
+from datalake.curate.schema import column_of
+from datalake.files import Files
 
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Column = tuple[npt.NDArray[np.float64], Flags | None]  # values, and which of them there are (None: all)
-
-_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
+_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "extra_rules", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
 _VERDICT_ALONE |= {"decontaminate.share", "toxic.maximum", "toxic.maximum_ratio", "pii.maximum", "quality.minimum"}
 _VERDICT_ALONE |= {"perplexity.maximum", "classifiers.minimum", "classifiers.maximum"}
-_DECIDED = ("id", "source", "language", "rule_set", "verdict", "rule", "rules")
-_STORED = set(CURATION.names)
+_VERDICT_ALONE |= {f"extra_rules.{field}" for field in Rule.model_fields}
+_DECIDED = ("id", "source", "language", *COLUMNS)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
 # that FineWeb's variant keeps may be citations alone, but share of repeats has no meaning where nothing is left.
 _KEPT_LINES = {
     **{"auto": "auto_lines", "c4": "c4_lines", "c4-paper": "c4p_lines", "c4-datatrove": "c4d_lines"},
-    "fineweb": "fw_char_dup",
+    "refinedweb": "dclm_lines",
 }
-_LEFT = "contaminated_left"
-_OF_EDITS = ("lines", *_KEPT_LINES.values(), "dclm_lines", "dclm_removed", _LEFT)
-_BLOCK = 1 << 17  # documents judged at once
-
-
-class NeedsRerunError(UserError):
-    """A question that the stored metrics can't answer; the message says why, in one line."""
-
-
-class Judged(NamedTuple):
-    """Verdicts over the rows of a table: `items` are indices into `names`, those of row k from offsets[k] on."""
-
-    names: tuple[str, ...]  # rules, in no particular order
-    rule_sets: tuple[str, ...]
-    rule_set: npt.NDArray[np.int32]  # shape (rows,): index into rule_sets
-    offsets: Ints  # shape (rows + 1,)
-    items: npt.NDArray[np.int32]  # all failed rules, row by row, in the order of the rule set
-
-    @property
-    def kept(self) -> Flags:
-        """Which rows fail no rule, shape (rows,)."""
-        return self.offsets[1:] == self.offsets[:-1]
-
-    @property
-    def first(self) -> npt.NDArray[np.int32]:
-        """The first failed rule of each row as an index into `names`, -1 where kept."""
-        padded = np.append(self.items, np.int32(-1))
-        return np.where(self.kept, np.int32(-1), padded[self.offsets[:-1]])
-
-    def columns(self) -> pa.Table:
-        """rule_set, verdict, rule and rules, as the curation table has them."""
-        names = pa.array(self.names, pa.string())
-        first = pa.array(self.first, mask=self.kept)
-        return pa.table(
-            {
-                "rule_set": pa.array(self.rule_sets, pa.string()).take(pa.array(self.rule_set)),
-                "verdict": pa.array(["rejected", "kept"]).take(pa.array(self.kept.astype(np.int8))),
-                "rule": names.take(first),
-                "rules": pa.ListArray.from_arrays(
-                    pa.array(self.offsets, pa.int32()), names.take(pa.array(self.items, pa.int32()))
-                ),
-            }
-        )
-
-
-class _Group(NamedTuple):
-    """Documents that are held to the same rules in the same way."""
-
-    rules: RuleSet
-    asked: bool  # whether their language is not among those kept
-    english: bool  # line edits touch English alone
+_LEFT_BY_FINEWEB, _LEFT = "fw_char_dup", "contaminated_left"
+_OF_EDITS = ("lines", *_KEPT_LINES.values(), _LEFT_BY_FINEWEB, "dclm_removed", _LEFT)
 
 
 def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
@@ -106,7 +58,7 @@ def changed_settings(base: CurateConfig, changed: CurateConfig) -> list[str]:
     for name in type(base).model_fields:
         before, after = getattr(base, name), getattr(changed, name)
         for one, other in _sections(before, after) or [(before, after)]:
-            if isinstance(one, BaseModel) and type(one) is type(other):
+            if isinstance(one, BaseModel) and type(one) is type(other) and not isinstance(one, Files):
                 fields = type(one).model_fields
                 names += [f"{name}.{part}" for part in fields if getattr(one, part) != getattr(other, part)]
             elif one != other:
@@ -128,147 +80,55 @@ def _sections(before: Any, after: Any) -> list[tuple[Any, Any]]:
 def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) -> list[str]:
     """The columns of the curation table that judging documents of these (source, language) pairs needs."""
     pairs = list(groups)
-    used = {rule.metric for config in configs for pair in pairs for rule in _group(config, *pair).rules.rules}
-    return [*_DECIDED, *sorted((set(map(column_of, used)) | set(_OF_EDITS)) & _STORED)]
+    used = {column_of(rule.metric) for config in configs for pair in pairs for rule in rules_for(config, *pair).rules}
+    return [*_DECIDED, *sorted(used | set(_OF_EDITS))]
 
 
-def _group(config: CurateConfig, source: str, language: str) -> _Group:
-    kind = config.kinds.get(source, source)
-    chosen = rules_for(config, kind, language)
-    asked = config.languages is not None and language not in config.languages and kind != "code"
-    own = tuple(rule for rule in chosen.rules if applies(rule, language))
-    return _Group(chosen._replace(rules=own), asked, language == "en")
-
-
-def _pairs(table: pa.Table) -> tuple[list[tuple[str, str]], Ints]:
-    """The (source, language) pairs of a table, and each row's as an index into them."""
-    source, language = (pc.dictionary_encode(table[name].combine_chunks()) for name in ("source", "language"))
-    width = max(len(language.dictionary), 1)
-    code = source.indices.to_numpy().astype(np.int64) * width + language.indices.to_numpy()
-    present, of_row = np.unique(code, return_inverse=True)
-    sources, languages = source.dictionary.to_pylist(), language.dictionary.to_pylist()
-    return [(sources[k // width], languages[k % width]) for k in present.tolist()], of_row.astype(np.int64)
-
-
-def judge(curation: pa.Table, config: CurateConfig, known: Judged | None = None) -> Judged:
+def rejudge(curation: pa.Table, config: CurateConfig, known: Judged | None = None) -> Judged:
     """Judge every row of a curation table (schema CURATION, or the columns of `columns_needed`) by this config.
 
     `known` is what is known of the same rows by rules with the same edits: where the metrics leave open whether edits
     leave anything of a document, a row that passed its rules there is known.
 
     Raises:
-        NeedsRerunError: where that stays open for a document that passes all rules.
+        NeedsRerunError: where that stays open for a document that passes all rules, or a metric isn't there.
     """
-    pairs, of_row = _pairs(curation)
-    groups = [_group(config, *pair) for pair in pairs]
-    distinct = list(dict.fromkeys(groups))
-    key = np.array([distinct.index(group) for group in groups], np.int64)[of_row] if groups else of_row
-    names = tuple(dict.fromkeys((LANGUAGE, *(rule.name for group in distinct for rule in group.rules.rules), EMPTY)))
-    code = {name: np.int32(k) for k, name in enumerate(names)}
-    rule_sets = tuple(dict.fromkeys(group.rules.name for group in distinct))
-
-    order = np.argsort(key, kind="stable")
-    bounds = np.searchsorted(key[order], np.arange(len(distinct) + 1))
-    counts, parts, open_rows = np.zeros(len(key), np.int64), [np.empty(0, np.int32)], 0
-    for k, group in enumerate(distinct):
-        codes = np.array([code[LANGUAGE], *(code[rule.name] for rule in group.rules.rules), code[EMPTY]], np.int32)
-        for start in range(bounds[k], bounds[k + 1], _BLOCK):
-            rows = order[start : min(start + _BLOCK, bounds[k + 1])]
-            failed, open_ = _failed(curation, rows, group, config.preset != "none", known)
-            open_rows += open_
-            counts[rows] = failed.sum(axis=1)
-            parts.append(codes[np.nonzero(failed)[1]])
-    if open_rows:
+    judged = judge(curation, config)
+    pairs, of_row = pairs_of(curation)
+    held = [rules_for(config, *pair) for pair in pairs]
+    edits = np.array([rules.line_edits if pair[1] == "en" else "none" for rules, pair in zip(held, pairs, strict=True)])
+    counts = judged.kept & ~np.array([rules.keep_empty for rules in held], np.bool_)[of_row]
+    emptied, open_rows = _none_left(curation, judged.kept), np.zeros(len(of_row), np.bool_)
+    for kind in sorted(set(edits)):
+        rows = counts & (edits == kind)[of_row]
+        emptied |= rows & _none(values(curation, "lines"))
+        if kind in _KEPT_LINES:
+            emptied |= rows & _none(values(curation, _KEPT_LINES[kind]))
+        if kind == "fineweb":
+            emptied |= rows & np.isnan(values(curation, _LEFT_BY_FINEWEB))
+        if kind == "refinedweb":
+            # Snippets taken out of lines may leave nothing of them: open unless some word stays, or the row says.
+            open_rows = rows & ~emptied & ~(values(curation, "dclm_removed") < 1.0)
+    if known is not None:
+        nothing = np.array([name == EMPTY for name in (*known.names, "")])[known.first]
+        emptied |= open_rows & nothing
+        open_rows &= ~(known.kept | nothing)
+    if amount := int(open_rows.sum()):
         raise NeedsRerunError(
-            f"what {group_edits(distinct)} leave of {open_rows} document{'s' if open_rows > 1 else ''} that other rules"
+            f"what the line edits of refinedweb leave of {amount} document{'s' if amount > 1 else ''} that other rules"
             " would admit can't be told from the metrics: run the changed recipe"
         )
-    offsets = np.concatenate(([0], np.cumsum(counts)))
-    items = np.empty(offsets[-1], np.int32)
-    grouped = np.concatenate(parts)
-    # Items lie in the order of groups: move each to where its row's begin.
-    row_counts = counts[order]
-    begin = np.repeat(offsets[:-1][order] - (np.cumsum(row_counts) - row_counts), row_counts)
-    items[begin + np.arange(len(grouped))] = grouped
-    set_of = np.array([rule_sets.index(group.rules.name) for group in distinct], np.int32)
-    return Judged(names, rule_sets, set_of[key] if len(set_of) else key.astype(np.int32), offsets, items)
+    return judged.emptied(emptied)
 
 
-def group_edits(groups: Iterable[_Group]) -> str:
-    """The line edits at work, in words."""
-    kinds = sorted({group.rules.line_edits for group in groups if group.rules.line_edits != "none"})
-    return f"the line edits of {' and '.join(kinds)}" if kinds else "edits"
+def _none(counts: npt.NDArray[np.float64]) -> Flags:
+    """Where a count of what is left is 0 or missing."""
+    return np.isnan(counts) | (counts == 0)
 
 
-def _column(curation: pa.Table, name: str, rows: Ints) -> Column:
-    if column_of(name) not in curation.column_names:
-        raise NeedsRerunError(f"the curation table has no metric {name}: run the recipe again with this version")
-    values = values_of(curation, name).take(pa.array(rows)).combine_chunks()
-    there = None if values.null_count == 0 else values.is_valid().to_numpy(zero_copy_only=False)
-    return pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False), there
-
-
-def _failed(
-    curation: pa.Table, rows: Ints, group: _Group, nothing_left_counts: bool, known: Judged | None
-) -> tuple[Flags, int]:
-    """Which of LANGUAGE, the rules and EMPTY each of these rows fails, shape (rows, rules + 2); how many stay open."""
-    rules, cached = group.rules.rules, {}
-    failed = np.zeros((len(rows), len(rules) + 2), np.bool_)
-    failed[:, 0] = group.asked
-    for k, rule in enumerate(rules, 1):
-        if rule.metric not in cached:
-            cached[rule.metric] = _column(curation, rule.metric, rows)
-        values, there = cached[rule.metric]
-        fails = ~compare(rule.op, values, rule.threshold)
-        failed[:, k] = fails if there is None else fails & there
-    passed = ~failed.any(axis=1)
-    if not passed.any():
-        return failed, 0
-    cut = _none_left(curation, rows)
-    if not nothing_left_counts:
-        failed[:, -1] = passed & cut
-        return failed, 0
-    edits = group.rules.line_edits if group.english else "none"
-    empty = _zero(curation, "lines", rows)
-    if edits in _KEPT_LINES:
-        name = _KEPT_LINES[edits]
-        empty |= _zero(curation, name, rows) if name.endswith("_lines") else _missing(curation, name, rows)
-    elif edits == "refinedweb":
-        empty |= _zero(curation, "dclm_lines", rows)
-    empty |= cut
-    failed[:, -1] = passed & empty
-    if edits in ("none", *_KEPT_LINES):
-        return failed, 0
-    # Snippets taken out of lines may leave nothing of them: open unless some word stays, or the row says.
-    open_ = passed & ~empty
-    if edits == "refinedweb":
-        values, there = _column(curation, "dclm_removed", rows)
-        open_ &= values >= 1.0 if there is None else (values >= 1.0) | ~there
-    if known is not None and open_.any():
-        told = known.kept[rows]
-        nothing = np.array([name == EMPTY for name in known.names])[known.first[rows]] & ~told
-        failed[:, -1] |= open_ & nothing
-        open_ &= ~(told | nothing)
-    return failed, int(open_.sum())
-
-
-def _zero(curation: pa.Table, name: str, rows: Ints) -> Flags:
-    """Where a count is 0 or missing."""
-    values, _ = _column(curation, name, rows)
-    return values == 0
-
-
-def _none_left(curation: pa.Table, rows: Ints) -> Flags:
-    """Where cuts leave nothing of a document that holds something of evaluation sets."""
-    if _LEFT not in curation.column_names:
-        return np.zeros(len(rows), np.bool_)
-    values, there = _column(curation, _LEFT, rows)
-    return (values == 0) & (np.ones(len(rows), np.bool_) if there is None else there)
-
-
-def _missing(curation: pa.Table, name: str, rows: Ints) -> Flags:
-    _, there = _column(curation, name, rows)
-    return np.zeros(len(rows), np.bool_) if there is None else ~there
+def _none_left(curation: pa.Table, kept: Flags) -> Flags:
+    """Where cuts leave nothing of a kept document that holds something of evaluation sets."""
+    return kept & (values(curation, _LEFT) == 0) if _LEFT in curation.column_names else np.zeros(len(kept), np.bool_)
 
 
 def stored(curation: pa.Table) -> Judged:
@@ -308,11 +168,11 @@ def check_edits(curation: pa.Table, base: CurateConfig, changed: CurateConfig) -
             raise NeedsRerunError(
                 f"curate.{name} is no threshold: it changes texts or metrics, so only a run of the changed recipe tells"
             )
-    pairs, of_row = _pairs(curation)
+    pairs, of_row = pairs_of(curation)
     amounts = np.bincount(of_row, minlength=len(pairs)).tolist()
     touched: Counter[str] = Counter()
     for (source, language), amount in zip(pairs, amounts, strict=True):
-        before, after = (rules_for(c, c.kinds.get(source, source), language) for c in (base, changed))
+        before, after = (rules_for(c, source, language) for c in (base, changed))
         if before.repair != after.repair:
             touched[f"repairs text in another way ({after.repair!r} in place of {before.repair!r})"] += amount
         elif before.code_apart != after.code_apart:
@@ -340,12 +200,12 @@ def ask(curation: pa.Table, base: CurateConfig, changed: CurateConfig) -> tuple[
     check_edits(curation, base, changed)
     curation = curation.combine_chunks()
     there = stored(curation)
-    before = judge(curation, base, there)
+    before = rejudge(curation, base, there)
     if not _same(before, there):
         raise NeedsRerunError(
             "the verdicts at hand were made by another version of the rules: run the recipe again first"
         )
-    return before, judge(curation, changed, before)
+    return before, rejudge(curation, changed, before)
 
 
 # What is told ---------------------------------------------------------------------------------------------------
@@ -444,4 +304,4 @@ def tell(curation: pa.Table, before: Judged, after: Judged, examples: int = 5, s
 
 def sources_and_languages(pieces: Sequence[pa.Table]) -> list[tuple[str, str]]:
     """The (source, language) pairs at hand, from tables with these two columns."""
-    return sorted({pair for piece in pieces for pair in _pairs(piece)[0]})
+    return sorted({pair for piece in pieces for pair in pairs_of(piece)[0]})

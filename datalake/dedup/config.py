@@ -111,7 +111,7 @@ class SemanticConfig(TransformerConfig):
     def embedding(self) -> dict[str, Any]:
         """All that shapes a document's embedding: shards embedded under equal values are comparable."""
         some = {} if self.languages is None else {"languages": sorted(set(self.languages))}
-        return {"model": self.model_version, "max_tokens": self.max_tokens, "pooling": self.pooling, **some}
+        return {"model": self.model.version, "max_tokens": self.max_tokens, "pooling": self.pooling, **some}
 
 
 class DedupConfig(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from datalake.document import ID, TIMESTAMP
+from datalake.tables import ID, TIMESTAMP
 
 # One document as a shard signs it, by the document and the SigningConfig alone: a shard's file never changes.
 SIGNATURES = pa.schema(

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
-from datalake.archive import InputShard
 from datalake.document import Passed, Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
 from datalake.formats.streams import BLOCK, compression
+from datalake.origin import Origin
 
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
           RuntimeError, ValueError)  # fmt: skip
@@ -55,20 +55,20 @@ def safe(name: str) -> bool:
 
 
 def archive_members(
-    shard: InputShard, source: str, max_bytes: int, wanted: Callable[[str], bool] | None = None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None = None
 ) -> Iterator[Member | Passed | Quarantined]:
     """Every file of an archive in its order; with `wanted`, only those whose names are. Damage never raises."""
-    members = _zip if shard.path.lower().endswith((".zip", ".whl")) else _tar
+    members = _zip if path.lower().endswith((".zip", ".whl")) else _tar
     try:
-        yield from members(shard, source, max_bytes, wanted)
+        yield from members(path, origin, max_bytes, wanted)
     except BombError as error:
-        yield Quarantined(source, shard.name, BOMB, str(error))
+        yield origin.lost(BOMB, str(error))
     except DAMAGE as error:
-        yield Quarantined(source, shard.name, "damaged", f"{type(error).__name__}: {error}"[:200])
+        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
 
 
-def zip_members(archive: zipfile.ZipFile, name: str, source: str) -> Iterator[zipfile.ZipInfo | Passed | Quarantined]:
-    """The files of a zip archive called `name`, without links, names that leave it and files that lie in another.
+def zip_members(archive: zipfile.ZipFile, origin: Origin) -> Iterator[zipfile.ZipInfo | Passed | Quarantined]:
+    """The files of a zip archive, without links, names that leave it and files that lie in another.
 
     Files that share bytes are how a small zip unpacks to a large one (Fifield 2019, "A better zip bomb").
     """
@@ -78,12 +78,12 @@ def zip_members(archive: zipfile.ZipFile, name: str, source: str) -> Iterator[zi
             continue
         if not safe(info.filename):
             where = (info.header_offset, info.compress_size)
-            yield Quarantined(source, name, "path_traversal", info.filename[:200], *where)
+            yield origin.lost("path_traversal", info.filename[:200], *where)
         elif (info.external_attr >> 28) == 0xA:
             yield Passed("link")
         elif id(info) in inside:
             detail = f"{info.filename[:150]} lies within another file"
-            yield Quarantined(source, name, "overlap", detail, info.header_offset, info.compress_size)
+            yield origin.lost("overlap", detail, info.header_offset, info.compress_size)
         else:
             yield info
 
@@ -109,18 +109,18 @@ def zip_blocks(stream: IO[bytes], info: zipfile.ZipInfo, allowance: Allowance) -
 
 
 def _zip(
-    shard: InputShard, source: str, max_bytes: int, wanted: Callable[[str], bool] | None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
 ) -> Iterator[Member | Passed | Quarantined]:
-    allowance = allowance_of(shard.path)
-    with zipfile.ZipFile(shard.path) as archive:
-        for info in zip_members(archive, shard.name, source):
+    allowance = allowance_of(path)
+    with zipfile.ZipFile(path) as opened:
+        for info in zip_members(opened, origin):
             if not isinstance(info, zipfile.ZipInfo):
                 yield info
             elif wanted is None or wanted(info.filename):
                 name, offset = info.filename, info.header_offset
                 content = bytearray()
                 try:
-                    with archive.open(info) as stream:
+                    with opened.open(info) as stream:
                         for block in zip_blocks(stream, info, allowance):
                             content += block
                             if len(content) > max_bytes:
@@ -129,7 +129,7 @@ def _zip(
                     raise
                 except DAMAGE as error:
                     problem = f"{name}: {error}"[:200]
-                    yield Quarantined(source, shard.name, "damaged", problem, offset, info.compress_size)
+                    yield origin.lost("damaged", problem, offset, info.compress_size)
                     continue
                 whole = bytes(content) if len(content) <= max_bytes else None
                 yield Member(name, whole, offset, max(info.file_size, len(content)))
@@ -195,29 +195,29 @@ def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
 
 
 def _tar(
-    shard: InputShard, source: str, max_bytes: int, wanted: Callable[[str], bool] | None
+    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
 ) -> Iterator[Member | Passed | Quarantined]:
-    with _opened_tar(shard.path) as archive:
+    with _opened_tar(path) as opened:
         while True:
-            place = archive.offset
+            place = opened.offset
             try:
-                info = archive.next()
-                archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
+                info = opened.next()
+                opened.members = []  # type: ignore[attr-defined]  # or it keeps all of them
                 if info is None:
                     return
                 name = info.name
                 if info.isdir():
                     continue
                 if not safe(name):
-                    yield Quarantined(source, shard.name, "path_traversal", name[:200], info.offset, info.size)
+                    yield origin.lost("path_traversal", name[:200], info.offset, info.size)
                 elif not info.isfile():
                     yield Passed("link" if info.issym() or info.islnk() else "special")
                 elif wanted is None or wanted(name):
-                    stream = archive.extractfile(info) if info.size <= max_bytes else None
+                    stream = opened.extractfile(info) if info.size <= max_bytes else None
                     content = stream.read() if stream else None
                     yield Member(name, content, info.offset, info.size)
             except BombError:
                 raise
             except DAMAGE as error:
-                yield Quarantined(source, shard.name, "damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
+                yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
                 return

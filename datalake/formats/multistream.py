@@ -19,6 +19,7 @@ from datalake.archive import Span
 from datalake.document import Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError
 from datalake.formats.streams import BLOCK, decompressed
+from datalake.origin import Origin
 
 SIGNATURE = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _LENGTH = 10  # bytes of a signature
@@ -82,7 +83,7 @@ def index_beside(path: str | Path) -> Path | None:
 def index_offsets(path: str | Path) -> Iterator[int]:
     """The offsets of an index in its order, each once; lines that aren't of its form are passed over."""
     last, rest = -1, b""
-    for chunk in decompressed(path, "", ""):
+    for chunk in decompressed(path, Origin("", "", "")):
         if isinstance(chunk, Quarantined):
             continue
         lines = (rest + chunk).split(b"\n")
@@ -161,7 +162,7 @@ def _signatures(stream: BinaryIO, start: int, most: int) -> Iterator[int]:
         # a signature ends within the tail's bytes only together with bytes that follow: none is seen twice
 
 
-def streams(path: str | Path, span: Span | None, archive: str, source: str) -> Iterator[bytes | Seam | Quarantined]:
+def streams(path: str | Path, span: Span | None, origin: Origin) -> Iterator[bytes | Seam | Quarantined]:
     """A span of a bzip2 file (None: all of it), decompressed in blocks; a `Seam` before each stream's first bytes.
 
     Damage is a `Quarantined` with offset and length in the file: the stream it is in, or what is no stream. Holds one
@@ -173,11 +174,11 @@ def streams(path: str | Path, span: Span | None, archive: str, source: str) -> I
         allowance = Allowance((Path(path).stat().st_size if end is None else end) - start)
         for begin, pieces in _segments(stream, start, end):
             try:
-                for found in _segment(begin, pieces, archive, source):
+                for found in _segment(begin, pieces, origin):
                     allowance.take(len(found) if isinstance(found, bytes) else 0)
                     yield found
             except BombError as error:
-                yield Quarantined(source, archive, BOMB, f"bzip2: {error}", begin, -1)
+                yield origin.lost(BOMB, f"bzip2: {error}", begin, -1)
                 return
 
 
@@ -241,7 +242,7 @@ def _even(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield held
 
 
-def _segment(begin: int, pieces: Iterator[bytes], archive: str, source: str) -> Iterator[bytes | Seam | Quarantined]:
+def _segment(begin: int, pieces: Iterator[bytes], origin: Origin) -> Iterator[bytes | Seam | Quarantined]:
     """One segment: a stream and what follows it, or bytes that are no stream."""
     decoder = bz2.BZ2Decompressor()
     seen, used, head = 0, 0, b""
@@ -283,11 +284,11 @@ def _segment(begin: int, pieces: Iterator[bytes], archive: str, source: str) -> 
         yield head
     if damage == "ended":
         if junk:
-            yield Quarantined(source, archive, "damaged", "no bzip2 stream here", begin + used, seen - used)
+            yield origin.lost("damaged", "no bzip2 stream here", begin + used, seen - used)
     elif damage == "no bzip2 stream here":
         if junk:
-            yield Quarantined(source, archive, "damaged", damage, begin, seen)
+            yield origin.lost("damaged", damage, begin, seen)
     elif damage:
-        yield Quarantined(source, archive, "damaged", damage, begin, seen)
+        yield origin.lost("damaged", damage, begin, seen)
     else:
-        yield Quarantined(source, archive, "truncated", "the bytes end inside a stream", begin, seen)
+        yield origin.lost("truncated", "the bytes end inside a stream", begin, seen)

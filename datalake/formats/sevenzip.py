@@ -15,6 +15,7 @@ from typing import Any
 from datalake.document import Quarantined
 from datalake.formats.allowance import BOMB, BombError, allowance_of
 from datalake.formats.streams import BLOCK
+from datalake.origin import Origin
 
 SIGNATURE = b"7z\xbc\xaf\x27\x1c"
 _FED = 1 << 16  # bytes of the file that go to the decoder at once
@@ -25,7 +26,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: the reader has gone
     pass
 
 
-def unpacked(path: str | Path, archive: str, source: str) -> Iterator[bytes | Quarantined]:
+def unpacked(path: str | Path, origin: Origin) -> Iterator[bytes | Quarantined]:
     """The bytes of all members of a 7z archive. Damage is one `Quarantined` over the file, behind what was decoded.
 
     Memory: the decoder's dictionary, a queue of 4 blocks of 256 KiB, and what 64 KiB of the file decode to: py7zr holds
@@ -58,10 +59,10 @@ def unpacked(path: str | Path, archive: str, source: str) -> Iterator[bytes | Qu
                 if isinstance(item, OSError) and item.errno is not None:
                     raise item
                 detail = f"7z: {type(item).__name__}: {item}; {done} bytes were decoded before"
-                yield Quarantined(source, archive, "damaged", detail.replace("\n", " "), 0, Path(path).stat().st_size)
+                yield origin.lost("damaged", detail.replace("\n", " "), 0, Path(path).stat().st_size)
                 return
         except BombError as error:
-            yield Quarantined(source, archive, BOMB, f"7z: {error}", 0, Path(path).stat().st_size)
+            yield origin.lost(BOMB, f"7z: {error}", 0, Path(path).stat().st_size)
         finally:
             stop.set()
             worker.join()

@@ -20,6 +20,7 @@ import zstandard
 
 from datalake.document import Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
+from datalake.origin import Origin
 
 BLOCK = 1 << 18
 ZSTD_PIECE = 1 << 9  # bytes of a frame at once: no more than 17 MB come of them (a block of 128 KiB has 4)
@@ -40,9 +41,7 @@ def compression(head: bytes) -> str:
     return next((name for name, signature in _SIGNATURES.items() if signature.match(head)), "none")
 
 
-def decompressed(
-    path: str | Path, archive: str, source: str, allowance: Allowance | None = None
-) -> Iterator[bytes | Quarantined]:
+def decompressed(path: str | Path, origin: Origin, allowance: Allowance | None = None) -> Iterator[bytes | Quarantined]:
     """A file's bytes in blocks, decompressed. Damage is a `Quarantined` with offset and length in the file itself.
 
     What unpacks beyond the allowance (empty: the file's own) is one of reason `bomb`, and ends the reading.
@@ -58,7 +57,7 @@ def decompressed(
             while block := stream.read(BLOCK):
                 yield block
         else:
-            yield from _streams(head, stream, kind, archive, source, allowance or allowance_of(path))
+            yield from _streams(head, stream, kind, origin, allowance or allowance_of(path))
 
 
 def _decoder(kind: str) -> Any:
@@ -105,7 +104,7 @@ def _decode(decoder: Any, kind: str, data: bytes) -> tuple[bytes, bytes]:
 
 
 def _streams(
-    head: bytes, stream: Any, kind: str, archive: str, source: str, allowance: Allowance
+    head: bytes, stream: Any, kind: str, origin: Origin, allowance: Allowance
 ) -> Iterator[bytes | Quarantined]:
     """One compressed stream after another; from damage on to the next signature."""
     signature = _SIGNATURES[kind]
@@ -119,7 +118,7 @@ def _streams(
                 read += len(pending)
                 continue
             pending, read = _resynchronise(pending, read, stream, signature)
-            yield Quarantined(source, archive, "damaged", f"no {kind} stream here", begin, read - len(pending) - begin)
+            yield origin.lost("damaged", f"no {kind} stream here", begin, read - len(pending) - begin)
             continue
         decoder = _decoder(kind)
         last = pending  # the input that damage would be in
@@ -134,7 +133,7 @@ def _streams(
                     pending = stream.read(BLOCK)
                     read += len(pending)
                     if not pending:
-                        yield Quarantined(source, archive, "truncated", "the file ends inside a stream", begin, -1)
+                        yield origin.lost("truncated", "the file ends inside a stream", begin, -1)
                         return
             pending = decoder.unused_data
             if len(pending) < _LONGEST_SIGNATURE:
@@ -142,14 +141,14 @@ def _streams(
                 read += len(more)
                 pending += more
         except BombError as error:
-            yield Quarantined(source, archive, BOMB, f"{kind}: {error}", begin, -1)
+            yield origin.lost(BOMB, f"{kind}: {error}", begin, -1)
             return
         except (OSError, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, not bzip2's, which says of bad data OSError without a number
             start = max(read - len(last), begin + 1)
             pending, read = _resynchronise(last[start - (read - len(last)) :], read, stream, signature)
-            yield Quarantined(source, archive, "damaged", f"{kind}: {error}", begin, read - len(pending) - begin)
+            yield origin.lost("damaged", f"{kind}: {error}", begin, read - len(pending) - begin)
 
 
 def _resynchronise(pending: bytes, read: int, stream: Any, signature: re.Pattern[bytes]) -> tuple[bytes, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from datalake.errors import LostDataError, UserError
-from datalake.identity import file_digest
+from datalake.files import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from datalake.atomic import write_atomically
 from datalake.errors import LostDataError, UserError, note
-from datalake.identity import data_version, file_digest, fingerprint, folder_files
+from datalake.files import file_digest, folder_files
+from datalake.identity import data_version, fingerprint
 from datalake.lake.contents import (
     Contents,
     Digest,
@@ -178,8 +180,6 @@ class Lake:
         return self.root / "contents" / name / f"{fingerprint[:32]}-{version[:32]}.json"
 
     def _write_contents(self, held: Contents) -> None:
-        from datalake.lake.shards import write_atomically
-
         path = self._contents_file(held.name, held.fingerprint, held.data_version)
         write_atomically(path, held.model_dump_json(indent=1).encode())
 

@@ -23,6 +23,7 @@ from datalake.lake.parquet import distinct, literal, quoted, scan
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 # Columns of `curation` that the ledger shows elsewhere or under another name.
 _DECIDED = ("id", "source", "language", "verdict", "rule")
@@ -89,6 +90,30 @@ def _view(connection: duckdb.DuckDBPyConnection, name: str, files: list[str], by
     connection.execute(f"CREATE VIEW {_name(corpus)}.{_name(table)} AS SELECT * FROM {scan(files, by_name)}")
 
 
+_KINDS = {
+    "string": "VARCHAR", "large_string": "VARCHAR", "binary": "BLOB", "bool": "BOOLEAN", "float": "FLOAT",
+    "double": "DOUBLE", "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+    "uint8": "UTINYINT", "uint16": "USMALLINT", "uint32": "UINTEGER", "uint64": "UBIGINT",
+}  # fmt: skip
+
+
+def kind_of(type: pa.DataType) -> str:
+    """DuckDB's name of a type. It would tell it itself, but imports pandas for that, which takes a second."""
+    from pyarrow import types
+
+    if types.is_map(type):
+        return f"MAP({kind_of(type.key_type)}, {kind_of(type.item_type)})"
+    if types.is_list(type):
+        return f"{kind_of(type.value_type)}[]"
+    if types.is_struct(type):
+        return f"STRUCT({', '.join(f'{_name(field.name)} {kind_of(field.type)}' for field in type)})"
+    if types.is_fixed_size_binary(type):
+        return "BLOB"
+    if types.is_timestamp(type):
+        return "TIMESTAMP WITH TIME ZONE" if type.tz else "TIMESTAMP"
+    return _KINDS[str(type)]
+
+
 def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corpus) -> None:
     corpus = shown.name
     for name, ref in shown.tables.items():
@@ -97,10 +122,7 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corp
             _view(connection, f"{corpus}.{name}", files)
         else:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_name(corpus)}")
-            connection.register("empty", lake.schema(ref).empty_table())
-            described = connection.execute("DESCRIBE empty").fetchall()
-            columns = ", ".join(f"NULL::{row[1]} AS {_name(row[0])}" for row in described)
-            connection.unregister("empty")
+            columns = ", ".join(f"NULL::{kind_of(field.type)} AS {_name(field.name)}" for field in lake.schema(ref))
             connection.execute(f"CREATE VIEW {_name(corpus)}.{_name(name)} AS SELECT {columns} WHERE false")
     cleaned = shown.joined("documents")
     if cleaned:

@@ -11,18 +11,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from datalake.lake.contents import verify
 
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
 _WILD = re.compile(r"[*?\[]")
-_FORMAT = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True)
-)
 
 
 def check(path: str | Path) -> None:
@@ -80,8 +79,12 @@ def dataset(paths: Sequence[str]) -> ds.Dataset:
 
     For a look at little of much: pages that are read are checked, whole files are not.
     """
+    import pyarrow.dataset as ds  # which imports pandas, where that is installed
+
     schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths])
-    return ds.dataset(list(paths), schema=schema, format=_FORMAT, partitioning=None)
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True)
+    format = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    return ds.dataset(list(paths), schema=schema, format=format, partitioning=None)
 
 
 def literal(path: str) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from datalake.document import ID, TIMESTAMP
+from datalake.atomic import write_atomically
 from datalake.errors import UserError, first_line, note
 from datalake.lake.contents import Digest, Name
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
-from datalake.lake.shards import write_atomically
+from datalake.tables import ID, TIMESTAMP
 
 STAGES = pa.schema(
     [
@@ -134,8 +134,12 @@ class StageReport(BaseModel):
     @property
     def line(self) -> str:
         """The stage in one line: its name, state, seconds, records in and out, and what there is to say."""
-        rows = "" if self.records_in is None else f"{self.records_in:>12,} in {self.records_out or 0:>12,} out"
-        return f"  {self.stage:<12} {self.state:<8} {self.seconds:>8.1f} s {rows}  {self.note}".rstrip()
+        return f"  {self.stage:<12} {self.state:<8} {self.seconds:>8.1f} s {self.rows}  {self.note}".rstrip()
+
+    @property
+    def rows(self) -> str:
+        """Records in and out, where they are known."""
+        return "" if self.records_in is None else f"{self.records_in:>12,} in {self.records_out or 0:>12,} out"
 
 
 class Manifest(BaseModel):

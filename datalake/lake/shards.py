@@ -7,7 +7,6 @@ is complete and one that lacks it is rewritten from the start. The same input an
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datalake.identity import file_digest, fingerprint
+from datalake.atomic import remove_leftovers, settle, sync, temporary, write_atomically
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 
 # A row group is closed when it holds this much text or this many rows: small enough that a reader's memory stays
 # bounded and Arrow string offsets never overflow, large enough to compress well.
@@ -55,47 +56,6 @@ def shard_key(stage: str, version: str, config: Any, source: Any) -> str:
     return fingerprint({"stage": stage, "version": version, "config": config, "input": source})
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
-    """Write a small file so that a reader sees the old content or the new one, never half of it.
-
-    What is `private` can be read by nobody but its owner, whatever the umask.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    if private:
-        temporary.unlink(missing_ok=True)
-        temporary.touch(mode=0o600)
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files (`.NAME.PID.tmp`) of processes that were killed while they wrote here.
-
-    On a folder shared by machines a living writer elsewhere may lose its file: its shard is then tried again.
-    """
-    for path in folder.glob(".*.tmp"):
-        number = path.name.split(".")[-2]
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            continue  # not ours to judge
-
-
 class ShardWriter:
     """Writes the tables of one shard into its folder. Use as a context manager; an exception leaves nothing finished.
 
@@ -117,7 +77,7 @@ class ShardWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         for table, schema in self._schemas.items():
-            self._writers[table] = pq.ParquetWriter(self._temporary(table), schema, **encoding(schema))
+            self._writers[table] = pq.ParquetWriter(temporary(self._path(table)), schema, **encoding(schema))
         return self
 
     def write(self, table: str, rows: pa.Table) -> None:
@@ -131,8 +91,8 @@ class ShardWriter:
         """Add to one of the shard's counts."""
         self.result.counts[name] = self.result.counts.get(name, 0) + amount
 
-    def _temporary(self, table: str) -> Path:
-        return self.folder / f".{table}.{os.getpid()}.tmp"
+    def _path(self, table: str) -> Path:
+        return self.folder / f"{table}.parquet"
 
     def _flush(self, table: str, final: bool) -> None:
         pending = self._pending[table]
@@ -151,14 +111,12 @@ class ShardWriter:
             writer.close()
         if kind is not None:
             for table in self._schemas:
-                self._temporary(table).unlink(missing_ok=True)
+                temporary(self._path(table)).unlink(missing_ok=True)
             return
         for table in self._schemas:
-            temporary, path = self._temporary(table), self.folder / f"{table}.parquet"
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            size, digest = temporary.stat().st_size, file_digest(str(temporary))
-            temporary.replace(path)
+            path = self._path(table)
+            settle(path)
+            size, digest = path.stat().st_size, file_digest(str(path))
             self.result.files.append(ShardFile(table, str(path), self._rows[table], digest, size))
         self.result.seconds = time.perf_counter() - self._start
         finish_shard(self.folder, self.result)
@@ -186,7 +144,7 @@ def finish_shard(folder: Path, result: ShardResult) -> None:
     body = asdict(result)
     body["files"] = [{**asdict(file), "path": Path(file.path).name} for file in result.files]
     write_atomically(folder / "shard.json", json.dumps(body, sort_keys=True, indent=1).encode())
-    fsync_folder(folder)
+    sync(folder)
 
 
 def find_shard(folder: Path) -> ShardResult | None:

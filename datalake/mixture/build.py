@@ -25,10 +25,10 @@ import pyarrow.compute as pc
 from datalake.dedup.spans.cut import cut_texts, read_cuts
 from datalake.dedup.texts.shingles import count_words
 from datalake.dedup.texts.signed import batches_of, read_columns
-from datalake.document import ID
 from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig, Weights
 from datalake.mixture.holdout import group_of, held_out
+from datalake.tables import ID
 
 Shard: TypeAlias = str | Path | pa.Table
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import xxhash
 from filelock import FileLock, Timeout
 
+from datalake.atomic import sync
 from datalake.remote.address import base_name, checksum, lasting, shown
 from datalake.remote.client import ChangedError, Client, Facts
 
@@ -116,8 +117,7 @@ class Cache:
                 part = self.folder / "parts" / places[0].name
                 # What is only said to have this content mustn't be taken for that of another address.
                 place = places[-1] if client.download(address, facts, part) else places[0]
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
+                sync(part)
                 part.replace(place)
                 return place
             return places[0]

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.remote.address import is_remote
 from datalake.remote.cache import Cache
 from datalake.remote.client import Client
@@ -68,9 +68,9 @@ def forget() -> None:
 
 
 @contextmanager
-def counted(shard: InputShard) -> Iterator[Callable[[], dict[str, int]]]:
-    """A function that says what reading a remote shard has taken so far: `requests`, `retries`, `bytes`."""
-    if not is_remote(shard.path):
+def counted(archive: Archive) -> Iterator[Callable[[], dict[str, int]]]:
+    """A function that says what reading a remote archive has taken so far: `requests`, `retries`, `bytes`."""
+    if not is_remote(archive.path):
         yield dict
         return
     client = current().client
@@ -79,14 +79,14 @@ def counted(shard: InputShard) -> Iterator[Callable[[], dict[str, int]]]:
 
 
 @contextmanager
-def at_hand(shard: InputShard) -> Iterator[InputShard]:
-    """The shard with its archive as a local copy; a local one, or one that names its archives itself, as it is.
+def at_hand(archive: Archive) -> Iterator[Archive]:
+    """The archive as a local copy; a local one, or one that names archives of its own, as it is.
 
-    Raises OSError where the archive can't be had.
+    Raises OSError where it can't be had.
     """
-    if not is_remote(shard.path) or any(span.archive for span in shard.spans):
-        yield shard
+    if not is_remote(archive.path) or any(span.archive for span in archive.spans):
+        yield archive
         return
     here = current()
-    with here.cache.copy(shard.path, shard.version, here.client, keep=here.config.keep) as path:
-        yield replace(shard, path=str(path))
+    with here.cache.copy(archive.path, archive.version, here.client, keep=here.config.keep) as path:
+        yield replace(archive, path=str(path))

@@ -1,13 +1,15 @@
 """Prediction with fastText's classifiers (Joulin et al. 2016, arXiv:1607.01759): its model files, in a compiled loop.
 
-Gives what fastText's own `predict` gives for the best label, bit for bit, since every sum is taken in 32-bit floats in
-the same order. The file format, the hashes and the tree are those of fastText 0.9.2 (dictionary.cc, model.cc, loss.cc,
+Gives what fastText's own `predict` gives for the best label, but for the last digits of a 32-bit float: here the rows
+of a word are added up first, and the words then, so that a word's sum can be remembered: most of a text's words are
+few. The file format, the hashes and the tree are those of fastText 0.9.2 (dictionary.cc, model.cc, loss.cc,
 productquantizer.cc). Quantised matrices are multiplied out when a model is read.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,6 +32,30 @@ _SIGMOIDS, _MAX_SIGMOID = 512, 8  # fastText's table of the logistic function
 _OFFSET, _PRIME, _MASK = 2166136261, 16777619, 0xFFFFFFFF  # FNV-1a, 32 bits
 _PAIR = 116049371  # joins the hashes of words to that of their n-gram
 _NOTHING = np.zeros(0, np.uint8)
+_SLOTS, _LONGEST = 1 << 16, 24  # words whose sums are remembered (6 MB a thread), and bytes of the longest
+
+
+class Seen(NamedTuple):
+    """The words seen last and what they add, each in the slot that its hash names.
+
+    - `words`, shape (slots, 24), and `sizes`, shape (slots,): a word's bytes, and how many; 0 where there is none.
+    - `sums`, shape (slots, dimension), and `counts`, shape (slots,): the sum of its rows, and how many there are.
+    """
+
+    words: Bytes
+    sizes: Ints
+    sums: Floats
+    counts: Ints
+
+    @classmethod
+    def none(cls, dimension: int) -> Seen:
+        """No word yet."""
+        return cls(
+            np.zeros((_SLOTS, _LONGEST), np.uint8),
+            np.zeros(_SLOTS, np.int32),
+            np.zeros((_SLOTS, dimension), np.float32),
+            np.zeros(_SLOTS, np.int32),
+        )
 
 
 class Arrays(NamedTuple):
@@ -73,13 +99,29 @@ class Classifier:
             self._arrays, self.labels = _read(file)
         except (OverflowError, MemoryError, UnicodeDecodeError) as error:
             raise ValueError(f"the file is damaged ({error})") from None
+        self._of_thread = threading.local()
+
+    @property
+    def _seen(self) -> Seen:
+        """What this thread has seen: loops of several threads run at once."""
+        if not hasattr(self._of_thread, "seen"):
+            self._of_thread.seen = Seen.none(self._arrays.rows.shape[1])
+        seen: Seen = self._of_thread.seen
+        return seen
+
+    def __getstate__(self) -> dict[str, object]:
+        """All but what was seen."""
+        return {"_arrays": self._arrays, "labels": self.labels}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _of_thread=threading.local())
 
     def predict(self, line: bytes) -> tuple[str, float] | None:
         """The best label of a line of UTF-8 and its probability; None where no label reaches 0.00001.
 
         The line ends at its first line break. A probability may pass 1 by 0.00001, as fastText's do.
         """
-        label, score = _predict(np.frombuffer(line, np.uint8) if line else _NOTHING, self._arrays)
+        label, score = _predict(np.frombuffer(line, np.uint8) if line else _NOTHING, self._arrays, self._seen)
         return (self.labels[label], float(score)) if label >= 0 else None
 
 
@@ -322,7 +364,7 @@ def _add(hidden: Floats, rows: Floats, row: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _subwords(word: Bytes, hidden: Floats, model: Arrays) -> int:
+def _subwords(word: Bytes, sums: Floats, model: Arrays) -> int:
     """Adds the rows of the character n-grams of a word, which stands between < and >; returns how many there are."""
     count, size, inverse = 0, len(word), 1.0 / model.buckets
     for begin in range(size):
@@ -346,17 +388,19 @@ def _subwords(word: Bytes, hidden: Floats, model: Arrays) -> int:
                 bucket -= model.buckets
             row = _row(bucket, model)
             if row >= 0:
-                _add(hidden, model.rows, row)
+                _add(sums, model.rows, row)
                 count += 1
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def _hidden(line: Bytes, hidden: Floats, model: Arrays) -> int:
-    """Adds up the rows of a line's words and n-grams in the order of the text; returns how many there are."""
+def _hidden(line: Bytes, hidden: Floats, model: Arrays, seen: Seen) -> int:
+    """Adds up the rows of a line's words, and of the n-grams in and of them; returns how many there are."""
     size, at, count = len(line), 0, 0
     hashes, hashed = np.empty(size // 2 + 2 if model.ngrams > 1 else 0, np.int32), 0
     token = np.empty(size + 6, np.uint8)  # a word between < and >
+    words, sizes, sums, counts = seen.words, seen.sizes, seen.sums, seen.counts
+    own = np.empty(len(hidden), np.float32)  # the sum of one word
     token[0] = 60
     while True:
         while at < size and (line[at] == 32 or line[at] == 0 or (9 <= line[at] <= 13 and line[at] != 10)):
@@ -372,24 +416,46 @@ def _hidden(line: Bytes, hidden: Floats, model: Arrays) -> int:
             token[length] = line[at]
             value = _hashed(value, np.int64(line[at]))
             at += 1
-        word = token[1 : length + 1]
         if length == len(_END):
             k = 0
-            while k < length and word[k] == _END[k]:
+            while k < length and token[k + 1] == _END[k]:
                 k += 1
             last = k == length
         labelled = 0
-        while labelled < len(_LABEL) and labelled < length and word[labelled] == _LABEL[labelled]:
+        while labelled < len(_LABEL) and labelled < length and token[labelled + 1] == _LABEL[labelled]:
             labelled += 1
         if labelled == len(_LABEL):  # a label is no word
             continue
-        number = _word(word, value, model)
-        if number >= 0:
-            _add(hidden, model.rows, number)
-            count += 1
-        if not last and model.longest > 0 and model.buckets > 0:
-            token[length + 1] = 62
-            count += _subwords(token[: length + 2], hidden, model)
+        slot = value & (_SLOTS - 1)
+        short = not last and 0 < length <= _LONGEST
+        known = short and sizes[slot] == length
+        if known:
+            k = 0
+            while k < length and words[slot, k] == token[k + 1]:
+                k += 1
+            known = k == length
+        if known:
+            _add(hidden, sums, slot)
+            count += counts[slot]
+        else:
+            number, found = _word(token[1 : length + 1], value, model), 0
+            for k in range(len(own)):
+                own[k] = 0
+            if number >= 0:
+                _add(own, model.rows, number)
+                found = 1
+            if not last and model.longest > 0 and model.buckets > 0:
+                token[length + 1] = 62
+                found += _subwords(token[: length + 2], own, model)
+            for k in range(len(own)):
+                hidden[k] += own[k]
+            count += found
+            if short:
+                sizes[slot], counts[slot] = length, found
+                for k in range(length):
+                    words[slot, k] = token[k + 1]
+                for k in range(len(own)):
+                    sums[slot, k] = own[k]
         if model.ngrams > 1:
             hashes[hashed] = np.int32(np.uint32(value))
             hashed += 1
@@ -422,10 +488,10 @@ def _log(x: np.float32) -> np.float32:
 
 
 @numba.njit(cache=True, nogil=True)
-def _predict(line: Bytes, model: Arrays) -> tuple[int, np.float32]:
+def _predict(line: Bytes, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
     """The best label and its probability, -1 where there is none."""
     hidden = np.zeros(model.rows.shape[1], np.float32)
-    count = _hidden(line, hidden, model)
+    count = _hidden(line, hidden, model, seen)
     if count == 0:
         return -1, np.float32(0)
     hidden *= np.float32(1.0 / count)

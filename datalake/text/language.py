@@ -36,7 +36,7 @@ def detect(
     """
     # Cut before joining as well, so that a page of a hundred megabytes costs no more than one of a thousand words.
     sample = _joined(text[: 2 * characters])
-    if len(sample) < characters:
+    if len(sample) < characters and len(text) > 2 * characters:
         sample = _joined(text[: 8 * characters])
     sample = sample[:characters]
     if not _LETTER.search(sample):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError
-from datalake.identity import folder_version
+from datalake.text.transformer_config import Model
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class Loaded(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def load(path: str, version: str, auto: str, what: str, setting: str) -> Loaded:
+def load(model: Model, auto: str, what: str, setting: str) -> Loaded:
     """The model of a TransformerConfig, loaded once a process.
 
     `auto` names the class of Transformers that loads it; `what` it should be and `setting` are for messages.
@@ -43,30 +43,28 @@ def load(path: str, version: str, auto: str, what: str, setting: str) -> Loaded:
     import torch
     import transformers
 
+    model.check(f"{setting}.model")
+    path = model.path
     name, _, commit = path.partition("@")
     # Code that comes with a model isn't run: left out, Transformers would ask on stdin.
     where: dict[str, Any] = {"revision": commit, "trust_remote_code": False}
     if Path(path).is_dir():
-        if not version.startswith(folder_version(Path(path))[:32]):
-            raise UserError(f"{path} has changed since the recipe was read: run it again")
         name, where = path, {"local_files_only": True, "trust_remote_code": False}
-    elif not commit:
-        raise UserError(f"there is no folder {path!r}: correct `{setting}`, model")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **where)
-        model = getattr(transformers, auto).from_pretrained(name, dtype=torch.float32, **where)
+        network = getattr(transformers, auto).from_pretrained(name, dtype=torch.float32, **where)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no {what} ({why}): correct `{setting}`, model") from error
     # A causal model tells where a text ends by its padding.
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = tokenizer.pad_token_id
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    positions = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+    positions = getattr(network.config, "max_position_embeddings", None) or 1 << 20
     most = min(int(tokenizer.model_max_length), int(positions), 1 << 20)
-    return Loaded(model.eval().to(device), tokenizer, device, most)
+    return Loaded(network.eval().to(device), tokenizer, device, most)
 
 
 def token_batches(texts: Sequence[str], loaded: Loaded, max_tokens: int) -> Iterator[tuple[list[int], Any]]:

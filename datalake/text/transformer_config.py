@@ -5,11 +5,37 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from datalake.identity import Place, folder_version
+from datalake.errors import UserError
+from datalake.files import File, folder_version
+
+_OF_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}")
+
+
+class Model(File):
+    """A folder with a model and its tokenizer, or one of the Hugging Face hub with its commit.
+
+    Its version is a digest of the folder, or name and commit, and the libraries' versions.
+    """
+
+    @classmethod
+    def _place(cls, path: str) -> str:
+        folder = Path(path).expanduser().absolute()
+        return path if not folder.is_dir() and _OF_THE_HUB.fullmatch(path) else str(folder)
+
+    def content(self) -> str:
+        """The version of what is there now. Raises UserError where nothing is."""
+        libraries = ", ".join(f"{name} {version(name).split('+')[0]}" for name in ("transformers", "torch"))
+        if Path(self.path).is_dir():
+            return f"{folder_version(Path(self.path))[:32]}, {libraries}"
+        if _OF_THE_HUB.fullmatch(self.path):
+            return f"{self.path}, {libraries}"
+        raise UserError(
+            f"there is no folder {self.path!r}: correct `model`; one of the hub is named with its commit, name@ and 40"
+            " hexadecimal digits, so that it can't change"
+        )
 
 
 class TransformerConfig(BaseModel):
@@ -17,16 +43,11 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    model: Annotated[str, Place()] = Field(
+    model: Model = Field(
         min_length=1,
         title="Model",
         description="A folder with the model and its tokenizer, or one of the Hugging Face hub with its commit: "
         "`name@commit`",
-    )
-    model_version: str = Field(
-        default="",
-        title="Version of the model",
-        description="Digest of the folder, or name and commit, and the libraries' versions; filled in when left empty",
     )
     max_tokens: int = Field(
         default=512,
@@ -35,19 +56,3 @@ class TransformerConfig(BaseModel):
         title="Most tokens",
         description="Of a document's beginning that are read, or as many as the model can take",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("model"), str) or values.get("model_version"):
-            return values
-        libraries = ", ".join(f"{name} {version(name).split('+')[0]}" for name in ("transformers", "torch"))
-        folder = Path(values["model"]).expanduser().absolute()
-        if folder.is_dir():
-            return {**values, "model": str(folder), "model_version": f"{folder_version(folder)[:32]}, {libraries}"}
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?@[0-9a-f]{40}", values["model"]):
-            raise ValueError(
-                f"there is no folder {values['model']!r}: correct `model`; one of the hub is named with its commit,"
-                " name@ and 40 hexadecimal digits, so that it can't change"
-            )
-        return {**values, "model_version": f"{values['model']}, {libraries}"}

@@ -158,12 +158,12 @@ class Browser:
 
 def _rules(config: CurateConfig) -> list[Row]:
     """The rules with a number that documents are held to, by the name that `curate.thresholds` takes."""
-    from datalake.curate.held import RECIPE, rules_in_use
+    from datalake.curate.judge import rules_in_use
 
     return [
-        {"name": f"{rules}/{rule.name}", "rule": rule, "set": rules}
+        {"name": f"{rules}/{rule.name}", "rule": rule}
         for rules, rule in rules_in_use(config)
-        if rule.source != RECIPE
+        if rule not in config.own_rules  # their numbers stand in sections of their own
     ]
 
 

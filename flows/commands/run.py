@@ -15,13 +15,13 @@ from datalake.lake.lake import Lake
 from datalake.printable import printable, write
 from datalake.secrets import masked
 from flows.commands.common import COMMON, Common
-from flows.output import command, note
+from flows.output import Console, command, note
 from flows.stages import StageName
 
 if TYPE_CHECKING:
     from datalake.lake.records import StageReport
     from flows.ending import Ending
-    from tasks.stage import RunLog
+    from tasks.tracked import RunLog
 
 
 def run(
@@ -32,6 +32,7 @@ def run(
         tuple[str, ...], Parameter(name="--set", negative="", help="Override a value: --set deduplicate.threshold=0.7")
     ] = (),
     workers: Annotated[int | None, Parameter(help="Shards worked on at once")] = None,
+    dry: Annotated[bool, Parameter(negative="", help="Only say what is done already and what would run")] = False,
     common: Common = COMMON,
 ) -> int:
     """Run a recipe, or up to a stage; what was done before is taken from the cache.
@@ -49,6 +50,8 @@ def run(
     unheard()
     shown = _Shown(common)
     overrides = set if workers is None else (*set, f"runtime.workers={workers}")
+    if dry:
+        return _look(recipe, until, overrides, common)
     with Ending(shown.end) as ending:
         try:
             status, failure = _run(recipe, until, overrides, shown, ending)
@@ -58,6 +61,31 @@ def run(
             shown.end(ending.status, f"{ending.reason}; {AGAIN}")
             ending.leave()
         return shown.end(status, failure)
+
+
+def _look(path: Path, until: StageName | None, overrides: Sequence[str], common: Common) -> int:
+    """Say of each stage whether it is done, would run or is skipped, without a server, Ray or a trace of it."""
+    from flows.dry import DryRun
+    from flows.pipeline import pipeline
+    from flows.recipe import load
+    from flows.start import find_inputs
+
+    began = time.perf_counter()
+    recipe = load(path, overrides)
+    find_inputs(recipe)
+    run = DryRun(recipe, Lake(common.folder), until)
+    pipeline(run)
+    stages = [report.model_dump(mode="json") for report in run.reports]
+    seconds = round(time.perf_counter() - began, 3)
+    body = {"run": "", "corpus": recipe.corpus, "lake": str(common.folder), "seconds": seconds, "stages": stages}
+
+    def draw(console: Console, _: object) -> None:
+        for report in run.reports:
+            if report.asked_for:
+                console.line(f"  {report.stage:<12} {report.state:<9} {report.rows:<32} {report.note}".rstrip())
+
+    common.output.answer(body, draw)
+    return 0
 
 
 def _run(

@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
-from datalake.lake.shards import write_atomically
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 from flows.service import daemons, deployments

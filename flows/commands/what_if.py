@@ -72,9 +72,7 @@ def _settings(changes: dict[str, list[Any]]) -> str:
     """What differs, in one line; of thresholds the ones that do."""
     parts = []
     for name, (old, new) in changes.items():
-        if name.removesuffix("_version") in changes and name.endswith("_version"):
-            continue  # of a file that is named itself
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, dict) and isinstance(new, dict) and "paths" not in old:
             for key in dict.fromkeys((*old, *new)):
                 if old.get(key) != new.get(key):
                     was, then = (value.get(key, "as the preset has it") for value in (old, new))
@@ -86,8 +84,12 @@ def _settings(changes: dict[str, list[Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None or value == "":
+    if isinstance(value, dict) and "paths" in value:  # files: by where they lie
+        value = value["paths"]
+    if value is None or value == "" or value == []:
         return "not set"
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(_value, value))
+    if isinstance(value, dict) and "op" in value:
+        return f"{value['name']} ({value['metric']} {value['op']} {value['threshold']:g})"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -61,11 +61,11 @@ def models(records: dict[str, StageRecord]) -> list[Row]:
 
 
 def warnings(
-    manifest: Manifest, records: dict[str, StageRecord], became: list[Row], mixture: list[Share]
+    manifest: Manifest, records: dict[str, StageRecord], read: list[Row], became: list[Row], mixture: list[Share]
 ) -> list[tuple[str, str]]:
     """What a reader has to know before believing the rest: where, and what."""
     found = [(r.stage, r.note or r.state) for r in manifest.stages if r.state in ("partial", "failed")]
-    for row in records["ingest"].report.get("sources", []) if "ingest" in records else []:
+    for row in read:
         if not row["raw"]:
             why = row["why"] or "nothing in it"
             found.append((row["source"], f"gave nothing: {amount(row['records'], 'record')} read; {why}"))

@@ -7,16 +7,19 @@ drawn by the digest of id and seed, so the same run gives the same page.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.explain import curated_by
+from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
-from datalake.lake.shards import write_atomically
 from flows.output import command, note
 from flows.report import headlines
+from flows.report.summary import archives
 from flows.report.words import excerpt, number, seconds, share
 
 if TYPE_CHECKING:
@@ -91,8 +94,10 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
     config = curated_by(lake, manifest) if "curation" in tables else None
     look, counts = _Look(connection, manifest.corpus, tables), _counts(records, "deduplicate")
     weights = records["mixture"].payload.get("config", {}).get("weights", {}) if "mixture" in records else {}
-    by_source, by_language = shares(lake, manifest.refs, weights)
-    funnel, became = _funnel(manifest, records), look.by_source()
+    shares_by_source, by_language = shares(lake, manifest.refs, weights)
+    fates = funnel_of(lake, manifest.refs)
+    every, became = whole(fates.values()), look.by_source()
+    read = by_source(fates, archives(records["ingest"])) if "ingest" in records else []
     evaluations = _evaluations(connection, manifest)
     return {
         "run": manifest,
@@ -100,15 +105,15 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
         "code": headlines.code_sources(manifest),
         "states": headlines.states(manifest),
         "models": headlines.models(records),
-        "warnings": headlines.warnings(manifest, records, became, by_source),
-        "mixture": by_source,
+        "warnings": headlines.warnings(manifest, records, read, became, shares_by_source),
+        "mixture": shares_by_source,
         "mixture_languages": by_language,
         "answers": headlines.answers(records),
         "took": (manifest.finished - manifest.started).total_seconds(),
         "stages": _stages(manifest, records),
-        "funnel": funnel,
-        "sources": records["ingest"].report.get("sources", []) if "ingest" in records else [],
-        "rules": _rules(records, look, config),
+        "funnel": _funnel(manifest, records, every),
+        "sources": read,
+        "rules": _rules(every.rejected, look, config),
         "metrics": _metrics(connection, manifest.corpus, config),
         "found": _found(records),
         "quality": records["quality"].report if "quality" in records else None,
@@ -162,22 +167,18 @@ def _counts(records: dict[str, StageRecord], stage: str) -> dict[str, int]:
     return records[stage].counts if stage in records else {}
 
 
-def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
+def _funnel(manifest: Manifest, records: dict[str, StageRecord], every: Fate) -> list[Row]:
     """What is left after each stage: label, number, and what became of the others."""
     steps: list[tuple[str, int, list[tuple[str, int]]]] = []
     if "ingest" in records:
-        counts = _counts(records, "ingest")
-        taken = counts.get("records", 0)
-        steps.append(("records read", taken, []))
-        lost = [(name, counts.get(name, 0)) for name in ("refused", "quarantined")]
-        steps.append(("taken (raw)", counts.get("raw", 0), lost))
+        lost = [("refused", every.refused.total()), ("quarantined", every.quarantined.total())]
+        steps += [("records read", every.records, []), ("taken (raw)", every.taken, lost)]
     raw, base = manifest.refs.get("raw"), 0
     if "curate" in records:
-        counts = _counts(records, "curate")
-        if isinstance(raw, TableRef) and raw.rows != _counts(records, "ingest").get("raw"):
+        if isinstance(raw, TableRef) and raw.rows != every.taken:
             base = len(steps)  # dialogues take another way from here: what follows is a share of the documents
             steps.append(("of these documents", raw.rows, []))
-        steps.append(("kept by curation", counts.get("documents", 0), [("rejected", counts.get("rejected", 0))]))
+        steps.append(("kept by curation", every.kept, [("rejected", every.rejected.total())]))
     if "deduplicate" in records:
         record = records["deduplicate"]
         steps.append(
@@ -195,11 +196,10 @@ def _funnel(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
     return rows
 
 
-def _rules(records: dict[str, StageRecord], look: _Look, config: CurateConfig | None) -> list[Row]:
+def _rules(rejected: Mapping[str, int], look: _Look, config: CurateConfig | None) -> list[Row]:
     """Rules by how many documents they rejected first, with samples of those and what was asked of them."""
     from tasks.shown.curation import asked
 
-    rejected: dict[str, int] = records["curate"].report.get("rejected", {}) if "curate" in records else {}
     samples = look.rejected()
     for text in (text for texts in samples.values() for text in texts):
         text["asked"] = asked(text, config)

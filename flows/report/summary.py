@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from datalake.lake.funnel import Fate, by_source, funnel_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, StageReport, read_record
 from flows.report import shares
@@ -28,8 +29,9 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
         for report in reports
         if report.fingerprint and (record := read_record(lake, report.fingerprint)) is not None
     }
+    refs = {name: ref for report in reports for name, ref in report.outputs.items()}
     if "ingest" in records:
-        yield from _sources(records)
+        yield from _sources(records["ingest"], funnel_of(lake, refs), "curation" in refs)
     if "quality" in records:
         counts, figures = records["quality"].counts, records["quality"].report["figures"]
         told = (f"{name} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" for name, row in figures.items())
@@ -38,7 +40,6 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
         yield from _thresholds(lake, records["thresholds"])
     if "mixture" in records:
         weights = records["mixture"].payload.get("config", {}).get("weights", {})
-        refs = {name: ref for report in reports for name, ref in report.outputs.items()}
         yield from shares.lines(*shares.shares(lake, refs, weights))
     if "pretrain" in records:
         report = records["pretrain"].report
@@ -67,23 +68,24 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
             yield f"  {row['checkpoint']:<10} {what:<32} {row['value']:>8.3f}  {interval:<20} n={row['n']}"
 
 
-def _sources(records: dict[str, StageRecord]) -> Iterator[str]:
+def archives(record: StageRecord) -> dict[str, int]:
+    """How many archives each source has, in the order of the recipe, by the record of ingest."""
+    return {row["source"]: row["archives"] for row in record.report.get("sources", ())}
+
+
+def _sources(record: StageRecord, fates: Mapping[str, Fate], curated: bool) -> Iterator[str]:
     """Every source's records: in = raw + refused + quarantined, raw = kept + rejected."""
-    curated = records["curate"].counts if "curate" in records else {}
     yield (
         f"{'source':<16} {'archives':>8} {'records':>9} = {'raw':>9} + {'refused':>8} + {'quarantined':>11}"
         + (f" ; raw = {'documents':>9} + {'rejected':>8}" if curated else "")
     )
-    for row in records["ingest"].report["sources"]:
+    for row in by_source(fates, archives(record)):
         text = (
             f"{row['source']:<16} {row['archives']:>8,} {row['records']:>9,} = {row['raw']:>9,} + {row['refused']:>8,}"
             f" + {row['quarantined']:>11,}"
         )
-        kept = curated.get(f"kept by source:{row['source']}")
-        rejected = curated.get(f"rejected by source:{row['source']}")
-        if kept is not None or rejected is not None:
-            text += f" ; raw = {kept or 0:>9,} + {rejected or 0:>8,}"
-        yield text
+        fate = fates.get(row["source"], Fate())
+        yield text + (f" ; raw = {fate.kept:>9,} + {fate.rejected.total():>8,}" if fate.decided else "")
 
 
 def _thresholds(lake: Lake, record: StageRecord) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from datalake.lake.shards import write_atomically
+from datalake.atomic import write_atomically
 from flows.service.api import Api
 
 ROOT = Path(__file__).parent.parent.parent

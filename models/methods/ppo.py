@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import fingerprint, folder_version
+from datalake.files import folder_version
+from datalake.identity import fingerprint
 from models.methods.reward import load_reward_model
 from models.methods.sft import load_language_model
 from models.network import checkpoint

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
 from models.network import checkpoint
 from models.network.build import build_model
 from models.objectives.base import IGNORED

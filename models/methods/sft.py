@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from datalake.errors import UserError
-from datalake.identity import fingerprint, folder_version
+from datalake.files import folder_version
+from datalake.identity import fingerprint
 from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate

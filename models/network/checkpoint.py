@@ -9,9 +9,7 @@ and its matrices w1 (gate), w3 (up), w2 (down).
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from models.network.build import Foreign, ForeignConfig, ScalarHead
 from models.network.config import NetworkConfig
@@ -42,11 +41,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
     folder = Path(folder)
     if isinstance(tokenizer, str | Path):
         tokenizer = text.load(tokenizer)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = temporary.with_name(temporary.name + ".old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as temporary:
         trunk = model.trunk if isinstance(model, ScalarHead) else model
         if isinstance(model, ScalarHead):
             _write(model.head.state_dict(), temporary / VALUE_HEAD)
@@ -65,18 +60,6 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
         mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
         for path in temporary.iterdir():
             path.chmod(mode)
-            _sync(path)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-        _sync(folder.parent)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -294,11 +277,3 @@ def _write(weights: dict[str, Tensor], path: Path) -> None:
 
 def _write_json(settings: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

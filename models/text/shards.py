@@ -7,7 +7,6 @@ where it starts and how long it is in tokens, and the bytes of its text. Both ap
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
-from datalake.document import ID
+from datalake.atomic import sync, whole_file
 from datalake.errors import UserError
 from datalake.lake.parquet import read_table
+from datalake.tables import ID
 from models.text.config import BOS, EOS
 from models.text.tokenizer import encode, special
 
@@ -70,36 +70,22 @@ def write_shard(
     sizes: list[int] = []
     left_out: list[tuple[bytes, str]] = []
     tokens_path, index_path = folder / f"{name}.bin", folder / f"{name}.index.parquet"
-    parts = [folder / f".{path.name}.{os.getpid()}.tmp" for path in (tokens_path, index_path)]
-    try:
-        with parts[0].open("wb") as stream:
-            for batch in _batches(documents):
-                for number, text, tokens in _encoded(tokenizer, batch):
-                    if isinstance(tokens, str):
-                        left_out.append((number, tokens))
-                        continue
-                    np.array([bos, *tokens, eos], dtype).tofile(stream)
-                    ids.append(number)
-                    lengths.append(len(tokens) + 2)
-                    sizes.append(len(text.encode("utf-8", "replace")))
-            _sync(stream.fileno())
+    with whole_file(index_path) as index, whole_file(tokens_path) as stream:  # the tokens are renamed first
+        for batch in _batches(documents):
+            for number, text, tokens in _encoded(tokenizer, batch):
+                if isinstance(tokens, str):
+                    left_out.append((number, tokens))
+                    continue
+                np.array([bos, *tokens, eos], dtype).tofile(stream)
+                ids.append(number)
+                lengths.append(len(tokens) + 2)
+                sizes.append(len(text.encode("utf-8", "replace")))
         length = np.array(lengths, np.int64)
         start = np.cumsum(length) - length
         table = pa.table([ids, [name] * len(ids), start, length, sizes], schema=INDEX)
         details = {"dtype": dtype.name, "vocabulary": str(len(tokenizer)), "bos": str(bos), "eos": str(eos)}
-        with parts[1].open("wb") as stream:
-            pq.write_table(table.replace_schema_metadata(details), stream, compression="zstd")
-            _sync(stream.fileno())
-        for part, path in zip(parts, (tokens_path, index_path), strict=True):
-            part.rename(path)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        pq.write_table(table.replace_schema_metadata(details), index, compression="zstd")
+    sync(folder)
     return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes), tuple(left_out))
 
 
@@ -133,10 +119,6 @@ def _encoded(
         found = [f"the tokenizer failed: {' '.join(str(error).split())[:200]}"]
     for (number, text), tokens in zip(batch, found, strict=True):
         yield number, text, tokens
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 class TokenShards:

@@ -9,9 +9,7 @@ who writes `<|end|>` gets the tokens of those seven characters. Code puts specia
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from models.text.config import BOS, END, EOS, PAD, SPECIALS, TokenizerConfig
 from models.text.rendering import CHAT_TEMPLATE, ROLES
@@ -75,16 +74,8 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
     )
     wrapped.chat_template = CHAT_TEMPLATE
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as temporary:
         save(wrapped, temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datalake.atomic import write_atomically
 from models.training.loop import Callback, Run, save_state, snapshot
 
 Row = dict[str, float]
@@ -47,9 +47,7 @@ class Metrics(Callback):
         """Drops rows after the state's step, and a last line that a kill cut short."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row["step"] <= run.state.step]
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def on_step(self, run: Run, row: Row) -> None:
         """Appends the row."""

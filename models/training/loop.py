@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datalake.atomic import whole_folder
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.files import file_digest
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
 from models.training.interrupt import Interrupts
@@ -233,20 +233,13 @@ def _restore(run: Run, saved: dict[str, Any]) -> None:
 
 
 def save_state(folder: Path, saved: dict[str, Any], identity: str, keep: int = 2) -> Path:
-    """Writes a state as `folder/step-N`, whole or not at all: temporary folder, fsync, rename. The last `keep` stay."""
+    """Writes a state as `folder/step-N`, whole or not at all. The last `keep` stay."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{saved['step']:09d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    torch.save(saved, temporary / "state.pt")
-    note = {"step": saved["step"], "identity": identity, "xxh128": file_digest(str(temporary / "state.pt"))}
-    (temporary / "state.json").write_text(json.dumps(note), encoding="utf-8")
-    for path in (temporary / "state.pt", temporary / "state.json", temporary):
-        fsync(path)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    fsync(folder)
+    with whole_folder(target) as part:
+        torch.save(saved, part / "state.pt")
+        note = {"step": saved["step"], "identity": identity, "xxh128": file_digest(str(part / "state.pt"))}
+        (part / "state.json").write_text(json.dumps(note), encoding="utf-8")
     for old in _saved_folders(folder)[keep:]:
         shutil.rmtree(old)
     return target
@@ -281,12 +274,3 @@ def load_state(folder: Path, identity: str) -> State:
 def _saved_folders(folder: Path) -> list[Path]:
     """The states of a folder, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
-
-
-def fsync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, outlive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,50 @@ class ClusterError(RuntimeError):
     """Ray is no longer there; what was handed to it is neither done nor at fault."""
 
 
+class _Ahead:
+    """Ray started in a thread. That has to live on until Ray is left: its processes are killed when their parent ends,
+    which to Linux is the thread that began them (prctl(2), PR_SET_PDEATHSIG)."""
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self._there, self._left = threading.Event(), threading.Event()
+        threading.Thread(target=self._start, args=(config,), name="ray", daemon=True).start()
+
+    def _start(self, config: RuntimeConfig) -> None:
+        with contextlib.suppress(Exception):  # `connect` tries again, and tells
+            _connect(config)
+        self._there.set()
+        self._left.wait()
+
+    def arrive(self) -> None:
+        """Wait until it is there, or couldn't be started."""
+        self._there.wait()
+
+    def leave(self) -> None:
+        """Let the thread end, Ray having ended."""
+        self._left.set()
+
+
+_ahead: _Ahead | None = None
+
+
+@contextlib.contextmanager
+def leaving(config: RuntimeConfig, at_once: bool) -> Iterator[None]:
+    """A context at whose end the cluster is left that was started or joined inside.
+
+    A local one may start `at_once`, beside what the run does to prepare itself: `connect` waits for it.
+    """
+    global _ahead
+    if at_once and config.cluster == "local":
+        _ahead = _Ahead(config)
+    try:
+        yield
+    finally:
+        disconnect()
+        if _ahead is not None:
+            _ahead.leave()
+            _ahead = None
+
+
 def connect(config: RuntimeConfig) -> Any:
     """Ray, initialised once per process as `config` says; returns the module.
 
@@ -45,6 +90,12 @@ def connect(config: RuntimeConfig) -> Any:
         UserError: where Ray can't be started or joined.
         ClusterError: where the cluster of this process has ended.
     """
+    if _ahead is not None:
+        _ahead.arrive()
+    return _connect(config)
+
+
+def _connect(config: RuntimeConfig) -> Any:
     local = config.cluster == "local"
     if not local:
         for name, value in _OURS.items():
@@ -56,7 +107,9 @@ def connect(config: RuntimeConfig) -> Any:
         require(ray)
         return ray
     # Ray turns its token on by itself and says so on every start; the token stays on, the notice goes.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    # So does the warning that no signal is handled in a thread: they are the run's own.
+    for name in ("authentication.authentication_token_setup", "worker"):
+        logging.getLogger(f"ray._private.{name}").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if local:
         options |= {
@@ -77,7 +130,7 @@ def connect(config: RuntimeConfig) -> Any:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         settings = _own_settings() if local else contextlib.nullcontext()
-        with contextlib.redirect_stdout(None), settings, _patience(ray):
+        with settings, _patience(ray):
             ray.init(**options)
     except ConnectionError as error:
         raise UserError(
@@ -134,6 +187,8 @@ def require(ray: Any) -> None:
 
 def disconnect() -> None:
     """Leave the cluster; a local one ends with it."""
+    if _ahead is not None:
+        _ahead.arrive()
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return

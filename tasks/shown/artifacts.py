@@ -1,6 +1,7 @@
 """What the Prefect UI and the terminal show: progress while shards flow, funnel, curves, evaluations, records.
 
-Everything here is for people: a failure to show something is logged and never fails a stage.
+Everything here is for people: a failure to show something is logged and never fails a stage. Prefect is imported where
+something is shown: in a run, which has it, so that stages can be looked at without.
 """
 
 from __future__ import annotations
@@ -16,21 +17,6 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import tasks.apart  # noqa: F401
-
-# isort: split
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, ArtifactFilterTaskRunId
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.logging import get_logger, get_run_logger
-
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import StageRecord, read_record, record_path
 from datalake.printable import one_line, write
@@ -40,12 +26,14 @@ from tasks.shown.pulse import pulse
 if TYPE_CHECKING:
     from datalake.lake.shards import ShardResult
 
-logger = get_logger("headwater")
-
 CORPUS: ContextVar[str] = ContextVar("corpus", default="")
 
 
 def _in_run() -> bool:
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.context import FlowRunContext, TaskRunContext
+
     return FlowRunContext.get() is not None or TaskRunContext.get() is not None
 
 
@@ -56,23 +44,34 @@ def _show(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        logger.warning("not shown in the UI: %s", error)
+        from prefect.logging import get_logger
+
+        get_logger("headwater").warning("not shown in the UI: %s", error)
         return None
 
 
 def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
     write(f"  {one_line(text)}", sys.stderr)
-    _show(lambda: get_run_logger().info(text))
+    note(text)
 
 
 def note(text: str, level: int = logging.INFO) -> None:
     """Write a line to the run's log alone."""
-    _show(lambda: get_run_logger().log(level, text))
+
+    def log() -> None:
+        from prefect.logging import get_run_logger
+
+        get_run_logger().log(level, text)
+
+    _show(log)
 
 
 def name_run(name: str) -> None:
     """Give the flow's run in progress a name; the one Prefect gave it says nothing."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
     context = FlowRunContext.get()
     if context and context.flow_run:
         flow_run = context.flow_run
@@ -87,7 +86,7 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self.total, self.done, self._last, self._told = total, 0, 0.0, -1
+        self.total, self.done, self._last, self._told, self._unit = total, 0, 0.0, -1, unit
         self.note, self._began = "", time.monotonic()
         self.look: Callable[[], tuple[int, str]] | None = None  # how far the work is, where that must be looked up
         console = Console(stderr=True)
@@ -105,12 +104,7 @@ class Progress:
         )
         self._task = self._bar.add_task(title, total=total, note="")
         self._title = title
-        self._artifact = _show(
-            lambda: create_progress_artifact(
-                progress=0.0, key=_key(title, "progress"), description=f"{title}: 0 of {total} {unit}"
-            )
-        )
-        self._unit = unit
+        self._artifact = _show(self._create)
 
     def __call__(self, result: ShardResult) -> None:
         """Count one finished shard."""
@@ -129,11 +123,19 @@ class Progress:
         seconds = time.monotonic() - self._began
         return f"{self._title}: {done:,} of {self.total:,} {self._unit}, {seconds:.0f} s {note}".rstrip()
 
+    def _create(self) -> Any:
+        from prefect.artifacts import create_progress_artifact
+
+        text = f"{self._title}: 0 of {self.total} {self._unit}"
+        return create_progress_artifact(progress=0.0, key=_key(self._title, "progress"), description=text)
+
     def _tell(self, note: str = "") -> None:
         if self._told == self.done:
             return
         self._last, self._told = time.monotonic(), self.done
         if self._artifact is not None:
+            from prefect.artifacts import update_progress_artifact
+
             share = 100.0 * self.done / max(self.total, 1)
             text = f"{self._title}: {self.done} of {self.total} {self._unit} {note}".strip()
             _show(lambda: update_progress_artifact(self._artifact, progress=min(share, 100.0), description=text))
@@ -175,6 +177,12 @@ class Curves:
     def _publish(self, drawn: Sequence[tuple[str, str]]) -> None:
         if not drawn:
             return
+        from prefect.artifacts import create_markdown_artifact
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import ArtifactUpdate
+        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, ArtifactFilterTaskRunId
+        from prefect.context import TaskRunContext
+
         key = _key(self._stage, "curves")
         text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg in drawn)
         client, context = get_client(sync_client=True), TaskRunContext.get()
@@ -235,7 +243,7 @@ def _link(text: str, kind: str, id: str | None) -> str:
 
 def link_record(lake: Lake, record: StageRecord) -> None:
     """Link a run's stage to its record."""
-    _show(lambda: create_markdown_artifact(record_markdown(lake, record), key=_key(record.stage, "record")))
+    _show(partial(_publish_page, _key(record.stage, "record"), lambda: record_markdown(lake, record)))
 
 
 def publish(
@@ -249,34 +257,33 @@ def publish(
     """Show a finished stage in the UI: its record, funnel, curves, evaluation table and pages, whichever it has."""
     link_record(lake, record)
     if funnel:
-        _show(
-            lambda: create_table_artifact(
-                list(funnel), key=_key(record.stage, "funnel"), description="What became of the records"
-            )
-        )
+        _show(partial(_publish_table, _key(record.stage, "funnel"), "What became of the records", list(funnel)))
     if metrics:
         Curves(record.stage).draw(metrics)
     if evaluations:
-        _show(
-            lambda: create_table_artifact(
-                [
-                    {
-                        "model": row["checkpoint"],
-                        "task": row["task"],
-                        "metric": row["metric"],
-                        "value": round(row["value"], 4),
-                        "interval": f"{row['low']:.3f} to {row['high']:.3f}",
-                        "n": row["n"],
-                    }
-                    for row in evaluations
-                ],
-                key=_key(record.stage, "table"),
-                description="Evaluation, with 95% intervals",
-            )
-        )
+        rows = [
+            {
+                "model": row["checkpoint"],
+                "task": row["task"],
+                "metric": row["metric"],
+                "value": round(row["value"], 4),
+                "interval": f"{row['low']:.3f} to {row['high']:.3f}",
+                "n": row["n"],
+            }
+            for row in evaluations
+        ]
+        _show(partial(_publish_table, _key(record.stage, "table"), "Evaluation, with 95% intervals", rows))
     for name, page in pages.items():
         _show(partial(_publish_page, _key(record.stage, name), page))
 
 
+def _publish_table(key: str, description: str, rows: list[dict[str, Any]]) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    create_table_artifact(rows, key=key, description=description)
+
+
 def _publish_page(key: str, write: Callable[[], str]) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
     create_markdown_artifact(write(), key=key)

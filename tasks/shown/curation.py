@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import BLOCKED, rules_for
 from datalake.curate.histograms import Histogram, bars, histograms
-from datalake.curate.schema import value_of
+from datalake.curate.judge import explain
+from datalake.curate.rules import BLOCKED
 from datalake.lake.parquet import read_metadata, scan
 
 if TYPE_CHECKING:
@@ -111,16 +111,12 @@ def asked(row: Mapping[str, Any], config: CurateConfig | None) -> str:
     """What the first rule that a row of the curation table failed asked for, and what it found; empty if not known."""
     if config is None or not row.get("rule") or row.get("source") is None:
         return ""
-    try:
-        rules = rules_for(config, config.kinds.get(row["source"], row["source"]), row["language"] or "und").rules
-    except ValueError:  # a file of rules that has gone
-        return ""
     if row["rule"] == BLOCKED:
         return f"on the list {row.get('blocked_by')}"
-    for rule in rules:
-        value = value_of(row, rule.metric)
-        if rule.name == row["rule"] and value is not None:
-            return f"{rule.metric} {value:.4g}, asked {rule.op} {rule.threshold:g} ({rule.source})"
+    for rule in explain(row, config):
+        if rule["rule"] == row["rule"] and rule["value"] is not None:
+            asked = f"{rule['operator']} {rule['threshold']:g} ({rule['source']})"
+            return f"{rule['metric']} {rule['value']:.4g}, asked {asked}"
     return ""
 
 

@@ -22,11 +22,11 @@ import zstandard
 from test_archives import arc_line, arc_records, zstd
 from test_common_crawl import record, response
 
-from datalake.archive import InputShard
 from datalake.document import Passed, Quarantined
 from datalake.formats import warc
 from datalake.formats.containers import Member, archive_members
 from datalake.formats.streams import decompressed
+from datalake.origin import Origin
 
 STEP = 4096
 
@@ -122,7 +122,7 @@ CHILD = """
 import resource, sys
 from datalake.formats import warc
 from datalake.formats.containers import archive_members
-from datalake.archive import InputShard
+from datalake.origin import Origin
 from datalake.formats.streams import decompressed
 warc.MAX_SEGMENT = 256 << 20
 resource.setrlimit(resource.RLIMIT_FSIZE, (260 << 20, 260 << 20))  # a larger temporary file ends the process
@@ -133,10 +133,10 @@ if how == "warc":
     for one in warc.records(path, 1 << 20):
         print(type(one).__name__, getattr(one, "reason", one.block_length if hasattr(one, "block_length") else ""))
 elif how == "files":
-    for one in archive_members(InputShard("code", "x", path), "code", 1 << 20):
+    for one in archive_members(path, Origin("code", "code", "x"), 1 << 20):
         print(type(one).__name__, one.content is None if hasattr(one, "content") else one.reason)
 else:
-    print(sum(len(one) for one in decompressed(path, "x", "y") if isinstance(one, bytes)))
+    print(sum(len(one) for one in decompressed(path, Origin("y", "y", "x")) if isinstance(one, bytes)))
 """
 
 
@@ -228,7 +228,7 @@ def test_names_that_leave_a_tar_its_links_and_devices_are_not_read(tmp_path: Pat
 
 def check(path: Path, passed: list[Passed]) -> None:
     """That of an archive only the good member is read, the others are told, and nothing is written."""
-    found = list(archive_members(InputShard("code", path.name, str(path)), "code", 1 << 20))
+    found = list(archive_members(str(path), Origin("code", "code", path.name), 1 << 20))
     assert [one.reason for one in found if isinstance(one, Quarantined)] == ["path_traversal"] * len(OUTSIDE)
     assert [one for one in found if isinstance(one, Passed)] == passed
     assert [(one.name, one.content) for one in found if isinstance(one, Member)] == [("good.py", b"x = 1")]
@@ -269,7 +269,7 @@ def test_damage_of_one_stream_costs_no_other(tmp_path: Path, kind: str) -> None:
     spoilt[len(spoilt) // 2 : len(spoilt) // 2 + 400] = bytes(400)
     path = tmp_path / "file"
     path.write_bytes(b"".join([packed[0], bytes(spoilt), *packed[2:]]))
-    found = list(decompressed(path, "file", "x"))
+    found = list(decompressed(path, Origin("x", "x", "file")))
     (fault,) = (one for one in found if isinstance(one, Quarantined))
     assert (fault.offset, fault.length) == (len(packed[0]), len(spoilt))
     whole = b"".join(one for one in found if isinstance(one, bytes))
@@ -281,4 +281,4 @@ def test_zstandard_frames_to_skip_are_skipped(tmp_path: Path) -> None:
     pack = zstandard.ZstdCompressor().compress
     skipped = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
     (tmp_path / "file").write_bytes(skipped + pack(b"one ") + skipped + pack(b"two") + skipped)
-    assert b"".join(decompressed(tmp_path / "file", "file", "x")) == b"one two"  # type: ignore[arg-type]
+    assert b"".join(decompressed(tmp_path / "file", Origin("x", "x", "file"))) == b"one two"  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from datalake.formats import allowance, multistream
 from datalake.formats.allowance import BOMB, Allowance, BombError
 from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
 from datalake.formats.streams import decompressed
+from datalake.origin import Origin
 
 FREE = 1 << 20
 LARGE = 8 << 20
@@ -65,7 +66,7 @@ PACKERS = {
 def test_a_stream_is_read_up_to_its_allowance(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(PACKERS[kind](bytes(LARGE)))  # type: ignore[operator]
-    found = list(decompressed(path, "file", "s"))
+    found = list(decompressed(path, Origin("s", "s", "file")))
     done = sum(len(one) for one in found if isinstance(one, bytes))
     assert done <= FREE + 10 * path.stat().st_size
     last = found[-1]
@@ -101,7 +102,7 @@ def test_pages_before_a_bomb_are_read(tmp_path: Path, kind: str) -> None:
 def test_streams_of_a_multistream_share_an_allowance(tmp_path: Path) -> None:
     path = tmp_path / "many.bz2"
     path.write_bytes(bz2.compress(bytes(FREE // 2)) * 20)
-    found = list(multistream.streams(path, None, "many", "s"))
+    found = list(multistream.streams(path, None, Origin("s", "s", "many")))
     assert sum(len(one) for one in found if isinstance(one, bytes)) <= FREE + 10 * path.stat().st_size
     assert isinstance(found[-1], Quarantined)
     assert found[-1].reason == BOMB

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.books.books import read, shards
+from datalake.sources.books.books import archives, read
+from datalake.sources.books.config import Books
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
-from datalake.sources.config import Books
 
 BODY = "The harbour lay still.\n\nNobody had rung the bell since the flood, and nobody spoke of it."
 FIELDS = (
@@ -28,7 +28,7 @@ LICENCE = "Updated editions will replace the previous one.\n\nSection 1. General
 
 def entries(path: Path, **options: object) -> list[Entry]:
     config = Books.model_validate({"paths": [str(path)], **options})
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import pytest
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
 from datalake.sources.code import files as code
-from datalake.sources.code.files import SITE_PACKAGES, STDLIB, decode, git_blob, read, shards
-from datalake.sources.config import Code
+from datalake.sources.code.config import Code
+from datalake.sources.code.files import SITE_PACKAGES, STDLIB, archives, decode, git_blob, read
 from datalake.sources.languages import programming_language
 from datalake.sources.licences.package_files import python_statement
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, name: str = "project") -> Path:
 
 def entries(path: Path | str) -> list[Entry]:
     config = Code(paths=[str(path)], max_bytes=1000, licence="MIT")
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def outcome(found: list[Entry]) -> dict[str, str]:
@@ -96,13 +96,13 @@ def test_a_document_names_repository_path_blob_and_language(tmp_path: Path) -> N
 def test_moving_a_folder_changes_nothing_and_changing_a_file_changes_the_version(tmp_path: Path) -> None:
     first = folder(tmp_path)
     config = Code(paths=[str(first)])
-    before, (shard,) = entries(first), shards(config)
+    before, (shard,) = entries(first), archives(config)
     second = tmp_path / "elsewhere" / "project"
     shutil.copytree(first, second)
     assert entries(second) == before
-    assert shards(Code(paths=[str(second)]))[0].version == shard.version
+    assert archives(Code(paths=[str(second)]))[0].version == shard.version
     (first / "a.py").write_text("print('b')\n")
-    assert shards(config)[0].version != shard.version
+    assert archives(config)[0].version != shard.version
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git")
@@ -118,9 +118,9 @@ def test_a_working_tree_is_known_by_its_remote_and_commit(tmp_path: Path) -> Non
     (document,) = (entry for entry in entries(root) if isinstance(entry, Document) and entry.uri.endswith("/a.py"))
     assert document.uri == f"example.org/team/tool@{commit}/a.py"
     assert document.attributes["blob"] == blob
-    (before,) = shards(Code(paths=[str(root)]))
+    (before,) = archives(Code(paths=[str(root)]))
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "two"], check=True)
-    (after,) = shards(Code(paths=[str(root)]))
+    (after,) = archives(Code(paths=[str(root)]))
     assert after.version != before.version  # the same files, but every uri names another commit
 
 
@@ -156,8 +156,8 @@ def test_a_damaged_archive_is_quarantined_never_raised(tmp_path: Path, make: obj
 
 def test_the_standard_library_is_there_without_its_tests() -> None:
     config = Code(paths=[STDLIB])
-    found = shards(config)
-    assert found == shards(config)
+    found = archives(config)
+    assert found == archives(config)
     documents = [entry for shard in found[:4] for entry in read(shard, config) if isinstance(entry, Document)]
     paths = {document.attributes["path"] for document in documents}
     assert "argparse.py" in paths
@@ -171,7 +171,7 @@ def test_an_installed_package_has_the_licence_of_its_metadata(monkeypatch: pytes
     name = next(name for name in every if name.startswith("mwparserfromhell@"))
     monkeypatch.setattr(code, "distributions", lambda: {name: every[name]})
     config = Code(paths=[SITE_PACKAGES])
-    (shard,) = shards(config)
+    (shard,) = archives(config)
     documents = [entry for entry in read(shard, config) if isinstance(entry, Document)]
     assert {document.licence for document in documents} == {"MIT"}
     assert {document.attributes["group"] for document in documents} == {"mwparserfromhell"}
@@ -220,4 +220,4 @@ def test_what_is_no_source_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"x")
     for path in (tmp_path / "picture.png", tmp_path / "none", "python:nonsense"):
         with pytest.raises(UserError):
-            shards(Code(paths=[str(path)]))
+            archives(Code(paths=[str(path)]))

@@ -10,8 +10,8 @@ import pytest
 
 from datalake.document import Document, Entry, Refused
 from datalake.sources.code.concatenate import joined, order, uses_of
-from datalake.sources.code.files import read, shards
-from datalake.sources.config import Code
+from datalake.sources.code.config import Code
+from datalake.sources.code.files import archives, read
 
 
 def document(path: str, text: str, language: str = "python", licence: str | None = "MIT") -> Document:
@@ -124,7 +124,7 @@ def test_joining_is_configured_and_keeps_the_records(tmp_path: Path) -> None:
 
     def entries(how: str) -> list[Entry]:
         config = Code(paths=[str(tmp_path / "p")], concatenate=how)
-        return [entry for shard in shards(config) for entry in read(shard, config)]
+        return [entry for shard in archives(config) for entry in read(shard, config)]
 
     apart, together = entries("none"), entries("repository")
     assert len(apart) == len(together) == 4

@@ -10,10 +10,10 @@ import pytest
 from pygments.lexers import find_lexer_class_for_filename
 
 from datalake.document import Document, Refused
-from datalake.sources.code.files import read, shards
+from datalake.sources.code.config import Code
+from datalake.sources.code.files import archives, read
 from datalake.sources.code.marks import marks
 from datalake.sources.code.redact import redact
-from datalake.sources.config import Code
 from datalake.sources.languages import LANGUAGES, language_of, needs_content, programming_language
 
 # What Pygments calls the languages that have another name here.
@@ -113,11 +113,11 @@ def test_a_mark_is_kept_in_attributes_or_refused_with_its_name(tmp_path: Path, m
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_text(text)
     kept = Code(paths=[str(tmp_path)])
-    (document,) = (entry for shard in shards(kept) for entry in read(shard, kept))
+    (document,) = (entry for shard in archives(kept) for entry in read(shard, kept))
     assert isinstance(document, Document)
     assert document.attributes["marks"] == mark
     strict = Code(paths=[str(tmp_path)], **{mark: "refuse"})
-    (refused,) = (entry for shard in shards(strict) for entry in read(shard, strict))
+    (refused,) = (entry for shard in archives(strict) for entry in read(shard, strict))
     assert isinstance(refused, Refused)
     assert refused.reason == mark
 
@@ -188,7 +188,7 @@ def test_secrets_are_counted_kept_or_refused_as_configured(tmp_path: Path) -> No
     outcome = {}
     for how in ("redact", "keep", "refuse"):
         config = Code(paths=[str(tmp_path)], secrets=how)
-        (outcome[how],) = (entry for shard in shards(config) for entry in read(shard, config))
+        (outcome[how],) = (entry for shard in archives(config) for entry in read(shard, config))
     redacted, kept, refused = outcome["redact"], outcome["keep"], outcome["refuse"]
     assert isinstance(redacted, Document)
     assert isinstance(kept, Document)

@@ -13,7 +13,7 @@ from dulwich import porcelain
 
 from datalake.document import Document, Entry, Quarantined
 from datalake.sources.code import files as code
-from datalake.sources.config import Code
+from datalake.sources.code.config import Code
 
 BOTH: list[dict[str, Any]] = [{}, {"revision": "HEAD"}]  # the files on disk, and the object database
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git isn't installed")
@@ -21,7 +21,7 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git isn't in
 
 def read(path: Path, **options: Any) -> list[Entry]:
     config = Code(paths=[str(path)], **options)
-    return [entry for shard in code.shards(config) for entry in code.read(shard, config)]
+    return [entry for shard in code.archives(config) for entry in code.read(shard, config)]
 
 
 def git(root: Path, *arguments: str) -> None:

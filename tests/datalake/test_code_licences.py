@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datalake.sources.config import PERMISSIVE
+from datalake.sources.code.config import PERMISSIVE
 from datalake.sources.licences.projects import ProjectLicences, Terms, speaks_of_licence
 from datalake.sources.licences.spdx import all_of, canonical_licence, header_licence, permissive
 from datalake.sources.licences.texts import licences_in

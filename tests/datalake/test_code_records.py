@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.code.files import read, shards
+from datalake.sources.code.config import Code
+from datalake.sources.code.files import archives, read
 from datalake.sources.code.notebooks import read_notebook
-from datalake.sources.config import Code
 from datalake.sources.licences.package_files import statement_of
 from datalake.sources.licences.projects import ProjectLicences
 
@@ -49,7 +49,7 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> Path:
 
 def entries(path: Path, **options: Any) -> list[Entry]:
     config = Code(paths=[str(path)], **options)
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def documents(found: list[Entry]) -> dict[str, Document]:
@@ -133,10 +133,10 @@ def test_what_git_does_not_track_is_told_and_has_no_address_in_the_commit(tmp_pa
     }  # fmt: skip
     reasons = {path: reason for path, (reason, _) in refused(found).items()}
     assert reasons == {".gitignore": "language", "build/out.py": "untracked", "secrets.py": "untracked"}
-    (before,) = shards(Code(paths=[str(root)]))
+    (before,) = archives(Code(paths=[str(root)]))
     git(root, "add", "secrets.py")
     assert "secrets.py" in documents(entries(root))
-    assert shards(Code(paths=[str(root)]))[0].version != before.version
+    assert archives(Code(paths=[str(root)]))[0].version != before.version
     (root / ".git" / "index").write_bytes(b"DIRC damaged")
     assert "build/out.py" in documents(entries(root))  # nothing says what is tracked
 

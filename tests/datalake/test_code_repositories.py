@@ -18,8 +18,8 @@ from dulwich.objects import S_ISGITLINK, Blob, Commit, Tree
 from dulwich.repo import Repo
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
-from datalake.sources.code.files import git_blob, read, shards
-from datalake.sources.config import Code
+from datalake.sources.code.config import Code
+from datalake.sources.code.files import archives, git_blob, read
 
 BIG = b"x = 'kept in LFS'\n" * 20
 POINTER = (
@@ -31,7 +31,7 @@ GIT = {"author": b"A <a@example.org>", "committer": b"A <a@example.org>"}
 
 def entries(path: Path, **options: Any) -> list[Entry]:
     config = Code(paths=[str(path)], **options)
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def documents(path: Path, **options: Any) -> dict[str, Document]:
@@ -82,11 +82,11 @@ def test_a_revision_is_read_from_the_database_whatever_lies_in_the_tree(tmp_path
     (root / "lib" / "a.py").write_bytes(b"x = 'not committed'\n")
     assert documents(root, revision=first)["lib/a.py"].text == "x = 1\n"
     assert documents(root, revision=first[:10])["lib/a.py"].uri.endswith(f"@{first}/lib/a.py")
-    (shard,) = shards(Code(paths=[str(root)], revision=first))
+    (shard,) = archives(Code(paths=[str(root)], revision=first))
     moved = tmp_path / "moved" / "tool"
     shutil.copytree(root, moved, symlinks=True)
-    assert shards(Code(paths=[str(moved)], revision=first))[0].version == shard.version
-    assert shards(Code(paths=[str(root)], revision="HEAD"))[0].version != shard.version
+    assert archives(Code(paths=[str(moved)], revision=first))[0].version == shard.version
+    assert archives(Code(paths=[str(root)], revision="HEAD"))[0].version != shard.version
 
 
 def test_an_lfs_pointer_is_followed_into_the_repositorys_store_or_refused(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.formats import warc
-from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
+from datalake.sources.web.config import CommonCrawl
 
 WORDS = [*re.findall(r"\w+", "the quick brown fox jumps over the lazy dog and the people watch it with great interest")]
 RECORD_TYPES = ("response", "resource", "conversion")
@@ -65,7 +65,7 @@ def members(records: list[bytes]) -> list[bytes]:
 
 def read(path: Path, **options: object) -> list[Entry]:
     config = CommonCrawl(paths=[str(path)], **options)  # type: ignore[arg-type]
-    (shard,) = common_crawl.shards(config)
+    (shard,) = common_crawl.archives(config)
     return list(common_crawl.read(shard, config))
 
 

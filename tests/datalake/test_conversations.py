@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Passed, Quarantined, Refused
-from datalake.sources.config import Conversations
 from datalake.sources.dialogues import docstrings
-from datalake.sources.dialogues.conversations import read, shards
+from datalake.sources.dialogues.config import Conversations
+from datalake.sources.dialogues.conversations import archives, read
 
 U, A, S, T = "user", "assistant", "system", "tool"
 KEYS = st.sampled_from(
@@ -31,7 +31,7 @@ KEYS = st.sampled_from(
 
 def entries(path: Path | str, **options: object) -> list[Entry]:
     config = Conversations.model_validate({"paths": [str(path)], **options})
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def one(tmp_path: Path, row: Any, **options: object) -> Entry:
@@ -331,8 +331,8 @@ def test_docstrings_answer_questions() -> None:
 
 
 def test_docstrings_shards_change_with_the_source_and_hold_each_module_once() -> None:
-    found = docstrings.shards("conversations")
-    assert found == docstrings.shards("conversations")
+    found = docstrings.archives("conversations")
+    assert found == docstrings.archives("conversations")
     assert len({shard.version for shard in found}) == len(found)
     config = Conversations(paths=[docstrings.PATH])
     modules = [{e.attributes["module"] for e in read(s, config) if isinstance(e, Conversation)} for s in found]

@@ -11,13 +11,13 @@ import pytest
 
 from datalake.curate.schema import CURATION
 from datalake.dedup.schema import DUPLICATES
-from datalake.document import CONVERSATIONS, DOCUMENTS, PREFERENCES, RAW, REFUSED
 from datalake.errors import UserError
 from datalake.lake.corpora import corpora
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.ledger import ask, query
 from datalake.lake.records import Manifest, StageRecord, StageReport, find_manifest, write_manifest, write_record
 from datalake.lake.shards import ShardWriter
+from datalake.tables import CONVERSATIONS, DOCUMENTS, PREFERENCES, RAW, REFUSED
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 ORDER = ("ingest", "curate", "deduplicate")

@@ -23,8 +23,8 @@ from datalake.formats import warc
 from datalake.identity import fingerprint
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import Session, current, using
-from datalake.sources.config import CommonCrawl, Where
 from datalake.sources.web import common_crawl, crawl_index, snapshots
+from datalake.sources.web.config import CommonCrawl, Where
 
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 3}
 NEW, OLD = "CC-MAIN-2024-22", "CC-MAIN-2024-10"
@@ -122,7 +122,7 @@ def index(crawl: Path, tmp_path: Path) -> Path:
 
 
 def read_all(config: CommonCrawl) -> list[Entry]:
-    return [entry for shard in common_crawl.shards(config) for entry in common_crawl.read(shard, config)]
+    return [entry for shard in common_crawl.archives(config) for entry in common_crawl.read(shard, config)]
 
 
 def entries(found: list[Entry]) -> list[Entry]:
@@ -325,9 +325,9 @@ def test_archives_with_few_records_share_shards_that_others_leave_alone() -> Non
 def test_places_and_choices_have_no_part_in_identity(crawl: Path, index: Path) -> None:
     one = picked(index, crawl, where=Where(status=[200]), limit=3, seed=4)
     assert fingerprint(one) == fingerprint(CommonCrawl(paths=["x"])) == fingerprint(CommonCrawl(snapshots=["newest"]))
-    few, all_ = (common_crawl.shards(picked(index, crawl, where=w)) for w in (Where(status=[404]), None))
+    few, all_ = (common_crawl.archives(picked(index, crawl, where=w)) for w in (Where(status=[404]), None))
     assert {shard.part for shard in few}.isdisjoint(shard.part for shard in all_)
-    again = common_crawl.shards(picked(index, crawl, shard_records=1))
+    again = common_crawl.archives(picked(index, crawl, shard_records=1))
     assert len(again) == 3
     assert [s.name for s in again] == sorted(name_of(a, b) for a, b in ((OLD, 0), (NEW, 0), (NEW, 1)))
 
@@ -562,7 +562,7 @@ def test_a_snapshot_is_its_archives_or_what_its_index_picks(crawl: Path, server:
     for base in (str(crawl), server.url):
         where = {"base": base, "collinfo": f"{base}/collinfo.json"}
         whole = CommonCrawl(snapshots=[f"{OLD}.."], **where)
-        assert [shard.name for shard in common_crawl.shards(whole)] == sorted(
+        assert [shard.name for shard in common_crawl.archives(whole)] == sorted(
             name_of(a, b) for a, b in ((OLD, 0), (NEW, 0), (NEW, 1))
         )
         newest = CommonCrawl(snapshots=["newest"], where=Where(status=[200]), **where)
@@ -570,7 +570,7 @@ def test_a_snapshot_is_its_archives_or_what_its_index_picks(crawl: Path, server:
         assert len(found) == 10
         assert {snapshots.snapshot_of(one.archive) for one in found} == {NEW}
     with pytest.raises(UserError, match="there is no"):
-        common_crawl.shards(CommonCrawl(snapshots=["CC-MAIN-2024-26"], base=str(crawl)))
+        common_crawl.archives(CommonCrawl(snapshots=["CC-MAIN-2024-26"], base=str(crawl)))
 
 
 def test_a_list_names_archives_and_a_part_of_it_can_be_taken(crawl: Path, tmp_path: Path, server: RangeServer) -> None:
@@ -583,7 +583,7 @@ def test_a_list_names_archives_and_a_part_of_it_can_be_taken(crawl: Path, tmp_pa
     server.put("/lists/mine.txt", text)
 
     def listed(path: object, **more: Any) -> list[tuple[str, str]]:
-        shards = common_crawl.shards(CommonCrawl(paths=[str(path)], base=str(crawl), **more))
+        shards = common_crawl.archives(CommonCrawl(paths=[str(path)], base=str(crawl), **more))
         return [(shard.name, shard.path) for shard in shards]
 
     expected = sorted((name, f"{crawl}/{name}") for name in names)
@@ -602,7 +602,7 @@ def test_a_list_names_archives_and_a_part_of_it_can_be_taken(crawl: Path, tmp_pa
 
 def test_a_part_of_a_folder_can_be_taken(crawl: Path) -> None:
     def names(**more: Any) -> list[str]:
-        return [shard.name for shard in common_crawl.shards(CommonCrawl(paths=[str(crawl)], **more))]
+        return [shard.name for shard in common_crawl.archives(CommonCrawl(paths=[str(crawl)], **more))]
 
     assert names(limit=2) == names()[:2]
     assert len(names(sample=2)) == 2
@@ -615,9 +615,9 @@ def test_checksums_of_lists_and_indexes_are_compared(crawl: Path, index: Path, s
         ("/index.parquet", index.read_bytes(), lambda address: picked(address, crawl)),
     ):
         address = server.put(path, data)
-        assert common_crawl.shards(read(f"{address}#sha256={hashlib.sha256(data).hexdigest()}"))
+        assert common_crawl.archives(read(f"{address}#sha256={hashlib.sha256(data).hexdigest()}"))
         with pytest.raises(UserError, match="sha256"):
-            common_crawl.shards(read(f"{address}#sha256={'0' * 64}"))
+            common_crawl.archives(read(f"{address}#sha256={'0' * 64}"))
 
 
 def test_a_sample_stays_when_a_list_grows() -> None:
@@ -631,8 +631,8 @@ def test_a_sample_stays_when_a_list_grows() -> None:
 
 def test_a_text_that_lists_nothing_is_an_archive(crawl: Path, tmp_path: Path, samples: Path) -> None:
     wet = samples / "cc" / "commoncrawl" / "ccnet-sample.warc.wet.txt"
-    assert [shard.name for shard in common_crawl.shards(CommonCrawl(paths=[str(wet)]))] == [wet.name]
-    listed = common_crawl.shards(
+    assert [shard.name for shard in common_crawl.archives(CommonCrawl(paths=[str(wet)]))] == [wet.name]
+    listed = common_crawl.archives(
         CommonCrawl(paths=[str(samples / "cc" / "commoncrawl" / "CC-MAIN-2024-22.warc.paths.gz")])
     )
     assert len(listed) == 300
@@ -653,7 +653,7 @@ def test_a_text_that_lists_nothing_is_an_archive(crawl: Path, tmp_path: Path, sa
 def test_a_list_that_cannot_be_taken_whole_is_refused(tmp_path: Path, data: bytes, told: str) -> None:
     (tmp_path / "x.paths").write_bytes(data)
     with pytest.raises(UserError, match=told) as error:
-        common_crawl.shards(CommonCrawl(paths=[str(tmp_path / "x.paths")], base=str(tmp_path)))
+        common_crawl.archives(CommonCrawl(paths=[str(tmp_path / "x.paths")], base=str(tmp_path)))
     assert "secret" not in str(error.value)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import RAW, to_table
 
 
 def judged(text: str, language: str = "en", preset: str = "auto") -> tuple[list[str], str]:

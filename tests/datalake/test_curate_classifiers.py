@@ -20,9 +20,10 @@ from datalake.curate.schema import value_of
 from datalake.curate.scores.classifiers import classify
 from datalake.curate.scores.config import ClassifierConfig
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 from datalake.text.transformer import batches_by_length
 
 POSITIONS = 48
@@ -188,8 +189,8 @@ def test_models_are_versioned_by_content_and_changed_or_wrong_ones_refused(folde
 def test_a_model_of_the_hub_is_named_with_its_commit_and_libraries_are_part_of_the_version() -> None:
     commit = "0123456789abcdef" * 2 + "01234567"
     named = of(Path("x"), model=f"someone/classifier@{commit}")
-    assert named.model_version.startswith(f"someone/classifier@{commit}, transformers ")
-    assert ", torch " in named.model_version
+    assert named.model.version.startswith(f"someone/classifier@{commit}, transformers ")
+    assert ", torch " in named.model.version
     for wrong in ("someone/classifier", "someone/classifier@main", "no/such/folder"):
         with pytest.raises(ValidationError, match=r"there is no folder.*named with its commit"):
             of(Path("x"), model=wrong)

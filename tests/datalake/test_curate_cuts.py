@@ -25,7 +25,8 @@ from datalake.curate.checks.evaluation_sets import EvaluationRow
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.what_if import ask
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import RAW, to_table
 
 QUESTION = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May."
 SLOGAN = "让我们更加紧密地团结在一起，为实现中华民族伟大复兴的中国梦而努力奋斗，不断创造新的辉煌"
@@ -33,7 +34,7 @@ HARBOUR = "It was a quiet morning in the harbour. {}Nobody had seen anything lik
 
 
 def index(*rows: str, **more: Any) -> Index:
-    config = DecontaminateConfig(paths=["unread"], sets_version="1", **more)
+    config = DecontaminateConfig(paths={"paths": ["unread"], "version": "1"}, **more)
     return Index([EvaluationRow("set", "set", k, [row]) for k, row in enumerate(rows)], config)
 
 

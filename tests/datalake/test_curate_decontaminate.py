@@ -31,9 +31,10 @@ from datalake.curate.checks.evaluation_sets import EvaluationRow, evaluation_row
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.schema import CURATION
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 from datalake.text.characters import tables
 
 HAN = re.compile("[\u3400-\u9fff]")
@@ -44,7 +45,7 @@ Word = tuple[int, int, str]
 
 
 def config(**more: Any) -> DecontaminateConfig:
-    return DecontaminateConfig(paths=["unread"], sets_version="1", **more)
+    return DecontaminateConfig(paths={"paths": ["unread"], "version": "1"}, **more)
 
 
 def index(*rows: str | Sequence[str], **more: Any) -> Index:

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.held import rules_for
 from datalake.curate.histograms import BINS, Histogram, bars, histograms
-from datalake.curate.rules import applies
+from datalake.curate.judge import rules_for
 from datalake.curate.schema import CURATION
 
 
@@ -24,7 +23,7 @@ def rows() -> list[dict[str, object]]:
         source, language = rng.choice(
             (("web", "en"), ("web", "en"), ("web", "zh"), ("web", "fr"), ("web", "th"), ("mine", "und"))
         )
-        chosen = rules_for(CONFIG, CONFIG.kinds.get(source, source), language)
+        chosen = rules_for(CONFIG, source, language)
         row: dict[str, object] = dict.fromkeys(CURATION.names)
         row |= {"id": n.to_bytes(16, "big"), "source": source, "language": language, "rule_set": chosen.name}
         for field in CURATION:
@@ -70,8 +69,7 @@ def test_counts_are_those_of_a_plain_reading(rows: list[dict[str, object]], spre
     asked = {
         (row["rule_set"], rule.metric)
         for row in rows
-        for rule in rules_for(CONFIG, CONFIG.kinds.get(row["source"], row["source"]), row["language"]).rules  # type: ignore[arg-type,call-overload]
-        if applies(rule, row["language"])  # type: ignore[arg-type]
+        for rule in rules_for(CONFIG, row["source"], row["language"]).rules  # type: ignore[arg-type]
     }
     assert seen == asked, "each metric that a rule asks for, and no other"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datalake.curate.checks.lists import BlockLists, address_keys, block_lists_of, entry_key, split_address
-from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig, list_files
+from datalake.curate.checks.lists_config import BlockConfig, Lists, ToxicConfig
 from datalake.curate.checks.toxic import ToxicWords
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.what_if import NeedsRerunError, ask
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 from datalake.text.automaton import Automaton
 
 
@@ -109,7 +111,7 @@ def test_parts_are_compared_without_separators_and_soft_words_count_together(tmp
     assert lists.find("http://x.example/live/news?live=1") == (0, None)
     assert lists.find("http://cam.example/LIVE") == (2, "soft: cam")
     assert [tuple(counts) for counts in lists.counts] == [("parts", 1, 0), ("soft", 3, 0)]
-    assert BlockConfig(soft_words=[str(soft)]).lists_version != BlockConfig(words=[str(soft)]).lists_version
+    assert fingerprint(BlockConfig(soft_words=[str(soft)])) != fingerprint(BlockConfig(words=[str(soft)]))
 
 
 LABEL = st.sampled_from(["a", "b", "www", "com", "1", "x-y"])
@@ -197,14 +199,27 @@ def definition(words: tuple[str, ...], text: str, bounded: bool) -> tuple[int, i
     return sum(counts), sum(map(bool, counts))
 
 
+def _all(word: str, text: str) -> Iterator[re.Match[str]]:
+    return re.finditer(f"(?={re.escape(word)})", text)
+
+
 WORDS = st.lists(st.text("ab -中_é\U0001f600", min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 @settings(max_examples=500)
-@given(WORDS, st.text("ab -中_éx\n\U0001f600\ud800", max_size=40), st.booleans())
-def test_the_automaton_finds_what_the_definition_does(words: list[str], text: str, bounded: bool) -> None:
+@given(WORDS, st.text("ab -中_éx\n\U0001f600\ud800", max_size=40), st.booleans(), st.sampled_from([1, 5, 1 << 16]))
+def test_the_automaton_finds_what_the_definition_does(words: list[str], text: str, bounded: bool, block: int) -> None:
     automaton = Automaton(words)
-    hits = automaton.look(text, bounded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datalake.text.automaton._BLOCK", block)
+        hits = automaton.look(text, bounded)
+        counts = automaton.counts(text)
+    if not bounded:
+        assert [counts[k] for k in range(len(automaton.words))] == [
+            len(re.findall(f"(?={re.escape(word)})", text)) for word in automaton.words
+        ]
+        ends = [(m.start() + len(w), -len(w), k) for k, w in enumerate(automaton.words) for m in _all(w, text)]
+        assert hits.first == (min(ends)[2] if ends else -1), "of those that end first the longest"
     assert hits[:2] == definition(automaton.words, text, bounded)
     assert (hits.first >= 0) == (hits.occurrences > 0)
     if bounded:  # C4's own expression
@@ -312,7 +327,7 @@ def test_a_batch_has_rules_columns_and_placeholders_of_them_all(ut1: Path, tmp_p
         rerun = curate_batch(raw, other)[0]
         assert (before.kept.sum(), after.kept.sum()) == (2, amount)
         assert after.columns().to_pylist() == rerun.select(["rule_set", "verdict", "rule", "rules"]).to_pylist()
-    for other in (changed("pii", kinds=("email",)), changed("block", paths=[str(toxic)], lists_version="")):
+    for other in (changed("pii", kinds=("email",)), changed("block", paths=[str(toxic)])):
         with pytest.raises(NeedsRerunError):
             ask(curation, config, other)
     with pytest.raises(NeedsRerunError, match="pii"):
@@ -355,5 +370,5 @@ def test_placeholders_come_after_line_edits_and_metrics_before_them() -> None:
 
 
 def test_list_names_are_those_of_categories(ut1: Path, tmp_path: Path) -> None:
-    names = [name for name, _ in list_files([str(ut1), str(ut1 / "README")], "x")]
+    names = [name for name, _ in Lists.model_validate([str(ut1), str(ut1 / "README")]).listed()]
     assert names == ["README", "adult/domains", "adult/urls", "gambling/domains"]

@@ -20,9 +20,10 @@ from datalake.curate.curate import curate_batch
 from datalake.curate.scores.config import PerplexityModel
 from datalake.curate.scores.perplexity import Models, normalise, perplexity, perplexity_of
 from datalake.curate.what_if import NeedsRerunError, ask, check_edits
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 PUNCTUATION = {
     "，。、？！": ",.,?!", "（）；：∶": "();::", "“”„«»「」《》": '"' * 9, "´’": "''", "–━►": "---", "～": "~",
@@ -162,7 +163,7 @@ def test_curation_fills_the_metric_in_its_language_and_holds_documents_to_a_maxi
         _, after = ask(curation, config, strict)
         assert after.kept.tolist() == [not bad for bad in rejected]
     with pytest.raises(NeedsRerunError, match=r"curate\.perplexity\.model"):
-        check_edits(curation, config, CurateConfig(perplexity={"en": of(models, model_version="another")}))
+        check_edits(curation, config, CurateConfig(perplexity={"en": of(models, model={"version": "another"})}))
     with pytest.raises(NeedsRerunError, match=r"curate\.perplexity"):
         check_edits(curation, config, CurateConfig(preset="none"))
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,18 +14,21 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rules import failed_rules
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.presets import Preset, choose, rule_sets
 from datalake.curate.propose import Proposal, Proposals, from_scale, propose, rules_yaml, scale_of, table, tidy
-from datalake.curate.rules import Rule, verdict
+from datalake.curate.rules import Rule
+from datalake.curate.rules_file import PRESETS, RulesFile, choose, parse_rules, read_rules, rule_sets, thresholds_for
 from datalake.curate.schema import CURATION
-from datalake.curate.thresholds import ThresholdsConfig, parse_rules, thresholds_for
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.curate.thresholds import ThresholdsConfig
+from datalake.document import Document, document_id
 from datalake.errors import UserError
-from datalake.identity import file_digest, fingerprint
+from datalake.files import file_digest
+from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 Rows = Sequence[dict[str, Any]]
 
@@ -231,7 +234,7 @@ def test_a_pool_that_is_too_small_keeps_what_is_published(tmp_path: Path) -> Non
 def test_no_documents_give_no_rules(tmp_path: Path) -> None:
     assert propose([], asked()) == (0, {}, {}, {})
     assert propose(curation(tmp_path, []), asked()) == (0, {}, {}, {})
-    assert parse_rules(rules_yaml(propose([], asked()), asked()), "r") == {}
+    assert parse_rules(rules_yaml(propose([], asked()), asked()), "r") == RulesFile((), {})
 
 
 def test_a_preset_without_rules_is_refused(tmp_path: Path) -> None:
@@ -276,7 +279,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[di
     for n in range(900):
         language = rng.choice(["en", "en", "zh", "fr", "th", "xx"] if n % 50 else ["sw"])
         source = rng.choice(["common_crawl", "common_crawl", "wikipedia", "code"])
-        one = row(n, language, choose("auto", source, language).name, source=source)
+        one = row(n, language, choose(rule_sets("auto"), source, language).name, source=source)
         for metric in METRICS:
             if rng.random() < 0.05:
                 continue
@@ -456,8 +459,8 @@ def test_a_rules_file_replaces_thresholds_language_by_language(tmp_path: Path) -
     assert failing(CurateConfig(preset="gopher"), "en", "fr", "de") == [True, True, True]
     config = CurateConfig(preset="gopher", rules=path)
     assert failing(config, "en", "de") == [False, False]
-    assert thresholds_for(path, config.rules_version, "de") == {"gopher/min_words": 20}
-    assert thresholds_for(path, config.rules_version, "en") == {"gopher/min_words": 5}
+    assert thresholds_for(config.rules, "de") == {"gopher/min_words": 20}
+    assert thresholds_for(config.rules, "en") == {"gopher/min_words": 5}
     # What the recipe itself says goes before the file.
     assert failing(CurateConfig(preset="gopher", rules=path, thresholds={"min_words": 30}), "en") == [True]
 
@@ -469,17 +472,17 @@ def test_a_file_counts_by_its_content_and_not_by_its_place(tmp_path: Path) -> No
     prints = [fingerprint(CurateConfig(rules=path)) for path in (one, two, other)]
     assert prints[0] == prints[1]
     assert len({*prints, fingerprint(CurateConfig())}) == 3
-    assert CurateConfig(rules=one).rules_version == file_digest(one)
+    assert CurateConfig(rules=one).rules.version == file_digest(one)
 
 
 def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path) -> None:
     path = rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 5}]})
     config = CurateConfig(preset="gopher", rules=path)
     rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 500}]})
-    from datalake.curate import held, thresholds
+    from datalake.curate.judge import _rules_for
 
-    held._rules_for.cache_clear()
-    thresholds.read_rules.cache_clear()
+    _rules_for.cache_clear()
+    read_rules.cache_clear()
     with pytest.raises(UserError, match="has changed since the recipe was read"):
         failing(config, "en")
     # It is still a recipe to be read, as a manifest keeps it.
@@ -487,14 +490,16 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
 
 
 def test_rules_for_norwegian_need_no_quotes() -> None:
-    assert parse_rules("rules: {no: [{name: min_words, threshold: 5e1}]}", "r") == {"no": {"min_words": 50.0}}
+    assert parse_rules("rules: {no: [{name: min_words, threshold: 5e1}]}", "r").thresholds == {
+        "no": {"min_words": 50.0}
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (None, "there is no rules file"),
-        ("- 1", "is no rules file: it must have `rules`"),
+        ("- 1", "is no rules file: it must have `sets`"),
         ("rules: {en: [", "is not YAML"),
         ("rules: {en: [{name: min_words}]}", "needs a `name` and a finite `threshold`"),
         ("rules: {en: [{threshold: 3}]}", "needs a `name` and a finite `threshold`"),
@@ -528,7 +533,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
     flat = yaml.safe_load(path.read_text())["thresholds"]
     assert flat == proposals.thresholds
     assert CurateConfig(thresholds=flat).thresholds == flat
-    from datalake.curate.held import rules_for
+    from datalake.curate.judge import rules_for
 
     small = proposals.pooled
     for language in ("en", "zh", "other"):
@@ -539,7 +544,7 @@ def test_what_is_proposed_can_be_used_and_cuts_what_it_says(
                 continue
             rules = rules_for(used, one["source"], one["language"])
             assert rules.name == one["rule_set"]
-            for name in verdict({m.name: one.get(m.name) for m in METRICS}, rules.rules, one["language"]).rules:
+            for name in failed_rules({m.name: one.get(m.name) for m in METRICS}, rules.rules, one["language"]):
                 counts[f"{rules.name}/{name}"] += 1
         for name, n in counts.items():
             assert cut[name].cut_share == round(n / max(cut[name].documents, 1), 6)
@@ -552,8 +557,8 @@ def test_a_row_of_the_table_says_all_of_a_proposal(corpus: tuple[list[str], list
     assert {"rule", "language", "published", "proposed", "share cut"} <= rows[0].keys()
 
 
-@pytest.mark.parametrize("preset", get_args(Preset))
-def test_every_rule_of_every_preset_can_be_asked_about(preset: Preset) -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_rule_of_every_preset_can_be_asked_about(preset: str) -> None:
     for rules in rule_sets(preset):
         for rule in rules.rules:
             assert isinstance(rule, Rule)

@@ -25,7 +25,8 @@ from datalake.dedup.texts.shingles import normalise, word_list
 from datalake.dedup.texts.sign import sign_file
 from datalake.dedup.texts.spill import Spill
 from datalake.dedup.urls import normalise_url
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
+from datalake.tables import DOCUMENTS, to_table
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
 

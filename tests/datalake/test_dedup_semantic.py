@@ -23,9 +23,10 @@ from datalake.dedup.meaning.embed import COLUMNS, embed, embed_batches, embeddin
 from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS
 from datalake.dedup.texts.sign import sign_file
 from datalake.dedup.what_if import asks_of_meaning, check_threshold, removed, tell, tell_of_meaning
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.tables import DOCUMENTS, to_table
 
 Vectors = npt.NDArray[np.float64]
 POSITIONS = 48

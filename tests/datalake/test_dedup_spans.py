@@ -23,8 +23,9 @@ from datalake.dedup.spans.marks import CCNET_PUNCTUATION, mark, units_of, winnow
 from datalake.dedup.spans.schema import SPANS
 from datalake.dedup.spans_config import LinesConfig, SubstringMarking, SubstringsConfig
 from datalake.dedup.texts.shingles import WORD, word_list
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.lake.ledger import clean_view
+from datalake.tables import DOCUMENTS, to_table
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
 Row = dict[str, Any]

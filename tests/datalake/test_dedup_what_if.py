@@ -12,8 +12,9 @@ from datalake.dedup.decide import decide
 from datalake.dedup.schema import PAIRS
 from datalake.dedup.texts.sign import sign_file
 from datalake.dedup.what_if import check_threshold, removed, tell
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.errors import UserError
+from datalake.tables import DOCUMENTS, to_table
 
 
 def documents(seed: int) -> pa.Table:

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datalake.document import Conversation, Entry, Preference, Refused
-from datalake.sources.config import Conversations, Preferences
 from datalake.sources.dialogues import conversations, preferences
+from datalake.sources.dialogues.config import Conversations, Preferences
 
 Row = dict[str, Any]
 U, A, S = "user", "assistant", "system"
@@ -53,14 +53,14 @@ def dialogues_of(tmp_path: Path, row: Any) -> list[Entry]:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     config = Conversations(paths=[str(path)])
-    return [entry for shard in conversations.shards(config) for entry in conversations.read(shard, config)]
+    return [entry for shard in conversations.archives(config) for entry in conversations.read(shard, config)]
 
 
 def pairs_of(tmp_path: Path, row: Any) -> list[Entry]:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     config = Preferences(paths=[str(path)])
-    return [entry for shard in preferences.shards(config) for entry in preferences.read(shard, config)]
+    return [entry for shard in preferences.archives(config) for entry in preferences.read(shard, config)]
 
 
 CALL = {"name": "f", "arguments": {"x": 1}}

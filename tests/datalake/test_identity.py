@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from datalake.identity import Paths, Place, canonical, data_version, file_digest, fingerprint, plain
+from datalake.files import file_digest
+from datalake.identity import Paths, Place, canonical, data_version, fingerprint, plain
 
 
 class Colour(Enum):

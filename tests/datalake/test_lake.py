@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.errors import UserError
-from datalake.identity import folder_version
+from datalake.files import folder_version
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import (
     Manifest,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,17 +12,21 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datalake.curate.schema import CURATION
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.spans.cut import cut
-from datalake.document import DOCUMENTS, RAW, REFUSED
+from datalake.dedup.spans.schema import SPANS
+from datalake.document import Quarantined
 from datalake.errors import UserError
 from datalake.lake.lake import Lake, Ref
-from datalake.lake.ledger import clean_view, connect, ledger_view, plain_value, query
+from datalake.lake.ledger import clean_view, connect, kind_of, ledger_view, plain_value, query
 from datalake.lake.records import Manifest, StageReport, write_manifest
 from datalake.lake.shards import ShardWriter
+from datalake.mixture.build import MIXTURE
+from datalake.tables import DOCUMENTS, RAW, REFUSED, TABLES
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 FIRST = ["id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity"]
@@ -303,3 +309,27 @@ def test_values_are_plain_json_with_ids_in_hex() -> None:
     assert plain_value([{b"\x01": 1}]) == [{"01": 1}]
     assert plain_value(float("nan")) is None
     assert plain_value([float("inf")]) == [None]
+
+
+@pytest.mark.parametrize("schema", [*(schema for _, schema in TABLES.values()), CURATION, SPANS, DUPLICATES, MIXTURE])
+def test_types_have_the_names_that_duckdb_gives_them(schema: pa.Schema, tmp_path: Path) -> None:
+    pq.write_table(schema.empty_table(), tmp_path / "empty.parquet")
+    told = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{tmp_path}/empty.parquet')").fetchall()
+    assert [(field.name, kind_of(field.type)) for field in schema] == [(row[0], row[1]) for row in told]
+    assert kind_of(pa.list_(pa.struct([("a b", pa.map_(pa.string(), pa.uint32()))]))) == (
+        'STRUCT("a b" MAP(VARCHAR, UINTEGER))[]'
+    )
+
+
+def test_asking_imports_no_pandas(lake: Lake) -> None:
+    empty = commit(lake, "small.quarantine", TABLES[Quarantined][1], [], "two")
+    finish(lake, "second", {"quarantine": empty}, minute=1)
+    code = f"""
+import sys
+from pathlib import Path
+from datalake.lake.lake import Lake
+from datalake.lake.ledger import ask
+ask(Lake(Path({str(lake.root)!r})), "SELECT count(*) FROM small.quarantine")
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

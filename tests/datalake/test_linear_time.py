@@ -50,7 +50,7 @@ MADE = {
     ("datalake.sources.languages", "re.compile"): "all that are made are values of the module, and tried",
     ("datalake.sources.web.pydoc", "re.sub"): "a text as it is",
     ("datalake.sources.code.redact", "re.compile"): "tried as `redact._patterns()`",
-    ("datalake.sources.wikipedia", "re.search"): "tried by `_site`",
+    ("datalake.sources.wikipedia.dump", "re.search"): "tried by `_site`",
 }
 
 
@@ -188,12 +188,12 @@ def _rows(
 
 def _cut(chunk: int) -> Callable[[bytes], None]:
     """Cuts bytes, in chunks, into pages of an export."""
-    from datalake.archive import InputShard
-    from datalake.sources.config import Wikipedia
-    from datalake.sources.wikipedia import _Cutter
+    from datalake.archive import Archive
+    from datalake.sources.wikipedia.config import Wikipedia
+    from datalake.sources.wikipedia.dump import _Cutter
 
     def run(data: bytes) -> None:
-        cutter = _Cutter(InputShard("wikipedia", "name", "path"), Wikipedia(paths=["path"]))
+        cutter = _Cutter(Archive("wikipedia", "name", "path"), Wikipedia(paths=["path"]))
         for _ in cutter.pieces(data[place : place + chunk] for place in range(0, len(data), chunk)):
             pass
 
@@ -242,7 +242,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
     from datalake.sources.languages import language_of
     from datalake.sources.licences.projects import ProjectLicences
     from datalake.sources.licences.spdx import header_licence
-    from datalake.sources.wikipedia import _site
+    from datalake.sources.wikipedia.dump import _site
 
     chinese = Options(language="zh", conversion="script")
 
@@ -267,7 +267,7 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
         return ProjectLicences({"pyproject.toml": text.encode()}).of("a")
 
     row = " ".join(f"word{number}" for number in range(13))
-    settings = DecontaminateConfig(paths=["unread"], sets_version="1")
+    settings = DecontaminateConfig(paths={"paths": ["unread"], "version": "1"})
     sets = Index([EvaluationRow("set", "set", 0, [row])], settings)
 
     def cuts(text: str) -> object:

@@ -26,7 +26,7 @@ from datalake.extract.html.forest import Forest, from_lightgbm, load, named, pre
 from datalake.extract.html.main_content import load_model, probabilities, text_of, whole_text
 from datalake.extract.html.page import extract
 from datalake.identity import fingerprint
-from datalake.sources.config import Extractor
+from datalake.sources.web.config import Extractor
 
 PAGES = Path(os.environ.get("HEADWATER_SAMPLES", "../shared/samples")) / "cc/pages"
 TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
@@ -381,7 +381,7 @@ def test_a_model_or_a_library_enters_identity_by_its_version(tmp_path: Path) -> 
     one, moved, other = (fingerprint(Extractor(model=str(tmp_path / f"{name}.npz"))) for name in "abc")
     assert one == moved != other
     assert fingerprint(Extractor()) not in (one, other)
-    with pytest.raises(ValidationError, match=r"no model file .*extractor\.model"):
+    with pytest.raises(ValidationError, match="there is no file"):
         Extractor(model=str(tmp_path / "missing"))
     pytest.importorskip("trafilatura")
-    assert Extractor(name="trafilatura").model_version.startswith(f"{version('trafilatura')}, ")
+    assert Extractor(name="trafilatura").library.startswith(f"{version('trafilatura')}, ")

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Quarantined, Refused
-from datalake.sources.config import Table
+from datalake.sources.tables.config import Table
 from datalake.sources.tables.mappings import MAPPINGS, at, language_code, recognise, spdx, time_of
-from datalake.sources.tables.table import read, shards
+from datalake.sources.tables.table import archives, read
 
 TEXT = "The tide came in over the flats, and with it the first boats of the year."
 ZH = "春天的潮水漫过滩涂，今年的第一批渔船随之而来，岸上的人们放下手里的活计，纷纷跑到码头去看。"
@@ -65,7 +65,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 def entries(path: Path, **options: object) -> list[Entry]:
     config = Table.model_validate({"paths": [str(path)], **options})
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def one(tmp_path: Path, row: Any, **options: object) -> Entry:

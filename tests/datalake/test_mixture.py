@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.texts.shingles import word_list
-from datalake.document import DOCUMENTS, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source
 from datalake.mixture.config import MixtureConfig
 from datalake.mixture.holdout import group_of, held_out, one_sided, repetitions
+from datalake.tables import DOCUMENTS, to_table
 
 
 def corpus(sizes: dict[str, int], seed: int = 0, grouped: bool = False) -> pa.Table:

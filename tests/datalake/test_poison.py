@@ -17,31 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 from test_common_crawl import record, response
 
-from datalake.document import TABLES, Conversation, Document, Entry, Passed, Preference, Quarantined, storable, to_table
+from datalake.document import Conversation, Document, Entry, Passed, Preference, Quarantined
 from datalake.errors import UserError
-from datalake.sources import config as configs
-from datalake.sources import entries as net
-from datalake.sources import reader
-from datalake.sources.entries import entries, framed
+from datalake.origin import REASON, Origin
+from datalake.sources import config_of, reader
+from datalake.tables import TABLES, storable, to_table
 
 TEXT = "The quiet river crossed the old stone bridge near the village. " * 10
 DIGITS = "9" * 5_000
-CONFIGS = {
-    "common_crawl": configs.CommonCrawl,
-    "wikipedia": configs.Wikipedia,
-    "table": configs.Table,
-    "conversations": configs.Conversations,
-    "preferences": configs.Preferences,
-    "books": configs.Books,
-    "code": configs.Code,
-}
 
 
 def read(kind: str, path: Path, **options: Any) -> list[Entry]:
     """What a source makes of a path; everything of it goes into its table."""
-    config = CONFIGS[kind](paths=[str(path)], **options)
+    config = config_of(kind)(paths=[str(path)], **options)
     module = reader(kind)
-    found = [entry for shard in module.shards(config) for entry in module.read(shard, config)]
+    found = [entry for shard in module.archives(config) for entry in module.read(shard, config)]
     for entry in found:
         if not isinstance(entry, Passed):
             to_table([entry], TABLES[type(entry)][1]).to_pylist()
@@ -93,6 +83,9 @@ def rows(path: Path, kind: str, *lines: Any) -> Path:
 # The net -----------------------------------------------------------------------------------------------------------
 
 
+ORIGIN = Origin("source", "kind", "archive")
+
+
 class Cut:
     def __init__(self, number: int) -> None:
         self.offset, self.length, self.name = 10 * number, 10, f"record {number}"
@@ -112,14 +105,14 @@ def test_what_one_record_raises_costs_that_record(error: Exception) -> None:
         if record.offset == 10:
             raise error
 
-    found = list(entries([Cut(0), Cut(1), Cut(2)], make, "source", "archive"))
+    found = list(ORIGIN.entries([Cut(0), Cut(1), Cut(2)], make))
     assert [entry.uri for entry in taken(found)] == ["record 0", "record 2"]
     lost = found[1]
     assert isinstance(lost, Quarantined)
     assert (lost.source, lost.archive, lost.reason, lost.offset, lost.length) == (
         "source",
         "archive",
-        net.REASON,
+        REASON,
         10,
         10,
     )
@@ -131,7 +124,7 @@ def test_what_the_cutting_raises_costs_what_is_left() -> None:
         yield Cut(0)
         raise KeyError("damage")
 
-    found = list(entries(cut(), made, "source", "archive"))
+    found = list(ORIGIN.entries(cut(), made))
     assert [type(entry) for entry in found] == [Document, Quarantined]
     assert "KeyError" in found[1].detail  # type: ignore[union-attr]
 
@@ -142,9 +135,9 @@ def test_what_is_not_the_records_goes_up(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        list(entries([Cut(0)], fail, "source", "archive"))
+        list(ORIGIN.entries([Cut(0)], fail))
     with pytest.raises(type(error)):
-        list(framed(map(fail, [1]), "source", "archive"))
+        list(ORIGIN.framed(map(fail, [1])))
 
 
 def test_an_entry_that_no_table_holds_is_quarantined_and_its_neighbours_are_stored() -> None:
@@ -332,9 +325,7 @@ def test_an_odd_row_leaves_its_neighbours(tmp_path: Path, kind: str, row: Any) -
     assert len(found) >= 3, "each row is an entry"
     assert taken(found)[0].offset == 0
     assert taken(found)[-1].offset == len(f"{good}\n{text}\n".encode("utf-8", "surrogateescape"))
-    assert not any(isinstance(entry, Quarantined) and entry.reason == net.REASON for entry in found), (
-        "mended at its root"
-    )
+    assert not any(isinstance(entry, Quarantined) and entry.reason == REASON for entry in found), "mended at its root"
 
 
 def test_a_surrogate_in_a_key_is_replaced() -> None:
@@ -475,14 +466,15 @@ class PoisonError(Exception):
     """Something that no reader foresees."""
 
 
+DETECT = "datalake.origin.detect"
 UNFORESEEN = {
-    "common_crawl": ("datalake.sources.web.common_crawl.detect", partial(crawl)),
-    "wikipedia": ("datalake.sources.wikipedia.detect", partial(dump)),
-    "table": ("datalake.sources.tables.table.detect", lambda path: rows(path, "table")),
-    "conversations": ("datalake.sources.dialogues.conversations.detect", lambda path: rows(path, "conversations")),
-    "preferences": ("datalake.sources.dialogues.preferences.language_of", lambda path: rows(path, "preferences")),
+    "common_crawl": (DETECT, partial(crawl)),
+    "wikipedia": (DETECT, partial(dump)),
+    "table": (DETECT, lambda path: rows(path, "table")),
+    "conversations": (DETECT, lambda path: rows(path, "conversations")),
+    "preferences": (DETECT, lambda path: rows(path, "preferences")),
     "books": (
-        "datalake.sources.books.books.detect",
+        DETECT,
         lambda path: _zip(path, ("a.txt", b"river"), ("b.txt", b"bridge")),
     ),
     "code": (
@@ -514,4 +506,4 @@ def test_what_no_reader_foresees_costs_one_record(tmp_path: Path, kind: str, mon
     assert [type(entry) is Quarantined for entry in found] == [True, False]
     lost = found[0]
     assert isinstance(lost, Quarantined)
-    assert (lost.reason, "PoisonError: never seen before" in lost.detail) == (net.REASON, True)
+    assert (lost.reason, "PoisonError: never seen before" in lost.detail) == (REASON, True)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.document import PREFERENCES, Entry, Passed, Preference, Quarantined, Refused, to_table
-from datalake.sources.config import Preferences
+from datalake.document import Entry, Passed, Preference, Quarantined, Refused
 from datalake.sources.dialogues import docstrings
-from datalake.sources.dialogues.preferences import read, shards
+from datalake.sources.dialogues.config import Preferences
+from datalake.sources.dialogues.preferences import archives, read
+from datalake.tables import PREFERENCES, to_table
 
 H, B = "\n\nHuman: ", "\n\nAssistant: "
 KEYS = st.sampled_from(
@@ -28,7 +29,7 @@ KEYS = st.sampled_from(
 
 def entries(path: Path | str, **options: object) -> list[Entry]:
     config = Preferences.model_validate({"paths": [str(path)], **options})
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def one(tmp_path: Path, row: Any, **options: object) -> Entry:

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from datalake.document import Document, Entry, Passed, Refused
-from datalake.sources.config import Pydoc
 from datalake.sources.web import pydoc
+from datalake.sources.web.config import Pydoc
 
 MODULES = ["os", "os.path", "sys", "ctypes", "http.client", "sysconfig", "no_such_module"]
 
 
 def read(folder: Path, **options: object) -> list[Entry]:
     config = Pydoc(modules=MODULES, folder=str(folder), **options)  # type: ignore[arg-type]
-    (shard,) = pydoc.shards(config)
+    (shard,) = pydoc.archives(config)
     return list(pydoc.read(shard, config))
 
 
@@ -72,22 +72,22 @@ def test_the_server_sees_an_environment_of_its_own() -> None:
 
 def test_groups_are_fixed_by_sorted_order() -> None:
     config = Pydoc(modules=["json", "abc", "re", "os", "abc"], group=2)
-    one, two = pydoc.shards(config)
+    one, two = pydoc.archives(config)
     assert (one.name, two.name) == ("pydoc-00000.warc.gz", "pydoc-00001.warc.gz")
     assert one.path == ""
     assert one.version != two.version
-    assert [s.version for s in pydoc.shards(Pydoc(modules=["re", "os", "json", "abc"], group=2))] == [
+    assert [s.version for s in pydoc.archives(Pydoc(modules=["re", "os", "json", "abc"], group=2))] == [
         one.version,
         two.version,
     ]
-    changed = pydoc.shards(Pydoc(modules=["re", "os", "json", "abc", "zlib"], group=2))
+    changed = pydoc.archives(Pydoc(modules=["re", "os", "json", "abc", "zlib"], group=2))
     assert [s.version for s in changed[:2]] == [one.version, two.version]
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pydoc.tempfile, "tempdir", str(tmp_path))
     config = Pydoc(modules=["bisect"])
-    assert any(isinstance(entry, Document) for entry in pydoc.read(pydoc.shards(config)[0], config))
+    assert any(isinstance(entry, Document) for entry in pydoc.read(pydoc.archives(config)[0], config))
     assert list(tmp_path.iterdir()) == []
 
 

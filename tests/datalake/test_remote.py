@@ -24,20 +24,20 @@ from harness import ROOT
 from pydantic import ValidationError
 from servers import Fault, RangeServer, S3Server, serving
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.document import Entry
 from datalake.errors import UserError
+from datalake.files import FileVersions
 from datalake.formats import warc
+from datalake.paths import expand
 from datalake.remote import inside
 from datalake.remote.address import base_name, checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, Client, DamagedError, RangeIgnoredError, RemoteError, UnreachableError
 from datalake.remote.config import RemoteConfig
 from datalake.remote.limits import Limits
 from datalake.remote.session import Session, at_hand, current, forget, using
-from datalake.sources.base import expand
-from datalake.sources.config import CommonCrawl
 from datalake.sources.web import common_crawl
-from datalake.versions import FileVersions
+from datalake.sources.web.config import CommonCrawl
 
 DATA = bytes(range(256)) * 1_000  # no two of its stretches that could be mixed up are equal where it matters
 QUICK = {"backoff_seconds": 0.001, "longest_wait_seconds": 0.3, "requests_per_second": 5_000, "retries": 4}
@@ -518,7 +518,7 @@ def test_copies_that_are_not_kept_go_with_their_shard(server: RangeServer, tmp_p
     address = server.put("/deep/a.gz", DATA)
     with using(RemoteConfig(**QUICK, keep=False), tmp_path):  # type: ignore[arg-type]
         here = current()
-        shard = InputShard("books", "a.gz", address, here.cache.version(address, here.client))
+        shard = Archive("books", "a.gz", address, here.cache.version(address, here.client))
         with at_hand(shard) as found:
             assert Path(found.path).name == "a.gz"
             assert Path(found.path).read_bytes() == DATA
@@ -732,7 +732,7 @@ def test_records_are_picked_from_s3_as_from_a_folder(store: S3Server, s3: Sessio
 
     def picked(index: str, base: str) -> list[Entry]:
         config = CommonCrawl(index=[index], base=base)
-        return [entry for shard in common_crawl.shards(config) for entry in common_crawl.read(shard, config)]
+        return [entry for shard in common_crawl.archives(config) for entry in common_crawl.read(shard, config)]
 
     (tmp_path / "a.cdx").write_text("".join(lines))
     near = picked(str(tmp_path / "a.cdx"), str(tmp_path / "base"))

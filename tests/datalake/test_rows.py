@@ -22,7 +22,9 @@ from datalake.document import Quarantined
 from datalake.formats.rows.csv import csv_rows
 from datalake.formats.rows.json import Row, json_rows, rows_of_json, split_lines
 from datalake.formats.rows.parquet import parquet_rows
+from datalake.origin import Origin
 
+ORIGIN = Origin("s", "s", "a")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
@@ -35,7 +37,7 @@ def pieces(content: bytes, size: int) -> Iterator[bytes | Quarantined]:
 
 
 def read(content: bytes, size: int = 7, longest: int = 1_000) -> list[Row | Quarantined]:
-    return list(rows_of_json(pieces(content, size), "a", "s", longest))
+    return list(rows_of_json(pieces(content, size), ORIGIN, longest))
 
 
 def brief(found: list[Row | Quarantined]) -> list[Any]:
@@ -124,7 +126,7 @@ def test_a_row_at_the_limit_is_kept_and_one_beyond_it_is_not() -> None:
 def test_damage_inside_an_array_costs_the_row_it_is_in() -> None:
     hole = Quarantined("s", "a", "damaged")
     chunks = iter([b'[{"a":1},{"a":2},{"a', hole, b'":9}],"x":[{"b":1}]},{"a":5},', b'{"a":6}]'])
-    found = list(rows_of_json(chunks, "a", "s", 1_000))
+    found = list(rows_of_json(chunks, ORIGIN, 1_000))
     assert brief(found) == [{"a": 1}, {"a": 2}, "truncated", "damaged", "json", {"a": 5}, {"a": 6}]
 
 
@@ -142,12 +144,12 @@ def test_no_bytes_raise_and_each_lies_in_one_entry(content: bytes, size: int) ->
 
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_lines_are_all_there(content: bytes, size: int) -> None:
-    found = list(split_lines(pieces(content, size), "a", "s", 1_000))
+    found = list(split_lines(pieces(content, size), ORIGIN, 1_000))
     assert b"\n".join(line for _, line in found) == content.removesuffix(b"\n")  # type: ignore[misc]
 
 
 def cells(content: bytes, longest: int = 1_000, delimiter: str = ",") -> list[Any]:
-    return brief(list(csv_rows(pieces(content, 7), "a", "s", longest, delimiter)))
+    return brief(list(csv_rows(pieces(content, 7), ORIGIN, longest, delimiter)))
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=6)
@@ -197,7 +199,7 @@ def test_parquet_is_read_as_arrow_reads_it(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=1_000)
-    found = list(parquet_rows(str(tmp_path / "a.parquet"), "a", "s"))
+    found = list(parquet_rows(str(tmp_path / "a.parquet"), ORIGIN))
     assert brief(found) == table.to_pylist()
     assert [entry.offset for entry in found] == list(range(2_800))
 
@@ -206,7 +208,7 @@ def test_a_cell_beyond_the_limit_costs_its_row(tmp_path: Path) -> None:
     rows = [{"id": n, "text": "x" * (5_000 if n == 1_500 else 5)} for n in range(3_000)]
     for dictionary in (True, False):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", use_dictionary=dictionary)
-        found = list(parquet_rows(str(tmp_path / "a.parquet"), "a", "s", 1_000))
+        found = list(parquet_rows(str(tmp_path / "a.parquet"), ORIGIN, 1_000))
         lost = [entry for entry in found if isinstance(entry, Quarantined)]
         assert [(entry.reason, entry.offset) for entry in lost] == [("too_large", 1_500)]
         assert brief(found)[:1_500] + brief(found)[1_501:] == rows[:1_500] + rows[1_501:]
@@ -216,7 +218,7 @@ def test_a_value_that_many_rows_share_is_not_held_for_each(tmp_path: Path) -> No
     pq.write_table(pa.table({"text": ["x" * 900_000] * 300}), tmp_path / "a.parquet")  # 270 MB, in 1 MB
     before = pa.total_allocated_bytes()
     count = 0
-    for entry in parquet_rows(str(tmp_path / "a.parquet"), "a", "s"):
+    for entry in parquet_rows(str(tmp_path / "a.parquet"), ORIGIN):
         assert isinstance(entry, Row)
         assert pa.total_allocated_bytes() - before < 100_000_000
         count += 1
@@ -231,7 +233,7 @@ def test_damaged_parquet_never_raises(tmp_path: Path, place: int) -> None:
     place %= len(content)
     content[place] ^= 0x55
     path.write_bytes(content)
-    found = list(parquet_rows(str(path), "a", "s"))
+    found = list(parquet_rows(str(path), ORIGIN))
     spans = sum(entry.length for entry in found)
     assert spans == 500 or [entry.length for entry in found if isinstance(entry, Quarantined)] == [-1]
 
@@ -239,8 +241,9 @@ def test_damaged_parquet_never_raises(tmp_path: Path, place: int) -> None:
 CHILD = """
 import resource, sys
 from datalake.document import Document, Quarantined
-from datalake.sources.config import Table
-from datalake.sources.tables.table import read, shards
+from datalake.origin import Origin
+from datalake.sources.tables.config import Table
+from datalake.sources.tables.table import read, archives
 def peak():  # a child inherits its parent's ru_maxrss, but not its high-water mark
     try:
         with open("/proc/self/status") as status:
@@ -248,9 +251,9 @@ def peak():  # a child inherits its parent's ru_maxrss, but not its high-water m
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small, large = (Table(paths=[path]) for path in sys.argv[1:])
-list(read(shards(small)[0], small))  # models and libraries are loaded now
+list(read(archives(small)[0], small))  # models and libraries are loaded now
 before = peak()
-found = list(read(shards(large)[0], large))
+found = list(read(archives(large)[0], large))
 print([getattr(entry, "reason", "document") for entry in found], int(peak() - before))
 """
 SIZE = 300_000_000
@@ -313,7 +316,7 @@ def test_an_array_larger_than_its_window_is_streamed(tmp_path: Path) -> None:
         stream.write(b"[" + b", ".join([row] * 50_000) + b"]")
     largest = 0
     count = 0
-    for entry in json_rows(str(tmp_path / "a.json.gz"), "a", "s"):
+    for entry in json_rows(str(tmp_path / "a.json.gz"), ORIGIN):
         assert isinstance(entry, Row)
         count += 1
         largest = max(largest, entry.length)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datalake.identity import file_digest
+from datalake.files import file_digest
 from datalake.lake import shards
 from datalake.lake.parquet import read_batches
-from datalake.lake.shards import ShardResult, ShardWriter, find_shard, shard_key, write_atomically
+from datalake.lake.shards import ShardResult, ShardWriter, find_shard, shard_key
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.large_string())])
 ROOT = Path(__file__).parents[2]
@@ -146,16 +146,3 @@ def test_a_shards_key_depends_on_stage_version_config_and_its_own_input() -> Non
     others = [("curate", *base[1:]), ("ingest", "2", *base[2:]), ("ingest", "1", {"a": 2}, "digest"), (*base[:3], "x")]
     assert len({shard_key(*values) for values in [base, *others]}) == 5
     assert shard_key(*base) == shard_key(*base)
-
-
-def test_a_small_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "file.json"
-    write_atomically(path, b"old")
-
-    def fail(_: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

@@ -13,7 +13,7 @@ import pytest
 from datalake.document import Document, Refused
 from datalake.extract.html.sniff import media_type_of
 from datalake.sources import reader
-from datalake.sources.config import CommonCrawl
+from datalake.sources.web.config import CommonCrawl
 
 
 def docx() -> bytes:
@@ -76,7 +76,7 @@ def test_pages_that_are_none_are_refused_with_their_type(tmp_path: Path) -> None
     bodies = [PAGE, docx(), b"ID3\x03\0\0\0\0\x0f\x76" + NOISE, gzip.compress(PAGE), gzip.compress(docx()), NOISE]
     (tmp_path / "a.warc").write_bytes(b"".join(map(record, bodies)))
     source, config = reader("common_crawl"), CommonCrawl(paths=[str(tmp_path / "a.warc")])
-    found = list(source.read(source.shards(config)[0], config))
+    found = list(source.read(source.archives(config)[0], config))
     assert [type(entry) for entry in found] == [Document, Refused, Refused, Document, Refused, Refused]
     assert found[0].text == found[3].text  # type: ignore[union-attr]
     told = [(entry.reason, entry.detail) for entry in found if isinstance(entry, Refused)]
@@ -87,13 +87,13 @@ def test_pages_that_are_none_are_refused_with_their_type(tmp_path: Path) -> None
 def test_without_a_declared_type_only_markup_is_a_page(tmp_path: Path) -> None:
     (tmp_path / "a.warc").write_bytes(record(PAGE, "") + record(b"river and bridge", "") + record(NOISE, "*/*"))
     source, config = reader("common_crawl"), CommonCrawl(paths=[str(tmp_path / "a.warc")])
-    found = list(source.read(source.shards(config)[0], config))
+    found = list(source.read(source.archives(config)[0], config))
     assert [getattr(entry, "detail", "page") for entry in found] == ["page", "text/plain", "application/octet-stream"]
 
 
 def test_an_address_in_brackets_is_the_address(tmp_path: Path) -> None:
     (tmp_path / "a.warc").write_bytes(record(PAGE, uri="<http://a.example/river>"))
     source, config = reader("common_crawl"), CommonCrawl(paths=[str(tmp_path / "a.warc")])
-    (found,) = source.read(source.shards(config)[0], config)
+    (found,) = source.read(source.archives(config)[0], config)
     assert isinstance(found, Document)
     assert (found.uri, found.attributes["group"]) == ("http://a.example/river", "a.example")

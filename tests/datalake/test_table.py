@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.formats.rows import files as row_files
-from datalake.sources.config import Table
-from datalake.sources.tables.table import form, read, shards
+from datalake.sources.tables.config import Table
+from datalake.sources.tables.table import archives, form, read
 from datalake.text.charsets import streamed
 
 ROWS = [{"id": "x", "text": "One small text.", "n": 3}, {"id": "y", "text": " "}, {"text": "No id here."}]
@@ -27,7 +27,7 @@ ROWS = [{"id": "x", "text": "One small text.", "n": 3}, {"id": "y", "text": " "}
 
 def entries(path: Path, **options: object) -> list[Entry]:
     config = Table.model_validate({"paths": [str(path)], **options})
-    return [entry for shard in shards(config) for entry in read(shard, config)]
+    return [entry for shard in archives(config) for entry in read(shard, config)]
 
 
 def write(path: Path, form: str) -> Path:

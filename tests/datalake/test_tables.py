@@ -34,15 +34,21 @@ from datalake.formats.rows.arrow import arrow_rows
 from datalake.formats.rows.csv import csv_rows
 from datalake.formats.rows.json import Locators, Row, rows_of_json
 from datalake.formats.rows.parquet import parquet_rows
+from datalake.origin import Origin
+from datalake.paths import expand
 from datalake.sources import reader
-from datalake.sources.base import expand
-from datalake.sources.config import Books, Code, Conversations, Preferences, Table
+from datalake.sources.books.config import Books
+from datalake.sources.code.config import Code
+from datalake.sources.dialogues.config import Conversations, Preferences
+from datalake.sources.tables.config import Table
+
+ORIGIN = Origin("s", "s", "a")
 
 
 def entries(*paths: Path, kind: type[Any] = Table, **options: object) -> list[Entry]:
     config = kind.model_validate({"paths": [str(path) for path in paths], **options})
     source = reader(config.kind)
-    return [entry for shard in source.shards(config) for entry in source.read(shard, config)]
+    return [entry for shard in source.archives(config) for entry in source.read(shard, config)]
 
 
 def texts(found: list[Entry]) -> list[str]:
@@ -219,7 +225,7 @@ def test_a_bad_cell_in_a_column_nobody_asked_for_costs_nothing(tmp_path: Path, n
 def test_what_python_has_no_time_for_is_kept_as_text_and_nanoseconds_to_the_microsecond(tmp_path: Path) -> None:
     table = pa.table({name: BAD_COLUMNS[name] for name in ("date past 9999", "time past 9999", "nanoseconds")})
     pq.write_table(table, tmp_path / "a.parquet")
-    (_, row, _) = parquet_rows(str(tmp_path / "a.parquet"), "a", "s")
+    (_, row, _) = parquet_rows(str(tmp_path / "a.parquet"), ORIGIN)
     assert isinstance(row, Row)
     late, later, fine = row.value.values()
     assert (late, later[:10]) == ("15659-07-15", "14645-06-3")
@@ -348,12 +354,12 @@ def test_damaged_arrow_never_raises_and_gives_no_wrong_row(
         content = bytearray(whole)
         content[place : place + 8] = rng.randbytes(8)
         (tmp_path / "a.arrow").write_bytes(content)
-        found = list(arrow_rows(str(tmp_path / "a.arrow"), "a", "s"))
+        found = list(arrow_rows(str(tmp_path / "a.arrow"), ORIGIN))
         rows = [row.number for row in found if isinstance(row, Row)]
         assert rows == sorted(set(rows))
         assert set(rows) <= set(range(12))
         (tmp_path / "a.arrow").write_bytes(whole[:place])
-        assert len(list(arrow_rows(str(tmp_path / "a.arrow"), "a", "s"))) <= 13
+        assert len(list(arrow_rows(str(tmp_path / "a.arrow"), ORIGIN))) <= 13
 
 
 def test_an_arrow_file_that_unpacks_to_more_than_it_may_is_a_bomb(tmp_path: Path) -> None:
@@ -396,7 +402,7 @@ def test_an_old_feather_file_says_what_to_do(tmp_path: Path) -> None:
 )
 def test_objects_in_other_lines_than_one_each(content: bytes, expected: list[Any], size: int) -> None:
     chunks: Any = iter([content[place : place + size] for place in range(0, len(content), size)])
-    found = list(rows_of_json(chunks, "a", "s", 1_000))
+    found = list(rows_of_json(chunks, ORIGIN, 1_000))
     assert [row.value if isinstance(row, Row) else row.reason for row in found] == expected
     for row in found:
         if isinstance(row, Row):
@@ -447,7 +453,7 @@ def test_a_row_with_lists_of_objects_stays_a_row(tmp_path: Path) -> None:
 
 
 def csv_of(content: str, delimiter: str = ",", **options: Any) -> list[Any]:
-    rows = csv_rows(iter([content.encode()]), "a", "s", 1_000, delimiter, **options)
+    rows = csv_rows(iter([content.encode()]), ORIGIN, 1_000, delimiter, **options)
     return [row.value if isinstance(row, Row) else row.reason for row in rows]
 
 

@@ -10,8 +10,8 @@ from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.extract.wiki.formatting import without_quotes
 from datalake.extract.wiki.functions import evaluate
 from datalake.extract.wiki.wikitext import Options, clean
-from datalake.sources.config import Wikipedia
-from datalake.sources.wikipedia import read, shards
+from datalake.sources.wikipedia.config import Wikipedia
+from datalake.sources.wikipedia.dump import archives, read
 
 FOLDER = Path(__file__).parent / "wiki"
 
@@ -110,7 +110,7 @@ REFUSED = {"wiki-v03": ["namespace", "redirect"], "wiki-versions": ["empty"]}
 
 def entries(path: Path) -> list[Entry]:
     config = Wikipedia(paths=[str(path)])
-    (shard,) = shards(config)
+    (shard,) = archives(config)
     return [entry for entry in read(shard, config) if not isinstance(entry, Passed)]
 
 

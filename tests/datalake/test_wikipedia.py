@@ -14,11 +14,11 @@ from xml.sax.saxutils import escape
 import py7zr
 import pytest
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
 from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
-from datalake.sources.config import Wikipedia
-from datalake.sources.wikipedia import read, shards
+from datalake.sources.wikipedia.config import Wikipedia
+from datalake.sources.wikipedia.dump import archives, read
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">
   <siteinfo><sitename>Test</sitename><dbname>testwiki</dbname><base>https://test.example/wiki/Main_Page</base>
@@ -39,7 +39,7 @@ def page(number: int, text: str = PROSE, ns: int = 0, extra: str = "", title: st
 
 def entries(path: Path, **options: object) -> list[Entry]:
     config = Wikipedia.model_validate({"paths": [str(path)], **options})
-    (shard,) = shards(config)
+    (shard,) = archives(config)
     return list(read(shard, config))
 
 
@@ -173,12 +173,12 @@ def test_ids_depend_on_name_page_and_revision_not_on_the_place(tmp_path: Path) -
 
 def test_a_missing_file_is_a_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError):
-        shards(Wikipedia(paths=[str(tmp_path / "none.xml")]))
+        archives(Wikipedia(paths=[str(tmp_path / "none.xml")]))
 
 
 def test_every_page_of_the_real_dumps_is_accounted_for(samples: Path) -> None:
     config = Wikipedia(paths=[str(samples / "wiki/*.bz2"), str(samples / "wiki/minidumps/*.bz2")])
-    found = shards(config)
+    found = archives(config)
     assert len(found) == 16
     for shard in found:
         if shard.name.startswith("enwiki-latest"):
@@ -205,7 +205,7 @@ def test_the_english_dump_has_a_hundred_redirects(samples: Path) -> None:
 def test_the_demos_export_is_read_whole() -> None:
     folder = Path(__file__).parents[2] / "recipes" / "demo"
     config = Wikipedia(paths=[str(folder / "*.xml")])
-    for shard in shards(config):
+    for shard in archives(config):
         found = [entry for entry in read(shard, config) if not isinstance(entry, Passed)]
         documents = [entry for entry in found if isinstance(entry, Document)]
         language = shard.name.removeprefix("wiki-").removesuffix(".xml")
@@ -271,8 +271,8 @@ def multistream(tmp_path: Path, streams: list[bytes], index: bool = False) -> Pa
 def whole_and_parts(path: Path, size: int) -> tuple[list[Entry], list[list[Entry]]]:
     whole = Wikipedia(paths=[str(path)], split_bytes=0)
     parts = Wikipedia(paths=[str(path)], split_bytes=size)
-    (one,) = shards(whole)
-    return list(read(one, whole)), [list(read(shard, parts)) for shard in shards(parts)]
+    (one,) = archives(whole)
+    return list(read(one, whole)), [list(read(shard, parts)) for shard in archives(parts)]
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -321,7 +321,7 @@ def test_a_page_is_found_again_by_its_stream_and_offset(tmp_path: Path) -> None:
 def test_the_index_is_no_dump_and_a_wrong_one_does_no_harm(tmp_path: Path) -> None:
     path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS], index=True)
     config = Wikipedia(paths=[str(tmp_path)], split_bytes=1)
-    assert {shard.name for shard in shards(config)} == {path.name}
+    assert {shard.name for shard in archives(config)} == {path.name}
     index = tmp_path / "xwiki-pages-articles-multistream-index.txt.bz2"
     index.write_bytes(bz2.compress(b"7:1:Page\nno line\n99999999:2:Page"))
     whole, parts = whole_and_parts(path, 1)
@@ -331,7 +331,7 @@ def test_the_index_is_no_dump_and_a_wrong_one_does_no_harm(tmp_path: Path) -> No
 
 def test_parts_are_told_apart_and_keep_the_archives_name(tmp_path: Path) -> None:
     path = multistream(tmp_path, [bz2.compress(text.encode()) for text in STREAMS])
-    found = shards(Wikipedia(paths=[str(path)], split_bytes=1))
+    found = archives(Wikipedia(paths=[str(path)], split_bytes=1))
     assert len({shard.part for shard in found}) == len(found) == 10
     assert {shard.name for shard in found} == {path.name}
 
@@ -354,9 +354,9 @@ def test_a_7z_archive_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if "_extract" in thread.name]
 
 
-def _one(path: Path) -> tuple[InputShard, Wikipedia]:
+def _one(path: Path) -> tuple[Archive, Wikipedia]:
     config = Wikipedia(paths=[str(path)])
-    return shards(config)[0], config
+    return archives(config)[0], config
 
 
 @pytest.mark.parametrize("cut", [8, 40, 0.5, 0.99])

@@ -22,7 +22,7 @@ import world
 from begun import Begun, Start, ended, many_archives, processes_of, state, steps_done, wait_for
 from harness import ROOT
 
-from datalake.identity import folder_version
+from datalake.files import folder_version
 from flows.service.database import damage, set_aside_damaged
 
 AGAIN = "the same command goes on from what is finished"

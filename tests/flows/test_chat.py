@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import Manifest, StageRecord, StageReport, write_manifest
-from datalake.lake.shards import write_atomically
 from flows.cli import main
 from flows.commands.chat import Sampling, choose, converse, piped
 
@@ -284,13 +284,14 @@ def test_code_in_a_models_folder_is_not_run_whatever_is_said_to_it(
 def test_classifiers_of_documents_run_no_code_of_a_folder(
     with_code: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datalake.identity import folder_version
     from datalake.text import transformer
+    from datalake.text.transformer_config import Model
 
     folder, mark = with_code
+    model = Model.model_validate(str(folder))
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\ny\ny\n"))
     with pytest.raises(UserError):
-        transformer.load(str(folder), folder_version(folder), "AutoModel", "encoder", "deduplicate.semantic.model")
+        transformer.load(model, "AutoModel", "encoder", "deduplicate.semantic")
     assert not mark.exists()
 
 

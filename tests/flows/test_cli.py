@@ -330,7 +330,7 @@ def test_explain_knows_dialogues_and_says_what_it_does_not_know(headwater: Comma
 
 
 def test_trace_names_every_ancestor_down_to_the_archives_and_their_contents(headwater: Command, whole: Whole) -> None:
-    from datalake.identity import file_digest
+    from datalake.files import file_digest
 
     line = headwater("trace", "ppo", "--lake", whole.lake, "--json").json
     stages = [one["stage"] for one in line]

@@ -181,7 +181,7 @@ def test_schedules_of_people_survive_that_deployments_are_applied_again(
 def test_a_wrong_recipe_ends_a_run_in_one_line(prefect_server: PrefectServer, tmp_path: Path) -> None:
     from prefect.logging.handlers import APILogHandler
 
-    from flows.ingest import ingest
+    from flows.flows import ingest
 
     path = recipe(tmp_path, "wrong")
     path.write_text(path.read_text() + "colour: blue\n")

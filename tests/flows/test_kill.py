@@ -166,7 +166,7 @@ def test_deduplication_killed_at_any_moment_gives_the_same_tables(
 def test_a_kill_in_pretraining_changes_no_weight(
     start: Start, tmp_path: Path, prefect_server: Any, undisturbed: tuple[dict[str, Any], Path], step: int
 ) -> None:
-    from datalake.identity import folder_version
+    from datalake.files import folder_version
 
     recipe, whole = undisturbed
     lake = tmp_path / "lake"

@@ -10,21 +10,23 @@ import pytest
 import world
 from world import Whole
 
-from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
+from datalake.document import Conversation, Preference
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.ledger import query
 from datalake.lake.records import read_record
 from datalake.lake.shards import ShardWriter
+from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
 from models.text.packing import EQUAL, TOO_LONG
 from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.dialogues import HoldOut
+from tasks.log import RunLog
 from tasks.order import TABLES, rows_of_step
 from tasks.ppo import ppo
 from tasks.reward import reward
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.sft import sft
-from tasks.stage import RUN_LOG, RunLog
+from tasks.tracked import RUN_LOG, tracked
 
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
 
@@ -60,18 +62,19 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     log = RunLog("run-1")
     token = RUN_LOG.set(log)
     try:
-        given: dict[str, Any] = {"base": base, "holdout": everything, "runtime": runtime}
-        tuned = sft(conversations=conversations, config=SftConfig(**SHORT), **given)
-        judge = reward(preferences=preferences, config=RewardConfig(**SHORT), **given)
-        ppo(
-            policy=tuned["sft"],
-            reward_model=judge["reward"],
+        given: dict[str, Any] = {"base": base, "holdout": everything}
+        tuned = tracked(sft, SftConfig(**SHORT), runtime, conversations=conversations, **given)
+        judge = tracked(reward, RewardConfig(**SHORT), runtime, preferences=preferences, **given)
+        tracked(
+            ppo,
+            PpoConfig(batch=4, steps=1, new_tokens=6, epochs=1, minibatches=1),
+            runtime,
+            policy=tuned.model,
+            reward_model=judge.model,
             conversations=conversations,
             holdout=everything,
-            config=PpoConfig(batch=4, steps=1, new_tokens=6, epochs=1, minibatches=1),
-            runtime=runtime,
         )
-        sft(conversations=conversations, config=SftConfig(**SHORT), **given)
+        tracked(sft, SftConfig(**SHORT), runtime, conversations=conversations, **given)
     finally:
         RUN_LOG.reset(token)
     notes = [report.note for report in log.reports]

@@ -21,7 +21,7 @@ from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.mixture.config import MixtureConfig
-from flows.recipe import STAGES, Recipe, load, override, validate
+from flows.recipe import Recipe, load, override, validate
 from flows.start import find_inputs
 from models.evaluation.config import EvaluateConfig
 from models.text.config import TokenizerConfig
@@ -30,7 +30,7 @@ from tasks.runtime import RuntimeConfig
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
 LEAST: dict[str, Any] = {"corpus": "small", "sources": [TABLE]}
-QUALITY = {"paths": ["labels.jsonl"], "labels_version": "0", "good": "hq"}
+QUALITY = {"paths": {"paths": ["labels.jsonl"], "version": "0"}, "good": "hq"}
 
 
 def write(path: Path, data: Any) -> Path:
@@ -237,7 +237,7 @@ def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
         ("pretrain", {"learning_rate": 0}, "greater than 0"),
         ("ppo", {"batch": 7, "minibatches": 2}, "multiple of minibatches"),
         ("curate", {"preset": "fineweb3"}, "'fineweb2'"),
-        ("curate", {"rules": "nowhere.yaml"}, "there is no rules file 'nowhere.yaml'"),
+        ("curate", {"rules": "nowhere.yaml"}, "nowhere.yaml': correct the path (it is 'nowhere.yaml')"),
         ("thresholds", {"method": "guess"}, "'quantile'"),
         ("thresholds", {"cut": 0.5}, "less than 0.5"),
         ("runtime", {"workers": 0}, "greater than or equal to 1"),
@@ -253,9 +253,10 @@ def test_a_value_out_of_bounds_is_named_with_its_bounds(section: str, values: di
 
 def test_a_file_that_is_missing_is_named_with_its_setting_once() -> None:
     text = mistake(LEAST | {"curate": {"block": {"paths": ["gone.txt"]}}})
-    assert text.startswith("curate.block: there is no ")
-    text = mistake(LEAST | {"curate": {"perplexity": {"en": {"model": "gone.bin", "sentencepiece": "gone.model"}}}})
-    assert text == "curate.perplexity.en: there is no file 'gone.bin': correct `model`"
+    assert text.startswith("curate.block.paths: there is no ")
+    there = {"paths": ["x.model"], "version": "0"}
+    text = mistake(LEAST | {"curate": {"perplexity": {"en": {"model": "/gone.bin", "sentencepiece": there}}}})
+    assert text == "curate.perplexity.en.model: there is no file '/gone.bin': correct the path"
 
 
 @pytest.mark.parametrize("name", ["two words", "1st", "a-b", "Ünï", "", "a.b", 'x"; DROP', "A"])
@@ -502,61 +503,11 @@ def test_thresholds_are_proposed_for_the_rules_of_curation() -> None:
 def test_one_classifier_tells_a_documents_quality() -> None:
     assert "nothing tells" in mistake(LEAST | {"curate": {"quality": {"minimum": 0.5}}})
     assert validate(LEAST | {"quality": QUALITY, "curate": {"quality": {"minimum": 0.5}}}, "r").quality is not None
-    ready = {"quality": {"model": "m.bin", "model_version": "0", "label": "hq", "minimum": 0.5}}
+    ready = {"quality": {"model": {"paths": ["m.bin"], "version": "0"}, "label": "hq", "minimum": 0.5}}
     assert validate(LEAST | {"curate": ready}, "r").curate.quality.minimum == 0.5
     assert "two classifiers" in mistake(LEAST | {"quality": QUALITY, "curate": ready})
-    assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": ["x"], "labels_version": "0"}})
+    assert "'quality.good' is missing" in mistake(LEAST | {"quality": {"paths": {"paths": ["x"], "version": "0"}}})
     assert "there is no" in mistake(LEAST | {"quality": {"paths": ["gone.jsonl"], "good": "hq"}})
-
-
-# What runs -----------------------------------------------------------------------------------------------------------
-
-
-def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
-    return validate(LEAST | {"quality": QUALITY, "thresholds": {}} | sections, "small.yaml").skipped(until)
-
-
-ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
-
-
-def test_with_sources_of_all_kinds_nothing_is_skipped() -> None:
-    assert skipped(sources=ALL) == {}
-
-
-def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() -> None:
-    assert skipped() == {
-        "sft": "no source of conversations",
-        "reward": "no source of preferences",
-        "ppo": "it needs reward",
-    }
-    only_dialogues = skipped(sources=ALL[1:])
-    assert set(only_dialogues) == set(STAGES) - {"ingest"}
-    assert only_dialogues["curate"] == "no source of documents"
-    assert only_dialogues["sft"] == "it needs pretrain"
-
-
-def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
-    assert skipped(sources=ALL, pretrain=None) == {
-        "pretrain": "`pretrain` is null in the recipe",
-        "sft": "it needs pretrain",
-        "reward": "it needs sft",
-        "ppo": "it needs reward",
-        "evaluate": "it needs pretrain",
-    }
-    assert skipped(sources=ALL, reward=None) == {
-        "reward": "`reward` is null in the recipe",
-        "ppo": "it needs reward",
-    }
-    assert set(skipped(sources=ALL, evaluate=None)) == {"evaluate"}
-    assert skipped(sources=ALL, thresholds=None) == {"thresholds": "`thresholds` is null in the recipe"}
-    assert skipped(sources=ALL, quality=None) == {"quality": "`quality` is null in the recipe"}
-    assert {"quality", "thresholds"} <= set(validate(LEAST, "small.yaml").skipped())
-
-
-def test_until_skips_what_comes_after_it() -> None:
-    for place, stage in enumerate(STAGES):
-        assert list(skipped(stage, sources=ALL)) == list(STAGES[place + 1 :])
-    assert skipped("curate", sources=ALL)["pretrain"] == "after --until curate"
 
 
 # Identity ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from datalake.curate.schema import CURATION
 from datalake.dedup.schema import DUPLICATES
-from datalake.document import DOCUMENTS, QUARANTINE, RAW, REFUSED, Document, Quarantined, Refused, document_id, to_table
+from datalake.document import Document, Quarantined, Refused, document_id
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake, Ref, TableRef
@@ -30,6 +30,7 @@ from datalake.lake.records import (
 )
 from datalake.lake.shards import ShardWriter
 from datalake.mixture.build import MIXTURE
+from datalake.tables import DOCUMENTS, QUARANTINE, RAW, REFUSED, to_table
 from flows.report.page import write_report
 from flows.report.shares import lines, shares
 from flows.report.words import excerpt, number, seconds, share

@@ -13,8 +13,10 @@ import pytest
 import world
 from world import Whole
 
+from datalake.lake.funnel import by_source, funnel_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import find_manifest, read_record
+from flows.report.summary import archives
 
 DATA = ("ingest", "curate", "deduplicate", "mixture", "tokenizer", "tokenize")
 
@@ -50,8 +52,9 @@ def test_a_whole_run_does_every_stage(whole: Whole) -> None:
 
 
 def test_a_second_run_does_no_stage_work_and_prefect_calls_each_stage_cached(whole: Whole) -> None:
-    from flows.recipe import STAGES
-    from tasks.stage import RUN_LOG, RunLog
+    from flows.stages import STAGES
+    from tasks.log import RunLog
+    from tasks.tracked import RUN_LOG
 
     before = _everything_made(whole.lake)
     log = RunLog("second")
@@ -186,9 +189,8 @@ def test_a_source_put_before_others_leaves_their_shards_and_counts_alone(
     wiki = {"kind": "wikipedia", "paths": [str(world.wiki(tmp_path / "in" / "wiki.xml", range(30, 33)))]}
     again = world.run(old | {"sources": [wiki, *old["sources"]]}, lake, "ingest")["ingest"]
     assert before.items() <= world.shard_marks(lake, "ingest").items()
-    record = read_record(Lake(lake), str(again.fingerprint))
-    assert record is not None
-    told = {row["source"]: (row["records"], row["raw"], row["refused"]) for row in record.report["sources"]}
+    fates = funnel_of(Lake(lake), again.outputs)
+    told = {source: (fate.records, fate.taken, fate.refused.total()) for source, fate in fates.items()}
     assert told == {"wikipedia": (4, 3, 1), "table": (6, 6, 0)}
 
 
@@ -327,7 +329,7 @@ def test_a_partial_deduplication_is_never_mixed(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datalake.dedup.texts import sign
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     recipe = world.tables(lake, two_files)
     world.run(recipe, lake, "curate")
@@ -357,7 +359,7 @@ def test_records_that_do_not_add_up_fail_the_stage_and_change_no_table(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datalake.lake.shards import ShardWriter
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     world.run(world.tables(lake, two_files[:1]), lake, "ingest")
     real = ShardWriter.count
@@ -378,7 +380,7 @@ def test_a_curation_that_loses_a_document_fails(
     two_files: list[Path], lake: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str
 ) -> None:
     from datalake.lake.shards import ShardWriter
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     real = ShardWriter.count
 
@@ -416,7 +418,7 @@ def test_a_file_that_cannot_be_curated_leaves_the_others_and_is_done_by_the_next
 
 
 def test_a_corpus_without_a_document_ends_in_one_clear_line(tmp_path: Path, lake: Path) -> None:
-    from tasks.stage import StageError
+    from tasks.tracked import StageError
 
     empty = world.jsonl(tmp_path / "in" / "empty.jsonl", [{"id": "1", "text": " "}])
     with pytest.raises(StageError) as failure:
@@ -431,7 +433,16 @@ def test_a_corpus_without_a_document_ends_in_one_clear_line(tmp_path: Path, lake
 def test_every_record_of_every_source_is_accounted_for(whole: Whole) -> None:
     record = read_record(Lake(whole.lake), str(whole.reports["ingest"].fingerprint))
     assert record is not None
-    told = {row["source"]: row for row in record.report["sources"]}
+    fates = funnel_of(Lake(whole.lake), whole.reports["ingest"].outputs)
+    told = {row["source"]: row for row in by_source(fates, archives(record))}
+    assert {name: row["archives"] for name, row in told.items()} == {
+        "common_crawl": 2,
+        "wikipedia": 1,
+        "code": 1,
+        "table": 1,
+        "conversations": 1,
+        "preferences": 1,
+    }
     assert {name: row["records"] for name, row in told.items()} == {
         "common_crawl": 14,  # twelve pages, one 404, one record cut off
         "wikipedia": 7,

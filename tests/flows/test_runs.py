@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from harness import Command
 
+from datalake.atomic import write_atomically
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
-from datalake.lake.shards import write_atomically
 from flows import what_if
 from flows.recipe import validate
 from flows.report import page as report

@@ -16,8 +16,8 @@ from servers import Fault, RangeServer, serving
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.lake.records import find_manifest
+from flows.flows import RECIPE
 from flows.recipe import Recipe, load, without_secrets
-from flows.run import RECIPE
 
 PLANTED = ["Sesam-of-vars", "Sesam-of-set", "Sesam-of-environment", "Sesam-of-user", "Sesam-of-query", "Sesam-of-path"]
 
@@ -49,8 +49,8 @@ def test_planted_secrets_are_nowhere_in_what_a_run_leaves(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    from flows.pipeline import pipeline
-    from tasks.stage import StageError
+    from flows.flows import pipeline
+    from tasks.tracked import StageError
 
     for number, place in enumerate(("a", "Sesam-of-path/b", "c", "d", "e")):
         made = world.crawl(tmp_path / f"{number}.warc.gz", 10 * number)

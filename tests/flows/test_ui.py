@@ -5,7 +5,7 @@ The screenshots stay in pytest's temporary folder (`browser`); the addresses are
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,9 +24,11 @@ def flow_run(prefect_server: PrefectServer) -> str:
     from datalake.lake.lake import Lake
     from datalake.lake.shards import ShardResult, ShardWriter
     from tasks.cluster import Shard, map_shards
+    from tasks.produced import Produced
     from tasks.runtime import Runtime, RuntimeConfig
     from tasks.shown.artifacts import progress
-    from tasks.stage import Produced, stage
+    from tasks.stage import stage
+    from tasks.tracked import tracked
 
     schema = pa.schema([("x", pa.int64())])
 
@@ -39,7 +41,10 @@ def flow_run(prefect_server: PrefectServer) -> str:
             out.write("raw", pa.table({"x": [shard.payload]}, schema=schema))
         return out.result
 
-    @stage(version="1", name="tiny")
+    class Raw(NamedTuple):
+        raw: Any
+
+    @stage(Raw, version="1", name="tiny")
     def tiny(config: TinyConfig, runtime: Runtime) -> Produced:
         shards = []
         for number in range(config.shards):
@@ -80,7 +85,7 @@ def flow_run(prefect_server: PrefectServer) -> str:
     @flow(name="tiny-flow")
     def tiny_flow() -> Any:
         runtime = Runtime(RuntimeConfig(cluster="inline"), prefect_server.lake, "toy")
-        tiny(config=TinyConfig(), runtime=runtime)
+        tracked(tiny, TinyConfig(), runtime)
         context = FlowRunContext.get()
         assert context
         assert context.flow_run

@@ -67,6 +67,10 @@ def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, 
             {"thresholds": {"min_words": 2, "min_prose": 0.1}},
         ),
         ("curate.languages=[zh]", {"languages": ["zh"]}),
+        (
+            "curate.extra_rules=[{name: long_enough, metric: words, op: '>=', threshold: 300}]",
+            {"extra_rules": [{"name": "long_enough", "metric": "words", "op": ">=", "threshold": 300}]},
+        ),
     ],
 )
 def test_the_answer_is_that_of_a_run(ran: Ran, headwater: Command, setting: str, values: dict[str, Any]) -> None:
@@ -215,7 +219,7 @@ def test_lines_that_edits_change_are_counted() -> None:
 
 def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
     changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
-    files = {"rules": ["", "r.yaml"], "rules_version": ["", "0123"]}
+    files = {"rules": [{"paths": [], "version": ""}, {"paths": ["r.yaml"], "version": "0123"}]}
     assert _settings(files) == "rules not set -> r.yaml"
     assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
 

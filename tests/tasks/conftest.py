@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from datalake.sources.config import Source
+from datalake.sources import Source
+from datalake.sources.listing import list_archives
 from tasks.cluster.connect import connect, disconnect
-from tasks.ingest import IngestConfig, ingest, list_archives
+from tasks.ingest import IngestConfig, ingest
+from tasks.produced import Produced
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
-from tasks.stage import Produced
 
 RuntimeOf = Callable[..., Runtime]
 Read = Callable[..., Produced]
@@ -58,6 +59,6 @@ def read(tmp_path: Path) -> Read:
         inline = RuntimeConfig(workers=1, cluster="inline", retries=1)
         runtime = Runtime(inline, tmp_path / "lake", "tests", "run", StageKey("ingest", "1", {}))
         runtime.lake.create()
-        return ingest.fn(archives=list_archives(config.sources, runtime.lake), config=config, runtime=runtime)
+        return ingest.fn(config, runtime, archives=list_archives(config.sources, runtime.lake))
 
     return run

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from datalake.document import CONVERSATIONS, PREFERENCES, Conversation, Preference, to_table
+from datalake.document import Conversation, Preference
+from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
 from tasks import learning
 from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
 

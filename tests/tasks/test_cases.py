@@ -19,8 +19,8 @@ import yaml
 
 from datalake.lake.lake import Lake
 from datalake.sources import reader
+from datalake.sources.listing import list_archives
 from flows.recipe import load
-from tasks.ingest import list_archives
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).resolve().parents[1] / "cases.yaml").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def entries(case: Path, lake: Path) -> Iterator[Any]:
     Lake(lake).create()
     for archive in list_archives(sources, Lake(lake)):
         assert not archive.problem
-        yield from reader(archive.shard.kind).read(archive.shard, sources[archive.source])
+        yield from reader(archive.kind).read(archive, sources[archive.source])
 
 
 def kind(entry: Any) -> str:

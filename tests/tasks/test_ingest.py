@@ -12,10 +12,12 @@ import world
 from pydantic import TypeAdapter
 from table_cases import CASES, TABLES
 
+from datalake.archive import Archive
 from datalake.lake.lake import Lake
+from datalake.sources import Source
 from datalake.sources.books import books
-from datalake.sources.config import Source
-from tasks.ingest import Archive, NothingReadError, list_archives
+from datalake.sources.listing import list_archives
+from tasks.ingest import NothingReadError
 
 SOURCE: TypeAdapter[Source] = TypeAdapter(Source)
 
@@ -47,6 +49,10 @@ def test_a_source_that_gives_nothing_among_others_is_told(tmp_path: Path, read: 
     assert second == "code gives nothing: no record in its 1 archives"
     assert third == "table gives nothing: all its records are refused (2 empty, 1 column)"
     assert all(left == right for _, left, right in produced.equations)
+    good = world.texts(tmp_path / "c.jsonl", range(2))  # of the same name as the one that gives nothing
+    produced = read({"kind": "table", "paths": [str(refused)]}, {"kind": "table", "paths": [str(good)]})
+    assert produced.report["warnings"] == ["table gives nothing: all its records are refused (2 empty, 1 column)"]
+    assert [(row["source"], row["archives"], row["raw"]) for row in produced.funnel] == [("table", 2, 2)]
 
 
 def test_what_no_table_holds_is_counted_as_quarantined(
@@ -104,10 +110,10 @@ def test_files_of_one_name_in_two_sources_are_two_archives(tmp_path: Path, read:
     assert pq.read_table(file.path)["id"].to_pylist() == [row["id"] for row in rows if row["source"] == "alpha"]
     for source in sources:
         del source["name"]
-    archives = [archive.shard.name for archive in named(sources, tmp_path)]
+    archives = [archive.name for archive in named(sources, tmp_path)]
     assert archives == ["train-00000-of-00001.jsonl", "table/train-00000-of-00001.jsonl"]
     archives = [
-        archive.shard.name for archive in named([*sources, {"kind": "table", "paths": [str(tmp_path / "x")]}], tmp_path)
+        archive.name for archive in named([*sources, {"kind": "table", "paths": [str(tmp_path / "x")]}], tmp_path)
     ]
     assert archives[2] == "x/train-00000-of-00001.jsonl"
 

@@ -15,7 +15,7 @@ import pytest
 from ray import cloudpickle
 
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.files import file_digest
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from tasks.cluster import Shard, map_shards, run_alone
 from tasks.runtime import Runtime

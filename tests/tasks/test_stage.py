@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +23,12 @@ from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.ledger import query
 from datalake.lake.records import Manifest, lineage, now, read_record, write_manifest
 from datalake.lake.shards import ShardWriter, find_shard
+from tasks.log import RunLog
+from tasks.outputs import Folder, Missing, Table
+from tasks.produced import Produced
 from tasks.runtime import Runtime, RuntimeConfig
-from tasks.stage import RUN_LOG, Outputs, Produced, RunLog, Stage, StageError, stage
+from tasks.stage import Stage, stage
+from tasks.tracked import RUN_LOG, StageError, tracked
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = pa.schema([("n", pa.int64())])
@@ -44,7 +48,23 @@ class Odd(BaseModel):
     thing: Any = None
 
 
-@stage(version="1", libraries=("pyarrow",))
+class Numbers(NamedTuple):
+    """Numbers."""
+
+    numbers: Table
+
+
+class Sum(NamedTuple):
+    """A sum."""
+
+    sum: Folder
+
+
+class Nothing(NamedTuple):
+    """Nothing."""
+
+
+@stage(Numbers, version="1", libraries=("pyarrow",))
 def double(config: Config, runtime: Runtime, rows: int = 3) -> Produced:
     """Writes numbers times the factor, one shard."""
     key = runtime.shard_key(config, rows)
@@ -57,8 +77,8 @@ def double(config: Config, runtime: Runtime, rows: int = 3) -> Produced:
     return Produced(tables={"numbers": (SCHEMA, made.files)}, records_in=rows, records_out=rows, counts={"n": rows})
 
 
-@stage(version="1")
-def add_up(numbers: TableRef, config: Config, runtime: Runtime) -> Produced:
+@stage(Sum, version="1")
+def add_up(config: Config, runtime: Runtime, numbers: TableRef) -> Produced:
     """Writes the sum of a table into a folder."""
     runtime.folder.mkdir(parents=True, exist_ok=True)
     total = sum(sum(pq.read_table(path)["n"].to_pylist()) for path in runtime.lake.files(numbers))
@@ -73,9 +93,10 @@ def add_up(numbers: TableRef, config: Config, runtime: Runtime) -> Produced:
     )
 
 
-def made_by(fn: Callable[..., Produced], name: str = "made", version: str = "1") -> Stage:
-    wrapped: Stage = stage(version=version, name=name)(fn)
-    return wrapped
+def made_by(
+    fn: Callable[..., Produced], name: str = "made", version: str = "1", outputs: Any = Numbers
+) -> Stage[Any, Any, Any]:
+    return stage(outputs, version=version, name=name)(fn)
 
 
 @pytest.fixture
@@ -103,7 +124,7 @@ def names_of_prefects_states(log: RunLog) -> list[str | None]:
 # Identity ------------------------------------------------------------------------------------------------------------
 
 
-def identity(config: BaseModel | None = None, what: Stage = double, **inputs: Any) -> str:
+def identity(config: BaseModel | None = None, what: Stage[Any, Any, Any] = double, **inputs: Any) -> str:
     return fingerprint(what.payload(config or Config(), inputs))
 
 
@@ -128,9 +149,9 @@ def test_config_inputs_version_and_libraries_are_identity() -> None:
     base = identity(rows=3)
     assert identity(Config(factor=3), rows=3) != base
     assert identity(rows=4) != base
-    assert identity(what=Stage(double.fn, "double", "2", ("pyarrow",)), rows=3) != base
-    assert identity(what=Stage(double.fn, "triple", "1", ("pyarrow",)), rows=3) != base
-    assert identity(what=Stage(double.fn, "double", "1", ("pyarrow", "numpy")), rows=3) != base
+    assert identity(what=Stage(double.fn, Numbers, "double", "2", ("pyarrow",)), rows=3) != base
+    assert identity(what=Stage(double.fn, Numbers, "triple", "1", ("pyarrow",)), rows=3) != base
+    assert identity(what=Stage(double.fn, Numbers, "double", "1", ("pyarrow", "numpy")), rows=3) != base
     libraries = double.payload(Config(), {})["libraries"]
     assert libraries["pyarrow"] == pa.__version__
     assert libraries["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -147,14 +168,14 @@ def test_of_a_reference_only_the_data_version_is_identity() -> None:
 def test_what_has_no_identity_is_told_before_anything_runs(runtime: Runtime) -> None:
     for thing in (object(), 1 + 2j, float("nan"), RuntimeConfig):
         with pytest.raises(TypeError):
-            double(config=Odd(thing=thing), runtime=runtime)
+            tracked(double, Odd(thing=thing), runtime)
     assert not (runtime.lake_root / "records").exists()
 
 
 def test_a_runtime_is_no_part_of_identity(runtime: Runtime, log: RunLog) -> None:
-    double(config=Config(), runtime=runtime)
+    tracked(double, Config(), runtime)
     wider = Runtime(RuntimeConfig(workers=5, cluster="inline", memory_gb=9), runtime.lake_root, "toy", "run-2")
-    double(config=Config(), runtime=wider)
+    tracked(double, Config(), wider)
     assert states(log) == [("double", "ran"), ("double", "cached")]
 
 
@@ -162,32 +183,32 @@ def test_a_runtime_is_no_part_of_identity(runtime: Runtime, log: RunLog) -> None
 
 
 def test_a_finished_stage_is_cached_and_prefect_says_so(runtime: Runtime, log: RunLog) -> None:
-    first = double(config=Config(), runtime=runtime)
-    again = double(config=Config(), runtime=runtime)
+    first = tracked(double, Config(), runtime)
+    again = tracked(double, Config(), runtime)
     assert first == again
     assert states(log) == [("double", "ran"), ("double", "cached")]
     assert names_of_prefects_states(log) == ["Cached"]  # the last state of the one fingerprint
     assert log.reports[1].outputs == log.reports[0].outputs
     assert (log.reports[1].records_in, log.reports[1].records_out) == (3, 3)
-    double(config=Config(factor=3), runtime=runtime)
+    tracked(double, Config(factor=3), runtime)
     assert states(log)[-1] == ("double", "ran")
 
 
 def test_results_are_json_inside_the_lake_and_two_lakes_never_share(
     runtime: Runtime, tmp_path: Path, log: RunLog
 ) -> None:
-    double(config=Config(), runtime=runtime)
+    tracked(double, Config(), runtime)
     results = list((runtime.lake_root / "results").iterdir())
     assert len(results) == 1
     assert "double" in json.dumps(json.loads(results[0].read_text())) or json.loads(results[0].read_text())
     other = Runtime(runtime.config, Lake(tmp_path / "other").create().root, "toy", "run-2")
-    double(config=Config(), runtime=other)
+    tracked(double, Config(), other)
     assert states(log) == [("double", "ran"), ("double", "ran")]
 
 
 def test_a_raised_version_runs_again(runtime: Runtime, log: RunLog) -> None:
-    made_by(double.fn, "double", "1")(config=Config(), runtime=runtime)
-    made_by(double.fn, "double", "2")(config=Config(), runtime=runtime)
+    tracked(made_by(double.fn, "double", "1"), Config(), runtime)
+    tracked(made_by(double.fn, "double", "2"), Config(), runtime)
     assert states(log) == [("double", "ran"), ("double", "ran")]
 
 
@@ -195,8 +216,8 @@ def test_a_raised_version_runs_again(runtime: Runtime, log: RunLog) -> None:
 def test_where_something_of_an_output_is_gone_it_is_made_again(runtime: Runtime, log: RunLog, lost: str) -> None:
     import shutil
 
-    numbers: Any = double(config=Config(), runtime=runtime)["numbers"]
-    total: Any = add_up(numbers=numbers, config=Config(), runtime=runtime)["sum"]
+    numbers: Any = tracked(double, Config(), runtime).numbers
+    total: Any = tracked(add_up, Config(), runtime, numbers=numbers).sum
     if lost == "files":
         Path(runtime.lake.files(numbers)[0]).unlink()
     elif lost == "folder":
@@ -205,8 +226,8 @@ def test_where_something_of_an_output_is_gone_it_is_made_again(runtime: Runtime,
         (runtime.lake_root / "records" / f"{total.fingerprint}.json").write_text("{")
     else:
         shutil.rmtree(runtime.lake_root / "results")
-    again: Any = double(config=Config(), runtime=runtime)["numbers"]
-    once_more = add_up(numbers=again, config=Config(), runtime=runtime)["sum"]
+    again: Any = tracked(double, Config(), runtime).numbers
+    once_more = tracked(add_up, Config(), runtime, numbers=again).sum
     expected = {
         "files": ["ran", "cached"],
         "folder": ["cached", "ran"],
@@ -230,16 +251,16 @@ def test_a_stage_that_fails_is_told_leaves_no_record_and_is_tried_again(runtime:
     def fragile(config: Config, runtime: Runtime) -> Produced:
         if broken[0]:
             raise OSError("no space\nleft on device")
-        return double.fn(config=config, runtime=runtime)
+        return double.fn(config, runtime)
 
     made = made_by(fragile, "fragile")
     with pytest.raises(StageError, match=r"^fragile failed: OSError: no space$") as failure:
-        made(config=Config(), runtime=runtime)
+        tracked(made, Config(), runtime)
     assert isinstance(failure.value.__cause__, OSError)
     assert states(log) == [("fragile", "failed")]
     assert not list((runtime.lake_root).glob("records/*"))
     broken[0] = False
-    made(config=Config(), runtime=runtime)
+    tracked(made, Config(), runtime)
     assert states(log)[1:] == [("fragile", "ran")]
 
 
@@ -248,7 +269,7 @@ def test_a_users_mistake_stays_the_cause(runtime: Runtime) -> None:
         raise UserError("lower the threshold")
 
     with pytest.raises(StageError) as failure:
-        made_by(mistaken)(config=Config(), runtime=runtime)
+        tracked(made_by(mistaken), Config(), runtime)
     assert isinstance(failure.value.__cause__, UserError)
 
 
@@ -256,13 +277,13 @@ def test_a_partial_stage_is_not_cached_and_says_how_to_go_on(runtime: Runtime, l
     left = [{"shard 2": "OSError: no"}, {}]
 
     def partly(config: Config, runtime: Runtime) -> Produced:
-        produced = double.fn(config=config, runtime=runtime)
+        produced = double.fn(config, runtime)
         produced.unfinished = left.pop(0)
         return produced
 
     made = made_by(partly)
     for _ in range(3):
-        made(config=Config(), runtime=runtime)
+        tracked(made, Config(), runtime)
     assert states(log) == [("made", "partial"), ("made", "ran"), ("made", "cached")]
     assert log.reports[0].note == "1 shard unfinished (shard 2: OSError: no); run again to do just this one"
     record = read_record(runtime.lake, str(log.reports[0].fingerprint))
@@ -272,12 +293,12 @@ def test_a_partial_stage_is_not_cached_and_says_how_to_go_on(runtime: Runtime, l
 
 def test_sums_that_differ_fail_the_stage_before_its_commit(runtime: Runtime, log: RunLog) -> None:
     def wrong(config: Config, runtime: Runtime) -> Produced:
-        produced = double.fn(config=config, runtime=runtime)
+        produced = double.fn(config, runtime)
         produced.equations = [("in = out", 3, 3), ("records = raw + refused", 3, 2)]
         return produced
 
     with pytest.raises(StageError, match=r"made failed: .*records = raw \+ refused \(3 against 2\)"):
-        made_by(wrong)(config=Config(), runtime=runtime)
+        tracked(made_by(wrong), Config(), runtime)
     assert runtime.lake.current_files("toy.numbers") == []
     assert not list((runtime.lake_root).glob("records/*"))
 
@@ -288,13 +309,13 @@ def test_a_stage_being_built_elsewhere_is_waited_for_and_taken_as_cached(runtime
     def slow(config: Config, runtime: Runtime) -> Produced:
         calls.append(time.monotonic())
         time.sleep(1.0)
-        return double.fn(config=config, runtime=runtime)
+        return double.fn(config, runtime)
 
-    made, logs, outputs = made_by(slow), [RunLog("a"), RunLog("b")], list[Outputs]()
+    made, logs, outputs = made_by(slow), [RunLog("a"), RunLog("b")], list[Numbers]()
 
     def one(log: RunLog) -> None:
         RUN_LOG.set(log)
-        outputs.append(made(config=Config(), runtime=runtime))
+        outputs.append(tracked(made, Config(), runtime))
 
     # Each thread in a copy of this context: the suite's Prefect server is a setting of it.
     threads = [threading.Thread(target=contextvars.copy_context().run, args=(one, log)) for log in logs]
@@ -311,8 +332,8 @@ def test_a_stage_being_built_elsewhere_is_waited_for_and_taken_as_cached(runtime
 
 
 def test_a_record_says_what_went_in_what_shaped_it_and_what_came_out(runtime: Runtime, log: RunLog) -> None:
-    numbers: Any = double(config=Config(names=frozenset({"b", "a"})), runtime=runtime, rows=4)["numbers"]
-    add_up(numbers=numbers, config=Config(), runtime=runtime)
+    numbers: Any = tracked(double, Config(names=frozenset({"b", "a"})), runtime, rows=4).numbers
+    tracked(add_up, Config(), runtime, numbers=numbers)
     first, second = (read_record(runtime.lake, str(report.fingerprint)) for report in log.reports)
     assert first is not None
     assert second is not None
@@ -337,8 +358,8 @@ def test_a_record_says_what_went_in_what_shaped_it_and_what_came_out(runtime: Ru
 
 
 def test_why_did_this_rerun_is_the_difference_of_two_payloads(runtime: Runtime, log: RunLog) -> None:
-    double(config=Config(), runtime=runtime)
-    double(config=Config(factor=5), runtime=runtime)
+    tracked(double, Config(), runtime)
+    tracked(double, Config(factor=5), runtime)
     one, two = (read_record(runtime.lake, str(report.fingerprint)) for report in log.reports)
     assert one is not None
     assert two is not None
@@ -347,7 +368,7 @@ def test_why_did_this_rerun_is_the_difference_of_two_payloads(runtime: Runtime, 
 
 
 def test_a_snapshot_carries_the_fingerprint_and_the_data_version(runtime: Runtime) -> None:
-    ref: Any = double(config=Config(), runtime=runtime)["numbers"]
+    ref: Any = tracked(double, Config(), runtime).numbers
     snapshot = runtime.lake.catalog.load_table("toy.numbers").snapshot_by_id(ref.snapshot)
     assert snapshot is not None
     assert snapshot.summary is not None
@@ -357,9 +378,9 @@ def test_a_snapshot_carries_the_fingerprint_and_the_data_version(runtime: Runtim
 
 
 def test_equal_output_has_an_equal_data_version_whatever_made_it(runtime: Runtime) -> None:
-    one: Any = double(config=Config(names=frozenset({"a"})), runtime=runtime)["numbers"]
-    two: Any = double(config=Config(names=frozenset({"b"})), runtime=runtime)["numbers"]
-    other: Any = double(config=Config(factor=3), runtime=runtime)["numbers"]
+    one: Any = tracked(double, Config(names=frozenset({"a"})), runtime).numbers
+    two: Any = tracked(double, Config(names=frozenset({"b"})), runtime).numbers
+    other: Any = tracked(double, Config(factor=3), runtime).numbers
     assert one.fingerprint != two.fingerprint
     assert one.data_version == two.data_version != other.data_version
 
@@ -368,8 +389,8 @@ def test_equal_output_has_an_equal_data_version_whatever_made_it(runtime: Runtim
 
 
 def twice(runtime: Runtime) -> tuple[TableRef, FolderRef]:
-    numbers: Any = double(config=Config(), runtime=runtime)["numbers"]
-    total: Any = add_up(numbers=numbers, config=Config(), runtime=runtime)["sum"]
+    numbers: Any = tracked(double, Config(), runtime).numbers
+    total: Any = tracked(add_up, Config(), runtime, numbers=numbers).sum
     return numbers, total
 
 
@@ -398,17 +419,17 @@ def test_a_flipped_bit_fails_who_reads_it_and_the_next_run_makes_the_file_anew(r
     whole = path.read_bytes()
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
 
-    def reads(numbers: TableRef, config: Config, runtime: Runtime) -> Produced:
+    def reads(config: Config, runtime: Runtime, numbers: TableRef) -> Produced:
         from datalake.lake.parquet import read_table
 
         rows = sum(read_table(file).num_rows for file in runtime.lake.files(numbers))
         return Produced(records_in=rows, records_out=rows)
 
-    again: Any = double(config=Config(), runtime=runtime)["numbers"]
+    again: Any = tracked(double, Config(), runtime).numbers
     with pytest.raises(StageError, match=r"isn't what was written\): run its recipe again to make it anew"):
-        made_by(reads)(numbers=again, config=Config(), runtime=runtime)
-    again = double(config=Config(), runtime=runtime)["numbers"]
-    made_by(reads)(numbers=again, config=Config(), runtime=runtime)
+        tracked(made_by(reads, outputs=Nothing), Config(), runtime, numbers=again)
+    again = tracked(double, Config(), runtime).numbers
+    tracked(made_by(reads, outputs=Nothing), Config(), runtime, numbers=again)
     assert [state for _, state in states(log)[2:]] == ["cached", "failed", "ran", "ran"]
     assert path.read_bytes() == whole
 
@@ -418,11 +439,11 @@ def test_a_flipped_bit_in_a_folder_is_found_before_it_is_used(runtime: Runtime, 
     path = runtime.lake.path(total) / "sum.txt"
     path.write_text("7")
 
-    def reads(total: FolderRef, config: Config, runtime: Runtime) -> Produced:
+    def reads(config: Config, runtime: Runtime, total: FolderRef) -> Produced:
         raise AssertionError("not reached")
 
     with pytest.raises(StageError, match="isn't what was written"):
-        made_by(reads)(total=total, config=Config(), runtime=runtime)
+        tracked(made_by(reads, outputs=Nothing), Config(), runtime, total=total)
     again = twice(runtime)[1]
     assert [state for _, state in states(log)[2:]] == ["failed", "cached", "ran"]
     assert (again.data_version, path.read_text()) == (total.data_version, "6")
@@ -448,7 +469,7 @@ def test_no_result_that_lies_in_a_lake_is_decoded(
     from prefect.results import ResultStore
     from prefect.serializers import CompressedPickleSerializer, JSONSerializer, PickleSerializer
 
-    numbers: Any = double(config=Config(), runtime=runtime)["numbers"]
+    numbers: Any = tracked(double, Config(), runtime).numbers
     exploded, results = tmp_path / "exploded", runtime.lake_root / "results"
     (stored,) = [path for path in results.iterdir() if path.is_file()]
     serializer: Any = {"pickle": PickleSerializer(), "compressed": CompressedPickleSerializer()}.get(kind)
@@ -465,9 +486,41 @@ def test_no_result_that_lies_in_a_lake_is_decoded(
         store.write({"module": "antigravity"}, key=stored.name)
     if not cached:
         (runtime.lake_root / "records" / f"{numbers.fingerprint}.json").unlink()
-    again: Any = double(config=Config(), runtime=runtime)["numbers"]
+    again: Any = tracked(double, Config(), runtime).numbers
     assert again.data_version == numbers.data_version
     assert [state for _, state in states(log)] == ["ran", "cached" if cached else "ran"]
     assert not exploded.exists()
     assert json.loads(stored.read_bytes())["metadata"]["serializer"]["type"] == "json"
     assert "antigravity" not in sys.modules
+
+
+# Outputs -------------------------------------------------------------------------------------------------------------
+
+
+class Both(NamedTuple):
+    """A table that a config may not ask for, and a model."""
+
+    numbers: Table
+    model: Folder
+
+
+@stage(Both, version="1", absent=lambda config: {} if config.factor else {"numbers": "`factor` is 0"})
+def learn(config: Config, runtime: Runtime) -> Produced:
+    """Writes numbers and what it learnt from them."""
+    runtime.folder.mkdir(parents=True, exist_ok=True)
+    (runtime.folder / "weights").write_text(str(config.factor))
+    produced = double.fn(config, runtime) if config.factor else Produced()
+    produced.folders = {"learn": runtime.folder}
+    return produced
+
+
+def test_outputs_have_the_names_that_their_stage_gives_them_and_a_model_its_own(runtime: Runtime, log: RunLog) -> None:
+    made: Any = tracked(learn, Config(), runtime)
+    assert {"learn": made.model, "numbers": made.numbers} == log.reports[0].outputs
+    none: Any = tracked(learn, Config(factor=0), runtime)
+    assert none.numbers == Missing("`factor` is 0")
+    assert {"learn": none.model} == log.reports[1].outputs
+
+
+def test_of_a_stage_that_isnt_run_data_passes_the_reason_on_and_a_model_names_it() -> None:
+    assert learn.skipped("no source") == Both(Missing("no source"), Missing("it needs learn"))

@@ -33,7 +33,6 @@ import numpy.typing as npt
 
 from datalake.curate.checks.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.checks.evaluation_sets import EvaluationRow, evaluation_rows
-from datalake.curate.checks.user_files import files_of, version_of
 from datalake.errors import UserError
 from datalake.text.characters import ALNUM, IDEOGRAPH, LETTER, SPACE, Classes, Points, points, tables
 from datalake.text.hashes import fmix64
@@ -736,10 +735,9 @@ def index_of(config: DecontaminateConfig) -> Index:
     key = canonical(config)
     with _lock:
         if key not in _held:
-            files = files_of(list(config.paths), SECTION)
-            if config.sets_version and version_of(files, SECTION) != config.sets_version:
-                raise UserError("curate.decontaminate: the evaluation sets have changed meanwhile, start the run anew")
+            config.paths.check(f"{SECTION}.paths")
             _held.clear()  # one at a time: it may be large
             near = 2 * config.ngram  # Chinese characters of an n-gram
-            _held[key] = Index((row for name, path in files for row in evaluation_rows(name, path, near)), config)
+            rows = (row for name, path in config.paths.listed() for row in evaluation_rows(name, path, near))
+            _held[key] = Index(rows, config)
         return _held[key]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.curate.checks.user_files import absolute, are_paths, files_of, version_of
-from datalake.identity import Paths
+from datalake.files import Files
 
 SECTION = "curate.decontaminate"
 
@@ -17,16 +14,11 @@ class DecontaminateConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    paths: Paths = Field(
+    paths: Files = Field(
         min_length=1,
         title="Evaluation sets",
         description="Files, folders or globs of JSON, JSON Lines, CSV, Parquet or text, also compressed and in "
         "archives; every text in a row counts",
-    )
-    sets_version: str = Field(
-        default="",
-        title="Version of the sets",
-        description="Digest of the files' names and contents; filled in from the files when left empty",
     )
     ngram: int = Field(
         default=13,
@@ -56,16 +48,6 @@ class DecontaminateConfig(BaseModel):
         description="Documents of which a larger share of words overlaps are rejected; of others the sentences with an "
         "overlap are cut. 0 rejects at one n-gram",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_sets(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("sets_version"):
-            return values
-        if not are_paths(values.get("paths")):
-            return values
-        places = absolute(values["paths"], f"{SECTION}.paths", "evaluation sets")
-        return {**values, "paths": places, "sets_version": version_of(files_of(places, SECTION), SECTION)}
 
     @model_validator(mode="after")
     def _fits(self) -> DecontaminateConfig:

@@ -19,6 +19,7 @@ from datalake.document import Passed, Quarantined
 from datalake.errors import UserError
 from datalake.formats.rows.files import COMPRESSIONS, RowFile, row_files
 from datalake.formats.rows.json import split_lines
+from datalake.origin import Origin
 
 _ENDINGS = {*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", ".csv", ".tsv", ".txt", ".text",
             ".json", ".jsonl", ".ndjson", ".jsonlines"}  # fmt: skip
@@ -61,7 +62,7 @@ def evaluation_rows(name: str, path: str, near: int = 26) -> Iterator[Evaluation
     """
     whole = stem(name)
     try:
-        for file in row_files(path, name, "evaluation"):
+        for file in row_files(path, Origin("evaluation", "evaluation", name)):
             if isinstance(file, Passed):
                 continue
             if isinstance(file, Quarantined):
@@ -79,12 +80,12 @@ def evaluation_rows(name: str, path: str, near: int = 26) -> Iterator[Evaluation
 def _values(file: RowFile) -> Iterator[tuple[int, Any]]:
     """(number, value) of every row; of a text file, every line."""
     if file.form == "text":
-        for number, line in enumerate(split_lines(file.chunks, file.name, "", _LONGEST)):
+        for number, line in enumerate(split_lines(file.chunks, file.origin, _LONGEST)):
             if isinstance(line, Quarantined):
                 raise _damage(line)
             yield number, line[1].decode("utf-8", "replace")
         return
-    for row in file.rows(""):
+    for row in file.rows():
         if isinstance(row, Quarantined):
             raise _damage(row)
         yield row.number, row.value

@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from datalake.curate.checks.lists_config import BLOCK, BLOCK_LISTS, PACKED, BlockConfig, list_files
-from datalake.curate.checks.user_files import Files, version_of
+from datalake.curate.checks.lists_config import BLOCK, BLOCK_LISTS, PACKED, BlockConfig
 from datalake.errors import UserError
+from datalake.files import Listing
 from datalake.identity import canonical
 from datalake.text.automaton import Automaton
 
@@ -70,11 +70,6 @@ def words_of_file(path: str, section: str) -> list[str]:
     if not lines:
         raise UserError(f"{section}: {path} has no word: give one a line")
     return [unicodedata.normalize("NFC", line.lower()) for line in lines]
-
-
-def files_in_use(paths: list[str], section: str) -> Files:
-    """The lists behind these paths; none where there are no paths."""
-    return list_files(list(paths), section) if paths else []
 
 
 def host_of(text: str) -> str:
@@ -153,7 +148,7 @@ class ListCounts(NamedTuple):
 class BlockLists:
     """The lists of a recipe, ready to be asked about addresses."""
 
-    def __init__(self, lists: Files, words: Files, subwords: Files, soft_words: Files):
+    def __init__(self, lists: Listing, words: Listing, subwords: Listing, soft_words: Listing):
         """Reads all files. Raises UserError where one can't be read or has no entry."""
         self.names = [name for name, _ in lists]
         self.counts: list[ListCounts] = []
@@ -183,7 +178,7 @@ class BlockLists:
             raise UserError(f"{BLOCK}: {path} has no entry: give one domain, address or word a line")
         self.counts.append(ListCounts(name, entries, ignored))
 
-    def _read_words(self, files: Files, joined: bool = False) -> dict[str, str]:
+    def _read_words(self, files: Listing, joined: bool = False) -> dict[str, str]:
         """Word to the name of its list; `joined`: without separators, as addresses are looked through for parts."""
         out: dict[str, str] = {}
         for name, path in files:
@@ -248,10 +243,9 @@ def block_lists_of(config: BlockConfig) -> BlockLists:
     key = canonical(config)
     with _lock:
         if key not in _held:
-            fields = {name: files_in_use(getattr(config, name), BLOCK) for name in BLOCK_LISTS}
-            files = [(f"{name}:{file}", path) for name, found in fields.items() for file, path in found]
-            if version_of(files, BLOCK) != config.lists_version:
-                raise UserError(f"{BLOCK}: the lists have changed meanwhile, start the run anew")
+            lists = [getattr(config, name) for name in BLOCK_LISTS]
+            for name, found in zip(BLOCK_LISTS, lists, strict=True):
+                found.check(f"{BLOCK}.{name}")
             _held.clear()  # one at a time: it may be large
-            _held[key] = BlockLists(*fields.values())
+            _held[key] = BlockLists(*(found.listed() for found in lists))
         return _held[key]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from datalake.curate.checks.user_files import Files, absolute, are_paths, files_of, version_of
-from datalake.errors import UserError
-from datalake.identity import Paths
+from datalake.files import Files, Listing
 
 BLOCK, TOXIC = "curate.block", "curate.toxic"
 BLOCK_LISTS = ("paths", "words", "subwords", "soft_words")  # fields of a block section, as `BlockLists` takes them
@@ -26,35 +23,21 @@ def list_name(path: str) -> str:
     return f"{name.parent.name}/{name.stem}" if name.stem in _UT1 and name.parent.name else name.name
 
 
-def list_files(paths: list[str], section: str) -> Files:
-    """(name, path) of every list behind these paths, sorted.
+class Lists(Files):
+    """Lists, known by what `list_name` calls them.
 
     In folders (and globs) that hold lists of UT1, `domains` and `urls`, all else is left out.
-
-    Raises:
-        UserError: where a path matches nothing.
     """
-    found: dict[str, str] = {}
-    for path in paths:
-        files = [file for _, file in files_of([path], section)]
-        names = {file: list_name(file) for file in files}
-        ut1 = {file for file, name in names.items() if PurePosixPath(name).stem in _UT1}
-        if not files:
-            raise UserError(f"{section}: there is no file in {path!r}: correct the path")
-        found |= {file: names[file] for file in files if not ut1 or file in ut1 or Path(path).is_file()}
-    return sorted((name, file) for file, name in found.items())
 
-
-def _with_version(values: Any, section: str, fields: tuple[str, ...]) -> Any:
-    """A section's values with the version of its files, `lists_version`."""
-    if not isinstance(values, dict) or values.get("lists_version"):
-        return values
-    given = [name for name in fields if are_paths(values.get(name))]
-    if not given:
-        return values
-    places = {name: absolute(values[name], f"{section}.{name}", "lists") for name in given}
-    files = [(f"{name}:{file}", path) for name in given for file, path in list_files(places[name], section)]
-    return {**values, **places, "lists_version": version_of(files, section)}
+    def listed(self) -> Listing:
+        """Every list behind the paths. Raises UserError where one matches none."""
+        found: dict[str, str] = {}
+        for path in self.paths:
+            files = [file for _, file in Files.model_construct(paths=(path,)).listed()]
+            names = {file: list_name(file) for file in files}
+            ut1 = {file for file, name in names.items() if PurePosixPath(name).stem in _UT1}
+            found |= {file: names[file] for file in files if not ut1 or file in ut1 or Path(path).is_file()}
+        return sorted((name, file) for file, name in found.items())
 
 
 class BlockConfig(BaseModel):
@@ -62,37 +45,27 @@ class BlockConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    paths: Paths = Field(
-        default_factory=list,
+    paths: Lists = Field(
+        default=Lists(),
         title="Lists of domains and addresses",
         description="Files, folders or globs, an entry a line: a domain blocks its subdomains, too, an address what is "
         "below it; folders may be UT1's",
     )
-    words: Paths = Field(
-        default_factory=list,
+    words: Lists = Field(
+        default=Lists(),
         title="Lists of banned words",
         description="A word a line; an address with one between its separators is blocked",
     )
-    subwords: Paths = Field(
-        default_factory=list,
+    subwords: Lists = Field(
+        default=Lists(),
         title="Lists of banned parts of words",
         description="A part a line; an address with one anywhere, its separators left out, is blocked",
     )
-    soft_words: Paths = Field(
-        default_factory=list,
+    soft_words: Lists = Field(
+        default=Lists(),
         title="Lists of words banned together",
         description="A word a line; an address with two of them between its separators is blocked",
     )
-    lists_version: str = Field(
-        default="",
-        title="Version of the lists",
-        description="Digest of the files' names and contents; filled in from the files when left empty",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_lists(cls, values: Any) -> Any:
-        return _with_version(values, BLOCK, BLOCK_LISTS)
 
     @model_validator(mode="after")
     def _some(self) -> BlockConfig:
@@ -107,16 +80,11 @@ class ToxicConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    paths: Paths = Field(
+    paths: Lists = Field(
         min_length=1,
         title="Lists of words",
         description="Files, folders or globs, a word or phrase a line; `en`, `en.txt` is for English, other names are "
         "for all languages",
-    )
-    lists_version: str = Field(
-        default="",
-        title="Version of the lists",
-        description="Digest of the files' names and contents; filled in from the files when left empty",
     )
     maximum: int | None = Field(
         default=None,
@@ -132,8 +100,3 @@ class ToxicConfig(BaseModel):
         description="Documents with more are rejected by the rule `toxic_ratio` (ChineseWebText has 0.5); empty leaves "
         "it to the preset",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_lists(cls, values: Any) -> Any:
-        return _with_version(values, TOXIC, ("paths",))

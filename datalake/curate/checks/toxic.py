@@ -13,10 +13,9 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from datalake.curate.checks.lists import words_of_file
-from datalake.curate.checks.lists_config import TOXIC, ToxicConfig, list_files
-from datalake.curate.checks.user_files import Files, version_of
-from datalake.curate.presets import CHINESE
-from datalake.errors import UserError
+from datalake.curate.checks.lists_config import TOXIC, ToxicConfig
+from datalake.curate.languages import CHINESE
+from datalake.files import Listing
 from datalake.identity import canonical
 from datalake.text.automaton import Automaton
 
@@ -32,7 +31,7 @@ _ALL = ""
 class ToxicWords:
     """The lists of a recipe, ready to be counted in texts."""
 
-    def __init__(self, files: Files):
+    def __init__(self, files: Listing):
         """Reads all files. Raises UserError where one can't be read, isn't UTF-8 or has no word."""
         self._lists: dict[str, list[str]] = defaultdict(list)
         self._automata: dict[str, Automaton] = {}
@@ -70,9 +69,7 @@ def toxic_words_of(config: ToxicConfig) -> ToxicWords:
     key = canonical(config)
     with _lock:
         if key not in _held:
-            files = list_files(list(config.paths), TOXIC)
-            if version_of([(f"paths:{name}", path) for name, path in files], TOXIC) != config.lists_version:
-                raise UserError(f"{TOXIC}: the lists have changed meanwhile, start the run anew")
+            config.paths.check(f"{TOXIC}.paths")
             _held.clear()
-            _held[key] = ToxicWords(files)
+            _held[key] = ToxicWords(config.paths.listed())
         return _held[key]

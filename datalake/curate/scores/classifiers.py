@@ -34,7 +34,7 @@ def classify(texts: Sequence[str], languages: Sequence[str], config: ClassifierC
     if not chosen:
         return scores
     auto = "AutoModelForSequenceClassification"
-    loaded = load(config.model, config.model_version, auto, "classifier", "curate.classifiers")
+    loaded = load(config.model, auto, "classifier", "curate.classifiers")
     label = _place_of(config, loaded)
     for batch, tokens in token_batches([texts[row] for row in chosen], loaded, config.max_tokens):
         for k, score in zip(batch, _forward(loaded, label, tokens), strict=True):
@@ -48,7 +48,7 @@ def _place_of(config: ClassifierConfig, loaded: Loaded) -> int:
     if config.label not in labels and not (config.label == "" and len(labels) == 1):
         there = ", ".join(labels)
         raise UserError(
-            f"{config.model} has no label {config.label!r}: correct `curate.classifiers`, label; it has {there}"
+            f"{config.model.path} has no label {config.label!r}: correct `curate.classifiers`, label; it has {there}"
         )
     return labels.get(config.label, 0)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from datalake.curate.checks.user_files import absolute, files_of, version_of
-from datalake.identity import Paths, Place, file_digest
+from datalake.files import File, Files
 from datalake.text.transformer_config import TransformerConfig
 
 Words = Literal["plain", "jieba", "raw"]
@@ -29,16 +27,11 @@ class QualityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    paths: Paths = Field(
+    paths: Files = Field(
         min_length=1,
         title="Labelled texts",
         description="Files, folders or globs of JSON, JSON Lines, CSV or Parquet with the two columns below, or text "
         "in fastText's form (`__label__NAME text` on each line); also compressed and in archives",
-    )
-    labels_version: str = Field(
-        default="",
-        title="Version of the labels",
-        description="Digest of the files' names and contents; filled in from the files when left empty",
     )
     text: str = Field(default="text", min_length=1, title="Column of the text", description="Of a row")
     label: str = Field(default="label", min_length=1, title="Column of the label", description="Of a row")
@@ -75,20 +68,10 @@ class QualityConfig(BaseModel):
         default=1, ge=1, title="Rarest word", description="Words that occur less often among the texts don't count"
     )
 
-    @model_validator(mode="before")
+    @field_validator("good", mode="before")
     @classmethod
-    def _version_of_labels(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        if "good" in values and isinstance(values["good"], bool | int | float):
-            values = {**values, "good": label_text(values["good"])}
-        paths = values.get("paths")
-        if values.get("labels_version") or not isinstance(paths, list | tuple) or not paths:
-            return values
-        if not all(isinstance(path, str) for path in paths):
-            return values  # what is wrong with them is said by the field
-        places = absolute(paths, "quality.paths", "labelled texts")
-        return {**values, "paths": places, "labels_version": version_of(files_of(places, "quality"), "quality")}
+    def _good_as_text(cls, value: Any) -> Any:
+        return label_text(value) if isinstance(value, bool | int | float) else value
 
     @property
     def words(self) -> Words:
@@ -106,13 +89,10 @@ class QualityUse(BaseModel):
         title="Least quality",
         description="Documents with less are rejected by the rule `quality`; empty stores the quality alone",
     )
-    model: Annotated[str, Place()] = Field(
-        default="",
+    model: File = Field(
+        default=File(),
         title="Ready model",
         description="A fastText classifier (.bin or .ftz) in place of the one that the section `quality` trains",
-    )
-    model_version: str = Field(
-        default="", title="Version of the model", description="xxh128 of the file; filled in when left empty"
     )
     label: str = Field(
         default="", title="Good label", description="Of a ready model, as in the file, with or without `__label__`"
@@ -129,11 +109,6 @@ class QualityUse(BaseModel):
         title="Language",
         description="Documents that a ready model scores; empty: all",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _version_of_model(cls, values: Any) -> Any:
-        return with_file_version(values, "model", "model_version")
 
     @model_validator(mode="after")
     def _whole(self) -> QualityUse:
@@ -152,17 +127,11 @@ class PerplexityModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    model: Annotated[str, Place()] = Field(
+    model: File = Field(
         min_length=1, title="KenLM model", description="Its file (.arpa, .arpa.bin), over pieces of the other model"
     )
-    model_version: str = Field(
-        default="", title="Version of the model", description="xxh128 of the file; filled in when left empty"
-    )
-    sentencepiece: Annotated[str, Place()] = Field(
+    sentencepiece: File = Field(
         min_length=1, title="sentencepiece model", description="Its file (.sp.model), by which texts are cut"
-    )
-    pieces_version: str = Field(
-        default="", title="Version of the pieces", description="xxh128 of that file; filled in when left empty"
     )
     maximum: float | None = Field(
         default=None,
@@ -172,12 +141,6 @@ class PerplexityModel(BaseModel):
         description="Documents in the language with as much or more are rejected by the rule `perplexity`; empty asks "
         "nothing beyond the preset",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _versions(cls, values: Any) -> Any:
-        values = with_file_version(values, "model", "model_version")
-        return with_file_version(values, "sentencepiece", "pieces_version")
 
 
 class ClassifierConfig(TransformerConfig):
@@ -210,13 +173,3 @@ class ClassifierConfig(TransformerConfig):
         title="Greatest score",
         description="Documents with more are rejected by the rule `classifier:NAME:maximum`; empty asks nothing",
     )
-
-
-def with_file_version(values: Any, field: str, version_field: str) -> Any:
-    """A config's values with the absolute path of a file and its version, where the version isn't given."""
-    if isinstance(values, dict) and values.get(field) and not values.get(version_field):
-        path = Path(str(values[field])).expanduser().absolute()  # a worker may stand in another folder
-        if not path.is_file():
-            raise ValueError(f"there is no file {values[field]!r}: correct `{field}`")
-        return {**values, field: str(path), version_field: file_digest(str(path))}
-    return values

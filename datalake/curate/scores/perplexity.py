@@ -13,12 +13,11 @@ from __future__ import annotations
 import sys
 import unicodedata
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from datalake.curate.scores.config import PerplexityModel
 from datalake.errors import UserError
-from datalake.identity import file_digest
+from datalake.files import File
 from datalake.text.normal_forms import normal_form
 
 # cc_net/text_normalizer.py. Its table names the full-width 1 as well, which is a digit and 0 before that.
@@ -72,31 +71,29 @@ def perplexity_of(text: str, config: PerplexityModel) -> float | None:
     Raises:
         UserError: where a file is gone, has changed or is no model, or the packages aren't installed.
     """
-    return perplexity(text, _loaded(config.model, config.model_version, config.sentencepiece, config.pieces_version))
+    return perplexity(text, _loaded(config.model, config.sentencepiece))
 
 
 @lru_cache(maxsize=16)
-def _loaded(model: str, model_version: str, pieces: str, pieces_version: str) -> Models:
+def _loaded(model: File, pieces: File) -> Models:
     """The loaded models, one pair for each language and process."""
     try:
         import kenlm
         import sentencepiece
     except ImportError:
         raise UserError("curate.perplexity needs KenLM: run `pip install kenlm sentencepiece`") from None
-    for path, version, field in ((model, model_version, "model"), (pieces, pieces_version, "sentencepiece")):
-        if not Path(path).is_file():
-            raise UserError(f"there is no file {path!r}: correct `curate.perplexity`, {field}")
-        if file_digest(path) != version:
-            raise UserError(f"{path} has changed since the recipe was read: run it again")
+    model.check("curate.perplexity, model")
+    pieces.check("curate.perplexity, sentencepiece")
     cutter = sentencepiece.SentencePieceProcessor()
     try:
-        cutter.load(pieces)
+        cutter.load(pieces.path)
     except Exception:
-        raise UserError(f"{pieces} is no sentencepiece model: correct `curate.perplexity`, sentencepiece") from None
+        what = f"{pieces.path} is no sentencepiece model"
+        raise UserError(f"{what}: correct `curate.perplexity`, sentencepiece") from None
     settings = kenlm.Config()
     settings.show_progress = False
     settings.arpa_complain = kenlm.ARPALoadComplain.NONE
     try:
-        return Models(cutter, kenlm.Model(model, settings))
+        return Models(cutter, kenlm.Model(model.path, settings))
     except Exception:
-        raise UserError(f"{model} is no KenLM model: correct `curate.perplexity`, model") from None
+        raise UserError(f"{model.path} is no KenLM model: correct `curate.perplexity`, model") from None

@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from datalake.curate.checks.user_files import files_of, version_of
+from datalake.atomic import write_atomically
 from datalake.curate.scores.config import QualityConfig, QualityUse, Words, label_text
 from datalake.dedup.texts.shingles import WORD
 from datalake.document import Passed, Quarantined
 from datalake.errors import UserError
+from datalake.files import File
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import split_lines
-from datalake.identity import file_digest
-from datalake.lake.shards import write_atomically
 from datalake.mixture.holdout import held_out
+from datalake.origin import Origin
 from datalake.text.chinese import segment
 
 MODEL, ABOUT = "model.bin", "quality.json"
@@ -64,8 +64,7 @@ def words_of(text: str, words: Words) -> str:
 class QualityModel(NamedTuple):
     """Which classifier to apply, and to what: a file of fastText, its version, and how texts become words for it."""
 
-    path: str
-    version: str  # empty where the lake vouches for the file
+    file: File  # without a version where the lake vouches for it
     label: str
     words: Words
     language: str | None
@@ -74,13 +73,14 @@ class QualityModel(NamedTuple):
     def trained(cls, folder: Path) -> QualityModel:
         """The classifier that the stage `quality` left in a folder."""
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        return cls(str(folder / MODEL), "", about["label"], about["words"], about["language"])
+        file = File.model_construct(paths=(str(folder / MODEL),))
+        return cls(file, about["label"], about["words"], about["language"])
 
     @classmethod
     def ready(cls, use: QualityUse) -> QualityModel:
         """A ready model that a recipe names."""
         label = use.label if use.label.startswith(_PREFIX) else _PREFIX + use.label
-        return cls(use.model, use.model_version, label, use.words, use.language)
+        return cls(use.model, label, use.words, use.language)
 
     def score(self, text: str, language: str) -> float | None:
         """The quality of a text, in [0, 1]; None in another language or without a word.
@@ -96,7 +96,7 @@ class QualityModel(NamedTuple):
     @property
     def predictor(self) -> Any:
         """The loaded model, one for each file and process. Raises UserError as `score`."""
-        return _loaded(self.path, self.version, self.label)
+        return _loaded(self.file, self.label)
 
 
 def probability(predictor: Any, label: str, line: str) -> float:
@@ -109,16 +109,12 @@ def probability(predictor: Any, label: str, line: str) -> float:
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str, version: str, label: str) -> Any:
+def _loaded(file: File, label: str) -> Any:
     from fasttext_pybind import fasttext
 
-    try:
-        changed = bool(version) and file_digest(path) != version
-    except OSError:
-        raise UserError(f"{path} can't be read as a quality model: correct `curate.quality.model`") from None
-    if changed:
-        raise UserError(f"{path} has changed since the recipe was read: run it again")
-    predictor = fasttext()
+    if file.version:
+        file.check("curate.quality.model")
+    path, predictor = file.path, fasttext()
     try:
         predictor.loadModel(path)
         labels = [name for _, name in predictor.predict("\n", -1, 0.0, "strict")]
@@ -150,13 +146,11 @@ def read_labels(config: QualityConfig) -> Labels:
     Raises:
         UserError: a file that has changed or can't be read, a row without the columns, too few texts of a label.
     """
-    files = files_of(list(config.paths), "quality")
-    if version_of(files, "quality") != config.labels_version:
-        raise UserError("quality.paths: the labelled texts have changed since the recipe was read: run it again")
+    config.paths.check("quality.paths")
     counts = {"rows": 0, "repeated": 0, "both labels": 0, "without words": 0}
     found: dict[bytes, Labelled | None] = {}
     seed = config.seed.to_bytes(8, "little")
-    for name, path in files:
+    for name, path in config.paths.listed():
         for text, label in _rows(name, path, config):
             counts["rows"] += 1
             row = Labelled(words_of(text, config.words), label == config.good)
@@ -190,7 +184,7 @@ def read_labels(config: QualityConfig) -> Labels:
 def _rows(name: str, path: str, config: QualityConfig) -> Iterator[tuple[str, str]]:
     """(text, label) of every row of one file."""
     try:
-        for file in row_files(path, name, "quality"):
+        for file in row_files(path, Origin("quality", "quality", name)):
             if isinstance(file, Passed):
                 continue
             if isinstance(file, Quarantined):
@@ -201,7 +195,7 @@ def _rows(name: str, path: str, config: QualityConfig) -> Iterator[tuple[str, st
 
 
 def _lines(file: RowFile) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(split_lines(file.chunks, file.name, "", _LONGEST), 1):
+    for number, line in enumerate(split_lines(file.chunks, file.origin, _LONGEST), 1):
         if isinstance(line, Quarantined):
             raise _damage(line)
         label, _, text = line[1].decode("utf-8", "replace").strip().partition(" ")
@@ -214,7 +208,7 @@ def _lines(file: RowFile) -> Iterator[tuple[str, str]]:
 
 
 def _columns(file: RowFile, config: QualityConfig) -> Iterator[tuple[str, str]]:
-    for row in file.rows(""):
+    for row in file.rows():
         if isinstance(row, Quarantined):
             raise _damage(row)
         value = row.value if isinstance(row.value, dict) else {}

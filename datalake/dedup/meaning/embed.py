@@ -63,9 +63,9 @@ def embed(texts: Sequence[str], config: SemanticConfig) -> list[npt.NDArray[np.f
     chosen = [row for row, text in enumerate(texts) if text.strip()]
     if not chosen:
         return vectors
-    loaded = load(config.model, config.model_version, "AutoModel", "encoder", "deduplicate.semantic")
+    loaded = load(config.model, "AutoModel", "encoder", "deduplicate.semantic")
     if loaded.model.config.is_encoder_decoder:
-        raise UserError(f"{config.model} has a decoder as well: name an encoder in `deduplicate.semantic`, model")
+        raise UserError(f"{config.model.path} has a decoder as well: name an encoder in `deduplicate.semantic`, model")
     for batch, tokens in token_batches([texts[row] for row in chosen], loaded, config.max_tokens):
         if not tokens["input_ids"].shape[1]:
             continue  # a tokenizer that finds nothing in them

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from datalake.document import ID, TIMESTAMP
+from datalake.tables import ID, TIMESTAMP
 
 # One stretch that is cut from a kept document's text. Sorted by id, start, end, level; a document's may overlap.
 SPANS = pa.schema(

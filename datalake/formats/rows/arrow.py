@@ -20,6 +20,7 @@ from datalake.document import Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
 from datalake.formats.rows.json import LONGEST, Row
 from datalake.formats.rows.parquet import DAMAGE, first_line, retyped, rows_of, texts_as_bytes
+from datalake.origin import Origin
 
 MAGIC = b"ARROW1"
 _OLD = b"FEA1"
@@ -34,7 +35,7 @@ class _Announced(NamedTuple):
 
 
 def arrow_rows(
-    path: str, archive: str, source: str, longest: int = LONGEST, allowance: Allowance | None = None
+    path: str, origin: Origin, longest: int = LONGEST, allowance: Allowance | None = None
 ) -> Iterator[Row | Quarantined]:
     """Rows of an Arrow stream or file. Offsets: row numbers. A batch that can't be read is one span of its rows.
 
@@ -45,7 +46,7 @@ def arrow_rows(
         head = file.read(8)
     if head[:4] == _OLD:
         problem = "version 1 of Feather: write it anew (pyarrow 20 and older: `feather.write_feather`)"
-        yield Quarantined(source, archive, "arrow", problem, 0, -1)
+        yield origin.lost("arrow", problem, 0, -1)
         return
     allowance = allowance or allowance_of(path)
     number = 0
@@ -59,24 +60,24 @@ def arrow_rows(
                 if isinstance(batch, Exception):
                     rows = announced[place].rows if place < len(announced) else -1
                     rows = rows if rows <= most else -1
-                    yield Quarantined(source, archive, "arrow", first_line(batch), number, rows)
+                    yield origin.lost("arrow", first_line(batch), number, rows)
                     number += max(0, rows)
                     continue
                 sound = [name for name in range(batch.num_columns) if _is_sound(batch.column(name))]
                 lost = tuple(name for at, name in enumerate(batch.schema.names) if at not in sound)
                 if not sound:
-                    yield Quarantined(source, archive, "arrow", "no column is whole", number, batch.num_rows)
+                    yield origin.lost("arrow", "no column is whole", number, batch.num_rows)
                 else:
-                    for row in rows_of(batch.select(sound), number, archive, source, longest, allowance):
+                    for row in rows_of(batch.select(sound), number, origin, longest, allowance):
                         if isinstance(row, Row):
                             row.lost = lost
                         yield row
                 number += batch.num_rows
     except BombError as error:
-        yield Quarantined(source, archive, BOMB, str(error), number, -1)
+        yield origin.lost(BOMB, str(error), number, -1)
     except DAMAGE as error:
         left = sum(each.rows for each in announced) - number
-        yield Quarantined(source, archive, "arrow", first_line(error), number, left if left > 0 else -1)
+        yield origin.lost("arrow", first_line(error), number, left if left > 0 else -1)
 
 
 def _batches(

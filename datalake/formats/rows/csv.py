@@ -21,6 +21,7 @@ from itertools import chain
 from datalake.document import Quarantined
 from datalake.formats.rows.json import Chunks, Row, split_lines
 from datalake.lake.parquet import distinct
+from datalake.origin import Origin
 
 MOST_FAILURES = 16  # lines in which a cell opens that ends in one and the same line, and none of them makes a row
 _HEAD = 1 << 20  # bytes that tell how a file is written
@@ -34,8 +35,7 @@ _DOUBLED = re.compile(r'(?<!\\)(?:\\\\)++(?="|\Z)')  # an even number of them be
 
 def csv_rows(
     chunks: Chunks,
-    archive: str,
-    source: str,
+    origin: Origin,
     longest: int,
     delimiter: str = ",",
     *,
@@ -63,10 +63,8 @@ def csv_rows(
         known = (each for each in _DELIMITERS if is_header and is_header(_cells(line, each, "doubled")[0]))
         delimiter = next(known, ",")
     whole = head[: head.rfind(b"\n") + 1] or head
-    quotes = min(
-        _quotes(whole, delimiter), key=lambda each: _broken(whole, archive, source, longest, delimiter, each, header)
-    )
-    yield from _rows(chunks, archive, source, longest, delimiter, quotes, header, is_header)
+    quotes = min(_quotes(whole, delimiter), key=lambda each: _broken(whole, origin, longest, delimiter, each, header))
+    yield from _rows(chunks, origin, longest, delimiter, quotes, header, is_header)
 
 
 def _without(chunks: Chunks, size: int) -> Chunks:
@@ -102,26 +100,23 @@ def _quotes(head: bytes, delimiter: str) -> list[str]:
     return found
 
 
-def _broken(
-    head: bytes, archive: str, source: str, longest: int, delimiter: str, quotes: str, header: Sequence[str]
-) -> int:
+def _broken(head: bytes, origin: Origin, longest: int, delimiter: str, quotes: str, header: Sequence[str]) -> int:
     if len(_quotes(head, delimiter)) == 1:
         return 0
-    rows = _rows(iter([head]), archive, source, longest, delimiter, quotes, header, None)
+    rows = _rows(iter([head]), origin, longest, delimiter, quotes, header, None)
     return sum(isinstance(row, Quarantined) for row in rows)
 
 
 def _rows(
     chunks: Chunks,
-    archive: str,
-    source: str,
+    origin: Origin,
     longest: int,
     delimiter: str,
     quotes: str,
     given: Sequence[str],
     is_header: Callable[[list[str]], bool] | None,
 ) -> Iterator[Row | Quarantined]:
-    lines = _Lines(_as_doubled(split_lines(chunks, archive, source, longest), quotes))
+    lines = _Lines(_as_doubled(split_lines(chunks, origin, longest), quotes))
     header = distinct(given) if given else None
     number = 0
     while (line := lines.next()) is not None:
@@ -141,7 +136,7 @@ def _rows(
             if is_header and not is_header(cells):
                 names = ", ".join(cells)[:80]
                 problem = f"no column that is looked for in {names!r}: if that is a row, name the columns in `header`"
-                yield Quarantined(source, archive, "header", problem, offset, length)
+                yield origin.lost("header", problem, offset, length)
             header = distinct([cell.strip() for cell in cells])
             continue
         if not problem and header is not None and len(cells) > len(header) and not any(cells[len(header) :]):
@@ -151,7 +146,7 @@ def _rows(
         if problem or header is None:
             lines.again(taken[1:])  # a quote too many is the first line's; the others may be rows
             reason = "encoding" if problem.startswith("'utf-8'") else "csv"
-            yield Quarantined(source, archive, reason, problem, offset, len(line[1]))
+            yield origin.lost(reason, problem, offset, len(line[1]))
         else:
             yield Row(number, offset, length, dict(zip(header, cells, strict=True)))
         number += 1

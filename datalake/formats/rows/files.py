@@ -29,6 +29,7 @@ from datalake.formats.rows.json import LONGEST, Chunks, Row, rows_of_json
 from datalake.formats.rows.nested import rows_within
 from datalake.formats.rows.parquet import parquet_rows
 from datalake.formats.streams import BLOCK, as_utf8, compression, decompressed
+from datalake.origin import Origin
 from datalake.text.charsets import streamed
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -65,20 +66,24 @@ class Shape(NamedTuple):
 class RowFile:
     """One file of rows. Has to be read before the next one is asked for.
 
-    `name` is the shard's, and within an archive `shard/member`; `path` is where a Parquet or Arrow file lies, else
-    `chunks` are its bytes, decompressed and in UTF-8.
+    Its `name` is the archive's, and of a file within one `archive/member`; `path` is where a Parquet or Arrow file
+    lies, else `chunks` are its bytes, decompressed and in UTF-8.
     """
 
-    name: str
+    origin: Origin
     form: str
     path: str
     chunks: Chunks
     allowance: Allowance
     charset: str = ""  # what the rows read so far were in, where that isn't UTF-8
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.origin.archive
+
     def rows(
         self,
-        source: str,
         longest: int = LONGEST,
         delimiter: str = "",
         header: Sequence[str] = (),
@@ -90,12 +95,12 @@ class RowFile:
         file doesn't. By a `shape` rows are found in a file that is an object, and a header is told from a row.
         """
         if self.form in _BINARY:
-            return _BINARY[self.form](self.path, self.name, source, longest, self.allowance)
+            return _BINARY[self.form](self.path, self.origin, longest, self.allowance)
         if self.form in ("csv", "tsv"):
             parted_by = delimiter or ("\t" if self.form == "tsv" else "")
             known = shape.is_header if shape else None
-            return csv_rows(self.chunks, self.name, source, longest, parted_by, header=header, is_header=known)
-        rows = rows_of_json(self.chunks, self.name, source, longest)
+            return csv_rows(self.chunks, self.origin, longest, parted_by, header=header, is_header=known)
+        rows = rows_of_json(self.chunks, self.origin, longest)
         return _flat(rows, shape) if shape else rows
 
 
@@ -122,46 +127,46 @@ def _known_form(name: str) -> str:
     return _FORMS.get(path.suffix, "")
 
 
-def row_files(path: str, name: str, source: str) -> Iterator[RowFile | Passed | Quarantined]:
+def row_files(path: str, origin: Origin) -> Iterator[RowFile | Passed | Quarantined]:
     """The files of rows in a file, itself or those in it. Damage never raises; a file that can't be read does.
 
     No two are called alike: of several in an archive the second is `name~2`.
     """
     names: Counter[str] = Counter()
-    for file in _files(path, name, source, form(name), 0, allowance_of(path)):
+    for file in _files(path, origin, form(origin.archive), 0, allowance_of(path)):
         if isinstance(file, RowFile):
             names[own := file.name] += 1
             while names[own] > 1 and names[file.name] > 0:
-                file.name = f"{own}~{names[own]}"
+                file.origin = origin.within(f"{own}~{names[own]}")
                 names[own] += names[file.name] > 0
             names[file.name] = max(1, names[file.name])
         yield file
 
 
 def _files(
-    path: str, name: str, source: str, kind: str, depth: int, allowance: Allowance
+    path: str, origin: Origin, kind: str, depth: int, allowance: Allowance
 ) -> Iterator[RowFile | Passed | Quarantined]:
     with Path(path).open("rb") as stream:
         head = stream.read(8)
     if depth > MAX_DEPTH:
-        yield Quarantined(source, name, "nested", f"more than {MAX_DEPTH} archives within each other")
+        yield origin.lost("nested", f"more than {MAX_DEPTH} archives within each other")
     elif head.startswith(_POINTER[:8]) and (problem := _other(_head(path))):
-        yield Quarantined(source, name, "form", problem, 0, -1)
+        yield origin.lost("form", problem, 0, -1)
     elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _guarded(_zip(path, name, source, depth, allowance), name, source)
+        yield from _guarded(_zip(path, origin, depth, allowance), origin)
     elif binary := _binary(head, kind if compression(head + bytes(8)) == "none" else ""):
-        yield RowFile(name, binary, path, iter(()), allowance)
+        yield RowFile(origin, binary, path, iter(()), allowance)
     else:
-        chunks = decompressed(path, name, source, allowance)
+        chunks = decompressed(path, origin, allowance)
         first, chunks = _peek(chunks, 512)
         if first[257:262] == b"ustar":
-            yield from _guarded(_tar(chunks, name, source, depth, allowance), name, source)
+            yield from _guarded(_tar(chunks, origin, depth, allowance), origin)
         elif _binary(first, kind):
-            yield from _spooled(chunks, name, source, depth, allowance)
+            yield from _spooled(chunks, origin, depth, allowance)
         elif problem := _other(first):
-            yield Quarantined(source, name, "form", problem, 0, -1)
+            yield origin.lost("form", problem, 0, -1)
         elif kind:
-            yield _row_file(name, kind, path, chunks, allowance)
+            yield _row_file(origin, kind, path, chunks, allowance)
         else:
             yield Passed("other_file")
 
@@ -186,24 +191,24 @@ def _head(path: str) -> bytes:
         return stream.read(len(_POINTER))
 
 
-def _row_file(name: str, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:
+def _row_file(origin: Origin, kind: str, path: str, chunks: Chunks, allowance: Allowance) -> RowFile:
     """A file of rows of bytes. JSON is UTF-8 or UTF-16 by its standard; for lines and cells there is none."""
-    file = RowFile(name, kind, path, as_utf8(chunks), allowance)
+    file = RowFile(origin, kind, path, as_utf8(chunks), allowance)
     if kind in ("csv", "tsv", "text"):
         file.chunks = streamed(file.chunks, partial(setattr, file, "charset"))
     return file
 
 
 def _guarded(
-    entries: Iterator[RowFile | Passed | Quarantined], name: str, source: str
+    entries: Iterator[RowFile | Passed | Quarantined], origin: Origin
 ) -> Iterator[RowFile | Passed | Quarantined]:
     """Entries up to damage."""
     try:
         yield from entries
     except BombError as error:
-        yield Quarantined(source, name, BOMB, str(error))
+        yield origin.lost(BOMB, str(error))
     except DAMAGE as error:
-        yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200])
+        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
 
 
 def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
@@ -220,11 +225,9 @@ def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
     return head, chain(taken, chunks)
 
 
-def _zip(
-    path: str, name: str, source: str, depth: int, allowance: Allowance
-) -> Iterator[RowFile | Passed | Quarantined]:
+def _zip(path: str, origin: Origin, depth: int, allowance: Allowance) -> Iterator[RowFile | Passed | Quarantined]:
     with zipfile.ZipFile(path) as archive:
-        for info in zip_members(archive, name, source):
+        for info in zip_members(archive, origin):
             if not isinstance(info, zipfile.ZipInfo):
                 yield info
                 continue
@@ -233,16 +236,16 @@ def _zip(
                 stream = archive.open(info)
             except DAMAGE as error:
                 problem = f"{member}: {error}"[:200]
-                yield Quarantined(source, name, "damaged", problem, info.header_offset, info.compress_size)
+                yield origin.lost("damaged", problem, info.header_offset, info.compress_size)
                 continue
             with stream:
                 blocks = zip_blocks(stream, info, allowance)
-                yield from _member(blocks, info.file_size, f"{name}/{member}", source, depth, [], allowance)
+                yield from _member(
+                    blocks, info.file_size, origin.within(f"{origin.archive}/{member}"), depth, [], allowance
+                )
 
 
-def _tar(
-    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
-) -> Iterator[RowFile | Passed | Quarantined]:
+def _tar(chunks: Chunks, origin: Origin, depth: int, allowance: Allowance) -> Iterator[RowFile | Passed | Quarantined]:
     stream = _Stream(chunks)
     try:
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as archive:
@@ -250,24 +253,24 @@ def _tar(
                 if info.isdir():
                     continue
                 if not safe(info.name):
-                    yield Quarantined(source, name, "path_traversal", info.name[:200], info.offset, info.size)
+                    yield origin.lost("path_traversal", info.name[:200], info.offset, info.size)
                 elif not info.isfile() or info.issparse():
                     yield Passed("link" if info.issym() or info.islnk() else "special")
                 elif content := archive.extractfile(info):
                     blocks = iter(partial(content.read, BLOCK), b"")
-                    member = f"{name}/{info.name}"
-                    yield from _member(blocks, info.size, member, source, depth, stream.damage, allowance)
+                    member = origin.within(f"{origin.archive}/{info.name}")
+                    yield from _member(blocks, info.size, member, depth, stream.damage, allowance)
                 archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
     except DAMAGE as error:
         if not stream.damage:
             raise
-        yield Quarantined(source, name, "damaged", f"the archive breaks off: {error}"[:200])
+        yield origin.lost("damaged", f"the archive breaks off: {error}"[:200])
     if not stream.damage:  # where an archive ends is told by zeros
         behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
         if behind:
-            yield Quarantined(source, name, "damaged", "something stands behind the archive's end")
+            yield origin.lost("damaged", "something stands behind the archive's end")
         elif stream.tail.strip(b"\0"):
-            yield Quarantined(source, name, "truncated", "the archive doesn't end")
+            yield origin.lost("truncated", "the archive doesn't end")
     yield from stream.damage
 
 
@@ -300,27 +303,27 @@ class _Stream(io.RawIOBase):
 def _member(
     blocks: Iterator[bytes],
     size: int,
-    name: str,
-    source: str,
+    origin: Origin,
     depth: int,
     damage: list[Quarantined],
     allowance: Allowance,
 ) -> Iterator[RowFile | Passed | Quarantined]:
     """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
+    name = origin.archive
     kind = _known_form(name)
     packed = name.lower().endswith((*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz")) or kind in _BINARY
     parts = PurePosixPath(name).parts
     if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
         yield Passed("other_file")
         return
-    chunks = _blocks(blocks, size, name, source, damage)
+    chunks = _blocks(blocks, size, origin, damage)
     if packed:
-        yield from _spooled(chunks, name, source, depth, allowance)
+        yield from _spooled(chunks, origin, depth, allowance)
     else:
-        yield _row_file(name, kind, "", chunks, allowance)
+        yield _row_file(origin, kind, "", chunks, allowance)
 
 
-def _blocks(blocks: Iterator[bytes], size: int, name: str, source: str, damage: list[Quarantined]) -> Chunks:
+def _blocks(blocks: Iterator[bytes], size: int, origin: Origin, damage: list[Quarantined]) -> Chunks:
     """What a member holds, and at its end, if that comes too early, why."""
     done = 0
     try:
@@ -328,19 +331,19 @@ def _blocks(blocks: Iterator[bytes], size: int, name: str, source: str, damage: 
             done += len(block)
             yield block
     except BombError as error:
-        yield Quarantined(source, name, BOMB, str(error), done, -1)
+        yield origin.lost(BOMB, str(error), done, -1)
         return
     except DAMAGE as error:
         if not damage:
-            yield Quarantined(source, name, "damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
+            yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
     if damage:
         yield damage.pop()
     elif done < size:
-        yield Quarantined(source, name, "truncated", f"{done} of {size} bytes", done, -1)
+        yield origin.lost("truncated", f"{done} of {size} bytes", done, -1)
 
 
 def _spooled(
-    chunks: Chunks, name: str, source: str, depth: int, allowance: Allowance
+    chunks: Chunks, origin: Origin, depth: int, allowance: Allowance
 ) -> Iterator[RowFile | Passed | Quarantined]:
     damage: list[Quarantined] = []
     with tempfile.TemporaryFile() as file:
@@ -350,8 +353,8 @@ def _spooled(
                 break
             file.write(chunk)
             if file.tell() > MAX_SPOOL:
-                yield Quarantined(source, name, "too_large", f"more than {MAX_SPOOL} bytes in an archive", 0, -1)
+                yield origin.lost("too_large", f"more than {MAX_SPOOL} bytes in an archive", 0, -1)
                 return
         file.flush()
-        yield from _files(f"/dev/fd/{file.fileno()}", name, source, _known_form(name), depth + 1, allowance)
+        yield from _files(f"/dev/fd/{file.fileno()}", origin, _known_form(origin.archive), depth + 1, allowance)
     yield from damage

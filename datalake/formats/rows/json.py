@@ -26,6 +26,7 @@ import xxhash
 
 from datalake.document import Quarantined
 from datalake.formats.streams import as_utf8, decompressed
+from datalake.origin import Origin
 
 LONGEST = 1 << 26  # bytes of a row, unless the caller knows better
 Chunks = Iterator[bytes | Quarantined]
@@ -58,38 +59,31 @@ class Row:
     lost: tuple[str, ...] = ()
 
     def damage(
-        self, source: str, archive: str, texts: Iterable[str] = (), columns: Iterable[str] | None = None
+        self, origin: Origin, texts: Iterable[str] = (), columns: Iterable[str] | None = None
     ) -> Quarantined | None:
         """What is wrong with the row where these columns (None: all) are needed and these texts came of it."""
         if missing := [name for name in self.lost if columns is None or name in columns]:
             problem = f"column {', '.join(missing)} can't be read"[:200]
-            return Quarantined(source, archive, "parquet", problem, self.offset, self.length)
+            return origin.lost("parquet", problem, self.offset, self.length)
         if self.replaced and any("\ufffd" in text for text in texts):
-            return Quarantined(source, archive, "encoding", self.replaced, self.offset, self.length)
+            return origin.lost("encoding", self.replaced, self.offset, self.length)
         return None
 
 
-def lines(path: str, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
-    """(offset, line) of each line of a file with something in it; lines beyond `longest` bytes are quarantined."""
-    for line in split_lines(as_utf8(decompressed(path, archive, source)), archive, source, longest):
-        if isinstance(line, Quarantined) or line[1].strip(_SPACE):
-            yield line
-
-
-def split_lines(chunks: Chunks, archive: str, source: str, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
+def split_lines(chunks: Chunks, origin: Origin, longest: int) -> Iterator[tuple[int, bytes] | Quarantined]:
     """(offset, line without its "\\n") of every line. One beyond `longest` bytes is one `too_large`, and isn't held."""
     parts: list[bytes] = []  # of the line that hasn't ended
     base = size = 0  # where it begins, how much of it there is
 
     def too_large() -> Quarantined:
-        return Quarantined(source, archive, "too_large", f"a row of {size} bytes", base, size)
+        return origin.lost("too_large", f"a row of {size} bytes", base, size)
 
     for chunk in chunks:
         if isinstance(chunk, Quarantined):
             if size > longest:
                 yield too_large()
             elif b"".join(parts).strip(_SPACE):
-                yield Quarantined(source, archive, "truncated", "a row breaks off at damage", base, size)
+                yield origin.lost("truncated", "a row breaks off at damage", base, size)
             base, size, parts = base + size, 0, []
             yield chunk
             continue
@@ -112,18 +106,18 @@ def split_lines(chunks: Chunks, archive: str, source: str, longest: int) -> Iter
         yield base, b"".join(parts)
 
 
-def json_rows(path: str, archive: str, source: str, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
+def json_rows(path: str, origin: Origin, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
     """All rows of a JSON file in order. Its first line tells its form."""
-    yield from rows_of_json(as_utf8(decompressed(path, archive, source)), archive, source, longest)
+    yield from rows_of_json(as_utf8(decompressed(path, origin)), origin, longest)
 
 
-def rows_of_json(chunks: Chunks, archive: str, source: str, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
+def rows_of_json(chunks: Chunks, origin: Origin, longest: int = LONGEST) -> Iterator[Row | Quarantined]:
     """`json_rows` of bytes from elsewhere, in UTF-8."""
     head, chunks = _peek(chunks)
     if _is_lines(head):
-        yield from _line_rows(chunks, archive, source, longest)
+        yield from _line_rows(chunks, origin, longest)
     else:
-        yield from _Values(chunks, archive, source, longest).rows()
+        yield from _Values(chunks, origin, longest).rows()
 
 
 def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
@@ -197,9 +191,9 @@ def _load(content: bytes) -> tuple[Any, str]:
         return None, str(error)[:200]
 
 
-def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Iterator[Row | Quarantined]:
+def _line_rows(chunks: Chunks, origin: Origin, longest: int) -> Iterator[Row | Quarantined]:
     number = 0
-    for line in split_lines(chunks, archive, source, longest):
+    for line in split_lines(chunks, origin, longest):
         if isinstance(line, Quarantined):
             number += line.reason in ("too_large", "truncated")
             yield line
@@ -216,7 +210,7 @@ def _line_rows(chunks: Chunks, archive: str, source: str, longest: int) -> Itera
                 number += 1
             continue
         else:
-            yield Quarantined(source, archive, "json", problem, offset, len(content))
+            yield origin.lost("json", problem, offset, len(content))
         number += 1
 
 
@@ -251,8 +245,8 @@ def _several(line: bytes) -> list[tuple[int, int, Any]]:
 class _Values:
     """The values of a JSON stream: elements of its arrays, and values outside of any. Holds one of them at a time."""
 
-    def __init__(self, chunks: Chunks, archive: str, source: str, longest: int):
-        self.chunks, self.archive, self.source, self.longest = chunks, archive, source, longest
+    def __init__(self, chunks: Chunks, origin: Origin, longest: int):
+        self.chunks, self.origin, self.longest = chunks, origin, longest
         self.window = b""  # what is read and not yet done with
         self.place = 0  # how much of it is done with
         self.base = 0  # where it begins in the stream
@@ -321,7 +315,7 @@ class _Values:
         return Row(number, self.base + start, size, value)
 
     def _lost(self, reason: str, detail: str, start: int, end: int) -> Quarantined:
-        return Quarantined(self.source, self.archive, reason, detail, self.base + start, end - start)
+        return self.origin.lost(reason, detail, self.base + start, end - start)
 
     def _more(self) -> bool:
         """Read on, as much again as there is, so that what is looked at anew each time stays in proportion."""
@@ -423,7 +417,7 @@ class _Values:
             done = scalar or (depth <= 0 and not in_string)
         self.number += 1
         size = self.base + self.place - start
-        return Quarantined(self.source, self.archive, "too_large", f"a row of {size} bytes", start, size)
+        return self.origin.lost("too_large", f"a row of {size} bytes", start, size)
 
     def _resume(self) -> Iterator[Quarantined]:
         """Go on, behind damage, at the next object that begins as those before did."""
@@ -436,7 +430,7 @@ class _Values:
                 break
         self.place = place
         if (end := self.base + place) > start:
-            yield Quarantined(self.source, self.archive, "json", "the row that damage is in", start, end - start)
+            yield self.origin.lost("json", "the row that damage is in", start, end - start)
 
 
 def _open_escape(window: bytes) -> int:

@@ -21,6 +21,7 @@ from datalake.document import Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
 from datalake.formats.rows.json import LONGEST, Row
 from datalake.lake.parquet import distinct
+from datalake.origin import Origin
 
 _BATCH = 16 << 20  # bytes
 _ROWS = 1024
@@ -31,7 +32,7 @@ _CELL = 32  # bytes that a cell counts for, however little of the file it takes
 
 
 def parquet_rows(
-    path: str, archive: str, source: str, longest: int = LONGEST, allowance: Allowance | None = None
+    path: str, origin: Origin, longest: int = LONGEST, allowance: Allowance | None = None
 ) -> Iterator[Row | Quarantined]:
     """Rows of a Parquet file. Offsets: row numbers.
 
@@ -51,14 +52,14 @@ def parquet_rows(
             for group in range(file.num_row_groups):
                 try:
                     _expect(file.metadata.row_group(group), allowance)
-                    for row in _group(file, group, number, archive, source, longest, allowance):
+                    for row in _group(file, group, number, origin, longest, allowance):
                         yield row
                         number += row.length if isinstance(row, Quarantined) else 1
                 except BombError as error:
-                    yield Quarantined(source, archive, BOMB, str(error), number, file.metadata.num_rows - number)
+                    yield origin.lost(BOMB, str(error), number, file.metadata.num_rows - number)
                     return
     except (OSError, pa.ArrowException) as error:
-        yield Quarantined(source, archive, "parquet", first_line(error), 0, -1)
+        yield origin.lost("parquet", first_line(error), 0, -1)
 
 
 def _expect(about: pq.RowGroupMetaData, allowance: Allowance) -> None:
@@ -73,7 +74,7 @@ def _expect(about: pq.RowGroupMetaData, allowance: Allowance) -> None:
 
 
 def _group(
-    file: pq.ParquetFile, group: int, number: int, archive: str, source: str, longest: int, allowance: Allowance
+    file: pq.ParquetFile, group: int, number: int, origin: Origin, longest: int, allowance: Allowance
 ) -> Iterator[Row | Quarantined]:
     """The rows of one row group, the first of which is row `number` of the file."""
     about = file.metadata.row_group(group)
@@ -82,21 +83,21 @@ def _group(
     done = 0
     try:
         for batch in file.iter_batches(batch_size=size, row_groups=[group]):
-            for row in rows_of(batch, number + done, archive, source, longest, allowance):
+            for row in rows_of(batch, number + done, origin, longest, allowance):
                 yield row
                 done += 1
     except BombError:
         raise
     except DAMAGE as error:
         for batch, lost in _readable(file, group, size, done):
-            for row in rows_of(batch, number + done, archive, source, longest, allowance):
+            for row in rows_of(batch, number + done, origin, longest, allowance):
                 if isinstance(row, Row):
                     row.lost = lost
                 yield row
                 done += 1
         if left := about.num_rows - done:
             problem = f"row group {group}, {left} rows: {first_line(error)}"
-            yield Quarantined(source, archive, "parquet", problem, number + done, left)
+            yield origin.lost("parquet", problem, number + done, left)
 
 
 def _readable(
@@ -131,7 +132,7 @@ def _readable(
 
 
 def rows_of(
-    batch: pa.RecordBatch, number: int, archive: str, source: str, longest: int, allowance: Allowance
+    batch: pa.RecordBatch, number: int, origin: Origin, longest: int, allowance: Allowance
 ) -> Iterator[Row | Quarantined]:
     """Each row of a batch, the first of which is row `number` of its file; one beyond the limit is `too_large`.
 
@@ -144,7 +145,7 @@ def rows_of(
         if sizes[start] > longest:
             allowance.take(_CELL * batch.num_columns)
             place = number + start
-            yield Quarantined(source, archive, "too_large", f"a row of {sizes[start]} bytes", place, 1)
+            yield origin.lost("too_large", f"a row of {sizes[start]} bytes", place, 1)
             start += 1
             continue
         end, held = start + 1, sizes[start]
@@ -170,13 +171,19 @@ def _python(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _column(column: pa.Array, replaced: dict[int, str]) -> list[Any]:
+    if "[ns" in str(column.type):  # of which Arrow makes values of pandas' own where that is installed
+        column = _without_nanoseconds(column)
     try:
         return _values(column)
     except _NO_VALUE:
-        pass
-    with suppress(pa.ArrowException):
-        column = column.cast(retyped(column.type, _in_microseconds), safe=False)
+        column = _without_nanoseconds(column)
     return [_cell(column.slice(number, 1), number, replaced) for number in range(len(column))]
+
+
+def _without_nanoseconds(column: pa.Array) -> pa.Array:
+    with suppress(pa.ArrowException):
+        return column.cast(retyped(column.type, _in_microseconds), safe=False)
+    return column
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -14,20 +14,19 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from datalake.archive import InputShard
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.archive import Archive
+from datalake.document import Entry, Passed, Quarantined
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.streams import as_utf8, decompressed
-from datalake.sources.base import expand
+from datalake.origin import Origin, unlike
+from datalake.paths import expand
+from datalake.sources.books.config import Books
 from datalake.sources.books.gutenberg import chapters, reflow, release, strip_frame
-from datalake.sources.config import Books
-from datalake.sources.entries import entries, framed, unlike
 from datalake.text.charsets import decoded
-from datalake.text.language import UNDETERMINED, detect
+from datalake.text.language import UNDETERMINED
 
-__all__ = ["read", "shards", "strip_frame"]
+__all__ = ["archives", "read", "strip_frame"]
 
-KIND = "books"
 # Files that come along with books in their archives and are none.
 _OTHERS = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".css", ".js", ".mid", ".mp3", ".ogg", ".pdf", ".epub", ".mobi",
            ".xml", ".rdf", ".opf", ".ncx", ".ttf", ".otf", ".woff", ".ds_store")  # fmt: skip
@@ -44,20 +43,22 @@ _LANGUAGES = {
 }  # fmt: skip
 
 
-def shards(config: Books) -> list[InputShard]:
-    """One shard a file or archive."""
-    return [InputShard(KIND, name, path) for name, path in expand(config.paths)]
+def archives(config: Books) -> list[Archive]:
+    """One a file or archive."""
+    return [Archive(config.kind, name, path) for name, path in expand(config.paths)]
 
 
-def read(shard: InputShard, config: Books) -> Iterator[Entry]:
+def read(archive: Archive, config: Books) -> Iterator[Entry]:
     """One entry a book or chapter: a document, refused (empty, too_large, media_type) or quarantined."""
-    if is_archive(shard.path):
-        members = archive_members(shard, config.label, config.max_bytes)
-        yield from unlike(entries(members, partial(_member, shard=shard, config=config), config.label, shard.name))
+    origin = config.origin(archive)
+    make = partial(_book, origin=origin, config=config)
+    if is_archive(archive.path):
+        members = archive_members(archive.path, origin, config.max_bytes)
+        yield from unlike(origin.entries(members, lambda one: [Passed("other_file")] if _is_other(one) else make(one)))
         return
     parts: list[bytes] = []
     size = 0
-    for chunk in framed(as_utf8(decompressed(shard.path, shard.name, config.label)), config.label, shard.name):
+    for chunk in origin.framed(as_utf8(decompressed(archive.path, origin))):
         if isinstance(chunk, Quarantined):
             yield chunk
             return
@@ -65,25 +66,16 @@ def read(shard: InputShard, config: Books) -> Iterator[Entry]:
         size += len(chunk)
         if size > config.max_bytes:
             break
-    whole = Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size)
-    yield from entries([whole], partial(_book, shard=shard, config=config), config.label, shard.name)
+    yield from origin.entries([Member("", b"".join(parts) if size <= config.max_bytes else None, 0, size)], make)
 
 
-def _member(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
-    if member.name.lower().endswith(_OTHERS) or "__MACOSX" in member.name.split("/"):
-        return iter([Passed("other_file")])
-    return _book(member, shard, config)
+def _is_other(member: Member) -> bool:
+    return member.name.lower().endswith(_OTHERS) or "__MACOSX" in member.name.split("/")
 
 
-def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
+def _book(member: Member, origin: Origin, config: Books) -> Iterator[Entry]:
     locator = member.name or "0"
-    here = f"{shard.name}#{locator}"
-
-    def refused(reason: str, detail: str = "") -> Refused:
-        identity = document_id(KIND, shard.name, locator)
-        where = {"archive": shard.name, "offset": member.offset, "length": member.length}
-        return Refused(identity, config.label, here, reason, detail, "und", **where)  # type: ignore[arg-type]
-
+    refused = partial(origin.refused, member, locator)
     content = member.content
     if content is None or len(content) > config.max_bytes:
         yield refused("too_large", f"{member.length} bytes")
@@ -95,7 +87,7 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
         yield refused("media_type", "no text")
         return
     text, charset = found_text
-    if _HTML.search(member.name or shard.name):
+    if _HTML.search(member.name or origin.archive):
         from datalake.extract.html.page import extract
 
         text = extract(text, main_content=False).text
@@ -103,28 +95,21 @@ def _book(member: Member, shard: InputShard, config: Books) -> Iterator[Entry]:
     if not text.strip():
         yield refused("empty")
         return
-    how = config.language
-    language, score = detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
+    language, score = origin.language_of(text)
     if language == UNDETERMINED:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
-    uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else here
+    uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else ""
     found |= {"charset": charset} if charset != "utf-8" else {}
-    found |= {"group": found.get("title") or "/".join(part for part in (shard.name, member.name) if part)}
+    found |= {"group": found.get("title") or "/".join(part for part in (origin.archive, member.name) if part)}
     parts = chapters(text) if config.unit == "chapter" else [("", text)]
     for number, (heading, part) in enumerate(parts):
         chapter = {"chapter": heading, "chapter_number": str(number)} if config.unit == "chapter" else {}
-        at = f"{locator}/{number}" if chapter else locator
-        yield Document(
-            id=document_id(KIND, shard.name, at),
-            text=(reflow(part) if config.reflow else part).strip("\n"),
-            source=config.label,
-            uri=(f"{uri}#{number}" if uri != here else f"{shard.name}#{at}") if chapter else uri,
-            language=language,
-            language_score=score,
-            licence=config.licence,
+        yield origin.document(
+            member,
+            f"{locator}/{number}" if chapter else locator,
+            (reflow(part) if config.reflow else part).strip("\n"),
+            found | {key: value for key, value in chapter.items() if value},
+            uri=f"{uri}#{number}" if uri and chapter else uri,
+            language=(language, score),
             created=release(found.get("release_date", "")),
-            archive=shard.name,
-            offset=member.offset,
-            length=member.length,
-            attributes=found | {key: value for key, value in chapter.items() if value},
         )

@@ -3,13 +3,13 @@
 A record is a file. One whose name, or first line where the name has no ending, tells a language becomes a document, a
 notebook with its cells; of others the name alone is looked at, and they are refused (`language`). Paths:
 
-- a folder: one shard; of a git working tree, repository and revision are the remote's name and HEAD's commit, and
+- a folder: one archive; of a git working tree, repository and revision are the remote's name and HEAD's commit, and
   what git doesn't track is refused; repositories within it are named after themselves (see `folders`);
-- a bare git repository, or with `revision` any repository: one shard, read from the object database;
-- an archive (zip, whl, tar and its compressions): one shard, read in memory;
-- `.jsonl` and `.parquet` files, compressed or not: rows of The Stack, one shard each;
-- `python:site-packages`: one shard an installed distribution, with the licence of its metadata;
-- `python:stdlib`: the standard library's source, one shard each 20 top-level modules.
+- a bare git repository, or with `revision` any repository: one archive, read from the object database;
+- an archive (zip, whl, tar and its compressions): read in memory;
+- `.jsonl` and `.parquet` files, compressed or not: rows of The Stack, one archive each;
+- `python:site-packages`: one archive an installed distribution, with the licence of its metadata;
+- `python:stdlib`: the standard library's source, one archive each 20 top-level modules.
 
 A document's uri is `repository@revision/path`, its locator `path@blob` with git's SHA-1 of the content. Programming
 languages are in `attributes["programming_language"]`; the language stays `und`, since lid.176 knows only human ones.
@@ -31,19 +31,22 @@ from email.message import Message
 from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import cast
+from typing import Any, cast
 
 import xxhash
 
-from datalake.archive import InputShard
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id
+from datalake.archive import Archive
+from datalake.document import Document, Entry, Passed, Quarantined, Refused
 from datalake.errors import UserError
+from datalake.files import file_digest
 from datalake.formats.containers import Member, archive_members, is_archive
 from datalake.formats.rows.json import Row
-from datalake.identity import file_digest, fingerprint
+from datalake.identity import fingerprint
+from datalake.origin import Origin, unlike
+from datalake.paths import expand
 from datalake.remote.address import is_remote, shown
-from datalake.sources.base import expand
 from datalake.sources.code.concatenate import joined
+from datalake.sources.code.config import Code
 from datalake.sources.code.folders import File, Tree, listed, trees
 from datalake.sources.code.installed import (
     FOLDERS_LEFT_OUT,
@@ -65,8 +68,6 @@ from datalake.sources.code.repositories import (
     working_tree,
 )
 from datalake.sources.code.stack import UNKNOWN, StackFile, is_rows, stack_files, stack_rows
-from datalake.sources.config import Code
-from datalake.sources.entries import entries, framed, unlike
 from datalake.sources.languages import format_of, language_of, needs_content, programming_language
 from datalake.sources.licences.names import may_mean
 from datalake.sources.licences.package_files import python_statement
@@ -74,7 +75,6 @@ from datalake.sources.licences.projects import LARGEST, LONGEST_PATH, ProjectLic
 from datalake.sources.licences.spdx import header_licence, header_words, permissive
 from datalake.text.charsets import decoded
 
-KIND = "code"
 SITE_PACKAGES = "python:site-packages"
 STDLIB = "python:stdlib"
 STDLIB_LICENCE = "Python-2.0"
@@ -85,7 +85,7 @@ _SHEBANG = 200  # bytes of a file without ending that tell whether it is a scrip
 class Project:
     """What all files of a repository, distribution or archive share.
 
-    `store` is Git LFS's, if there is one; `root` what their paths in the shard begin with.
+    `store` is Git LFS's, if there is one; `root` what their paths in the archive begin with.
     """
 
     repository: str
@@ -94,6 +94,10 @@ class Project:
     licences: ProjectLicences
     store: Path | None = None
     root: str = ""
+
+    def uri(self, path: str) -> str:
+        """The address of a file at this path in it."""
+        return f"{self.repository}@{self.revision}/{path}"
 
 
 @dataclass(slots=True)
@@ -106,12 +110,12 @@ class Given:
     attributes: dict[str, str] = field(default_factory=dict)
 
 
-def shards(config: Code) -> list[InputShard]:
-    """One shard a folder, repository, archive, file of rows, distribution or group of modules.
+def archives(config: Code) -> list[Archive]:
+    """One a folder, repository, archive, file of rows, distribution or group of modules.
 
     Raises UserError for a file that is none of these.
     """
-    out: list[InputShard] = []
+    out: list[Archive] = []
     plain = [path for path in config.paths if not path.startswith("python:")]
     for name, path in expand(plain, descend=False) if plain else []:
         file = name if is_remote(path) else path  # an address may go on behind the file's name
@@ -119,11 +123,11 @@ def shards(config: Code) -> list[InputShard]:
             found = snapshot(path, name, config.revision, FOLDERS_LEFT_OUT)
             missing = [f"{blob.path}@{blob.sha.decode()}" for blob in found.blobs if blob.kind == "missing"]
             version = fingerprint(["git", found.repository, found.commit, found.problem, missing])
-            out.append(InputShard(KIND, name, path, version))
+            out.append(Archive(config.kind, name, path, version))
         elif Path(path).is_dir():
-            out.append(InputShard(KIND, name, path, _folder_version(path, name)))
+            out.append(Archive(config.kind, name, path, _folder_version(path, name)))
         elif is_archive(file) or is_rows(file) or programming_language(file):
-            out.append(InputShard(KIND, name, path))
+            out.append(Archive(config.kind, name, path))
         else:
             raise UserError(
                 f"{shown(path)!r} is no folder, archive, source file or file of rows: correct it in `paths`"
@@ -136,16 +140,16 @@ def shards(config: Code) -> list[InputShard]:
                     said = python_statement(cast("Message", distribution.metadata))
                     stated = [said.expression or "", said.words] if said else []
                     version = _version(listed(files), *stated, fingerprint(texts))
-                    out.append(InputShard(KIND, f"site-packages/{label}", path, version))
+                    out.append(Archive(config.kind, f"site-packages/{label}", path, version))
         elif path == STDLIB:
             for number, files in enumerate(stdlib_groups()):
-                out.append(InputShard(KIND, f"stdlib/{number:03d}", path, _version(listed(files))))
+                out.append(Archive(config.kind, f"stdlib/{number:03d}", path, _version(listed(files))))
         elif path.startswith("python:"):
             raise UserError(f"there is no {path!r}: choose {SITE_PACKAGES} or {STDLIB}")
-    return sorted(out, key=lambda shard: shard.name)
+    return sorted(out, key=lambda archive: archive.name)
 
 
-def read(shard: InputShard, config: Code) -> Iterator[Entry]:
+def read(archive: Archive, config: Code) -> Iterator[Entry]:
     """One entry a file: a document, refused or quarantined (damage, a broken notebook).
 
     Refused is what is in no known `language`, `untracked` in a git working tree, `empty`, `too_large`, `binary` or an
@@ -153,21 +157,22 @@ def read(shard: InputShard, config: Code) -> Iterator[Entry]:
     what has no permissive `licence`, bears a mark (`generated`, `vendored`...) or holds a `secret`; and with
     `concatenate` what was `joined` to another file's text.
     """
-    found = unlike(framed(_read(shard, config), config.label, shard.name))
+    origin = config.origin(archive)
+    found = unlike(origin.framed(_read(archive, origin, config)))
     yield from _concatenated(found, config) if config.concatenate == "repository" else found
 
 
-def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
+def _read(archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
     given = _configured(config)
-    if shard.path == SITE_PACKAGES:
-        label = shard.name.partition("/")[2]
+    if archive.path == SITE_PACKAGES:
+        label = archive.name.partition("/")[2]
         name, _, version = label.partition("@")
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             distribution = None
         if distribution is None or distribution.version != version:
-            yield Quarantined(config.label, shard.name, "unreadable", f"{label} isn't installed any more")
+            yield origin.lost("unreadable", f"{label} isn't installed any more")
             return
         said = python_statement(cast("Message", distribution.metadata))
         files = distribution_licences(distribution)
@@ -178,37 +183,37 @@ def _read(shard: InputShard, config: Code) -> Iterator[Entry]:
             files = {path: content for path, content in files.items() if path not in packed}
             given = Terms(said.expression, "metadata", said.words)
         project = Project(name, version, name, ProjectLicences(files, given))
-        yield from _files(listed(distribution_files(distribution)), project, shard, config)
-    elif shard.path == STDLIB:
+        yield from _files(listed(distribution_files(distribution)), project, origin, config)
+    elif archive.path == STDLIB:
         groups = stdlib_groups()
-        number = int(shard.name.rpartition("/")[2])
+        number = int(archive.name.rpartition("/")[2])
         licences = ProjectLicences({}, given if config.licence else Terms(STDLIB_LICENCE, "metadata"))
         for path, file in groups[number] if number < len(groups) else []:
             group = PurePosixPath(path).parts[0].removesuffix(".py")
             project = Project("python", platform.python_version(), group, licences)
-            yield from _files(listed([(path, file)]), project, shard, config)
-    elif is_rows(shard.path):
-        yield from _rows(shard, config)
-    elif _in_database(shard.path, config):
-        yield from _repository(shard, config)
-    elif Path(shard.path).is_dir():
-        for tree in trees(shard.path):
-            yield from _tree(tree, shard, config)
-    elif is_archive(shard.path):
-        yield from _archive(shard, config)
+            yield from _files(listed([(path, file)]), project, origin, config)
+    elif is_rows(archive.path):
+        yield from _rows(archive.path, origin, config)
+    elif _in_database(archive.path, config):
+        yield from _repository(archive.path, origin, config)
+    elif Path(archive.path).is_dir():
+        for tree in trees(archive.path):
+            yield from _tree(tree, archive, origin, config)
+    elif is_archive(archive.path):
+        yield from _archive(archive, origin, config)
     else:
-        name = PurePosixPath(shard.name).name
-        project = Project(name, "file", shard.name, ProjectLicences({}, given))
-        yield from _files(listed([(name, shard.path)]), project, shard, config)
+        name = PurePosixPath(archive.name).name
+        project = Project(name, "file", archive.name, ProjectLicences({}, given))
+        yield from _files(listed([(name, archive.path)]), project, origin, config)
 
 
 def _configured(config: Code) -> Terms:
     return Terms(config.licence, "config") if config.licence else Terms(None, "")
 
 
-def _tree(tree: Tree, shard: InputShard, config: Code) -> Iterator[Entry]:
+def _tree(tree: Tree, archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of the files of a repository in a folder."""
-    repository, revision = working_tree(tree.place, tree.root.rstrip("/") or shard.name, shard.version)
+    repository, revision = working_tree(tree.place, tree.root.rstrip("/") or archive.name, archive.version)
     texts = {
         file.path.removeprefix(tree.root): Path(file.place).read_bytes()[:LARGEST]
         for file in tree.files
@@ -217,7 +222,7 @@ def _tree(tree: Tree, shard: InputShard, config: Code) -> Iterator[Entry]:
     licences = ProjectLicences(texts, _configured(config))
     project = Project(repository, revision, repository, licences, lfs_store(tree.place), tree.root)
     yield from map(Passed, tree.passed)
-    yield from _files(tree.files, project, shard, config)
+    yield from _files(tree.files, project, origin, config)
 
 
 def _in_database(path: str, config: Code) -> bool:
@@ -225,67 +230,69 @@ def _in_database(path: str, config: Code) -> bool:
     return Path(path).is_dir() and (is_bare(path) or bool(config.revision))
 
 
-def _files(files: Iterable[File], project: Project, shard: InputShard, config: Code) -> Iterator[Entry]:
+def _files(files: Iterable[File], project: Project, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of files on disk. Links that lead out of their folder were left out when the files were listed."""
-    members = (_on_disk(file, project, shard, config) for file in files)
-    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
+    return _members((_on_disk(file, project, origin, config) for file in files), project, origin, config)
 
 
-def _on_disk(file: File, project: Project, shard: InputShard, config: Code) -> Member | Passed | Refused:
-    """A file on disk. An OSError goes up: it is no property of the content that the shard's key stands for."""
+def _members(members: Iterable[Any], project: Project, origin: Origin, config: Code) -> Iterator[Entry]:
+    """Entries of members, and what is an entry already."""
+    return origin.entries(members, partial(_entry, project=project, origin=origin, config=config))
+
+
+def _on_disk(file: File, project: Project, origin: Origin, config: Code) -> Member | Passed | Refused:
+    """A file on disk. An OSError goes up: it is no property of the content that the archive's version stands for."""
     if file.kind in ("link", "special"):
         return Passed(file.kind)
     place = Path(file.place)
     member = Member(file.path, None, 0, place.stat().st_size)
     if file.kind == "untracked":
-        return _refused(member, project, shard, config, "untracked", "git doesn't hold this file")
+        return _refused(member, project, origin, "untracked", "git doesn't hold this file")
     if not _is_source(file.path, file.place):
-        return _other(member, project, shard, config)
+        return _other(member, project, origin)
     if member.length <= config.max_bytes:
         member.content = place.read_bytes()
     return member
 
 
 def _refused(
-    member: Member, project: Project, shard: InputShard, config: Code, reason: str, detail: str = "", locator: str = ""
+    member: Member, project: Project, origin: Origin, reason: str, detail: str = "", locator: str = ""
 ) -> Refused:
-    identity = document_id(KIND, shard.name, locator or f"{member.name}@")
-    uri = f"{project.repository}@{project.revision}/{member.name.removeprefix(project.root)}"
-    where = (shard.name, member.offset, member.length)
-    return Refused(identity, config.label, uri, reason, detail, "und", *where)
+    uri = project.uri(member.name.removeprefix(project.root))
+    return origin.refused(member, locator or f"{member.name}@", reason, detail, uri=uri)
 
 
-def _other(member: Member, project: Project, shard: InputShard, config: Code) -> Refused:
+def _other(member: Member, project: Project, origin: Origin) -> Refused:
     """A file in no language that is known, by what it holds or how its name ends."""
     kind = format_of(member.name) or PurePosixPath(member.name).suffix[:40].lower() or "no ending"
-    return _refused(member, project, shard, config, "language", kind)
+    return _refused(member, project, origin, "language", kind)
 
 
-def _archive(shard: InputShard, config: Code) -> Iterator[Entry]:
+def _archive(archive: Archive, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of an archive, which is read twice: its licences may stand behind its files."""
     texts = {
         member.name: member.content
-        for member in archive_members(shard, config.label, LARGEST, speaks_of_licence)
+        for member in archive_members(archive.path, origin, LARGEST, speaks_of_licence)
         if isinstance(member, Member) and member.content is not None
     }
-    repository, revision = _archive_name(shard)
+    repository, revision = _archive_name(archive)
     project = Project(repository, revision, repository, ProjectLicences(texts, _configured(config)))
     members = (
-        _other(member, project, shard, config)
+        _other(member, project, origin)
         if isinstance(member, Member)
         and not programming_language(member.name)
         and not _is_script(member.name, member.content or b"")
         else member
-        for member in archive_members(shard, config.label, config.max_bytes)
+        for member in archive_members(archive.path, origin, config.max_bytes)
     )
-    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
+    yield from _members(members, project, origin, config)
 
 
-def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
+def _repository(path: str, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of a repository at a revision, out of its object database."""
-    found = snapshot(shard.path, shard.name, config.revision, FOLDERS_LEFT_OUT)
+    found = snapshot(path, origin.archive, config.revision, FOLDERS_LEFT_OUT)
     if found.problem:
-        yield Quarantined(config.label, shard.name, "repository", found.problem)
+        yield origin.lost("repository", found.problem)
         return
     texts: dict[str, bytes] = {}
     for blob in found.blobs:
@@ -295,13 +302,13 @@ def _repository(shard: InputShard, config: Code) -> Iterator[Entry]:
             except ValueError:
                 continue  # where it is a record too it is quarantined below
     licences = ProjectLicences(texts, _configured(config))
-    project = Project(found.repository, found.commit, found.repository, licences, lfs_store(shard.path))
-    members = _blobs(found, project, shard, config)
-    yield from entries(members, partial(_entry, project=project, shard=shard, config=config), config.label, shard.name)
+    project = Project(found.repository, found.commit, found.repository, licences, lfs_store(path))
+    members = _blobs(found, project, origin, config)
+    yield from _members(members, project, origin, config)
 
 
 def _blobs(
-    found: Snapshot, project: Project, shard: InputShard, config: Code
+    found: Snapshot, project: Project, origin: Origin, config: Code
 ) -> Iterator[Member | Passed | Refused | Quarantined]:
     """The files of a repository at a revision."""
     for blob in found.blobs:
@@ -309,57 +316,54 @@ def _blobs(
             yield Passed(blob.kind)
             continue
         if blob.kind == "file" and not (programming_language(blob.path) or needs_content(blob.path)):
-            yield _other(Member(blob.path, None, 0, 0), project, shard, config)
+            yield _other(Member(blob.path, None, 0, 0), project, origin)
             continue
         try:
             if blob.kind == "missing":
                 raise ValueError(f"object {blob.sha.decode()} isn't in the repository")
             content = found.content(blob)
         except ValueError as error:
-            yield Quarantined(config.label, shard.name, "damaged", f"{blob.path}: {error}"[:200])
+            yield origin.lost("damaged", f"{blob.path}: {error}"[:200])
             continue
         if programming_language(blob.path) or _is_script(blob.path, content):
             yield Member(blob.path, content if len(content) <= config.max_bytes else None, 0, len(content))
         else:
-            yield _other(Member(blob.path, None, 0, len(content)), project, shard, config)
+            yield _other(Member(blob.path, None, 0, len(content)), project, origin)
 
 
-def _rows(shard: InputShard, config: Code) -> Iterator[Entry]:
+def _rows(path: str, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of rows in the shape of The Stack."""
-    rows = stack_rows(shard.path, shard.name, config.label)
-    yield from entries(rows, lambda row: _row(row, shard, config), config.label, shard.name)
+    rows = stack_rows(path, origin)
+    yield from origin.entries(rows, partial(_row, origin=origin, config=config))
 
 
-def _row(row: Row, shard: InputShard, config: Code) -> Iterator[Entry]:
+def _row(row: Row, origin: Origin, config: Code) -> Iterator[Entry]:
     """Entries of the files of one row."""
 
     def entry(file: StackFile) -> Entry:
-        if damage := row.damage(config.label, shard.name, [file.text or ""]):
+        if damage := row.damage(origin, [file.text or ""]):
             return damage
         root = Terms(file.licence, "row", file.stated) if file.stated else _configured(config)
-        group = file.repository if file.repository != UNKNOWN else f"{shard.name}#{file.locator}"
+        group = file.repository if file.repository != UNKNOWN else origin.uri(file.locator)
         project = Project(file.repository, file.revision, group, ProjectLicences({}, root))
         if file.text is None:
-            identity = document_id(KIND, shard.name, file.locator)
-            uri = f"{file.repository}@{file.revision}/{file.path}"
             detail = "the row has no content: fetch the contents of its blobs first"
-            where = (shard.name, file.offset, file.length)
-            return Refused(identity, config.label, uri, "content", detail, "und", *where)
+            return origin.refused(file, file.locator, "content", detail, uri=project.uri(file.path))
         content = file.text.encode("utf-8", "replace")
         small = content if len(content) <= config.max_bytes else None
         member = Member(file.path, small, file.offset, file.length)
-        return _entry(member, project, shard, config, Given(file.locator, file.language, file.marks, file.attributes))
+        return _entry(member, project, origin, config, Given(file.locator, file.language, file.marks, file.attributes))
 
-    yield from entries(stack_files(row, shard.name, config.label), entry, config.label, shard.name)
+    yield from origin.entries(stack_files(row, origin), entry)
 
 
-def _entry(member: Member, project: Project, shard: InputShard, config: Code, given: Given | None = None) -> Entry:
+def _entry(member: Member, project: Project, origin: Origin, config: Code, given: Given | None = None) -> Entry:
     """One source file as the entry it becomes."""
     given = given or Given()
     content, path, length = member.content, member.name, member.length
     if len(path) > LONGEST_PATH:
         detail = f"a path of {len(path)} characters: {path[:100]}"
-        return Quarantined(config.label, shard.name, "path", detail, member.offset, member.length)
+        return origin.quarantined(member, "path", detail)
     pointer = lfs_pointer(content) if content is not None else None
     if pointer:
         length = pointer[1]
@@ -367,7 +371,7 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
     blob = git_blob(content) if content is not None else ""
     locator = given.locator or f"{path}@{blob}"
     inside = path.removeprefix(project.root)
-    refused = partial(_refused, replace(member, content=None), project, shard, config, locator=locator)
+    refused = partial(_refused, replace(member, content=None), project, origin, locator=locator)
 
     if content is None and pointer and length <= config.max_bytes:
         return refused("lfs_pointer", f"sha256:{pointer[0]}, {length} bytes, isn't in the repository's own store")
@@ -385,8 +389,7 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
         try:
             notebook = read_notebook(text)
         except ValueError as error:
-            where = (member.offset, member.length)
-            return Quarantined(config.label, shard.name, "notebook", f"{path}: {error}"[:200], *where)
+            return origin.quarantined(member, "notebook", f"{path}: {error}"[:200])
         text, language = notebook.text, notebook.language
         attributes |= {"cells": str(notebook.cells), "outputs_left_out": str(notebook.outputs)}
         if not text:
@@ -422,17 +425,7 @@ def _entry(member: Member, project: Project, shard: InputShard, config: Code, gi
         attributes["licence_stated"] = words
     if secrets:
         attributes["secrets"] = json.dumps(secrets)
-    return Document(
-        id=document_id(KIND, shard.name, locator),
-        text=text,
-        source=config.label,
-        uri=f"{project.repository}@{project.revision}/{inside}",
-        licence=licence,
-        archive=shard.name,
-        offset=member.offset,
-        length=member.length,
-        attributes=attributes,
-    )
+    return origin.document(member, locator, text, attributes, uri=project.uri(inside), licence=licence)
 
 
 def _concatenated(entries: Iterator[Entry], config: Code) -> Iterator[Entry]:
@@ -522,8 +515,9 @@ def _version(files: Iterable[File], *more: str) -> str:
     return digest.hexdigest()
 
 
-def _archive_name(shard: InputShard) -> tuple[str, str]:
+def _archive_name(archive: Archive) -> tuple[str, str]:
     """(repository, revision) of an archive, by its name: `name-1.0-py3-none-any.whl`, `name-1.0.tar.gz`."""
-    stem = re.sub(r"\.(?:zip|whl|tar(?:\.\w+)?|tgz|tbz2|txz)$", "", PurePosixPath(shard.name).name, flags=re.IGNORECASE)
+    name = PurePosixPath(archive.name).name
+    stem = re.sub(r"\.(?:zip|whl|tar(?:\.\w+)?|tgz|tbz2|txz)$", "", name, flags=re.IGNORECASE)
     match = re.match(r"(.+?)-v?(\d[\w.+!]*)(?:-.*)?$", stem)
     return (match[1], match[2]) if match else (stem, "archive")

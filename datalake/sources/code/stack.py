@@ -15,6 +15,7 @@ from typing import Any
 from datalake.document import Quarantined
 from datalake.formats.rows.json import Row, json_rows
 from datalake.formats.rows.parquet import parquet_rows
+from datalake.origin import Origin
 from datalake.sources.licences.spdx import all_of, canonical_licence
 from datalake.sources.tables.table import form
 
@@ -56,23 +57,23 @@ def is_rows(path: str) -> bool:
     return name.endswith(ENDINGS)
 
 
-def stack_rows(path: str, archive: str, source: str) -> Iterator[Row | Quarantined]:
+def stack_rows(path: str, origin: Origin) -> Iterator[Row | Quarantined]:
     """The rows of a file, Parquet or JSON by its name."""
-    return (parquet_rows if form(archive) == "parquet" else json_rows)(path, archive, source)
+    return (parquet_rows if form(origin.archive) == "parquet" else json_rows)(path, origin)
 
 
-def stack_files(row: Row, archive: str, source: str) -> Iterator[StackFile | Quarantined]:
+def stack_files(row: Row, origin: Origin) -> Iterator[StackFile | Quarantined]:
     """Every file of a row; one that isn't an object is quarantined."""
     if not isinstance(row.value, dict):
         what = f"row {row.number} is a {type(row.value).__name__}, not an object"
-        yield Quarantined(source, archive, "row", what, row.offset, row.length)
+        yield origin.quarantined(row, "row", what)
     elif isinstance(row.value.get("files"), list):
         for number, value in enumerate(row.value["files"]):
             if isinstance(value, dict):
                 yield _file(row, row.value | value, f"{row.number}/{number}")
             else:
                 what = f"file {number} of row {row.number} is no object"
-                yield Quarantined(source, archive, "row", what, row.offset, row.length)
+                yield origin.quarantined(row, "row", what)
     else:
         yield _file(row, row.value, str(row.number))
 

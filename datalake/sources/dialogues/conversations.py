@@ -13,48 +13,41 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from datalake.archive import InputShard
-from datalake.document import Conversation, Entry, Passed, Quarantined, Refused, document_id
+from datalake.archive import Archive
+from datalake.document import Conversation, Entry, Passed, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, row_files
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
-from datalake.sources.base import expand
-from datalake.sources.config import Conversations
-from datalake.sources.config import Language as LanguageConfig
+from datalake.origin import OWN, Origin
+from datalake.paths import expand
 from datalake.sources.dialogues import docstrings, trees
 from datalake.sources.dialogues.columns import Columns
+from datalake.sources.dialogues.config import Conversations, Preferences
 from datalake.sources.dialogues.shapes import HEADER, Dialogue, dialogues, whole
 from datalake.sources.dialogues.turns import InvalidError, Messages, asked, validate
-from datalake.sources.entries import entries, framed
 from datalake.sources.tables import mappings
-from datalake.text.language import detect
 
-KIND = "conversations"
 _LONGEST_TREE = 10_000  # messages
 # Keys of a turn or an exchange: a list of them is a dialogue, not rows.
 _TURN = {"role", "content", "from", "value", "human", "assistant", "user", "bot", "input", "output", "weight", "loss"}
 _TREE_KEYS = ("message_id", "parent_id", "text", "role", "deleted", "message_tree_id", "lang")
 
 
-def shards(config: Conversations) -> list[InputShard]:
-    """One shard a file; `python:docstrings` gives the questions about the standard library."""
-    files = [path for path in config.paths if path != docstrings.PATH]
-    out = [InputShard(KIND, name, path) for name, path in expand(files)] if files else []
-    if docstrings.PATH in config.paths:
-        out += docstrings.shards(KIND)
-    return sorted(out, key=lambda shard: shard.name)
+def archives(config: Conversations) -> list[Archive]:
+    """One a file; `python:docstrings` gives the questions about the standard library."""
+    return dialogue_archives(config)
 
 
-def read(shard: InputShard, config: Conversations) -> Iterator[Entry]:
+def read(archive: Archive, config: Conversations) -> Iterator[Entry]:
     """One entry a dialogue: a conversation, or refused for what is wrong with it, or quarantined where malformed."""
-    if shard.path == docstrings.PATH:
-        yield from docstrings.conversations(shard, config.label)
+    whole = config.origin(archive)
+    if archive.path == docstrings.PATH:
+        yield from docstrings.conversations(archive, whole)
         return
-    for file in dialogue_files(shard, config.label):
+    for file in dialogue_files(archive, whole):
         if isinstance(file, RowFile):
-            yield from _Reading(file.name, config).entries(
-                file.rows(config.label, header=config.header, shape=_shape(config))
-            )
+            rows = file.rows(header=config.header, shape=_shape(config))
+            yield from _Reading(file.origin, config).entries(rows)
         else:
             yield file
 
@@ -71,31 +64,34 @@ def _shape(config: Conversations) -> Shape:
     return Shape(is_row, lambda names: not HEADER.isdisjoint(name.strip().lower() for name in names), KEYS)
 
 
-def dialogue_files(shard: InputShard, source: str) -> Iterator[RowFile | Passed | Quarantined]:
-    """The files of rows in a shard. Text files in archives are about the others."""
-    for file in framed(row_files(shard.path, shard.name, source), source, shard.name):
-        if isinstance(file, RowFile) and file.form == "text" and file.name != shard.name:
+def dialogue_archives(config: Conversations | Preferences) -> list[Archive]:
+    """The files of a source of dialogues, and those of docstrings where it names them."""
+    files = [path for path in config.paths if path != docstrings.PATH]
+    out = [Archive(config.kind, name, path) for name, path in expand(files)] if files else []
+    if docstrings.PATH in config.paths:
+        out += docstrings.archives(config.kind)
+    return sorted(out, key=lambda archive: archive.name)
+
+
+def dialogue_files(archive: Archive, origin: Origin) -> Iterator[RowFile | Passed | Quarantined]:
+    """The files of rows in an archive. Text files in archives are about the others."""
+    for file in origin.framed(row_files(archive.path, origin)):
+        if isinstance(file, RowFile) and file.form == "text" and file.name != archive.name:
             yield Passed("other_file")
         else:
             yield file
 
 
-def language_of(messages: Messages, config: LanguageConfig) -> str:
-    """The language of a dialogue, from what user and assistant say."""
-    text = "\n".join(message["content"] for message in messages if message["role"] != "system")
-    return detect(text, model=config.model, threshold=config.threshold, characters=config.characters)[0]
-
-
 class _Reading:
     """One file being read, and which row ids were seen in it."""
 
-    def __init__(self, name: str, config: Conversations):
-        self.name, self.config = name, config
+    def __init__(self, origin: Origin, config: Conversations):
+        self.origin, self.config = origin, config
         self.locators = Locators()
 
     def entries(self, rows: Iterator[Row | Quarantined]) -> Iterator[Entry]:
         """What the rows become, in their order."""
-        yield from entries(self._units(rows), self._unit, self.config.label, self.name)
+        return self.origin.entries(self._units(rows), self._unit)
 
     def _units(self, rows: Iterator[Row | Quarantined]) -> Iterator[Row | list[Row] | Quarantined]:
         """Rows, those that are messages of one tree together."""
@@ -129,40 +125,23 @@ class _Reading:
 
     def _entry(self, row: Row, locator: str, found: Dialogue) -> Conversation | Refused | Quarantined:
         said = (message["content"] for message in found.messages)
-        if damage := row.damage(self.config.label, self.name, said):
+        if damage := row.damage(self.origin, said):
             return damage
         try:
             if found.problem:
                 raise found.problem
             validate(found.messages)
         except InvalidError as problem:
-            return self._refused(row, locator, problem.reason, problem.detail)
+            return self.origin.refused(row, locator, problem.reason, problem.detail)
         value, attributes = row.value, dict(found.attributes)
         messages: Messages = [dict(message) for message in found.messages]
         if found.tools:
             attributes["tools"] = f"[{', '.join(found.tools)}]"
             if self.config.tools == "system":
                 messages = _with_tools(messages, found.tools, attributes)
-        licence = mappings.spdx(value.get("licence") or value.get("license")) or self.config.licence
-        return Conversation(
-            id=self._identity(locator),
-            source=self.config.label,
-            uri=f"{self.name}#{locator}",
-            messages=messages,
-            language=language_of(found.messages, self.config.language),
-            licence=licence,
-            archive=self.name,
-            offset=row.offset,
-            attributes=attributes | {"format": found.format, "group": asked(messages)},
-        )
-
-    def _identity(self, locator: str) -> bytes:
-        return document_id(KIND, self.name, locator)
-
-    def _refused(self, row: Row, locator: str, reason: str, detail: str) -> Refused:
-        where = {"archive": self.name, "offset": row.offset, "length": row.length}
-        uri = f"{self.name}#{locator}"
-        return Refused(self._identity(locator), self.config.label, uri, reason, detail, **where)  # type: ignore[arg-type]
+        licence = mappings.spdx(value.get("licence") or value.get("license")) or OWN
+        attributes |= {"format": found.format, "group": asked(messages)}
+        return self.origin.conversation(row, locator, messages, attributes, licence=licence)
 
     def _tree(self, rows: list[Row]) -> Iterator[Entry]:
         """What the messages of a tree become: those that end a dialogue it, the others refused."""
@@ -185,15 +164,17 @@ class _Reading:
                 found_here = Dialogue(path.messages, "openassistant", path.problem, "", about)
                 yield self._entry(row, locator, whole(found_here, Columns(row.value), *_TREE_KEYS))
             elif place in led_to:
-                yield self._refused(row, locator, "joined", f"in {self.name}#{locators[led_to[place]]}")
+                yield self.origin.refused(row, locator, "joined", f"in {self.origin.uri(locators[led_to[place]])}")
             elif nodes[place].get("deleted"):
-                yield self._refused(row, locator, "deleted", "marked as deleted")
+                yield self.origin.refused(row, locator, "deleted", "marked as deleted")
             elif not connected[place]:
-                yield self._refused(row, locator, "orphan", f"no way up to a prompt from {nodes[place]['parent_id']!r}")
+                parent = nodes[place]["parent_id"]
+                yield self.origin.refused(row, locator, "orphan", f"no way up to a prompt from {parent!r}")
             elif not found:
-                yield self._refused(row, locator, "unanswered", "no answer in its tree")
+                yield self.origin.refused(row, locator, "unanswered", "no answer in its tree")
             else:
-                yield self._refused(row, locator, "branch", f"not on the way to {self.name}#{locators[min(ends)]}")
+                end = self.origin.uri(locators[min(ends)])
+                yield self.origin.refused(row, locator, "branch", f"not on the way to {end}")
 
 
 def _with_tools(messages: Messages, tools: list[str], attributes: dict[str, str]) -> Messages:

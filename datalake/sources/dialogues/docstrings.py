@@ -15,19 +15,19 @@ import platform
 import re
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import xxhash
 
-from datalake.archive import InputShard
-from datalake.document import Conversation, Entry, Passed, Preference, Quarantined, Refused, document_id
-from datalake.sources.config import PYDOC_MODULES
-from datalake.sources.entries import framed
+from datalake.archive import Archive
+from datalake.document import Entry, Passed, Quarantined
+from datalake.origin import Origin, Stretch
+from datalake.sources.web.config import PYDOC_MODULES
 
 PATH = "python:docstrings"
-MODULES_A_SHARD = 25
+MODULES_AN_ARCHIVE = 25
 LICENCE = "Python-2.0"
 SHORTEST, LONGEST = 20, 400  # characters of an answer
 DAMAGES = ("other", "shuffled", "repeated", "reversed")
@@ -67,65 +67,44 @@ class Item:
         return f"{self.name}/{self.topic}"
 
 
-def shards(kind: str) -> list[InputShard]:
-    """One shard each 25 modules of the fixed list; its version is the Python version and the modules' source."""
+def archives(kind: str) -> list[Archive]:
+    """One each 25 modules of the fixed list; its version is the Python version and the modules' source."""
     out = []
-    for number in range(0, len(PYDOC_MODULES), MODULES_A_SHARD):
+    for number in range(0, len(PYDOC_MODULES), MODULES_AN_ARCHIVE):
         digest = xxhash.xxh3_128(platform.python_version().encode())
-        for module in _modules(number // MODULES_A_SHARD):
+        for module in _modules(number // MODULES_AN_ARCHIVE):
             file = source_file(module)
             digest.update(f"\0{module}\0".encode())
             digest.update(file.read_bytes() if file else b"-")
-        out.append(InputShard(kind, f"docstrings-{number // MODULES_A_SHARD:03d}", PATH, digest.hexdigest()))
+        out.append(Archive(kind, f"docstrings-{number // MODULES_AN_ARCHIVE:03d}", PATH, digest.hexdigest()))
     return out
 
 
-def conversations(shard: InputShard, source: str) -> Iterator[Entry]:
+def conversations(archive: Archive, origin: Origin) -> Iterator[Entry]:
     """One conversation each question; refused where the answer is too short or too long."""
-    for item in framed(_items(shard), source, shard.name):
-        if not isinstance(item, Item):
-            yield item if not isinstance(item, Quarantined) else _named(item, source)
-        elif problem := _length(item, shard, source):
-            yield problem
+    for item in origin.framed(_items(archive)):
+        if isinstance(item, Item) and _fits(item):
+            messages = [
+                {"role": "user", "content": item.question},
+                {"role": "assistant", "content": item.answer},
+            ]
+            yield origin.conversation(Stretch(), item.locator, messages, _attributes(item), **_known(item))
         else:
-            yield Conversation(
-                id=document_id(shard.kind, shard.name, item.locator),
-                source=source,
-                uri=f"docstrings:{item.locator}",
-                messages=[
-                    {"role": "user", "content": item.question},
-                    {"role": "assistant", "content": item.answer},
-                ],
-                language="en",
-                licence=LICENCE,
-                archive=shard.name,
-                attributes=_attributes(item),
-            )
+            yield _left_out(item, origin)
 
 
-def preferences(shard: InputShard, source: str) -> Iterator[Entry]:
+def preferences(archive: Archive, origin: Origin) -> Iterator[Entry]:
     """One pair each question: the right answer against another's or a damaged one."""
-    items = list(framed(_items(shard), source, shard.name))
-    fit = [item for item in items if isinstance(item, Item) and SHORTEST <= len(item.answer) <= LONGEST]
+    items = list(origin.framed(_items(archive)))
+    fit = [item for item in items if isinstance(item, Item) and _fits(item)]
     for item in items:
-        if not isinstance(item, Item):
-            yield item if not isinstance(item, Quarantined) else _named(item, source)
-        elif problem := _length(item, shard, source):
-            yield problem
-        else:
+        if isinstance(item, Item) and _fits(item):
             damage, rejected = damaged(item, fit)
-            yield Preference(
-                id=document_id(shard.kind, shard.name, item.locator),
-                source=source,
-                uri=f"docstrings:{item.locator}",
-                prompt=[{"role": "user", "content": item.question}],
-                chosen=item.answer,
-                rejected=rejected,
-                language="en",
-                licence=LICENCE,
-                archive=shard.name,
-                attributes=_attributes(item) | {"damage": damage},
-            )
+            prompt = [{"role": "user", "content": item.question}]
+            attributes = _attributes(item) | {"damage": damage}
+            yield origin.preference(Stretch(), item.locator, prompt, item.answer, rejected, attributes, **_known(item))
+        else:
+            yield _left_out(item, origin)
 
 
 def damaged(item: Item, others: list[Item]) -> tuple[str, str]:
@@ -156,11 +135,11 @@ def source_file(module: str) -> Path | None:
 
 
 def _modules(number: int) -> list[str]:
-    return sorted(PYDOC_MODULES)[number * MODULES_A_SHARD : (number + 1) * MODULES_A_SHARD]
+    return sorted(PYDOC_MODULES)[number * MODULES_AN_ARCHIVE : (number + 1) * MODULES_AN_ARCHIVE]
 
 
-def _items(shard: InputShard) -> Iterator[Item | Passed | Quarantined]:
-    for module in _modules(int(shard.name.rpartition("-")[2])):
+def _items(archive: Archive) -> Iterator[Item | Passed | Quarantined]:
+    for module in _modules(int(archive.name.rpartition("-")[2])):
         yield from _module_items(module)
 
 
@@ -262,13 +241,21 @@ def _attributes(item: Item) -> dict[str, str]:
     return {"group": group, "module": item.module, "name": item.name, "topic": item.topic}
 
 
-def _length(item: Item, shard: InputShard, source: str) -> Refused | None:
-    if SHORTEST <= len(item.answer) <= LONGEST:
-        return None
-    identity = document_id(shard.kind, shard.name, item.locator)
+def _known(item: Item) -> dict[str, str]:
+    """What is known of a question's entry beforehand."""
+    return {"uri": f"docstrings:{item.locator}", "language": "en", "licence": LICENCE}
+
+
+def _fits(item: Item) -> bool:
+    return SHORTEST <= len(item.answer) <= LONGEST
+
+
+def _left_out(item: Item | Passed | Quarantined, origin: Origin) -> Entry:
+    """What becomes of an item that is no entry, or of too short or long an answer."""
+    if isinstance(item, Quarantined):
+        return replace(item, source=origin.source)
+    if isinstance(item, Passed):
+        return item
     detail = f"an answer of {len(item.answer)} characters"
-    return Refused(identity, source, f"docstrings:{item.locator}", "length", detail, "en", shard.name)
-
-
-def _named(quarantined: Quarantined, source: str) -> Quarantined:
-    return Quarantined(source, quarantined.archive, quarantined.reason, quarantined.detail)
+    uri = f"docstrings:{item.locator}"
+    return origin.refused(Stretch(), item.locator, "length", detail, uri=uri, language="en")

@@ -30,16 +30,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from datalake.archive import InputShard
-from datalake.document import Entry, Preference, Quarantined, Refused, document_id
+from datalake.archive import Archive
+from datalake.document import Entry, Preference, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape
 from datalake.formats.rows.json import Locators, Row
 from datalake.formats.rows.nested import KEYS
-from datalake.sources.base import expand
-from datalake.sources.config import Preferences
+from datalake.origin import OWN, Origin
 from datalake.sources.dialogues import docstrings
 from datalake.sources.dialogues.columns import Columns, as_attribute
-from datalake.sources.dialogues.conversations import dialogue_files, language_of
+from datalake.sources.dialogues.config import Preferences
+from datalake.sources.dialogues.conversations import dialogue_archives, dialogue_files
 from datalake.sources.dialogues.shapes import HEADER, LISTS, answer, list_in, list_of, prompt, with_system
 from datalake.sources.dialogues.turns import (
     InvalidError,
@@ -55,10 +55,8 @@ from datalake.sources.dialogues.turns import (
     turns,
     validate,
 )
-from datalake.sources.entries import entries
 from datalake.sources.tables import mappings
 
-KIND = "preferences"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 # The columns that a preferred answer and another are in.
 _BOTH = (("chosen", "rejected"), ("chosen_response", "rejected_response"), ("pos_resp", "neg_resp"))
@@ -87,28 +85,24 @@ class Pair:
     attributes: dict[str, str] = field(default_factory=dict)
 
 
-def shards(config: Preferences) -> list[InputShard]:
-    """One shard a file; `python:docstrings` gives pairs about the standard library."""
-    files = [path for path in config.paths if path != docstrings.PATH]
-    out = [InputShard(KIND, name, path) for name, path in expand(files)] if files else []
-    if docstrings.PATH in config.paths:
-        out += docstrings.shards(KIND)
-    return sorted(out, key=lambda shard: shard.name)
+def archives(config: Preferences) -> list[Archive]:
+    """One a file; `python:docstrings` gives pairs about the standard library."""
+    return dialogue_archives(config)
 
 
-def read(shard: InputShard, config: Preferences) -> Iterator[Entry]:
+def read(archive: Archive, config: Preferences) -> Iterator[Entry]:
     """One entry a row: a preference, or refused for what is wrong with it, or quarantined where it is malformed."""
-    if shard.path == docstrings.PATH:
-        yield from docstrings.preferences(shard, config.label)
+    whole = config.origin(archive)
+    if archive.path == docstrings.PATH:
+        yield from docstrings.preferences(archive, whole)
         return
-    for file in dialogue_files(shard, config.label):
+    for file in dialogue_files(archive, whole):
         if not isinstance(file, RowFile):
             yield file
             continue
-        make = partial(_entry, locators=Locators(), name=file.name, config=config)
-        yield from entries(
-            file.rows(config.label, header=config.header, shape=_shape(config)), make, config.label, file.name
-        )
+        rows = file.rows(header=config.header, shape=_shape(config))
+        make = partial(_entry, locators=Locators(), origin=file.origin, config=config)
+        yield from file.origin.entries(rows, make)
 
 
 def _shape(config: Preferences) -> Shape:
@@ -124,37 +118,24 @@ def _shape(config: Preferences) -> Shape:
     return Shape(is_row, lambda names: not _HEADER.isdisjoint(name.strip().lower() for name in names), KEYS)
 
 
-def _entry(row: Row, locators: Locators, name: str, config: Preferences) -> Preference | Refused | Quarantined:
-    if damage := row.damage(config.label, name):
+def _entry(row: Row, locators: Locators, origin: Origin, config: Preferences) -> Preference | Refused | Quarantined:
+    if damage := row.damage(origin):
         return damage
     value = row.value
     own = (value.get("id") or value.get("post_id")) if isinstance(value, dict) else None
     locator = locators.of(own, row.number)
-    identity, uri = document_id(KIND, name, locator), f"{name}#{locator}"
     try:
         found, style = pair(value, config)
         _check(found)
     except InvalidError as problem:
-        where = {"archive": name, "offset": row.offset, "length": row.length}
-        return Refused(identity, config.label, uri, problem.reason, problem.detail, **where)  # type: ignore[arg-type]
-    if damage := row.damage(
-        config.label, name, [*(turn["content"] for turn in found.prompt), found.chosen or "", found.rejected or ""]
-    ):
+        return origin.refused(row, locator, problem.reason, problem.detail)
+    texts = [*(turn["content"] for turn in found.prompt), found.chosen or "", found.rejected or ""]
+    if damage := row.damage(origin, texts):
         return damage
-    said = found.chosen if found.chosen is not None else found.rejected or ""
-    return Preference(
-        id=identity,
-        source=config.label,
-        uri=uri,
-        prompt=[dict(turn) for turn in found.prompt],
-        chosen=found.chosen,
-        rejected=found.rejected,
-        language=language_of([*found.prompt, {"role": "assistant", "content": said}], config.language),
-        licence=mappings.spdx(value.get("licence") or value.get("license")) or config.licence,
-        archive=name,
-        offset=row.offset,
-        attributes=found.attributes | {"format": style, "group": asked(found.prompt)},
-    )
+    prompt = [dict(turn) for turn in found.prompt]
+    attributes = found.attributes | {"format": style, "group": asked(found.prompt)}
+    licence = mappings.spdx(value.get("licence") or value.get("license")) or OWN
+    return origin.preference(row, locator, prompt, found.chosen, found.rejected, attributes, licence=licence)
 
 
 def pair(row: Any, config: Preferences) -> tuple[Pair, str]:

@@ -16,32 +16,30 @@ from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
-from datalake.archive import InputShard
-from datalake.document import Document, Entry, Quarantined, Refused, document_id
+from datalake.archive import Archive
+from datalake.document import Document, Entry, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, form, row_files
 from datalake.formats.rows.json import Chunks, Locators, Row, split_lines
-from datalake.sources.base import expand
-from datalake.sources.config import Columns, Table
-from datalake.sources.entries import entries, framed
+from datalake.origin import Origin, Stretch
+from datalake.paths import expand
 from datalake.sources.tables import mappings
+from datalake.sources.tables.config import Columns, Table
 from datalake.sources.tables.mappings import MAPPINGS, Mapping, at
 from datalake.text.charsets import decoded
-from datalake.text.language import detect
 
-__all__ = ["form", "read", "shards"]
-
-KIND = "table"
+__all__ = ["archives", "form", "read"]
 
 
-def shards(config: Table) -> list[InputShard]:
-    """One shard a file."""
-    return [InputShard(KIND, name, path) for name, path in expand(config.paths)]
+def archives(config: Table) -> list[Archive]:
+    """One a file."""
+    return [Archive(config.kind, name, path) for name, path in expand(config.paths)]
 
 
-def read(shard: InputShard, config: Table) -> Iterator[Entry]:
+def read(archive: Archive, config: Table) -> Iterator[Entry]:
     """One entry a row: a document, refused (empty, too_large, column, link), or quarantined where it is malformed."""
     longest = max(1 << 20, 8 * config.max_bytes)
-    for file in framed(row_files(shard.path, shard.name, config.label), config.label, shard.name):
+    whole = config.origin(archive)
+    for file in whole.framed(row_files(archive.path, whole)):
         if not isinstance(file, RowFile):
             yield file
             continue
@@ -49,9 +47,9 @@ def read(shard: InputShard, config: Table) -> Iterator[Entry]:
             rows = _texts(file, config, longest)
         else:
             shape = Shape(partial(_is_row, config=config), lambda names: _is_row(dict.fromkeys(names, "x"), config))
-            rows = file.rows(config.label, longest, config.delimiter, config.header, shape)
+            rows = file.rows(longest, config.delimiter, config.header, shape)
         make = partial(_document, locators=Locators(), file=file, config=config)
-        yield from entries(rows, make, config.label, file.name)
+        yield from file.origin.entries(rows, make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +86,25 @@ def _is_row(value: dict[str, Any], config: Table) -> bool:
 
 
 def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Document | Refused | Quarantined:
-    name = file.name
+    origin = file.origin
     if not isinstance(row.value, dict):
-        what = f"row {row.number} is a {type(row.value).__name__}, not an object"
-        return Quarantined(config.label, name, "row", what, row.offset, row.length)
+        return origin.quarantined(row, "row", f"row {row.number} is a {type(row.value).__name__}, not an object")
     value: dict[str, Any] = row.value
     format = (mappings.recognise(value) or "columns") if config.format == "auto" else config.format
     plan = _plan(format, config.columns)
     mapping = plan.mapping
     locator = locators.of(at(value, mapping.id), row.number)
-    identity = document_id(KIND, name, locator)
     own = at(value, mapping.uri)
-    uri = own if isinstance(own, str) and own else f"{name}#{locator}"
-
-    def refused(reason: str, detail: str = "") -> Refused:
-        where = {"archive": name, "offset": row.offset, "length": row.length}
-        return Refused(identity, config.label, uri, reason, detail, "und", **where)  # type: ignore[arg-type]
-
+    uri = own if isinstance(own, str) and own else origin.uri(locator)
+    refused = partial(origin.refused, row, locator, uri=uri)
     found = at(value, mapping.text)
     text = mappings.as_text(found)
     if isinstance(found, bytes):  # a column that its writer marked as no text
         told = decoded(found)
         if told is None:
-            return Quarantined(config.label, name, "encoding", "bytes that are no text", row.offset, row.length)
+            return origin.quarantined(row, "encoding", "bytes that are no text")
         text = told[0]
-    if damage := row.damage(config.label, name, [text or ""], plan.columns_of_text):
+    if damage := row.damage(origin, [text or ""], plan.columns_of_text):
         return damage
     if found is None and plan.corpus == "openwebtext" and uri == own:
         return refused("link", "an address without its text")
@@ -125,7 +117,7 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
     if len(text.encode("utf-8", "replace")) > config.max_bytes:
         return refused("too_large", f"{len(text)} characters")
     attributes = mappings.attributes_of(value, plan.taken)
-    language, score = _language(text, value, mapping, attributes, config)
+    language = _language(value, mapping, attributes)
     licence = _licence(value, mapping, attributes, config)
     attributes |= {key: plain for key, path in mapping.attributes.items() if (plain := mappings.plain(at(value, path)))}
     if row.lost:
@@ -134,27 +126,13 @@ def _document(row: Row, locators: Locators, file: RowFile, config: Table) -> Doc
         attributes["charset"] = file.charset
     if plan.corpus:
         attributes["corpus"] = plan.corpus
-    attributes.setdefault("group", (uri == own and _host(uri)) or f"{name}#{locator}")
-    return Document(
-        id=identity,
-        text=text,
-        source=config.label,
-        uri=uri,
-        language=language,
-        language_score=score,
-        licence=licence,
-        created=mappings.time_of(at(value, mapping.created)),
-        archive=name,
-        offset=row.offset,
-        length=row.length,
-        attributes=attributes,
-    )
+    attributes.setdefault("group", (uri == own and _host(uri)) or origin.uri(locator))
+    created = mappings.time_of(at(value, mapping.created))
+    return origin.document(row, locator, text, attributes, uri=uri, language=language, licence=licence, created=created)
 
 
-def _language(
-    text: str, value: dict[str, Any], mapping: Mapping, attributes: dict[str, str], config: Table
-) -> tuple[str, float]:
-    """The language that the row names, else the one that is found. A name that is no code stays in the attributes."""
+def _language(value: dict[str, Any], mapping: Mapping, attributes: dict[str, str]) -> tuple[str, float] | None:
+    """The language that the row names. A name that is no code stays in the attributes."""
     named = at(value, mapping.language)
     if isinstance(named, str) and named.strip():
         if code := mappings.language_code(named[:100]):
@@ -162,8 +140,7 @@ def _language(
             plain = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
             return code, float(score) if plain else 1.0
         attributes["language_named"] = named[:100]
-    how = config.language
-    return detect(text, model=how.model, threshold=how.threshold, characters=how.characters)
+    return None
 
 
 def _licence(value: dict[str, Any], mapping: Mapping, attributes: dict[str, str], config: Table) -> str | None:
@@ -192,13 +169,14 @@ def _host(uri: str) -> str:
 
 def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarantined | Refused]:
     """The texts of a text file, each as a row: the file, or its lines, or its blocks that blank lines part."""
+    origin = file.origin
     first, chunks = _first(file.chunks)
     if config.format == "openwebtext" and _is_link(first):
         column, unit = "url", "line"
     else:
         column, unit = _plan(config.format, config.columns).mapping.text, config.text_unit
     if unit == "file":
-        yield _whole(chunks, file.name, column, config)
+        yield _whole(chunks, column, origin, config)
         return
     pending: list[bytes] = []
     number = start = size = 0
@@ -206,14 +184,14 @@ def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarant
     def row(end: int) -> Row | Quarantined:
         content = b"\n".join(pending)
         if size > longest:
-            return Quarantined(config.label, file.name, "too_large", f"a block of {size} bytes", start, end - start)
+            return origin.lost("too_large", f"a block of {size} bytes", start, end - start)
         try:
             return Row(number, start, end - start, {column: content.decode("utf-8").strip()})
         except UnicodeDecodeError as error:
-            return Quarantined(config.label, file.name, "encoding", str(error)[:200], start, end - start)
+            return origin.lost("encoding", str(error)[:200], start, end - start)
 
     end = 0
-    for line in split_lines(chunks, file.name, config.label, longest):
+    for line in split_lines(chunks, origin, longest):
         blank = isinstance(line, Quarantined) or not line[1].strip()
         if pending and (blank or unit == "line"):
             yield row(end)
@@ -243,7 +221,7 @@ def _is_link(head: bytes) -> bool:
     return line.startswith((b"http://", b"https://")) and b" " not in line
 
 
-def _whole(chunks: Chunks, name: str, column: str, config: Table) -> Row | Quarantined | Refused:
+def _whole(chunks: Chunks, column: str, origin: Origin, config: Table) -> Row | Quarantined | Refused:
     """A text file as one row. No more of it than may be taken is held."""
     parts: list[bytes] = []
     size = 0
@@ -253,11 +231,9 @@ def _whole(chunks: Chunks, name: str, column: str, config: Table) -> Row | Quara
         parts.append(chunk)
         size += len(chunk)
         if size > config.max_bytes:
-            detail = f"more than {config.max_bytes} bytes"
-            uri, where = f"{name}#0", document_id(KIND, name, "0")
-            return Refused(where, config.label, uri, "too_large", detail, archive=name, length=size)
+            return origin.refused(Stretch(0, size), "0", "too_large", f"more than {config.max_bytes} bytes")
     try:
         text = b"".join(parts).decode("utf-8")
     except UnicodeDecodeError as error:
-        return Quarantined(config.label, name, "encoding", str(error)[:200], error.start, size - error.start)
+        return origin.lost("encoding", str(error)[:200], error.start, size - error.start)
     return Row(0, 0, size, {column: text})

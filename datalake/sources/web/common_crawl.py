@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from fastwarc.warc import WarcRecord
 
-from datalake.archive import InputShard
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
+from datalake.archive import Archive
+from datalake.document import Document, Entry, Passed, Quarantined, Refused, moment
 from datalake.extract.html.charset import decode
 from datalake.extract.html.page import extract, tidy
 from datalake.extract.html.sniff import media_type_of
 from datalake.formats import warc, wat
 from datalake.formats.http import BodyError, BodyTooLargeError, decode_body
-from datalake.sources.config import CommonCrawl, Pydoc
-from datalake.sources.entries import entries
-from datalake.sources.web.snapshots import archives
-from datalake.text.language import detect
+from datalake.origin import Origin
+from datalake.sources.web.config import CommonCrawl, Pydoc
+from datalake.sources.web.snapshots import whole_archives
 
 RECORDS = ("response", "resource", "conversion")
 MEDIA_TYPES = ("text/html", "application/xhtml+xml")
@@ -36,25 +34,26 @@ _HTTP_RECORD = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/ht
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
 
 
-def shards(config: CommonCrawl) -> list[InputShard]:
-    """One shard an archive; where an index picks records, one a group of archives (see `crawl_index`)."""
+def archives(config: CommonCrawl) -> list[Archive]:
+    """One a file; where an index picks records, one a group of them (see `crawl_index`)."""
     if config.index or config.where is not None:
         from datalake.sources.web import crawl_index  # DuckDB
 
-        return crawl_index.shards(config)
-    return [InputShard(config.kind, name, path) for name, path in sorted(archives(config).items())]
+        return crawl_index.archives(config)
+    return [Archive(config.kind, name, path) for name, path in sorted(whole_archives(config).items())]
 
 
-def read(shard: InputShard, config: CommonCrawl) -> Iterator[Entry]:
+def read(archive: Archive, config: CommonCrawl) -> Iterator[Entry]:
     """One entry for each record of an archive, or for each that was picked; what can't be read is quarantined."""
-    if shard.spans:
-        from datalake.sources.web import crawl_index
-
-        for archive, one in crawl_index.records(shard, config.max_bytes):
-            here = replace(shard, name=archive, spans=())
-            yield from entries([one], partial(_as_entry, shard=here, config=config, group=host), config.label, archive)
+    if not archive.spans:
+        yield from read_archive(archive, config, host)
         return
-    yield from read_archive(shard, shard.path, config, host)
+    from datalake.sources.web import crawl_index
+
+    origin = config.origin(archive)
+    for name, one in crawl_index.records(archive, config.max_bytes):
+        here = origin.within(name)
+        yield from here.entries([one], partial(_as_entry, origin=here, config=config, group=host))
 
 
 def host(uri: str) -> str:
@@ -65,21 +64,20 @@ def host(uri: str) -> str:
         return ""
 
 
-def read_archive(
-    shard: InputShard, path: str, config: CommonCrawl | Pydoc, group: Callable[[str], str]
-) -> Iterator[Entry]:
-    """`read` for an archive wherever it lies, with `group` telling the unit of hold-out from an address."""
-    make = partial(_as_entry, shard=shard, config=config, group=group)
-    yield from entries(warc.records(path, config.max_bytes), make, config.label, shard.name)
+def read_archive(archive: Archive, config: CommonCrawl | Pydoc, group: Callable[[str], str]) -> Iterator[Entry]:
+    """`read` for a whole file, with `group` telling the unit of hold-out from an address."""
+    origin = config.origin(archive)
+    make = partial(_as_entry, origin=origin, config=config, group=group)
+    yield from origin.entries(warc.records(archive.path, config.max_bytes), make)
 
 
 def _as_entry(
-    one: warc.Record | warc.Fault, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+    one: warc.Record | warc.Fault, origin: Origin, config: CommonCrawl | Pydoc, group: Callable[[str], str]
 ) -> Entry:
     """What a record or fault of an archive becomes."""
     if isinstance(one, warc.Fault):
-        return Quarantined(config.label, shard.name, one.reason, one.detail, one.offset, one.length)
-    return Passed(one.type) if one.type not in RECORDS and not _is_wat(one) else _entry(one, shard, config, group)
+        return origin.quarantined(one, one.reason, one.detail)
+    return Passed(one.type) if one.type not in RECORDS and not _is_wat(one) else _entry(one, origin, config, group)
 
 
 def _is_wat(record: warc.Record) -> bool:
@@ -99,10 +97,9 @@ class _NotTakenError(Exception):
 
 
 def _entry(
-    record: warc.Record, shard: InputShard, config: CommonCrawl | Pydoc, group: Callable[[str], str]
+    record: warc.Record, origin: Origin, config: CommonCrawl | Pydoc, group: Callable[[str], str]
 ) -> Document | Refused | Quarantined:
     """What one record becomes."""
-    key = document_id(shard.kind, shard.name, record.locator)
     uri = record.headers.get("warc-target-uri", "").strip().removeprefix("<").removesuffix(">")  # as wget writes it
     try:
         if record.block is None:
@@ -111,39 +108,17 @@ def _entry(
         if not text:
             raise _NotTakenError("empty")
     except _NotTakenError as refusal:
-        return Refused(
-            key,
-            config.label,
-            uri,
-            refusal.reason,
-            refusal.detail,
-            archive=shard.name,
-            offset=record.offset,
-            length=record.length,
-        )
+        return origin.refused(record, record.locator, refusal.reason, refusal.detail, uri=uri)
     except BodyError as error:
-        return Quarantined(config.label, shard.name, error.reason, str(error), record.offset, record.length)
+        return origin.quarantined(record, error.reason, str(error))
     attributes["group"] = group(uri)
     if record.inner:
         attributes["inner_offset"] = str(record.inner)
     if "warc-truncated" in record.headers:
         attributes["truncated"] = record.headers["warc-truncated"]
-    options = config.language
-    language, score = detect(text, model=options.model, threshold=options.threshold, characters=options.characters)
-    return Document(
-        id=key,
-        text=text,
-        source=config.label,
-        uri=uri,
-        language=language,
-        language_score=score,
-        licence=config.licence,
-        created=moment(record.headers.get("warc-date", "")),
-        archive=shard.name,
-        offset=record.offset,
-        length=record.length,
-        attributes={name: value for name, value in attributes.items() if value},
-    )
+    attributes = {name: value for name, value in attributes.items() if value}
+    created = moment(record.headers.get("warc-date", ""))
+    return origin.document(record, record.locator, text, attributes, uri=uri, created=created)
 
 
 def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tuple[str, dict[str, str]]:
@@ -179,7 +154,7 @@ def _text(record: warc.Record, block: bytes, config: CommonCrawl | Pydoc) -> tup
         raise _NotTakenError("media_type", media_type)
     charset = _CHARSET.search(declared)
     html, codec = decode(block, charset[1] if charset else None, host(record.headers.get("warc-target-uri", "")))
-    page = extract(html, config.main_content, config.extractor.name, config.extractor.model)
+    page = extract(html, config.main_content, config.extractor.name, config.extractor.model.path)
     return page.text, {"status": status, "media_type": media_type, "charset": codec, "title": page.title}
 
 

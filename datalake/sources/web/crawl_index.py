@@ -1,4 +1,4 @@
-"""Records picked by an index: which they are, how they are grouped into shards, and their bytes fetched by range.
+"""Records picked by an index: which they are, how they are grouped, and their bytes fetched by range.
 
 Indexes are Common Crawl's columnar one (Parquet; https://commoncrawl.org/columnar-index), CDX (eleven fields, or those
 of its header), CDXJ, and zipnum blocks of these. DuckDB picks the records for which the conditions hold. Of remote
@@ -29,15 +29,16 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import xxhash
 
-from datalake.archive import InputShard, Span
+from datalake.archive import Archive, Span
 from datalake.errors import UserError
+from datalake.files import file_digest
 from datalake.formats import warc
-from datalake.identity import file_digest, fingerprint
+from datalake.identity import fingerprint
+from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, lasting, shown
 from datalake.remote.client import ChangedError, RangeIgnoredError, RemoteError
 from datalake.remote.session import Session, current
-from datalake.sources.base import expand
-from datalake.sources.config import CommonCrawl, Where
+from datalake.sources.web.config import CommonCrawl, Where
 from datalake.sources.web.snapshots import index_files, resolve, snapshot_of
 
 # The columnar index's columns that conditions look at, beside those that say where a record is.
@@ -95,18 +96,18 @@ class Picked:
     bytes: int
 
 
-def shards(config: CommonCrawl) -> list[InputShard]:
-    """The picked records in shards: by archive, those of several archives together where these have few.
+def archives(config: CommonCrawl) -> list[Archive]:
+    """The picked records in groups: by archive, those of several archives together where these have few.
 
-    Which archives share a shard depends on them alone, so that records picked later leave most shards as they are.
+    Which archives share a group depends on them alone, so that records picked later leave most groups as they are.
     """
     base = config.base if is_remote(config.base) else str(Path(config.base).expanduser().absolute())
     out = []
     for spans in _groups(select(config).spans, config.shard_records):
-        archives = list(dict.fromkeys(span.archive for span in spans))
-        name = archives[0] if len(archives) == 1 else f"{archives[0]} and {len(archives) - 1} more"
-        out.append(InputShard(config.kind, name, base, _version(spans, base), spans))
-    return sorted(out, key=lambda shard: (shard.name, shard.spans))
+        names = list(dict.fromkeys(span.archive for span in spans))
+        name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        out.append(Archive(config.kind, name, base, _version(spans, base), spans))
+    return sorted(out, key=lambda group: (group.name, group.spans))
 
 
 def select(config: CommonCrawl) -> Picked:
@@ -437,15 +438,15 @@ def stretches(spans: Sequence[Span], gap: int, largest: int) -> list[_Stretch]:
     return out
 
 
-def records(shard: InputShard, max_bytes: int) -> Iterator[tuple[str, warc.Record | warc.Fault]]:
-    """Archive and record of each of a shard's spans, in their order; a fault where a span isn't one record.
+def records(group: Archive, max_bytes: int) -> Iterator[tuple[str, warc.Record | warc.Fault]]:
+    """Archive and record of each of a group's spans, in their order; a fault where a span isn't one record.
 
     Raises OSError where an archive can't be read. Stretches are fetched ahead and kept in the cache: what is there
     isn't fetched again. At most two for each connection are on their way or unread.
     """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder, "span")
-        for stretch, data, again in _fetched(shard):
+        for stretch, data, again in _fetched(group):
             for span in stretch.spans:
                 at = span.offset - stretch.begin
                 one = _record(data[at : at + span.length], span, scratch, max_bytes)
@@ -453,7 +454,7 @@ def records(shard: InputShard, max_bytes: int) -> Iterator[tuple[str, warc.Recor
                     # Bytes that were spoilt on the way mustn't be taken for the archive's.
                     data, again = again(), None
                     one = _record(data[at : at + span.length], span, scratch, max_bytes)
-                yield span.archive or shard.name, one
+                yield span.archive or group.name, one
 
 
 def _record(data: bytes, span: Span, scratch: Path, max_bytes: int) -> warc.Record | warc.Fault:
@@ -477,13 +478,13 @@ def _record(data: bytes, span: Span, scratch: Path, max_bytes: int) -> warc.Reco
     return record
 
 
-def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes, Callable[[], bytes] | None]]:
-    """The stretches of a shard, their bytes (fewer where an archive ends before), and what fetches them once more."""
+def _fetched(group: Archive) -> Iterator[tuple[_Stretch, bytes, Callable[[], bytes] | None]]:
+    """The stretches of a group, their bytes (fewer where an archive ends before), and what fetches them once more."""
     here = current()
-    todo = deque(stretches(shard.spans, here.config.gap_bytes, here.config.range_bytes))
-    if not is_remote(shard.path):
+    todo = deque(stretches(group.spans, here.config.gap_bytes, here.config.range_bytes))
+    if not is_remote(group.path):
         for stretch in todo:
-            with Path(_place(shard, stretch)).open("rb") as file:
+            with Path(_place(group, stretch)).open("rb") as file:
                 file.seek(stretch.begin)
                 yield stretch, file.read(stretch.end - stretch.begin), None
         return
@@ -495,14 +496,14 @@ def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes, Callable[[], 
             while todo or waiting:
                 while todo and len(waiting) < 2 * here.config.connections_per_host:
                     stretch = todo.popleft()
-                    place = _place(shard, stretch)
+                    place = _place(group, stretch)
                     key = fingerprint([lasting(place), stretch.begin, stretch.end, stretch.spans])
                     keys.append(key)
                     waiting.append((stretch, key, pool.submit(source.fetch, place, stretch, key)))
                 stretch, key, future = waiting.popleft()
                 future.result()
                 data = here.cache.stretch(key)
-                again = partial(source.again, _place(shard, stretch), stretch, key)
+                again = partial(source.again, _place(group, stretch), stretch, key)
                 yield stretch, again() if data is None else data, again  # None: removed to make room
         finally:
             for _, _, future in waiting:
@@ -514,12 +515,12 @@ def _fetched(shard: InputShard) -> Iterator[tuple[_Stretch, bytes, Callable[[], 
             here.cache.drop_stretch(key)
 
 
-def _place(shard: InputShard, stretch: _Stretch) -> str:
-    return joined(shard.path, stretch.archive) if stretch.archive else shard.path
+def _place(group: Archive, stretch: _Stretch) -> str:
+    return joined(group.path, stretch.archive) if stretch.archive else group.path
 
 
 class _Source:
-    """Fetches the stretches of one shard; archives are seen to stay the same meanwhile."""
+    """Fetches the stretches of one group; archives are seen to stay the same meanwhile."""
 
     def __init__(self, here: Session):
         self._here = here

@@ -1,7 +1,7 @@
 """Web pages that are on every machine with Python: those of its own documentation server (`pydoc`).
 
-A shard is a group of modules. Reading one starts the server in a process of its own on the loopback device, fetches the
-pages over HTTP, writes them as a WARC archive and reads that as any other archive is read.
+An archive is a group of modules. Reading one starts the server in a process of its own on the loopback device, fetches
+the pages over HTTP, writes them as a WARC archive and reads that as any other archive is read.
 
 Equal input gives equal bytes: addresses are `pydoc:/module`, the date is fixed, and what depends on the process, the
 machine or the user (memory addresses, folders, the operating system's name) is replaced. `pydoc` prints the values of
@@ -24,6 +24,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +33,11 @@ from urllib.parse import quote
 from fastwarc.stream_io import GzipWriter
 from fastwarc.warc import WarcRecord, WarcRecordType
 
-from datalake.archive import InputShard
+from datalake.archive import Archive
+from datalake.atomic import whole_file
 from datalake.document import Entry
-from datalake.sources.config import Pydoc
 from datalake.sources.web.common_crawl import read_archive
+from datalake.sources.web.config import Pydoc
 
 SCHEME = 1  # raise when the archive's content changes: pages written, what is replaced, order
 DATE = datetime(2000, 1, 1, tzinfo=UTC)  # of every page: fetching has no date that could be repeated
@@ -61,53 +63,45 @@ _VOLATILE = re.compile(
 _ERROR = re.compile(r"<title>Pydoc: Error\b", re.IGNORECASE)
 
 
-def shards(config: Pydoc) -> list[InputShard]:
-    """One shard for each group of modules in their sorted order, known by its number and versioned by its content."""
+def archives(config: Pydoc) -> list[Archive]:
+    """One for each group of modules in their sorted order, known by its number and versioned by its content."""
     return [
-        InputShard(config.kind, name, str(Path(config.folder, name)) if config.folder else "", _version(group))
+        Archive(config.kind, name, str(Path(config.folder, name)) if config.folder else "", _version(group))
         for name, group in _groups(config)
     ]
 
 
-def read(shard: InputShard, config: Pydoc) -> Iterator[Entry]:
-    """One entry for each module of the shard; a module that can't be imported is refused by its status.
+def read(archive: Archive, config: Pydoc) -> Iterator[Entry]:
+    """One entry for each module of the archive; a module that can't be imported is refused by its status.
 
-    The archive is kept where `shard.path` says, or nowhere when that is empty. Raises RuntimeError when the server
-    can't be started or doesn't answer: that says nothing about the pages, so the shard is to be tried again.
+    The file is kept where `archive.path` says, or nowhere when that is empty. Raises RuntimeError when the server
+    can't be started or doesn't answer: that says nothing about the pages, so the archive is to be tried again.
     """
-    modules = next((group for name, group in _groups(config) if name == shard.name), None)
+    modules = next((group for name, group in _groups(config) if name == archive.name), None)
     if modules is None:
-        raise ValueError(f"there is no pydoc shard {shard.name!r} among {len(config.modules)} modules")
+        raise ValueError(f"there is no pydoc archive {archive.name!r} among {len(config.modules)} modules")
     with tempfile.TemporaryDirectory(prefix="pydoc-") as scratch:
-        path = Path(shard.path) if shard.path else Path(scratch, shard.name)
+        path = Path(archive.path) if archive.path else Path(scratch, archive.name)
         write_archive(path, modules)
-        yield from read_archive(shard, str(path), config, _group)
+        yield from read_archive(replace(archive, path=str(path)), config, _group)
 
 
 def write_archive(path: Path, modules: list[str]) -> None:
     """Fetches the pages of modules and writes them as one WARC archive, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            _write(file, "warcinfo", "", b"software: Headwater\r\nformat: WARC File Format 1.1\r\n")
-            with _server() as port:
-                pages = [_fetch(port, module) for module in modules]
-            for module, page in zip(modules, pages, strict=True):
-                if _ERROR.search(page):
-                    # Showing one module can leave another unimportable (`os.path` does): ask a server of its own.
-                    with _server() as port:
-                        page = _fetch(port, module)
-                _write(file, "response", f"pydoc:/{module}", _message(page))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        _write(file, "warcinfo", "", b"software: Headwater\r\nformat: WARC File Format 1.1\r\n")
+        with _server() as port:
+            pages = [_fetch(port, module) for module in modules]
+        for module, page in zip(modules, pages, strict=True):
+            if _ERROR.search(page):
+                # Showing one module can leave another unimportable (`os.path` does): ask a server of its own.
+                with _server() as port:
+                    page = _fetch(port, module)
+            _write(file, "response", f"pydoc:/{module}", _message(page))
 
 
 def _groups(config: Pydoc) -> Iterator[tuple[str, list[str]]]:
-    """(shard name, modules) of each group."""
+    """(archive name, modules) of each group."""
     modules = sorted(set(config.modules))
     for number, begin in enumerate(range(0, len(modules), config.group)):
         yield f"pydoc-{number:05d}.warc.gz", modules[begin : begin + config.group]

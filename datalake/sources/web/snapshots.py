@@ -22,11 +22,11 @@ from pathlib import Path
 import xxhash
 
 from datalake.errors import UserError
+from datalake.paths import expand
 from datalake.remote.address import checksum, is_remote, joined, local, shown
 from datalake.remote.client import RangeIgnoredError, RemoteError
 from datalake.remote.session import current
-from datalake.sources.base import expand
-from datalake.sources.config import CommonCrawl
+from datalake.sources.web.config import CommonCrawl
 
 _SNAPSHOT = re.compile(r"CC-MAIN-\d{4}(-\d{2,4})?")
 _LIST = re.compile(r"\.paths(\.gz)?$|\.txt$")
@@ -147,7 +147,7 @@ def part(names: list[str], limit: int | None, sample: int | None, seed: int) -> 
     return names[:limit]
 
 
-def archives(config: CommonCrawl) -> dict[str, str]:
+def whole_archives(config: CommonCrawl) -> dict[str, str]:
     """Name and place of every whole archive that paths, lists and snapshots of a source name.
 
     A list is taken for one where it is named itself; in a folder or behind a glob it is a file like others.

@@ -15,12 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from datalake.archive import InputShard
-from datalake.document import Document, Entry, Passed, Quarantined, Refused, document_id, moment
+from datalake.archive import Archive
+from datalake.document import Entry, Passed, Quarantined, moment
 from datalake.errors import UserError
 from datalake.extract.html.references import unescape
 from datalake.extract.wiki.wikitext import Options, clean, prefixes
@@ -28,13 +29,11 @@ from datalake.formats.multistream import SIGNATURE, Seam, first_bytes, index_bes
 from datalake.formats.sevenzip import SIGNATURE as SEVEN_ZIP
 from datalake.formats.sevenzip import unpacked
 from datalake.formats.streams import as_utf8, decompressed
+from datalake.origin import Origin
+from datalake.paths import expand
 from datalake.remote.address import is_remote
-from datalake.sources.base import expand
-from datalake.sources.config import Wikipedia
-from datalake.sources.entries import entries
-from datalake.text.language import detect
+from datalake.sources.wikipedia.config import Wikipedia
 
-KIND = "wikipedia"
 _NAMESPACE = re.compile(r"<namespace((?:\s[^<>]*?)?)(?:/>|>([^<]*)<)")
 _KEY = re.compile(r"\bkey\s*=\s*[\"']\s*(-?\d{1,9})\s*[\"']")
 _MOST_HEAD = 1 << 20  # bytes; siteinfo of the largest wikis has 10,000
@@ -73,26 +72,26 @@ _DISAMBIGUATION = re.compile(
 )
 
 
-def shards(config: Wikipedia) -> list[InputShard]:
-    """One shard a dump file; a multistream dump of more than `split_bytes` in parts (see `multistream.split`).
+def archives(config: Wikipedia) -> list[Archive]:
+    """One a dump file; a multistream dump of more than `split_bytes` in parts (see `multistream.split`).
 
-    A remote dump is one shard. A part's version is its file's content, like that of a whole file. The index of a dump
-    that is itself among the paths is no shard. Raises UserError for a file that can't be read.
+    A remote dump is one. A part's version is its file's content, like that of a whole file. The index of a dump
+    that is itself among the paths is none. Raises UserError for a file that can't be read.
     """
     found = expand(config.paths)
     indexes = {str(index) for _, path in found if (index := index_beside(path))}
-    out: list[InputShard] = []
+    out: list[Archive] = []
     for name, path in found:
         if path in indexes:
             continue
         if is_remote(path):  # read whole: where its streams begin is known once it is here
-            out.append(InputShard(KIND, name, path))
+            out.append(Archive(config.kind, name, path))
             continue
         try:
             parts = split(path, config.split_bytes)
         except OSError as error:
             raise UserError(f"{path} can't be read ({error.strerror}): correct the path") from None
-        out.extend(InputShard(KIND, name, path, spans=spans) for spans in parts)
+        out.extend(Archive(config.kind, name, path, spans=spans) for spans in parts)
     return out
 
 
@@ -125,11 +124,12 @@ class _Site:
         )
 
 
-def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
+def read(archive: Archive, config: Wikipedia) -> Iterator[Entry]:
     """One entry a `<page>`: a document, quarantined, or refused: redirect, namespace, media_type, disambiguation,
     too_large, empty.
     """
-    site = _head_of(shard, config) if len(shard.spans) > 1 else _Site()
+    origin = config.origin(archive)
+    site = _head_of(archive, origin) if len(archive.spans) > 1 else _Site()
     seen = False  # a page, a head or damage
 
     def entry(piece: _Piece) -> Entry:
@@ -139,13 +139,13 @@ def read(shard: InputShard, config: Wikipedia) -> Iterator[Entry]:
             site = _site(piece.content)
             return Passed("siteinfo")
         seen = True
-        return _page(piece, site, shard, config)
+        return _page(piece, site, origin, config)
 
-    for found in entries(_Cutter(shard, config).pieces(_chunks(shard, config)), entry, config.label, shard.name):
+    for found in origin.entries(_Cutter(archive, config).pieces(_chunks(archive, origin)), entry):
         seen = seen or isinstance(found, Quarantined)
         yield found
     if not seen:
-        yield Quarantined(config.label, shard.name, "no_page", "an empty file", 0, 0)
+        yield origin.lost("no_page", "an empty file", 0, 0)
 
 
 @dataclass(slots=True)
@@ -163,29 +163,29 @@ class _Piece:
         return len(self.content)
 
 
-def _chunks(shard: InputShard, config: Wikipedia) -> Iterator[bytes | Seam | Quarantined]:
-    """The shard's bytes as UTF-8, with a `Seam` where a stream of a bzip2 file begins."""
-    if shard.spans:
-        yield from streams(shard.path, shard.spans[-1], shard.name, config.label)
+def _chunks(archive: Archive, origin: Origin) -> Iterator[bytes | Seam | Quarantined]:
+    """The archive's bytes as UTF-8, with a `Seam` where a stream of a bzip2 file begins."""
+    if archive.spans:
+        yield from streams(archive.path, archive.spans[-1], origin)
         return
-    with Path(shard.path).open("rb") as file:
+    with Path(archive.path).open("rb") as file:
         start = file.read(10)
     if start.startswith(SEVEN_ZIP):
-        yield from as_utf8(unpacked(shard.path, shard.name, config.label))
-    elif SIGNATURE.match(start) and not _utf16(first_bytes(shard.path, 0, 4)):
-        yield from streams(shard.path, None, shard.name, config.label)
+        yield from as_utf8(unpacked(archive.path, origin))
+    elif SIGNATURE.match(start) and not _utf16(first_bytes(archive.path, 0, 4)):
+        yield from streams(archive.path, None, origin)
     else:
-        yield from as_utf8(decompressed(shard.path, shard.name, config.label))
+        yield from as_utf8(decompressed(archive.path, origin))
 
 
 def _utf16(head: bytes) -> bool:
     return head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head
 
 
-def _head_of(shard: InputShard, config: Wikipedia) -> _Site:
+def _head_of(archive: Archive, origin: Origin) -> _Site:
     """The export's head, for a part that doesn't begin with it."""
     head = b""
-    for chunk in streams(shard.path, shard.spans[0], shard.name, config.label):
+    for chunk in streams(archive.path, archive.spans[0], origin):
         if isinstance(chunk, bytes):
             head += chunk
             if (match := _OPENS.search(head)) or len(head) > _MOST_HEAD:
@@ -200,16 +200,16 @@ class _Cutter:
     `base` is the offset of the buffer's first byte, counted from the stream at byte `stream` of the file.
     """
 
-    def __init__(self, shard: InputShard, config: Wikipedia) -> None:
-        self.shard = shard
-        self.label = config.label
+    def __init__(self, archive: Archive, config: Wikipedia) -> None:
+        self.origin = config.origin(archive)
+        self.whole = not archive.spans
         self.limit = 2 * config.max_bytes + (1 << 16)  # of bytes held: escaped XML takes more room than the text in it
         self.buffer = bytearray()
         self.looked = 0  # bytes of the buffer in which neither a page's beginning nor its end is
         self.base = 0
         self.stream = 0
         # `head`, `between`, `page`, and `skip` behind the beginning of a page beyond the limit
-        self.state = "between" if len(shard.spans) > 1 else "head"
+        self.state = "between" if len(archive.spans) > 1 else "head"
         self.skipped = 0  # bytes of such a page that are gone already
 
     def pieces(self, chunks: Iterator[bytes | Seam | Quarantined]) -> Iterator[_Piece | Quarantined]:
@@ -225,7 +225,7 @@ class _Cutter:
             else:
                 self.buffer += chunk
                 yield from self.complete()
-        if self.state == "head" and not self.shard.spans:
+        if self.state == "head" and self.whole:
             if self.buffer.strip():
                 yield self.lost(len(self.buffer), "no_page", "no <page>: not a MediaWiki XML export")
             return
@@ -236,7 +236,7 @@ class _Cutter:
         if self.stream:
             detail = f"{detail} (in the stream at byte {self.stream})"
         offset = self.base - self.skipped
-        return Quarantined(self.label, self.shard.name, reason, detail, offset, length + self.skipped)
+        return self.origin.lost(reason, detail, offset, length + self.skipped)
 
     def drop(self, length: int, state: str) -> None:
         """Go on behind so many bytes of the buffer."""
@@ -329,21 +329,20 @@ def _site(head: bytes) -> _Site:
     return site
 
 
-def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> Entry:
+def _page(piece: _Piece, site: _Site, origin: Origin, config: Wikipedia) -> Entry:
     """One `<page>` as the entry it becomes."""
-    offset, length = piece.offset, len(piece.content)
     try:
         page = ElementTree.fromstring(piece.content)
     except ElementTree.ParseError as error:
-        return Quarantined(config.label, shard.name, "xml", str(error), offset, length)
+        return origin.quarantined(piece, "xml", str(error))
     title = " ".join((page.findtext("title") or "").split())
     if not title:
-        return Quarantined(config.label, shard.name, "xml", "a page without a title", offset, length)
+        return origin.quarantined(piece, "xml", "a page without a title")
     revisions = page.findall("revision")
     revision = revisions[-1] if revisions else None  # histories list them from old to new
     page_id = (page.findtext("id") or "").strip() or title
     revision_id = ((revision.findtext("id") if revision is not None else "") or "").strip()
-    identity = document_id(KIND, shard.name, f"{page_id}/{revision_id}")
+    locator = f"{page_id}/{revision_id}"
     uri = site.base + quote(title.replace(" ", "_"), safe="/:;@!$&'()*,~")
     source = ((revision.findtext("text") if revision is not None else "") or "").strip()
     namespace = (page.findtext("ns") or "").strip()
@@ -351,9 +350,7 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         prefix, colon, _ = title.lower().partition(":")
         namespace = str(site.namespaces.get(prefix, 0) if colon else 0)
 
-    def refused(reason: str, detail: str = "") -> Refused:
-        return Refused(identity, config.label, uri, reason, detail, "und", shard.name, offset, length)
-
+    refused = partial(origin.refused, piece, locator, uri=uri)
     redirect = page.find("redirect")
     if (redirect is not None or _REDIRECT.match(source)) and not config.redirects:
         return refused("redirect", redirect.get("title", "") if redirect is not None else source[:200])
@@ -372,12 +369,6 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
     text = clean(source, site.options(config), title, created)
     if not text:
         return refused("empty")
-    language, score = detect(
-        text,
-        model=config.language.model,
-        threshold=config.language.threshold,
-        characters=config.language.characters,
-    )
     attributes = {"title": title, "group": title, "page": page_id, "revision": revision_id}
     if site.name or site.language:
         attributes["site"] = site.name or site.language
@@ -385,17 +376,4 @@ def _page(piece: _Piece, site: _Site, shard: InputShard, config: Wikipedia) -> E
         attributes["site_language"] = site.language
     if piece.stream:
         attributes["stream"] = str(piece.stream)
-    return Document(
-        id=identity,
-        text=text,
-        source=config.label,
-        uri=uri,
-        language=language,
-        language_score=score,
-        licence=config.licence,
-        created=created,
-        archive=shard.name,
-        offset=offset,
-        length=length,
-        attributes=attributes,
-    )
+    return origin.document(piece, locator, text, attributes, uri=uri, created=created)
