@@ -211,7 +211,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _thresholds_have_rules(self) -> Self:
         preset = self.curate.preset
-        if self.thresholds is not None and preset == "none":
+        if self.thresholds is not None and preset == "none" and not any(s.rules for s in self.curate.rule_sets):
             raise ValueError("thresholds: there are no rules to ask about: choose a `curate.preset` other than none")
         if self.thresholds is not None and self.thresholds.preset not in (None, preset):
             raise ValueError(
@@ -222,9 +222,8 @@ class Recipe(BaseModel):
     @property
     def thresholds_of_preset(self) -> ThresholdsConfig | None:
         """The thresholds section, asking about the rules that curation uses."""
-        return self.thresholds and self.thresholds.model_copy(
-            update={"preset": self.curate.preset, "compat": self.curate.compat}
-        )
+        names = ("preset", "compat", "rules", "rules_version")
+        return self.thresholds and self.thresholds.model_copy(update={n: getattr(self.curate, n) for n in names})
 
     @property
     def dedup_in_order(self) -> DedupConfig:

@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
-from datalake.curate.presets import Compat, Preset, check_thresholds
+from datalake.curate.rules import CLASSIFIER, RuleSet
+from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
-from datalake.curate.thresholds import read_rules, with_rules_version
-from datalake.errors import UserError
 from datalake.identity import Place, file_digest
 from datalake.text.language_code import LanguageCode
 
@@ -45,7 +44,8 @@ class CurateConfig(BaseModel):
     rules: Annotated[str, Place()] = Field(
         default="",
         title="Rules file",
-        description="A rules.yaml of the stage `thresholds`: other thresholds by language; `thresholds` goes before it",
+        description="A rules.yaml of the stage `thresholds`: other thresholds by language; or a copy of a preset's "
+        "file: its rule sets stand in place of the preset's. `thresholds` goes before it",
     )
     rules_version: str = Field(
         default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
@@ -98,10 +98,25 @@ class CurateConfig(BaseModel):
         "the rules for books. Kinds are those of sources; of sources not named here their own, filled in",
     )
 
+    @property
+    def rule_sets(self) -> tuple[RuleSet, ...]:
+        """All rule sets that documents may be held to, as they are published or the rules file has them.
+
+        Raises:
+            UserError: where the rules file has gone or changed since the recipe was read.
+        """
+        return rule_sets(self.preset, self.compat, (self.rules, self.rules_version))
+
     @model_validator(mode="before")
     @classmethod
     def _version_of_rules(cls, values: Any) -> Any:
-        return with_rules_version(values)
+        """The version of the rules file: a place has no identity, so its content stands for it."""
+        if isinstance(values, dict) and values.get("rules") and not values.get("rules_version"):
+            path = Path(str(values["rules"])).expanduser().absolute()  # a worker may stand in another folder
+            if not path.is_file():
+                raise ValueError(f"there is no rules file {values['rules']!r}: correct `curate.rules`")
+            return {**values, "rules": str(path), "rules_version": file_digest(str(path))}
+        return values
 
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
@@ -111,12 +126,21 @@ class CurateConfig(BaseModel):
         called = [classifier.name for classifier in self.classifiers]
         if twice := [name for name in called if called.count(name) > 1]:
             raise ValueError(f"curate.classifiers: two are called {twice[0]!r}, give them different names")
-        check_thresholds(self.preset, self.thresholds, self.compat)
+        if self.compat and self.compat not in compats(self.preset):
+            others = " or ".join(compats(self.preset)) or "none"
+            raise ValueError(f"curate.compat: preset {self.preset!r} has no reading {self.compat!r}; it has {others}")
         # A manifest may name a file that has gone or changed since: it is still a recipe to be read.
-        if self.rules and Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version:
-            names = {name: 0.0 for rules in read_rules(self.rules, self.rules_version).values() for name in rules}
-            try:
-                check_thresholds(self.preset, names, self.compat)
-            except UserError as error:
-                raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules})")) from None
+        if self.rules and not (Path(self.rules).is_file() and file_digest(self.rules) == self.rules_version):
+            return self
+        file, where = read_rules(self.rules, self.rules_version), f"curate.rules ({self.rules})"
+        whose = "the rules file" if file.sets else f"preset {self.preset!r}"
+        if file.sets:
+            check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
+        check_names(self.rule_sets, self.thresholds, "curate.thresholds", whose)
+        check_names(self.rule_sets, (name for names in file.thresholds.values() for name in names), where, whose)
         return self
+
+    @property
+    def _metrics(self) -> list[str]:
+        """Metrics that this recipe adds to those of every run."""
+        return [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]

@@ -36,6 +36,7 @@ from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.judge import BLOCKED, COLUMNS, CONTAMINATED, judge, rules_for
+from datalake.curate.languages import CHINESE
 from datalake.curate.metrics.catalog import METRICS, NAMES
 from datalake.curate.metrics.code import measure_code
 from datalake.curate.metrics.metrics import (
@@ -47,7 +48,7 @@ from datalake.curate.metrics.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.presets import CHINESE, RuleSet
+from datalake.curate.rules import RuleSet
 from datalake.curate.schema import CURATION
 from datalake.curate.scoring import fill
 from datalake.document import DOCUMENTS, RAW
@@ -160,7 +161,7 @@ def curate_batch(
                 text = taken.text
         cuts.append(taken)
         if kept[row]:
-            nothing_left_counts = config.preset != "none" or (taken is not None and taken.characters)
+            nothing_left_counts = not rules.keep_empty or (taken is not None and taken.characters)
             emptied[row] = bool(nothing_left_counts) and not text.strip()
             texts[row] = redact(text, find(text, _asked(config, kind))) if metrics[row, _PII] > 0 else text
     judged = judged.emptied(emptied)

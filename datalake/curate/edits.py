@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from datalake.curate.presets import LineEdits, Repair
+from datalake.curate.rules import LineEdits, Repair
 from datalake.text.characters import Points, points
 from datalake.text.normal_forms import normal_form
 

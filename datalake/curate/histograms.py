@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from datalake.curate.config import CurateConfig
 from datalake.curate.judge import rules_for
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.presets import RuleSet
-from datalake.curate.rules import Rule
+from datalake.curate.rules import Rule, RuleSet
 from datalake.curate.schema import sql_of
 
 if TYPE_CHECKING:

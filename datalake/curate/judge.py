@@ -19,16 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.presets import RuleSet, choose, rule_sets, with_thresholds
-from datalake.curate.rules import CLASSIFIER, Rule, fails
+from datalake.curate.rules import CLASSIFIER, Operator, Rule, RuleSet, fails
+from datalake.curate.rules_file import choose, rule_sets, thresholds_for, with_thresholds
 from datalake.curate.schema import column_of, value_of, values_of
-from datalake.curate.thresholds import thresholds_for
 from datalake.errors import UserError
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-RECIPE = "recipe"  # the source of a rule that the recipe asks for
 CONTAMINATED, BLOCKED, QUALITY, PERPLEXITY = "contaminated", "blocked", "quality", "perplexity"
 LANGUAGE, EMPTY = "language", "empty_after_edits"  # rules without a number: languages kept, text left by the edits
 COLUMNS = ("rule_set", "verdict", "rule", "rules")  # what judging adds to metrics
@@ -44,33 +42,30 @@ class NeedsRerunError(UserError):
 
 def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
     """The recipe's own rules, in the order they are asked."""
-    rules = []
-    if config.block is not None:
-        rules.append(Rule(BLOCKED, BLOCKED, "==", 0, RECIPE))
-    if config.toxic is not None and config.toxic.maximum is not None:
-        rules.append(Rule("toxic_words", "toxic_words", "<=", config.toxic.maximum, RECIPE))
-    if config.toxic is not None and config.toxic.maximum_ratio is not None:
-        rules.append(Rule("toxic_ratio", "toxic_ratio", "<=", config.toxic.maximum_ratio, RECIPE))
-    if config.pii is not None and config.pii.maximum is not None:
-        rules.append(Rule("pii", "pii", "<=", config.pii.maximum, RECIPE))
-    if config.decontaminate is not None:
-        rules.append(Rule(CONTAMINATED, "contaminated_share", "<=", config.decontaminate.share, RECIPE))
-    if config.quality.minimum is not None:
-        rules.append(Rule(QUALITY, "quality", ">=", config.quality.minimum, RECIPE))
+    asked: list[tuple[str, str, Operator, float | None, str | None]] = [
+        (BLOCKED, BLOCKED, "==", None if config.block is None else 0, None),
+        ("toxic_words", "toxic_words", "<=", config.toxic and config.toxic.maximum, None),
+        ("toxic_ratio", "toxic_ratio", "<=", config.toxic and config.toxic.maximum_ratio, None),
+        ("pii", "pii", "<=", config.pii and config.pii.maximum, None),
+        (CONTAMINATED, f"{CONTAMINATED}_share", "<=", config.decontaminate and config.decontaminate.share, None),
+        (QUALITY, "quality", ">=", config.quality.minimum, None),
+    ]
     for language, models in sorted(config.perplexity.items()):
-        if models.maximum is not None:
-            rules.append(Rule(PERPLEXITY, "perplexity", "<", models.maximum, RECIPE, (language,)))
+        asked.append((PERPLEXITY, "perplexity", "<", models.maximum, language))
     for classifier in config.classifiers:
         metric = f"{CLASSIFIER}{classifier.name}"
-        for bound, op, number in (("minimum", ">=", classifier.minimum), ("maximum", "<=", classifier.maximum)):
-            if number is not None:
-                rules.append(Rule(f"{metric}:{bound}", metric, op, number, RECIPE))
-    return tuple(rules)
+        asked.append((f"{metric}:minimum", metric, ">=", classifier.minimum, None))
+        asked.append((f"{metric}:maximum", metric, "<=", classifier.maximum, None))
+    return tuple(
+        Rule(name=name, metric=metric, op=op, threshold=number, languages=language and (language,))
+        for name, metric, op, number, language in asked
+        if number is not None
+    )
 
 
 def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
     """(rule set, rule) for every rule that a document may be held to, thresholds of the recipe put in."""
-    chosen = (with_thresholds(rules, config.thresholds) for rules in rule_sets(config.preset, config.compat))
+    chosen = (with_thresholds(rules, config.thresholds) for rules in config.rule_sets)
     return [(rules.name, rule) for rules in chosen for rule in (*rules.rules, *own_rules(config))]
 
 
@@ -82,24 +77,24 @@ def rules_for(config: CurateConfig, source: str, language: str) -> RuleSet:
     Raises:
         UserError: where the rules file has gone or changed since the recipe was read.
     """
-    file, thresholds = (config.rules, config.rules_version), tuple(sorted(config.thresholds.items()))
-    kind = config.kinds.get(source, source)
+    thresholds, kind = tuple(sorted(config.thresholds.items())), config.kinds.get(source, source)
+    file = (config.rules, config.rules_version)
     return _rules_for(config.preset, config.compat, file, thresholds, own_rules(config), kind, language)
 
 
 @lru_cache(maxsize=4096)
 def _rules_for(
-    preset: Any,
-    compat: Any,
+    preset: str,
+    compat: str,
     file: tuple[str, str],
     thresholds: tuple[tuple[str, float], ...],
     own: tuple[Rule, ...],
     kind: str,
     language: str,
 ) -> RuleSet:
-    chosen = with_thresholds(choose(preset, kind, language, compat), thresholds_for(*file, language))
+    chosen = with_thresholds(choose(rule_sets(preset, compat, file), kind, language), thresholds_for(file, language))
     rules = (*with_thresholds(chosen, dict(thresholds)).rules, *own)
-    return chosen._replace(rules=tuple(rule for rule in rules if rule.languages is None or language in rule.languages))
+    return chosen.model_copy(update={"rules": tuple(rule for rule in rules if rule.is_for(language))})
 
 
 # Many documents -------------------------------------------------------------------------------------------------

@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import yaml
 
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.presets import Preset, RuleSet, choose, rule_sets
-from datalake.curate.rules import Rule, fails_sql
+from datalake.curate.rules import Rule, RuleSet, fails_sql
+from datalake.curate.rules_file import OTHER, choose
 from datalake.curate.schema import sql_of
-from datalake.curate.thresholds import OTHER, ThresholdsConfig
+from datalake.curate.thresholds import ThresholdsConfig
 from datalake.errors import UserError
 from datalake.lake.parquet import check, scan
 from datalake.sources import MODULES as KINDS
@@ -156,7 +156,7 @@ def tidy(threshold: float, op: str, whole: bool) -> float:
 def propose(
     files: Sequence[str], config: ThresholdsConfig, threads: int = 1, memory_gb: float = 1.0, spill: Path | None = None
 ) -> Proposals:
-    """Propose thresholds for the rules of `config.preset` from the files of a curation table.
+    """Propose thresholds for the rules that `config` asks about from the files of a curation table.
 
     Args:
         files: Parquet files of schema CURATION.
@@ -170,10 +170,8 @@ def propose(
     """
     import duckdb
 
-    preset = config.preset or "auto"
-    sets = [rules for rules in rule_sets(preset, config.compat) if rules.rules]
-    if not sets:
-        raise UserError(f"thresholds: preset {preset!r} has no rules: choose another `curate.preset`")
+    if not any(rules.rules for rules in config.rule_sets):
+        raise UserError(f"thresholds: preset {config.preset!r} has no rules: choose another `curate.preset`")
     if not files:
         return Proposals(0, {}, {}, {})
     settings: dict[str, Any] = {"threads": threads, "memory_limit": f"{max(memory_gb, 0.25):g}GB"}
@@ -181,32 +179,20 @@ def propose(
         settings["temp_directory"] = str(spill)
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET preserve_insertion_order = false")
-        return _Proposer(connection, list(files), config, preset, sets).propose()
+        return _Proposer(connection, list(files), config).propose()
 
 
 class _Proposer:
     """One pass over the metrics of the rules in use."""
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        files: list[str],
-        config: ThresholdsConfig,
-        preset: Preset,
-        sets: list[RuleSet],
-    ):
+    def __init__(self, connection: duckdb.DuckDBPyConnection, files: list[str], config: ThresholdsConfig):
         for path in files:
             check(path)
-        self.connection, self.rows_of, self.config, self.preset, self.sets = (
-            connection,
-            scan(files),
-            config,
-            preset,
-            sets,
-        )
+        self.connection, self.rows_of, self.config = connection, scan(files), config
+        self.sets = [rules for rules in config.rule_sets if rules.rules]
         counts = self._rows(f"SELECT rule_set, language, count(*) FROM {self.rows_of} GROUP BY ALL")
         self.documents = sum(n for _, _, n in counts)
-        self.languages: dict[str, dict[str, int]] = {rules.name: {} for rules in sets}
+        self.languages: dict[str, dict[str, int]] = {rules.name: {} for rules in self.sets}
         for name, language, n in counts:
             if name in self.languages:
                 self.languages[name][language] = n
@@ -251,7 +237,7 @@ class _Proposer:
         """Languages of each group that the rule is asked about; everything together is a group of its own."""
         groups: dict[str, list[str]] = {}
         for language, n in sorted(self.languages[rules.name].items()):
-            if rule.languages is None or language in rule.languages:
+            if rule.is_for(language):
                 own = n >= self.config.min_documents
                 groups.setdefault(language if own else OTHER, []).append(language)
                 groups.setdefault(_EVERYTHING, []).append(language)
@@ -414,15 +400,14 @@ class _Proposer:
     def _references(self) -> dict[tuple[str, str], _Reference | str]:
         """For each rule, what the rule of its name cuts of the reference language, or why that says nothing."""
         language = self.config.reference
-        compat = self.config.compat
-        chosen = [choose(self.preset, kind, language, compat) for kind in KINDS]
+        chosen = [choose(self.config.rule_sets, kind, language) for kind in KINDS]
         held = {rules.name: rules for rules in chosen}
-        usual = choose(self.preset, "", language, compat)
+        usual = choose(self.config.rule_sets, "", language)
         shares = {name: self._shares_cut(rules, language) for name, rules in held.items()}
         found: dict[tuple[str, str], _Reference | str] = {}
         for rules in self.sets:
             there = held.get(rules.name, usual)
-            by_name = {rule.name: rule for rule in there.rules if rule.languages is None or language in rule.languages}
+            by_name = {rule.name: rule for rule in there.rules if rule.is_for(language)}
             for rule in rules.rules:
                 twin = by_name.get(rule.name)
                 if twin is None or twin.op != rule.op:
@@ -479,11 +464,12 @@ def rules_yaml(proposals: Proposals, config: ThresholdsConfig) -> str:
     def dump(data: Any, flow: bool | None) -> str:
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100_000)
 
+    settings = config.model_dump(mode="json", exclude={"rules", "rules_version"})
     entries = {language: [rule._asdict() for rule in rules] for language, rules in proposals.rules.items()}
     return (
         "# Thresholds from the corpus itself. Under `curate`, `rules: PATH` takes those by language (`rules` below),\n"
         "# and `thresholds` can hold those for all languages of a rule set together (`thresholds` below).\n"
-        + dump({**config.model_dump(mode="json"), "documents": proposals.documents}, False)
+        + dump({**settings, "documents": proposals.documents}, False)
         + dump({"pooled": proposals.pooled}, None)
         + dump({"rules": entries}, None)
         + dump({"thresholds": proposals.thresholds}, False)

@@ -1,26 +1,15 @@
-"""What a user may set about thresholds from the corpus, and the file that carries them into curation.
-
-A rules file (`rules.yaml`) holds, under `rules`, a list of `{name, threshold, ...}` for each language and for `other`,
-which stands for every language without a rule of that name. A name is `set/rule`, or a rule's name where all sets are
-meant. Imports nothing heavier than pydantic and YAML.
-"""
+"""What a user may set about thresholds from the corpus. Imports nothing heavier than pydantic."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from datalake.curate.presets import Compat, Preset
-from datalake.errors import UserError
-from datalake.identity import file_digest
-from datalake.text.yaml_text import YamlError, read_yaml
+from datalake.curate.rules import RuleSet
+from datalake.curate.rules_file import Compat, Preset, rule_sets
+from datalake.identity import Place
 
-OTHER = "other"
 Method = Literal["sigma", "quantile", "reference"]
 
 
@@ -69,64 +58,12 @@ class ThresholdsConfig(BaseModel):
         default=None, title="Preset", description="Whose rules are asked about; filled in from `curate`"
     )
     compat: Compat = Field(default="", title="Its reading", description="As `curate.compat`; filled in from it")
+    rules: Annotated[str, Place()] = Field(
+        default="", title="Rules file", description="As `curate.rules`; filled in from it"
+    )
+    rules_version: str = Field(default="", title="Rules version", description="As `curate.rules_version`")
 
-
-def parse_rules(text: str, origin: str) -> dict[str, dict[str, float]]:
-    """Language to rule name to threshold, from the text of a rules file.
-
-    Raises:
-        UserError: in one line, where it is no such file.
-    """
-    try:
-        data = read_yaml(text)
-    except YamlError as error:
-        raise UserError(f"{origin} is not YAML: {error}") from None
-    rules = data.get("rules") if isinstance(data, dict) else None
-    if not isinstance(rules, dict):
-        raise UserError(f"{origin} is no rules file: it must have `rules`, a list of rules for each language")
-    found: dict[str, dict[str, float]] = {}
-    for language, entries in rules.items():
-        found[language] = {}
-        for entry in entries if isinstance(entries, list) else [entries]:
-            name = entry.get("name") if isinstance(entry, dict) else None
-            value = entry.get("threshold") if isinstance(entry, dict) else None
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not isinstance(name, str) or not number:
-                raise UserError(f"{origin}: under rules.{language}, {entry!r} needs a `name` and a finite `threshold`")
-            found[language][name] = float(value)  # type: ignore[arg-type]
-    return found
-
-
-@lru_cache(maxsize=16)
-def read_rules(path: str, version: str) -> Mapping[str, Mapping[str, float]]:
-    """What a rules file says, language to rule name to threshold; `version` is the xxh128 it must have.
-
-    Raises:
-        UserError: where the file is missing, has changed, or is no rules file.
-    """
-    try:
-        found = file_digest(path)
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path} can't be read as a rules file: correct `curate.rules`") from None
-    if found != version:
-        raise UserError(f"{path} has changed since the recipe was read: run it again")
-    return parse_rules(text, path)
-
-
-def thresholds_for(path: str, version: str, language: str) -> dict[str, float]:
-    """The thresholds of a rules file for one language: its own, and those of `other` where it has none."""
-    if not path:
-        return {}
-    rules = read_rules(path, version)
-    return {**rules.get(OTHER, {}), **rules.get(language, {})}
-
-
-def with_rules_version(values: Any) -> Any:
-    """A config's values with the version of its rules file: a place has no identity, so its content stands for it."""
-    if isinstance(values, dict) and values.get("rules") and not values.get("rules_version"):
-        path = Path(str(values["rules"])).expanduser().absolute()  # a worker may stand in another folder
-        if not path.is_file():
-            raise ValueError(f"there is no rules file {values['rules']!r}: correct `curate.rules`")
-        return {**values, "rules": str(path), "rules_version": file_digest(str(path))}
-    return values
+    @property
+    def rule_sets(self) -> tuple[RuleSet, ...]:
+        """The rule sets asked about, those without rules included."""
+        return rule_sets(self.preset or "auto", self.compat, (self.rules, self.rules_version))

@@ -94,10 +94,12 @@ def rejudge(curation: pa.Table, config: CurateConfig, known: Judged | None = Non
     """
     judged = judge(curation, config)
     pairs, of_row = pairs_of(curation)
-    edits = np.array([rules_for(config, *pair).line_edits if pair[1] == "en" else "none" for pair in pairs], object)
-    emptied, open_rows, kept = _none_left(curation, judged.kept), np.zeros(len(of_row), np.bool_), judged.kept
-    for kind in sorted(set(edits)) if config.preset != "none" else ():
-        rows = kept & (edits == kind)[of_row]
+    held = [rules_for(config, *pair) for pair in pairs]
+    edits = np.array([rules.line_edits if pair[1] == "en" else "none" for rules, pair in zip(held, pairs, strict=True)])
+    counts = judged.kept & ~np.array([rules.keep_empty for rules in held], np.bool_)[of_row]
+    emptied, open_rows = _none_left(curation, judged.kept), np.zeros(len(of_row), np.bool_)
+    for kind in sorted(set(edits)):
+        rows = counts & (edits == kind)[of_row]
         emptied |= rows & _none(values(curation, "lines"))
         if kind in _KEPT_LINES:
             emptied |= rows & _none(values(curation, _KEPT_LINES[kind]))

@@ -8,7 +8,6 @@ import pydoc
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,19 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_rules import failed_rules
 
-from datalake.curate import presets
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.metrics.catalog import METRICS
 from datalake.curate.metrics.metrics import measure
-from datalake.curate.presets import Preset
+from datalake.curate.rules_file import PRESETS, rule_sets
 from datalake.curate.schema import CURATION
 from datalake.document import DOCUMENTS, RAW, Document, document_id, to_table
 
-PRESETS = get_args(Preset)
 # What only holds of English: stop words, word length, Latin terminals, FineWeb's English thresholds on lines.
 ENGLISH_RULES = {
-    rule for s in (presets.GOPHER, presets.C4, presets.FINEWEB) for rule in s.rules if rule.languages == ("en",)
+    rule
+    for s in (*rule_sets("gopher"), *rule_sets("c4"), *rule_sets("fineweb"))
+    for rule in s.rules
+    if rule.languages == ("en",)
 }
 
 
@@ -144,7 +144,7 @@ def test_what_provenance_says_is_passed_on(raw: pa.Table) -> None:
 def test_the_ledger_alone_gives_every_verdict_again(raw: pa.Table) -> None:
     for preset in PRESETS:
         for row in curate_batch(raw, CurateConfig(preset=preset))[0].to_pylist():
-            rules = next(s for s in presets.rule_sets(preset) if s.name == row["rule_set"]).rules
+            rules = next(s for s in rule_sets(preset) if s.name == row["rule_set"]).rules
             metrics = {metric.name: row[metric.name] for metric in METRICS}
             assert failed_rules(metrics, rules, row["language"]) == [
                 r for r in row["rules"] if r != "empty_after_edits"
@@ -327,10 +327,10 @@ def test_no_chinese_text_is_lost_to_a_rule_for_english(samples: Path, preset: st
     assert len(documents) > 150
     rows = curate_batch(to_table(documents, RAW), CurateConfig(preset=preset))[0].to_pylist()
     english = {rule.name for rule in ENGLISH_RULES}
-    own = {rule.name: rule for s in presets.rule_sets(preset) for rule in s.rules}
+    own = {rule.name: rule for s in rule_sets(preset) for rule in s.rules}
     for row in rows:
         if row["rule_set"] in ("chinese", "fineweb2-zh"):
-            chosen = presets.AUTO_CHINESE if row["rule_set"] == "chinese" else presets.FINEWEB2_ZH
+            chosen = next(s for s in rule_sets(preset) if s.name == row["rule_set"])
             assert set(row["rules"]) <= {rule.name for rule in chosen.rules}
         else:
             assert not [name for name in row["rules"] if name in english and own[name] in ENGLISH_RULES]

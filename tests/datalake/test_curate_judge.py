@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,11 @@ from plain_rules import failed_rules
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.judge import LANGUAGE, Judged, explain, judge, rules_for
-from datalake.curate.presets import Preset, choose, compats
 from datalake.curate.rules import Rule, fails, fails_sql
+from datalake.curate.rules_file import PRESETS, choose, compats
 from datalake.curate.schema import CURATION
 
-READINGS = [(preset, compat) for preset in get_args(Preset) for compat in ("", *compats(preset))]
+READINGS = [(preset, compat) for preset in PRESETS for compat in ("", *compats(preset))]
 PAIRS = [(s, n) for s in ("web", "mine", "wikipedia", "pydoc") for n in ("en", "zh", "yue", "ja", "ko", "th", "und")]
 
 
@@ -30,7 +30,7 @@ def rows_of(used: CurateConfig, draw: st.DrawFn) -> list[dict[str, Any]]:
     rows = []
     for source, language in draw(st.lists(st.sampled_from(PAIRS), max_size=30)):
         row: dict[str, Any] = dict.fromkeys(CURATION.names) | {"source": source, "language": language}
-        for rule in choose(used.preset, used.kinds.get(source, source), language, used.compat).rules:
+        for rule in choose(used.rule_sets, used.kinds.get(source, source), language).rules:
             near = st.sampled_from([rule.threshold, rule.threshold - 1, rule.threshold + 1, None])
             value = draw(near)
             whole = pa.types.is_integer(CURATION.field(rule.metric).type)
@@ -49,7 +49,7 @@ def test_every_row_is_judged_as_by_hand(preset: str, compat: str, data: st.DataO
     found = judge(pa.Table.from_pylist(rows, CURATION), used).columns().to_pylist()
     for row, judged in zip(rows, found, strict=True):
         kind, language = used.kinds.get(row["source"], row["source"]), row["language"]
-        rules = choose(used.preset, kind, language, used.compat)
+        rules = choose(used.rule_sets, kind, language)
         failed = failed_rules(row, rules.rules, language)
         if kept and language not in kept and kind != "code":
             failed = [LANGUAGE, *failed]
@@ -68,7 +68,7 @@ def test_an_operator_means_the_same_of_numbers_arrays_and_in_sql(
 ) -> None:
     import duckdb
 
-    rule = Rule("r", "m", op, threshold, "here")
+    rule = Rule(name="r", metric="m", op=op, threshold=threshold)
     plain = [bool(failed_rules({"m": value}, [rule])) for value in values]
     assert fails(op, np.array(values, np.float64), threshold).tolist() == plain
     assert [value is not None and fails(op, value, threshold) for value in values] == plain

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencc import OpenCC
 
+from datalake.curate.languages import STOP_WORDS
 from datalake.curate.metrics.catalog import NAMES
 from datalake.curate.metrics.metrics import measure
-from datalake.curate.presets import STOP_WORDS
 from datalake.text.characters import CJK_TERMINALS, CLOSERS, stop_points, tables, terminal_points
 from datalake.text.chinese import segment
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +19,11 @@ from plain_rules import failed_rules
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.presets import Preset, choose, rule_sets
 from datalake.curate.propose import Proposal, Proposals, from_scale, propose, rules_yaml, scale_of, table, tidy
 from datalake.curate.rules import Rule
+from datalake.curate.rules_file import PRESETS, RulesFile, choose, parse_rules, read_rules, rule_sets, thresholds_for
 from datalake.curate.schema import CURATION
-from datalake.curate.thresholds import ThresholdsConfig, parse_rules, thresholds_for
+from datalake.curate.thresholds import ThresholdsConfig
 from datalake.document import RAW, Document, document_id, to_table
 from datalake.errors import UserError
 from datalake.identity import file_digest, fingerprint
@@ -232,7 +232,7 @@ def test_a_pool_that_is_too_small_keeps_what_is_published(tmp_path: Path) -> Non
 def test_no_documents_give_no_rules(tmp_path: Path) -> None:
     assert propose([], asked()) == (0, {}, {}, {})
     assert propose(curation(tmp_path, []), asked()) == (0, {}, {}, {})
-    assert parse_rules(rules_yaml(propose([], asked()), asked()), "r") == {}
+    assert parse_rules(rules_yaml(propose([], asked()), asked()), "r") == RulesFile((), {})
 
 
 def test_a_preset_without_rules_is_refused(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[di
     for n in range(900):
         language = rng.choice(["en", "en", "zh", "fr", "th", "xx"] if n % 50 else ["sw"])
         source = rng.choice(["common_crawl", "common_crawl", "wikipedia", "code"])
-        one = row(n, language, choose("auto", source, language).name, source=source)
+        one = row(n, language, choose(rule_sets("auto"), source, language).name, source=source)
         for metric in METRICS:
             if rng.random() < 0.05:
                 continue
@@ -457,8 +457,8 @@ def test_a_rules_file_replaces_thresholds_language_by_language(tmp_path: Path) -
     assert failing(CurateConfig(preset="gopher"), "en", "fr", "de") == [True, True, True]
     config = CurateConfig(preset="gopher", rules=path)
     assert failing(config, "en", "de") == [False, False]
-    assert thresholds_for(path, config.rules_version, "de") == {"gopher/min_words": 20}
-    assert thresholds_for(path, config.rules_version, "en") == {"gopher/min_words": 5}
+    assert thresholds_for((path, config.rules_version), "de") == {"gopher/min_words": 20}
+    assert thresholds_for((path, config.rules_version), "en") == {"gopher/min_words": 5}
     # What the recipe itself says goes before the file.
     assert failing(CurateConfig(preset="gopher", rules=path, thresholds={"min_words": 30}), "en") == [True]
 
@@ -477,10 +477,10 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
     path = rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 5}]})
     config = CurateConfig(preset="gopher", rules=path)
     rules_file(tmp_path / "rules.yaml", {"en": [{"name": "min_words", "threshold": 500}]})
-    from datalake.curate import held, thresholds
+    from datalake.curate.judge import _rules_for
 
-    held._rules_for.cache_clear()
-    thresholds.read_rules.cache_clear()
+    _rules_for.cache_clear()
+    read_rules.cache_clear()
     with pytest.raises(UserError, match="has changed since the recipe was read"):
         failing(config, "en")
     # It is still a recipe to be read, as a manifest keeps it.
@@ -488,14 +488,16 @@ def test_a_file_that_changed_after_the_recipe_was_read_is_refused(tmp_path: Path
 
 
 def test_rules_for_norwegian_need_no_quotes() -> None:
-    assert parse_rules("rules: {no: [{name: min_words, threshold: 5e1}]}", "r") == {"no": {"min_words": 50.0}}
+    assert parse_rules("rules: {no: [{name: min_words, threshold: 5e1}]}", "r").thresholds == {
+        "no": {"min_words": 50.0}
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (None, "there is no rules file"),
-        ("- 1", "is no rules file: it must have `rules`"),
+        ("- 1", "is no rules file: it must have `sets`"),
         ("rules: {en: [", "is not YAML"),
         ("rules: {en: [{name: min_words}]}", "needs a `name` and a finite `threshold`"),
         ("rules: {en: [{threshold: 3}]}", "needs a `name` and a finite `threshold`"),
@@ -553,8 +555,8 @@ def test_a_row_of_the_table_says_all_of_a_proposal(corpus: tuple[list[str], list
     assert {"rule", "language", "published", "proposed", "share cut"} <= rows[0].keys()
 
 
-@pytest.mark.parametrize("preset", get_args(Preset))
-def test_every_rule_of_every_preset_can_be_asked_about(preset: Preset) -> None:
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_rule_of_every_preset_can_be_asked_about(preset: str) -> None:
     for rules in rule_sets(preset):
         for rule in rules.rules:
             assert isinstance(rule, Rule)

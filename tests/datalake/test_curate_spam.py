@@ -17,7 +17,8 @@ import xxhash
 from datalake.curate.checks.spam import MODEL, feature_names, model, spam_score, terms_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.presets import CHINESE, choose
+from datalake.curate.languages import CHINESE
+from datalake.curate.rules_file import choose, rule_sets
 from datalake.curate.schema import CURATION
 from datalake.document import RAW, Document, document_id, to_table
 
@@ -131,8 +132,8 @@ def test_the_default_preset_rejects_spam_with_its_reason_and_the_others_store_it
     assert [score > 0.5 for score in curation["spam"].to_pylist()] == [True, False]
     loose = curate_batch(raw, CurateConfig(thresholds={"spam": 1.0}))[0]
     assert not any("spam" in rules for rules in loose["rules"].to_pylist())
-    others = {rule.name: 0.0 for rule in choose("auto", "common_crawl", "zh").rules if rule.op == ">="}
-    others |= {rule.name: 1e9 for rule in choose("auto", "common_crawl", "zh").rules if rule.op == "<="}
+    others = {rule.name: 0.0 for rule in choose(rule_sets("auto"), "common_crawl", "zh").rules if rule.op == ">="}
+    others |= {rule.name: 1e9 for rule in choose(rule_sets("auto"), "common_crawl", "zh").rules if rule.op == "<="}
     curation, documents = curate_batch(raw, CurateConfig(thresholds={**others, "spam": 0.5}))
     assert curation["rule"].to_pylist() == ["spam", None]
     assert documents.num_rows == 1
@@ -140,6 +141,6 @@ def test_the_default_preset_rejects_spam_with_its_reason_and_the_others_store_it
     assert named["rule"].to_pylist() == [None, None]
     assert named["spam"].to_pylist() == curation["spam"].to_pylist()
     for preset in ("fineweb2", "chinesewebtext", "gopher"):
-        assert all(rule.metric != "spam" for rule in choose(preset, "common_crawl", "zh").rules)  # type: ignore[arg-type]
+        assert all(rule.metric != "spam" for rule in choose(rule_sets(preset), "common_crawl", "zh").rules)
     assert curate_batch(raw_of(SPAM["a casino"], language="en"), CurateConfig())[0]["spam"].to_pylist() == [None]
     assert curate_batch(raw_of(SPAM["a casino"], source="code"), CurateConfig())[0]["spam"].to_pylist() == [None]

@@ -10,7 +10,7 @@ import pytest
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
 from datalake.curate.edits import code_lines, keep_prose_lines, lines_of, prose_of
-from datalake.curate.presets import choose
+from datalake.curate.rules_file import choose, rule_sets
 from datalake.document import RAW
 from datalake.extract.html.formulas import latex_of, with_formulas
 from datalake.extract.html.page import extract
@@ -314,5 +314,5 @@ def test_blocks_of_code_in_a_text() -> None:
     assert keep_prose_lines("a\n```\n x\n```\nb [1]", [False, True], "fineweb") == "```\n x\n```\nb"
     assert keep_prose_lines("a\n```\n x\n```", [False], "fineweb") == ""
     assert len(lines_of(prose_of(text))) == 4
-    assert choose("auto", "common_crawl", "en").code_apart
-    assert not choose("auto", "code", "en").code_apart
+    assert choose(rule_sets("auto"), "common_crawl", "en").code_apart
+    assert not choose(rule_sets("auto"), "code", "en").code_apart

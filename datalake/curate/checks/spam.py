@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datalake.curate.presets import CHINESE
+from datalake.curate.languages import CHINESE
 from datalake.text.automaton import Automaton
 from datalake.text.characters import Points, points
 from datalake.text.chinese import simplified_table

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from datalake.curate.checks.lists import words_of_file
 from datalake.curate.checks.lists_config import TOXIC, ToxicConfig, list_files
 from datalake.curate.checks.user_files import Files, version_of
-from datalake.curate.presets import CHINESE
+from datalake.curate.languages import CHINESE
 from datalake.errors import UserError
 from datalake.identity import canonical
 from datalake.text.automaton import Automaton

@@ -15,8 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.curate.languages import CHINESE, STOP_WORDS, UNSEGMENTED
 from datalake.curate.metrics.catalog import METRICS, NAMES
-from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
 from datalake.text.characters import (
     ALNUM,
     CJK_TERMINAL,
