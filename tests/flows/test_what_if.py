@@ -95,6 +95,10 @@ def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, 
             {"thresholds": {"min_words": 2, "min_prose": 0.1}},
         ),
         ("curate.languages=[zh]", {"languages": ["zh"]}),
+        (
+            "curate.extra_rules=[{name: long_enough, metric: words, op: '>=', threshold: 300}]",
+            {"extra_rules": [{"name": "long_enough", "metric": "words", "op": ">=", "threshold": 300}]},
+        ),
     ],
 )
 def test_the_answer_is_that_of_a_run(ran: Ran, headwater: Command, setting: str, values: dict[str, Any]) -> None:
