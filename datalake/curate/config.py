@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
@@ -159,7 +159,7 @@ class CurateConfig(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _known(self) -> CurateConfig:
+    def _known(self, info: ValidationInfo) -> CurateConfig:
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
@@ -174,14 +174,17 @@ class CurateConfig(BaseModel):
             return self
         file, where = read_rules(self.rules, self.rules_version), f"curate.rules ({self.rules})"
         whose = "the rules file" if file.sets else f"preset {self.preset!r}"
-        if file.sets:
-            check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
         check_names(self.rule_sets, self.thresholds, "curate.thresholds", whose)
         check_names(self.rule_sets, (name for names in file.thresholds.values() for name in names), where, whose)
-        self._check_extra_rules()
+        self._check_names_of_extra_rules()
+        if not (info.context or {}).get("stored"):  # the catalog of metrics takes its time
+            if file.sets:
+                check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
+            if self.extra_rules:
+                check_metrics(self.extra_rules, "curate.extra_rules", self._metrics)
         return self
 
-    def _check_extra_rules(self) -> None:
+    def _check_names_of_extra_rules(self) -> None:
         where, taken = "curate.extra_rules", {LANGUAGE, EMPTY, *(rule.name for rule in self.own_rules)}
         taken |= {rule.name for rules in self.rule_sets for rule in rules.rules[: -len(self.extra_rules) or None]}
         for k, rule in enumerate(self.extra_rules):
@@ -189,8 +192,6 @@ class CurateConfig(BaseModel):
                 raise ValueError(f"{where}: there is a rule {rule.name!r} already: give this one another name")
             if rule.name in (other.name for other in self.extra_rules[:k]):
                 raise ValueError(f"{where}: two rules are called {rule.name!r}: give them different names")
-        if self.extra_rules:
-            check_metrics(self.extra_rules, where, self._metrics)
 
     @property
     def _metrics(self) -> list[str]:
