@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.text.characters import ALNUM, Classes, Points, points, tables
 
 Ints = npt.NDArray[np.int32]
@@ -110,7 +110,7 @@ class Automaton:
         )
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _table(keys: npt.NDArray[np.int64], targets: Ints) -> tuple[npt.NDArray[np.int64], Ints]:
     """An open-addressed table at most half full; -1 marks empty places. The last entry is never reached."""
     size = 2
@@ -125,12 +125,12 @@ def _table(keys: npt.NDArray[np.int64], targets: Ints) -> tuple[npt.NDArray[np.i
     return found, values
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _place(key: np.int64, size: int) -> np.int64:
     return np.int64((np.uint64(key) * _K) >> np.uint64(32)) & (size - 1)
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _child(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targets: Ints) -> int:
     """The node that a letter leads to, 0 where there is none."""
     key = np.int64(node) * width + letter
@@ -142,7 +142,7 @@ def _child(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targ
     return 0
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _next(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targets: Ints, fail: Ints) -> int:
     """The node after a letter: the longest beginning of a word that the text ends in."""
     child = _child(node, letter, width, keys, targets)
@@ -152,12 +152,12 @@ def _next(node: int, letter: int, width: int, keys: npt.NDArray[np.int64], targe
     return child
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _word(code: int, classes: Classes) -> bool:
     return classes[code] & ALNUM != 0 or code == _UNDERSCORE
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _look(
     codes: Points,
     bounded: bool,
@@ -200,7 +200,7 @@ def _look(
     return occurrences, distinct, first
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _totals(
     codes: Points,
     letters: Ints,

@@ -27,10 +27,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.curate.checks.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.checks.evaluation_sets import EvaluationRow, evaluation_rows
 from datalake.curate.checks.user_files import files_of, version_of
@@ -91,7 +91,7 @@ class SetCounts(NamedTuple):
     frequent: int  # distinct n-grams left out as in too many rows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split(
     codes: Points,
     begin: int,
@@ -142,7 +142,7 @@ def _split(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split_all(
     codes: Points,
     bounds: Longs,
@@ -164,7 +164,7 @@ def _split_all(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _grams(
     word_bounds: Longs,
     hashes: Hashes,
@@ -236,7 +236,7 @@ def _grams(
     return made, state
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _same(
     codes: Points,
     fold: Points,
@@ -264,7 +264,7 @@ def _same(
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], size: int, out: Hashes) -> int:
     """The hash of every run of `size` words of these texts; returns how many."""
     made = 0
@@ -279,7 +279,7 @@ def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], si
     return made
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _find(
     codes: Points,
     own_codes: Points,
@@ -337,7 +337,7 @@ def _find(
     return hits[: 3 * found]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _look(
     codes: Points,
     classes: Classes,

@@ -6,10 +6,10 @@ less than 80% of the characters, HTML with enough text for a reader, JSON and YA
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.curate.metrics.catalog import NAMES
 from datalake.text.characters import Points, points
 
@@ -47,7 +47,7 @@ def comment_characters(text: str, language: str) -> int:
     return 0 if style is None else int(_comments(points(text), style))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _comments(codes: Points, style: int) -> int:
     size, at, found = len(codes), 0, 0
     fresh = True  # nothing but space on this line so far

@@ -11,10 +11,10 @@ from __future__ import annotations
 import threading
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.curate.metrics.catalog import METRICS, NAMES
 from datalake.curate.presets import CHINESE, STOP_WORDS, UNSEGMENTED
 from datalake.text.characters import (
@@ -162,7 +162,7 @@ _SECOND = np.zeros(128, np.uint32)  # the second letter by the first
 _SECOND[[ord(pair[0]) for pair in _PAIRS]] = [ord(pair[1]) for pair in _PAIRS]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
     """The 64-bit hash of a span's code points, each through the table `lower`, two of them a step."""
     h = np.uint64(end - start)
@@ -177,7 +177,7 @@ def hash_span(codes: Points, start: int, end: int, lower: Points) -> np.uint64:
     return fmix64(h)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_exact(codes: Points, start: int, end: int) -> np.uint64:
     """The 64-bit hash of a span's code points as they stand, two of them a step."""
     h = np.uint64(end - start)
@@ -192,7 +192,7 @@ def hash_exact(codes: Points, start: int, end: int) -> np.uint64:
     return fmix64(h)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _group(hashes: Hashes, count: int, first: Places, counts: Places) -> None:
     """For each item, the index of its first equal into `first`, and there how many are equal into `counts`."""
     bits = 3
@@ -212,7 +212,7 @@ def _group(hashes: Hashes, count: int, first: Places, counts: Places) -> None:
         counts[slots[at]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _repeated(
     hashes: Hashes, starts: Places, ends: Places, count: int, size: int, covered: Numbers, later: Numbers
 ) -> int:
@@ -239,7 +239,7 @@ def _repeated(
     return repeat_characters
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int, out: Numbers) -> None:
     """The n-gram metrics of both families, n from 2 to 10, over `count` words of a text of `size` characters."""
     for n in range(2, 11):
@@ -329,7 +329,7 @@ def _ngrams(hashes: Hashes, starts: Places, ends: Places, count: int, size: int,
         out[LATER_DUP + n - 5] = seen_characters / size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sentences(line: Points, size: int, classes: Classes) -> int:
     """How many sentences a line holds.
 
@@ -360,7 +360,7 @@ def _sentences(line: Points, size: int, classes: Classes) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _unclosed(kinds: Classes, start: int, end: int) -> int:
     """Where a line ends without the quotation marks and brackets that close it."""
     while end > start and kinds[end - 1] & (CLOSER | SPACE):
@@ -368,7 +368,7 @@ def _unclosed(kinds: Classes, start: int, end: int) -> int:
     return end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _holds_sentence(codes: Points, kinds: Classes, start: int, end: int) -> bool:
     """Whether a line has a sentence's end, as `_sentences` has it but for dots in a row, or two full-width commas."""
     commas, at = 0, start
@@ -393,7 +393,7 @@ def _holds_sentence(codes: Points, kinds: Classes, start: int, end: int) -> bool
     return commas > 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _prose_words(
     codes: Points, kinds: Classes, starts: Places, words: int, line_starts: Places, line_ends: Places, lines: int
 ) -> int:
@@ -421,7 +421,7 @@ def _prose_words(
     return prose
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Places) -> int:
     """Bits of the phrases that the lower-cased line holds."""
     found = 0
@@ -441,7 +441,7 @@ def _phrases(line: Points, size: int, lower: Points, phrases: Points, bounds: Pl
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _uncited(codes: Points, start: int, end: int, marks: Points, bounds: Places, out: Points) -> int:
     r"""The line without matches of `\[\d*\]|\[edit\]|\[citation needed\]` into `out`; returns its length.
 
@@ -476,7 +476,7 @@ def _uncited(codes: Points, start: int, end: int, marks: Points, bounds: Places,
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _english_lines(
     codes: Points,
     kinds: Classes,
@@ -673,7 +673,7 @@ def _english_lines(
             out[FW + 7] = (fw - 1) / words_kept
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _counter(codes: Points, start: int, end: int, classes: Classes, words: Points, bounds: Places) -> bool:
     r"""Whether a line is a social counter: `\W*` digits with `,` and `.`, K, M or B, space, what is counted, `\W*`."""
     at = start
@@ -709,7 +709,7 @@ def _counter(codes: Points, start: int, end: int, classes: Classes, words: Point
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _at(codes: Points, at: int, end: int, lower: Points, snippets: Points, first: int, last: int) -> bool:
     """Whether the lower-cased code points from `at` on are snippets[first:last]."""
     if at < 0 or at + last - first > end:
@@ -720,7 +720,7 @@ def _at(codes: Points, at: int, end: int, lower: Points, snippets: Points, first
     return k == last - first
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _snippet_words(codes: Points, start: int, end: int, lower: Points, snippets: Points, b: Places) -> int:
     """How many words of a short line RefinedWeb's snippets take with them."""
     removed, at = 0, start
@@ -735,7 +735,7 @@ def _snippet_words(codes: Points, start: int, end: int, lower: Points, snippets:
     return removed
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _chinese(codes: Points, traditional: npt.NDArray[np.bool_], hashes: Hashes, out: Numbers) -> None:
     """ChineseWebText's grams of 13 characters, space apart, and characters of the traditional script alone."""
     n = 13
@@ -766,7 +766,7 @@ def _chinese(codes: Points, traditional: npt.NDArray[np.bool_], hashes: Hashes, 
     out[CHINESE_TOO + 1] = again / count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _characters(codes: Points, classes: Classes, kinds: Classes, out: Numbers) -> None:
     """The classes of all characters into `kinds`, code and script metrics that count them into `out`."""
     size = len(codes)
@@ -797,7 +797,7 @@ def _characters(codes: Points, classes: Classes, kinds: Classes, out: Numbers) -
     out[CJK + 2] = hangul / size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _median(histogram: Places, count: int) -> float:
     """The median of `count` lengths, counted by length."""
     middle = np.zeros(2)
@@ -814,7 +814,7 @@ def _median(histogram: Places, count: int) -> float:
 _TOKENS, _WORDS, _LENGTH, _ALPHA, _SYMBOLS, _STOPPED, _SEEN = range(7)
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _token(
     codes: Points,
     start: int,
@@ -845,7 +845,7 @@ def _token(
                 tally[_STOPPED] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _spaced(
     codes: Points,
     kinds: Classes,
@@ -911,7 +911,7 @@ def _spaced(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _segmented(
     codes: Points,
     kinds: Classes,
@@ -951,7 +951,7 @@ def _segmented(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _measure(
     codes: Points,
     segments: Places,
