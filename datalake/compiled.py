@@ -69,11 +69,19 @@ class Kernel:
 
     @cached_property
     def dispatcher(self) -> Any:
-        """numba's dispatcher of this kernel, which calls those of the kernels that it calls."""
+        """numba's dispatcher of this kernel, for Python."""
+        return self._dispatcher({})
+
+    @cached_property
+    def inner(self) -> Any:
+        """That for other kernels: what Python would need to call it takes as long to compile as the function itself."""
+        return self._dispatcher({"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+    def _dispatcher(self, more: dict[str, Any]) -> Any:
         import numba
 
         function = self.function
-        known = {name: value.dispatcher for name, value in self._reads() if isinstance(value, Kernel)}
+        known = {name: value.inner for name, value in self._reads() if isinstance(value, Kernel)}
         cells = tuple(
             types.CellType(known.get(name, cell.cell_contents))
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -82,8 +90,8 @@ class Kernel:
             function.__code__, {**function.__globals__, **known}, function.__name__, function.__defaults__, cells
         )
         spelled.__qualname__, spelled.__module__ = function.__qualname__, function.__module__
-        dispatcher = numba.njit(**self._options)(spelled)
-        dispatcher._cache = _Kept(self)
+        dispatcher = numba.njit(**self._options, **more)(spelled)
+        dispatcher._cache = _Kept(self, sorted(more))
         return dispatcher
 
     def _reads(self) -> Iterator[tuple[str, Any]]:
@@ -133,8 +141,8 @@ class _Kept:
     A file for each kernel and types of arguments, written whole: a digest of the rest, then numba's pickled result.
     """
 
-    def __init__(self, of: Kernel):
-        self._kernel = of
+    def __init__(self, of: Kernel, without: list[str]):
+        self._kernel, self._without = of, without
 
     @property
     def cache_path(self) -> str:
@@ -186,7 +194,14 @@ class _Kept:
         from numba.core.sigutils import normalize_signature
 
         arguments = [_told(argument) for argument in normalize_signature(signature)[0]]
-        made = [self._kernel.content, arguments, codegen.magic_tuple(), numba.__version__, sys.version_info[:2]]
+        made = [
+            self._kernel.content,
+            self._without,
+            arguments,
+            codegen.magic_tuple(),
+            numba.__version__,
+            sys.version_info[:2],
+        ]
         digest = hashlib.sha256(repr(made).encode()).hexdigest()
         return f"{self._kernel.function.__module__}.{self._kernel.function.__qualname__}-{digest}.kernel"
 
@@ -198,7 +213,7 @@ def _told(kind: Any) -> Any:
     if isinstance(kind, numba_types.BaseTuple):
         of = getattr(kind, "instance_class", None)
         fields = (of.__module__, of.__qualname__, getattr(kind, "fields", ())) if of else ()
-        return type(kind).__name__, fields, [_told(item) for item in kind]
+        return type(kind).__name__, fields, [_told(item) for item in getattr(kind, "types", ())]
     return str(kind)
 
 

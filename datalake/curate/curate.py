@@ -34,16 +34,16 @@ from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
-from datalake.curate.metrics.catalog import METRICS, NAMES
-from datalake.curate.metrics.code import measure_code
-from datalake.curate.metrics.metrics import (
+from datalake.curate.metrics.catalog import METRICS, NAMES, PLACES
+from datalake.curate.metrics.families.code import measure_code
+from datalake.curate.metrics.measure import measure_array
+from datalake.curate.metrics.prepared.document import (
     KEPT_AUTO,
     KEPT_C4,
     KEPT_DATATROVE,
     KEPT_DCLM,
     KEPT_FINEWEB,
     KEPT_PAPER,
-    measure_array,
 )
 from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
@@ -160,7 +160,7 @@ def curate_batch(
         metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, score)
         line_kinds.append(lines)
         if kind == "code" and programs[row]:
-            measure_code(text, programs[row], metrics[row])
+            measure_code(text, programs[row], metrics[row, PLACES["code"]])
         _look_for(text, kind, language, config, metrics[row])
     scored = fill(texts, languages, metrics, config, trained)
     classified = [{name: values[row] for name, values in scored.items()} for row in range(len(texts))]

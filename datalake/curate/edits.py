@@ -37,7 +37,7 @@ _URL = re.compile(
 )
 _SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE | re.ASCII)
 FENCE = "```"  # a line that begins with it begins and ends a block of code
-EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
+EDITED_WORDS = 10  # as in metrics/families/dclm.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 
 

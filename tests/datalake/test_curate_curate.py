@@ -20,7 +20,7 @@ from datalake.curate import presets
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.metrics.metrics import measure
+from datalake.curate.metrics.measure import measure
 from datalake.curate.presets import Preset
 from datalake.curate.rules import verdict
 from datalake.curate.schema import CURATION

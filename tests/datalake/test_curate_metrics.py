@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from opencc import OpenCC
 
 from datalake.curate.metrics.catalog import NAMES
-from datalake.curate.metrics.metrics import measure
+from datalake.curate.metrics.measure import measure
 from datalake.curate.presets import STOP_WORDS
 from datalake.text.characters import CJK_TERMINALS, CLOSERS, stop_points, tables, terminal_points
 from datalake.text.chinese import segment
