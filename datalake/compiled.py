@@ -194,15 +194,8 @@ class _Kept:
         from numba.core.sigutils import normalize_signature
 
         arguments = [_told(argument) for argument in normalize_signature(signature)[0]]
-        made = [
-            self._kernel.content,
-            self._without,
-            arguments,
-            codegen.magic_tuple(),
-            numba.__version__,
-            sys.version_info[:2],
-        ]
-        digest = hashlib.sha256(repr(made).encode()).hexdigest()
+        here = (codegen.magic_tuple(), numba.__version__, sys.version_info[:2])
+        digest = hashlib.sha256(repr((self._kernel.content, self._without, arguments, here)).encode()).hexdigest()
         return f"{self._kernel.function.__module__}.{self._kernel.function.__qualname__}-{digest}.kernel"
 
 

@@ -19,6 +19,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Failed
 from pydantic import BaseModel
 
+from datalake.curate.metrics.user import load as load_metrics
 from datalake.errors import UserError
 from datalake.lake.lake import Lake, Ref
 from datalake.lake.records import Manifest, StageReport, now, write_manifest
@@ -90,6 +91,7 @@ def running(
     if until is not None and until not in STAGES:
         raise ValueError(f"no stage {until!r}: choose one of {', '.join(STAGES)}")
     chosen = RECIPE.get() or resolve(recipe, overrides)
+    load_metrics(chosen.curate)  # what can't be imported is said before any work
     opened = Lake(lake_folder(lake)).create()
     enter(opened.root)
     ending.listen()  # Prefect's flow has just put a handler of its own there

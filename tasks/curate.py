@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.config import CurateConfig
+from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.shards import ShardResult, ShardWriter
 from tasks.cluster import Shard, map_shards
@@ -42,15 +43,25 @@ def _block_lists(config: CurateConfig) -> list[dict[str, Any]]:
     return [] if config.block is None else [counts._asdict() for counts in block_lists_of(config.block).counts]
 
 
-def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> ShardResult:
-    """Metrics, verdict and kept text for one file of raw documents."""
+def _curate_shard(config: CurateConfig, trained: Path | None, lake: Path, made_by: Any, shard: Shard) -> ShardResult:
+    """Metrics, verdict and kept text for one file of raw documents; what an earlier run has measured isn't again."""
+    from datalake.curate.again import Measured, curate_again
     from datalake.curate.curate import curate_file
-    from datalake.curate.schema import CURATION
+    from datalake.curate.metrics.user import Meter, counts_of, names
+    from datalake.curate.schema import schema_with
     from datalake.document import DOCUMENTS
 
     assert shard.folder is not None
-    with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
-        for decisions, documents in curate_file(shard.payload, config, trained):
+    schemas = {"curation": schema_with(names(config)), "documents": DOCUMENTS}
+    measured = Measured(lake, made_by, config)
+    stored = measured.find(Path(shard.payload))
+    meter = Meter(config, but=stored.own if stored else ())
+    if stored is None:
+        batches = curate_file(shard.payload, config, trained, meter)
+    else:
+        batches = curate_again(shard.payload, stored, config, trained, meter)
+    with ShardWriter(shard.folder, shard.name, shard.key, schemas) as out:
+        for decisions, documents in batches:
             out.write("curation", decisions)
             out.write("documents", documents)
             out.count("raw", decisions.num_rows)
@@ -74,11 +85,22 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
                 spans = decisions["pii"].to_pylist()
                 out.count("personal data", sum(spans))
                 out.count("with personal data", sum(n > 0 for n in spans))
+        for name, n in (meter.counts | (counts_of(stored.own, stored.counts) if stored else {})).items():
+            out.count(name, n)
+    measured.remember(Path(shard.payload), out.result, shard.folder)
     return out.result
+
+
+def _columns() -> str:
+    """Which metrics there are: one more makes another table, under the same version."""
+    from datalake.curate.metrics.catalog import METRICS
+
+    return fingerprint([[metric.name, metric.whole] for metric in METRICS])[:32]
 
 
 @stage(
     version="7",
+    columns=_columns,
     libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
@@ -86,15 +108,20 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: Folde
 
     `quality` is the classifier that the recipe trains, where it does.
     """
-    from datalake.curate.schema import CURATION
+    from datalake.curate.metrics.user import cost, load, names
+    from datalake.curate.schema import schema_with
     from datalake.document import DOCUMENTS
 
+    load(config)
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     lists = _block_lists(config)
     trained = None if quality is None else runtime.lake.path(quality)
-    shards = shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
+    columns = _columns()
+    shards = shards_of(raw, runtime, [config, columns, quality and quality.data_version])
+    assert runtime.stage is not None
+    made_by = [runtime.stage.version, runtime.stage.libraries, columns, quality and quality.data_version]
     with progress("curate", len(shards)) as tell:
-        work = partial(_curate_shard, config, trained)
+        work = partial(_curate_shard, config, trained, runtime.lake.root, made_by)
         results, failed = gather(map_shards(work, shards, runtime, tell, on_gpus=bool(config.classifiers)))
     counts = total(results)
     rules = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("rejected:")}
@@ -122,11 +149,15 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: Folde
         on = {name.split(":", 1)[1]: n for name, n in counts.items() if name.startswith("blocked by list:")}
         report["block_lists"] = [row | {"documents": on.get(row["list"], 0)} for row in lists]
         funnel += [{"what": f"on the list {name}", "records": n} for name, n in sorted(on.items())]
+    costs = [cost(name, counts) for name in names(config)]
+    if costs:
+        report["own_metrics"] = [one._asdict() for one in costs]
+        report["warnings"] = [one.warning for one in costs if one.warning]
     if config.pii is not None:
         funnel += [{"what": "with personal data", "records": counts.get("with personal data", 0)}]
     return Produced(
         tables={
-            "curation": (CURATION, files_of(results, "curation")),
+            "curation": (schema_with(names(config)), files_of(results, "curation")),
             "documents": (DOCUMENTS, files_of(results, "documents")),
         },
         counts=counts,
@@ -148,6 +179,7 @@ def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: Folde
         unfinished=failed,
         funnel=funnel,
         report=report,
+        note="; ".join(map(str, costs)),
         pages={"page": partial(_curation_page, funnel, results, shards, config)},
     )
 

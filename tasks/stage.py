@@ -183,6 +183,7 @@ class Stage:
     name: str
     version: str
     libraries: tuple[str, ...]
+    columns: Callable[[], Any] | None = None
 
     def payload(self, config: BaseModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that shapes the output: what the fingerprint is computed from."""
@@ -192,6 +193,7 @@ class Stage:
             "libraries": library_versions(self.libraries),
             "config": config,
             "inputs": {name: _identity_of(value) for name, value in inputs.items()},
+            **({} if self.columns is None else {"columns": self.columns()}),
         }
 
     def __call__(self, *, config: BaseModel, runtime: Runtime, **inputs: Any) -> Outputs:
@@ -380,17 +382,23 @@ def _first_line(error: Any) -> str:
     return masked(f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}")
 
 
-def stage(version: str, libraries: Sequence[str] = (), name: str | None = None) -> Callable[..., Stage]:
+def stage(
+    version: str,
+    libraries: Sequence[str] = (),
+    name: str | None = None,
+    columns: Callable[[], Any] | None = None,
+) -> Callable[..., Stage]:
     """Make a plain function `(inputs..., config, runtime) -> Produced` a tracked stage.
 
     Args:
         version: raise it whenever the code gives another output for the same input; part of the identity.
         libraries: distributions whose version shapes the output; part of the identity.
         name: the stage's name, the function's unless given.
+        columns: tells which columns it writes, where those can be added to; part of the identity.
     """
 
     def wrap(fn: Callable[..., Produced]) -> Stage:
-        wrapped = Stage(fn, name or fn.__name__, version, tuple(libraries))
+        wrapped = Stage(fn, name or fn.__name__, version, tuple(libraries), columns)
         update_wrapper(wrapped, fn)
         return wrapped
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
+from datalake.curate.metrics import user
 from datalake.curate.presets import Compat, Preset, check_thresholds
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.curate.thresholds import read_rules, with_rules_version
@@ -90,6 +91,15 @@ class CurateConfig(BaseModel):
     classifiers: tuple[ClassifierConfig, ...] = Field(
         default=(), title="Classifiers", description="Transformers models whose scores are stored, and may be asked for"
     )
+    metrics: Annotated[tuple[str, ...], Place()] = Field(
+        default=(),
+        title="Own metrics",
+        description="Functions of a text and its language, as `FILE.py:function` or `package.module:function`: a "
+        "column each, of that name; `${recipe}/FILE.py` lies beside the recipe",
+    )
+    metric_functions: tuple[user.MetricFunction, ...] = Field(
+        default=(), title="Functions of own metrics", description="What they say; filled in when left empty"
+    )
 
     kinds: dict[str, str] = Field(
         default_factory=dict,
@@ -101,7 +111,7 @@ class CurateConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _version_of_rules(cls, values: Any) -> Any:
-        return with_rules_version(values)
+        return _with_functions(with_rules_version(values))
 
     @model_validator(mode="after")
     def _known(self) -> CurateConfig:
@@ -120,3 +130,19 @@ class CurateConfig(BaseModel):
             except UserError as error:
                 raise ValueError(str(error).replace("curate.thresholds", f"curate.rules ({self.rules})")) from None
         return self
+
+
+def _with_functions(values: Any) -> Any:
+    """A config's values with what its own metrics say: it stands for them, wherever they lie."""
+    given = isinstance(values, dict) and not values.get("metric_functions") and values.get("metrics")
+    if not isinstance(given, list | tuple) or not all(isinstance(entry, str) for entry in given):
+        return values
+    from datalake.curate.schema import CURATION  # imports Arrow, which a recipe without own metrics doesn't need
+    from datalake.document import RAW
+
+    taken = {*CURATION.names, *RAW.names, *_LEDGER}
+    places = [user.absolute(entry) for entry in given]  # a worker may stand in another folder
+    return {**values, "metrics": places, "metric_functions": user.read(places, taken)}
+
+
+_LEDGER = ("duplicate_of", "similarity", "cut", "cut_by")  # columns that the ledger has besides

@@ -34,6 +34,7 @@ from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.held import BLOCKED, CONTAMINATED, rules_for
+from datalake.curate.metrics import user
 from datalake.curate.metrics.catalog import METRICS, NAMES, PLACES
 from datalake.curate.metrics.families.code import measure_code
 from datalake.curate.metrics.measure import measure_array
@@ -47,7 +48,7 @@ from datalake.curate.metrics.prepared.document import (
 )
 from datalake.curate.presets import CHINESE
 from datalake.curate.rules import CLASSIFIER, verdict
-from datalake.curate.schema import CURATION
+from datalake.curate.schema import CURATION, schema_with
 from datalake.curate.scoring import fill
 from datalake.document import DOCUMENTS, RAW
 from datalake.lake.parquet import open_parquet
@@ -124,12 +125,17 @@ def _look_for(text: str, kind: str, language: str, config: CurateConfig, values:
 
 
 def curate_batch(
-    raw: pa.Table | pa.RecordBatch, config: CurateConfig, trained: Path | None = None
+    raw: pa.Table | pa.RecordBatch,
+    config: CurateConfig,
+    trained: Path | None = None,
+    measure: user.Measure | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Judge raw documents (schema RAW); `trained` is the folder of the quality classifier, where the recipe trains one.
 
-    Returns (curation, documents): a row of schema CURATION per document, in the order given, and the kept documents
-    (schema DOCUMENTS) with their edited text, in the same order.
+    `measure` gives the values of the recipe's own metrics.
+
+    Returns (curation, documents): a row of schema CURATION, with own metrics after it, per document, in the order
+    given, and the kept documents (schema DOCUMENTS) with their edited text, in the same order.
     """
     table = pa.Table.from_batches([raw]) if isinstance(raw, pa.RecordBatch) else raw
     texts, sources = table["text"].to_pylist(), table["source"].to_pylist()
@@ -162,10 +168,12 @@ def curate_batch(
         if kind == "code" and programs[row]:
             measure_code(text, programs[row], metrics[row, PLACES["code"]])
         _look_for(text, kind, language, config, metrics[row])
+    own = (measure or user.Meter(config))(texts, languages)
     scored = fill(texts, languages, metrics, config, trained)
     classified = [{name: values[row] for name, values in scored.items()} for row in range(len(texts))]
     for row, (text, kind, language) in enumerate(zip(texts, kinds, languages, strict=True)):
         found: dict[str, float | None] = {f"{CLASSIFIER}{name}": value for name, value in classified[row].items()}
+        found |= {name: values[row] for name, values in own.items()}
         if (overlap := overlaps[row]) is not None:
             found[f"{CONTAMINATED}_share"] = overlap.share
         if (on_lists := blocked[row]) is not None:
@@ -207,13 +215,18 @@ def curate_batch(
     columns["classifiers"] = pa.array(
         [list(scores.items()) if scores else None for scores in classified], CURATION.field("classifiers").type
     )
-    curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
+    columns |= {name: pa.array(values, pa.float64()) for name, values in own.items()}
+    schema = schema_with(user.names(config))
+    curation = pa.table([columns[name] for name in schema.names], schema=schema)
 
-    kept = table.take(pa.array(kept_rows, pa.int64()))
-    kept = kept.set_column(
-        kept.schema.get_field_index("text"), RAW.field("text"), pa.array(kept_texts, pa.large_string())
-    )
-    return curation, kept.select(DOCUMENTS.names).cast(DOCUMENTS)
+    return curation, kept_documents(table, kept_rows, kept_texts)
+
+
+def kept_documents(raw: pa.Table, rows: Sequence[int], texts: Sequence[str]) -> pa.Table:
+    """The documents in these rows of raw, schema DOCUMENTS, with their edited texts."""
+    kept = raw.take(pa.array(rows, pa.int64()))
+    kept = kept.set_column(kept.schema.get_field_index("text"), RAW.field("text"), pa.array(texts, pa.large_string()))
+    return kept.select(DOCUMENTS.names).cast(DOCUMENTS)
 
 
 def _contamination(overlaps: Sequence[Overlap | None]) -> dict[str, pa.Array]:
@@ -235,14 +248,20 @@ def _programming_languages(table: pa.Table) -> list[str]:
 
 
 def curate_file(
-    path: str | Path, config: CurateConfig, trained: Path | None = None
+    path: str | Path, config: CurateConfig, trained: Path | None = None, measure: user.Measure | None = None
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Curate a Parquet file of schema RAW, a slice of a row group at a time: pairs of (curation, documents).
 
-    `trained` as in `curate_batch`.
+    `trained` and `measure` as in `curate_batch`.
 
     Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
     """
+    for table in raw_batches(path):
+        yield curate_batch(table, config, trained, measure)
+
+
+def raw_batches(path: str | Path) -> Iterator[pa.Table]:
+    """A Parquet file of schema RAW, a slice of a row group at a time. Raises ValueError where a column is missing."""
     with open_parquet(path) as file:
         missing = [name for name in RAW.names if name not in file.schema_arrow.names]
         if missing:
@@ -251,4 +270,4 @@ def curate_file(
             table = file.read_row_group(group, columns=RAW.names)
             rows = max(1, min(_BATCH_ROWS, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
             for start in range(0, table.num_rows, rows):
-                yield curate_batch(table.slice(start, rows), config, trained)
+                yield table.slice(start, rows)

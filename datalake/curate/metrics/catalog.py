@@ -64,4 +64,6 @@ _OWN = {
 def definition(name: str) -> str:
     """What a metric says, for people; also of those that the recipe's own rules ask about."""
     found = next((metric.definition for metric in METRICS if metric.name == name), _OWN.get(name))
+    if found is None and not name.startswith(CLASSIFIER):
+        return "the recipe's own metric"
     return found or f"score by the classifier {name.removeprefix(CLASSIFIER)}"
