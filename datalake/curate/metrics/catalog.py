@@ -42,6 +42,7 @@ _ORDER = (
     "code",
     "asked",
     "language",
+    "mojibake",
 )
 FAMILIES: dict[str, Family] = {
     name: import_module(f"datalake.curate.metrics.families.{name}").FAMILY for name in _ORDER
