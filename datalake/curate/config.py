@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
+from datalake.curate.metrics import user
 from datalake.curate.rules import (
     BLOCKED,
     CLASSIFIER,
@@ -25,6 +26,7 @@ from datalake.curate.rules import (
 from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.files import File
+from datalake.identity import Place
 from datalake.text.language_code import LanguageCode
 
 
@@ -103,6 +105,15 @@ class CurateConfig(BaseModel):
     classifiers: tuple[ClassifierConfig, ...] = Field(
         default=(), title="Classifiers", description="Transformers models whose scores are stored, and may be asked for"
     )
+    metrics: Annotated[tuple[str, ...], Place()] = Field(
+        default=(),
+        title="Own metrics",
+        description="Functions of a text and its language, as `FILE.py:function` or `package.module:function`: a "
+        "column each, of that name; `${recipe}/FILE.py` lies beside the recipe",
+    )
+    metric_functions: tuple[user.MetricFunction, ...] = Field(
+        default=(), title="Functions of own metrics", description="What they say; filled in when left empty"
+    )
 
     kinds: dict[str, str] = Field(
         default_factory=dict,
@@ -143,6 +154,11 @@ class CurateConfig(BaseModel):
             if number is not None
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _functions_read(cls, values: Any) -> Any:
+        return _with_functions(values)
+
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> CurateConfig:
         for name, value in self.thresholds.items():
@@ -181,5 +197,20 @@ class CurateConfig(BaseModel):
     @property
     def _metrics(self) -> list[str]:
         """Metrics that this recipe adds to those of every run: its functions' and its classifiers'."""
-        functions = [entry.rpartition(":")[2] for entry in getattr(self, "metrics", ())]
-        return functions + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]
+        return user.names(self) + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]
+
+
+def _with_functions(values: Any) -> Any:
+    """A config's values with what its own metrics say: it stands for them, wherever they lie."""
+    given = isinstance(values, dict) and not values.get("metric_functions") and values.get("metrics")
+    if not isinstance(given, list | tuple) or not all(isinstance(entry, str) for entry in given):
+        return values
+    from datalake.curate.schema import CURATION  # imports Arrow, which a recipe without own metrics doesn't need
+    from datalake.tables import RAW
+
+    taken = {*CURATION.names, *RAW.names, *_LEDGER}
+    places = [user.absolute(entry) for entry in given]  # a worker may stand in another folder
+    return {**values, "metrics": places, "metric_functions": user.read(places, taken)}
+
+
+_LEDGER = ("duplicate_of", "similarity", "cut", "cut_by")  # columns that the ledger has besides
