@@ -15,6 +15,8 @@ COMMANDS = {
     "flows.commands.run:run": "Run a recipe, or up to a stage; what was done before is taken from the cache.",
     "flows.commands.query:query": "DuckDB over the lake: every corpus as its last finished run left it.",
     "flows.commands.explain:explain": "What became of a document, and why.",
+    "flows.commands.browse:browse": "Read kept and dropped texts in a browser, with what-if beside them.",
+    "flows.commands.similar:similar": "Near duplicates of a text in the lake.",
     "flows.commands.what_if:what_if": "What another threshold, preset or languages would keep, without rerunning.",
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",
     "flows.commands.chat:chat": "Talk to a model.",

@@ -98,6 +98,15 @@ class Lake:
         answer: Row = plain_value(what_if(self.store, Path(recipe), set))
         return answer
 
+    def similar(self, text: str, corpus: str | None = None, threshold: float | None = None) -> list[Row]:
+        """Near duplicates of a text among the documents of a corpus: `uri`, `id`, `similarity`, `verdict`, best first.
+
+        Similarity is Jaccard's, of word shingles; `threshold` is the corpus' own where it isn't given.
+        """
+        from datalake.dedup.similar import similar
+
+        return [plain_value(row) for row in similar(self.store, text, corpus, threshold)]
+
     def report(self, run: str = "last", out: Path | None = None) -> Row:
         """Write one HTML page about a run into the lake, or to `out`: `report` is its place."""
         from flows.report.page import write_report

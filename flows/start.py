@@ -56,7 +56,8 @@ def run(
     try:
         start(chosen, named, Path(os.path.realpath(Path(lake).expanduser())), until, set, follow, print, print)
     finally:
-        os.environ.clear()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
         os.environ.update(before)
     return logs[0].reports
 
@@ -149,11 +150,10 @@ def _prefect(url: str) -> Iterator[None]:
         return
     from prefect import settings  # read once from the environment, which was an earlier run's
 
-    known = {
-        settings.PREFECT_API_URL: url,
-        settings.PREFECT_API_AUTH_STRING: os.environ.get("PREFECT_API_AUTH_STRING"),
-        settings.PREFECT_HOME: os.environ.get("PREFECT_HOME", settings.PREFECT_HOME.value()),
-    }
+    known = {settings.PREFECT_API_URL: url}
+    for setting in (settings.PREFECT_API_AUTH_STRING, settings.PREFECT_HOME):
+        if setting.name in os.environ:
+            known[setting] = os.environ[setting.name]
     with settings.temporary_settings(known):
         yield
 

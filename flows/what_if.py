@@ -12,6 +12,7 @@ from datalake.lake.records import Manifest, StageRecord, find_manifest, manifest
 from flows.output import command
 
 if TYPE_CHECKING:
+    from datalake.curate.config import CurateConfig
     from flows.recipe import Recipe
 
 EXAMPLES = 5
@@ -98,27 +99,38 @@ def _table(lake: Lake, record: StageRecord, name: str, columns: list[str] | None
 
 
 def _curation(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:
-    from datalake.curate.what_if import ask, columns_needed, sources_and_languages, tell
-
     before, after = base.curate_by_kind, changed.curate_by_kind
     trained = {"quality": base.quality} if base.quality else {}  # its model gave the metric that is asked about
     manifest, record = _last_run(lake, recipe, base, {**trained, "curate": before})
-    groups = sources_and_languages([_table(lake, record, "curation", ["source", "language"])])
-    curation = _table(lake, record, "curation", columns_needed(before, after, groups=groups))
-    answer = tell(curation, *ask(curation, before, after), examples=EXAMPLES, seed=SEED)
-    addresses = _addresses(lake, record, [one["id"] for side in answer["examples"].values() for one in side])
-    for side in answer["examples"].values():
-        for one in side:
-            row = one.pop("row")
-            one |= {"uri": addresses.get(one["id"]), "source": curation["source"][row].as_py()}
     return {
         "corpus": base.corpus,
         "run": manifest.run,
         "stage": "curate",
         "changes": _changes(before, after),
-        **answer,
+        **other_curation(lake, record, before, after, EXAMPLES),
         "notes": _notes(lake, manifest, base),
     }
+
+
+def other_curation(
+    lake: Lake, record: StageRecord, before: CurateConfig, after: CurateConfig, examples: int
+) -> dict[str, Any]:
+    """What another config would have kept of what a curate stage judged by `before`; see `datalake.curate.what_if`.
+
+    Raises:
+        UserError: where only a run tells.
+    """
+    from datalake.curate.what_if import ask, columns_needed, sources_and_languages, tell
+
+    groups = sources_and_languages([_table(lake, record, "curation", ["source", "language"])])
+    curation = _table(lake, record, "curation", columns_needed(before, after, groups=groups))
+    answer = tell(curation, *ask(curation, before, after), examples=examples, seed=SEED)
+    addresses = _addresses(lake, record, [one["id"] for side in answer["examples"].values() for one in side])
+    for side in answer["examples"].values():
+        for one in side:
+            row = one.pop("row")
+            one |= {"uri": addresses.get(one["id"]), "source": curation["source"][row].as_py()}
+    return answer
 
 
 def _duplicates(lake: Lake, recipe: Path, base: Recipe, changed: Recipe) -> dict[str, Any]:

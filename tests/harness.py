@@ -8,9 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -45,6 +46,30 @@ class PrefectServer:
     @property
     def environment(self) -> dict[str, str]:
         return os.environ | {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": self.login}
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it printed where."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def mistake(self) -> str:
+        """The one line a user's mistake is answered with."""
+        assert self.status == 2, self
+        assert self.out == ""
+        assert self.err.startswith("headwater: ")
+        assert self.err.count("\n") == 1
+        assert "Traceback" not in self.err
+        return self.err
+
+
+Command = Callable[..., Ended]
 
 
 def free_port() -> int:

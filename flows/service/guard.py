@@ -7,6 +7,7 @@ policy. The policy also keeps Prefect's pages from calling other hosts: their an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -45,10 +46,10 @@ def trusted(host: str, origin: str | None) -> bool:
 
 
 class Guard:
-    """An ASGI app around another one."""
+    """An ASGI app around another one; `headers` go with each of its answers."""
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = HEADERS):
+        self.app, self.headers = app, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with 403 (a socket: before it is accepted)."""
@@ -67,7 +68,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
         return await self.app(scope, receive, with_headers)

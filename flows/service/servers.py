@@ -167,7 +167,14 @@ class TemporaryServer:
 
 def _drain(seconds: float) -> None:
     """Hand the server what Prefect still holds back of logs and events."""
-    for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
-        with contextlib.suppress(Exception):
-            if module in sys.modules:
-                getattr(sys.modules[module], name).drain_all(timeout=seconds)
+
+    def drain() -> None:
+        for module, name in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
+            with contextlib.suppress(Exception):
+                if module in sys.modules:
+                    getattr(sys.modules[module], name).drain_all(timeout=seconds)
+
+    # Where an event loop runs, as in a notebook, Prefect would give a coroutine: in a thread of its own there is none.
+    thread = threading.Thread(target=drain, name="prefect-drain")
+    thread.start()
+    thread.join()

@@ -14,16 +14,43 @@ from typing import Any
 
 import psutil
 import pytest
+import world
 import yaml
 from begun import Begun, Start, processes_of
 from browser import Browser, chromium
-from harness import ROOT, PrefectServer, up
+from harness import ROOT, Command, Ended, PrefectServer, up
+from world import Whole
+
+from flows.cli import main
 
 
 @pytest.fixture(scope="session")
 def running(prefect_server: PrefectServer) -> dict[str, Any]:
     """What `up` says where only a server is there: the suite's. The suite's end stops all of it."""
     return up(prefect_server.lake, prefect_server.port)
+
+
+@pytest.fixture(scope="session")
+def whole(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The suite's one run of everything; read only."""
+    return world.whole(tmp_path_factory)
+
+
+@pytest.fixture
+def headwater(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """Runs the command in this process. Not for runs that succeed: they prepare the whole process for their lake."""
+    monkeypatch.delenv("HEADWATER_LAKE", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Ended(end.value.code, out, err)
+
+    return call
 
 
 @pytest.fixture

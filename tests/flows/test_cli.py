@@ -2,56 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import world
 import yaml
+from harness import ROOT, Command, Ended
 from world import Whole
 
 from datalake.lake.lake import Lake
 from datalake.lake.records import find_manifest
 from datalake.printable import printable
-from flows.cli import main
+from flows.cli import COMMANDS
 
-ROOT = Path(__file__).parents[2]
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def headwater(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Runs the command in this process. Not for runs that succeed: they prepare the whole process for their lake."""
-    monkeypatch.delenv("HEADWATER_LAKE", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str | Path) -> Ended:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Ended(end.value.code, out, err)
-
-    return call
+NAMES = [place.rpartition(":")[2].replace("_", "-") for place in COMMANDS]
 
 
 def process(*arguments: str | Path, **environment: str) -> Ended:
@@ -68,16 +37,6 @@ def process(*arguments: str | Path, **environment: str) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def mistake(ended: Ended) -> str:
-    """The one line a user's mistake is answered with."""
-    assert ended.status == 2, ended
-    assert ended.out == ""
-    assert ended.err.startswith("headwater: ")
-    assert ended.err.count("\n") == 1
-    assert "Traceback" not in ended.err
-    return ended.err
-
-
 def recipe(folder: Path, data: Any = None, **changes: Any) -> Path:
     table = {"kind": "table", "paths": [str(world.texts(folder / "in.jsonl", range(3)))]}
     path = folder / "recipe.yaml"
@@ -85,11 +44,6 @@ def recipe(folder: Path, data: Any = None, **changes: Any) -> Path:
         yaml.safe_dump(data or {"corpus": "small", "sources": [table], "runtime": world.inline()} | changes)
     )
     return path
-
-
-@pytest.fixture(scope="session")
-def whole(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    return world.whole(tmp_path_factory)
 
 
 # Help ----------------------------------------------------------------------------------------------------------------
@@ -123,15 +77,12 @@ def test_help_lists_what_works_and_nothing_else(headwater: Command) -> None:
     done = headwater("--help")
     assert done.status == 0
     listed = {line.split()[1] for line in done.out.splitlines() if line.startswith("│ ") and len(line.split()) > 2}
-    works = {"run", "runs", "up", "down", "query", "explain", "what-if", "trace", "chat", "doctor", "report"}
-    assert works <= listed
+    assert set(NAMES) <= listed
     later = {"plan", "eval", "serve", "export", "label"}
     assert not later & listed
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "runs", "query", "explain", "what-if", "trace", "chat", "report", "up", "down", "doctor"]
-)
+@pytest.mark.parametrize("command", NAMES)
 def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Command, command: str) -> None:
     done = headwater(command, "--help")
     assert done.status == 0
@@ -152,7 +103,7 @@ def test_every_command_takes_a_lake_and_json_and_says_what_it_does(headwater: Co
     ],
 )
 def test_a_mistyped_command_is_answered_in_one_line(headwater: Command, arguments: list[str], said: str) -> None:
-    assert said.lower() in mistake(headwater(*arguments)).lower()
+    assert said.lower() in headwater(*arguments).mistake().lower()
 
 
 def test_a_shell_is_taught_all_commands_and_options() -> None:
@@ -166,12 +117,12 @@ def test_a_shell_is_taught_all_commands_and_options() -> None:
 def test_bytes_that_are_no_text_are_no_traceback(headwater: Command, tmp_path: Path) -> None:
     (tmp_path / "lake" / "runs").mkdir(parents=True)
     bad = os.fsdecode(b"a\xff\x1b[2J")
-    assert r"\x1b[2J" in mistake(headwater("explain", bad, "--lake", tmp_path / "lake"))
-    mistake(headwater("query", bad, "--lake", tmp_path / "lake"))
-    mistake(headwater("trace", bad, "--lake", tmp_path / "lake"))
-    mistake(headwater("chat", bad, "--lake", tmp_path / "lake"))
-    mistake(headwater("run", bad, "--lake", tmp_path / "lake"))
-    mistake(headwater("report", bad, "--lake", tmp_path / "lake"))
+    assert r"\x1b[2J" in headwater("explain", bad, "--lake", tmp_path / "lake").mistake()
+    headwater("query", bad, "--lake", tmp_path / "lake").mistake()
+    headwater("trace", bad, "--lake", tmp_path / "lake").mistake()
+    headwater("chat", bad, "--lake", tmp_path / "lake").mistake()
+    headwater("run", bad, "--lake", tmp_path / "lake").mistake()
+    headwater("report", bad, "--lake", tmp_path / "lake").mistake()
 
 
 def test_stages_after_the_last_one_asked_for_go_without_saying() -> None:
@@ -203,15 +154,15 @@ def test_a_bad_recipe_is_one_line_and_leaves_no_lake(
 ) -> None:
     lake = tmp_path / "lake"
     done = headwater("run", recipe(tmp_path, **changes), "--lake", lake, *(["--json"] if json else []))
-    assert said in mistake(done)
+    assert said in done.mistake()
     assert not lake.exists()
 
 
 def test_a_recipe_that_is_not_there_is_one_line_and_leaves_no_lake(headwater: Command, tmp_path: Path) -> None:
-    assert "recipes/demo.yaml" in mistake(headwater("run", tmp_path / "none.yaml"))
-    assert "is a folder" in mistake(headwater("run", tmp_path))
-    assert "--set" in mistake(headwater("run", recipe(tmp_path), "--set", "threshold"))
-    assert "runtime.workers" in mistake(headwater("run", recipe(tmp_path), "--workers", "0"))
+    assert "recipes/demo.yaml" in headwater("run", tmp_path / "none.yaml").mistake()
+    assert "is a folder" in headwater("run", tmp_path).mistake()
+    assert "--set" in headwater("run", recipe(tmp_path), "--set", "threshold").mistake()
+    assert "runtime.workers" in headwater("run", recipe(tmp_path), "--workers", "0").mistake()
     assert not (tmp_path / "lake").exists()
 
 
@@ -220,7 +171,7 @@ def test_a_lake_that_cannot_be_written_is_one_line(headwater: Command, tmp_path:
     file = tmp_path / "file"
     file.write_text("I am a file")
     for place in (file, file / "below", Path("/proc/lake"), Path("/dev/null")):
-        assert "--lake" in mistake(headwater("run", path, "--lake", place))
+        assert "--lake" in headwater("run", path, "--lake", place).mistake()
     assert file.read_text() == "I am a file"
 
 
@@ -228,7 +179,7 @@ def test_a_lake_in_a_read_only_folder_is_one_line(headwater: Command, tmp_path: 
     if os.geteuid() == 0:
         pytest.skip("root writes everywhere")
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert "--lake" in mistake(headwater("run", recipe(tmp_path), "--lake", tmp_path / "closed" / "lake"))
+    assert "--lake" in headwater("run", recipe(tmp_path), "--lake", tmp_path / "closed" / "lake").mistake()
 
 
 @pytest.mark.parametrize(
@@ -238,11 +189,11 @@ def test_a_lake_in_a_read_only_folder_is_one_line(headwater: Command, tmp_path: 
 def test_without_a_lake_reading_is_one_line_and_makes_none(
     headwater: Command, tmp_path: Path, command: list[str]
 ) -> None:
-    assert "run a recipe first" in mistake(headwater(*command, "--lake", tmp_path / "none"))
+    assert "run a recipe first" in headwater(*command, "--lake", tmp_path / "none").mistake()
     assert not (tmp_path / "none").exists()
     (tmp_path / "file").write_text("")
-    mistake(headwater(*command, "--lake", tmp_path / "file"))
-    mistake(headwater(*command, "--lake", "/proc"))
+    headwater(*command, "--lake", tmp_path / "file").mistake()
+    headwater(*command, "--lake", "/proc").mistake()
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -319,10 +270,10 @@ def test_every_table_of_a_run_can_be_queried_as_json(headwater: Command, whole: 
 
 
 def test_wrong_sql_is_one_line(headwater: Command, whole: Whole) -> None:
-    text = mistake(headwater("query", "SELECT nothing FROM tiny.raw", "--lake", whole.lake))
+    text = headwater("query", "SELECT nothing FROM tiny.raw", "--lake", whole.lake).mistake()
     assert "nothing" in text
-    mistake(headwater("query", "", "--lake", whole.lake, "--json"))
-    assert "no finished run" in mistake(headwater("query", "SELECT 1", "--run", "zzz", "--lake", whole.lake))
+    headwater("query", "", "--lake", whole.lake, "--json").mistake()
+    assert "no finished run" in headwater("query", "SELECT 1", "--run", "zzz", "--lake", whole.lake).mistake()
 
 
 def explained(headwater: Command, whole: Whole, document: str) -> list[dict[str, Any]]:
@@ -371,8 +322,8 @@ def test_explain_knows_dialogues_and_says_what_it_does_not_know(headwater: Comma
     [story] = explained(headwater, whole, row["uri"])
     assert (story["table"], story["verdict"]) == ("conversations", "kept")
     assert [message["role"] for message in story["messages"]] == ["user", "assistant"]
-    assert "no record 'http://never/'" in mistake(headwater("explain", "http://never/", "--lake", whole.lake))
-    mistake(headwater("explain", "00" * 16, "--lake", whole.lake))
+    assert "no record 'http://never/'" in headwater("explain", "http://never/", "--lake", whole.lake).mistake()
+    headwater("explain", "00" * 16, "--lake", whole.lake).mistake()
 
 
 # Trace ---------------------------------------------------------------------------------------------------------------
@@ -475,16 +426,16 @@ def test_a_tuning_step_traces_to_its_own_dialogues_or_pairs(
 def test_a_step_that_was_never_taken_is_told(headwater: Command, whole: Whole) -> None:
     for step in (0, 13):
         asked = headwater("trace", "pretrain", "--step", str(step), "--lake", whole.lake)
-        assert "12 steps, 1 to 12" in mistake(asked)
-    mistake(headwater("trace", "pretrain", "--step=-1", "--lake", whole.lake))
+        assert "12 steps, 1 to 12" in asked.mistake()
+    headwater("trace", "pretrain", "--step=-1", "--lake", whole.lake).mistake()
     evaluated = whole.reports["evaluate"].fingerprint
     assert evaluated
-    assert "has no steps" in mistake(headwater("trace", evaluated, "--step", "1", "--lake", whole.lake))
+    assert "has no steps" in headwater("trace", evaluated, "--step", "1", "--lake", whole.lake).mistake()
 
 
 @pytest.mark.parametrize("name", ["nothing", "/tmp", "ffff", "", "deduplicate"])
 def test_what_is_no_checkpoint_of_the_lake_is_told(headwater: Command, whole: Whole, name: str) -> None:
-    assert "not a checkpoint" in mistake(headwater("trace", name, "--lake", whole.lake))
+    assert "not a checkpoint" in headwater("trace", name, "--lake", whole.lake).mistake()
 
 
 # Chat ----------------------------------------------------------------------------------------------------------------
@@ -519,10 +470,10 @@ def test_a_checkpoint_that_is_none_is_one_line(headwater: Command, whole: Whole,
     (tmp_path / "odder").mkdir()
     (tmp_path / "odder" / "config.json").write_text("[1")
     for name in ("empty", "text", "odd", "odder"):
-        text = mistake(headwater("chat", tmp_path / name, "-m", "Hello", "--lake", whole.lake))
+        text = headwater("chat", tmp_path / name, "-m", "Hello", "--lake", whole.lake).mistake()
         assert str(tmp_path / name) in text
-    mistake(headwater("chat", tmp_path / "none", "-m", "Hello", "--lake", whole.lake))
-    assert "reward model" in mistake(headwater("chat", "reward", "-m", "Hello", "--lake", whole.lake))
+    headwater("chat", tmp_path / "none", "-m", "Hello", "--lake", whole.lake).mistake()
+    assert "reward model" in headwater("chat", "reward", "-m", "Hello", "--lake", whole.lake).mistake()
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "missing", "empty"])
@@ -536,13 +487,13 @@ def test_a_damaged_checkpoint_is_one_line(headwater: Command, whole: Whole, tmp_
     else:
         content = weights.read_bytes()
         weights.write_bytes({"cut": content[: len(content) // 2], "garbage": b"\xff" * 500, "empty": b""}[damage])
-    text = mistake(headwater("chat", folder, "-m", "Hello", "--lake", whole.lake))
+    text = headwater("chat", folder, "-m", "Hello", "--lake", whole.lake).mistake()
     assert str(folder) in text
     assert "can't be read" in text or "model.safetensors is missing" in text
 
 
 def test_chat_holds_its_numbers_to_bounds(headwater: Command, whole: Whole) -> None:
-    mistake(headwater("chat", "-m", "Hello", "--temperature=-1", "--lake", whole.lake))
-    mistake(headwater("chat", "-m", "Hello", "--max-tokens", "0", "--lake", whole.lake))
-    mistake(headwater("chat", "-m", "", "--lake", whole.lake))
-    mistake(headwater("chat", "--json", "--lake", whole.lake))
+    headwater("chat", "-m", "Hello", "--temperature=-1", "--lake", whole.lake).mistake()
+    headwater("chat", "-m", "Hello", "--max-tokens", "0", "--lake", whole.lake).mistake()
+    headwater("chat", "-m", "", "--lake", whole.lake).mistake()
+    headwater("chat", "--json", "--lake", whole.lake).mistake()

@@ -42,7 +42,7 @@ def test_a_run_rejects_names_and_counts_contaminated_documents(recipe: dict[str,
     sql = """SELECT substr(text, contaminated_start + 1, contaminated_end - contaminated_start)
              FROM small.raw r JOIN small.curation c USING (id) WHERE contaminated > 0"""
     assert world.rows(lake, sql) == [(world.prose(50).upper().rstrip("."),)]
-    assert write_report("last", tmp_path / "page.html", lake, as_json=False) == 0
+    write_report(Lake(lake), "last", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "share of its words in overlaps with evaluation sets" in page
     assert "Evaluation sets Rows; those looked for as a whole" in world.report(lake)

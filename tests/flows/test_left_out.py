@@ -31,11 +31,6 @@ from tasks.tracked import RUN_LOG, tracked
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
 
 
-@pytest.fixture(scope="module")
-def whole(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    return world.whole(tmp_path_factory)
-
-
 def told(number: int, question: str, answer: str) -> Conversation:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return Conversation(bytes([number] * 16), "s", f"u{number}", messages)

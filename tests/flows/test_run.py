@@ -26,11 +26,6 @@ def _server(prefect_server: Any) -> None:
     """Every test here runs flows."""
 
 
-@pytest.fixture(scope="session")
-def whole(prefect_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    return world.whole(tmp_path_factory)
-
-
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     return tmp_path / "lake"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import Command
 
 from datalake.atomic import write_atomically
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
 from flows import what_if
-from flows.cli import main
 from flows.recipe import validate
 from flows.report import page as report
 
@@ -85,15 +85,8 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
-
-
-def test_runs_are_listed_with_their_state_and_figures(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = call(capsys, "runs", "--lake", lake.root, "--json")
+def test_runs_are_listed_with_their_state_and_figures(lake: Lake, headwater: Command) -> None:
+    status, out, _ = headwater("runs", "--lake", lake.root, "--json")
     assert status == 0
     rows = {row["run"]: row for row in json.loads(out)}
     assert {run: row["state"] for run, row in rows.items()} == {
@@ -105,14 +98,14 @@ def test_runs_are_listed_with_their_state_and_figures(lake: Lake, capsys: pytest
     assert rows["2026-b"]["stages"] == {"cached": 1, "ran": 1}
     assert rows["2026-b"]["seconds"] == 95
     assert rows["2026-a"]["started"] == "2026-11-23T08:30:00+00:00"
-    status, out, _ = call(capsys, "runs", "--lake", lake.root)
+    status, out, _ = headwater("runs", "--lake", lake.root)
     assert status == 0
     assert len(out.splitlines()) == 4
     assert "2026-b\tsmall\t2026-11-23 08:35\t0:01:35\tuntil curate" in out
 
 
-def test_two_runs_are_compared(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = call(capsys, "runs", "2026-a", "2026-b", "--lake", lake.root, "--json")
+def test_two_runs_are_compared(lake: Lake, headwater: Command) -> None:
+    status, out, _ = headwater("runs", "2026-a", "2026-b", "--lake", lake.root, "--json")
     assert status == 0
     told = json.loads(out)
     assert told["recipe"] == {"curate.preset": ["auto", "gopher"]}  # and nothing of `runtime`, which shapes nothing
@@ -121,25 +114,20 @@ def test_two_runs_are_compared(lake: Lake, capsys: pytest.CaptureFixture[str]) -
     assert told["figures"] == {"kept": [8, 6], "pretrain loss": [4.25, None]}
     assert told["evaluations"] == {"sft choices.accuracy": [0.5, None]}
     assert [row["stage"] for row in told["stages"]] == ["curate", "pretrain", "evaluate"]
-    status, out, _ = call(capsys, "runs", "2026-a", "2026-b", "--lake", lake.root)
+    status, out, _ = headwater("runs", "2026-a", "2026-b", "--lake", lake.root)
     assert "curate.preset\tauto\tgopher" in out
     assert "stages with another output: curate, pretrain, evaluate" in out
-    status, out, _ = call(capsys, "runs", "2026-a", "2026-a", "--lake", lake.root)
+    status, out, _ = headwater("runs", "2026-a", "2026-a", "--lake", lake.root)
     assert out.count("no difference") == 4
 
 
-def test_runs_that_cannot_be_told_apart_or_compared_are_one_line(
-    lake: Lake, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_cannot_be_told_apart_or_compared_are_one_line(lake: Lake, headwater: Command) -> None:
     for names, said in (
         (("2026-a",), "name two runs"),
         (("2026", "2026-a"), "name one of 2026-a, 2026-b"),
         (("2027", "2026-a"), "no finished run 2027"),
     ):
-        status, _, err = call(capsys, "runs", *names, "--lake", lake.root)
-        assert status == 2
-        assert said in err
-        assert err.count("\n") == 1
+        assert said in headwater("runs", *names, "--lake", lake.root).mistake()
 
 
 def test_a_report_of_the_last_run_is_of_the_last_that_went_to_its_end(

@@ -5,35 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import world
 import yaml
-from harness import PrefectServer
+from harness import Command, PrefectServer
 
 from datalake.explain import changed_lines
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, manifests, read_record
-from flows.cli import main
 from flows.commands.what_if import _settings
 
 NEWS = "http://host100.example/page"
-
-
-class Told(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Told]
 
 
 class Ran(NamedTuple):
@@ -58,19 +43,6 @@ def ran(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory)
     path.write_text(yaml.safe_dump(data))
     world.run(data, folder / "lake", until="mixture")
     return Ran(path, data, folder / "lake")
-
-
-@pytest.fixture
-def headwater(capsys: pytest.CaptureFixture[str]) -> Command:
-    def call(*arguments: str | Path) -> Told:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return Told(end.value.code, out, err)
-
-    return call
 
 
 def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, list[str]]]:
@@ -249,6 +221,8 @@ def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
     changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
     files = {"rules": [{"paths": [], "version": ""}, {"paths": ["r.yaml"], "version": "0123"}]}
     assert _settings(files) == "rules not set -> r.yaml"
+    own = [{"name": "long", "metric": "words", "op": ">=", "threshold": 90.0, "languages": None, "source": "recipe"}]
+    assert _settings({"extra_rules": [[], own]}) == "extra_rules not set -> long (words >= 90)"
     assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datalake.compiled import kernel
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.texts.sign import SIGNED_WITH
 from datalake.dedup.texts.sorting import sort_halves
@@ -188,7 +188,7 @@ def fill_bands(files: Sequence[Shard], out: Ints, spill: Spill) -> None:
     """
     at = 0
     for batch in batches_of(files, ["bands"]):
-        values, begins, ends = _flat(batch.column("bands"))
+        values, begins, ends = flat(batch.column("bands"))
         some = np.flatnonzero(ends > begins)
         if np.any(ends[some] - begins[some] != len(out)):
             raise ValueError(f"a shard holds another number of bands than {len(out)}: sign it again with this recipe")
@@ -208,7 +208,7 @@ def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: I
     at, cursor, begins = 0, starts.copy(), np.zeros(len(part), np.int64)
     for file in files:
         for batch in batches_of([file], ["shingles"], _rows_within(file, "shingles")):
-            values, first, last = _flat(batch.column("shingles"))
+            values, first, last = flat(batch.column("shingles"))
             here = slice(at, at + batch.num_rows)
             at += batch.num_rows
             _append(values, first, last, part[here], cursor, out, begins[here])
@@ -227,7 +227,7 @@ def _rows_within(file: Shard, name: str) -> int:
     return max(1, min(_ROWS, metadata.num_rows * _BYTES // max(size, 1)))
 
 
-def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
+def flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
     """A binary column's 64-bit numbers, and where each row's begin and end among them."""
     _, offsets, data = column.buffers()
     bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
@@ -239,7 +239,7 @@ def _flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
     return raw.view("<u8").astype(np.uint64, copy=False), begins[:-1], begins[1:]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _append(
     values: Hashes, first: Ints, last: Ints, part: npt.NDArray[np.int32], cursor: Ints, out: Hashes, begins: Ints
 ) -> None:
