@@ -70,7 +70,9 @@ def _checked(
         report["block_lists"] = [row | {"documents": on[row["list"]]} for row in lists]
         counts |= {f"on the list {name}": n for name, n in sorted(on.items())}
     if config.pii is not None:
-        counts["with personal data"] = sum(n for (finds,), n in tally(decisions, "pii").items() if finds)
+        finds = {pieces: n for (pieces,), n in tally(decisions, "pii").items() if pieces}
+        counts["with personal data"] = sum(finds.values())
+        counts["pieces of personal data"] = sum(pieces * n for pieces, n in finds.items())
     return counts, report
 
 

@@ -54,6 +54,13 @@ def test_a_run_blocks_counts_and_replaces_and_says_so(recipe: dict[str, Any], tm
     assert "Write to <EMAIL> about the river." in text
     record = read_record(Lake(lake), report.fingerprint)
     assert record is not None
+    assert {name: n for name, n in record.counts.items() if "rejected" in name or "data" in name} == {
+        "rejected": 2,
+        "rejected by blocked": 1,
+        "rejected by toxic_words": 1,
+        "with personal data": 1,
+        "pieces of personal data": 1,
+    }
     assert record.report["block_lists"] == [{"list": "adult/domains", "entries": 1, "ignored": 0, "documents": 1}]
     (story,) = stories_of(Lake(lake), next(iter(manifests(Lake(lake)))), "http://www.bad.example/x")
     text = world.report(lake)
