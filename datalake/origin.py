@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from datalake.text.language_config import Language
 
 REASON = "unexpected"
-OWN = ""  # of a licence or a uri: the one that the origin gives
+OWN = "\0"  # as a licence, which none is: that of the origin
 
 _Record = TypeVar("_Record")
 _DONE = (Quarantined, Refused, Passed)
@@ -107,7 +107,7 @@ class Origin:
         text: str,
         attributes: dict[str, str],
         *,
-        uri: str = OWN,
+        uri: str | None = None,
         language: tuple[str, float] | None = None,
         licence: str | None = OWN,
         created: datetime | None = None,
@@ -118,7 +118,7 @@ class Origin:
             id=self.id(locator),
             text=text,
             source=self.source,
-            uri=uri or self.uri(locator),
+            uri=self.uri(locator) if uri is None else uri,
             language=code,
             language_score=score,
             licence=self.licence if licence == OWN else licence,
@@ -136,7 +136,7 @@ class Origin:
         messages: Messages,
         attributes: dict[str, str],
         *,
-        uri: str = OWN,
+        uri: str | None = None,
         language: str = "",
         licence: str | None = OWN,
     ) -> Conversation:
@@ -144,7 +144,7 @@ class Origin:
         return Conversation(
             id=self.id(locator),
             source=self.source,
-            uri=uri or self.uri(locator),
+            uri=self.uri(locator) if uri is None else uri,
             messages=messages,
             language=language or self._spoken(messages),
             licence=self.licence if licence == OWN else licence,
@@ -162,7 +162,7 @@ class Origin:
         rejected: str | None,
         attributes: dict[str, str],
         *,
-        uri: str = OWN,
+        uri: str | None = None,
         language: str = "",
         licence: str | None = OWN,
     ) -> Preference:
@@ -171,7 +171,7 @@ class Origin:
         return Preference(
             id=self.id(locator),
             source=self.source,
-            uri=uri or self.uri(locator),
+            uri=self.uri(locator) if uri is None else uri,
             prompt=prompt,
             chosen=chosen,
             rejected=rejected,
@@ -192,12 +192,13 @@ class Origin:
         reason: str,
         detail: str = "",
         *,
-        uri: str = OWN,
+        uri: str | None = None,
         language: str = UNDETERMINED,
     ) -> Refused:
         """A record that isn't taken, and why, in a word."""
+        uri = self.uri(locator) if uri is None else uri
         where = (self.archive, at.offset, at.length)
-        return Refused(self.id(locator), self.source, uri or self.uri(locator), reason, detail, language, *where)
+        return Refused(self.id(locator), self.source, uri, reason, detail, language, *where)
 
     def quarantined(self, at: Located, reason: str, detail: str = "") -> Quarantined:
         """A record that can't be read."""

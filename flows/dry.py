@@ -63,18 +63,7 @@ class DryRun(Run):
         if record is None:
             self._would_run(stage.name, self._done(stage, config, inputs, key), key)
             return stage.typed(config, lambda name: Unknown(stage.name))
-        self.report(
-            StageReport(
-                stage=stage.name,
-                state="cached",
-                seconds=0.0,
-                records_in=record.records_in,
-                records_out=record.records_out,
-                fingerprint=key,
-                outputs=record.outputs,
-                note=record.note,
-            )
-        )
+        self.report(record.reported("cached", 0.0))
         return stage.typed(config, record.outputs.__getitem__)
 
     def report(self, report: StageReport) -> None:

@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.states import Failed
 
+from datalake.curate.metrics.user import load as load_metrics
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport, now
@@ -72,6 +73,7 @@ RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageName, lake: str) -> list[StageReport]:
     """Open the lake, run the pipeline up to a stage, and write the manifest once all of it has ended well."""
     chosen = RECIPE.get() or resolve(recipe, overrides)
+    load_metrics(chosen.curate)  # what can't be imported is said before any work
     opened = Lake(lake_folder(lake)).create()
     enter(opened.root)
     ending.listen()  # Prefect's flow has just put a handler of its own there

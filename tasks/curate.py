@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.config import CurateConfig
+from datalake.identity import fingerprint
 from datalake.lake.funnel import funnel, tally, whole
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.shards import ShardResult, ShardWriter
@@ -73,19 +74,32 @@ def _checked(
     return counts, report
 
 
-def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> ShardResult:
-    """Metrics, verdict and kept text for one file of raw documents."""
+def _curate_shard(config: CurateConfig, trained: Path | None, lake: Path, made_by: Any, shard: Shard) -> ShardResult:
+    """Metrics, verdict and kept text for one file of raw documents; what an earlier run has measured isn't again."""
+    from datalake.curate.again import Measured, curate_again
     from datalake.curate.curate import curate_file
-    from datalake.curate.schema import CURATION
+    from datalake.curate.metrics.user import Meter, counts_of, names
+    from datalake.curate.schema import schema_with
     from datalake.tables import DOCUMENTS
 
     assert shard.folder is not None
-    with ShardWriter(shard.folder, shard.name, shard.key, {"curation": CURATION, "documents": DOCUMENTS}) as out:
-        for decisions, documents in curate_file(shard.payload, config, trained):
+    schemas = {"curation": schema_with(names(config)), "documents": DOCUMENTS}
+    measured = Measured(lake, made_by, config)
+    stored = measured.find(Path(shard.payload))
+    meter = Meter(config, but=stored.own if stored else ())
+    if stored is None:
+        batches = curate_file(shard.payload, config, trained, meter)
+    else:
+        batches = curate_again(shard.payload, stored, config, trained, meter)
+    with ShardWriter(shard.folder, shard.name, shard.key, schemas) as out:
+        for decisions, documents in batches:
             out.write("curation", decisions)
             out.write("documents", documents)
             out.count("raw", decisions.num_rows)
             out.count("documents", documents.num_rows)
+        for name, n in (meter.counts | (counts_of(stored.own, stored.counts) if stored else {})).items():
+            out.count(name, n)
+    measured.remember(Path(shard.payload), out.result, shard.folder)
     return out.result
 
 
@@ -96,9 +110,16 @@ class Curated(NamedTuple):
     documents: Table
 
 
+def _columns() -> str:
+    """Which metrics there are: one more makes another table, under the same version."""
+    from datalake.curate.metrics.catalog import METRICS
+
+    return fingerprint([[metric.name, metric.whole] for metric in METRICS])[:32]
+
+
 def _shards(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> list[Shard]:
     """A shard for each file of raw documents."""
-    return shards_of(raw, runtime, config if quality is None else [config, quality.data_version])
+    return shards_of(raw, runtime, [config, _columns(), quality and quality.data_version])
 
 
 @stage(
@@ -109,18 +130,24 @@ def _shards(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Fold
         *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
     ),
     shards=_shards,
+    columns=_columns,
 )
 def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: FolderRef | None = None) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept.
 
     `quality` is the classifier that the recipe trains, where it does.
     """
-    from datalake.curate.schema import CURATION
+    from datalake.curate.metrics.user import cost, load, names
+    from datalake.curate.schema import schema_with
     from datalake.tables import DOCUMENTS
 
+    load(config)
     sets = None if config.decontaminate is None else _evaluation_sets(config.decontaminate)
     lists = _block_lists(config)
-    work = partial(_curate_shard, config, None if quality is None else runtime.lake.path(quality))
+    trained = None if quality is None else runtime.lake.path(quality)
+    assert runtime.stage is not None
+    made_by = [runtime.stage.version, runtime.stage.libraries, _columns(), quality and quality.data_version]
+    work = partial(_curate_shard, config, trained, runtime.lake.root, made_by)
     shards, on_gpus = _shards(config, runtime, raw, quality), bool(config.classifiers)
     done = map_all(work, shards, runtime, "curate", on_gpus)
     decisions, counts = done.paths("curation"), done.counts
@@ -131,12 +158,15 @@ def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Folde
     dropped = {f"rejected by {rule}": n for rule, n in sorted(rules.items(), key=lambda row: -row[1])}
     stayed = {f"kept of {source}": fate.kept for source, fate in fates.items()}
     checks, report = _checked(config, decisions, sets, lists)
+    costs = [cost(name, counts) for name in names(config)]
+    if costs:
+        report["own_metrics"] = [one._asdict() for one in costs]
+        report["warnings"] = [one.warning for one in costs if one.warning]
     steps = {"documents in": taken} | dropped | {"kept": kept} | stayed | checks
     rows = [{"what": what, "records": n} for what, n in steps.items()]
+    schemas = {"curation": schema_with(names(config)), "documents": DOCUMENTS}
     return Produced(
-        tables={
-            name: (schema, done.files(name)) for name, schema in (("curation", CURATION), ("documents", DOCUMENTS))
-        },
+        tables={name: (schema, done.files(name)) for name, schema in schemas.items()},
         counts=counts | {"rejected": rejected} | dropped | stayed | checks,
         records_in=taken,
         records_out=kept,
@@ -149,6 +179,7 @@ def curate(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Folde
         unfinished=done.failed,
         funnel=rows,
         report={"rejected": rules} | report,
+        note="; ".join(map(str, costs)),
         pages={"page": partial(_curation_page, rows, done, config)},
     )
 

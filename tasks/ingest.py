@@ -118,7 +118,7 @@ def _shards(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> 
 
 @stage(
     Ingested,
-    version="5",
+    version="6",
     libraries=(
         "fastwarc",
         "resiliparse",

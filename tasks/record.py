@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datalake.identity import plain
-from datalake.lake.lake import Ref
+from datalake.lake.lake import Lake, Ref
 from datalake.lake.records import (
     CHECKPOINTS,
     EVALUATIONS,
@@ -46,41 +46,37 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def check(stage: str, produced: Produced) -> None:
-    """Make sure that no record is lost: each equation's sides are equal. Raises AssertionError where they aren't."""
-    for name, left, right in produced.equations:
-        if left != right:
-            raise AssertionError(f"{stage}: records don't add up: {name} ({left} against {right})")
-
-
-def commit(produced: Produced, runtime: Runtime) -> dict[str, Ref]:
-    """Make tables and folders the lake's; their references by name."""
-    outputs: dict[str, Ref] = {}
-    for name, (schema, files) in produced.tables.items():
-        outputs[name] = runtime.lake.commit(f"{runtime.corpus}.{name}", schema, files, runtime.fingerprint)
-    for name, folder in produced.folders.items():
-        outputs[name] = runtime.lake.commit_folder(name, folder, runtime.fingerprint, produced.named.get(name, ()))
-    return outputs
-
-
-def record_of(
+def commit(
     stage: Stage[Any, Any, Any],
     payload: Mapping[str, Any],
     inputs: Mapping[str, Any],
     produced: Produced,
-    outputs: dict[str, Ref],
     runtime: Runtime,
-    started: tuple[datetime, float],
-    flow_run: str | None,
-    task_run: str | None,
+    started: datetime,
+    start: float,
 ) -> StageRecord:
-    """What went in, what shaped it, what came out. `started`: when, by the calendar and by `time.perf_counter`."""
+    """Check the sums, commit tables and folders, tell the tables of all runs; the record, which isn't written yet.
+
+    `start` is the time at which the stage began, as `time.perf_counter` has it.
+
+    Raises:
+        AssertionError: where the sides of an equation differ, before anything is committed.
+    """
+    lake, key = runtime.lake, runtime.fingerprint
+    for name, left, right in produced.equations:
+        if left != right:
+            raise AssertionError(f"{stage.name}: records don't add up: {name} ({left} against {right})")
+    outputs: dict[str, Ref] = {}
+    for name, (schema, files) in produced.tables.items():
+        outputs[name] = lake.commit(f"{runtime.corpus}.{name}", schema, files, key)
+    for name, folder in produced.folders.items():
+        outputs[name] = lake.commit_folder(name, folder, key, produced.named.get(name, ()))
     git_commit, dirty = git_state()
-    return StageRecord(
+    record = StageRecord(
         stage=stage.name,
         version=stage.version,
         corpus=runtime.corpus,
-        fingerprint=runtime.fingerprint,
+        fingerprint=key,
         state="partial" if produced.unfinished else "done",
         payload=masked(json.loads(json.dumps(plain(payload)))),  # the fingerprint is that of what is meant
         inputs={name: refs for name, value in inputs.items() if (refs := refs_of(value))},
@@ -91,32 +87,35 @@ def record_of(
         note=masked(produced.note),
         records_in=produced.records_in,
         records_out=produced.records_out,
-        started=started[0],
-        seconds=time.perf_counter() - started[1],
+        started=started,
+        seconds=time.perf_counter() - start,
         git_commit=git_commit,
         git_dirty=dirty,
         versions={name: importlib.metadata.version(name) for name in ("prefect", "ray", *stage.libraries)},
         run=runtime.run,
-        flow_run=flow_run,
-        task_run=task_run,
     )
+    _append(record, produced, lake)
+    return record
 
 
-def append_rows(record: StageRecord, produced: Produced, runtime: Runtime) -> None:
-    """Add a stage's metrics, evaluations, what it left out and its checkpoint to the tables of all runs, once."""
-    lake, shared = runtime.lake, {"fingerprint": record.fingerprint, "stage": record.stage}
+def _append(record: StageRecord, produced: Produced, lake: Lake) -> None:
+    """Add metrics, evaluations, what was left out and the checkpoint to the tables of all runs, once."""
+    checkpoints = []
+    if produced.checkpoint:
+        checkpoints.append(
+            {
+                "path": lake.relative(produced.folders[produced.checkpoint]),
+                "corpus": record.corpus,
+                "record": record_path(record.fingerprint),
+                "ancestors": list(lineage(lake, record))[1:],
+                "created": now(),
+            }
+        )
     for table, schema, rows in (
         ("runs.metrics", METRICS, produced.metrics),
         ("runs.evaluations", EVALUATIONS, produced.evaluations),
         ("runs.left_out", LEFT_OUT, produced.left_out),
+        ("models.checkpoints", CHECKPOINTS, checkpoints),
     ):
+        shared = {"fingerprint": record.fingerprint, "stage": record.stage}
         lake.append_rows(table, schema, [shared | row for row in rows], record.fingerprint, once=True)
-    if produced.checkpoint:
-        row = shared | {
-            "path": lake.relative(produced.folders[produced.checkpoint]),
-            "corpus": record.corpus,
-            "record": record_path(record.fingerprint),
-            "ancestors": list(lineage(lake, record))[1:],
-            "created": now(),
-        }
-        lake.append_rows("models.checkpoints", CHECKPOINTS, [row], record.fingerprint, once=True)

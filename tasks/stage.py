@@ -89,6 +89,7 @@ class Stage(Generic[C, P, O]):
     libraries: tuple[str, ...]
     absent: Callable[[C], Mapping[str, str]] = nothing_absent
     shards: Callable[Concatenate[C, Runtime, P], Sequence[Shard]] | None = None
+    columns: Callable[[], Any] | None = None
 
     @property
     def key(self) -> StageKey:
@@ -103,6 +104,7 @@ class Stage(Generic[C, P, O]):
             "libraries": library_versions(self.libraries),
             "config": config,
             "inputs": {name: _identity_of(value) for name, value in inputs.items()},
+            **({} if self.columns is None else {"columns": self.columns()}),
         }
 
     def built(self, lake: Lake, fingerprint: str) -> StageRecord | None:
@@ -137,6 +139,7 @@ def stage(
     name: str | None = None,
     absent: Callable[[C], Mapping[str, str]] = nothing_absent,
     shards: Callable[Concatenate[C, Runtime, P], Sequence[Shard]] | None = None,
+    columns: Callable[[], Any] | None = None,
 ) -> Callable[[Callable[Concatenate[C, Runtime, P], Produced]], Stage[C, P, O]]:
     """Make a plain function `(config, runtime, inputs...) -> Produced` a stage.
 
@@ -147,10 +150,11 @@ def stage(
         name: the stage's name, the function's unless given.
         absent: which outputs a config doesn't ask for, each with why there is none.
         shards: the shards of its input, as the function makes them.
+        columns: tells which columns it writes, where those can be added to; part of the identity.
     """
 
     def wrap(fn: Callable[Concatenate[C, Runtime, P], Produced]) -> Stage[C, P, O]:
-        wrapped = Stage(fn, outputs, name or fn.__name__, version, tuple(libraries), absent, shards)
+        wrapped = Stage(fn, outputs, name or fn.__name__, version, tuple(libraries), absent, shards, columns)
         update_wrapper(cast(Any, wrapped), fn)
         return wrapped
 

@@ -29,7 +29,7 @@ from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.records import StageRecord, StageReport, now, read_record, write_record
 from datalake.secrets import masked, scrub
 from tasks.log import RunLog
-from tasks.record import append_rows, check, commit, record_of
+from tasks.record import commit
 from tasks.runtime import Runtime
 from tasks.shown import artifacts
 from tasks.stage import C, O, Stage, refs_of
@@ -110,20 +110,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         if not ran:
             artifacts.link_record(runtime.lake, record)
     log.states[print_of_payload] = state
-    partial = record.state == "partial"
-    missing = _unfinished(record) if partial else ""
-    log.add(
-        StageReport(
-            stage=stage.name,
-            state="partial" if partial else "ran" if ran else "cached",
-            seconds=seconds,
-            records_in=record.records_in,
-            records_out=record.records_out,
-            fingerprint=print_of_payload,
-            outputs=record.outputs,
-            note="; ".join(filter(None, (missing, *record.report.get("warnings", ()), record.note))),
-        )
-    )
+    log.add(record.reported("ran" if ran else "cached", seconds))
     return stage.typed(config, record.outputs.__getitem__)
 
 
@@ -131,26 +118,15 @@ def _build(
     stage: Stage[C, Any, O], payload: dict[str, Any], config: C, runtime: Runtime, inputs: Mapping[str, Any]
 ) -> StageRecord:
     """Run the function, check its equations, commit what it produced and record it."""
-    started = now(), time.perf_counter()
+    started, start = now(), time.perf_counter()
     for ref in refs_of(inputs):
         if isinstance(ref, FolderRef):  # files of tables are looked at by whoever reads them
             runtime.lake.verify(ref)
     produced = stage.fn(config, runtime, **inputs)
-    check(stage.name, produced)
-    outputs = commit(produced, runtime)
+    record = commit(stage, payload, inputs, produced, runtime, started, start)
     flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
-    record = record_of(
-        stage,
-        payload,
-        inputs,
-        produced,
-        outputs,
-        runtime,
-        started,
-        str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None,
-        str(task_run.task_run.id) if task_run else None,
-    )
-    append_rows(record, produced, runtime)
+    record.flow_run = str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None
+    record.task_run = str(task_run.task_run.id) if task_run else None
     artifacts.publish(runtime.lake, record, produced.funnel, produced.metrics, produced.evaluations, produced.pages)
     write_record(runtime.lake, record)
     return record
@@ -169,14 +145,6 @@ def _keep_result(folder: Path, key: str, record: StageRecord | None) -> None:
     if record is not None:
         store = ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())
         store.write(_OUTPUTS.dump_python(record.outputs, mode="json"), key=key)
-
-
-def _unfinished(record: StageRecord) -> str:
-    """How many shards failed, the first one's reason, and what to do."""
-    count = len(record.unfinished)
-    name, reason = next(iter(record.unfinished.items()))
-    shards = "1 shard" if count == 1 else f"{count} shards"
-    return f"{shards} unfinished ({name}: {reason}); run again to do just {'this one' if count == 1 else 'these'}"
 
 
 def _first_line(error: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
+from datalake.curate.metrics import user
 from datalake.curate.rules import (
     BLOCKED,
     CLASSIFIER,
@@ -25,6 +26,7 @@ from datalake.curate.rules import (
 from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.files import File
+from datalake.identity import Place
 from datalake.text.language_code import LanguageCode
 
 
@@ -103,6 +105,15 @@ class CurateConfig(BaseModel):
     classifiers: tuple[ClassifierConfig, ...] = Field(
         default=(), title="Classifiers", description="Transformers models whose scores are stored, and may be asked for"
     )
+    metrics: Annotated[tuple[str, ...], Place()] = Field(
+        default=(),
+        title="Own metrics",
+        description="Functions of a text and its language, as `FILE.py:function` or `package.module:function`: a "
+        "column each, of that name; `${recipe}/FILE.py` lies beside the recipe",
+    )
+    metric_functions: tuple[user.MetricFunction, ...] = Field(
+        default=(), title="Functions of own metrics", description="What they say; filled in when left empty"
+    )
 
     kinds: dict[str, str] = Field(
         default_factory=dict,
@@ -143,8 +154,13 @@ class CurateConfig(BaseModel):
             if number is not None
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _functions_read(cls, values: Any) -> Any:
+        return _with_functions(values)
+
     @model_validator(mode="after")
-    def _known(self) -> CurateConfig:
+    def _known(self, info: ValidationInfo) -> CurateConfig:
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
@@ -159,14 +175,17 @@ class CurateConfig(BaseModel):
             return self
         file, where = read_rules(self.rules), f"curate.rules ({self.rules.path})"
         whose = "the rules file" if file.sets else f"preset {self.preset!r}"
-        if file.sets:
-            check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
         check_names(self.rule_sets, self.thresholds, "curate.thresholds", whose)
         check_names(self.rule_sets, (name for names in file.thresholds.values() for name in names), where, whose)
-        self._check_extra_rules()
+        self._check_names_of_extra_rules()
+        if not (info.context or {}).get("stored"):  # the catalog of metrics takes its time
+            if file.sets:
+                check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
+            if self.extra_rules:
+                check_metrics(self.extra_rules, "curate.extra_rules", self._metrics)
         return self
 
-    def _check_extra_rules(self) -> None:
+    def _check_names_of_extra_rules(self) -> None:
         where, taken = "curate.extra_rules", {LANGUAGE, EMPTY, *(rule.name for rule in self.own_rules)}
         taken |= {rule.name for rules in self.rule_sets for rule in rules.rules[: -len(self.extra_rules) or None]}
         for k, rule in enumerate(self.extra_rules):
@@ -174,11 +193,24 @@ class CurateConfig(BaseModel):
                 raise ValueError(f"{where}: there is a rule {rule.name!r} already: give this one another name")
             if rule.name in (other.name for other in self.extra_rules[:k]):
                 raise ValueError(f"{where}: two rules are called {rule.name!r}: give them different names")
-        if self.extra_rules:
-            check_metrics(self.extra_rules, where, self._metrics)
 
     @property
     def _metrics(self) -> list[str]:
         """Metrics that this recipe adds to those of every run: its functions' and its classifiers'."""
-        functions = [entry.rpartition(":")[2] for entry in getattr(self, "metrics", ())]
-        return functions + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]
+        return user.names(self) + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]
+
+
+def _with_functions(values: Any) -> Any:
+    """A config's values with what its own metrics say: it stands for them, wherever they lie."""
+    given = isinstance(values, dict) and not values.get("metric_functions") and values.get("metrics")
+    if not isinstance(given, list | tuple) or not all(isinstance(entry, str) for entry in given):
+        return values
+    from datalake.curate.schema import CURATION  # imports Arrow, which a recipe without own metrics doesn't need
+    from datalake.tables import RAW
+
+    taken = {*CURATION.names, *RAW.names, *_LEDGER}
+    places = [user.absolute(entry) for entry in given]  # a worker may stand in another folder
+    return {**values, "metrics": places, "metric_functions": user.read(places, taken)}
+
+
+_LEDGER = ("duplicate_of", "similarity", "cut", "cut_by")  # columns that the ledger has besides

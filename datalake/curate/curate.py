@@ -37,19 +37,20 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
 from datalake.curate.judge import COLUMNS, judge, rules_for
 from datalake.curate.languages import CHINESE
-from datalake.curate.metrics.catalog import METRICS, NAMES
-from datalake.curate.metrics.code import measure_code
-from datalake.curate.metrics.metrics import (
+from datalake.curate.metrics import user
+from datalake.curate.metrics.catalog import METRICS, NAMES, PLACES
+from datalake.curate.metrics.families.code import measure_code
+from datalake.curate.metrics.measure import measure_array
+from datalake.curate.metrics.prepared.document import (
     KEPT_AUTO,
     KEPT_C4,
     KEPT_DATATROVE,
     KEPT_DCLM,
     KEPT_FINEWEB,
     KEPT_PAPER,
-    measure_array,
 )
 from datalake.curate.rules import BLOCKED, CONTAMINATED, RuleSet
-from datalake.curate.schema import CURATION
+from datalake.curate.schema import CURATION, schema_with
 from datalake.curate.scoring import fill
 from datalake.lake.parquet import open_parquet
 from datalake.tables import DOCUMENTS, RAW
@@ -96,12 +97,17 @@ def _look_for(text: str, kind: str, language: str, config: CurateConfig, values:
 
 
 def curate_batch(
-    raw: pa.Table | pa.RecordBatch, config: CurateConfig, trained: Path | None = None
+    raw: pa.Table | pa.RecordBatch,
+    config: CurateConfig,
+    trained: Path | None = None,
+    measure: user.Measure | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Judge raw documents (schema RAW); `trained` is the folder of the quality classifier, where the recipe trains one.
 
-    Returns (curation, documents): a row of schema CURATION per document, in the order given, and the kept documents
-    (schema DOCUMENTS) with their edited text, in the same order.
+    `measure` gives the values of the recipe's own metrics.
+
+    Returns (curation, documents): a row of schema CURATION, with own metrics after it, per document, in the order
+    given, and the kept documents (schema DOCUMENTS) with their edited text, in the same order.
     """
     table = pa.Table.from_batches([raw]) if isinstance(raw, pa.RecordBatch) else raw
     texts, scores = table["text"].to_pylist(), table["language_score"].to_pylist()
@@ -128,8 +134,9 @@ def curate_batch(
         metrics[row], lines = measure_array(prose_of(text) if rules.code_apart else text, language, scores[row])
         line_kinds.append(lines)
         if kind == "code" and programs[row]:
-            measure_code(text, programs[row], metrics[row])
+            measure_code(text, programs[row], metrics[row, PLACES["code"]])
         _look_for(text, kind, language, config, metrics[row])
+    own = (measure or user.Meter(config))(texts, languages)
     scored = fill(texts, languages, metrics, config, trained)
 
     columns: dict[str, Any] = {
@@ -146,6 +153,8 @@ def curate_batch(
     columns[f"{CONTAMINATED}_spans"] = pa.array(spans, CURATION.field(f"{CONTAMINATED}_spans").type)
     classified = [[(name, values[row]) for name, values in scored.items()] or None for row in range(len(texts))]
     columns["classifiers"] = pa.array(classified, CURATION.field("classifiers").type)
+
+    columns |= {name: pa.array(values, pa.float64()) for name, values in own.items()}
 
     judged = judge(pa.table(columns), config)
     kept, emptied = judged.kept, np.zeros(len(texts), np.bool_)
@@ -177,12 +186,16 @@ def curate_batch(
     columns[f"{CONTAMINATED}_left"] = pa.array(
         [len(taken.text.strip()) if taken is not None and taken.characters else None for taken in cuts], pa.int64()
     )
-    curation = pa.table([columns[name] for name in CURATION.names], schema=CURATION)
+    schema = schema_with(user.names(config))
+    curation = pa.table([columns[name] for name in schema.names], schema=schema)
+    return curation, kept_documents(table, np.flatnonzero(kept), list(itertools.compress(texts, kept)))
 
-    text = pa.array(itertools.compress(texts, kept), pa.large_string())
-    documents = table.filter(pa.array(kept))
-    documents = documents.set_column(documents.schema.get_field_index("text"), RAW.field("text"), text)
-    return curation, documents.select(DOCUMENTS.names).cast(DOCUMENTS)
+
+def kept_documents(raw: pa.Table, rows: npt.NDArray[np.int64], texts: Sequence[str]) -> pa.Table:
+    """The documents in these rows of raw, schema DOCUMENTS, with their edited texts."""
+    kept = raw.take(pa.array(rows, pa.int64()))
+    kept = kept.set_column(kept.schema.get_field_index("text"), RAW.field("text"), pa.array(texts, pa.large_string()))
+    return kept.select(DOCUMENTS.names).cast(DOCUMENTS)
 
 
 def _contamination(overlaps: Sequence[Overlap | None]) -> dict[str, pa.Array]:
@@ -204,14 +217,20 @@ def _programming_languages(table: pa.Table) -> list[str]:
 
 
 def curate_file(
-    path: str | Path, config: CurateConfig, trained: Path | None = None
+    path: str | Path, config: CurateConfig, trained: Path | None = None, measure: user.Measure | None = None
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Curate a Parquet file of schema RAW, a slice of a row group at a time: pairs of (curation, documents).
 
-    `trained` as in `curate_batch`.
+    `trained` and `measure` as in `curate_batch`.
 
     Memory is bounded by the largest row group and some 32 MiB of texts. Raises ValueError where a column is missing.
     """
+    for table in raw_batches(path):
+        yield curate_batch(table, config, trained, measure)
+
+
+def raw_batches(path: str | Path) -> Iterator[pa.Table]:
+    """A Parquet file of schema RAW, a slice of a row group at a time. Raises ValueError where a column is missing."""
     with open_parquet(path) as file:
         missing = [name for name in RAW.names if name not in file.schema_arrow.names]
         if missing:
@@ -220,4 +239,4 @@ def curate_file(
             table = file.read_row_group(group, columns=RAW.names)
             rows = max(1, min(_BATCH_ROWS, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
             for start in range(0, table.num_rows, rows):
-                yield curate_batch(table.slice(start, rows), config, trained)
+                yield table.slice(start, rows)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.curate.rules import LineEdits, Repair
 from datalake.text.characters import Points, points
 from datalake.text.normal_forms import normal_form
@@ -37,7 +37,7 @@ _URL = re.compile(
 )
 _SNIPPET = re.compile(r"items in cart|read more\.\.\.$|^sign-in", re.IGNORECASE | re.ASCII)
 FENCE = "```"  # a line that begins with it begins and ends a block of code
-EDITED_WORDS = 10  # as in metrics.py, which counts what is removed
+EDITED_WORDS = 10  # as in metrics/families/dclm.py, which counts what is removed
 CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 
 
@@ -97,7 +97,7 @@ def _kinds() -> npt.NDArray[np.uint8]:
 _COMPOSED = ((0x2010, 0x2060), (0x3000, 0x302A), (0x3400, 0x9FFF), (0xFF00, 0xFFE0))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _faults(codes: Points, kinds: npt.NDArray[np.uint8]) -> int:
     """Bits of what there is to repair in a text, so that a clean one is passed without further looking."""
     found, breaks, space = 0, 3, False  # a line break at the very beginning is a blank line

@@ -47,7 +47,7 @@ def compats(preset: str) -> list[str]:
 
 def _preset(value: str) -> str:
     if value not in PRESETS:
-        raise ValueError(f"there is no preset {value!r}: choose one of {', '.join(PRESETS)}")
+        raise ValueError(f"there is no preset {value!r}: choose one of {', '.join(map(repr, PRESETS))}")
     return value
 
 

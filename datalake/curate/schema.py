@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +42,11 @@ CURATION = pa.schema(
         ("classifiers", pa.map_(pa.string(), pa.float64())),  # scores by the recipe's classifiers, by name; null: none
     ]
 )
+
+
+def schema_with(names: Iterable[str]) -> pa.Schema:
+    """The schema with the columns of a recipe's own metrics after all others."""
+    return pa.schema([*CURATION, *((name, pa.float64()) for name in names)])
 
 
 def column_of(metric: str) -> str:

@@ -113,6 +113,25 @@ class StageRecord(BaseModel):
     flow_run: str | None = None
     task_run: str | None = None
 
+    def reported(self, state: str, seconds: float) -> StageReport:
+        """What a run says of the stage where it is or was built; `state` is the run's, unless shards are unfinished."""
+        notes = [*self.report.get("warnings", ()), self.note]
+        if self.state == "partial":
+            state, count = "partial", len(self.unfinished)
+            name, reason = next(iter(self.unfinished.items()))
+            shards, these = ("1 shard", "this one") if count == 1 else (f"{count} shards", "these")
+            notes.insert(0, f"{shards} unfinished ({name}: {reason}); run again to do just {these}")
+        return StageReport(
+            stage=self.stage,
+            state=state,
+            seconds=seconds,
+            records_in=self.records_in,
+            records_out=self.records_out,
+            fingerprint=self.fingerprint,
+            outputs=self.outputs,
+            note="; ".join(filter(None, notes)),
+        )
+
 
 class StageReport(BaseModel):
     """What one run did about one stage; the `stages` of `headwater run --json`."""

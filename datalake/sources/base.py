@@ -1,8 +1,9 @@
-"""What every source has in common: the shard it hands out, and the two functions that read it.
+"""What every source has in common: the two functions that read it.
 
-A source module offers two plain functions, `shards(config)` and `read(shard, config)` (see `Reader`). A shard is the
-unit of work and of reuse: one archive, dump or group of files. It is known by its *name*, which stays the same when a
-folder is moved, and by its *version*, which is its content; never by where it happens to lie.
+A source module offers two plain functions, `archives(config)` and `read(archive, config)` (see `Reader`). An archive is
+a file, a dump, a part of one or a group of files, and becomes one shard, the unit of work and of reuse. It is known by
+its *name*, which stays the same when a folder is moved, and by its *version*, which is its content; never by where it
+happens to lie.
 """
 
 from __future__ import annotations

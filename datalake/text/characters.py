@@ -7,6 +7,7 @@ quotation marks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -117,3 +118,8 @@ def tables() -> Tables:
 def points(text: str) -> Points:
     """The text's code points, shape (len(text),); lone surrogates stand for themselves."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32, copy=False)
+
+
+def concatenated(texts: Sequence[str]) -> tuple[Points, npt.NDArray[np.int64]]:
+    """Several texts' code points one after the other, and their n + 1 bounds."""
+    return points("".join(texts)), np.cumsum([0, *map(len, texts)], dtype=np.int64)

@@ -16,9 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 FILE = Path(__file__).with_name("encodings.npz")
 
@@ -118,7 +119,7 @@ def _text(points: Points) -> str:
     return points.astype("<u4", copy=False).tobytes().decode("utf-32-le")
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _gb18030(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 10.2.1. Bytes that a failed sequence gives back are read again from where they stand."""
     size, at, n = len(data), 0, 0
@@ -155,7 +156,7 @@ def _gb18030(data: Bytes, index: Indexes, out: Points) -> int:
     return n
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _settle(point: np.uint32, trail: int, at: int, out: Points, n: int) -> int:
     """Write what a lead and its trail stand for, and return where to go on: an ASCII byte that isn't a trail is read
     again, so that no markup is swallowed."""
@@ -163,7 +164,7 @@ def _settle(point: np.uint32, trail: int, at: int, out: Points, n: int) -> int:
     return at + 1 if point != _NONE or trail >= 0x80 else at
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _in_ranges(pointer: int, index: Indexes) -> int:
     """The code point of a four-byte sequence: index gb18030 ranges."""
     if 39_419 < pointer < 189_000 or pointer > 1_237_575:
@@ -174,7 +175,7 @@ def _in_ranges(pointer: int, index: Indexes) -> int:
     return index.range_points[at] + pointer - index.range_pointers[at]
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _big5(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 11.1.1. Four pointers stand for a letter and a combining mark."""
     size, at, n = len(data), 0, 0
@@ -201,7 +202,7 @@ def _big5(data: Bytes, index: Indexes, out: Points) -> int:
     return n
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _euc_jp(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 12.1.1: two bytes for JIS X 0208 or half-width katakana, three for JIS X 0212."""
     size, at, n = len(data), 0, 0
@@ -228,7 +229,7 @@ def _euc_jp(data: Bytes, index: Indexes, out: Points) -> int:
     return n
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _jis(index: Points, lead: int, data: Bytes, at: int, out: Points, n: int) -> int:
     """One character of rows and cells from 0xA1 on; an ASCII byte that doesn't belong is read again."""
     trail = data[at]
@@ -240,7 +241,7 @@ def _jis(index: Points, lead: int, data: Bytes, at: int, out: Points, n: int) ->
     return _settle(point, trail, at, out, n)
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _shift_jis(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 12.3.1: Windows-31J; pointers from 8836 to 10715 are private use."""
     size, at, n = len(data), 0, 0
@@ -267,7 +268,7 @@ def _shift_jis(data: Bytes, index: Indexes, out: Points) -> int:
     return n
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _euc_kr(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 13.1.1: the whole of Windows-949."""
     size, at, n = len(data), 0, 0
@@ -291,7 +292,7 @@ def _euc_kr(data: Bytes, index: Indexes, out: Points) -> int:
 _ASCII, _ROMAN, _KATAKANA, _LEAD = range(4)
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _iso_2022_jp(data: Bytes, index: Indexes, out: Points) -> int:
     """Section 12.2.1, but for an escape sequence straight behind another, which the standard marks: it hides
     scripts from filters, and in old pages and mails it just ends a run of nothing."""
@@ -333,7 +334,7 @@ def _iso_2022_jp(data: Bytes, index: Indexes, out: Points) -> int:
     return n
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _escaped(data: Bytes, at: int) -> int:
     """The state that the escape sequence at a place leads to, -1 where it is none."""
     if at + 2 >= len(data):

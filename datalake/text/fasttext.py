@@ -13,9 +13,10 @@ import threading
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -248,7 +249,7 @@ def _decoded(file: _File, codes: Bytes, height: int, width: int) -> Floats:
     return out
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _entries(data: Bytes, at: int, count: int) -> tuple[Places, int]:
     """Begin, end, kind and occurrences of each entry of a dictionary; and its end, -1 where the data ends before it."""
     out = np.zeros((count, 4), np.int64)
@@ -266,7 +267,7 @@ def _entries(data: Bytes, at: int, count: int) -> tuple[Places, int]:
     return out, at
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _huffman(counts: Places) -> Ints:
     """The tree of labels whose counts fall: two by two the rarest are joined."""
     labels = len(counts)
@@ -286,7 +287,7 @@ def _huffman(counts: Places) -> Ints:
     return tree
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _sigmoids() -> Floats:
     out = np.empty(_SIGMOIDS + 1, np.float32)
     for k in range(_SIGMOIDS + 1):
@@ -295,13 +296,13 @@ def _sigmoids() -> Floats:
     return out
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _hashed(value: int, byte: np.int64) -> int:
     """FNV-1a's next value; fastText takes a byte for a signed number."""
     return int(((value ^ (byte | 0xFFFFFF00 if byte > 127 else byte)) * _PRIME) & _MASK)
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _slots(names: Bytes, bounds: Places) -> Ints:
     """A table of the words by hash, each at the first free place from that on."""
     bits = 3
@@ -319,7 +320,7 @@ def _slots(names: Bytes, bounds: Places) -> Ints:
     return slots
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _word(token: Bytes, value: int, model: Arrays) -> int:
     """The number of a token with this hash among the words, -1 for one that isn't among them."""
     at = value & (len(model.slots) - 1)
@@ -336,7 +337,7 @@ def _word(token: Bytes, value: int, model: Arrays) -> int:
     return -1
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _ones(bits: np.uint64) -> int:
     """How many bits are set: sums of 2, 4 and 8 of them side by side, then of all."""
     bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
@@ -345,7 +346,7 @@ def _ones(bits: np.uint64) -> int:
     return int((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _row(bucket: np.int64, model: Arrays) -> int:
     """The row of a bucket, -1 for one that was pruned."""
     if len(model.present) == 0:
@@ -357,13 +358,13 @@ def _row(bucket: np.int64, model: Arrays) -> int:
     return int(model.words + model.before[bucket >> 6] + _ones(below))
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _add(hidden: Floats, rows: Floats, row: int) -> None:
     for k in range(len(hidden)):
         hidden[k] += rows[row, k]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _subwords(word: Bytes, sums: Floats, model: Arrays) -> int:
     """Adds the rows of the character n-grams of a word, which stands between < and >; returns how many there are."""
     count, size, inverse = 0, len(word), 1.0 / model.buckets
@@ -393,7 +394,7 @@ def _subwords(word: Bytes, sums: Floats, model: Arrays) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hidden(line: Bytes, hidden: Floats, model: Arrays, seen: Seen) -> int:
     """Adds up the rows of a line's words, and of the n-grams in and of them; returns how many there are."""
     size, at, count = len(line), 0, 0
@@ -473,7 +474,7 @@ def _hidden(line: Bytes, hidden: Floats, model: Arrays, seen: Seen) -> int:
     return count
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _dot(output: Floats, row: int, hidden: Floats) -> np.float32:
     total = np.float32(0)
     for k in range(len(hidden)):
@@ -481,13 +482,13 @@ def _dot(output: Floats, row: int, hidden: Floats) -> np.float32:
     return total
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _log(x: np.float32) -> np.float32:
     """fastText's logarithm, which nought has, too."""
     return np.float32(math.log(np.float64(x) + 1e-5))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _predict(line: Bytes, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
     """The best label and its probability, -1 where there is none."""
     hidden = np.zeros(model.rows.shape[1], np.float32)

@@ -1,19 +1,19 @@
 """The one finaliser behind every compiled 64-bit hash: of words, n-grams, shingles and bands.
 
-numba's cache on disk follows the file of the compiled function and not what it imports, so a change here would leave
-old machine code in use. Nothing here changes: it is a published definition, and stored hashes rest on it.
+Nothing here changes: it is a published definition, and stored hashes rest on it.
 """
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from datalake.compiled import kernel
 
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
 _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def fmix64(h: np.uint64) -> np.uint64:
     """The 64-bit finaliser of MurmurHash3 (Appleby): a bijection in which every input bit moves every output bit."""
     h ^= h >> np.uint64(33)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datalake.curate.metrics.code import comment_characters
+from datalake.curate.metrics.families.code import comment_characters
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from plain_rules import failed_rules
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, curate_file
 from datalake.curate.metrics.catalog import METRICS
-from datalake.curate.metrics.metrics import measure
+from datalake.curate.metrics.measure import measure
 from datalake.curate.rules_file import PRESETS, rule_sets
 from datalake.curate.schema import CURATION
 from datalake.document import Document, document_id

@@ -502,7 +502,7 @@ def test_identity_is_the_sets_content_and_not_their_place(tmp_path: Path) -> Non
     (tmp_path / "moved" / "plain.txt").write_text("other")
     changed = DecontaminateConfig(paths=[str(tmp_path / "moved")])
     assert fingerprint(first) != fingerprint(changed)
-    with pytest.raises(UserError, match="changed meanwhile"):
+    with pytest.raises(UserError, match="has changed since the recipe was read"):
         index_of(moved)
     given = CurateConfig.model_validate({"decontaminate": {"paths": [str(tmp_path / "sets")]}})
     assert fingerprint(given) != fingerprint(CurateConfig())
@@ -511,7 +511,7 @@ def test_identity_is_the_sets_content_and_not_their_place(tmp_path: Path) -> Non
 def test_paths_that_cannot_be_read_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no .*correct the path"):
         DecontaminateConfig(paths=[str(tmp_path / "gone")])
-    with pytest.raises(ValueError, match="copy them here"):
+    with pytest.raises(ValueError, match="copy it here"):
         DecontaminateConfig(paths=["https://example.org/set.jsonl"])
     with pytest.raises(ValueError, match="more than the 6 of ngram"):
         config(ngram=6)

@@ -19,8 +19,9 @@ from datalake.curate.judge import explain, rules_in_use
 from datalake.curate.propose import propose, rules_yaml
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.curate.what_if import NeedsRerunError, ask, columns_needed
-from datalake.document import RAW, Document, document_id, to_table
+from datalake.document import Document, document_id
 from datalake.identity import fingerprint
+from datalake.tables import RAW, to_table
 
 LONG = {"name": "long_enough", "metric": "words", "op": ">=", "threshold": 150, "source": "read by hand"}
 FEW_LINES = {"name": "few_lines", "metric": "lines", "op": "<", "threshold": 4, "languages": ["en"]}

@@ -431,8 +431,8 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from datalake.curate.checks.pii import find
     from datalake.curate.checks.spam import spam_score
     from datalake.curate.edits import keep_prose_lines, lines_of, prose_of, repair
-    from datalake.curate.metrics.code import comment_characters
-    from datalake.curate.metrics.metrics import measure_array
+    from datalake.curate.metrics.families.code import comment_characters
+    from datalake.curate.metrics.measure import measure_array
     from datalake.dedup.texts.shingles import normalise, shingle
     from datalake.extract.html.page import extract
     from datalake.extract.wiki.wikitext import clean

@@ -45,7 +45,7 @@ def test_of_a_finished_recipe_all_is_cached_as_the_run_left_it(whole: Whole) -> 
     for stage, report in reports.items():
         ran = whole.reports[stage]
         assert (report.fingerprint, report.outputs) == (ran.fingerprint, ran.outputs)
-        assert (report.records_in, report.records_out) == (ran.records_in, ran.records_out)
+        assert (report.records_in, report.records_out, report.note) == (ran.records_in, ran.records_out, ran.note)
     assert everything(whole.lake) == before
 
 
@@ -76,6 +76,16 @@ def test_shards_that_are_done_already_are_counted(prefect_server: Any, tmp_path:
     world.run(world.tables(lake, files), lake, "ingest")
     reports = dry(world.tables(lake, files), lake)
     assert (reports["ingest"].state, reports["curate"].note) == ("cached", "2 of 3 shards are done")
+
+
+def test_what_a_cached_stage_warns_of_is_told_as_a_run_tells_it(prefect_server: Any, tmp_path: Path) -> None:
+    good = world.texts(tmp_path / "good.jsonl", range(3))
+    empty = world.jsonl(tmp_path / "empty.jsonl", [{"id": "1", "text": ""}])
+    recipe, lake = world.tables(tmp_path, [good]), tmp_path / "lake"
+    recipe["sources"].append({"kind": "table", "name": "nothing", "paths": [str(empty)]})
+    ran = world.run(recipe, lake, "ingest")["ingest"]
+    assert ran.note == "nothing gives nothing: all its records are refused (1 empty)"
+    assert dry(recipe, lake, "ingest")["ingest"].note == ran.note
 
 
 def test_what_is_lost_would_be_made_again(prefect_server: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences",
 EVERYTHING: dict[str, Any] = {
     "corpus": "small",
     "sources": ALL,
-    "quality": {"paths": ["labels.jsonl"], "labels_version": "0", "good": "hq"},
+    "quality": {"paths": {"paths": ["labels.jsonl"], "version": "0"}, "good": "hq"},
     "thresholds": {},
 }
 

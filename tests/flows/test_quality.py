@@ -171,7 +171,7 @@ def test_a_mistake_in_the_labels_ends_the_run_with_one_line(recipe: dict[str, An
     with pytest.raises(Exception, match="0 have the label 'excellent'"):
         world.run(recipe, tmp_path / "lake", "curate")
     recipe["quality"]["paths"] = [str(tmp_path / "gone")]
-    with pytest.raises(UserError, match=r"quality: .*there is no .*gone.*correct the path"):
+    with pytest.raises(UserError, match=r"quality\.paths: there is no .*gone.*correct the path"):
         world.run(recipe, tmp_path / "lake", "curate")
 
 

@@ -221,6 +221,8 @@ def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
     changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
     files = {"rules": [{"paths": [], "version": ""}, {"paths": ["r.yaml"], "version": "0123"}]}
     assert _settings(files) == "rules not set -> r.yaml"
+    own = [{"name": "long", "metric": "words", "op": ">=", "threshold": 90.0, "languages": None, "source": "recipe"}]
+    assert _settings({"extra_rules": [[], own]}) == "extra_rules not set -> long (words >= 90)"
     assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
 
 

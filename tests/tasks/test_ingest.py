@@ -12,10 +12,10 @@ import world
 from pydantic import TypeAdapter
 from table_cases import CASES, TABLES
 
+from datalake import origin
 from datalake.archive import Archive
 from datalake.lake.lake import Lake
 from datalake.sources import Source
-from datalake.sources.books import books
 from datalake.sources.listing import list_archives
 from tasks.ingest import NothingReadError
 
@@ -58,12 +58,12 @@ def test_a_source_that_gives_nothing_among_others_is_told(tmp_path: Path, read: 
 def test_what_no_table_holds_is_counted_as_quarantined(
     tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = books.document_id
+    real = origin.document_id
 
     def odd(kind: str, archive: str, locator: str) -> Any:
         return "no id" if archive == "b.txt" else real(kind, archive, locator)
 
-    monkeypatch.setattr(books, "document_id", odd)
+    monkeypatch.setattr(origin, "document_id", odd)
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(world.prose(1))
     produced = read({"kind": "books", "paths": [str(tmp_path / "*.txt")]})

@@ -27,10 +27,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.curate.checks.decontaminate_config import SECTION, DecontaminateConfig
 from datalake.curate.checks.evaluation_sets import EvaluationRow, evaluation_rows
 from datalake.errors import UserError
@@ -90,7 +90,7 @@ class SetCounts(NamedTuple):
     frequent: int  # distinct n-grams left out as in too many rows
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split(
     codes: Points,
     begin: int,
@@ -141,7 +141,7 @@ def _split(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _split_all(
     codes: Points,
     bounds: Longs,
@@ -163,7 +163,7 @@ def _split_all(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _grams(
     word_bounds: Longs,
     hashes: Hashes,
@@ -235,7 +235,7 @@ def _grams(
     return made, state
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _same(
     codes: Points,
     fold: Points,
@@ -263,7 +263,7 @@ def _same(
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], size: int, out: Hashes) -> int:
     """The hash of every run of `size` words of these texts; returns how many."""
     made = 0
@@ -278,7 +278,7 @@ def _pieces(word_bounds: Longs, hashes: Hashes, texts: npt.NDArray[np.bool_], si
     return made
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _find(
     codes: Points,
     own_codes: Points,
@@ -336,7 +336,7 @@ def _find(
     return hits[: 3 * found]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _look(
     codes: Points,
     classes: Classes,

@@ -22,13 +22,13 @@ from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import phonenumbers
 from stdnum import ean, iban, luhn, numdb
 from stdnum.iso7064 import mod_11_2
 
+from datalake.compiled import kernel
 from datalake.curate.checks.pii_config import KINDS, Kind
 from datalake.text.characters import Points, points
 
@@ -137,17 +137,17 @@ def _classes() -> npt.NDArray[np.uint8]:
     return table
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _class(codes: Points, at: int, classes: npt.NDArray[np.uint8]) -> int:
     return classes[codes[at]] if 0 <= at < len(codes) and codes[at] < 0x10000 else 0
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _hexadecimal(code: int) -> bool:
     return 48 <= code <= 58 or 97 <= code <= 102 or 65 <= code <= 70 or code == 46  # with `:` and `.`
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scan(codes: Points, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Places, shape (n, 3): start, end, and bits of what could be there."""
     size, at, n = len(codes), 0, 0

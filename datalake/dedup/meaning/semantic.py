@@ -26,13 +26,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from datalake.compiled import kernel
 from datalake.dedup.config import SemanticConfig
 from datalake.dedup.meaning.clusters import SCALE, Clusters, cluster
 from datalake.dedup.meaning.embed import EMBEDDED_WITH
@@ -333,7 +333,7 @@ class _Walk:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cosine(halves: Any, squares: Any, numbers: Any, a: Any, b: Any) -> float:
     total = 0.0
     for k in range(halves.shape[1]):
@@ -341,7 +341,7 @@ def _cosine(halves: Any, squares: Any, numbers: Any, a: Any, b: Any) -> float:
     return min(total / np.sqrt(squares[a] * squares[b]), 1.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cosines(halves: Any, squares: Any, numbers: Any, a: Any, b: Any) -> Any:
     out = np.empty(len(a), np.float64)
     for k in range(len(a)):
@@ -349,7 +349,7 @@ def _cosines(halves: Any, squares: Any, numbers: Any, a: Any, b: Any) -> Any:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scaled(halves: Any, squares: Any, numbers: Any, rows: Any, length: float) -> Any:
     out = np.empty((len(rows), halves.shape[1]), np.float32)
     for k in range(len(rows)):
@@ -359,7 +359,7 @@ def _scaled(halves: Any, squares: Any, numbers: Any, rows: Any, length: float) -
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _squares(halves: Any, numbers: Any) -> Any:
     out = np.zeros(len(halves), np.float64)
     for row in range(len(halves)):
@@ -368,7 +368,7 @@ def _squares(halves: Any, numbers: Any) -> Any:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _equal(halves: Any, a: Any, b: Any) -> Any:
     out = np.ones(len(a), np.bool_)
     for row in range(len(a)):
@@ -379,7 +379,7 @@ def _equal(halves: Any, a: Any, b: Any) -> Any:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _along(
     halves: Any, squares: Any, numbers: Any, starts: Any, members: Any, threshold: float, kept: Any, gone: Any
 ) -> bool:
@@ -390,7 +390,7 @@ def _along(
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _compare(
     scores: Any,
     slack: float,

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import category
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datalake.compiled import kernel
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.runs import Runs
 from datalake.dedup.spans.marks import Words, words_of
@@ -257,7 +257,7 @@ def _groups(hashes: Ints, rank: Ints) -> tuple[npt.NDArray[np.bool_], Ints, Ints
     return fresh, begins, np.add.reduceat(other.astype(np.int64), begins) if len(begins) else np.empty(0, np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _covered(number: Ints, start: Ints, end: Ints, low: int, characters: Ints) -> tuple[int, int, int, int]:
     """(characters in the spans, characters outside, documents with spans, documents of which nothing is outside).
 
@@ -281,7 +281,7 @@ def _covered(number: Ints, start: Ints, end: Ints, low: int, characters: Ints) -
     return inside, outside, documents, emptied
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _pair(
     rank: Ints, place: Ints, begins: Ints, again: Ints, copies: Ints, low: int, high: int, limit: int, gram: int
 ) -> Ints:
@@ -310,7 +310,7 @@ def _pair(
     return out[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _match(candidates: Ints, words: Hashes, begins: Ints, lengths: Ints, gram: int, minimum: int) -> Ints:
     """Runs of one document that stand earlier: rows (start, end, earlier document, shift, copies), in words.
 
@@ -346,7 +346,7 @@ def _match(candidates: Ints, words: Hashes, begins: Ints, lengths: Ints, gram: i
     return out[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _settle(
     document: int,
     matches: Ints,

@@ -17,11 +17,11 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from datalake.compiled import kernel
 from datalake.dedup.spans.schema import FINGERPRINTS, MEMBERS, UNITS
 from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.dedup.texts.shingles import ALONE, SPACE, WORD_CHARACTER, characters
@@ -80,7 +80,7 @@ def lowered_points(text: str) -> Points:
     return lowered
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _chain(h: np.uint64, value: Any) -> np.uint64:
     h ^= np.uint64(value) * _K1
     return (h << np.uint64(31) | h >> np.uint64(33)) * _K2
@@ -97,7 +97,7 @@ class Words(NamedTuple):
     ends: Ints
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scan_words(text: Points, classes: Bytes, hashes: Hashes, starts: Ints, ends: Ints) -> int:
     count = 0
     h = np.uint64(0)
@@ -140,7 +140,7 @@ def words_of(text: str) -> Words:
     return Words(hashes[:count], starts[:count], ends[:count])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _winnow(words: Hashes, gram: int, window: int, hashes: Hashes, positions: npt.NDArray[np.int32]) -> int:
     grams = len(words) - gram + 1
     if grams < window:
@@ -192,7 +192,7 @@ class Units(NamedTuple):
     ends: Ints
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hash_unit(
     text: Points, start: int, stop: int, classes: Bytes, table: Bytes, of_words: bool
 ) -> tuple[np.uint64, int]:
@@ -219,7 +219,7 @@ def _hash_unit(
     return fmix64(h ^ np.uint64(size)), words if of_words else size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _scan_units(
     text: Points,
     classes: Bytes,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.dedup.texts.sorting import sort_hashes
 from datalake.text.hashes import fmix64
 
@@ -20,7 +20,7 @@ Members = npt.NDArray[np.int32]
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _buckets(signatures: npt.NDArray[np.uint32], bands: int, rows: int, out: npt.NDArray[np.uint64]) -> None:
     for d in range(signatures.shape[0]):
         for band in range(bands):
@@ -44,7 +44,7 @@ class Shared(NamedTuple):
     starts: Ints
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _shared(keys: npt.NDArray[np.uint64], order: Members) -> tuple[Members, Ints]:
     members, starts = np.empty(len(keys), np.int32), np.empty(len(keys) // 2 + 1, np.int64)
     found, written, first = 0, 0, 0

@@ -7,14 +7,15 @@ tell how far similarity spread through links, and large ones with many kept docu
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 Ints = npt.NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def join_pairs(parent: Ints, first: Ints, second: Ints) -> None:
     """Unites two documents each in a forest of parents, none of which is larger than its child (path halving)."""
     for k in range(len(first)):
@@ -31,7 +32,7 @@ def join_pairs(parent: Ints, first: Ints, second: Ints) -> None:
             parent[a] = b
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def join(parent: Ints, members: npt.NDArray[np.int32], starts: Ints) -> None:
     """Unites the members of each bucket in a forest of parents, none of which is larger than its child."""
     for bucket in range(len(starts) - 1):
@@ -51,7 +52,7 @@ def join(parent: Ints, members: npt.NDArray[np.int32], starts: Ints) -> None:
                 a = b
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def settle_roots(parent: Ints) -> None:
     """Points every document to the smallest of its group; since no parent is larger than its child, one pass does."""
     for k in range(len(parent)):

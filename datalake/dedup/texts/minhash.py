@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 Rows = npt.NDArray[np.uint32]
 Hashes = npt.NDArray[np.uint64]
@@ -29,7 +30,7 @@ def permutations(count: int, seed: int) -> tuple[Rows, Rows]:
     return a, b
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _fmix32(h: np.uint32) -> np.uint32:
     h = np.uint32(h ^ (h >> np.uint32(16)))
     h = np.uint32(h * np.uint32(0x85EBCA6B))
@@ -38,7 +39,7 @@ def _fmix32(h: np.uint32) -> np.uint32:
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sign(hashes: Hashes, ends: Ints, a: Rows, b: Rows, signatures: npt.NDArray[np.uint32]) -> None:
     row = np.empty(len(a), np.uint32)
     begin = 0

@@ -19,12 +19,12 @@ import re
 from functools import cache
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from datalake.compiled import kernel
 from datalake.text.hashes import fmix64
 
 # Scripts that put no space between words: Thai and Lao, Tibetan, Burmese, Khmer, kana, ideographs.
@@ -103,7 +103,7 @@ def _points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32)
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _decode(data: Bytes, at: int) -> tuple[Any, int]:
     """(code point, its bytes) at a position of valid UTF-8."""
     first = np.int64(data[at])
@@ -121,7 +121,7 @@ def _decode(data: Bytes, at: int) -> tuple[Any, int]:
     ), 4
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _encode(point: Any, out: Bytes, at: int) -> int:
     """Writes a code point as UTF-8 and returns the position after it."""
     if point < 0x80:
@@ -143,7 +143,7 @@ def _encode(point: Any, out: Bytes, at: int) -> int:
     return at + 4
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _is_final_sigma(data: Bytes, start: int, stop: int, at: int, classes: Bytes) -> bool:
     """Whether the capital sigma at `at` ends a word: cased before it, none after, ignorable characters skipped."""
     cased = False
@@ -168,7 +168,7 @@ def _is_final_sigma(data: Bytes, start: int, stop: int, at: int, classes: Bytes)
     return True
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _scan(
     data: Bytes,
     start: int,
@@ -268,7 +268,7 @@ def _scan(
     return count, written, points
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def sort_unique(values: Hashes, count: int, spare: Hashes, ends: Ints) -> int:
     """Sorts the first `count` values and drops repeats, in place; returns how many are left.
 
@@ -306,7 +306,7 @@ def sort_unique(values: Hashes, count: int, spare: Hashes, ends: Ints) -> int:
     return kept
 
 
-@numba.njit(cache=True)
+@kernel(nogil=False)
 def _roll(words: Hashes, count: int, ngram: int, out: Hashes) -> int:
     """The hash of every run of `ngram` words (of all words where there are fewer) into `out`; returns how many."""
     if count == 0:
@@ -324,7 +324,7 @@ def _roll(words: Hashes, count: int, ngram: int, out: Hashes) -> int:
     return count - width + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _shingle(
     data: Bytes,
     offsets: Ints,
@@ -392,7 +392,7 @@ def shingle(texts: pa.Array, ngram: int) -> Shingled:
     return Shingled(shingles[: ends[-1] if n else 0].copy(), ends, counts, points, hashes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _count(data: Bytes, offsets: Ints, lower: npt.NDArray[np.uint32], classes: Bytes, counts: Ints) -> None:
     for d in range(len(offsets) - 1):
         size = offsets[d + 1] - offsets[d]

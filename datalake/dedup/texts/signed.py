@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datalake.compiled import kernel
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.texts.sign import SIGNED_WITH
 from datalake.dedup.texts.sorting import sort_halves
@@ -239,7 +239,7 @@ def flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
     return raw.view("<u8").astype(np.uint64, copy=False), begins[:-1], begins[1:]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _append(
     values: Hashes, first: Ints, last: Ints, part: npt.NDArray[np.int32], cursor: Ints, out: Hashes, begins: Ints
 ) -> None:

@@ -6,9 +6,10 @@ However they lie, the result is right: where many share a slot, a comparison sor
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
@@ -19,7 +20,7 @@ _WHOLE = 1 << 15  # so many are one stretch
 _FEW = 32  # values of a slot that are sorted by insertion
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def sort_hashes(values: Hashes) -> tuple[Hashes, Places]:
     """The values in ascending order, and where each was; equal ones in the order they came."""
     count = len(values)
@@ -78,7 +79,7 @@ def sort_hashes(values: Hashes) -> tuple[Hashes, Places]:
     return keys, order
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _order_ties(keys: Hashes, order: Places, lower: Hashes) -> None:
     """Where keys are equal, order by the lower halves instead, ties as they are."""
     first = 0

@@ -4,19 +4,16 @@ Documents are taken in order of precedence, some at a time. `link` compares each
 buckets, a pair once, and measures on the spot: candidates are never stored, only what passes the floor. `settle` then
 compares documents of large buckets with what was kept there so far, and removes the ones that have a kept partner.
 What is held of pairs is those of the documents at hand.
-
-Everything compiled that measures stands in this one file: numba's cache notices a changed file, not a changed callee in
-another one.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.dedup.texts.bands import Shared
 
 Ints = npt.NDArray[np.int64]
@@ -42,7 +39,7 @@ class Links(NamedTuple):
     candidates: int
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def jaccard(values: Hashes, begins: Ints, ends: Ints, i: Any, j: Any, floor: float) -> float:
     """|A n B| / |A u B| of two non-empty sets; 0.0 as soon as it is certain to be below the floor."""
     x, y, stop_x, stop_y = begins[i], begins[j], ends[i], ends[j]
@@ -58,7 +55,7 @@ def jaccard(values: Hashes, begins: Ints, ends: Ints, i: Any, j: Any, floor: flo
     return both / (size_x + size_y - both)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _meet(members: Places, starts: Ints, limit: int, before: Places, most: Ints, large: int) -> int:
     for bucket in range(len(starts) - 1):
         begin, end = starts[bucket], starts[bucket + 1]
@@ -90,7 +87,7 @@ class Meetings:
         self.large = _meet(*shared, self.limit, self.before[:, band], self.most, self.large)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _link(
     before: Places, start: int, stop: int, room: int, measured: Places, sets: Sets, floor: float
 ) -> tuple[Places, Places, Floats, int]:
@@ -121,7 +118,7 @@ def link(meetings: Meetings, start: int, stop: int, measured: Places, sets: Sets
     return Links(*_link(meetings.before, start, stop, room, measured, sets, floor))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _settle(
     before: Places,
     start: int,

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.text.characters import ALNUM, IDEOGRAPH, LINE_END, SPACE, Classes, Points, points, tables
 
 Ints = npt.NDArray[np.int64]
@@ -240,19 +240,19 @@ _PUNCTUATION = np.array(sorted(ord(character) for character in ".,;:!?。，、�
 _ENDINGS = np.array(sorted(ord(character) for character in ".!?。！？…"), np.uint32)
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _lower(code: Any) -> Any:
     """An ASCII letter in lower case, everything else as it is, as a signed number."""
     return np.int64(code) + 32 if 65 <= code <= 90 else np.int64(code)
 
 
-@numba.njit(cache=True, inline="always")
+@kernel(inline="always")
 def _is_space(code: np.uint32) -> bool:
     """White space of the HTML standard."""
     return code == 32 or code == 10 or code == 9 or code == 13 or code == 12
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _begins_markup(codes: Points, at: int) -> bool:
     """Whether the `<` here begins a tag, a comment or a declaration."""
     if at + 1 >= len(codes):
@@ -261,7 +261,7 @@ def _begins_markup(codes: Points, at: int) -> bool:
     return after in (33, 47, 63) or 97 <= after <= 122  # ! / ?
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _grown(array: Ints) -> Ints:
     """The array with twice as many rows."""
     out = np.zeros((2 * len(array), array.shape[1]), np.int64)
@@ -269,13 +269,13 @@ def _grown(array: Ints) -> Ints:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hashed(value: np.int64, code: np.int64) -> np.int64:
     value = (value ^ code) * _K
     return value ^ (value >> np.int64(29))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_word(codes: Points, begin: int, end: int, tag: int) -> bool:
     """Whether these characters spell a tag's name."""
     if end - begin != _TAG_LENGTHS[tag]:
@@ -286,7 +286,7 @@ def _is_word(codes: Points, begin: int, end: int, tag: int) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _tag_number(codes: Points, begin: int, end: int) -> int:
     """The number of the tag with this name, 0 for one that isn't known."""
     if end - begin > _TAG_NAMES.shape[1]:
@@ -298,7 +298,7 @@ def _tag_number(codes: Points, begin: int, end: int) -> int:
     return tag if _is_word(codes, begin, end, tag) else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _keywords(codes: Points, begin: int, end: int) -> np.int64:
     """The groups of KEYWORDS that have a word in an attribute's value, a bit each."""
     found = np.int64(0)
@@ -317,7 +317,7 @@ def _keywords(codes: Points, begin: int, end: int) -> np.int64:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _class_bits(codes: Points, begin: int, end: int) -> np.int64:
     """What the words of a class mean, a bit each."""
     found = np.int64(0)
@@ -339,13 +339,13 @@ def _class_bits(codes: Points, begin: int, end: int) -> np.int64:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_invisible(codes: Points, begin: int, end: int) -> bool:
     """Whether a style has `visibility: hidden`."""
     return _sets(codes, begin, end, _HIDDEN, _VISIBILITY_ENDS)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _whole_number(codes: Points, begin: int, end: int) -> np.int64:
     """The number that an attribute says, NO_NUMBER if it says none."""
     value, negative = np.int64(0), begin < end and codes[begin] == 45
@@ -360,13 +360,13 @@ def _whole_number(codes: Points, begin: int, end: int) -> np.int64:
     return -value if negative else value
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _hides(codes: Points, begin: int, end: int) -> bool:
     """Whether a style has `display: none`."""
     return _sets(codes, begin, end, _NONE, _DISPLAY_ENDS)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sets(codes: Points, begin: int, end: int, value: Points, name: Points) -> bool:
     """Whether a style gives a value, in small letters, to a property whose name ends so."""
     for at in range(begin, end - len(value) + 1):
@@ -385,7 +385,7 @@ def _sets(codes: Points, begin: int, end: int, value: Points, name: Points) -> b
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _spells(codes: Points, at: int, word: Points) -> bool:
     for k in range(len(word)):  # noqa: SIM110 - compiled
         if _lower(codes[at + k]) != word[k]:
@@ -393,7 +393,7 @@ def _spells(codes: Points, at: int, word: Points) -> bool:
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after_raw_text(codes: Points, at: int, tag: int) -> int:
     """Where the end tag of a raw text element begins; the page's end if there is none."""
     length = _TAG_LENGTHS[tag]
@@ -408,7 +408,7 @@ def _after_raw_text(codes: Points, at: int, tag: int) -> int:
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after_comment(codes: Points, at: int) -> int:
     """Where a comment ends that begins here (`<!--`)."""
     at += 4
@@ -423,7 +423,7 @@ def _after_comment(codes: Points, at: int) -> int:
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _after(codes: Points, at: int, wanted: int) -> int:
     """The place behind the next character of this kind; the page's end if there is none."""
     while at < len(codes) and codes[at] != wanted:
@@ -431,7 +431,7 @@ def _after(codes: Points, at: int, wanted: int) -> int:
     return min(at + 1, len(codes))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _tag(codes: Points, at: int, out: Ints) -> int:
     """Reads the tag that begins here into `out`; returns where it ends."""
     size = len(codes)
@@ -511,7 +511,7 @@ def _tag(codes: Points, at: int, out: Ints) -> int:
     return min(at + 1, size)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _reference(codes: Points, at: int) -> tuple[np.uint32, int]:
     """The kind of character that the `&` here stands for (`e` for any letter), and where its reference ends."""
     size, k = len(codes), at + 1
@@ -545,7 +545,7 @@ def _reference(codes: Points, at: int) -> tuple[np.uint32, int]:
     return code if code else np.uint32(101), k + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _text(codes: Points, at: int, classes: Classes, lower: Points, block: Ints, state: Ints) -> int:
     """Counts the text that begins here into the block under way; returns where markup begins again."""
     size, begin = len(codes), at
@@ -597,7 +597,7 @@ def _text(codes: Points, at: int, classes: Classes, lower: Points, block: Ints, 
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def hash_of_words(codes: Points, classes: Classes, lower: Points) -> tuple[int, int]:
     """How many words plain text has, and their HASH were it a block."""
     block, state, at = np.zeros(17, np.int64), np.zeros(6, np.int64), 0
@@ -606,7 +606,7 @@ def hash_of_words(codes: Points, classes: Classes, lower: Points) -> tuple[int, 
     return block[WORDS], block[HASH]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _ends_sentence(code: int, classes: Classes) -> bool:
     for mark in _ENDINGS:
         if code == mark:
@@ -614,7 +614,7 @@ def _ends_sentence(code: int, classes: Classes) -> bool:
     return classes[code] & LINE_END != 0 and code != 39
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _closed(elements: Ints, stack: Ints, top: int, tag: int) -> int:
     """The top of the stack behind an end tag; unchanged where the tag closes nothing.
 
@@ -630,7 +630,7 @@ def _closed(elements: Ints, stack: Ints, top: int, tag: int) -> int:
     return top
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _implied(elements: Ints, stack: Ints, top: int, tag: int) -> int:
     """The top of the stack behind the end tags that a start tag implies."""
     if top and _CLOSES_P[tag] and elements[stack[top], E_TAG] == P:
@@ -658,13 +658,13 @@ def _implied(elements: Ints, stack: Ints, top: int, tag: int) -> int:
     return top
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _holds(marks: Points, code: np.uint32) -> bool:
     k = np.searchsorted(marks, code)
     return bool(k < len(marks) and marks[k] == code)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_permalink(codes: Points, at: int) -> bool:
     """Whether the link whose text begins here has nothing but a mark: ¶, #, an arrow back from a note."""
     marks, end = 0, min(len(codes), at + 80)
@@ -678,7 +678,7 @@ def _is_permalink(codes: Points, at: int) -> bool:
     return marks > 0 and at + 2 < end and codes[at + 1] == 47 and _lower(codes[at + 2]) == 97  # </a
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_line_number(codes: Points, at: int) -> bool:
     """Whether the inline element whose content begins here has nothing but a number."""
     digits, end = 0, min(len(codes), at + 200)
@@ -693,7 +693,7 @@ def _is_line_number(codes: Points, at: int) -> bool:
     return digits > 0 and at < end
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _begins_with_quote(codes: Points, at: int) -> bool:
     while at < len(codes) and _is_space(codes[at]):
         at += 1
@@ -703,7 +703,7 @@ def _begins_with_quote(codes: Points, at: int) -> bool:
     return _holds(_QUOTES, code)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _script(
     codes: Points, at: int, below: bool, linked: bool, before: int, letters: int, classes: Classes
 ) -> tuple[int, int]:
@@ -784,7 +784,7 @@ def _script(
     return (94, 0) if simple else (9440, 41)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _with(pieces: Ints, count: int, begin: int, end: int) -> Ints:
     """The pieces with one more in place `count`."""
     if count == len(pieces):
@@ -793,7 +793,7 @@ def _with(pieces: Ints, count: int, begin: int, end: int) -> Ints:
     return pieces
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _cut(codes: Points, classes: Classes, lower: Points) -> tuple[Ints, Ints, Ints, int, int]:
     """Pieces, blocks, elements, and the title's begin and end."""
     size = len(codes)

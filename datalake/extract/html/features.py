@@ -13,10 +13,10 @@ stand in docs/benchmarks.md.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.extract.html.blocks import (
     BOLD_CHARS,
     CHARS,
@@ -141,7 +141,7 @@ def second_features(scores: Numbers, first: Features, kinds: Ints) -> Features:
     return _second(scores, first, kinds)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _words_of(codes: Points, begin: int, end: int, classes: Classes, lower: Points, out: Ints, count: int) -> int:
     """Hashes of the words of a stretch, appended to `out` as far as there is room; returns how many there are now."""
     value, within = np.int64(0), False
@@ -163,7 +163,7 @@ def _words_of(codes: Points, begin: int, end: int, classes: Classes, lower: Poin
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _distinct(words: Ints, count: int) -> int:
     """The distinct words moved to the front; returns how many."""
     kept = 0
@@ -179,7 +179,7 @@ def _distinct(words: Ints, count: int) -> int:
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first_equal(keys: Ints) -> Ints:
     """For each item the index of the first one equal to it."""
     bits = 3
@@ -198,7 +198,7 @@ def _first_equal(keys: Ints) -> Ints:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _first(
     codes: Points,
     pieces: Ints,
@@ -356,7 +356,7 @@ def _first(
     return out, kinds
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _second(scores: Numbers, first: Features, kinds: Ints) -> Features:
     count = len(scores)
     out = np.zeros((count, _SECOND_WIDTH), np.float32)

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from datalake.compiled import kernel
 
 Array = npt.NDArray[Any]
 
@@ -145,7 +146,7 @@ def predict(forest: Scorer, features: npt.NDArray[np.float32]) -> npt.NDArray[np
     return 1.0 / (1.0 + np.exp(-_sums(features, *forest)))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _sums(
     features: Array, splits: Array, feature: Array, threshold: Array, left: Array, leaves: Array, value: Array
 ) -> npt.NDArray[np.float64]:

@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from datalake.compiled import kernel
 from datalake.errors import UserError
 from datalake.extract.html.blocks import (
     BR,
@@ -153,7 +153,7 @@ def _decoded(codes: Points) -> str:
     return entities.unescape(text) if "&" in text else text
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _said_once(blocks: Ints, elements: Ints, kept: Kept, title: Points, classes: Classes, lower: Points) -> Kept:
     """The kept blocks without those that say the page's heading again, as its trail, lists and captions do.
 
@@ -203,7 +203,7 @@ def _said_once(blocks: Ints, elements: Ints, kept: Kept, title: Points, classes:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _between(blocks: Ints, elements: Ints, items: Ints, cells: Ints, before: int, after: int) -> int:
     """What parts two kept blocks: 0 a blank line, 1 a line break, 2 a bar, 3 a space."""
     here, there = blocks[before, ELEMENT], blocks[after, ELEMENT]
@@ -230,14 +230,14 @@ def _between(blocks: Ints, elements: Ints, items: Ints, cells: Ints, before: int
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _table(elements: Ints, row: int) -> int:
     """The table of a row, past the body that it stands in."""
     parent = elements[row, E_PARENT]
     return elements[parent, E_PARENT] if elements[parent, E_TAG] in _TABLE_PARTS else parent
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _small_cells(blocks: Ints, elements: Ints) -> Ints:
     """Of each element the cell of a table it stands in, if that is one of data: short, in a row of several.
 
@@ -266,7 +266,7 @@ def _small_cells(blocks: Ints, elements: Ints) -> Ints:
     return cells
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _is_shown(codes: Points, pieces: Ints, block: Ints, classes: Classes) -> bool:
     """Whether a block has any text that a reader sees."""
     for p in range(block[FIRST_PIECE], block[LAST_PIECE]):
@@ -279,7 +279,7 @@ def _is_shown(codes: Points, pieces: Ints, block: Ints, classes: Classes) -> boo
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _numbered(elements: Ints) -> Ints:
     """The number of each item of an ordered list, NO_NUMBER for other elements.
 
@@ -300,7 +300,7 @@ def _numbered(elements: Ints) -> Ints:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _codes_of(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, verbatim: Ints) -> npt.NDArray[np.bool_]:
     """Which `<pre>` hold code: named so, with `<code>` within, or a quarter of their lines ends as code does."""
     lines, ended = np.zeros(len(elements), np.int64), np.zeros(len(elements), np.int64)
@@ -327,7 +327,7 @@ def _codes_of(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, verbati
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _put_number(out: Points, at: int, number: int) -> int:
     """Writes a number; returns where it ends."""
     if number < 0:
@@ -342,7 +342,7 @@ def _put_number(out: Points, at: int, number: int) -> int:
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _write(codes: Points, pieces: Ints, blocks: Ints, elements: Ints, kept: Kept, classes: Classes) -> Points:
     size = 0
     for i in range(len(blocks)):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from datalake.compiled import kernel
 from datalake.extract.html.blocks import Page, cut
 from datalake.extract.html.charset import decode
 from datalake.extract.html.formulas import with_formulas
@@ -67,7 +67,7 @@ def tidy(text: str) -> str:
     return _tidied(points(text)).astype("<u4", copy=False).tobytes().decode("utf-32-le")
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _tidied(codes: Points) -> Points:
     out, size = np.empty(len(codes), np.uint32), 0
     for at in range(len(codes)):

@@ -98,7 +98,7 @@ def _book(member: Member, origin: Origin, config: Books) -> Iterator[Entry]:
     language, score = origin.language_of(text)
     if language == UNDETERMINED:
         language = _LANGUAGES.get(found.get("language", "").lower(), UNDETERMINED)
-    uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else ""
+    uri = f"https://www.gutenberg.org/ebooks/{found['ebook']}" if "ebook" in found else None
     found |= {"charset": charset} if charset != "utf-8" else {}
     found |= {"group": found.get("title") or "/".join(part for part in (origin.archive, member.name) if part)}
     parts = chapters(text) if config.unit == "chapter" else [("", text)]

@@ -63,7 +63,7 @@ class Item:
 
     @property
     def locator(self) -> str:
-        """What finds it in its shard."""
+        """What finds it in its archive."""
         return f"{self.name}/{self.topic}"
 
 

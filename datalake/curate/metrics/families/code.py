@@ -6,34 +6,42 @@ less than 80% of the characters, HTML with enough text for a reader, JSON and YA
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from datalake.curate.metrics.catalog import NAMES
+from datalake.compiled import kernel
+from datalake.curate.metrics.family import Family, Metric
 from datalake.text.characters import Points, points
 
-_COMMENTS, _HTML_TEXT, _HTML_RATIO, _DATA = (
-    NAMES.index(name) for name in ("comment_ratio", "html_text", "html_ratio", "data_chars")
+METRICS = (
+    Metric(
+        "comment_ratio",
+        False,
+        "comments and docstrings / characters; Python, Java, JavaScript (StarCoder)",
+    ),
+    Metric("html_text", True, "characters a reader sees; HTML files (StarCoder)"),
+    Metric("html_ratio", False, "these / characters; HTML files (StarCoder)"),
+    Metric("data_chars", True, "code points of JSON and YAML files (StarCoder)"),
 )
+FAMILY = Family(METRICS)
 _PYTHON, _C = 0, 1
 _STYLES = {"Python": _PYTHON, "Java": _C, "JavaScript": _C}
 
 
-def measure_code(text: str, language: str, out: npt.NDArray[np.float64]) -> None:
-    """Put what has a meaning for this programming language (as Linguist names it) into the document's metrics."""
+def measure_code(text: str, language: str, row: npt.NDArray[np.float64]) -> None:
+    """Write what has a meaning for this programming language (as Linguist names it) to the family's part of the row."""
     if not text:
         return
     if language in _STYLES:
-        out[_COMMENTS] = comment_characters(text, language) / len(text)
+        row[0] = comment_characters(text, language) / len(text)
     elif language == "HTML":
         from resiliparse.extract.html2text import extract_plain_text
 
         seen = len(extract_plain_text(text.encode("utf-8", "replace").decode(), preserve_formatting=False))
-        out[_HTML_TEXT] = seen
-        out[_HTML_RATIO] = seen / len(text)
+        row[1] = seen
+        row[2] = seen / len(text)
     elif language in ("JSON", "YAML"):
-        out[_DATA] = len(text)
+        row[3] = len(text)
 
 
 def comment_characters(text: str, language: str) -> int:
@@ -47,7 +55,7 @@ def comment_characters(text: str, language: str) -> int:
     return 0 if style is None else int(_comments(points(text), style))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _comments(codes: Points, style: int) -> int:
     size, at, found = len(codes), 0, 0
     fresh = True  # nothing but space on this line so far
