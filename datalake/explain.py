@@ -95,7 +95,7 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[Row]:
     stories: list[Row] = []
     if tables & set(RECORDS):
         config = curated_by(lake, corpus.earlier.get("curation", manifest)) if "curation" in tables else None
-        for row in rows("ledger", "uri = ? OR id = ?", document, id):
+        for row in rows("ledger", "uri = ? OR id = ? ORDER BY id", document, id):
             found = next((name for name in ("conversations", "preferences") if rows(name, "id = ?", row["id"])), None)
             if found is None:
                 stories.append(_document_story(corpus, row, rows, config))

@@ -108,3 +108,15 @@ def chromium(*arguments: str, profile: Path) -> str:
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     return done.stdout
+
+
+def laid_out(html: str, folder: Path, width: int, scheme: str = "light") -> tuple[int, int, str]:
+    """A page in a window of the browser: its width, the width that its content needs, and the colour behind it."""
+    measure = "<script>document.title = [innerWidth, document.documentElement.scrollWidth,"
+    measure += "getComputedStyle(document.body).backgroundColor].join(';')</script>"
+    page = folder / f"page-{width}-{scheme}.html"
+    page.write_text(html.replace("</body>", f"{measure}</body>"), encoding="utf-8")
+    dark = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    shown = chromium(f"--window-size={width},900", dark, "--dump-dom", page.as_uri(), profile=folder / "profile")
+    inner, needed, background = shown[shown.index("<title>") + 7 : shown.index("</title>")].split(";")
+    return int(inner), int(needed), background

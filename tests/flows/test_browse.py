@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import world
-from harness import ROOT, Command
+from harness import ROOT, Command, laid_out
 from starlette.testclient import TestClient
 
 from datalake.lake.lake import Lake
@@ -142,6 +142,18 @@ def test_only_this_machine_with_the_token_is_answered(lake: Path) -> None:
     assert TestClient(app, "http://evil.example:5000").get("/token/").status_code == 403
     origin = {"origin": "http://evil.example"}
     assert TestClient(app, "http://127.0.0.1:5000").get("/token/", headers=origin).status_code == 403
+
+
+@pytest.mark.parametrize(("scheme", "colour"), [("light", "rgb(251, 252, 253)"), ("dark", "rgb(15, 21, 27)")])
+def test_it_fits_a_phone_and_a_wide_window(
+    page: TestClient, lake: Path, tmp_path: Path, scheme: str, colour: str
+) -> None:
+    [(id,)] = world.rows(lake, "SELECT lower(hex(id)) FROM small.raw WHERE uri LIKE '%short1'")
+    for html in (read(page, change="gopher/min_words", to=5), read(page, "document", id=id)):
+        for width in (500, 1400):
+            inner, needed, background = laid_out(html, tmp_path, width, scheme)
+            assert (inner, background) == (width, colour)
+            assert needed <= width
 
 
 def test_an_excerpt_begins_before_the_words() -> None:
