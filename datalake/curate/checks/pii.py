@@ -400,7 +400,7 @@ def card_number(digits: str) -> bool:
 def _iban_length(country: str) -> int:
     """Characters of an IBAN of this country (ISO 13616 registry), 0 where it has none."""
     [(_, properties), *_] = numdb.get("iban").info(f"{country}00")
-    groups = re.findall(r"(\d+)!", properties.get("bban", ""))
+    groups = re.findall(r"(\d{1,3})!", properties.get("bban", ""))
     return 4 + sum(map(int, groups)) if groups else 0
 
 
