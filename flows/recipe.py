@@ -222,7 +222,7 @@ class Recipe(BaseModel):
     @property
     def thresholds_of_preset(self) -> ThresholdsConfig | None:
         """The thresholds section, asking about the rules that curation uses."""
-        names = ("preset", "compat", "rules", "rules_version")
+        names = ("preset", "compat", "rules", "rules_version", "extra_rules")
         return self.thresholds and self.thresholds.model_copy(update={n: getattr(self.curate, n) for n in names})
 
     @property

@@ -6,12 +6,23 @@ import math
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.lists_config import BlockConfig, ToxicConfig
 from datalake.curate.checks.pii_config import PiiConfig
-from datalake.curate.rules import CLASSIFIER, RuleSet
+from datalake.curate.rules import (
+    BLOCKED,
+    CLASSIFIER,
+    CONTAMINATED,
+    EMPTY,
+    LANGUAGE,
+    PERPLEXITY,
+    QUALITY,
+    Operator,
+    Rule,
+    RuleSet,
+)
 from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.identity import Place, file_digest
@@ -49,6 +60,12 @@ class CurateConfig(BaseModel):
     )
     rules_version: str = Field(
         default="", title="Rules version", description="xxh128 of the rules file; filled in when left empty"
+    )
+    extra_rules: tuple[Rule, ...] = Field(
+        default=(),
+        title="Rules of the recipe's own",
+        description="Asked of every document behind the preset's rules: `{name, metric, op, threshold}`, for "
+        "`languages` alone where these are given; `source` says where the threshold is from",
     )
     languages: tuple[LanguageCode, ...] | None = Field(
         default=None,
@@ -105,7 +122,30 @@ class CurateConfig(BaseModel):
         Raises:
             UserError: where the rules file has gone or changed since the recipe was read.
         """
-        return rule_sets(self.preset, self.compat, (self.rules, self.rules_version))
+        return rule_sets(self.preset, self.compat, (self.rules, self.rules_version), self.extra_rules)
+
+    @property
+    def own_rules(self) -> tuple[Rule, ...]:
+        """What sections of the recipe ask of documents, in the order they are asked, behind the rules of all sets."""
+        asked: list[tuple[str, str, Operator, float | None, str | None]] = [
+            (BLOCKED, BLOCKED, "==", None if self.block is None else 0, None),
+            ("toxic_words", "toxic_words", "<=", getattr(self.toxic, "maximum", None), None),
+            ("toxic_ratio", "toxic_ratio", "<=", getattr(self.toxic, "maximum_ratio", None), None),
+            ("pii", "pii", "<=", getattr(self.pii, "maximum", None), None),
+            (CONTAMINATED, f"{CONTAMINATED}_share", "<=", getattr(self.decontaminate, "share", None), None),
+            (QUALITY, "quality", ">=", self.quality.minimum, None),
+        ]
+        for language, models in sorted(self.perplexity.items()):
+            asked.append((PERPLEXITY, "perplexity", "<", models.maximum, language))
+        for classifier in self.classifiers:
+            metric = f"{CLASSIFIER}{classifier.name}"
+            asked.append((f"{metric}:minimum", metric, ">=", classifier.minimum, None))
+            asked.append((f"{metric}:maximum", metric, "<=", classifier.maximum, None))
+        return tuple(
+            Rule(name=name, metric=metric, op=op, threshold=number, languages=language and (language,))
+            for name, metric, op, number, language in asked
+            if number is not None
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +159,7 @@ class CurateConfig(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _known(self) -> CurateConfig:
+    def _known(self, info: ValidationInfo) -> CurateConfig:
         for name, value in self.thresholds.items():
             if not math.isfinite(value):
                 raise ValueError(f"curate.thresholds: {name} is {value}, give a finite number")
@@ -134,13 +174,27 @@ class CurateConfig(BaseModel):
             return self
         file, where = read_rules(self.rules, self.rules_version), f"curate.rules ({self.rules})"
         whose = "the rules file" if file.sets else f"preset {self.preset!r}"
-        if file.sets:
-            check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
         check_names(self.rule_sets, self.thresholds, "curate.thresholds", whose)
         check_names(self.rule_sets, (name for names in file.thresholds.values() for name in names), where, whose)
+        self._check_names_of_extra_rules()
+        if not (info.context or {}).get("stored"):  # the catalog of metrics takes its time
+            if file.sets:
+                check_metrics((rule for rules in file.sets for rule in rules.rules), where, self._metrics)
+            if self.extra_rules:
+                check_metrics(self.extra_rules, "curate.extra_rules", self._metrics)
         return self
+
+    def _check_names_of_extra_rules(self) -> None:
+        where, taken = "curate.extra_rules", {LANGUAGE, EMPTY, *(rule.name for rule in self.own_rules)}
+        taken |= {rule.name for rules in self.rule_sets for rule in rules.rules[: -len(self.extra_rules) or None]}
+        for k, rule in enumerate(self.extra_rules):
+            if rule.name in taken:
+                raise ValueError(f"{where}: there is a rule {rule.name!r} already: give this one another name")
+            if rule.name in (other.name for other in self.extra_rules[:k]):
+                raise ValueError(f"{where}: two rules are called {rule.name!r}: give them different names")
 
     @property
     def _metrics(self) -> list[str]:
-        """Metrics that this recipe adds to those of every run."""
-        return [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]
+        """Metrics that this recipe adds to those of every run: its functions' and its classifiers'."""
+        functions = [entry.rpartition(":")[2] for entry in getattr(self, "metrics", ())]
+        return functions + [f"{CLASSIFIER}{classifier.name}" for classifier in self.classifiers]

@@ -35,7 +35,7 @@ from datalake.curate.checks.spam import spam_score
 from datalake.curate.checks.toxic import toxic_words_of
 from datalake.curate.config import CurateConfig
 from datalake.curate.edits import keep_lines, keep_prose_lines, prose_of, repair
-from datalake.curate.judge import BLOCKED, COLUMNS, CONTAMINATED, judge, rules_for
+from datalake.curate.judge import COLUMNS, judge, rules_for
 from datalake.curate.languages import CHINESE
 from datalake.curate.metrics.catalog import METRICS, NAMES
 from datalake.curate.metrics.code import measure_code
@@ -48,7 +48,7 @@ from datalake.curate.metrics.metrics import (
     KEPT_PAPER,
     measure_array,
 )
-from datalake.curate.rules import RuleSet
+from datalake.curate.rules import BLOCKED, CONTAMINATED, RuleSet
 from datalake.curate.schema import CURATION
 from datalake.curate.scoring import fill
 from datalake.document import DOCUMENTS, RAW

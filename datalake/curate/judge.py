@@ -1,8 +1,9 @@
 """Judging: the rules that documents are held to, and which of them each document fails, from metrics alone.
 
 Whoever asks gets the same answer here: curation, what-if, explain, the histograms of report and UI, thresholds. A
-document is held to the rule set of its source kind and language, then to the recipe's own rules (overlap with
-evaluation sets, for instance). These come last, so that as a first failed rule each names what it alone rejects.
+document is held to the rule set of its source kind and language (the recipe's `extra_rules` are the last of every set),
+then to what other sections of the recipe ask (overlap with evaluation sets, for instance). These come last, so that as
+a first failed rule each names what it alone rejects.
 
 Rules are applied a column at a time to all documents that share them: a million documents take seconds.
 """
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.rules import CLASSIFIER, Operator, Rule, RuleSet, fails
+from datalake.curate.rules import BLOCKED, EMPTY, LANGUAGE, Rule, RuleSet, fails
 from datalake.curate.rules_file import choose, rule_sets, thresholds_for, with_thresholds
 from datalake.curate.schema import column_of, value_of, values_of
 from datalake.errors import UserError
@@ -27,8 +28,6 @@ from datalake.errors import UserError
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-CONTAMINATED, BLOCKED, QUALITY, PERPLEXITY = "contaminated", "blocked", "quality", "perplexity"
-LANGUAGE, EMPTY = "language", "empty_after_edits"  # rules without a number: languages kept, text left by the edits
 COLUMNS = ("rule_set", "verdict", "rule", "rules")  # what judging adds to metrics
 _BLOCK = 1 << 17  # documents judged at once
 
@@ -40,33 +39,10 @@ class NeedsRerunError(UserError):
 # The rules in use -----------------------------------------------------------------------------------------------
 
 
-def own_rules(config: CurateConfig) -> tuple[Rule, ...]:
-    """The recipe's own rules, in the order they are asked."""
-    asked: list[tuple[str, str, Operator, float | None, str | None]] = [
-        (BLOCKED, BLOCKED, "==", None if config.block is None else 0, None),
-        ("toxic_words", "toxic_words", "<=", config.toxic and config.toxic.maximum, None),
-        ("toxic_ratio", "toxic_ratio", "<=", config.toxic and config.toxic.maximum_ratio, None),
-        ("pii", "pii", "<=", config.pii and config.pii.maximum, None),
-        (CONTAMINATED, f"{CONTAMINATED}_share", "<=", config.decontaminate and config.decontaminate.share, None),
-        (QUALITY, "quality", ">=", config.quality.minimum, None),
-    ]
-    for language, models in sorted(config.perplexity.items()):
-        asked.append((PERPLEXITY, "perplexity", "<", models.maximum, language))
-    for classifier in config.classifiers:
-        metric = f"{CLASSIFIER}{classifier.name}"
-        asked.append((f"{metric}:minimum", metric, ">=", classifier.minimum, None))
-        asked.append((f"{metric}:maximum", metric, "<=", classifier.maximum, None))
-    return tuple(
-        Rule(name=name, metric=metric, op=op, threshold=number, languages=language and (language,))
-        for name, metric, op, number, language in asked
-        if number is not None
-    )
-
-
 def rules_in_use(config: CurateConfig) -> list[tuple[str, Rule]]:
     """(rule set, rule) for every rule that a document may be held to, thresholds of the recipe put in."""
     chosen = (with_thresholds(rules, config.thresholds) for rules in config.rule_sets)
-    return [(rules.name, rule) for rules in chosen for rule in (*rules.rules, *own_rules(config))]
+    return [(rules.name, rule) for rules in chosen for rule in (*rules.rules, *config.own_rules)]
 
 
 def rules_for(config: CurateConfig, source: str, language: str) -> RuleSet:
@@ -79,20 +55,19 @@ def rules_for(config: CurateConfig, source: str, language: str) -> RuleSet:
     """
     thresholds, kind = tuple(sorted(config.thresholds.items())), config.kinds.get(source, source)
     file = (config.rules, config.rules_version)
-    return _rules_for(config.preset, config.compat, file, thresholds, own_rules(config), kind, language)
+    asked = (config.preset, config.compat, file, config.extra_rules)
+    return _rules_for(asked, thresholds, config.own_rules, kind, language)
 
 
 @lru_cache(maxsize=4096)
 def _rules_for(
-    preset: str,
-    compat: str,
-    file: tuple[str, str],
+    asked: tuple[str, str, tuple[str, str], tuple[Rule, ...]],
     thresholds: tuple[tuple[str, float], ...],
     own: tuple[Rule, ...],
     kind: str,
     language: str,
 ) -> RuleSet:
-    chosen = with_thresholds(choose(rule_sets(preset, compat, file), kind, language), thresholds_for(file, language))
+    chosen = with_thresholds(choose(rule_sets(*asked), kind, language), thresholds_for(asked[2], language))
     rules = (*with_thresholds(chosen, dict(thresholds)).rules, *own)
     return chosen.model_copy(update={"rules": tuple(rule for rule in rules if rule.is_for(language))})
 

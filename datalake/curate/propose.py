@@ -207,8 +207,8 @@ class _Proposer:
         for metric in sorted({rule.metric for rules in self.sets for rule in rules.rules}):
             self.connection.execute(
                 f"""CREATE OR REPLACE TEMP TABLE counted AS
-                    SELECT rule_set, language, CAST("{metric}" AS DOUBLE) AS v, count(*) AS n
-                    FROM {self.rows_of} WHERE "{metric}" IS NOT NULL AND NOT isnan(CAST("{metric}" AS DOUBLE))
+                    SELECT rule_set, language, CAST({sql_of(metric)} AS DOUBLE) AS v, count(*) AS n
+                    FROM {self.rows_of} WHERE v IS NOT NULL AND NOT isnan(v)
                     GROUP BY ALL"""
             )
             for rules in self.sets:
@@ -464,7 +464,7 @@ def rules_yaml(proposals: Proposals, config: ThresholdsConfig) -> str:
     def dump(data: Any, flow: bool | None) -> str:
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100_000)
 
-    settings = config.model_dump(mode="json", exclude={"rules", "rules_version"})
+    settings = config.model_dump(mode="json", exclude={"rules", "rules_version", "extra_rules"})
     entries = {language: [rule._asdict() for rule in rules] for language, rules in proposals.rules.items()}
     return (
         "# Thresholds from the corpus itself. Under `curate`, `rules: PATH` takes those by language (`rules` below),\n"

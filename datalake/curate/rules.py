@@ -7,22 +7,32 @@ heavier than pydantic.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from datalake.identity import Place
 from datalake.text.language_code import LanguageCode
 
 CLASSIFIER = "classifier:"  # begins the name of a metric that a classifier of the recipe gives
 RECIPE = "recipe"  # the source of a rule, or a number, that the recipe asks for
+LANGUAGE, EMPTY = "language", "empty_after_edits"  # rules without a number: languages kept, text left by the edits
+CONTAMINATED, BLOCKED, QUALITY, PERPLEXITY = "contaminated", "blocked", "quality", "perplexity"
 
 Operator = Literal["<", "<=", ">", ">=", "=="]
 LineEdits = Literal["none", "auto", "c4", "c4-paper", "c4-datatrove", "fineweb", "refinedweb"]
 Repair = Literal["text", "no_urls", "code", "none"]
 
-_NAME = r"^[^\s/]+$"  # `/` stands between a set's name and a rule's
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[^\s/]+", value):
+        raise ValueError("a name without spaces and without `/` is wanted")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]  # `/` stands between a set's name and a rule's
 # What fails `value op threshold`, so that a missing value (NaN, NULL) fails nothing; and the same in SQL.
 _FAILS: dict[str, tuple[Callable[[Any, float], Any], str]] = {
     "<": (operator.ge, ">="),
@@ -38,14 +48,14 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=_NAME, title="Name", description="What the ledger calls it in `rule` and `rules`")
+    name: Name = Field(title="Name", description="What the ledger calls it in `rule` and `rules`")
     metric: str = Field(title="Metric", description="A column of the ledger")
     op: Operator = Field(title="Operator", description="How the metric of a kept document stands to the threshold")
     threshold: float = Field(allow_inf_nan=False, title="Threshold")
     languages: tuple[LanguageCode, ...] | None = Field(
         default=None, min_length=1, title="Languages", description="Of the documents meant; empty means all"
     )
-    source: str = Field(
+    source: Annotated[str, Place()] = Field(
         default=RECIPE, title="Where it comes from", description="The paper or file that the threshold was taken from"
     )
 
@@ -66,7 +76,7 @@ class RuleSet(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=_NAME)
+    name: Name
     kinds: tuple[str, ...] | None = Field(default=None, min_length=1)
     languages: tuple[LanguageCode, ...] | None = Field(default=None, min_length=1)
     line_edits: LineEdits = "none"

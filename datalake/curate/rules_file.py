@@ -169,9 +169,16 @@ def read_rules(path: str, version: str) -> RulesFile:
     return parse_rules(text, path)
 
 
-def rule_sets(name: str, compat: str = "", file: tuple[str, str] = ("", "")) -> tuple[RuleSet, ...]:
-    """All rule sets that documents may be held to: those of the rules file (place, version), else the preset's."""
-    return read_rules(*file).sets or preset(name, compat).sets
+@lru_cache(maxsize=16)
+def rule_sets(
+    name: str, compat: str = "", file: tuple[str, str] = ("", ""), extra: tuple[Rule, ...] = ()
+) -> tuple[RuleSet, ...]:
+    """All rule sets that documents may be held to: those of the rules file (place, version), else the preset's.
+
+    The recipe's extra rules are the last of each.
+    """
+    sets = read_rules(*file).sets or preset(name, compat).sets
+    return tuple(rules.model_copy(update={"rules": (*rules.rules, *extra)}) for rules in sets)
 
 
 def choose(sets: Iterable[RuleSet], kind: str, language: str) -> RuleSet:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from datalake.curate.rules import RuleSet
+from datalake.curate.rules import Rule, RuleSet
 from datalake.curate.rules_file import Compat, Preset, rule_sets
 from datalake.identity import Place
 
@@ -62,8 +62,11 @@ class ThresholdsConfig(BaseModel):
         default="", title="Rules file", description="As `curate.rules`; filled in from it"
     )
     rules_version: str = Field(default="", title="Rules version", description="As `curate.rules_version`")
+    extra_rules: tuple[Rule, ...] = Field(
+        default=(), title="Rules of the recipe's own", description="As `curate.extra_rules`; filled in from it"
+    )
 
     @property
     def rule_sets(self) -> tuple[RuleSet, ...]:
         """The rule sets asked about, those without rules included."""
-        return rule_sets(self.preset or "auto", self.compat, (self.rules, self.rules_version))
+        return rule_sets(self.preset or "auto", self.compat, (self.rules, self.rules_version), self.extra_rules)

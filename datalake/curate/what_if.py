@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from datalake.curate.config import CurateConfig
 from datalake.curate.judge import (
     COLUMNS,
-    EMPTY,
     Flags,
     Judged,
     NeedsRerunError,
@@ -30,14 +29,15 @@ from datalake.curate.judge import (
     rules_for,
     values,
 )
-from datalake.curate.schema import CURATION, column_of
+from datalake.curate.rules import EMPTY, Rule
+from datalake.curate.schema import column_of
 
-_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "languages", "kinds"}
+_VERDICT_ALONE = {"preset", "compat", "thresholds", "rules", "rules_version", "extra_rules", "languages", "kinds"}
 # The same within sections: numbers of the recipe's own rules.
 _VERDICT_ALONE |= {"decontaminate.share", "toxic.maximum", "toxic.maximum_ratio", "pii.maximum", "quality.minimum"}
 _VERDICT_ALONE |= {"perplexity.maximum", "classifiers.minimum", "classifiers.maximum"}
+_VERDICT_ALONE |= {f"extra_rules.{field}" for field in Rule.model_fields}
 _DECIDED = ("id", "source", "language", *COLUMNS)
-_STORED = set(CURATION.names)
 # What tells that line edits leave nothing of an English document. C4's lines have a word beside their citations; a line
 # that FineWeb's variant keeps may be citations alone, but share of repeats has no meaning where nothing is left.
 _KEPT_LINES = {
@@ -80,7 +80,7 @@ def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) ->
     """The columns of the curation table that judging documents of these (source, language) pairs needs."""
     pairs = list(groups)
     used = {column_of(rule.metric) for config in configs for pair in pairs for rule in rules_for(config, *pair).rules}
-    return [*_DECIDED, *sorted((used | set(_OF_EDITS)) & _STORED)]
+    return [*_DECIDED, *sorted(used | set(_OF_EDITS))]
 
 
 def rejudge(curation: pa.Table, config: CurateConfig, known: Judged | None = None) -> Judged:

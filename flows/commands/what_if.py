@@ -267,8 +267,10 @@ def _settings(changes: dict[str, list[Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    if value is None or value == "":
+    if value in (None, "", []):
         return "not set"
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(_value, value))
+    if isinstance(value, dict) and "op" in value:
+        return f"{value['name']} ({value['metric']} {value['op']} {value['threshold']:g})"
     return f"{value:g}" if isinstance(value, float) else str(value)

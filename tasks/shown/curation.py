@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.curate.config import CurateConfig
 from datalake.curate.histograms import Histogram, bars, histograms
-from datalake.curate.judge import BLOCKED, explain
+from datalake.curate.judge import explain
+from datalake.curate.rules import BLOCKED
 from datalake.lake.parquet import read_metadata, scan
 
 if TYPE_CHECKING:

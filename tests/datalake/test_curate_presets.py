@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datalake.curate.config import CurateConfig
-from datalake.curate.judge import own_rules, rules_for, rules_in_use
+from datalake.curate.judge import rules_for, rules_in_use
 from datalake.curate.metrics.catalog import NAMES
 from datalake.curate.rules_file import PRESETS, choose, compats, rule_sets
 from datalake.errors import UserError
@@ -299,7 +299,7 @@ def test_the_recipes_own_rules_come_behind_the_presets_and_keep_what_is_at_the_b
             "perplexity": {"zh": {"model": file, **language_model}, "en": {"model": file, **language_model}},
         }
     )
-    own = own_rules(config)
+    own = config.own_rules
     assert rules_for(config, "common_crawl", "en").rules[-len(own) + 1 :] == own[:-1], "but for those about Chinese"
     assert [str(rule) for rule in own] == [
         "blocked: blocked == 0",

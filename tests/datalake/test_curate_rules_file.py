@@ -121,6 +121,7 @@ def test_a_file_counts_by_its_content_and_thresholds_are_asked_of_its_sets(tmp_p
     asked = ThresholdsConfig(preset="auto", rules=other.rules, rules_version=other.rules_version)
     assert asked.rule_sets == other.rule_sets
     rules_file.read_rules.cache_clear()
+    rules_file.rule_sets.cache_clear()
     with pytest.raises(UserError, match="has changed since the recipe was read"):
         _ = config.rule_sets
 

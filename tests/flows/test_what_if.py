@@ -95,6 +95,10 @@ def rerun(ran: Ran, section: str, **values: Any) -> list[tuple[bytes, str, str, 
             {"thresholds": {"min_words": 2, "min_prose": 0.1}},
         ),
         ("curate.languages=[zh]", {"languages": ["zh"]}),
+        (
+            "curate.extra_rules=[{name: long_enough, metric: words, op: '>=', threshold: 300}]",
+            {"extra_rules": [{"name": "long_enough", "metric": "words", "op": ">=", "threshold": 300}]},
+        ),
     ],
 )
 def test_the_answer_is_that_of_a_run(ran: Ran, headwater: Command, setting: str, values: dict[str, Any]) -> None:
@@ -245,6 +249,8 @@ def test_a_setting_is_called_as_the_recipe_calls_it() -> None:
     changes = {"pii": [{"maximum": None}, {"maximum": 5}], "thresholds": [{}, {"min_words": 30.0}]}
     files = {"rules": ["", "r.yaml"], "rules_version": ["", "0123"]}
     assert _settings(files) == "rules not set -> r.yaml"
+    own = [{"name": "long", "metric": "words", "op": ">=", "threshold": 90.0, "languages": None, "source": "recipe"}]
+    assert _settings({"extra_rules": [[], own]}) == "extra_rules not set -> long (words >= 90)"
     assert _settings(changes) == "pii.maximum not set -> 5, min_words as the preset has it -> 30"
 
 
