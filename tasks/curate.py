@@ -79,7 +79,17 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 @stage(
     version="7",
-    libraries=("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+    libraries=(
+        "pyarrow",
+        "numpy",
+        "numba",
+        "rjieba",
+        "OpenCC",
+        "resiliparse",
+        "fasttext-predict",
+        "idna",
+        "ahocorasick-rs",
+    ),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:
     """Compute every document's metrics, decide by the preset's rules, clean what is kept.

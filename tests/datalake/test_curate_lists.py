@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -197,14 +198,27 @@ def definition(words: tuple[str, ...], text: str, bounded: bool) -> tuple[int, i
     return sum(counts), sum(map(bool, counts))
 
 
+def _all(word: str, text: str) -> Iterator[re.Match[str]]:
+    return re.finditer(f"(?={re.escape(word)})", text)
+
+
 WORDS = st.lists(st.text("ab -中_é\U0001f600", min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 @settings(max_examples=500)
-@given(WORDS, st.text("ab -中_éx\n\U0001f600\ud800", max_size=40), st.booleans())
-def test_the_automaton_finds_what_the_definition_does(words: list[str], text: str, bounded: bool) -> None:
+@given(WORDS, st.text("ab -中_éx\n\U0001f600\ud800", max_size=40), st.booleans(), st.sampled_from([1, 5, 1 << 16]))
+def test_the_automaton_finds_what_the_definition_does(words: list[str], text: str, bounded: bool, block: int) -> None:
     automaton = Automaton(words)
-    hits = automaton.look(text, bounded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datalake.text.automaton._BLOCK", block)
+        hits = automaton.look(text, bounded)
+        counts = automaton.counts(text)
+    if not bounded:
+        assert [counts[k] for k in range(len(automaton.words))] == [
+            len(re.findall(f"(?={re.escape(word)})", text)) for word in automaton.words
+        ]
+        ends = [(m.start() + len(w), -len(w), k) for k, w in enumerate(automaton.words) for m in _all(w, text)]
+        assert hits.first == (min(ends)[2] if ends else -1), "of those that end first the longest"
     assert hits[:2] == definition(automaton.words, text, bounded)
     assert (hits.first >= 0) == (hits.occurrences > 0)
     if bounded:  # C4's own expression

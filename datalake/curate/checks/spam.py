@@ -43,7 +43,7 @@ class Terms(NamedTuple):
 
     groups: tuple[str, ...]
     automaton: Automaton
-    group_of: npt.NDArray[np.int32]  # each word's group
+    group_of: tuple[int, ...]  # each word's group
     alone: npt.NDArray[np.int64]  # how many terms of each group say nothing
 
 
@@ -67,7 +67,7 @@ def terms_of(lists: dict[str, list[str]]) -> Terms:
             for word in own:
                 words.setdefault(word, group)
     groups = tuple(sorted(set(words.values())))
-    of_words = np.array([groups.index(group) for group in words.values()], np.int32)
+    of_words = tuple(groups.index(group) for group in words.values())
     return Terms(groups, Automaton(list(words)), of_words, np.array([int(group in _ANYBODY) for group in groups]))
 
 
@@ -76,7 +76,9 @@ def features(text: str, terms: Terms) -> npt.NDArray[np.float64]:
     stand, then whether a site that spins texts has a name or an entrance in it."""
     codes = _plain()[points(text)]
     codes = codes[codes != _OUT]
-    counts = terms.automaton.totals(codes, terms.group_of)
+    counts = np.zeros(len(terms.groups), np.int64)
+    for word, times in terms.automaton.counts(codes.tobytes().decode("utf-32-le", "surrogatepass")).items():
+        counts[terms.group_of[word]] += times
     named = dict(zip(terms.groups, counts.tolist(), strict=True))
     counts -= np.minimum(counts, terms.alone)
     dense = np.minimum(1000 * counts / max(_SHORT, len(codes)), _DENSE)
