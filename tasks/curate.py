@@ -78,17 +78,10 @@ def _curate_shard(config: CurateConfig, trained: Path | None, shard: Shard) -> S
 
 
 @stage(
-    version="7",
+    version="8",
     libraries=(
-        "pyarrow",
-        "numpy",
-        "numba",
-        "rjieba",
-        "OpenCC",
-        "resiliparse",
-        "fasttext-predict",
-        "idna",
-        "ahocorasick-rs",
+        *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+        *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
     ),
 )
 def curate(raw: TableRef, config: CurateConfig, runtime: Runtime, quality: FolderRef | None = None) -> Produced:

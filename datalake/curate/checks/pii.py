@@ -4,8 +4,9 @@ A compiled scan finds where something could be: an `@`, groups of digits that co
 address, the head of an IBAN. Patterns and checks look at these places alone, so a text without any costs one pass. What
 has check digits or an authority is held to it: resident identity numbers (GB 11643: province, date of birth, ISO 7064
 MOD 11-2), cards (ISO/IEC 7812: issuer and length, Luhn), IBANs (ISO 13616: length by country, ISO 7064 MOD 97-10), IP
-addresses (`ipaddress`), country codes (ITU-T E.164), North American numbers (NANP), Chinese ones (1[3-9] and area
-codes that begin with 0).
+addresses (`ipaddress`), numbers behind a plus sign (their country's plan, as `phonenumbers` has it), North American
+numbers (NANP), Chinese ones (1[3-9] and area codes that begin with 0). Check digits and the registry of IBANs are those
+of `python-stdnum`.
 
 Precision goes before recall: what is within a longer run, a decimal, an amount or a web address is no number of a
 person. Full-width forms and all kinds of dashes count as the plain ones. Names, postal addresses and what is spelled
@@ -24,6 +25,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
+import phonenumbers
+from stdnum import ean, iban, luhn, numdb
+from stdnum.iso7064 import mod_11_2
 
 from datalake.curate.checks.pii_config import KINDS, Kind
 from datalake.text.characters import Points, points
@@ -270,18 +274,6 @@ def _alone(window: str, start: int, end: int) -> bool:
     return _WEB.search(window, max(0, start - _BEFORE), start) is None
 
 
-# ITU-T E.164, list of assigned country codes; those of 1 and 7 have one digit.
-_COUNTRIES = frozenset(
-    """
-    1 7 20 211 212 213 216 218 220 221 222 223 224 225 226 227 228 229 230 231 232 233 234 235 236 237 238 239 240 241
-    242 243 244 245 246 247 248 249 250 251 252 253 254 255 256 257 258 260 261 262 263 264 265 266 267 268 269 27 290
-    291 297 298 299 30 31 32 33 34 350 351 352 353 354 355 356 357 358 359 36 370 371 372 373 374 375 376 377 378 380
-    381 382 383 385 386 387 389 39 40 41 420 421 423 43 44 45 46 47 48 49 500 501 502 503 504 505 506 507 508 509 51 52
-    53 54 55 56 57 58 590 591 592 593 594 595 596 597 598 599 60 61 62 63 64 65 66 670 672 673 674 675 676 677 678 679
-    680 681 682 683 685 686 687 688 689 690 691 692 800 81 82 84 850 852 853 855 856 86 870 880 886 90 91 92 93 94 95
-    960 961 962 963 964 965 966 967 968 970 971 972 973 974 975 976 977 98 992 993 994 995 996 998
-    """.split()  # noqa: SIM905
-)
 _INTERNATIONAL = re.compile(r"\+ ?\(?[1-9](?:[ .()-]{0,3}\d){7,14}(?!\d)")
 _BUT_THE_LAST = re.compile(r"(.*\d)[ .()-]+\d+\Z")
 _SIGNED_DECIMAL = re.compile(r"\+ ?\d+\.\d+[ (]")  # `+45.20 1234.50`: a row of a table
@@ -303,7 +295,7 @@ def _phone(window: str, first: int, last: int) -> Spans:
     for match in _INTERNATIONAL.finditer(window, first, last):
         start, end = match.span()
         # Figures behind a number may have been taken for its last groups: `+1 212 555 0123 24 hours`.
-        while end > start and not _assigned(re.sub(r"\D", "", window[start:end])):
+        while end > start and not _assigned(window[start:end]):
             shorter = _BUT_THE_LAST.match(window, start, end)
             end = shorter.end(1) if shorter else start
         if end > start and not _SIGNED_DECIMAL.match(window, start, end) and _alone(window, start, end):
@@ -319,13 +311,12 @@ def _phone(window: str, first: int, last: int) -> Spans:
                 yield start, end
 
 
-def _assigned(digits: str) -> bool:
-    """Whether digits behind a plus sign begin with a country code, and the rest may be a number there."""
-    if digits[0] == "1":
-        return len(digits) == 11 and re.fullmatch(r"1(?!.11)[2-9][0-8]\d[2-9]\d{6}", digits) is not None
-    if digits.startswith("86"):
-        return re.fullmatch(r"86(?:1[3-9]\d{9}|0?[1-9]\d{8,10})", digits) is not None
-    return any(digits[:k] in _COUNTRIES for k in (1, 2, 3))
+def _assigned(number: str) -> bool:
+    """Whether what begins with a plus sign is a number that its country's plan has (`phonenumbers`, of E.164)."""
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return False
 
 
 _SSN = re.compile(r"(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?!\d)")
@@ -360,8 +351,7 @@ def resident_number(number: str) -> bool:
         date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
     except ValueError:
         return False
-    total = sum(int(digit) * (2 ** (17 - k) % 11) for k, digit in enumerate(number[:17]))
-    return number[:2] in _PROVINCES and "10X98765432"[total % 11] == number[17].upper()
+    return number[:2] in _PROVINCES and mod_11_2.is_valid(number.upper())
 
 
 # Every place where a card's number may begin: a figure before it would hide it otherwise.
@@ -401,45 +391,32 @@ def card_number(digits: str) -> bool:
     """
     if not any(len(digits) in lengths and low <= digits[: len(low)] <= high for low, high, lengths in _ISSUERS):
         return False
-    doubled = [int(d) * (1 + k % 2) for k, d in enumerate(reversed(digits))]
-    if sum(d - 9 * (d > 9) for d in doubled) % 10 or len(set(digits)) == 1:
+    if not luhn.is_valid(digits) or len(set(digits)) == 1:
         return False
-    return len(digits) != 13 or sum(int(d) * (1 + 2 * (k % 2)) for k, d in enumerate(digits)) % 10 != 0
+    return len(digits) != 13 or not ean.is_valid(digits)
 
 
-# ISO 13616 registry: characters of an IBAN by country.
-_IBAN_LENGTHS = {
-    code: length
-    for length, codes in {
-        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU XK MN",
-        21: "CH CR HR LI LV", 22: "BG BH DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL",
-        24: "AD CZ DZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR BI", 27: "BF CM DJ FR GR IT MC MR SM",
-        28: "AL AZ BJ BY CI CY DO GT HU LB ML MZ NI PL SN SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE",
-        31: "MT SC", 32: "LC", 33: "RU",
-    }.items()
-    for code in codes.split()
-}  # fmt: skip
+@cache
+def _iban_length(country: str) -> int:
+    """Characters of an IBAN of this country (ISO 13616 registry), 0 where it has none."""
+    [(_, properties), *_] = numdb.get("iban").info(f"{country}00")
+    groups = re.findall(r"(\d{1,3})!", properties.get("bban", ""))
+    return 4 + sum(map(int, groups)) if groups else 0
+
+
 _IBAN = re.compile(r"[A-Z]{2}\d\d(?: ?[A-Z0-9]){11,30}")
 
 
 def _iban(window: str, first: int, last: int) -> Spans:
     match = _IBAN.match(window, first)
-    length = _IBAN_LENGTHS.get(window[first : first + 2])
-    if match is None or length is None:
+    if match is None:
         return
     end = first
-    for _ in range(length):
+    for _ in range(_iban_length(window[first : first + 2])):
         end += window[end : end + 1] == " "
         end += 1
-    if end <= match.end() and iban(window[first:end].replace(" ", "")) and _alone(window, first, end):
+    if end <= match.end() and iban.is_valid(window[first:end], check_country=False) and _alone(window, first, end):
         yield first, end
-
-
-def iban(text: str) -> bool:
-    """Whether characters are an IBAN: its country's length, and check digits (ISO 7064 MOD 97-10)."""
-    if len(text) != _IBAN_LENGTHS.get(text[:2]):
-        return False
-    return int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
 
 
 _QUAD = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)", re.ASCII)
