@@ -169,6 +169,16 @@ def test_ccnet_dolma_and_chinesewebtext_hold_the_numbers_of_their_code() -> None
     }
 
 
+def test_datajuicer_holds_the_bounds_of_its_refined_recipe() -> None:
+    assert thresholds("datajuicer") == {
+        **{"min_alnum": 0.7508, "max_alnum": 0.8591, "max_mean_line": 1500, "max_line": 5000},
+        **{"min_language_score": 0.793, "max_perplexity": 5000, "max_chars": 58187},
+        **{"min_words": 20, "max_words": 11529},
+    }
+    [rules] = rule_sets("datajuicer")
+    assert {rule.metric for rule in rules.rules if rule.languages == ("en",)} == {"alnum_ratio"}
+
+
 def test_other_readings_of_a_preset_hold_the_numbers_published_so() -> None:
     assert (
         thresholds("c4", compat="paper")["min_sentences"] == thresholds("c4", compat="datatrove")["min_sentences"] == 5
