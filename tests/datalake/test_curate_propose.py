@@ -498,7 +498,7 @@ def test_rules_for_norwegian_need_no_quotes() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no rules file"),
+        (None, "there is no file"),
         ("- 1", "is no rules file: it must have `sets`"),
         ("rules: {en: [", "is not YAML"),
         ("rules: {en: [{name: min_words}]}", "needs a `name` and a finite `threshold`"),

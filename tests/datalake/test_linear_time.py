@@ -177,10 +177,11 @@ def _rows(
     reader: Callable[..., Iterator[Any]], chunk: int = 1 << 16, longest: int = 1 << 26
 ) -> Callable[[bytes], None]:
     """Reads bytes, in chunks, as rows."""
+    from datalake.origin import Origin
 
     def run(data: bytes) -> None:
         chunks = (data[place : place + chunk] for place in range(0, len(data), chunk))
-        for _ in reader(chunks, "archive", "table", 1 << 26):
+        for _ in reader(chunks, Origin("table", "table", "archive"), 1 << 26):
             pass
 
     return run
