@@ -40,7 +40,7 @@ def test_a_metric_more_is_all_that_a_second_run_computes(
     assert first.state == "ran"
     assert "letters: " in first.note
     assert " µs a document" in first.note
-    columns = world.rows(lake, "SELECT letters, alpha_ratio FROM ledger")
+    columns = world.rows(lake, "SELECT letters, alpha_ratio FROM ledger ORDER BY uri")
     assert len(columns) == 12
     assert all(own == pytest.approx(built_in, abs=0.02) for own, built_in in columns)
 
@@ -52,14 +52,14 @@ def test_a_metric_more_is_all_that_a_second_run_computes(
     assert "never FAILED ON ALL 12 DOCUMENTS" in second.note
     assert "ZeroDivisionError: by design" in second.note
     assert world.rows(lake, "SELECT count(letters), count(breaks), count(never) FROM ledger") == [(12, 12, 0)]
-    assert world.rows(lake, "SELECT letters, alpha_ratio FROM ledger") == columns
+    assert world.rows(lake, "SELECT letters, alpha_ratio FROM ledger ORDER BY uri") == columns
 
     monkeypatch.undo()
     anew = tmp_path / "another"
     world.run(recipe("letters", "breaks", "never"), anew, "curate")
     assert world.parquet(anew, ["curate"]).items() <= world.parquet(lake, ["curate"]).items()  # to the byte
     assert world.run(recipe("letters"), lake, "curate")["curate"].state == "cached"
-    assert world.rows(lake, "SELECT letters FROM ledger") == [(own,) for own, _ in columns]
+    assert world.rows(lake, "SELECT letters FROM ledger ORDER BY uri") == [(own,) for own, _ in columns]
 
 
 def test_what_cannot_be_imported_ends_a_run_before_its_first_stage(
