@@ -142,15 +142,20 @@ def detected(data: bytes, host: str = "") -> str:
     return encoding_of(detector.guess(tld=tld, allow_utf8=False)) or "utf-8"
 
 
+def beyond_ascii(text: str) -> int:
+    """How many characters of a text aren't ASCII."""
+    return len(text) - len(text.encode("ascii", "ignore"))
+
+
 def few_wrong(text: str) -> bool:
     """Whether a text that was read as UTF-8 is: of what isn't ASCII at most one in five is U+FFFD.
 
     Of bytes in another charset nearly all are.
     """
-    return 5 * text.count("\ufffd") <= sum(not c.isascii() for c in text)
+    return 5 * text.count("\ufffd") <= beyond_ascii(text)
 
 
 def damaged(text: str) -> bool:
     """Whether at least half of what isn't ASCII is U+FFFD."""
     wrong = text.count("\ufffd")
-    return wrong > 0 and 2 * wrong >= sum(not c.isascii() for c in text)
+    return wrong > 0 and 2 * wrong >= beyond_ascii(text)

@@ -14,7 +14,7 @@ import codecs
 import re
 
 from datalake.text import encodings
-from datalake.text.charsets import damaged, detected, few_wrong
+from datalake.text.charsets import beyond_ascii, damaged, detected, few_wrong
 from datalake.text.encodings import encoding_of
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_BE, "utf-16be"), (codecs.BOM_UTF16_LE, "utf-16le"))
@@ -119,7 +119,7 @@ def _as_utf_8(data: bytes, told: str | None) -> str | None:
     """The text where bytes beyond ASCII are UTF-8, damage here and there allowed where nothing else is declared."""
     try:
         text = data.decode("utf-8")
-        by_chance = told not in (None, "utf-8") and sum(not c.isascii() for c in text) < _BY_CHANCE
+        by_chance = told not in (None, "utf-8") and beyond_ascii(text) < _BY_CHANCE
         return None if by_chance else text
     except UnicodeDecodeError as error:
         cut = error.start > 0 and error.start >= len(data) - 3 and not data[: error.start].isascii()
