@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import secrets
@@ -127,10 +128,9 @@ def _connect(config: RuntimeConfig) -> Any:
         options |= {"address": config.cluster}
         if _joining_needs_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         settings = _own_settings() if local else contextlib.nullcontext()
-        with settings, _patience(ray):
+        with settings, _patience(ray), _own_signals():
             ray.init(**options)
     except ConnectionError as error:
         raise UserError(
@@ -140,11 +140,28 @@ def _connect(config: RuntimeConfig) -> Any:
     except Exception as error:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"Ray can't be started: {words}; runtime.cluster: inline does without it") from error
-    finally:
-        for number, handler in before.items():
-            with contextlib.suppress(ValueError):  # not the main thread: then Ray has put none there either
-                signal.signal(number, handler)
     return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Leave signals to the run: Ray handles them in Python, and in its core, where SIGTERM means a crash.
+
+    What the core does is undone by the system's own call, since Python's works in the main thread alone.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    system = ctypes.CDLL(None)
+    actions = {number: ctypes.create_string_buffer(256) for number in handlers}  # a struct sigaction has some 150 bytes
+    for number, action in actions.items():
+        system.sigaction(int(number), None, action)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            with contextlib.suppress(ValueError):  # not the main thread: then Ray has put none there in Python
+                signal.signal(number, handler)
+        for number, action in actions.items():
+            system.sigaction(int(number), action, None)
 
 
 @contextlib.contextmanager
