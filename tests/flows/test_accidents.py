@@ -233,7 +233,8 @@ def test_the_end_of_ray_is_one_line_and_costs_no_shard_its_tries(
     run = start(recipe, lake, "pretrain", prefect_server.url)
     wait_for(run, lambda: (steps_done(lake) >= 3) if stage == "pretrain" else bool(world.shard_marks(lake, "ingest")))
     next(process for process in processes_of(lake) if process.name() == victim).kill()
-    told_once(run, 1, f"{stage} failed: ClusterError: Ray's")
+    # What was under way may have come to its end: then the next stage asks for the cluster in vain.
+    told_once(run, 1, "failed: ClusterError: Ray's")
     assert run.told().splitlines()[-1].endswith(AGAIN)
     assert [line for line in run.told().splitlines() if not line.startswith(("  ", "small: ", "headwater: "))] == []
     assert processes_of(lake) == []
