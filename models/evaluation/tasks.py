@@ -24,8 +24,9 @@ from models.network.generate import generate
 from models.objectives.bradley_terry import final_scores, right_padded
 from models.text.config import END
 from models.text.packing import fit_all, fit_pair
+from models.text.rendering import render
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, render, stop_ids
+from models.text.tokenizer import beginning, encode, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from datalake.errors import UserError
-from models.text.tokenizer import render
+from models.text.rendering import render
 
 T = TypeVar("T")
 Messages = Sequence[dict[str, str]]

@@ -36,8 +36,9 @@ from models.network.generate import generate
 from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import SPECIALS, TokenizerConfig
-from models.text.rendering import CHAT_TEMPLATE
+from models.text.rendering import render
 from models.text.shards import write_shard
+from models.text.template import CHAT_TEMPLATE
 from models.training.loop import save_state
 
 TALK = [{"role": "user", "content": "水 flows where?"}]
@@ -83,7 +84,7 @@ def test_transformers_reads_our_folder_with_equal_logits_and_equal_text(name: st
     x = torch.randint(len(tokenizer), (3, 40), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.logits(model(x)), theirs(x).logits, atol=1e-5)
 
-    prompt, _ = text.render(TALK, tokenizer, prompt=True)
+    prompt, _ = render(TALK, tokenizer, prompt=True)
     reader = AutoTokenizer.from_pretrained(folder)
     assert reader.apply_chat_template(TALK, add_generation_prompt=True)["input_ids"] == prompt
     written = theirs.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
@@ -101,7 +102,7 @@ def test_our_folder_comes_back_as_it_was(name: str, tokenizer, tmp_path: Path) -
     assert isinstance(loaded, Decoder)
     assert loaded.config == model.config
     assert all(torch.equal(weight, model.state_dict()[key]) for key, weight in loaded.state_dict().items())
-    assert text.render(TALK, reader) == text.render(TALK, tokenizer)
+    assert render(TALK, reader) == render(TALK, tokenizer)
     assert not loaded.training
 
 
@@ -302,7 +303,7 @@ def test_answers_end_where_the_generation_settings_say(tokenizer, tmp_path: Path
         gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64))
         folder = checkpoint.save(Foreign(gpt.eval()), tokenizer, tmp_path / "model")
     model, words = checkpoint.load(folder)
-    prompt, _ = text.render(TALK, words, prompt=True)
+    prompt, _ = render(TALK, words, prompt=True)
     written = generate(model, [prompt], 12, temperature=0)[0]
     own = set(text.stop_ids(tokenizer))
     last = next(token for token in written if token not in own)

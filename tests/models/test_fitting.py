@@ -9,7 +9,7 @@ from models.serving import chat
 from models.text import packing as fitting
 from models.text import tokenizer
 from models.text.packing import fit_dialogue, fit_pair, fit_prompt, most
-from models.text.tokenizer import render
+from models.text.rendering import render
 
 
 @pytest.fixture(scope="module")

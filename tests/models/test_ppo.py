@@ -29,7 +29,8 @@ from models.objectives.ppo import (
 )
 from models.objectives.ppo import ppo as ppo_objective
 from models.rl.rollouts import RolloutSettings, roll_out, rows_of
-from models.text.tokenizer import render, stop_ids
+from models.text.rendering import render
+from models.text.tokenizer import stop_ids
 from models.training.callbacks import Progress, read_metrics
 from models.training.config import PpoConfig, RewardConfig, SftConfig
 from models.training.loop import State, fit

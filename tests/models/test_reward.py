@@ -10,7 +10,7 @@ from toys import base, reversals, words
 from datalake.errors import UserError
 from models.methods.reward import load_reward_model, reward, score
 from models.text.packing import EQUAL, TOO_LONG
-from models.text.tokenizer import render
+from models.text.rendering import render
 from models.training.callbacks import read_metrics
 from models.training.config import RewardConfig
 
