@@ -20,7 +20,7 @@ def _ppo(config: PpoConfig, policy: Path, reward_model: Path, prompts: list[Any]
     return run(config, policy, reward_model, prompts, out)
 
 
-@stage(Trained, version="2", libraries=LEARNING)
+@stage(Trained, version="3", libraries=LEARNING)
 def ppo(
     config: PpoConfig,
     runtime: Runtime,

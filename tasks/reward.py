@@ -20,7 +20,7 @@ def _reward(config: RewardConfig, base: Path, train: list[Any], heldout: list[An
     return run(config, base, train, heldout, out)
 
 
-@stage(Trained, version="2", libraries=LEARNING)
+@stage(Trained, version="3", libraries=LEARNING)
 def reward(
     config: RewardConfig, runtime: Runtime, base: FolderRef, preferences: TableRef, holdout: HoldOut
 ) -> Produced:

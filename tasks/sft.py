@@ -20,7 +20,7 @@ def _sft(config: SftConfig, base: Path, train: list[Any], heldout: list[Any], ou
     return run(config, base, [row["messages"] for row in train], [row["messages"] for row in heldout], out)
 
 
-@stage(Trained, version="2", libraries=LEARNING)
+@stage(Trained, version="3", libraries=LEARNING)
 def sft(config: SftConfig, runtime: Runtime, base: FolderRef, conversations: TableRef, holdout: HoldOut) -> Produced:
     """Tune the pretrained decoder on dialogues; the loss counts the assistant's tokens."""
     train, heldout = dialogues(runtime.lake, conversations, holdout)

@@ -113,9 +113,9 @@ def ppo(
 ) -> dict[str, Any]:
     """Trains the model in `policy` on prompts (messages ending with the user's) and writes it to `out/checkpoint`.
 
-    `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. Old turns of a prompt that leaves no
-    room for an answer go; a prompt that still leaves none is dropped: `left_out` of the report has [number in
-    `prompts`, reason, tokens, room] of each. Each step's metrics hold the score, KL to the reference, entropy, clip
+    `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. A prompt is made to
+    leave room for an answer as `models.text.packing` has it; `left_out` of the report has [number in `prompts`, reason,
+    tokens, room] of each that can't be. Each step's metrics hold the score, KL to the reference, entropy, clip
     fraction, approximate KL, explained variance and the share of answers that end.
     Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
     """
@@ -182,8 +182,7 @@ def ppo(
         "steps": state.step,
         "rollouts": state.step * config.batch,
         "prompts": len(rendered),
-        "dropped": len(fitted.left_out),
-        "left_out": [[*one, room] for one in fitted.left_out],
+        **fitted.figures(room),
         "score_first": sum(row["score"] for row in rows[:few]) / few,
         "score_last": sum(row["score"] for row in rows[-few:]) / few,
         "kl_per_answer": metrics.last["kl_per_answer"],

@@ -45,8 +45,8 @@ def reward(
 ) -> dict[str, Any]:
     """Trains a reward model from the model in `base`, writes it to `out/checkpoint`, returns a report of plain values.
 
-    A pair has `prompt` (messages), `chosen` and `rejected` (texts). Where a dialogue is longer than the context its
-    oldest turns go, the same for both answers, and then the ends of the answers; the report counts pairs that were cut,
+    A pair has `prompt` (messages), `chosen` and `rejected` (texts). Both are made to
+    fit the context as `models.text.packing` has it; the report counts pairs that were cut and dropped, by length too,
     and `left_out` has [number in `pairs`, reason, tokens, room] of each that can't be used: no answer begins within the
     context, there is one answer only, or both are equal. Held-out accuracy comes with its 95% Wilson interval. Raises
     UserError when no pair is left.
@@ -59,8 +59,8 @@ def reward(
     rendered = fitted.items
     if not rendered:
         raise UserError(
-            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers: raise reward.context or"
-            " pretrain.context, or give shorter ones"
+            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers ({fitted.why}): give"
+            " others, or raise reward.context or pretrain.context"
         )
     judged_pairs = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_pairs))[: config.eval_rows]
@@ -92,13 +92,11 @@ def reward(
     report: dict[str, Any] = {
         "steps": state.step,
         "pairs": len(rendered),
-        "cut": fitted.cut,
-        "dropped": len(fitted.left_out),
+        **fitted.figures(context),
         "epochs": state.step / epochs.steps_per_epoch,
         "loss": metrics.last["loss"],
         "skipped": len(guard.events),
     }
-    report["left_out"] = [[*one, context] for one in fitted.left_out]
     if judged_pairs:
         with torch.no_grad():
             figures = mean_loss(model, in_batches(judged_pairs, config.batch), bradley_terry())

@@ -34,9 +34,9 @@ def sft(
 ) -> dict[str, Any]:
     """Tunes the model in `base` on dialogues and writes it to `out/checkpoint`; returns a report of plain values.
 
-    A dialogue longer than the context is cut at its end; one of which no answer begins in it is dropped; the report
-    counts both, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was dropped. `out`
-    holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
+    A dialogue is made to fit the context as `models.text.packing` has it; the report counts those that were cut and
+    dropped, by length too, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was
+    dropped. `out` holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
     """
     torch.manual_seed(config.seed)
     model, words = load_language_model(base)
@@ -45,8 +45,8 @@ def sft(
     rendered = fitted.items
     if not rendered:
         raise UserError(
-            f"none of {len(conversations)} dialogues has an answer within {context} tokens: raise sft.context or"
-            " pretrain.context, or give shorter ones"
+            f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({fitted.why}): give"
+            " others or another base, or raise sft.context or pretrain.context"
         )
     judged_dialogues = fitting(heldout, words, context).items
     order = draw(config.seed, 1 << 20).permutation(len(judged_dialogues))[: config.eval_rows]
@@ -84,15 +84,13 @@ def sft(
     report: dict[str, Any] = {
         "steps": state.step,
         "dialogues": len(rendered),
-        "cut": fitted.cut,
-        "dropped": len(fitted.left_out),
+        **fitted.figures(context),
         "target_tokens": state.targets,
         "epochs": state.step / epochs.steps_per_epoch,
         "loss": metrics.last["loss"],
         "tokens_per_s": metrics.tokens_per_s,
         "skipped": len(guard.events),
     }
-    report["left_out"] = [[*one, context] for one in fitted.left_out]
     if judged:
         report |= {
             "heldout_dialogues": len(order),

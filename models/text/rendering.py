@@ -33,11 +33,12 @@ class UnfitError(UserError):
 
 
 def render(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt: bool = False
+    messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt: bool = False, masked: bool = True
 ) -> tuple[list[int], list[bool]]:
     """A dialogue as token ids, and which of them are the assistant's, the token that ends its turn included.
 
     With `prompt`, the ids end where the assistant is to speak. No content becomes a control token, whatever it spells.
+    Without `masked` nothing is marked, and nothing refused for want of what tells the assistant's part.
 
     Raises:
         UserError: for an unknown role, or a tokenizer or template that can't do this.
@@ -45,7 +46,7 @@ def render(
     """
     vocabulary = ours(tokenizer)
     if vocabulary is None:
-        return _by_template(messages, tokenizer, prompt)
+        return _by_template(messages, tokenizer, prompt, masked)
     for message in messages:
         if message["role"] not in ROLES:
             raise UserError(f"unknown role {message['role']!r}: use system, user, assistant or tool")
@@ -60,7 +61,7 @@ def render(
     return ids, mask
 
 
-def _by_template(messages: Messages, tokenizer: Any, prompt: bool) -> tuple[list[int], list[bool]]:
+def _by_template(messages: Messages, tokenizer: Any, prompt: bool, masked: bool = True) -> tuple[list[int], list[bool]]:
     if not tokenizer.chat_template:
         raise UserError(
             "this tokenizer has no chat template: take an instruction-tuned model, or train a tokenizer here"
@@ -77,7 +78,7 @@ def _by_template(messages: Messages, tokenizer: Any, prompt: bool) -> tuple[list
         ends = [*starts[1:], len(text)]
         return ids, [any(e > first and s < last for first, last in marked) for s, e in zip(starts, ends, strict=True)]
     mask = [False] * len(ids)
-    if prompt or not any(message["role"] == "assistant" for message in messages):
+    if prompt or not masked or not any(message["role"] == "assistant" for message in messages):
         return ids, mask  # what is asked has no part to learn
     for first, last, closing in _answers(text, messages, tokenizer):
         place = _begins(text, first, ids, starts, coder)

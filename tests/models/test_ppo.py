@@ -387,7 +387,8 @@ class TestWithALearnedReward:
 
     def test_prompts_that_leave_no_room_are_said_in_one_line(self, world, judged, tmp_path):
         with pytest.raises(UserError, match=r"lower ppo\.new_tokens"):
-            ppo(self.config, world["policy"], judged, [dialogue("1" * 30, "")[:1]], tmp_path)
+            config = self.config.model_copy(update={"new_tokens": 21})  # of 24
+            ppo(config, world["policy"], judged, [dialogue("1" * 30, "")[:1]], tmp_path)
         assert not (tmp_path / "checkpoint").exists()
 
 

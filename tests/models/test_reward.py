@@ -82,7 +82,7 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path
 
 def test_pairs_that_cannot_be_used_are_counted_and_none_left_is_an_error(world, tmp_path):
     pair = world["pairs"][0]
-    long = {**pair, "prompt": [{"role": "user", "content": "7" * 40}]}
+    long = {**pair, "chosen": "7" * 41, "rejected": "7" * 40}
     useless = [{**pair, "rejected": pair["chosen"]}, long]
     config = CONFIG.model_copy(update={"steps": 1})
     report = reward(
