@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-StageName = Literal[
+from models.methods import METHODS
+
+TRAINING: tuple[str, ...] = tuple(METHODS)  # those that make a model
+ANSWERING: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.writes)
+STAGES: tuple[str, ...] = (
     "ingest",
     "quality",
     "curate",
     "thresholds",
     "deduplicate",
     "mixture",
+    "base",
     "tokenizer",
     "tokenize",
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
+    *METHODS,
     "evaluate",
-]
+)
 
-STAGES: tuple[StageName, ...] = get_args(StageName)
-TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "ppo")  # those that make a model
-ANSWERING: tuple[StageName, ...] = ("pretrain", "sft", "ppo")  # of them, those whose model writes
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[STAGES]

@@ -6,7 +6,6 @@ seed alone, so that two models are asked the same questions.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -33,11 +32,11 @@ WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word,
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Held-out losses by document: nats and predicted tokens (float64, int64) of each; the targets' entropy in nats."""
+    """Held-out losses by document: nats and predicted tokens (float64, int64) of each; all targets (N) in any order."""
 
     nats: np.ndarray
     tokens: np.ndarray
-    unigram_entropy: float
+    targets: np.ndarray
 
 
 @torch.no_grad()
@@ -47,7 +46,7 @@ def losses(model: nn.Module, batches: Iterable[Batch]) -> Losses:
     device = next(model.parameters()).device
     nats: defaultdict[int, float] = defaultdict(float)
     tokens: Counter[int] = Counter()
-    seen: Counter[int] = Counter()
+    seen = [np.empty(0, np.int64)]
     for batch in batches:
         batch = batch.to(device)
         hidden_BTD = network(batch.tokens, batch.positions, within_documents(batch.segments))
@@ -59,21 +58,13 @@ def losses(model: nn.Module, batches: Iterable[Batch]) -> Losses:
             own = segments_N == document
             nats[document] += float(nats_N[own].sum())
             tokens[document] += int(own.sum())
-        values, counts = targets_N.unique(return_counts=True)
-        seen.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        seen.append(targets_N.cpu().numpy())
     documents = range(max(tokens, default=-1) + 1)
     return Losses(
         np.array([nats[document] for document in documents], np.float64),
         np.array([tokens[document] for document in documents], np.int64),
-        entropy(seen.values()),
+        np.concatenate(seen),
     )
-
-
-def entropy(counts: Iterable[int]) -> float:
-    """The entropy of a distribution given by counts, in nats: what the best model without context would lose."""
-    counts = [count for count in counts if count]
-    total = sum(counts)
-    return -sum(count / total * math.log(count / total) for count in counts) if total else 0.0
 
 
 @torch.no_grad()

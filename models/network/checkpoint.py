@@ -100,6 +100,14 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
     return model.eval()
 
 
+def load_language_model(folder: Path | str) -> nn.Module:
+    """The model of a checkpoint that writes. Raises UserError for a reward model, which can't."""
+    model = load_model(folder)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
+    return model
+
+
 def context_of(folder: Path | str) -> int:
     """The tokens that the model of a checkpoint takes at once, told from its config alone."""
     folder = Path(folder)

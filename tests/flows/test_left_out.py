@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import world
+from tasks.order import TABLES, rows_of_step
+from tasks.ppo import ppo
+from tasks.reward import reward
+from tasks.sft import sft
 from world import Whole
 
 from datalake.document import Conversation, Preference
@@ -17,15 +21,14 @@ from datalake.lake.ledger import query
 from datalake.lake.records import read_record
 from datalake.lake.shards import ShardWriter
 from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
+from models.methods.ppo import PpoConfig
+from models.methods.pretrain import PretrainConfig
+from models.methods.reward import RewardConfig
+from models.methods.sft import SftConfig
 from models.text.packing import EQUAL, NO_ANSWER, NO_QUESTION, TOO_LONG
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.dialogues import HoldOut
 from tasks.log import RunLog
-from tasks.order import TABLES, rows_of_step
-from tasks.ppo import ppo
-from tasks.reward import reward
 from tasks.runtime import Runtime, RuntimeConfig
-from tasks.sft import sft
 from tasks.tracked import RUN_LOG, tracked
 
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}

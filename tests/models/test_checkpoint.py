@@ -39,7 +39,7 @@ from models.text.config import SPECIALS, TokenizerConfig
 from models.text.rendering import render
 from models.text.shards import write_shard
 from models.text.template import CHAT_TEMPLATE
-from models.training.loop import save_state
+from models.training.state import save_state
 
 TALK = [{"role": "user", "content": "水 flows where?"}]
 SHAPES = {

@@ -18,6 +18,7 @@ from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.evaluate import Held, evaluate
 from models.evaluation.intervals import bootstrap, wilson
+from models.methods.reward import RewardConfig
 from models.methods.reward import reward as train_reward
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
@@ -29,7 +30,6 @@ from models.text.config import TokenizerConfig
 from models.text.rendering import render
 from models.text.sampler import heldout
 from models.text.shards import TokenShards, write_shard
-from models.training.config import RewardConfig
 
 COLOURS = ["red stone", "green leaf", "blue sea", "yellow sun", "white snow", "黑 夜", "grey cloud", "brown earth"]
 TALKS = [
@@ -133,12 +133,6 @@ def test_the_bootstrap_of_a_ratio_weighs_items() -> None:
     assert math.isnan(bootstrap([])[0])
 
 
-def test_entropy_is_that_of_the_counts() -> None:
-    assert tasks.entropy([4, 4, 4, 4]) == pytest.approx(math.log(4))
-    assert tasks.entropy([3, 1, 0]) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
-    assert tasks.entropy([]) == 0
-
-
 def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_path) -> None:
     texts = ["the red stone and the green leaf " * 8, "blue", "", "黑夜 " * 9]
     documents = [(document_id("table", "a", str(number)), words) for number, words in enumerate(texts)]
@@ -150,7 +144,8 @@ def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_pa
         if parameter.ndim > 1:
             parameter.data.normal_(0, 0.1, generator=draw)
     windows = list(heldout(shards, shards.ids, 64, 2))  # wide enough that only the first document is cut
-    held = Held(windows, shards.sizes.tolist())
+    training = np.array([4, 2, 1, 1] + [0] * (len(tokenizer) - 4))
+    held = Held(windows, shards.sizes.tolist(), training)
     results = {row.metric: row for row in evaluate(model, tokenizer, held, EvaluateConfig(tasks=["perplexity"]))}
 
     nats, targets, at = [], [], 0
@@ -169,8 +164,9 @@ def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_pa
         at += len(ids)
     assert results["loss"].value == pytest.approx(sum(nats) / len(targets), rel=1e-5)
     assert results["bits_per_byte"].value == pytest.approx(sum(nats) / math.log(2) / shards.sizes.sum(), rel=1e-5)
-    counts = np.unique(targets, return_counts=True)[1] / len(targets)
-    assert results["unigram_entropy"].value == pytest.approx(-(counts * np.log(counts)).sum())
+    assert results["unigram_entropy"].value == pytest.approx(1.75 * math.log(2))
+    smoothed = (training + 1) / (8 + len(training))
+    assert results["unigram_cross_entropy"].value == pytest.approx(-np.log(smoothed[targets]).mean())
     ratio = results["loss_over_entropy"]
     assert ratio.value == pytest.approx(results["loss"].value / results["unigram_entropy"].value)
     assert ratio.low < ratio.value < ratio.high
@@ -182,7 +178,9 @@ def test_a_model_that_knows_the_counts_alone_loses_their_entropy(tokenizer, tmp_
     shards = TokenShards(tmp_path)
     counts = np.bincount(shards.tokens(0)[1:], minlength=len(tokenizer))
     table = torch.tensor(counts, dtype=torch.float64).clamp(min=1e-9).log().repeat(len(tokenizer), 1).float()
-    rows = evaluate(Oracle(table), tokenizer, Held(list(heldout(shards, shards.ids, 32, 4))), EvaluateConfig())
+    rows = evaluate(
+        Oracle(table), tokenizer, Held(list(heldout(shards, shards.ids, 32, 4)), (), counts), EvaluateConfig()
+    )
     assert next(row.value for row in rows if row.metric == "loss_over_entropy") == pytest.approx(1.0, abs=1e-4)
 
 

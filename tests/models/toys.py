@@ -55,3 +55,9 @@ def reversals(number: int, seed: int, digits: int = 5):
 
 def dialogue(question: str, answer: str):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def assert_told_alike(report: dict, other: dict) -> None:
+    """Two reports of one training: equal but for how fast it went and where it began."""
+    apart = {"tokens_per_s": 0, "computed": {}}
+    assert {**report, **apart} == {**other, **apart}
