@@ -14,7 +14,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -58,19 +58,30 @@ class Controls:
             if token.content in template and token.content not in self._special and token.content.strip()
         ]
         # Of these, what stands around a turn of the user belongs to no speaker.
-        turn = self._turn()
+        turn = self._dialogue(("user", "-")) if self._written else ""
         self._around = [name for name in self._written if name in turn]
         self.names = [*self._special, *self._written]
         self._normalized = [token.content for token in tokens if token.normalized and token.content in self.names]
         self._twins: dict[str, tuple[Tokenizer, dict[int, int]]] = {}
 
-    def _turn(self) -> str:
-        if not self._written:
-            return ""
+    def _dialogue(self, *turns: tuple[str, str]) -> str:
+        """These turns in the template's words; empty where it won't have them."""
+        messages = [{"role": role, "content": content} for role, content in turns]
         try:
-            return str(self.tokenizer.apply_chat_template([{"role": "user", "content": "-"}], tokenize=False))
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False))
         except Exception:  # whatever a template raises on a dialogue without what it asks for
             return ""
+
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The token with which the template ends what the assistant says; empty where it writes none."""
+        text = self._dialogue(("user", "-"), ("assistant", chr(_SIGNS[0]))) if self.tokenizer.chat_template else ""
+        return self.token_at(text, text.rfind(chr(_SIGNS[0])) + 1) if chr(_SIGNS[0]) in text else ""
+
+    def token_at(self, text: str, place: int) -> str:
+        """The added token at a place of a text, or after the white space there; empty where there is none."""
+        found = re.compile(rf"\s*({_any(list(self.added)).pattern})").match(text, place)
+        return found[1] if found else ""
 
     def kept(self, speaker: str = "assistant") -> list[str]:
         """What a speaker can't write; the author of a document is free as the assistant is."""

@@ -120,10 +120,8 @@ def _answers(whole: str, messages: Messages, tokenizer: Any) -> Iterator[tuple[i
     starts, stops = (_places(written, mark, begin + end) for mark in (begin, end))
     if written.replace(begin, "").replace(end, "") != whole or len(stops) != len(said):
         raise UnfitError(f"this tokenizer's chat template changes an answer, {_ADVICE}")
-    # What ends a turn: the first control token after it, with nothing between but white space.
-    names = "|".join(re.escape(name) for name in sorted(controls_of(tokenizer).added, key=len, reverse=True))
-    after = re.match(rf"\s*({names or '(?!)'})", closed[closed.rindex(end) + 1 :])
-    closing = re.compile(rf"\s*{re.escape(after[1])}" if after else "")
+    after = controls_of(tokenizer).token_at(closed, closed.rindex(end) + 1)  # what ends a turn
+    closing = re.compile(rf"\s*{re.escape(after)}")
     past = 0
     for place, (opened, stop) in enumerate(zip(before, stops, strict=True)):
         if not whole.startswith(opened) or not past <= len(opened) <= stop:
@@ -135,7 +133,7 @@ def _answers(whole: str, messages: Messages, tokenizer: Any) -> Iterator[tuple[i
             start = starts[place]
         found = closing.match(whole, stop) if after else None
         past = found.end() if found else stop
-        yield start, past, after[1] if after and found else ""
+        yield start, past, after if found else ""
 
 
 def _between(message: dict[str, str], begin: str, end: str) -> dict[str, str]:

@@ -221,14 +221,22 @@ def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return int(number)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
-    """Ids that end an answer: <|end|> where the tokenizer has it, its end of text, and what the model's own generation
-    settings name (`stops`, as `models.network.checkpoint.load` finds them)."""
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that ends what the assistant says: <|end|> where the tokenizer has it, what its chat template writes,
+    or its end of text; None for one that has nothing of the kind."""
     vocabulary = tokenizer.get_vocab()
-    ids = {vocabulary[END]} if END in vocabulary else set()
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return sorted(ids | set(getattr(model, "stops", ())))
+    if END in vocabulary:
+        return int(vocabulary[END])
+    written = controls_of(tokenizer).end_of_turn if tokenizer.chat_template else ""
+    number = vocabulary.get(written, tokenizer.eos_token_id)
+    return None if number is None else int(number)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
+    """Ids that end an answer: the end of a turn, the end of text, and what the model's own generation settings name
+    (`stops`, as `models.network.checkpoint.load` finds them)."""
+    ids = {end_of_turn(tokenizer), tokenizer.eos_token_id, *getattr(model, "stops", ())}
+    return sorted(number for number in ids if number is not None)
 
 
 def ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
