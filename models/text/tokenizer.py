@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
-from models.text.config import BOS, END, EOS, PAD, SPECIALS, TokenizerConfig
+from models.text.config import BOS, DIALOGUE, END, EOS, MASK, PAD, SPECIALS, TokenizerConfig
 from models.text.control import Controls, Quoting, controls_of
 from models.text.template import CHAT_TEMPLATE
 
@@ -67,7 +67,8 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(SPECIALS[3:]),
+        mask_token=MASK,
+        additional_special_tokens=[name for name in SPECIALS if name not in (BOS, EOS, PAD, MASK)],
         clean_up_tokenization_spaces=False,
         model_max_length=1 << 30,
     )
@@ -240,9 +241,9 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]
 
 
 def ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
-    """The ids of our special tokens; None for a tokenizer that wasn't trained here."""
+    """The ids of the special tokens that dialogues are made of; None for a tokenizer that wasn't trained here."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    ids = {name: backend.token_to_id(name) for name in SPECIALS}
+    ids = {name: backend.token_to_id(name) for name in DIALOGUE}
     return None if None in ids.values() else ids

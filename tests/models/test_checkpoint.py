@@ -54,7 +54,7 @@ SHAPES = {
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     texts = ["where does the water flow? downhill. 水往低处流。" * 9]
-    return text.train(texts, TokenizerConfig(vocabulary=300), tmp_path_factory.mktemp("t") / "tokenizer")
+    return text.train(texts, TokenizerConfig(vocabulary=326), tmp_path_factory.mktemp("t") / "tokenizer")
 
 
 def stirred(model: torch.nn.Module) -> torch.nn.Module:
@@ -265,7 +265,7 @@ def test_files_have_the_mode_that_the_umask_gives(tokenizer, tmp_path: Path, mas
             LlamaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
         )
         checkpoint.save(Foreign(theirs.eval()), tokenizer, tmp_path / "theirs")
-        text.train(["words and words"], TokenizerConfig(vocabulary=300), tmp_path / "words")
+        text.train(["words and words"], TokenizerConfig(vocabulary=326), tmp_path / "words")
         write_shard([(b"a" * 16, "words")], tokenizer, tmp_path / "tokens", "x")
         save_state(tmp_path / "state", {"step": 1, "targets": 0}, "i")
         write_archive(tmp_path / "pages.warc", ["this"])
@@ -282,7 +282,7 @@ def test_the_tokenizers_config_is_read_by_transformers_4_and_5(tokenizer, tmp_pa
     for place in (folder, again):
         settings = json.loads((place / "tokenizer_config.json").read_text())
         assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
-        assert settings["additional_special_tokens"] == list(SPECIALS[3:])
+        assert settings["additional_special_tokens"] == [name for name in SPECIALS[3:] if name != "<|mask|>"]
         assert "extra_special_tokens" not in settings
         reader = AutoTokenizer.from_pretrained(place)
         assert set(reader.all_special_tokens) == set(SPECIALS)

@@ -56,7 +56,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     texts = [message["content"] for talk in TALKS for message in talk["messages"]] * 3
-    return text.train(texts, TokenizerConfig(vocabulary=320), tmp_path_factory.mktemp("t") / "tokenizer")
+    return text.train(texts, TokenizerConfig(vocabulary=346), tmp_path_factory.mktemp("t") / "tokenizer")
 
 
 def fresh(tokenizer) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What ends an answer: the folder's generation settings, the end of text, and what the chat template ends a turn with."""
+"""What ends an answer: a folder's generation settings, the end of text, and what the chat template ends a turn with."""
 
 from __future__ import annotations
 

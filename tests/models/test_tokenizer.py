@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from datalake.errors import UserError
 from models.text import tokenizer as room
@@ -54,11 +57,26 @@ def test_text_comes_back_as_it_was_and_never_as_special_tokens(tokenizer, text: 
     assert not set(ids) & set(tokenizer.convert_tokens_to_ids(list(SPECIALS)))
 
 
-def test_special_tokens_come_first_and_are_all_there(tokenizer) -> None:
-    assert tokenizer.convert_tokens_to_ids(list(SPECIALS)) == list(range(len(SPECIALS)))
+def test_special_tokens_come_first_and_never_move(tokenizer) -> None:
+    pinned = """<|bos|> <|eos|> <|pad|> <|system|> <|user|> <|assistant|> <|end|> <|mask|>
+        <|tool_call|> <|/tool_call|> <|tool_result|> <|/tool_result|> <|think|> <|/think|>
+        <|fim_prefix|> <|fim_middle|> <|fim_suffix|>
+        <|spare_0|> <|spare_1|> <|spare_2|> <|spare_3|> <|spare_4|> <|spare_5|> <|spare_6|> <|spare_7|>
+        <|spare_8|> <|spare_9|> <|spare_10|> <|spare_11|> <|spare_12|> <|spare_13|> <|spare_14|> <|spare_15|>"""
+    assert list(SPECIALS) == pinned.split()
+    assert tokenizer.convert_tokens_to_ids(list(SPECIALS)) == list(range(33))
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == SPECIALS[:3]
+    assert tokenizer.mask_token_id == 7
+    assert set(tokenizer.all_special_tokens) == set(SPECIALS)
     assert len(tokenizer) <= 500
     assert room.stop_ids(tokenizer) == sorted([room.special(tokenizer, EOS), room.special(tokenizer, END)])
+
+
+def test_a_tokenizer_from_before_the_reserved_ones_writes_dialogues_still(tokenizer) -> None:
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["added_tokens"] = settings["added_tokens"][:7]
+    older = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)))
+    assert room.ours(older) == room.ours(tokenizer)
 
 
 def test_every_digit_stands_alone(tokenizer) -> None:
