@@ -49,7 +49,7 @@ def pipeline(run: Run) -> None:
     mixed = run(mixture, recipe.mixture, documents=kept.documents, duplicates=once.duplicates, spans=spans)
 
     # A decoder that continues texts: from nothing, or on from an open model with that model's tokenizer.
-    start = run(base, recipe.base)
+    start = run(base, recipe.base) if recipe.base else base.skipped("`base` is null in the recipe")
     words = run(
         tokenizer,
         recipe.tokenizer,
@@ -85,7 +85,7 @@ def pipeline(run: Run) -> None:
 
     run(
         evaluate,
-        recipe.evaluate,
+        given(model, recipe.evaluate),
         base=maybe(start.model),
         pretrain=maybe(grown.model),
         sft=maybe(tuned.model),

@@ -1,4 +1,4 @@
-"""The names of the stages, in the order of the pipeline."""
+"""The names of the stages, in the order of the pipeline; `base`, which a recipe may lack, is none of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ STAGES: tuple[str, ...] = (
     "thresholds",
     "deduplicate",
     "mixture",
-    "base",
     "tokenizer",
     "tokenize",
     *METHODS,

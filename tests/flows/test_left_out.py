@@ -8,10 +8,6 @@ from typing import Any
 
 import pytest
 import world
-from tasks.order import TABLES, rows_of_step
-from tasks.ppo import ppo
-from tasks.reward import reward
-from tasks.sft import sft
 from world import Whole
 
 from datalake.document import Conversation, Preference
@@ -27,10 +23,12 @@ from models.methods.reward import RewardConfig
 from models.methods.sft import SftConfig
 from models.text.packing import EQUAL, NO_ANSWER, NO_QUESTION, TOO_LONG
 from tasks.dialogues import HoldOut
+from tasks.learning import learning, rows_of_step
 from tasks.log import RunLog
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.tracked import RUN_LOG, tracked
 
+sft, reward, ppo = map(learning, ("sft", "reward", "ppo"))
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
 
 
@@ -110,7 +108,7 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     for record, steps, ids in zip(records, (2, 2, 1), ({1, 2, 3, 4}, {1, 3}, {1, 2, 3, 4}), strict=True):
         assert record is not None
         for step in range(1, steps + 1):
-            seen = rows_of_step(lake, record, step)
+            _, seen = rows_of_step(lake, record, step)
             assert {row["id"][0] for row in seen} == ids
         for step in (0, steps + 1):
             with pytest.raises(UserError, match=f"1 to {steps}"):
@@ -128,9 +126,9 @@ def test_a_step_of_every_stage_is_told_by_its_record(whole: Whole) -> None:
             whole.lake, f"SELECT min(step), max(step) FROM runs.metrics WHERE stage = '{stage}'"
         )
         assert first == 1
-        known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{TABLES[stage]}")}
         for step in (first, last):
-            seen = rows_of_step(lake, record, step)
+            table, seen = rows_of_step(lake, record, step)
+            known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{table}")}
             assert {row["id"] for row in seen} <= known
             assert len(seen) == config.batch or stage == "pretrain"
             assert all(row["tokens"] > 0 for row in seen)
