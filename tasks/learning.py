@@ -33,6 +33,9 @@ from tasks.stage import Stage, stage
 LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
 
 
+MANY = 0.03  # of what a stage was given: where more is left out, it is a warning
+
+
 class Trained(NamedTuple):
     """A checkpoint."""
 
@@ -116,7 +119,8 @@ def train_alone(
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:
     """Rows of `runs.left_out` from what a training function says it couldn't use, and a line about them.
 
-    `report["left_out"]`, lists of [number in `items`, reason, tokens, room], is taken out of the report.
+    `report["left_out"]`, lists of [number in `items`, reason, tokens, room], is taken out of the report. Where they are
+    many, the line is a warning and tells their lengths.
     """
     rows = [
         {"id": items[number]["id"], "reason": reason, "tokens": tokens, "room": room}
@@ -124,6 +128,9 @@ def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str)
     ]
     parts = [f"{count:,} {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
     said = [f"{len(rows):,} of {len(items):,} {noun} left out ({'; '.join(parts)})"] if rows else []
+    if len(rows) > MANY * len(items):
+        lengths = (f"{count:,} {length}" for length, count in report["left_out_by_length"].items())
+        said = [f"warning: {said[0]}", "by length " + ", ".join(lengths)]
     if report.get("cut"):
         said.append(f"{report['cut']:,} of {len(items):,} {noun} cut to fit the context")
     return rows, ", ".join(said)

@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerBase
 from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import final_scores, right_padded
-from models.text.config import END
 from models.text.packing import fit_all, fit_pair
+from models.text.rendering import render
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, render, stop_ids
+from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 
@@ -174,13 +174,13 @@ def multiple_choice(
     tokens over their bytes, as if it ended there; it has no end token.
     """
     context = int(model.config.context)  # type: ignore[union-attr, arg-type]
-    stop = tokenizer.get_vocab().get(END, tokenizer.eos_token_id)
+    stop = [number for number in (end_of_turn(tokenizer),) if number is not None]
     pairs, sizes = [], []
     for item in items:
         prompt, _ = render(item.messages, tokenizer, prompt=True)
         for choice, ids in zip(item.choices, encode(tokenizer, item.choices), strict=True):
             if len(ids) + 1 < context:
-                answer, size = [*ids, stop], len(choice.encode("utf-8", "replace")) + 1
+                answer, size = [*ids, *stop], len(choice.encode("utf-8", "replace")) + 1
             else:
                 answer, size = beginning(tokenizer, choice, ids, context - 1)
             pairs.append((prompt, answer))

@@ -67,14 +67,12 @@ class Items(Generic[T]):
         return [collate(ordered[first : first + batch]) for first in range(0, len(ordered), batch)]
 
     def report(self, noun: str, steps: int, given: int) -> dict[str, Any]:
-        """How many items there were, what of them was cut or left out (number, reason, tokens, room), and epochs;
+        """How many items there were, what of them was cut or left out, by length too, and epochs;
         `given`: how many were held out before they were fitted."""
         fitted = self.fitted
         report = {
             noun: len(fitted.items),
-            "cut": fitted.cut,
-            "dropped": len(fitted.left_out),
-            "left_out": [[*one, self.context] for one in fitted.left_out],
+            **fitted.figures(self.context),
             "epochs": steps / self.epochs.steps_per_epoch,
         }
         if self.heldout.items:

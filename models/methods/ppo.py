@@ -112,8 +112,8 @@ class Asked:
 
 
 def data(config: PpoConfig, policy: Path, reward_model: Path, prompts: Sequence[Messages]) -> Asked:
-    """Prompts are messages ending with the user's. Old turns of one that leaves no room for an answer go; one that
-    still leaves none is left out. Raises UserError when none is left."""
+    """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
+    Raises UserError when none is left."""
     from datalake.errors import UserError
     from models.network.checkpoint import context_of
     from models.text import tokenizer as tokenizers
@@ -165,8 +165,7 @@ def prepare(config: PpoConfig, data: Asked, policy: Path, reward_model: Path, pr
         return {
             "rollouts": ended.step * config.batch,
             "prompts": len(rendered),
-            "dropped": len(data.fitted.left_out),
-            "left_out": [[*one, data.room] for one in data.fitted.left_out],
+            **data.fitted.figures(data.room),
             "score_first": sum(row["score"] for row in rows[:few]) / few,
             "score_last": sum(row["score"] for row in rows[-few:]) / few,
             "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
@@ -217,4 +216,4 @@ def settings_of(config: PpoConfig, words: Any, model: Any = None) -> RolloutSett
     )
 
 
-ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="2")
+ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="3")

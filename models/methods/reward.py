@@ -36,9 +36,7 @@ class RewardConfig(TunedConfig):
 def data(config: RewardConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
     """Pairs as two dialogues in tokens, at most the context long each.
 
-    Where a dialogue is longer its oldest turns go, the same for both answers, and then the ends of the answers. What
-    can't be used is left out: no answer begins within the context, there is one answer only, or both are equal. Raises
-    UserError when no pair is left.
+    `models.text.packing` says what is cut and what is left out. Raises UserError when no pair is left.
     """
     from datalake.errors import UserError
     from models.network import checkpoint
@@ -50,8 +48,8 @@ def data(config: RewardConfig, base: Path, pairs: Sequence[Pair], heldout: Seque
     train, judged = (fit_all(some, lambda pair: fit_pair(pair, words, context)) for some in (pairs, heldout))
     if not train.items:
         raise UserError(
-            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers: raise reward.context or"
-            " pretrain.context, or give shorter ones"
+            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers ({train.why}): give"
+            " others, or raise reward.context or pretrain.context"
         )
     return Items(config, train, judged, lambda pair: max(map(len, pair)), context, words)
 
@@ -111,6 +109,6 @@ reward = Method(
     title="Reward model",
     after="sft",
     default=True,
-    version="2",
+    version="3",
     writes=False,
 )

@@ -29,7 +29,7 @@ def data(
 ) -> Items[Dialogue]:
     """Dialogues as tokens and assistant masks, at most a token longer than the context: the last is only ever a target.
 
-    One that is longer is cut; one of which no answer begins in it is left out. Raises UserError when none is left.
+    `models.text.packing` says what is cut and what is left out. Raises UserError when none is left.
     """
     from datalake.errors import UserError
     from models.network import checkpoint
@@ -43,8 +43,8 @@ def data(
     )
     if not train.items:
         raise UserError(
-            f"none of {len(conversations)} dialogues has an answer within {context} tokens: raise sft.context or"
-            " pretrain.context, or give shorter ones"
+            f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({train.why}): give others"
+            " or another base, or raise sft.context or pretrain.context"
         )
     return Items(config, train, judged, lambda dialogue: len(dialogue[0]), context, words)
 
@@ -92,5 +92,5 @@ def prepare(
 
 
 sft = Method(
-    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="2"
+    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="3"
 )

@@ -27,6 +27,7 @@ from models.network.generate import generate
 from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import TokenizerConfig
+from models.text.rendering import render
 from models.text.sampler import heldout
 from models.text.shards import TokenShards, write_shard
 
@@ -55,7 +56,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     texts = [message["content"] for talk in TALKS for message in talk["messages"]] * 3
-    return text.train(texts, TokenizerConfig(vocabulary=320), tmp_path_factory.mktemp("t") / "tokenizer")
+    return text.train(texts, TokenizerConfig(vocabulary=346), tmp_path_factory.mktemp("t") / "tokenizer")
 
 
 def fresh(tokenizer) -> nn.Module:
@@ -83,7 +84,7 @@ def knowing(tokenizer) -> nn.Module:
     """A model that learned the talks by heart."""
     model = fresh(tokenizer).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    rows = [text.render(talk["messages"], tokenizer) for talk in TALKS]
+    rows = [render(talk["messages"], tokenizer) for talk in TALKS]
     width = max(len(ids) for ids, _ in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), -100)
@@ -322,7 +323,7 @@ class TestAnswersThatDontFit:
         monkeypatch.setattr(tasks.np, "argmax", lambda values: scores.extend(values) or 0)
         tasks.multiple_choice(model, tokenizer, [tasks.Question(question, answers, 0)], 2)
         monkeypatch.undo()
-        prompt = text.render(question, tokenizer, prompt=True)[0]
+        prompt = render(question, tokenizer, prompt=True)[0]
         for answer, score in zip(answers, scores, strict=True):
             ids = [*text.encode(tokenizer, [answer])[0], text.special(tokenizer, "<|end|>")]
             size = len(answer.encode()) + 1
@@ -346,7 +347,7 @@ def test_chat_writes_the_answer_piece_by_piece(knowing, tokenizer) -> None:
     assert "".join(found) == "It is the 黑 夜."
     assert len(found) > 3
     assert not any("\ufffd" in piece for piece in found)
-    prompt, _ = text.render(TALKS[5]["messages"][:1], tokenizer, prompt=True)
+    prompt, _ = render(TALKS[5]["messages"][:1], tokenizer, prompt=True)
     whole = generate(knowing, [prompt], 24, temperature=0, eos_id=text.stop_ids(tokenizer))[0]
     assert tokenizer.decode(whole, skip_special_tokens=True) == "".join(found)
 
@@ -370,7 +371,7 @@ def test_a_long_dialogue_loses_its_oldest_turns(tokenizer) -> None:
     for number in range(5):
         turns += [{"role": "user", "content": f"What is number {number}?"}, {"role": "assistant", "content": "It is."}]
     turns.append({"role": "user", "content": "And?"})
-    whole = text.render(turns, tokenizer, prompt=True)[0]
+    whole = render(turns, tokenizer, prompt=True)[0]
     assert chat.fitting(turns, tokenizer, len(whole)) == whole
     short = tokenizer.decode(chat.fitting(turns, tokenizer, len(whole) - 1))
     assert short.startswith("<|bos|><|system|>Be brief.<|end|><|user|>What is number 1?")

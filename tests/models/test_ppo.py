@@ -30,7 +30,8 @@ from models.objectives.ppo import (
 from models.objectives.ppo import ppo as ppo_objective
 from models.rl.iterations import Iterations
 from models.rl.rollouts import RolloutSettings, roll_out, rows_of
-from models.text.tokenizer import render, stop_ids
+from models.text.rendering import render
+from models.text.tokenizer import stop_ids
 from models.training.callbacks import Progress, read_metrics
 from models.training.loop import fit
 from models.training.optimizer import build_optimizer
@@ -386,8 +387,9 @@ class TestWithALearnedReward:
         assert rows[1]["kl_coefficient"] == pytest.approx(self.config.kl_coefficient * (1 - 0.2 * 64 / 256))
 
     def test_prompts_that_leave_no_room_are_said_in_one_line(self, world, judged, tmp_path):
+        config = self.config.model_copy(update={"new_tokens": 21})  # of 24
         with pytest.raises(UserError, match=r"lower ppo\.new_tokens"):
-            ppo(self.config, world["policy"], judged, [dialogue("1" * 30, "")[:1]], tmp_path)
+            ppo(config, world["policy"], judged, [dialogue("1" * 30, "")[:1]], tmp_path)
         assert not (tmp_path / "checkpoint").exists()
 
 

@@ -7,7 +7,7 @@ from toys import assert_told_alike, base, dialogue, reversals, words
 from datalake.errors import UserError
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
-from models.text.packing import TOO_LONG
+from models.text.packing import NO_ANSWER
 from models.training.epochs import Epochs
 
 CONFIG = SftConfig(batch=16, steps=20, learning_rate=3e-3, warmup=0.1, checkpoint_every=5, eval_every=10)
@@ -65,16 +65,18 @@ def test_cut_and_dropped_dialogues_are_counted(world, tmp_path):
         *world["conversations"][:4],
         [*dialogue("12", "21"), *dialogue("3" * 20, "3" * 20)],
         dialogue("9" * 30, "9"),
+        dialogue("9", "9")[:1],
     ]
     report = run(world, tmp_path, CONFIG.model_copy(update={"steps": 1}), conversations=dialogues, heldout=[])
-    assert (report["dialogues"], report["cut"], report["dropped"]) == (5, 1, 1)
-    assert report["left_out"] == [[5, TOO_LONG, 36, 24]]
+    assert (report["dialogues"], report["cut"], report["dropped"]) == (6, 2, 1)
+    assert report["cut_by_length"] == {"up to 64 tokens": 2}
+    assert report["left_out"] == [[6, NO_ANSWER, 4, 24]]
     assert "heldout_loss" not in report
 
 
 def test_nothing_that_fits_is_said_in_one_line(world, tmp_path):
-    with pytest.raises(UserError, match="none of 1 dialogues") as error:
-        run(world, tmp_path, conversations=[dialogue("9" * 30, "9")])
+    with pytest.raises(UserError, match=r"none of 1 dialogues.*no answer of the assistant") as error:
+        run(world, tmp_path, conversations=[dialogue("9" * 30, "9")[:1]])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "checkpoint").exists()
 

@@ -17,7 +17,7 @@ DIGITS = "0123456789"
 
 def words(folder: Path):
     """A tokenizer that has met the stories: most of their words are one token."""
-    return train([text for _, text in stories(20, seed=9)], TokenizerConfig(vocabulary=300), folder)
+    return train([text for _, text in stories(20, seed=9)], TokenizerConfig(vocabulary=326), folder)
 
 
 def stories(number: int, seed: int = 0) -> list[tuple[bytes, str]]:
