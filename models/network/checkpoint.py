@@ -22,9 +22,10 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
-from models.network.build import Foreign, ForeignConfig, ScalarHead
+from models.network.build import ScalarHead
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
+from models.network.foreign import Foreign, ForeignConfig
 from models.text import tokenizer as text
 
 VALUE_HEAD = "value_head.safetensors"
