@@ -2,12 +2,12 @@
 
 RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (Su et al. 2021, arXiv 2104.09864) in the layout
 of Llama on the Hugging Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
-et al. 2023, arXiv 2305.13245), SwiGLU (Shazeer 2020, arXiv 2002.05202), and top-k routing as in Mixtral (Jiang et al.
-2024, arXiv 2401.04088). Parameters carry the names of `LlamaForCausalLM` without its `model.` prefix; `checkpoint.py`
-maps them one to one and a test compares logits. Parallelism, precision and losses live elsewhere.
+et al. 2023, arXiv 2305.13245), then SwiGLU or experts (`experts.py`). Parameters carry the names of `LlamaForCausalLM`
+without its `model.` prefix; `checkpoint.py` maps them one to one and a test compares logits. Parallelism, precision
+and losses live elsewhere.
 
 Letters in names: B batch, T tokens now, S tokens attended to (cached and now), D width, V vocabulary, H heads, K width
-of a head, E experts, N tokens of all rows.
+of a head.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.network.config import NetworkConfig
+from models.network.experts import Mixture, SwiGLU
 
 
 class KVCache:
@@ -121,48 +122,6 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class Mixture(nn.Module):
-    """Sparse experts as in Mixtral: softmax over all experts, the top k kept, their weights rescaled to sum to one.
-
-    After a forward pass in training mode, `routing` holds the router's logits (tokens, experts) for `balance_loss`.
-    """
-
-    def __init__(self, config: NetworkConfig):
-        super().__init__()
-        self.per_token = config.experts_per_token
-        self.gate = nn.Linear(config.width, config.experts, bias=False)
-        self.experts = nn.ModuleList(SwiGLU(config.width, config.hidden) for _ in range(config.experts))
-        self.routing: Tensor | None = None
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Sends every token to its experts and adds up what they say, weighted."""
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits_NE = self.gate(x_ND)
-        self.routing = logits_NE if self.training else None
-        weights_NK, chosen_NK = logits_NE.float().softmax(-1).topk(self.per_token, dim=-1)
-        weights_NK = (weights_NK / weights_NK.sum(-1, keepdim=True)).to(x_ND.dtype)
-        out_ND = torch.zeros_like(x_ND)
-        for number, expert in enumerate(self.experts):
-            token, choice = torch.where(chosen_NK == number)
-            if token.numel() or self.training:  # in training every expert stays in the graph: ranks reduce alike
-                out_ND = out_ND.index_add(0, token, expert(x_ND[token]) * weights_NK[token, choice, None])
-        return out_ND.view_as(x_BTD)
-
-
 class Block(nn.Module):
     """One layer: attention, then SwiGLU or experts, each on a normalised copy and added to the residual stream."""
 
@@ -258,20 +217,3 @@ def within_documents(segments_BT: Tensor) -> Tensor:
     T = segments_BT.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=segments_BT.device).tril()
     return ((segments_BT[:, :, None] == segments_BT[:, None, :]) & causal)[:, None]
-
-
-def balance_loss(model: nn.Module) -> Tensor | None:
-    """The load-balancing loss of the last training pass, 1 when experts are evenly used; None without experts.
-
-    Fedus et al. 2021 (arXiv 2101.03961), equation 4, extended to top-k as in Transformers' Mixtral: experts times the
-    sum over experts of (share of choices that fell on it x mean probability), all layers' tokens taken together.
-    """
-    mixtures = [module for module in model.modules() if isinstance(module, Mixture) and module.routing is not None]
-    if not mixtures:
-        return None
-    logits_NE = torch.cat([module.routing for module in mixtures if module.routing is not None]).float()
-    probabilities_NE = logits_NE.softmax(-1)
-    experts, per_token = logits_NE.shape[1], mixtures[0].per_token
-    chosen_NK = probabilities_NE.topk(per_token, dim=-1).indices
-    share_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / chosen_NK.numel()
-    return experts * (share_E * probabilities_NE.mean(0)).sum()

@@ -269,7 +269,7 @@ class _Proof:
                     if difference:
                         what = (check.__doc__ or "").removesuffix(".")
                         raise UserError(
-                            f"{name} can't be trained or sampled exactly here: {what} ({difference}): take another model"
+                            f"{name} can't be trained exactly here: {what} ({difference}): take another model"
                         )
             finally:
                 model.inner.train(training)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.network.build import ScalarHead, build_model, choose_dtype
 from models.network.config import NetworkConfig
-from models.network.decoder import Decoder, Mixture, RMSNorm, balance_loss, rotate, rotation, within_documents
+from models.network.decoder import Decoder, RMSNorm, rotate, rotation, within_documents
 
 SHAPES = {
     "llama": {},
@@ -171,30 +171,6 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert not torch.equal(first["embed_tokens.weight"], other["embed_tokens.weight"])
     named = build_model({"family": "decoder", **config().model_dump()}, 3).state_dict()
     assert all(torch.equal(first[name], named[name]) for name in first)
-
-
-@torch.no_grad()
-def test_all_experts_chosen_is_a_weighted_sum_of_all() -> None:
-    mixture = Mixture(config("mixtral", experts=3, experts_per_token=3))
-    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
-    weights = mixture.gate(x).softmax(-1)
-    expected = sum(weights[..., e : e + 1] * expert(x) for e, expert in enumerate(mixture.experts))
-    assert torch.allclose(mixture(x), expected, atol=1e-6)
-
-
-def test_the_balance_loss_is_one_for_even_use_and_the_number_of_experts_for_one_alone() -> None:
-    assert balance_loss(model("llama")) is None
-    decoder = Decoder(config("mixtral", experts_per_token=1, layers=1)).train()
-    mixture = decoder.layers[0].mlp
-    assert isinstance(mixture, Mixture)
-    mixture.routing = torch.eye(4).repeat(3, 1) * 1e-3
-    assert float(balance_loss(decoder)) == pytest.approx(1.0, abs=1e-3)
-    mixture.routing = torch.tensor([[50.0, 0, 0, 0]]).repeat(8, 1)
-    assert float(balance_loss(decoder)) == pytest.approx(4.0, abs=1e-3)
-    decoder(tokens())
-    loss = balance_loss(decoder)
-    loss.backward()
-    assert mixture.gate.weight.grad.abs().sum() > 0
 
 
 def test_a_scalar_head_starts_at_zero_or_by_its_width() -> None:
