@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
+from models import gguf
 from models.network.build import ScalarHead
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
@@ -66,12 +67,12 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
 
 def load(folder: Path | str, trust_remote_code: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The model (a `Decoder` where the architecture is ours, else a `Foreign`; a `ScalarHead` where a head lies beside)
-    and its tokenizer, in float32 and evaluation mode. Code that lies in the folder runs with `trust_remote_code` alone.
+    and its tokenizer, in float32 and evaluation mode, from a folder or a GGUF file. Code that lies in the folder runs
+    with `trust_remote_code` alone.
 
     Raises:
-        UserError: for a folder that is no checkpoint, in one line.
+        UserError: for what is no checkpoint, in one line.
     """
-    folder = Path(folder)
     model = load_model(folder, trust_remote_code)
     return model, text.load(folder, trust_remote_code)
 
@@ -79,17 +80,25 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> tuple[nn.Module
 def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module:
     """The model of a checkpoint without its tokenizer; as `load` otherwise."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is not a checkpoint: expected a folder with config.json and model.safetensors")
+    if not gguf.is_gguf(folder) and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a checkpoint: expected a folder with config.json and model.safetensors, or a .gguf file"
+        )
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = from_hub_config(settings)
         model: nn.Module
-        if config is None:
-            model = Foreign.load(folder, trust_remote_code=trust_remote_code)
+        if gguf.is_gguf(folder):
+            inner = gguf.read_model(folder)
+            settings = inner.config.to_dict()
+            config = from_hub_config(settings)
+            # Experts have other names in a module than in a file: these models stay Transformers'.
+            model = Foreign(inner) if config is None or config.experts else _decoder(inner.state_dict(), config)
         else:
-            model = Decoder(config)
-            model.load_state_dict(from_hub(_read(folder), config))
+            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = from_hub_config(settings)
+            if config is None:
+                model = Foreign.load(folder, trust_remote_code=trust_remote_code)
+            else:
+                model = _decoder(_read(folder), config)
         model.stops = _stops(folder, settings)  # type: ignore[assignment]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
@@ -101,9 +110,17 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
     return model.eval()
 
 
+def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:
+    model = Decoder(config)
+    model.load_state_dict(from_hub(weights, config))
+    return model
+
+
 def context_of(folder: Path | str) -> int:
     """The tokens that the model of a checkpoint takes at once, told from its config alone."""
     folder = Path(folder)
+    if gguf.is_gguf(folder):
+        return ForeignConfig(gguf.read(AutoConfig, folder)).context
     try:
         config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config is None:
@@ -240,7 +257,7 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
 def _stops(folder: Path, settings: dict[str, Any]) -> tuple[int, ...]:
     """The ids that end an answer by a folder's generation settings, or by its config where it has none, as Transformers
     takes them."""
-    path = folder / "generation_config.json"
+    path = folder / "generation_config.json"  # a GGUF file has none
     if path.is_file():
         settings = json.loads(path.read_text(encoding="utf-8"))
     found = settings.get("eos_token_id")

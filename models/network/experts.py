@@ -38,6 +38,8 @@ class Mixture(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.per_token = config.experts_per_token
+        # what the grouped product takes: rows of 16 bytes
+        self.aligned = config.width % 8 == 0 and config.hidden % 8 == 0
         self.gate = nn.Linear(config.width, config.experts, bias=False)
         self.experts = nn.ModuleList(SwiGLU(config.width, config.hidden) for _ in range(config.experts))
         self.routing: Tensor | None = None
@@ -68,7 +70,7 @@ class Mixture(nn.Module):
         ends = _uses(chosen_NK, len(self.experts)).cumsum(0).to(torch.int32)
 
         def product(x: Tensor, name: str) -> Tensor:
-            weights = torch.stack([expert.get_submodule(name).weight for expert in self.experts])  # type: ignore[misc]
+            weights = torch.stack([expert.get_parameter(f"{name}.weight") for expert in self.experts])
             return F.grouped_mm(x, weights.to(x.dtype).transpose(1, 2), offs=ends)
 
         return product(F.silu(product(sorted_XD, "gate_proj")) * product(sorted_XD, "up_proj"), "down_proj")

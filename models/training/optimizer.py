@@ -65,8 +65,9 @@ def _groups(parameters: Iterable[Tensor], config: TrainingConfig, rate: float, c
 
 def _ends(module: nn.Module) -> set[int]:
     """Which parameters, by `id`, stand between tokens and width: embeddings, and the heads of Transformers' models."""
-    parts: list[Any] = [part for part in module.modules() if isinstance(part, nn.Embedding)]
-    parts += [part.get_output_embeddings() for part in module.modules() if hasattr(part, "get_output_embeddings")]
+    inside: list[Any] = list(module.modules())
+    parts = [part for part in inside if isinstance(part, nn.Embedding)]
+    parts += [part.get_output_embeddings() for part in inside if hasattr(part, "get_output_embeddings")]
     return {id(part.weight) for part in parts if part is not None}
 
 
