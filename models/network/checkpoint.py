@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,35 @@ from models.network.foreign import Foreign, ForeignConfig
 from models.text import tokenizer as text
 
 VALUE_HEAD = "value_head.safetensors"
+GENERATION = "generation_config.json"
 _FAMILIES = {"llama": (False, False), "qwen3": (True, False), "mixtral": (False, True), "qwen3_moe": (True, True)}
+_OLD_NAMES = ("torch_dtype", "_name_or_path")  # a dtype that is no longer the file's, and a place
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a folder says that a model is loaded from: its config and generation settings. A model saved later says the
+    same wherever the decoder has no word of its own."""
+
+    config: dict[str, Any]
+    generation: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, config: dict[str, Any]) -> Base:
+        """The settings that lie beside a config; a GGUF file has none."""
+        path = folder / GENERATION
+        generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return cls({name: value for name, value in config.items() if name not in _OLD_NAMES}, generation)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The ids that end an answer by the generation settings, or by the config where there are none, as Transformers
+        takes them."""
+        found = (self.generation or self.config).get("eos_token_id")
+        if found is None:
+            return ()
+        return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | None, folder: Path | str) -> Path:
@@ -55,8 +83,10 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             _write(to_hub(trunk), temporary / "model.safetensors")
             stops = text.stop_ids(tokenizer, trunk) if tokenizer is not None else []
             dtype = trunk.embed_tokens.weight.dtype
-            _write_json(hub_config(trunk.config, tokenizer, dtype, stops), temporary / "config.json")
-            _write_json(_generation(tokenizer, stops), temporary / "generation_config.json")
+            base = getattr(trunk, "base", Base({}, {}))
+            settings = hub_config(trunk.config, tokenizer, dtype, stops)
+            _write_json(base.config | settings, temporary / "config.json")
+            _write_json({"do_sample": False} | base.generation | _generation(tokenizer, stops), temporary / GENERATION)
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
         mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
@@ -99,7 +129,8 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
                 model = Foreign.load(folder, trust_remote_code=trust_remote_code)
             else:
                 model = _decoder(_read(folder), config)
-        model.stops = _stops(folder, settings)  # type: ignore[assignment]
+        model.base = Base.read(folder, settings)  # type: ignore[assignment]
+        model.stops = model.base.stops  # type: ignore[union-attr]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
             model.head.load_state_dict(load_file(folder / VALUE_HEAD))
@@ -254,20 +285,8 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     )
 
 
-def _stops(folder: Path, settings: dict[str, Any]) -> tuple[int, ...]:
-    """The ids that end an answer by a folder's generation settings, or by its config where it has none, as Transformers
-    takes them."""
-    path = folder / "generation_config.json"  # a GGUF file has none
-    if path.is_file():
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    found = settings.get("eos_token_id")
-    if found is None:
-        return ()
-    return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
-
-
 def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> dict[str, Any]:
-    settings: dict[str, Any] = {"do_sample": False}
+    settings: dict[str, Any] = {}
     if tokenizer is not None:
         settings["eos_token_id"] = stops
         for name in ("bos_token_id", "pad_token_id"):

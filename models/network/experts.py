@@ -59,10 +59,8 @@ class Mixture(nn.Module):
         sorted_XD = x_ND[order // self.per_token]
         kind = x_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
-        grouped = (
-            dtype == torch.bfloat16 and x_ND.shape[1] % 8 == 0 and self.experts[0].up_proj.weight.shape[0] % 8 == 0
-        )
-        said_XD = (self._grouped if grouped else self._one_by_one)(sorted_XD.to(dtype), chosen_NK)
+        way = self._grouped if dtype == torch.bfloat16 and self.aligned else self._one_by_one
+        said_XD = way(sorted_XD.to(dtype), chosen_NK)
         said_NKD = said_XD[order.argsort()].view(*chosen_NK.shape, -1).to(x_ND.dtype)
         return (said_NKD * weights_NK[..., None]).sum(1).view_as(x_BTD)
 

@@ -318,3 +318,39 @@ def test_answers_end_where_the_generation_settings_say(tokenizer, tmp_path: Path
     assert text.stop_ids(words, checkpoint.load(again)[0].trunk) == sorted([last, *own])
     tuned = checkpoint.save(model, words, tmp_path / "tuned")
     assert sorted(GenerationConfig.from_pretrained(tuned).eos_token_id) == sorted([last, *own])
+
+
+def test_a_base_keeps_what_its_folder_says(tokenizer, tmp_path: Path) -> None:
+    """Sampling settings, and fields of the config that the decoder has no word for."""
+    folder = checkpoint.save(stirred(build_model(shape("Llama", len(tokenizer)))), tokenizer, tmp_path / "base")
+    for name, more in (
+        ("config.json", {"pretraining_tp": 2, "torch_dtype": "bfloat16", "max_window_layers": 7}),
+        ("generation_config.json", {"temperature": 0.6, "do_sample": True, "repetition_penalty": 1.1}),
+    ):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | more))
+    model, words = checkpoint.load(folder)
+    again = checkpoint.save(ScalarHead(model), words, tmp_path / "again")
+    before, after = (json.loads((place / "config.json").read_text()) for place in (folder, again))
+    assert before.pop("torch_dtype") == "bfloat16"
+    assert after == before
+    before, after = (json.loads((place / "generation_config.json").read_text()) for place in (folder, again))
+    assert after == before
+
+
+def test_another_familys_folder_comes_back_with_its_class_tokenizer_template_and_settings(
+    tokenizer, tmp_path: Path
+) -> None:
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, attn_pdrop=0.2))
+    gpt.generation_config.update(temperature=0.6, do_sample=True, eos_token_id=[3, 4])
+    gpt.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
+    checkpoint.save(*checkpoint.load(tmp_path / "base"), tmp_path / "again")
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        before, after = ((tmp_path / place / name).read_text() for place in ("base", "again"))
+        assert after == before, name
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert type(theirs) is GPT2LMHeadModel
+    assert all(torch.equal(weight, gpt.state_dict()[key]) for key, weight in theirs.state_dict().items())
