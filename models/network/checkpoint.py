@@ -25,7 +25,7 @@ from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from models import gguf
 from models.network.build import ScalarHead
-from models.network.config import NetworkConfig
+from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
 from models.network.foreign import Foreign, ForeignConfig
 from models.text import tokenizer as text
@@ -194,6 +194,7 @@ def hub_config(
     """`config.json` of the architecture that the decoder equals."""
     family = next(name for name, traits in _FAMILIES.items() if traits == (config.qk_norm, bool(config.experts)))
     architecture = {"llama": "Llama", "qwen3": "Qwen3", "mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe"}[family]
+    scaling = config.rope_scaling.hub() if config.rope_scaling else {}
     settings: dict[str, Any] = {
         "architectures": [f"{architecture}ForCausalLM"],
         "model_type": family,
@@ -207,8 +208,8 @@ def hub_config(
         "hidden_act": "silu",
         "max_position_embeddings": config.context,
         "rms_norm_eps": config.norm_eps,
-        # Both spellings: Transformers 5 reads the first, older readers the second.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        # Both spellings: Transformers 5 reads the first, older readers the others.
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base} | scaling,
         "rope_theta": config.rope_base,
         "tie_word_embeddings": config.tie,
         "attention_bias": False,
@@ -220,6 +221,8 @@ def hub_config(
         "eos_token_id": None,
         "pad_token_id": None,
     }
+    if scaling:
+        settings["rope_scaling"] = scaling
     if family == "llama":
         settings["mlp_bias"] = False
     if family.startswith("qwen3"):
@@ -250,11 +253,12 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     """The decoder's shape from a `config.json`; None where the model does something our decoder doesn't."""
     family = settings.get("model_type")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
     sparse = family in ("mixtral", "qwen3_moe")
     if (
         family not in _FAMILIES
-        or rope.get("rope_type", rope.get("type", "default")) != "default"
         or rope.get("partial_rotary_factor", 1.0) != 1.0
+        or kind not in ("default", "linear", "llama3", "yarn")
         or settings.get("hidden_act", "silu") != "silu"
         or settings.get("attention_bias")
         or settings.get("mlp_bias")
@@ -277,12 +281,20 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
         hidden=settings["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
         context=settings["max_position_embeddings"],
         rope_base=rope.get("rope_theta") or settings.get("rope_theta") or base,
+        rope_scaling=None if kind == "default" else _scaling(kind, rope, settings),
         norm_eps=settings.get("rms_norm_eps", eps),
         tie=bool(settings.get("tie_word_embeddings", False)),
         qk_norm=_FAMILIES[str(family)][0],
         experts=(settings.get("num_local_experts") or settings["num_experts"]) if sparse else 0,
         experts_per_token=settings.get("num_experts_per_tok", 2) if sparse else 2,
     )
+
+
+def _scaling(kind: str, rope: dict[str, Any], settings: dict[str, Any]) -> RopeScaling:
+    """The scaling of positions that a config names; fields that Transformers doesn't read are left out."""
+    fields = {name: rope[name] for name in RopeScaling.model_fields if rope.get(name) is not None}
+    fields.setdefault("original_max_position_embeddings", settings["max_position_embeddings"])
+    return RopeScaling(**fields | {"rope_type": kind})
 
 
 def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The decoder: a Llama-like language model with optional QK-norm (Qwen3) and mixture of experts (Mixtral).
 
-RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (Su et al. 2021, arXiv 2104.09864) in the layout
-of Llama on the Hugging Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
+RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (`rope.py`) in the layout of Llama on the Hugging
+Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
 et al. 2023, arXiv 2305.13245), then SwiGLU or experts (`experts.py`). Parameters carry the names of `LlamaForCausalLM`
 without its `model.` prefix; `checkpoint.py` maps them one to one and a test compares logits. Parallelism, precision
 and losses live elsewhere.
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from models.network.config import NetworkConfig
 from models.network.experts import Mixture, SwiGLU
+from models.network.rope import rotate, rotation
 
 
 class KVCache:
@@ -69,19 +70,6 @@ class RMSNorm(nn.Module):
         if x.dtype == torch.float32:
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
-
-
-def rotation(positions_BT: Tensor, head_width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, (B, 1, T, head width / 2) each; angles are computed in float32."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_BT.device) / head_width
-    angles = positions_BT[:, None, :, None].float() * (1.0 / base**exponents)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of every head by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class Attention(nn.Module):
@@ -192,7 +180,7 @@ class Decoder(nn.Module):
             reach = torch.arange(past + T, device=tokens_BT.device)
             attend = (reach[None, :] <= reach[past:, None])[None, None]
         x_BTD = self.embed_tokens(tokens_BT)
-        turn = rotation(positions_BT, self.config.head_width, self.config.rope_base, x_BTD.dtype)
+        turn = rotation(positions_BT, self.config, x_BTD.dtype)
         for block in self.layers:
             x_BTD = block(x_BTD, turn, attend, causal, cache)
         if cache is not None:

@@ -128,22 +128,65 @@ def test_we_read_their_folders_with_equal_logits(config, kind, more: dict, tmp_p
     assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
 
 
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {**LLAMA3, "factor": 8.0, "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "truncate": False},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8, "beta_slow": 2},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": 0.7},
+        {
+            "rope_type": "yarn",
+            "factor": 40.0,
+            "original_max_position_embeddings": 64,
+            "mscale": 0.7,
+            "mscale_all_dim": 1.0,
+        },
+    ],
+    ids=lambda rope: f"{rope['rope_type']} {rope['factor']}",
+)
 @torch.no_grad()
-def test_a_llama_with_scaled_positions_is_left_to_transformers(tmp_path: Path) -> None:
-    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    sizes = {
-        "vocab_size": 70,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-    }
-    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)))
+def test_scaled_positions_are_those_of_transformers_both_ways(rope: dict, tokenizer, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2}
+    more = {"num_attention_heads": 2, "max_position_embeddings": 512, "rope_parameters": {"rope_theta": 1e4, **rope}}
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, **more)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = checkpoint.load_model(tmp_path / "theirs")
+    assert isinstance(ours, Decoder)
+    x = torch.randint(320, (2, 300), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=2e-4)
+    plain = build_model(ours.config.model_copy(update={"rope_scaling": None}))
+    plain.load_state_dict(ours.state_dict())
+    assert not torch.allclose(plain(x), ours(x), atol=0.1)
+    del ours.base  # the decoder's own words for it
+    again = AutoModelForCausalLM.from_pretrained(checkpoint.save(ours, tokenizer, tmp_path / "again"))
+    assert torch.allclose(again(x).logits, theirs(x).logits, atol=2e-4)
+    assert checkpoint.load_model(tmp_path / "again").config == ours.config
+
+
+@torch.no_grad()
+def test_positions_scaled_by_the_length_of_a_text_are_left_to_transformers(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, rope_parameters=rope)))
     theirs.save_pretrained(tmp_path)
     ours = checkpoint.load_model(tmp_path)
     assert isinstance(ours, Foreign)
     x = torch.randint(70, (2, 30), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
+
+
+def test_a_longer_context_is_asked_for_with_one_field() -> None:
+    config = NetworkConfig(context=512, rope_scaling={"rope_type": "yarn", "factor": 4})
+    assert config.rope_scaling.original_max_position_embeddings == 128
+    assert NetworkConfig(**config.model_dump()) == config
+    with pytest.raises(ValueError, match="high_freq_factor must be above"):
+        NetworkConfig(rope_scaling={"rope_type": "llama3", "high_freq_factor": 1, "low_freq_factor": 2})
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from models.network.build import ScalarHead, build_model, choose_dtype
 from models.network.config import NetworkConfig
-from models.network.decoder import Decoder, RMSNorm, rotate, rotation, within_documents
+from models.network.decoder import Decoder, RMSNorm, within_documents
+from models.network.rope import rotate, rotation
 
 SHAPES = {
     "llama": {},
@@ -112,7 +113,7 @@ def test_only_distances_matter_to_rotary_positions() -> None:
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:
     x = torch.randn(1, 1, 1, 6, generator=torch.Generator().manual_seed(0))
-    cos, sin = rotation(torch.tensor([[5]]), 6, 100.0, torch.float32)
+    cos, sin = rotation(torch.tensor([[5]]), config(head_width=6, rope_base=100.0), torch.float32)
     turned = rotate(x, cos, sin)[0, 0, 0]
     for pair in range(3):
         angle = 5 / 100 ** (2 * pair / 6)
