@@ -145,3 +145,15 @@ class NetworkConfig(BaseModel):
             block = block * self.experts + self.width * self.experts
         norms = 2 * self.width + (2 * self.head_width if self.qk_norm else 0)
         return embedding + self.layers * (attention + block + norms) + self.width
+
+
+class LoraConfig(BaseModel):
+    """Low-rank adapters: what is trained instead of all weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(8, ge=1, le=1024, title="Rank of an adapter")
+    alpha: float = Field(16.0, gt=0, title="Weight of an adapter: alpha / rank times what it says")
+    targets: tuple[str, ...] = Field(
+        (), title="Names of the layers that get one, such as q_proj; none: every linear layer"
+    )
