@@ -122,6 +122,20 @@ class Foreign(nn.Module):
             cache.length += new
         return hidden_BTD[:, -new:]
 
+    @property
+    def checkpointing(self) -> bool:
+        """Whether layers are computed again for their gradients, as in `Decoder`."""
+        return bool(self.inner.is_activation_checkpointing)
+
+    @checkpointing.setter
+    def checkpointing(self, on: bool) -> None:
+        if on and not self.inner.supports_gradient_checkpointing:
+            raise UserError(f"{type(self.inner).__name__} knows no activation checkpointing: leave it off")
+        if on:
+            self.inner.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        elif self.checkpointing:
+            self.inner.activation_checkpointing_disable()
+
     def _takes(self, argument: str) -> bool:
         return argument in inspect.signature(self.inner.base_model.forward).parameters
 

@@ -174,6 +174,39 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert all(torch.equal(first[name], named[name]) for name in first)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_checkpointed_layers_keep_less_and_give_the_same_gradients(name: str) -> None:
+    gradients, kept = {}, {}
+    for checkpointing in (False, True):
+        decoder = model(name).train()
+        decoder.checkpointing = checkpointing
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
+            loss = decoder.logits(decoder(tokens(), attend=within_documents(torch.zeros(3, 12)))).logsumexp(-1).sum()
+        loss.backward()
+        kept[checkpointing] = sum(saved)
+        gradients[checkpointing] = [parameter.grad for parameter in decoder.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(*gradients.values(), strict=True))
+    assert kept[True] < kept[False] / 3
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_decoder_compiles_without_a_graph_break(backend: str) -> None:
+    torch.compiler.reset()
+    decoder, x = model("qwen3").train(), tokens()
+    compiled = torch.compile(decoder, fullgraph=True, backend=backend)
+    packed = within_documents(torch.tensor([[0] * 5 + [1] * 7]).expand(3, 12))
+    for attend, decoder.checkpointing in ((None, False), (packed, True)):
+        gradients = []
+        for network in (decoder, compiled):
+            decoder.zero_grad()
+            hidden = network(x, None, attend)
+            hidden.square().sum().backward()
+            gradients.append([hidden, *(parameter.grad for parameter in decoder.layers.parameters())])
+        for ours, theirs in zip(*gradients, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
 def test_a_scalar_head_starts_at_zero_or_by_its_width() -> None:
     trunk = model()
     critic = ScalarHead(trunk)

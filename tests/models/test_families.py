@@ -177,3 +177,15 @@ def test_dropout_is_off_so_the_first_ratio_is_one(tmp_path: Path) -> None:
     # The folder saved from it says what the base's said.
     checkpoint.save(policy, None, tmp_path / "again")
     assert AutoConfig.from_pretrained(tmp_path / "again").attn_pdrop == 0.1
+
+
+def test_checkpointing_another_family_gives_the_same_gradients(tmp_path: Path) -> None:
+    model = checkpoint.load_model(saved(tmp_path, "gemma2", TRAINED["Gemma 2"][1])).train()
+    gradients = []
+    for on in (False, True):
+        model.checkpointing = on
+        assert model.checkpointing is on
+        model.zero_grad()
+        model.logits(model(row(12))).logsumexp(-1).sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
