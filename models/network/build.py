@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from datalake.errors import UserError
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
+from models.network.foreign import Foreign
 
 
 def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.Module:
@@ -38,121 +39,6 @@ def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.
             raise UserError(f"unknown family {family!r}: use decoder, or auto with a path")
         config = NetworkConfig(**fields)
     return Decoder(config, torch.Generator().manual_seed(seed))
-
-
-def why_not(folder: Path | str, error: Exception) -> str:
-    """Why a folder's model or tokenizer can't be loaded, in one line."""
-    if "trust_remote_code" in str(error):
-        return (
-            f"{folder} brings Python code of its own, which isn't run: take a model that Transformers knows,"
-            f" or, if you know who made it, headwater chat {folder} --trust-remote-code"
-        )
-    return f"{folder} can't be loaded: {' '.join(str(error).split())[:200]}"
-
-
-class ForeignConfig:
-    """What callers ask of a config, answered for a model of another family."""
-
-    def __init__(self, config: Any):
-        self.vocabulary = int(config.vocab_size)
-        self.width = int(config.hidden_size)
-        self.context = int(getattr(config, "max_position_embeddings", 0) or (1 << 30))
-
-
-class Foreign(nn.Module):
-    """A model of another family behind the decoder's interface; `inner` is the Transformers model, saved as itself."""
-
-    def __init__(self, inner: Any, causal: bool = True):
-        super().__init__()
-        self.inner = inner
-        self.causal = causal
-        self.config = ForeignConfig(inner.config)
-        self._check()
-
-    @classmethod
-    def load(
-        cls, folder: Path | str, task: Literal["causal", "masked"] = "causal", trust_remote_code: bool = False
-    ) -> Foreign:
-        """The model in a Hugging Face folder, in float32. Code of its own runs with `trust_remote_code` alone."""
-        from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-        if not (Path(folder) / "config.json").is_file():
-            raise UserError(f"{folder} is not a checkpoint: expected config.json and model.safetensors")
-        auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
-        try:
-            # Said in so many words: left out, Transformers asks on stdin and takes what lies there for the answer.
-            inner = auto.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(why_not(folder, error)) from None
-        return cls(inner, task == "causal")
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        """What stands above the body, in its order: one linear layer, or a masked model's small stack."""
-        body = self.inner.base_model_prefix
-        for name, module in self.inner.named_children():
-            if name != body:
-                hidden = module(hidden)
-        return hidden
-
-    @torch.no_grad()
-    def _check(self) -> None:
-        """A head may hold more than its modules (scaling, capping): compare with the whole model once, at loading."""
-        was_training = self.inner.training
-        self.inner.eval()
-        tokens = torch.arange(4)[None] % self.config.vocabulary
-        try:
-            whole = self.inner(tokens).logits
-            apart = self.logits(self(tokens))
-            equal = apart.shape == whole.shape and torch.allclose(apart, whole, atol=1e-4, rtol=1e-4)
-        except (RuntimeError, TypeError, NotImplementedError):
-            equal = False
-        self.inner.train(was_training)
-        if not equal:
-            raise UserError(
-                f"{type(self.inner).__name__} computes its logits in a way not supported: take another model"
-            )
-
-    def forward(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None, cache: Any = None
-    ) -> Tensor:
-        """Hidden states (B, T, D), as `Decoder.forward`; for an encoder `attend` defaults to everything."""
-        more: dict[str, Any] = {}
-        if positions_BT is not None:
-            more["position_ids"] = positions_BT.expand(tokens_BT.shape)
-        if attend is not None:
-            more["attention_mask"] = attend.expand(tokens_BT.shape[0], -1, -1, -1)
-        if cache is not None:
-            more |= {"past_key_values": cache.inner, "use_cache": True}
-        elif self.causal:
-            more["use_cache"] = False
-        hidden_BTD = self.inner.base_model(tokens_BT, **more).last_hidden_state
-        if cache is not None:
-            cache.length += tokens_BT.shape[1]
-        return hidden_BTD
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of tokens, (..., D) -> (..., V)."""
-        return self._head(hidden)
-
-    def new_cache(self, batch: int, capacity: int) -> ForeignCache:
-        """An empty cache; it grows, so `batch` and `capacity` only mirror the decoder's call."""
-        return ForeignCache()
-
-
-class ForeignCache:
-    """Transformers' own cache with the three things generation asks of one."""
-
-    def __init__(self) -> None:
-        from transformers import DynamicCache
-
-        self.inner = DynamicCache()
-        self.length = 0
-
-    def select(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch, in this order."""
-        self.inner.batch_select_indices(rows)
 
 
 class ScalarHead(nn.Module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,43 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
-from models.network.build import Foreign, ForeignConfig, ScalarHead
-from models.network.config import NetworkConfig
+from models import gguf
+from models.network.build import ScalarHead
+from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
+from models.network.foreign import Foreign, ForeignConfig
 from models.text import tokenizer as text
 
 VALUE_HEAD = "value_head.safetensors"
+GENERATION = "generation_config.json"
 _FAMILIES = {"llama": (False, False), "qwen3": (True, False), "mixtral": (False, True), "qwen3_moe": (True, True)}
+_OLD_NAMES = ("torch_dtype", "_name_or_path")  # a dtype that is no longer the file's, and a place
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a folder says that a model is loaded from: its config and generation settings. A model saved later says the
+    same wherever the decoder has no word of its own."""
+
+    config: dict[str, Any]
+    generation: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path, config: dict[str, Any]) -> Base:
+        """The settings that lie beside a config; a GGUF file has none."""
+        path = folder / GENERATION
+        generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return cls({name: value for name, value in config.items() if name not in _OLD_NAMES}, generation)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The ids that end an answer by the generation settings, or by the config where there are none, as Transformers
+        takes them."""
+        found = (self.generation or self.config).get("eos_token_id")
+        if found is None:
+            return ()
+        return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
 
 
 def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | None, folder: Path | str) -> Path:
@@ -53,8 +83,10 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             _write(to_hub(trunk), temporary / "model.safetensors")
             stops = text.stop_ids(tokenizer, trunk) if tokenizer is not None else []
             dtype = trunk.embed_tokens.weight.dtype
-            _write_json(hub_config(trunk.config, tokenizer, dtype, stops), temporary / "config.json")
-            _write_json(_generation(tokenizer, stops), temporary / "generation_config.json")
+            base = getattr(trunk, "base", Base({}, {}))
+            settings = hub_config(trunk.config, tokenizer, dtype, stops)
+            _write_json(base.config | settings, temporary / "config.json")
+            _write_json({"do_sample": False} | base.generation | _generation(tokenizer, stops), temporary / GENERATION)
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
         mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
@@ -65,12 +97,12 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
 
 def load(folder: Path | str, trust_remote_code: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The model (a `Decoder` where the architecture is ours, else a `Foreign`; a `ScalarHead` where a head lies beside)
-    and its tokenizer, in float32 and evaluation mode. Code that lies in the folder runs with `trust_remote_code` alone.
+    and its tokenizer, in float32 and evaluation mode, from a folder or a GGUF file. Code that lies in the folder runs
+    with `trust_remote_code` alone.
 
     Raises:
-        UserError: for a folder that is no checkpoint, in one line.
+        UserError: for what is no checkpoint, in one line.
     """
-    folder = Path(folder)
     model = load_model(folder, trust_remote_code)
     return model, text.load(folder, trust_remote_code)
 
@@ -78,18 +110,27 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> tuple[nn.Module
 def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module:
     """The model of a checkpoint without its tokenizer; as `load` otherwise."""
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is not a checkpoint: expected a folder with config.json and model.safetensors")
+    if not gguf.is_gguf(folder) and not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a checkpoint: expected a folder with config.json and model.safetensors, or a .gguf file"
+        )
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = from_hub_config(settings)
         model: nn.Module
-        if config is None:
-            model = Foreign.load(folder, trust_remote_code=trust_remote_code)
+        if gguf.is_gguf(folder):
+            inner = gguf.read_model(folder)
+            settings = inner.config.to_dict()
+            config = from_hub_config(settings)
+            # Experts have other names in a module than in a file: these models stay Transformers'.
+            model = Foreign(inner) if config is None or config.experts else _decoder(inner.state_dict(), config)
         else:
-            model = Decoder(config)
-            model.load_state_dict(from_hub(_read(folder), config))
-        model.stops = _stops(folder, settings)  # type: ignore[assignment]
+            settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = from_hub_config(settings)
+            if config is None:
+                model = Foreign.load(folder, trust_remote_code=trust_remote_code)
+            else:
+                model = _decoder(_read(folder), config)
+        model.base = Base.read(folder, settings)  # type: ignore[assignment]
+        model.stops = model.base.stops  # type: ignore[union-attr]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
             model.head.load_state_dict(load_file(folder / VALUE_HEAD))
@@ -108,9 +149,17 @@ def load_language_model(folder: Path | str) -> nn.Module:
     return model
 
 
+def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:
+    model = Decoder(config)
+    model.load_state_dict(from_hub(weights, config))
+    return model
+
+
 def context_of(folder: Path | str) -> int:
     """The tokens that the model of a checkpoint takes at once, told from its config alone."""
     folder = Path(folder)
+    if gguf.is_gguf(folder):
+        return ForeignConfig(gguf.read(AutoConfig, folder)).context
     try:
         config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config is None:
@@ -153,6 +202,7 @@ def hub_config(
     """`config.json` of the architecture that the decoder equals."""
     family = next(name for name, traits in _FAMILIES.items() if traits == (config.qk_norm, bool(config.experts)))
     architecture = {"llama": "Llama", "qwen3": "Qwen3", "mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe"}[family]
+    scaling = config.rope_scaling.hub() if config.rope_scaling else {}
     settings: dict[str, Any] = {
         "architectures": [f"{architecture}ForCausalLM"],
         "model_type": family,
@@ -166,8 +216,8 @@ def hub_config(
         "hidden_act": "silu",
         "max_position_embeddings": config.context,
         "rms_norm_eps": config.norm_eps,
-        # Both spellings: Transformers 5 reads the first, older readers the second.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        # Both spellings: Transformers 5 reads the first, older readers the others.
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base} | scaling,
         "rope_theta": config.rope_base,
         "tie_word_embeddings": config.tie,
         "attention_bias": False,
@@ -179,6 +229,8 @@ def hub_config(
         "eos_token_id": None,
         "pad_token_id": None,
     }
+    if scaling:
+        settings["rope_scaling"] = scaling
     if family == "llama":
         settings["mlp_bias"] = False
     if family.startswith("qwen3"):
@@ -209,11 +261,12 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     """The decoder's shape from a `config.json`; None where the model does something our decoder doesn't."""
     family = settings.get("model_type")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
     sparse = family in ("mixtral", "qwen3_moe")
     if (
         family not in _FAMILIES
-        or rope.get("rope_type", rope.get("type", "default")) != "default"
         or rope.get("partial_rotary_factor", 1.0) != 1.0
+        or kind not in ("default", "linear", "llama3", "yarn")
         or settings.get("hidden_act", "silu") != "silu"
         or settings.get("attention_bias")
         or settings.get("mlp_bias")
@@ -236,6 +289,7 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
         hidden=settings["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
         context=settings["max_position_embeddings"],
         rope_base=rope.get("rope_theta") or settings.get("rope_theta") or base,
+        rope_scaling=None if kind == "default" else _scaling(kind, rope, settings),
         norm_eps=settings.get("rms_norm_eps", eps),
         tie=bool(settings.get("tie_word_embeddings", False)),
         qk_norm=_FAMILIES[str(family)][0],
@@ -244,20 +298,15 @@ def from_hub_config(settings: dict[str, Any]) -> NetworkConfig | None:
     )
 
 
-def _stops(folder: Path, settings: dict[str, Any]) -> tuple[int, ...]:
-    """The ids that end an answer by a folder's generation settings, or by its config where it has none, as Transformers
-    takes them."""
-    path = folder / "generation_config.json"
-    if path.is_file():
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    found = settings.get("eos_token_id")
-    if found is None:
-        return ()
-    return (int(found),) if isinstance(found, int) else tuple(int(id) for id in found)
+def _scaling(kind: str, rope: dict[str, Any], settings: dict[str, Any]) -> RopeScaling:
+    """The scaling of positions that a config names; fields that Transformers doesn't read are left out."""
+    fields = {name: rope[name] for name in RopeScaling.model_fields if rope.get(name) is not None}
+    fields.setdefault("original_max_position_embeddings", settings["max_position_embeddings"])
+    return RopeScaling(**fields | {"rope_type": kind})
 
 
 def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> dict[str, Any]:
-    settings: dict[str, Any] = {"do_sample": False}
+    settings: dict[str, Any] = {}
     if tokenizer is not None:
         settings["eos_token_id"] = stops
         for name in ("bos_token_id", "pad_token_id"):

@@ -5,7 +5,8 @@ Fields left at 0 are worked out from the others when the config is made, so two 
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
@@ -19,6 +20,55 @@ HIDDEN_MULTIPLE = 32
 def round_up(number: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is not below `number`."""
     return -(-number // multiple) * multiple
+
+
+class RopeScaling(BaseModel):
+    """How rotary positions are scaled for a context longer than that trained in; fields as on the Hugging Face hub."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rope_type: Literal["linear", "llama3", "yarn"] = Field("yarn", title="Kind of scaling")
+    factor: float = Field(2.0, ge=1, le=1024, title="How many times longer the context becomes")
+    original_max_position_embeddings: int = Field(0, ge=0, title="Context trained in; 0: context / factor")
+    low_freq_factor: float = Field(1.0, gt=0, title="llama3: pairs that turn less often there are slowed down")
+    high_freq_factor: float = Field(4.0, gt=0, title="llama3: pairs that turn more often are left alone")
+    beta_fast: float = Field(32.0, gt=0, title="yarn: pairs that turn more often in that context are left alone")
+    beta_slow: float = Field(1.0, gt=0, title="yarn: pairs that turn less often are slowed down")
+    attention_factor: float | None = Field(None, gt=0, title="yarn: length of queries and keys; by default from factor")
+    mscale: float | None = Field(None, title="yarn: weight of the factor's logarithm in that length, DeepSeek's")
+    mscale_all_dim: float | None = Field(None, title="yarn: weight of what that length is divided by, DeepSeek's")
+    truncate: bool = Field(True, title="yarn: the ramp begins and ends at whole pairs")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RopeScaling:
+        if self.high_freq_factor <= self.low_freq_factor or self.beta_fast < self.beta_slow:
+            raise ValueError("high_freq_factor must be above low_freq_factor, and beta_fast not below beta_slow")
+        return self
+
+    @property
+    def length(self) -> float:
+        """What cosines and sines are multiplied by: YaRN's temperature, section 3.4."""
+        if self.rope_type != "yarn":
+            return 1.0
+        if self.attention_factor is not None:
+            return self.attention_factor
+
+        def grown(weight: float) -> float:
+            return 0.1 * weight * math.log(self.factor) + 1.0
+
+        if self.mscale and self.mscale_all_dim:
+            return grown(self.mscale) / grown(self.mscale_all_dim)
+        return grown(1.0)
+
+    def hub(self) -> dict[str, Any]:
+        """The fields that Transformers takes with this kind."""
+        shared = {"rope_type", "factor"}
+        by_kind = {
+            "linear": shared,
+            "llama3": shared | {"original_max_position_embeddings", "low_freq_factor", "high_freq_factor"},
+            "yarn": set(type(self).model_fields) - {"low_freq_factor", "high_freq_factor"},
+        }
+        return self.model_dump(exclude_none=True, include=by_kind[self.rope_type])
 
 
 class NetworkConfig(BaseModel):
@@ -35,6 +85,7 @@ class NetworkConfig(BaseModel):
     hidden: int = Field(0, ge=0, title="Hidden width of the SwiGLU block (of each expert); 0: 8/3 of the width")
     context: int = Field(256, ge=2, le=1_048_576, title="Longest sequence in tokens")
     rope_base: float = Field(10000.0, gt=1, title="Base of the rotary position embedding")
+    rope_scaling: RopeScaling | None = Field(None, title="Positions scaled for a context longer than that trained in")
     norm_eps: float = Field(1e-5, gt=0, le=1e-2, title="Epsilon of the RMS norms")
     tie: bool = Field(True, title="Share the embedding with the output head")
     qk_norm: bool = Field(False, title="RMS norm on each query and key head (Qwen3)")
@@ -69,6 +120,10 @@ class NetworkConfig(BaseModel):
             raise ValueError(
                 f"a head takes {self.head_width} of the width, an odd number: rotary positions turn pairs, take another"
             )
+        scaling = self.rope_scaling
+        if scaling is not None and not scaling.original_max_position_embeddings:
+            trained = {"original_max_position_embeddings": max(int(self.context / scaling.factor), 1)}
+            object.__setattr__(self, "rope_scaling", scaling.model_copy(update=trained))
         if self.experts and self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token {self.experts_per_token} is more than the {self.experts} experts")
         return self
@@ -108,3 +163,15 @@ class OpenModel(Files):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         handler(schema)
         return {"type": "string"}
+
+
+class LoraConfig(BaseModel):
+    """Low-rank adapters: what is trained instead of all weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(8, ge=1, le=1024, title="Rank of an adapter")
+    alpha: float = Field(16.0, gt=0, title="Weight of an adapter: alpha / rank times what it says")
+    targets: tuple[str, ...] = Field(
+        (), title="Names of the layers that get one, such as q_proj; none: every linear layer"
+    )

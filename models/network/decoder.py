@@ -1,13 +1,13 @@
 """The decoder: a Llama-like language model with optional QK-norm (Qwen3) and mixture of experts (Mixtral).
 
-RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (Su et al. 2021, arXiv 2104.09864) in the layout
-of Llama on the Hugging Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
-et al. 2023, arXiv 2305.13245), SwiGLU (Shazeer 2020, arXiv 2002.05202), and top-k routing as in Mixtral (Jiang et al.
-2024, arXiv 2401.04088). Parameters carry the names of `LlamaForCausalLM` without its `model.` prefix; `checkpoint.py`
-maps them one to one and a test compares logits. Parallelism, precision and losses live elsewhere.
+RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467), rotary positions (`rope.py`) in the layout of Llama on the Hugging
+Face hub, where a head's first half is paired with its second, grouped-query attention (Ainslie
+et al. 2023, arXiv 2305.13245), then SwiGLU or experts (`experts.py`). Parameters carry the names of `LlamaForCausalLM`
+without its `model.` prefix; `checkpoint.py` maps them one to one and a test compares logits. Parallelism, precision
+and losses live elsewhere.
 
 Letters in names: B batch, T tokens now, S tokens attended to (cached and now), D width, V vocabulary, H heads, K width
-of a head, E experts, N tokens of all rows.
+of a head.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from models.network.config import NetworkConfig
+from models.network.experts import Mixture, SwiGLU
+from models.network.rope import rotate, rotation
 
 
 class KVCache:
@@ -70,19 +73,6 @@ class RMSNorm(nn.Module):
         return self.weight * F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
 
 
-def rotation(positions_BT: Tensor, head_width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, (B, 1, T, head width / 2) each; angles are computed in float32."""
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=positions_BT.device) / head_width
-    angles = positions_BT[:, None, :, None].float() * (1.0 / base**exponents)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of every head by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
-
 class Attention(nn.Module):
     """Causal self-attention with grouped queries, rotary positions and optional norms on queries and keys."""
 
@@ -121,48 +111,6 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class Mixture(nn.Module):
-    """Sparse experts as in Mixtral: softmax over all experts, the top k kept, their weights rescaled to sum to one.
-
-    After a forward pass in training mode, `routing` holds the router's logits (tokens, experts) for `balance_loss`.
-    """
-
-    def __init__(self, config: NetworkConfig):
-        super().__init__()
-        self.per_token = config.experts_per_token
-        self.gate = nn.Linear(config.width, config.experts, bias=False)
-        self.experts = nn.ModuleList(SwiGLU(config.width, config.hidden) for _ in range(config.experts))
-        self.routing: Tensor | None = None
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Sends every token to its experts and adds up what they say, weighted."""
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        logits_NE = self.gate(x_ND)
-        self.routing = logits_NE if self.training else None
-        weights_NK, chosen_NK = logits_NE.float().softmax(-1).topk(self.per_token, dim=-1)
-        weights_NK = (weights_NK / weights_NK.sum(-1, keepdim=True)).to(x_ND.dtype)
-        out_ND = torch.zeros_like(x_ND)
-        for number, expert in enumerate(self.experts):
-            token, choice = torch.where(chosen_NK == number)
-            if token.numel() or self.training:  # in training every expert stays in the graph: ranks reduce alike
-                out_ND = out_ND.index_add(0, token, expert(x_ND[token]) * weights_NK[token, choice, None])
-        return out_ND.view_as(x_BTD)
-
-
 class Block(nn.Module):
     """One layer: attention, then SwiGLU or experts, each on a normalised copy and added to the residual stream."""
 
@@ -189,6 +137,9 @@ class Decoder(nn.Module):
     Fixup, arXiv 1901.09321; not zero, or a scalar head on a fresh body would never learn); embedding, head and router
     0.02, norms one. After 120 steps on Python source with 1.1M parameters the loss is 5.75, against 5.98 with GPT-2's
     0.02, divided by sqrt(2 layers) at the residual stream.
+
+    With `checkpointing` a layer keeps its input alone and is computed again for its gradients (Chen et al. 2016, arXiv
+    1604.06174): the same numbers for a third more time, and less memory.
     """
 
     def __init__(self, config: NetworkConfig, generator: torch.Generator | None = None):
@@ -198,6 +149,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.lm_head = None if config.tie else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.checkpointing = False
         self.initialise(generator)
 
     @torch.no_grad()
@@ -233,9 +185,15 @@ class Decoder(nn.Module):
             reach = torch.arange(past + T, device=tokens_BT.device)
             attend = (reach[None, :] <= reach[past:, None])[None, None]
         x_BTD = self.embed_tokens(tokens_BT)
-        turn = rotation(positions_BT, self.config.head_width, self.config.rope_base, x_BTD.dtype)
+        turn = rotation(positions_BT, self.config, x_BTD.dtype)
+        recompute = self.checkpointing and cache is None and torch.is_grad_enabled()
         for block in self.layers:
-            x_BTD = block(x_BTD, turn, attend, causal, cache)
+            if recompute:
+                x_BTD = checkpoint(
+                    block, x_BTD, turn, attend, causal, None, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x_BTD = block(x_BTD, turn, attend, causal, cache)
         if cache is not None:
             cache.advance(T)
         return self.norm(x_BTD)
@@ -258,20 +216,3 @@ def within_documents(segments_BT: Tensor) -> Tensor:
     T = segments_BT.shape[1]
     causal = torch.ones(T, T, dtype=torch.bool, device=segments_BT.device).tril()
     return ((segments_BT[:, :, None] == segments_BT[:, None, :]) & causal)[:, None]
-
-
-def balance_loss(model: nn.Module) -> Tensor | None:
-    """The load-balancing loss of the last training pass, 1 when experts are evenly used; None without experts.
-
-    Fedus et al. 2021 (arXiv 2101.03961), equation 4, extended to top-k as in Transformers' Mixtral: experts times the
-    sum over experts of (share of choices that fell on it x mean probability), all layers' tokens taken together.
-    """
-    mixtures = [module for module in model.modules() if isinstance(module, Mixture) and module.routing is not None]
-    if not mixtures:
-        return None
-    logits_NE = torch.cat([module.routing for module in mixtures if module.routing is not None]).float()
-    probabilities_NE = logits_NE.softmax(-1)
-    experts, per_token = logits_NE.shape[1], mixtures[0].per_token
-    chosen_NK = probabilities_NE.topk(per_token, dim=-1).indices
-    share_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / chosen_NK.numel()
-    return experts * (share_E * probabilities_NE.mean(0)).sum()

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
+from models import gguf
 from models.text.config import BOS, DIALOGUE, END, EOS, MASK, PAD, SPECIALS, TokenizerConfig
 from models.text.control import Controls, Quoting, controls_of
 from models.text.template import CHAT_TEMPLATE
@@ -117,11 +118,14 @@ class _Taken:
 
 
 def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder, ours or any other's; code that lies there runs with `trust_remote_code` alone.
+    """The tokenizer in a folder, ours or any other's, or in a GGUF file; code that lies there runs with
+    `trust_remote_code` alone.
 
     Raises UserError where there is none.
     """
     folder = Path(folder)
+    if gguf.is_gguf(folder):
+        return gguf.read(AutoTokenizer, folder)
     if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} holds no tokenizer: expected tokenizer.json, as the tokenizer stage or a model has it"

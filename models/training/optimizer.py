@@ -63,13 +63,22 @@ def _groups(parameters: Iterable[Tensor], config: TrainingConfig, rate: float, c
     return [group for group in groups if group["params"]]
 
 
+def _ends(module: nn.Module) -> set[int]:
+    """Which parameters, by `id`, stand between tokens and width: embeddings, and the heads of Transformers' models."""
+    inside: list[Any] = list(module.modules())
+    parts = [part for part in inside if isinstance(part, nn.Embedding)]
+    parts += [part.get_output_embeddings() for part in inside if hasattr(part, "get_output_embeddings")]
+    return {id(part.weight) for part in parts if part is not None}
+
+
 def build_optimizer(
     config: TrainingConfig, modules: dict[str, nn.Module], rates: dict[str, float] | None = None
 ) -> Optimizers:
     """The optimizer of a config over named modules, whose gradients are clipped apart from each other.
 
     `rates` gives a module a peak rate of its own (PPO's critic). A parameter shared by several modules or names, such
-    as a tied head, is updated once.
+    as a tied head, is updated once. Muon takes neither embeddings and heads nor the routers of experts: their rows are
+    one token's or one expert's, and orthogonal they needn't be.
     """
     adam: list[dict[str, Any]] = []
     muon: list[dict[str, Any]] = []
@@ -78,12 +87,13 @@ def build_optimizer(
         rate = (rates or {}).get(unit, config.learning_rate)
         outer: list[Tensor] = []
         inner: list[Tensor] = []
-        embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+        ends = _ends(module)
         for name, parameter in module.named_parameters():
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            is_inner = parameter.ndim == 2 and id(parameter) not in embeddings and "head" not in name
+            is_inner = parameter.ndim == 2 and id(parameter) not in ends and "head" not in name
+            is_inner = is_inner and name.split(".")[-2:-1] not in (["gate"], ["router"])
             (inner if config.optimizer == "muon" and is_inner else outer).append(parameter)
         adam += _groups(outer, config, rate, unit)
         if inner:

@@ -262,7 +262,7 @@ class OwnTokenizer(PreTrainedTokenizerFast):
 def test_code_in_a_models_folder_is_not_run_whatever_is_said_to_it(
     with_code: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from models.network.build import Foreign
+    from models.network.foreign import Foreign
     from models.text import tokenizer as text
 
     folder, mark = with_code
@@ -309,7 +309,7 @@ def test_whoever_loads_a_model_or_tokenizer_says_whether_its_code_may_run() -> N
 
 
 def test_code_is_run_where_that_was_asked_for(with_code: tuple[Path, Path]) -> None:
-    from models.network.build import Foreign
+    from models.network.foreign import Foreign
 
     folder, mark = with_code
     with pytest.raises(UserError, match="can't be loaded"):  # it has no weights

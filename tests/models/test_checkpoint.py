@@ -29,9 +29,10 @@ from transformers import (
 from datalake.errors import UserError
 from datalake.sources.web.pydoc import write_archive
 from models.network import checkpoint
-from models.network.build import Foreign, ScalarHead, build_model
+from models.network.build import ScalarHead, build_model
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
+from models.network.foreign import Foreign
 from models.network.generate import generate
 from models.serving import chat
 from models.text import tokenizer as text
@@ -128,22 +129,65 @@ def test_we_read_their_folders_with_equal_logits(config, kind, more: dict, tmp_p
     assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
 
 
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 2.0},
+        {**LLAMA3, "factor": 8.0, "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, "truncate": False},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8, "beta_slow": 2},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": 0.7},
+        {
+            "rope_type": "yarn",
+            "factor": 40.0,
+            "original_max_position_embeddings": 64,
+            "mscale": 0.7,
+            "mscale_all_dim": 1.0,
+        },
+    ],
+    ids=lambda rope: f"{rope['rope_type']} {rope['factor']}",
+)
 @torch.no_grad()
-def test_a_llama_with_scaled_positions_is_left_to_transformers(tmp_path: Path) -> None:
-    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    sizes = {
-        "vocab_size": 70,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-    }
-    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, rope_parameters=rope)))
+def test_scaled_positions_are_those_of_transformers_both_ways(rope: dict, tokenizer, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2}
+    more = {"num_attention_heads": 2, "max_position_embeddings": 512, "rope_parameters": {"rope_theta": 1e4, **rope}}
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, **more)))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = checkpoint.load_model(tmp_path / "theirs")
+    assert isinstance(ours, Decoder)
+    x = torch.randint(320, (2, 300), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=2e-4)
+    plain = build_model(ours.config.model_copy(update={"rope_scaling": None}))
+    plain.load_state_dict(ours.state_dict())
+    assert not torch.allclose(plain(x), ours(x), atol=0.1)
+    del ours.base  # the decoder's own words for it
+    again = AutoModelForCausalLM.from_pretrained(checkpoint.save(ours, tokenizer, tmp_path / "again"))
+    assert torch.allclose(again(x).logits, theirs(x).logits, atol=2e-4)
+    assert checkpoint.load_model(tmp_path / "again").config == ours.config
+
+
+@torch.no_grad()
+def test_positions_scaled_by_the_length_of_a_text_are_left_to_transformers(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, rope_parameters=rope)))
     theirs.save_pretrained(tmp_path)
     ours = checkpoint.load_model(tmp_path)
     assert isinstance(ours, Foreign)
     x = torch.randint(70, (2, 30), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
+
+
+def test_a_longer_context_is_asked_for_with_one_field() -> None:
+    config = NetworkConfig(context=512, rope_scaling={"rope_type": "yarn", "factor": 4})
+    assert config.rope_scaling.original_max_position_embeddings == 128
+    assert NetworkConfig(**config.model_dump()) == config
+    with pytest.raises(ValueError, match="high_freq_factor must be above"):
+        NetworkConfig(rope_scaling={"rope_type": "llama3", "high_freq_factor": 1, "low_freq_factor": 2})
 
 
 @torch.no_grad()
@@ -191,7 +235,7 @@ def test_a_family_whose_head_cant_be_taken_apart_is_refused(tmp_path: Path) -> N
     DistilBertForMaskedLM(
         DistilBertConfig(vocab_size=90, dim=32, n_layers=1, n_heads=4, hidden_dim=48)
     ).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="DistilBertForMaskedLM computes its logits in a way not supported"):
+    with pytest.raises(UserError, match=r"DistilBertForMaskedLM can't .* its logits come from its hidden states"):
         build_model({"family": "auto", "path": tmp_path, "task": "masked"})
 
 
@@ -318,3 +362,39 @@ def test_answers_end_where_the_generation_settings_say(tokenizer, tmp_path: Path
     assert text.stop_ids(words, checkpoint.load(again)[0].trunk) == sorted([last, *own])
     tuned = checkpoint.save(model, words, tmp_path / "tuned")
     assert sorted(GenerationConfig.from_pretrained(tuned).eos_token_id) == sorted([last, *own])
+
+
+def test_a_base_keeps_what_its_folder_says(tokenizer, tmp_path: Path) -> None:
+    """Sampling settings, and fields of the config that the decoder has no word for."""
+    folder = checkpoint.save(stirred(build_model(shape("Llama", len(tokenizer)))), tokenizer, tmp_path / "base")
+    for name, more in (
+        ("config.json", {"pretraining_tp": 2, "torch_dtype": "bfloat16", "max_window_layers": 7}),
+        ("generation_config.json", {"temperature": 0.6, "do_sample": True, "repetition_penalty": 1.1}),
+    ):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(settings | more))
+    model, words = checkpoint.load(folder)
+    again = checkpoint.save(ScalarHead(model), words, tmp_path / "again")
+    before, after = (json.loads((place / "config.json").read_text()) for place in (folder, again))
+    assert before.pop("torch_dtype") == "bfloat16"
+    assert after == before
+    before, after = (json.loads((place / "generation_config.json").read_text()) for place in (folder, again))
+    assert after == before
+
+
+def test_another_familys_folder_comes_back_with_its_class_tokenizer_template_and_settings(
+    tokenizer, tmp_path: Path
+) -> None:
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, attn_pdrop=0.2))
+    gpt.generation_config.update(temperature=0.6, do_sample=True, eos_token_id=[3, 4])
+    gpt.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
+    checkpoint.save(*checkpoint.load(tmp_path / "base"), tmp_path / "again")
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+        before, after = ((tmp_path / place / name).read_text() for place in ("base", "again"))
+        assert after == before, name
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert type(theirs) is GPT2LMHeadModel
+    assert all(torch.equal(weight, gpt.state_dict()[key]) for key, weight in theirs.state_dict().items())

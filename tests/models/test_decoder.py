@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from models.network.build import ScalarHead, build_model, choose_dtype
 from models.network.config import NetworkConfig
-from models.network.decoder import Decoder, Mixture, RMSNorm, balance_loss, rotate, rotation, within_documents
+from models.network.decoder import Decoder, RMSNorm, within_documents
+from models.network.rope import rotate, rotation
 
 SHAPES = {
     "llama": {},
@@ -112,7 +113,7 @@ def test_only_distances_matter_to_rotary_positions() -> None:
 
 def test_rotation_turns_each_pair_by_its_angle() -> None:
     x = torch.randn(1, 1, 1, 6, generator=torch.Generator().manual_seed(0))
-    cos, sin = rotation(torch.tensor([[5]]), 6, 100.0, torch.float32)
+    cos, sin = rotation(torch.tensor([[5]]), config(head_width=6, rope_base=100.0), torch.float32)
     turned = rotate(x, cos, sin)[0, 0, 0]
     for pair in range(3):
         angle = 5 / 100 ** (2 * pair / 6)
@@ -173,28 +174,37 @@ def test_equal_seeds_give_equal_weights() -> None:
     assert all(torch.equal(first[name], named[name]) for name in first)
 
 
-@torch.no_grad()
-def test_all_experts_chosen_is_a_weighted_sum_of_all() -> None:
-    mixture = Mixture(config("mixtral", experts=3, experts_per_token=3))
-    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
-    weights = mixture.gate(x).softmax(-1)
-    expected = sum(weights[..., e : e + 1] * expert(x) for e, expert in enumerate(mixture.experts))
-    assert torch.allclose(mixture(x), expected, atol=1e-6)
+@pytest.mark.parametrize("name", SHAPES)
+def test_checkpointed_layers_keep_less_and_give_the_same_gradients(name: str) -> None:
+    gradients, kept = {}, {}
+    for checkpointing in (False, True):
+        decoder = model(name).train()
+        decoder.checkpointing = checkpointing
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
+            loss = decoder.logits(decoder(tokens(), attend=within_documents(torch.zeros(3, 12)))).logsumexp(-1).sum()
+        loss.backward()
+        kept[checkpointing] = sum(saved)
+        gradients[checkpointing] = [parameter.grad for parameter in decoder.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(*gradients.values(), strict=True))
+    assert kept[True] < kept[False] / 3
 
 
-def test_the_balance_loss_is_one_for_even_use_and_the_number_of_experts_for_one_alone() -> None:
-    assert balance_loss(model("llama")) is None
-    decoder = Decoder(config("mixtral", experts_per_token=1, layers=1)).train()
-    mixture = decoder.layers[0].mlp
-    assert isinstance(mixture, Mixture)
-    mixture.routing = torch.eye(4).repeat(3, 1) * 1e-3
-    assert float(balance_loss(decoder)) == pytest.approx(1.0, abs=1e-3)
-    mixture.routing = torch.tensor([[50.0, 0, 0, 0]]).repeat(8, 1)
-    assert float(balance_loss(decoder)) == pytest.approx(4.0, abs=1e-3)
-    decoder(tokens())
-    loss = balance_loss(decoder)
-    loss.backward()
-    assert mixture.gate.weight.grad.abs().sum() > 0
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_the_decoder_compiles_without_a_graph_break(backend: str) -> None:
+    torch.compiler.reset()
+    decoder, x = model("qwen3").train(), tokens()
+    compiled = torch.compile(decoder, fullgraph=True, backend=backend)
+    packed = within_documents(torch.tensor([[0] * 5 + [1] * 7]).expand(3, 12))
+    for attend, decoder.checkpointing in ((None, False), (packed, True)):
+        gradients = []
+        for network in (decoder, compiled):
+            decoder.zero_grad()
+            hidden = network(x, None, attend)
+            hidden.square().sum().backward()
+            gradients.append([hidden, *(parameter.grad for parameter in decoder.layers.parameters())])
+        for ours, theirs in zip(*gradients, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_a_scalar_head_starts_at_zero_or_by_its_width() -> None:

@@ -1,0 +1,135 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x; B and A are trained.
+
+A starts as torch's linear layers do, B at zero: an adapted model begins as its base. Adapters lie on the layers they
+change, which keep their names: a method trains, saves its state and resumes as ever. They are written in peft's format,
+or added to the weights for an ordinary folder. Experts and their router are left alone: Transformers keeps a layer's
+experts as one tensor, which adapters of peft don't fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from datalake.atomic import whole_folder
+from datalake.errors import UserError
+from models.network.build import ScalarHead
+from models.network.checkpoint import VALUE_HEAD
+from models.network.config import LoraConfig
+from models.network.experts import Mixture
+from models.network.foreign import Foreign
+
+
+def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module:
+    """Put adapters on the layers that a config names, and freeze all else but a scalar head. Returns the same model.
+
+    Raises:
+        UserError: where no layer has one of the names.
+    """
+    trunk = model.trunk if isinstance(model, ScalarHead) else model
+    chosen = [(name, layer) for name, layer in _candidates(trunk) if _named(name, config.targets)]
+    if not chosen:
+        found = sorted({name.rpartition(".")[2] for name, _ in _candidates(trunk)})
+        raise UserError(f"lora.targets {list(config.targets)} name no layer of this model: it has {', '.join(found)}")
+    trunk.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for _, layer in chosen:
+        width, out = reversed(layer.weight.shape) if isinstance(layer, nn.Linear) else layer.weight.shape
+        down = torch.empty(config.rank, width).uniform_(-1, 1, generator=generator) / math.sqrt(width)
+        layer.lora_A = _matrix(down, layer.weight)
+        layer.lora_B = _matrix(torch.zeros(out, config.rank), layer.weight)
+        layer.lora_scale = config.alpha / config.rank
+        layer.register_forward_hook(_add)
+    model.lora = config  # type: ignore[assignment]
+    return model
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of an adapted model with its adapters added to the weights: an ordinary model, every weight trainable."""
+    for module in model.modules():
+        if isinstance(module, Mixture):
+            module.routing = None  # belongs to a pass that is over, and can't be copied
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in _adapted(model):
+            change = layer.lora_scale * (layer.lora_B.weight @ layer.lora_A.weight)
+            layer.weight += change if isinstance(layer, nn.Linear) else change.T
+            del layer.lora_A, layer.lora_B, layer.lora_scale
+            for key in [key for key, hook in layer._forward_hooks.items() if hook is _add]:
+                del layer._forward_hooks[key]
+    del model.lora
+    return model.requires_grad_(True)
+
+
+def save_adapter(model: nn.Module, folder: Path | str, base: Path | str = "") -> Path:
+    """Write the adapters of a model as peft does: `adapter_config.json` and `adapter_model.safetensors`; a scalar head
+    lies beside them. Returns the folder. `base`: where the base model lies, for who loads it.
+    """
+    trunk = model.trunk if isinstance(model, ScalarHead) else model
+    config: Any = model.lora
+    prefix = "base_model.model." if isinstance(trunk, Foreign) else "base_model.model.model."
+    weights: dict[str, Tensor] = {}
+    for name, weight in trunk.state_dict().items():
+        if ".lora_" in name:
+            weights[prefix + name.removeprefix("inner.")] = weight.detach().contiguous().cpu()
+    layers = [(name, layer) for name, layer in trunk.named_modules() if hasattr(layer, "lora_A")]
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base),
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(isinstance(layer, Conv1D) for _, layer in layers),
+        "target_modules": sorted({name.removeprefix("inner.") for name, _ in layers}),
+        "inference_mode": True,
+    }
+    with whole_folder(Path(folder)) as temporary:
+        save_file(weights, temporary / "adapter_model.safetensors", {"format": "pt"})
+        if isinstance(model, ScalarHead):
+            save_file(model.head.state_dict(), temporary / VALUE_HEAD, {"format": "pt"})
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (temporary / "adapter_config.json").write_text(text, encoding="utf-8")
+    return Path(folder)
+
+
+def _add(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The forward hook of an adapted layer: a plain function, so that a copied model's hooks are its own."""
+    return output + layer.lora_scale * layer.lora_B(layer.lora_A(arguments[0]))
+
+
+def _matrix(values: Tensor, like: Tensor) -> nn.Linear:
+    layer = nn.Linear(values.shape[1], values.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(values.to(device=like.device, dtype=like.dtype))
+    return layer
+
+
+def _candidates(trunk: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The layers of a body that can be adapted: linear ones, but for heads, experts and their routers."""
+    head = trunk.inner.get_output_embeddings() if isinstance(trunk, Foreign) else None
+    for name, layer in trunk.named_modules():
+        parts = name.split(".")
+        if (
+            isinstance(layer, nn.Linear | Conv1D)
+            and layer is not head
+            and not {"lm_head", "gate", "experts"} & {*parts}
+        ):
+            yield name, layer
+
+
+def _named(name: str, targets: tuple[str, ...]) -> bool:
+    return not targets or any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _adapted(model: nn.Module) -> Iterator[Any]:
+    return (layer for layer in model.modules() if hasattr(layer, "lora_A"))
