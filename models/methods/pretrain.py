@@ -148,13 +148,14 @@ def prepare(
 
     words = tokenizers.load(tokenizer)
     tokens = data.shards
-    if tokens.vocabulary > len(words):
+    size = tokenizers.vocabulary_size(words)
+    if tokens.vocabulary > size:
         raise UserError(
-            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {len(words)}: run the recipe again"
+            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {size}: run the recipe again"
         )
     sampler = data.sampler
     if base is None:
-        model = build_model(config.network(len(words)), config.seed)
+        model = build_model(config.network(size), config.seed)
     else:
         model = load_language_model(base)
         if config.context > context_of(model):
@@ -172,7 +173,7 @@ def prepare(
         if not judged:
             return report
         targets = np.concatenate([batch.targets[batch.targets != IGNORED].numpy() for batch in judged])
-        entropy, heldout_loss = unigram_losses(targets, token_counts(tokens, train, len(words)))
+        entropy, heldout_loss = unigram_losses(targets, token_counts(tokens, train, size))
         loss = ended.heldout["loss"]
         return report | {
             "heldout_loss": loss,
