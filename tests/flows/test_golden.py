@@ -88,9 +88,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "mixture": (
-        "2",
+        "3",
         {
-            "mixture": "008a496e01fe46df57eaf029906c7a56",
+            "mixture": "c861d0736e8af19add251e274f55f176",
         },
     ),
     "tokenizer": (

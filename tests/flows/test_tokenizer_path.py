@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from datalake.lake.lake import Lake
+from datalake.lake.tokens import token_indices
 from flows.recipe import Recipe
 from models.text.tokenizer import load
-from tasks.tokens import token_indices
 
 
 @pytest.fixture(scope="module", autouse=True)
