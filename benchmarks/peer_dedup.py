@@ -3,7 +3,8 @@
     PEER_PYTHON benchmarks/peer_dedup.py SYSTEM signatures|whole FOLDER RESULT [--workers 1]
 
 PEER_PYTHON is a Python 3.11 with `rensa==0.5.0 datasketch==2.0.0 xxhash datatrove[io,processing]==0.10.1 spacy
-lxml_html_clean`. FOLDER holds the Parquet files of `_dedup_corpus.py`, RESULT is wiped and gets `removed.txt`. Each has
+lxml_html_clean`. FOLDER holds the Parquet files of `_dedup_corpus.py`, or the same documents as JSON lines (rensa and
+datasketch read these too, with the standard library's json), RESULT is wiped and gets `removed.txt`. Each has
 14 bands of 8 rows over word 5-grams, datatrove's defaults; of a cluster one document stays, the first.
 
 `rensa` and `datasketch` are given sets of shingles made in Python (they have no text side), and clusters are made by
@@ -34,6 +35,9 @@ PERMUTATIONS = BANDS * ROWS
 
 def read(folder: Path) -> tuple[list[str], list[str]]:
     """All names and texts."""
+    if lines := sorted(folder.glob("*.jsonl")):
+        rows = [json.loads(line) for file in lines for line in file.open(encoding="utf-8")]
+        return [row["id"] for row in rows], [row["text"] for row in rows]
     tables = [pq.read_table(file, columns=["name", "text"]) for file in sorted(folder.glob("documents-*.parquet"))]
     return [n for t in tables for n in t["name"].to_pylist()], [x for t in tables for x in t["text"].to_pylist()]
 
@@ -237,7 +241,8 @@ def main() -> None:
         logger.remove()
     shutil.rmtree(given.result, ignore_errors=True)
     given.result.mkdir(parents=True)
-    pq.read_table(min(given.folder.glob("documents-*.parquet")), columns=["name"])  # opens what pyarrow opens late
+    for first in sorted(given.folder.glob("documents-*.parquet"))[:1]:
+        pq.read_table(first, columns=["name"])  # opens what pyarrow opens late
     clock = Clock()
     if given.work == "signatures":
         texts = read(given.folder)[1]

@@ -7,13 +7,16 @@ by every clone, wheel and process, whatever the times and places of files, and n
 looks at the file of the function alone and at an index that processes overwrite for each other.
 
 It lies in NUMBA_CACHE_DIR, else in the user's cache folder, else beside this file; where none can be written to, each
-process compiles for itself. All of it may be removed at any time.
+process compiles for itself. All of it may be removed at any time. Where several processes need a kernel that isn't
+there, one compiles it while the others wait.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
+import gc
 import hashlib
 import os
 import pickle
@@ -22,14 +25,16 @@ import types
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 _LIBRARIES = {"builtins", "math", "numpy", "numba"}  # what kernels read of these goes by its name
 _DIGEST_BYTES = 32
+_PATIENCE_S = 300.0  # then a process compiles for itself what another seems to be at
 
 
 def kernel(function: Callable[..., Any] | None = None, /, *, inline: str = "never", nogil: bool = True) -> Any:
@@ -70,12 +75,22 @@ class Kernel:
     @cached_property
     def dispatcher(self) -> Any:
         """numba's dispatcher of this kernel, for Python."""
-        return self._dispatcher({})
+        dispatcher = self._dispatcher({})
+        compiled = dispatcher.compile
+
+        def compile_once(signature: Any) -> Any:
+            try:
+                return compiled(signature)
+            finally:
+                dispatcher._cache.end()
+
+        dispatcher.compile = compile_once
+        return dispatcher
 
     @cached_property
     def inner(self) -> Any:
         """That for other kernels: what Python would need to call it takes as long to compile as the function itself."""
-        return self._dispatcher({"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+        return self._dispatcher({"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _parts()[0]})
 
     def _dispatcher(self, more: dict[str, Any]) -> Any:
         import numba
@@ -91,7 +106,7 @@ class Kernel:
         )
         spelled.__qualname__, spelled.__module__ = function.__qualname__, function.__module__
         dispatcher = numba.njit(**self._options, **more)(spelled)
-        dispatcher._cache = _Kept(self, sorted(more))
+        dispatcher._cache = _Kept(self, bool(more))
         return dispatcher
 
     def _reads(self) -> Iterator[tuple[str, Any]]:
@@ -135,14 +150,65 @@ def _constant(value: Any) -> Any:
     return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
+@cache
+def _parts() -> tuple[Any, Any]:
+    """numba's compiler for kernels that kernels call, and what it makes: code to link with.
+
+    It is optimised and made machine code of with the kernels that call it, not once for itself and again with each.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.compiler import Compiler
+
+    class Part(JITCodeLibrary):
+        """Without machine code there is nowhere to write a function's environment to, either: its callers do that."""
+
+        @property
+        def codegen(self) -> Any:
+            return self
+
+        def set_env(self, name: str, environment: Any) -> None:
+            pass
+
+        def get_pointer_to_function(self, name: str) -> int:
+            self._ensure_finalized()
+            return 0
+
+        def serialize_using_object_code(self) -> Any:
+            return self.serialize_using_bitcode()
+
+        def _optimize_final_module(self) -> None:
+            pass
+
+        def _finalize_final_module(self) -> None:
+            self._finalize_dynamic_globals()
+            self._finalized = True
+
+    class Parts(Compiler):
+        def __init__(self, typing: Any, target: Any, library: Any, *rest: Any):
+            super().__init__(typing, target, library or Part(target.codegen(), "part"), *rest)
+
+    return Parts, Part
+
+
+class _Made(NamedTuple):
+    """What numba asks for a library that it takes from disk; here it is one that is made already."""
+
+    library: Any
+
+    def unserialize_library(self, code: Any) -> Any:
+        return self.library
+
+
 class _Kept:
     """A kernel's machine code on disk, with the methods that numba's dispatcher asks of a cache.
 
     A file for each kernel and types of arguments, written whole: a digest of the rest, then numba's pickled result.
     """
 
-    def __init__(self, of: Kernel, without: list[str]):
-        self._kernel, self._without = of, without
+    def __init__(self, of: Kernel, part: bool):
+        self._kernel, self._part = of, part
+        self._lock: FileLock | None = None
+        self._collects = False
 
     @property
     def cache_path(self) -> str:
@@ -151,31 +217,51 @@ class _Kept:
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """The result of compiling for arguments of these types, None where none is kept whole."""
-        from numba.core.compiler import CompileResult
-
         context.refresh()
         name = self._name(signature, context.codegen())
+        found = self._load(name, context)
+        if found is None and not self._part:
+            self._begin(name)
+            found = self._load(name, context)  # where another process was at it
+        return found
+
+    def _load(self, name: str, context: Any) -> Any:
+        from llvmlite.binding import parse_bitcode
+        from numba.core.compiler import CompileResult
+
         for place in _places():
             try:
                 data = (place / name).read_bytes()
-                digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-                if hashlib.sha256(body).digest() == digest:
-                    return CompileResult._rebuild(context, *pickle.loads(body))
             except OSError:
                 continue
+            digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+            if hashlib.sha256(body).digest() != digest:
+                continue
+            code, *rest = pickle.loads(body)
+            if not self._part:
+                return CompileResult._rebuild(context, code, *rest)
+            library = _parts()[1](context.codegen(), code[0])
+            library._final_module = parse_bitcode(code[2])
+            library._finalize_final_module()
+            asked = {"typing_context": context.typing_context, "get_executable": context.get_executable}
+            stand_in = types.SimpleNamespace(codegen=partial(_Made, library), **asked)
+            return CompileResult._rebuild(stand_in, code, *rest)._replace(target_context=context)
         return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keep a result."""
         from numba.core.serialize import dumps
 
+        if not self._part:  # what it calls has machine code only now
+            for environment in result._find_referenced_environments():
+                result.codegen.set_env(environment.env_name, environment)
         if result.lifted or result.library.has_dynamic_globals:
             warnings.warn(
                 f"{self._kernel!r} is compiled in every process: pass large arrays as arguments", stacklevel=2
             )
             return  # its code holds addresses
         body = dumps(result._reduce())
-        name = self._name(signature, result.library.codegen)
+        name = self._name(signature, result.codegen)
         for place in _places():
             temporary = place / f".{name}.{uuid.uuid4().hex}.tmp"
             try:
@@ -186,6 +272,28 @@ class _Kept:
             except OSError:
                 continue
 
+    def _begin(self, name: str) -> None:
+        """Wait until no other process compiles this; no search for circles in memory while this one does."""
+        self._collects = gc.isenabled()
+        gc.disable()
+        for place in _places():
+            with contextlib.suppress(OSError, NotImplementedError):
+                place.mkdir(parents=True, exist_ok=True)
+                self._lock = FileLock(place / f".{name}.lock", timeout=_PATIENCE_S)
+                with contextlib.suppress(Timeout):
+                    self._lock.acquire()
+                return
+
+    def end(self) -> None:
+        """Nothing is being compiled any more."""
+        if self._lock is not None:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+        if self._collects:
+            gc.enable()
+            self._collects = False
+
     def flush(self) -> None:
         """Nothing is ever stale."""
 
@@ -195,7 +303,7 @@ class _Kept:
 
         arguments = [_told(argument) for argument in normalize_signature(signature)[0]]
         here = (codegen.magic_tuple(), numba.__version__, sys.version_info[:2])
-        digest = hashlib.sha256(repr((self._kernel.content, self._without, arguments, here)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((self._kernel.content, self._part, arguments, here)).encode()).hexdigest()
         return f"{self._kernel.function.__module__}.{self._kernel.function.__qualname__}-{digest}.kernel"
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from datalake.curate.config import CurateConfig
 from datalake.errors import LostDataError, UserError, note
-from datalake.lake.corpora import Corpus, corpora, corpus_of
+from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import Lake
 from datalake.lake.ledger import RECORDS, connect
 from datalake.lake.records import Manifest, read_record
@@ -68,11 +68,6 @@ def curated_by(lake: Lake, manifest: Manifest) -> CurateConfig | None:
         except ValidationError:
             continue
     return None
-
-
-def stories_of(lake: Lake, manifest: Manifest, document: str) -> list[Row]:
-    """Everything a run knows of the records with this address or id."""
-    return stories_in(lake, corpus_of(lake, manifest), document)
 
 
 def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[Row]:

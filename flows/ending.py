@@ -17,12 +17,11 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from flows.service.environment import end_own
+from models.training.interrupt import SIGNALS
 
 GRACE_S = 7.0
 TWICE_S = 0.5  # `timeout` sends its signal to the process and to its group: that is one signal, not two
 AGAIN = "the same command goes on from what is finished"
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending:
@@ -46,7 +45,7 @@ class Ending:
         os.set_blocking(self._told, False)
         # Signals reach this pipe also while the main thread is held by native code, where no handler of Python's runs.
         self._pipe = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         _current = self
         self.listen()
         threading.Thread(target=self._watch, args=(read,), name="signals", daemon=True).start()
@@ -101,7 +100,7 @@ class Ending:
         first = 0.0
         with os.fdopen(pipe, "rb", buffering=0) as told:
             while byte := told.read(1):
-                if byte[0] not in _SIGNALS or self._over.is_set():
+                if byte[0] not in SIGNALS or self._over.is_set():
                     continue
                 if not first:
                     first = time.monotonic()

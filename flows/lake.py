@@ -68,10 +68,10 @@ class Lake:
         record = find_checkpoint(self.store, checkpoint, TRAINING, ANSWERING)
         if step is None:
             return [plain_value(one) for one in ancestors(self.store, record)]
-        from tasks.order import TABLES, rows_of_step
+        from tasks.learning import rows_of_step
 
-        seen = rows_of_step(self.store, record, step)
-        return [plain_value(row) for row in with_addresses(self.store, record, seen, TABLES[record.stage])]
+        table, seen = rows_of_step(self.store, record, step)
+        return [plain_value(row) for row in with_addresses(self.store, record, seen, table)]
 
     def runs(self) -> list[Row]:
         """The runs of the lake, oldest first: when, how long, how far, with which figures."""

@@ -2,24 +2,25 @@
 
 The same function is every flow: `run` does the stages (`flows.flows`) or only looks at them (`flows.dry`), up to the
 last one that is asked for. A stage that isn't run gives `Missing`, and those that need what it would have given aren't
-run either. A new stage is a file in `tasks/`, a row here, its section in the recipe and its name in `flows.stages`.
+run either. A new stage is a file in `tasks/`, a row here, its section in the recipe and its name in `flows.stages`; a
+new method of training is a file in `models/methods/` and a row here.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from flows.run import Run
+from tasks.base import base
 from tasks.curate import curate
 from tasks.deduplicate import deduplicate
 from tasks.dialogues import HoldOut
 from tasks.evaluate import evaluate
 from tasks.ingest import IngestConfig, ingest
+from tasks.learning import Trained, learning
 from tasks.mixture import mixture
-from tasks.outputs import given, maybe
-from tasks.ppo import ppo
-from tasks.pretrain import pretrain
+from tasks.outputs import first, given, maybe
 from tasks.quality import quality
-from tasks.reward import reward
-from tasks.sft import sft
 from tasks.thresholds import thresholds
 from tasks.tokenize import TokenizeConfig, tokenize
 from tasks.tokenizer import tokenizer
@@ -29,6 +30,9 @@ def pipeline(run: Run) -> None:
     """Call every stage with what it takes of those before it."""
     recipe = run.recipe
     split, seed = HoldOut.of(recipe.mixture), recipe.mixture.seed
+
+    def train(method: str, **inputs: Any) -> Trained:
+        return run(learning(method), recipe.method(method), **inputs)
 
     # Documents, dialogues and pairs, each record in one table.
     sources = [source.at_home(run.lake.root) for source in recipe.sources]
@@ -44,8 +48,16 @@ def pipeline(run: Run) -> None:
     spans = maybe(once.spans)
     mixed = run(mixture, recipe.mixture, documents=kept.documents, duplicates=once.duplicates, spans=spans)
 
-    # A decoder that continues texts.
-    words = run(tokenizer, recipe.tokenizer, documents=kept.documents, mixture=mixed.mixture, spans=spans)
+    # A decoder that continues texts: from nothing, or on from an open model with that model's tokenizer.
+    start = run(base, recipe.base) if recipe.base else base.skipped("`base` is null in the recipe")
+    words = run(
+        tokenizer,
+        recipe.tokenizer,
+        documents=kept.documents,
+        mixture=mixed.mixture,
+        spans=spans,
+        base=maybe(start.model),
+    )
     shards = run(
         tokenize,
         TokenizeConfig(),
@@ -55,36 +67,32 @@ def pipeline(run: Run) -> None:
         repetition_seed=seed,
         spans=spans,
     )
-    base = run(
-        pretrain,
-        recipe.pretrain,
+    grown = train(
+        "pretrain",
+        base=maybe(start.model),
         tokens=shards.tokens,
         mixture=mixed.mixture,
         tokenizer=words.tokenizer,
         repetition_seed=seed,
     )
 
-    # One that answers, and answers as people like.
-    tuned = run(sft, recipe.sft, conversations=read.conversations, base=base.model, holdout=split)
-    judge = run(reward, recipe.reward, preferences=read.preferences, base=tuned.model, holdout=split)
-    liked = run(
-        ppo,
-        recipe.ppo,
-        reward_model=judge.model,
-        policy=tuned.model,
-        conversations=read.conversations,
-        holdout=split,
-    )
+    # One that answers, and answers as people like. An open model may answer already.
+    model = first(grown.model, start.model)
+    tuned = train("sft", conversations=read.conversations, base=model, holdout=split)
+    answering = tuned.model if recipe.base is None else first(tuned.model, model)
+    judge = train("reward", preferences=read.preferences, base=answering, holdout=split)
+    liked = train("ppo", reward_model=judge.model, policy=answering, conversations=read.conversations, holdout=split)
 
     run(
         evaluate,
-        recipe.evaluate,
-        pretrain=base.model,
+        given(model, recipe.evaluate),
+        base=maybe(start.model),
+        pretrain=maybe(grown.model),
         sft=maybe(tuned.model),
         reward=maybe(judge.model),
         ppo=maybe(liked.model),
-        tokens=shards.tokens,
-        mixture=mixed.mixture,
+        tokens=maybe(shards.tokens),
+        mixture=maybe(mixed.mixture),
         conversations=maybe(read.conversations),
         preferences=maybe(read.preferences),
         holdout=split,

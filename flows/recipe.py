@@ -24,6 +24,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
     model_serializer,
     model_validator,
@@ -39,8 +40,10 @@ from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
 from models.evaluation.config import EvaluateConfig
+from models.methods import METHODS
+from models.network.config import OpenModel
 from models.text.config import TokenizerConfig
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from models.training.config import TrainingConfig
 from tasks.runtime import RuntimeConfig
 
 __all__ = [
@@ -63,10 +66,35 @@ _DIALOGUES = {"conversations", "preferences"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class Recipe(BaseModel):
+# A section for each method of training: one that a recipe doesn't name has its defaults, or is null.
+_SECTIONS: dict[str, Any] = {
+    name: (
+        method.config | None,
+        Field(default_factory=method.config, title=method.title)
+        if method.default
+        else Field(default=None, title=method.title),
+    )
+    for name, method in METHODS.items()
+}
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Methods = create_model("_Methods", __config__=_STRICT, **_SECTIONS)
+
+
+def _in_order(schema: dict[str, Any]) -> None:
+    """The sections as the pipeline has them: those of the methods stand where `base` does, after it."""
+    properties = schema["properties"]
+    methods = {name: properties.pop(name) for name in METHODS if name in properties}
+    schema["properties"] = {}
+    for name, section in properties.items():
+        schema["properties"][name] = section
+        if name == "base":
+            schema["properties"] |= methods
+
+
+class Recipe(_Methods):
     """What to read, how to clean it, what to train on it. `corpus` and `sources` are enough."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_in_order)
 
     corpus: str = Field(
         title="Corpus",
@@ -87,10 +115,11 @@ class Recipe(BaseModel):
     deduplicate: DedupConfig = Field(default_factory=DedupConfig, title="Deduplication")
     mixture: MixtureConfig = Field(default_factory=MixtureConfig, title="Mixture")
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, title="Tokenizer")
-    pretrain: PretrainConfig | None = Field(default_factory=PretrainConfig, title="Pretraining")
-    sft: SftConfig | None = Field(default_factory=SftConfig, title="Supervised fine-tuning")
-    reward: RewardConfig | None = Field(default_factory=RewardConfig, title="Reward model")
-    ppo: PpoConfig | None = Field(default_factory=PpoConfig, title="PPO")
+    base: OpenModel | None = Field(
+        default=None,
+        title="Base model",
+        description="A local Hugging Face folder or GGUF file to start from: `pretrain` continues it, or is null",
+    )
     evaluate: EvaluateConfig | None = Field(default_factory=EvaluateConfig, title="Evaluation")
     runtime: RuntimeConfig = Field(
         default_factory=RuntimeConfig, title="Runtime", description="How wide to work; never part of identity"
@@ -168,6 +197,11 @@ class Recipe(BaseModel):
             if labels and name not in labels:
                 raise ValueError(f"curate.kinds: no source is called {name!r}; there are {', '.join(sorted(labels))}")
         return self
+
+    def method(self, name: str) -> TrainingConfig | None:
+        """The section of a method of training; None where it is null."""
+        section: TrainingConfig | None = getattr(self, name)
+        return section
 
     @property
     def curate_by_kind(self) -> CurateConfig:

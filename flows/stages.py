@@ -1,10 +1,14 @@
-"""The names of the stages, in the order of the pipeline."""
+"""The names of the stages, in the order of the pipeline; `base`, which a recipe may lack, is none of them."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-StageName = Literal[
+from models.methods import METHODS
+
+TRAINING: tuple[str, ...] = tuple(METHODS)  # those that make a model
+ANSWERING: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.writes)
+STAGES: tuple[str, ...] = (
     "ingest",
     "quality",
     "curate",
@@ -13,13 +17,11 @@ StageName = Literal[
     "mixture",
     "tokenizer",
     "tokenize",
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
+    *METHODS,
     "evaluate",
-]
+)
 
-STAGES: tuple[StageName, ...] = get_args(StageName)
-TRAINING: tuple[StageName, ...] = ("pretrain", "sft", "reward", "ppo")  # those that make a model
-ANSWERING: tuple[StageName, ...] = ("pretrain", "sft", "ppo")  # of them, those whose model writes
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[STAGES]

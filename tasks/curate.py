@@ -128,7 +128,7 @@ def _shards(config: CurateConfig, runtime: Runtime, raw: TableRef, quality: Fold
     Curated,
     version="8",
     libraries=(
-        *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "fasttext-predict", "idna"),
+        *("pyarrow", "numpy", "numba", "rjieba", "OpenCC", "resiliparse", "idna"),
         *("ahocorasick-rs", "phonenumbers", "python-stdnum"),
     ),
     shards=_shards,

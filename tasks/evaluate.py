@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, TableRef
 from models.evaluation.config import EvaluateConfig
+from models.methods import METHODS
 from tasks.cluster import run_alone
 from tasks.dialogues import HoldOut, dialogues, pairs
 from tasks.learning import LEARNING
@@ -20,25 +22,27 @@ from tasks.tokens import token_indices, training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 
-# What each model is asked. A reward model scores pairs; everything else that writes text is asked all there is.
-ASKED = {
-    "pretrain": ("perplexity", "multiple_choice"),
-    "sft": ("perplexity", "multiple_choice", "generation"),
-    "reward": ("reward_accuracy",),
-    "ppo": ("perplexity", "multiple_choice", "generation"),
+# What each model is asked. A reward model scores pairs; what was pretrained alone answers nobody; everything else that
+# writes text is asked all there is.
+_WRITING: tuple[str, ...] = ("perplexity", "multiple_choice", "generation")
+ASKED = {"base": _WRITING} | {
+    name: _WRITING if method.writes else ("reward_accuracy",) for name, method in METHODS.items()
 }
+ASKED["pretrain"] = _WRITING[:2]
 
 
 def _evaluate(
     config: EvaluateConfig,
     models: dict[str, Path],
     indices: list[Path],
+    train: list[tuple[bytes, int]],
     documents: list[bytes],
     conversations: list[dict[str, Any]],
     preferences: list[dict[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of `runs.evaluations`, model after model, and the first of the answers that each wrote."""
     from models.evaluation.evaluate import Held, evaluate
+    from models.evaluation.heldout import token_counts
     from models.evaluation.tasks import drawn
     from models.network.build import keep_freed_memory
     from models.network.checkpoint import load
@@ -46,16 +50,19 @@ def _evaluate(
     from models.text.shards import TokenShards
 
     keep_freed_memory()
-    shards = TokenShards(indices)
     chosen = [documents[number] for number in drawn(len(documents), config.limit, config.seed)]
-    sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
+    sizes, counts = [], None
+    if chosen:
+        shards = TokenShards(indices)
+        sizes = [int(shards.sizes[shards.number(document)]) for document in chosen]
+        counts = token_counts(shards, train, shards.vocabulary)
     rows: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     for name, folder in models.items():
         model, tokenizer = load(folder)
         context = int(model.config.context)  # type: ignore[union-attr, arg-type]
         windows = list(heldout(shards, chosen, context, config.batch)) if chosen else []
-        held = Held(windows, sizes, conversations, preferences)
+        held = Held(windows, sizes, counts, conversations, preferences)
         asked = config.model_copy(update={"tasks": [task for task in config.tasks if task in ASKED[name]]})
         scorer = model if name == "reward" else None
         for result in evaluate(model, tokenizer, held, asked, scorer, partial(_keep, answers, name)):
@@ -75,29 +82,34 @@ class Evaluated(NamedTuple):
     """Nothing to hand on: figures are rows of `runs.evaluations`."""
 
 
-@stage(Evaluated, version="2", libraries=LEARNING)
+@stage(Evaluated, version="3", libraries=LEARNING)
 def evaluate(
     config: EvaluateConfig,
     runtime: Runtime,
-    pretrain: FolderRef,
-    tokens: FolderRef,
-    mixture: TableRef,
     holdout: HoldOut,
+    tokens: FolderRef | None = None,
+    mixture: TableRef | None = None,
     conversations: TableRef | None = None,
     preferences: TableRef | None = None,
-    **tuned: FolderRef | None,
+    **models: FolderRef | None,
 ) -> Produced:
     """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
     lake = runtime.lake
-    _, documents = training_documents(lake, mixture, tokens, holdout.seed)
-    models = {"pretrain": pretrain} | {name: model for name, model in tuned.items() if model is not None}
+    there = {name: model for name, model in models.items() if model is not None}
+    if not there:
+        raise UserError("no model was made to be judged: name one in `base`, or give documents to pretrain on")
+    train: list[tuple[bytes, int]] = []
+    documents: list[bytes] = []
+    if tokens is not None and mixture is not None:
+        train, documents = training_documents(lake, mixture, tokens, holdout.seed)
     asked = dialogues(lake, conversations, holdout)[1] if conversations else []
     judged = pairs(lake, preferences, holdout)[1] if preferences else []
     rows, answers = run_alone(
         _evaluate,
         config,
-        {name: lake.path(models[name]) for name in ASKED if name in models},
-        token_indices(lake, tokens),
+        {name: lake.path(there[name]) for name in ASKED if name in there},
+        token_indices(lake, tokens) if tokens is not None else [],
+        train,
         documents,
         asked,
         judged,

@@ -1,8 +1,8 @@
-"""What the stages that train share. `models` does the learning; here it meets the lake.
+"""The stages that train: one for each method of `models.methods`, made here. `models` does the learning.
 
-A training function takes local paths and plain values, runs alone on the cluster and keeps its state for resuming in
-the stage's folder, so a killed run goes on from its last checkpoint. It appends to `metrics.jsonl`, which is what the
-progress bar, the curves and `runs.metrics` are made from.
+A method takes local paths and plain values, runs alone on the cluster and keeps states to resume from in the lake, so
+that a killed run goes on from its last one. It appends to `metrics.jsonl`, which is what the progress bar, the curves
+and `runs.metrics` are made from.
 """
 
 from __future__ import annotations
@@ -11,18 +11,29 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.training.config import RewardConfig, SftConfig
+from datalake.errors import UserError
+from datalake.lake.lake import Lake
+from datalake.lake.records import StageRecord
+from models.methods import METHODS
+from models.training.config import TrainingConfig
 from tasks.cluster import run_alone
+from tasks.dialogues import HoldOut
+from tasks.material import material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.shown.artifacts import Curves, progress
+from tasks.stage import Stage, stage
 
 # What shapes a checkpoint beside our own code: the arithmetic, the text as tokens, the files it is written to.
 LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
+
+
+MANY = 0.03  # of what a stage was given: where more is left out, it is a warning
 
 
 class Trained(NamedTuple):
@@ -49,9 +60,31 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def planned_steps(config: SftConfig | RewardConfig, items: int) -> int:
+def learning(name: str) -> Stage[Any, Any, Trained]:
+    """The stage of a method. Its inputs are references by the names of what they are, see `tasks.material`."""
+    method = METHODS[name]
+
+    def learn(config: TrainingConfig, runtime: Runtime, **inputs: Any) -> Produced:
+        made = material(method, runtime.lake, inputs)
+        steps = planned_steps(config, made.records)
+        states = runtime.lake.root / "states"
+        report = train_alone(name, partial(_train, name), steps, runtime, config, made.inputs, states) | made.report
+        rows, note = left_out(report, made.items, made.noun)
+        return trained(name, report, runtime, made.records, left_out=rows, note=note)
+
+    learn.__doc__ = method.prepare.__doc__
+    return stage(Trained, version=method.version, libraries=LEARNING, name=name)(learn)
+
+
+def _train(name: str, config: Any, inputs: dict[str, Any], states: Path, out: Path) -> dict[str, Any]:
+    """Where the work is done: torch is imported here."""
+    return METHODS[name](config, out=out, states=states, **inputs)
+
+
+def planned_steps(config: TrainingConfig, items: int) -> int:
     """About how many steps a stage will take, for its progress bar."""
-    return config.steps or max(1, math.ceil(config.epochs * math.ceil(items / config.batch)))
+    steps = getattr(config, "total_steps", getattr(config, "steps", None))
+    return steps or max(1, math.ceil(getattr(config, "epochs", 1) * math.ceil(items / config.batch)))
 
 
 def train_alone(
@@ -86,14 +119,18 @@ def train_alone(
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:
     """Rows of `runs.left_out` from what a training function says it couldn't use, and a line about them.
 
-    `report["left_out"]`, lists of [number in `items`, reason, tokens, room], is taken out of the report.
+    `report["left_out"]`, lists of [number in `items`, reason, tokens, room], is taken out of the report. Where they are
+    many, the line is a warning and tells their lengths.
     """
     rows = [
         {"id": items[number]["id"], "reason": reason, "tokens": tokens, "room": room}
-        for number, reason, tokens, room in report.pop("left_out")
+        for number, reason, tokens, room in report.pop("left_out", ())
     ]
     parts = [f"{count:,} {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
     said = [f"{len(rows):,} of {len(items):,} {noun} left out ({'; '.join(parts)})"] if rows else []
+    if len(rows) > MANY * len(items):
+        lengths = (f"{count:,} {length}" for length, count in report["left_out_by_length"].items())
+        said = [f"warning: {said[0]}", "by length " + ", ".join(lengths)]
     if report.get("cut"):
         said.append(f"{report['cut']:,} of {len(items):,} {noun} cut to fit the context")
     return rows, ", ".join(said)
@@ -111,3 +148,35 @@ def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int
         checkpoint=name,
         **more,
     )
+
+
+def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[str, list[dict[str, Any]]]:
+    """What a step (from 1, as `runs.metrics` counts) of a training stage saw, row by row: the table that the `id`s are
+    of, and `id` and `tokens`.
+
+    Of a document also `first_token`: tokens are a stretch of it. Tokens of a dialogue are those that fit, of a pair
+    both answers' with their prompts, of PPO the prompt's.
+
+    Raises:
+        UserError: for a stage without steps, a step it didn't take, or one that an earlier version of the code trained.
+    """
+    name = record.stage
+    if name not in METHODS:
+        raise UserError(f"{name} trains no model, so it has no steps: give one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    if record.version != method.version:
+        raise UserError(
+            f"this {name} was trained by another version of Headwater, which took other batches: run its recipe again"
+        )
+    inputs: dict[str, Any] = {input: refs[0] for input, refs in record.inputs.items() if refs}
+    plain = record.payload["inputs"]
+    if "holdout" in plain:
+        inputs["holdout"] = HoldOut.model_validate(plain["holdout"])
+    if "repetition_seed" in plain:
+        inputs["repetition_seed"] = int(plain["repetition_seed"])
+    made = material(method, lake, inputs)
+    config = method.config.model_validate(record.payload["config"])
+    seen = method.seen(config, step, **made.inputs)
+    if made.items:
+        return made.table, [{"id": made.items[number]["id"], "tokens": tokens} for number, tokens in seen]
+    return made.table, [{"id": id, "first_token": first, "tokens": count} for id, first, count in seen]

@@ -36,3 +36,8 @@ def maybe(reference: T | Missing) -> T | None:
 def given(reference: Table | Folder, config: T) -> T | Missing:
     """The config of a stage that is worth running only where a reference that it doesn't take is there."""
     return reference if isinstance(reference, Missing) else config
+
+
+def first(*references: Folder) -> Folder:
+    """The first reference that is there; where none is, why the first one isn't."""
+    return next((one for one in references if not isinstance(one, Missing)), references[0])

@@ -77,7 +77,7 @@ class Classifier(NamedTuple):
     model: Folder
 
 
-@stage(Classifier, version="1", libraries=("floret", "fasttext-predict", "rjieba", "numpy"))
+@stage(Classifier, version="1", libraries=("floret", "rjieba", "numpy", "numba"))
 def quality(config: QualityConfig, runtime: Runtime) -> Produced:
     """Train a quality classifier on labelled texts, and judge it on a seeded part of them that is held out."""
     folder = runtime.folder

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.lake.lake import TableRef
+from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from models.text.config import TokenizerConfig
 from tasks.cluster import run_alone
@@ -42,23 +42,38 @@ def _train_tokenizer(
     train(texts, config, folder)
 
 
+def _take_tokenizer(base: Path, folder: Path) -> int:
+    """Write the tokenizer of a checkpoint; how many tokens it has."""
+    from datalake.atomic import whole_folder
+    from models.text import tokenizer as text
+
+    words = text.load(base)
+    with whole_folder(folder) as part:
+        text.save(words, part)
+    return len(words)
+
+
 class Vocabulary(NamedTuple):
     """A tokenizer."""
 
     tokenizer: Folder
 
 
-@stage(Vocabulary, version="2", libraries=("tokenizers", "transformers"))
+@stage(Vocabulary, version="3", libraries=("tokenizers", "transformers"))
 def tokenizer(
     config: TokenizerConfig,
     runtime: Runtime,
     documents: TableRef,
     mixture: TableRef,
     spans: TableRef | None = None,
+    base: FolderRef | None = None,
 ) -> Produced:
-    """Train a byte-level BPE tokenizer on the mixture's training documents."""
+    """Train a byte-level BPE tokenizer on the mixture's training documents, or take that of the model to go on from."""
     lake = runtime.lake
     folder = runtime.folder
+    if base is not None:
+        size = run_alone(_take_tokenizer, lake.path(base), folder, runtime=runtime)
+        return Produced(folders={"tokenizer": folder}, counts={"vocabulary": size}, report={"vocabulary": size})
     files = [shard.payload for shard in shards_of(documents, runtime, config)]
     cuts = lake.files(spans) if spans else []
     run_alone(_train_tokenizer, files, lake.files(mixture), cuts, config, folder, runtime=runtime)

@@ -22,9 +22,10 @@ from datalake.atomic import write_atomically
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch, kept_documents, raw_batches
 from datalake.curate.edits import repair
-from datalake.curate.judge import COLUMNS, judge, rules_for
+from datalake.curate.judge import COLUMNS, rejudge, rules_for
+from datalake.curate.judge import stored as verdicts
 from datalake.curate.metrics import user
-from datalake.curate.rules import CONTAMINATED, EMPTY
+from datalake.curate.rules import CONTAMINATED
 from datalake.curate.schema import CURATION, schema_with
 from datalake.files import file_digest
 from datalake.identity import fingerprint, plain
@@ -112,19 +113,16 @@ def _batch(
     schema = schema_with(user.names(config))
     columns = {name: before[name] for name in CURATION.names}
     columns |= {name: pa.array(values, pa.float64()) for name, values in own.items()}
-    judged = judge(pa.table(columns), config)
-    judged = judged.emptied(
-        judged.kept & np.array([rules == [EMPTY] for rules in before["rules"].to_pylist()], np.bool_)
-    )
+    known = verdicts(before)
+    judged, unknown = rejudge(pa.table(columns), config, known)
     columns |= dict(zip(COLUMNS, judged.columns().itercolumns(), strict=True))
     cut = columns[f"{CONTAMINATED}_cut"]
     none_cut = pc.if_else(pc.is_valid(cut), pa.scalar(0, pa.int64()), pa.scalar(None, pa.int64()))
     columns[f"{CONTAMINATED}_cut"] = pc.if_else(pa.array(judged.kept), cut, none_cut)
     curation = pa.table([columns[name] for name in schema.names], schema=schema)
 
-    was_kept = np.array([verdict == "kept" for verdict in before["verdict"].to_pylist()], np.bool_)
-    texts = dict(zip(np.flatnonzero(was_kept).tolist(), kept_before, strict=True))
-    anew = np.flatnonzero(judged.kept & ~was_kept)
+    texts = dict(zip(np.flatnonzero(known.kept).tolist(), kept_before, strict=True))
+    anew = np.flatnonzero(unknown)
     stays = judged.kept.copy()
     if len(anew):
         values = {name: [column[k] for k in anew.tolist()] for name, column in own.items()}

@@ -170,6 +170,31 @@ def judge(table: pa.Table, config: CurateConfig) -> Judged:
     return Judged(names, rule_sets, set_of[of_row], offsets, items[np.argsort(rows, kind="stable")])
 
 
+def stored(curation: pa.Table) -> Judged:
+    """The verdicts that a curation table holds."""
+    lists = curation["rules"].combine_chunks()
+    flat = pc.dictionary_encode(lists.flatten())
+    sets = pc.dictionary_encode(curation["rule_set"].combine_chunks())
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    return Judged(
+        tuple(flat.dictionary.to_pylist()),
+        tuple(sets.dictionary.to_pylist()),
+        sets.indices.to_numpy().astype(np.int32),
+        np.concatenate(([0], np.cumsum(lengths))),
+        flat.indices.to_numpy().astype(np.int32),
+    )
+
+
+def rejudge(table: pa.Table, config: CurateConfig, before: Judged) -> tuple[Judged, Flags]:
+    """As `judge`, of documents that were judged before with the same edits, so that what these leave is known of many.
+
+    Returns the verdicts, and of which rows it isn't known: those that pass all rules now and didn't before.
+    """
+    judged = judge(table, config)
+    nothing = np.array([name == EMPTY for name in (*before.names, "")])[before.first]
+    return judged.emptied(judged.kept & nothing), judged.kept & ~nothing & ~before.kept
+
+
 def values(table: pa.Table, metric: str) -> npt.NDArray[np.float64]:
     """A metric's values in a table, NaN where missing, shape (rows,). Raises NeedsRerunError where it has no such."""
     if column_of(metric) not in table.column_names:

@@ -24,12 +24,13 @@ from datalake.curate.judge import (
     Flags,
     Judged,
     NeedsRerunError,
-    judge,
     pairs_of,
+    rejudge,
     rules_for,
+    stored,
     values,
 )
-from datalake.curate.rules import EMPTY, Rule
+from datalake.curate.rules import Rule
 from datalake.curate.schema import column_of
 from datalake.files import Files
 
@@ -84,21 +85,17 @@ def columns_needed(*configs: CurateConfig, groups: Iterable[tuple[str, str]]) ->
     return [*_DECIDED, *sorted(used | set(_OF_EDITS))]
 
 
-def rejudge(curation: pa.Table, config: CurateConfig, known: Judged | None = None) -> Judged:
-    """Judge every row of a curation table (schema CURATION, or the columns of `columns_needed`) by this config.
-
-    `known` is what is known of the same rows by rules with the same edits: where the metrics leave open whether edits
-    leave anything of a document, a row that passed its rules there is known.
+def _left_by_edits(curation: pa.Table, config: CurateConfig, judged: Judged, open_rows: Flags) -> Judged:
+    """The verdicts with that of what edits leave of these rows, which pass all rules, told by metrics.
 
     Raises:
-        NeedsRerunError: where that stays open for a document that passes all rules, or a metric isn't there.
+        NeedsRerunError: where metrics don't tell.
     """
-    judged = judge(curation, config)
     pairs, of_row = pairs_of(curation)
     held = [rules_for(config, *pair) for pair in pairs]
     edits = np.array([rules.line_edits if pair[1] == "en" else "none" for rules, pair in zip(held, pairs, strict=True)])
-    counts = judged.kept & ~np.array([rules.keep_empty for rules in held], np.bool_)[of_row]
-    emptied, open_rows = _none_left(curation, judged.kept), np.zeros(len(of_row), np.bool_)
+    counts = open_rows & ~np.array([rules.keep_empty for rules in held], np.bool_)[of_row]
+    emptied = open_rows & (values(curation, _LEFT) == 0) if _LEFT in curation.column_names else np.zeros_like(counts)
     for kind in sorted(set(edits)):
         rows = counts & (edits == kind)[of_row]
         emptied |= rows & _none(values(curation, "lines"))
@@ -106,44 +103,20 @@ def rejudge(curation: pa.Table, config: CurateConfig, known: Judged | None = Non
             emptied |= rows & _none(values(curation, _KEPT_LINES[kind]))
         if kind == "fineweb":
             emptied |= rows & np.isnan(values(curation, _LEFT_BY_FINEWEB))
-        if kind == "refinedweb":
-            # Snippets taken out of lines may leave nothing of them: open unless some word stays, or the row says.
-            open_rows = rows & ~emptied & ~(values(curation, "dclm_removed") < 1.0)
-    if known is not None:
-        nothing = np.array([name == EMPTY for name in (*known.names, "")])[known.first]
-        emptied |= open_rows & nothing
-        open_rows &= ~(known.kept | nothing)
-    if amount := int(open_rows.sum()):
-        raise NeedsRerunError(
-            f"what the line edits of refinedweb leave of {amount} document{'s' if amount > 1 else ''} that other rules"
-            " would admit can't be told from the metrics: run the changed recipe"
-        )
+        # Snippets taken out of lines may leave nothing of them: open unless some word stays.
+        if kind == "refinedweb" and (
+            amount := int((rows & ~emptied & ~(values(curation, "dclm_removed") < 1.0)).sum())
+        ):
+            raise NeedsRerunError(
+                f"what the line edits of refinedweb leave of {amount} document{'s' if amount > 1 else ''} that other"
+                " rules would admit can't be told from the metrics: run the changed recipe"
+            )
     return judged.emptied(emptied)
 
 
 def _none(counts: npt.NDArray[np.float64]) -> Flags:
     """Where a count of what is left is 0 or missing."""
     return np.isnan(counts) | (counts == 0)
-
-
-def _none_left(curation: pa.Table, kept: Flags) -> Flags:
-    """Where cuts leave nothing of a kept document that holds something of evaluation sets."""
-    return kept & (values(curation, _LEFT) == 0) if _LEFT in curation.column_names else np.zeros(len(kept), np.bool_)
-
-
-def stored(curation: pa.Table) -> Judged:
-    """The verdicts that a curation table holds."""
-    lists = curation["rules"].combine_chunks()
-    flat = pc.dictionary_encode(lists.flatten())
-    sets = pc.dictionary_encode(curation["rule_set"].combine_chunks())
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return Judged(
-        tuple(flat.dictionary.to_pylist()),
-        tuple(sets.dictionary.to_pylist()),
-        sets.indices.to_numpy().astype(np.int32),
-        np.concatenate(([0], np.cumsum(lengths))),
-        flat.indices.to_numpy().astype(np.int32),
-    )
 
 
 def _same(a: Judged, b: Judged) -> bool:
@@ -200,12 +173,12 @@ def ask(curation: pa.Table, base: CurateConfig, changed: CurateConfig) -> tuple[
     check_edits(curation, base, changed)
     curation = curation.combine_chunks()
     there = stored(curation)
-    before = rejudge(curation, base, there)
-    if not _same(before, there):
+    before, unknown = rejudge(curation, base, there)
+    if unknown.any() or not _same(before, there):
         raise NeedsRerunError(
             "the verdicts at hand were made by another version of the rules: run the recipe again first"
         )
-    return before, rejudge(curation, changed, before)
+    return before, _left_by_edits(curation, changed, *rejudge(curation, changed, before))
 
 
 # What is told ---------------------------------------------------------------------------------------------------

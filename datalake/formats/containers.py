@@ -1,33 +1,31 @@
-"""Files inside zip and tar archives (whl is a zip), read in memory: nothing is ever written to disk.
+"""Files inside zip and tar archives (whl is a zip), read as streams: nothing is ever written to disk.
 
 Names that would leave the archive (absolute, `..`) are quarantined, links are passed, and no member is decompressed
-beyond the caller's limit, whatever its header says; nor all of them beyond the archive's allowance.
+beyond the caller's limit, whatever its header says; nor all of them beyond the archive's allowance. Damage never
+raises.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
-from typing import IO, Any
+from typing import NamedTuple
 
 from datalake.document import Passed, Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
-from datalake.formats.streams import BLOCK, compression
+from datalake.formats.streams import BLOCK, decompressed
 from datalake.origin import Origin
 
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
           RuntimeError, ValueError)  # fmt: skip
 _ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_OPENERS: dict[str, Callable[[str], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
 _LONGEST_HEADER = 1 << 20  # bytes of a tar member's extended header
 _ZIP_HEADER = 30  # bytes before a file in a zip archive, its name not counted
 _FED = 1 << 12
@@ -54,38 +52,83 @@ def safe(name: str) -> bool:
     return not (name.startswith(("/", "\\")) or windows.drive or ".." in windows.parts or "\0" in name)
 
 
+class Packed(NamedTuple):
+    """A file in an archive, to be read before the next one is asked for: its name, its size, and what it holds.
+
+    `offset` and `length` are its place in the archive. Reading its blocks may raise one of `DAMAGE`, or end before
+    `size`; where that is the archive's fault, it stands in `damage`, and is told once more if it isn't taken out.
+    """
+
+    name: str
+    size: int
+    offset: int
+    length: int
+    blocks: Iterator[bytes]
+    damage: list[Quarantined]
+
+
+Entry = Packed | Passed | Quarantined
+
+
 def archive_members(
     path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None = None
 ) -> Iterator[Member | Passed | Quarantined]:
-    """Every file of an archive in its order; with `wanted`, only those whose names are. Damage never raises."""
-    members = _zip if path.lower().endswith((".zip", ".whl")) else _tar
+    """Every file of an archive in its order; with `wanted`, only those whose names are."""
+    allowance = allowance_of(path)
+    if path.lower().endswith((".zip", ".whl")):
+        files = zip_files(path, origin, allowance)
+    else:
+        files = tar_files(decompressed(path, origin, allowance), origin, allowance)
+    for file in files:
+        if not isinstance(file, Packed):
+            yield file
+        elif wanted is None or wanted(file.name):
+            yield from _whole(file, origin, max_bytes)
+
+
+def _whole(file: Packed, origin: Origin, max_bytes: int) -> Iterator[Member | Quarantined]:
+    content, problem = bytearray(), ""
     try:
-        yield from members(path, origin, max_bytes, wanted)
+        for block in file.blocks:
+            content += block
+            if len(content) > max_bytes:
+                break
     except BombError as error:
         yield origin.lost(BOMB, str(error))
+        return
     except DAMAGE as error:
-        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
+        problem = f"{file.name}: {error}"[:200]
+    if file.damage:
+        yield file.damage.pop()
+    elif problem:
+        yield origin.lost("damaged", problem, file.offset, file.length)
+    else:
+        whole = bytes(content) if len(content) <= max_bytes else None
+        yield Member(file.name, whole, file.offset, max(file.size, len(content)))
 
 
-def zip_members(archive: zipfile.ZipFile, origin: Origin) -> Iterator[zipfile.ZipInfo | Passed | Quarantined]:
+def zip_files(path: str, origin: Origin, allowance: Allowance) -> Iterator[Entry]:
     """The files of a zip archive, without links, names that leave it and files that lie in another.
 
     Files that share bytes are how a small zip unpacks to a large one (Fifield 2019, "A better zip bomb").
     """
-    inside = _overlapping(archive.infolist())
-    for info in archive.infolist():
-        if info.is_dir():
-            continue
-        if not safe(info.filename):
-            where = (info.header_offset, info.compress_size)
-            yield origin.lost("path_traversal", info.filename[:200], *where)
-        elif (info.external_attr >> 28) == 0xA:
-            yield Passed("link")
-        elif id(info) in inside:
-            detail = f"{info.filename[:150]} lies within another file"
-            yield origin.lost("overlap", detail, info.header_offset, info.compress_size)
-        else:
-            yield info
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = _overlapping(archive.infolist())
+            for info in archive.infolist():
+                name, where = info.filename, (info.header_offset, info.compress_size)
+                if info.is_dir():
+                    continue
+                if not safe(name):
+                    yield origin.lost("path_traversal", name[:200], *where)
+                elif (info.external_attr >> 28) == 0xA:
+                    yield Passed("link")
+                elif id(info) in inside:
+                    yield origin.lost("overlap", f"{name[:150]} lies within another file", *where)
+                else:
+                    yield Packed(name, info.file_size, *where, _zip_blocks(archive, info, allowance), [])
+    except DAMAGE as error:
+        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
 
 
 def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
@@ -99,43 +142,16 @@ def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
     return found
 
 
-def zip_blocks(stream: IO[bytes], info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
-    """What a file of a zip archive holds. Raises BombError beyond the allowance."""
+def _zip_blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
     # Of other methods than deflate a call decompresses all that it is asked for, whatever that comes to.
     size = BLOCK if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else _FED
-    while block := stream.read(size):
-        allowance.take(len(block))
-        yield block
+    with archive.open(info) as stream:
+        while block := stream.read(size):
+            allowance.take(len(block))
+            yield block
 
 
-def _zip(
-    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
-) -> Iterator[Member | Passed | Quarantined]:
-    allowance = allowance_of(path)
-    with zipfile.ZipFile(path) as opened:
-        for info in zip_members(opened, origin):
-            if not isinstance(info, zipfile.ZipInfo):
-                yield info
-            elif wanted is None or wanted(info.filename):
-                name, offset = info.filename, info.header_offset
-                content = bytearray()
-                try:
-                    with opened.open(info) as stream:
-                        for block in zip_blocks(stream, info, allowance):
-                            content += block
-                            if len(content) > max_bytes:
-                                break
-                except BombError:
-                    raise
-                except DAMAGE as error:
-                    problem = f"{name}: {error}"[:200]
-                    yield origin.lost("damaged", problem, offset, info.compress_size)
-                    continue
-                whole = bytes(content) if len(content) <= max_bytes else None
-                yield Member(name, whole, offset, max(info.file_size, len(content)))
-
-
-class BoundedInfo(tarfile.TarInfo):
+class _BoundedInfo(tarfile.TarInfo):
     """A tar member whose extended header, which tarfile holds whole, has a bound."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -145,79 +161,67 @@ class BoundedInfo(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-class _Unpacked(io.RawIOBase):
-    """A decompressed file within an allowance: what is passed over counts, too."""
+def tar_files(chunks: Iterator[bytes | Quarantined], origin: Origin, allowance: Allowance) -> Iterator[Entry]:
+    """The files of a tar archive in these bytes, without links, devices and names that leave it."""
+    stream, place = _Stream(chunks), 0
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_BoundedInfo) as archive:
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
+                if not safe(info.name):
+                    yield origin.lost("path_traversal", info.name[:200], info.offset, info.size)
+                elif not info.isfile() and not info.isdir():
+                    yield Passed("link" if info.issym() or info.islnk() else "special")
+                elif content := archive.extractfile(info):
+                    blocks = iter(partial(content.read, BLOCK), b"")
+                    if info.issparse():  # of which bytes come that are in no archive
+                        blocks = _counted(blocks, allowance)
+                    yield Packed(info.name, info.size, info.offset, info.size, blocks, stream.damage)
+                place = archive.offset
+    except DAMAGE as error:
+        if not stream.broken:
+            yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
+            return
+        if stream.broken != BOMB:
+            yield origin.lost("damaged", f"the archive breaks off: {error}"[:200])
+    if not stream.broken:  # where an archive ends is told by zeros
+        behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
+        if behind:
+            yield origin.lost("damaged", "something stands behind the archive's end")
+        elif stream.tail.strip(b"\0"):
+            yield origin.lost("truncated", "the archive doesn't end")
+    yield from stream.damage
 
-    def __init__(self, inner: Any, allowance: Allowance):
-        self._inner, self._allowance = inner, allowance
-        self._at = self._farthest = 0
+
+def _counted(blocks: Iterator[bytes], allowance: Allowance) -> Iterator[bytes]:
+    for block in blocks:
+        allowance.take(len(block))
+        yield block
+
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to read from; ends at damage, which it keeps."""
+
+    def __init__(self, chunks: Iterator[bytes | Quarantined]):
+        self._chunks = chunks
+        self._rest = b""
+        self.tail = b""  # the last block that was read
+        self.damage: list[Quarantined] = []
+        self.broken = ""  # the reason of the damage
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._inner.read(len(buffer))
-        buffer[: len(block)] = block
-        self._at += len(block)
-        self._allowance.take(max(0, self._at - self._farthest))
-        self._farthest = max(self._farthest, self._at)
-        return len(block)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_CUR:
-            offset += self._at
-        if offset < self._at:
-            self._at = self._inner.seek(offset)
-        block = memoryview(bytearray(BLOCK))
-        while self._at < offset and self.readinto(block[: offset - self._at]):
-            pass
-        return self._at
-
-
-@contextmanager
-def _opened_tar(path: str) -> Iterator[tarfile.TarFile]:
-    with Path(path).open("rb") as file:
-        opener = _OPENERS.get(compression(file.read(10)))
-    if opener is None:
-        with tarfile.open(path, "r:", tarinfo=BoundedInfo) as archive:
-            yield archive
-        return
-    with opener(path) as inner:
-        stream = io.BufferedReader(_Unpacked(inner, allowance_of(path)))
-        with tarfile.open(fileobj=stream, mode="r:", tarinfo=BoundedInfo) as archive:
-            yield archive
-
-
-def _tar(
-    path: str, origin: Origin, max_bytes: int, wanted: Callable[[str], bool] | None
-) -> Iterator[Member | Passed | Quarantined]:
-    with _opened_tar(path) as opened:
-        while True:
-            place = opened.offset
-            try:
-                info = opened.next()
-                opened.members = []  # type: ignore[attr-defined]  # or it keeps all of them
-                if info is None:
-                    return
-                name = info.name
-                if info.isdir():
-                    continue
-                if not safe(name):
-                    yield origin.lost("path_traversal", name[:200], info.offset, info.size)
-                elif not info.isfile():
-                    yield Passed("link" if info.issym() or info.islnk() else "special")
-                elif wanted is None or wanted(name):
-                    stream = opened.extractfile(info) if info.size <= max_bytes else None
-                    content = stream.read() if stream else None
-                    yield Member(name, content, info.offset, info.size)
-            except BombError:
-                raise
-            except DAMAGE as error:
-                yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], place, -1)
-                return
+    def read(self, size: int = -1) -> bytes:
+        if not self._rest and not self.broken:
+            chunk = next(self._chunks, b"")
+            while chunk == b"" and (following := next(self._chunks, None)) is not None:
+                chunk = following
+            if isinstance(chunk, Quarantined):
+                self.damage.append(chunk)
+                self.broken = chunk.reason
+            else:
+                self._rest = chunk
+        out, self._rest = (self._rest[:size], self._rest[size:]) if size >= 0 else (self._rest, b"")
+        self.tail = (self.tail + out[-512:])[-512:]
+        return out

@@ -1,6 +1,6 @@
 """Prediction with fastText's classifiers (Joulin et al. 2016, arXiv:1607.01759): its model files, in a compiled loop.
 
-Gives what fastText's own `predict` gives for the best label, but for the last digits of a 32-bit float: here the rows
+Gives what fastText's own `predict` gives, but for the last digits of a 32-bit float: here the rows
 of a word are added up first, and the words then, so that a word's sum can be remembered: most of a text's words are
 few. The file format, the hashes and the tree are those of fastText 0.9.2 (dictionary.cc, model.cc, loss.cc,
 productquantizer.cc). Quantised matrices are multiplied out when a model is read.
@@ -122,8 +122,16 @@ class Classifier:
 
         The line ends at its first line break. A probability may pass 1 by 0.00001, as fastText's do.
         """
-        label, score = _predict(np.frombuffer(line, np.uint8) if line else _NOTHING, self._arrays, self._seen)
-        return (self.labels[label], float(score)) if label >= 0 else None
+        label, score = self._predict(line, -1)
+        return (self.labels[label], score) if label >= 0 else None
+
+    def probability(self, line: bytes, label: str) -> float:
+        """The probability of a label for a line of UTF-8, as `predict` has it; 0 where it doesn't reach 0.00001."""
+        return self._predict(line, self.labels.index(label))[1]
+
+    def _predict(self, line: bytes, label: int) -> tuple[int, float]:
+        found, score = _predict(np.frombuffer(line, np.uint8) if line else _NOTHING, label, self._arrays, self._seen)
+        return int(found), float(score)
 
 
 class _File:
@@ -489,8 +497,8 @@ def _log(x: np.float32) -> np.float32:
 
 
 @kernel
-def _predict(line: Bytes, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
-    """The best label and its probability, -1 where there is none."""
+def _predict(line: Bytes, wanted: int, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
+    """The label that is wanted, or the best where that is -1, and its probability; -1 where there is none."""
     hidden = np.zeros(model.rows.shape[1], np.float32)
     count = _hidden(line, hidden, model, seen)
     if count == 0:
@@ -505,10 +513,11 @@ def _predict(line: Bytes, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
         while top >= 0:
             node, here = stack[top], scores[top]
             top -= 1
-            if here < least or (best >= 0 and here < score):
+            if here < least or (wanted < 0 and best >= 0 and here < score):
                 continue
             if model.tree[node, 0] < 0:
-                best, score = int(node), here
+                if wanted < 0 or node == wanted:
+                    best, score = int(node), here
                 continue
             f = _dot(model.output, node - labels, hidden) * model.norms[node - labels]
             f = np.float32(1.0 / np.float64(np.float32(1) + np.float32(math.exp(-f))))
@@ -537,6 +546,6 @@ def _predict(line: Bytes, model: Arrays, seen: Seen) -> tuple[int, np.float32]:
                     values[label] = model.sigmoid[int(place / np.float32(_MAX_SIGMOID) / np.float32(2))]
         for label in range(labels):
             here = _log(values[label])
-            if best < 0 or here >= score:
+            if label == wanted or (wanted < 0 and (best < 0 or here >= score)):
                 best, score = label, here
     return best, np.float32(math.exp(score)) if best >= 0 else np.float32(0)

@@ -46,8 +46,8 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
         if "heldout_loss" in report:
             yield (
                 f"pretrain: held-out loss {report['heldout_loss']:.3f} nats a token,"
-                f" {report['loss_to_unigram_entropy']:.2f} of the unigram entropy"
-                f" {report['heldout_unigram_entropy']:.3f} of the same {report['heldout_targets']:,} tokens"
+                f" {report['loss_to_unigram_entropy']:.2f} of the training tokens' entropy"
+                f" {report['unigram_entropy']:.3f}, over {report['heldout_targets']:,} tokens"
             )
     if "sft" in records and "heldout_loss" in records["sft"].report:
         report = records["sft"].report

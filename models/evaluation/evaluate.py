@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
+from models.evaluation.heldout import unigram_losses
 from models.evaluation.intervals import bootstrap, wilson
 from models.text.sampler import Batch
 
@@ -37,12 +38,13 @@ class Held:
     """Held-out data, plain: what a task needs of it; a task whose data is empty gives no results.
 
     windows: batches of `models.text.sampler.heldout`, and the bytes of text of each of their documents, in the same
-    order. conversations: dicts with `messages` (ending with the assistant). preferences: dicts with `prompt`
-    (messages), `chosen`, `rejected`.
+    order. training_counts: how often each token (V) is a target in training. conversations: dicts with `messages`
+    (ending with the assistant). preferences: dicts with `prompt` (messages), `chosen`, `rejected`.
     """
 
     windows: Sequence[Batch] = ()
     window_bytes: Sequence[int] = ()
+    training_counts: np.ndarray | None = None
     conversations: Sequence[dict[str, Any]] = ()
     preferences: Sequence[dict[str, Any]] = field(default_factory=tuple)
 
@@ -57,10 +59,10 @@ def evaluate(
 ) -> list[Result]:
     """The results of all tasks named in the config, in its order; `keep` is shown the dialogues asked and the answers.
 
-    perplexity: `loss` (nats per token, <|eos|> included), `unigram_entropy` of the same tokens, `loss_over_entropy`,
-    `bits_per_byte`; intervals resample documents. multiple_choice: `accuracy`, `chance`. generation: `token_f1`,
-    `ended`. reward_accuracy: `accuracy` of `reward` (a `ScalarHead`), a tie counting half, over
-    the pairs that can be compared within its context.
+    perplexity: `loss` (nats per token, <|eos|> included), `unigram_entropy` of the training tokens and
+    `unigram_cross_entropy` of the held-out ones under these, `loss_over_entropy`, `bits_per_byte`; intervals resample
+    documents. multiple_choice: `accuracy`, `chance`. generation: `token_f1`, `ended`. reward_accuracy: `accuracy` of
+    `reward` (a `ScalarHead`), a tie counting half, over the pairs that can be compared within its context.
     """
     training = model.training
     model.eval()
@@ -87,13 +89,13 @@ def _perplexity(model: nn.Module, held: Held, config: EvaluateConfig) -> list[Re
         return []
     loss = float(found.nats.sum()) / tokens
     low, high = bootstrap(found.nats, found.tokens, config.confidence, config.resamples, config.seed)
-    entropy = found.unigram_entropy
-    results = [
-        Result("perplexity", "loss", loss, low, high, n),
-        Result("perplexity", "unigram_entropy", entropy, entropy, entropy, n),
-    ]
-    if entropy:
-        results.append(Result("perplexity", "loss_over_entropy", loss / entropy, low / entropy, high / entropy, n))
+    results = [Result("perplexity", "loss", loss, low, high, n)]
+    if held.training_counts is not None:
+        entropy, cross = unigram_losses(found.targets, held.training_counts)
+        results.append(Result("perplexity", "unigram_entropy", entropy, entropy, entropy, n))
+        results.append(Result("perplexity", "unigram_cross_entropy", cross, cross, cross, n))
+        if entropy:
+            results.append(Result("perplexity", "loss_over_entropy", loss / entropy, low / entropy, high / entropy, n))
     if held.window_bytes:
         if len(held.window_bytes) < n:
             raise ValueError(f"{n} held-out documents but {len(held.window_bytes)} sizes: give the bytes of each")

@@ -6,7 +6,6 @@ seed alone, so that two models are asked the same questions.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,21 +21,21 @@ from transformers import PreTrainedTokenizerBase
 from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import final_scores, right_padded
-from models.text.config import END
 from models.text.packing import fit_all, fit_pair
+from models.text.rendering import render
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, render, stop_ids
+from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Held-out losses by document: nats and predicted tokens (float64, int64) of each; the targets' entropy in nats."""
+    """Held-out losses by document: nats and predicted tokens (float64, int64) of each; all targets (N) in any order."""
 
     nats: np.ndarray
     tokens: np.ndarray
-    unigram_entropy: float
+    targets: np.ndarray
 
 
 @torch.no_grad()
@@ -46,7 +45,7 @@ def losses(model: nn.Module, batches: Iterable[Batch]) -> Losses:
     device = next(model.parameters()).device
     nats: defaultdict[int, float] = defaultdict(float)
     tokens: Counter[int] = Counter()
-    seen: Counter[int] = Counter()
+    seen = [np.empty(0, np.int64)]
     for batch in batches:
         batch = batch.to(device)
         hidden_BTD = network(batch.tokens, batch.positions, within_documents(batch.segments))
@@ -58,21 +57,13 @@ def losses(model: nn.Module, batches: Iterable[Batch]) -> Losses:
             own = segments_N == document
             nats[document] += float(nats_N[own].sum())
             tokens[document] += int(own.sum())
-        values, counts = targets_N.unique(return_counts=True)
-        seen.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        seen.append(targets_N.cpu().numpy())
     documents = range(max(tokens, default=-1) + 1)
     return Losses(
         np.array([nats[document] for document in documents], np.float64),
         np.array([tokens[document] for document in documents], np.int64),
-        entropy(seen.values()),
+        np.concatenate(seen),
     )
-
-
-def entropy(counts: Iterable[int]) -> float:
-    """The entropy of a distribution given by counts, in nats: what the best model without context would lose."""
-    counts = [count for count in counts if count]
-    total = sum(counts)
-    return -sum(count / total * math.log(count / total) for count in counts) if total else 0.0
 
 
 @torch.no_grad()
@@ -183,13 +174,13 @@ def multiple_choice(
     tokens over their bytes, as if it ended there; it has no end token.
     """
     context = int(model.config.context)  # type: ignore[union-attr, arg-type]
-    stop = tokenizer.get_vocab().get(END, tokenizer.eos_token_id)
+    stop = [number for number in (end_of_turn(tokenizer),) if number is not None]
     pairs, sizes = [], []
     for item in items:
         prompt, _ = render(item.messages, tokenizer, prompt=True)
         for choice, ids in zip(item.choices, encode(tokenizer, item.choices), strict=True):
             if len(ids) + 1 < context:
-                answer, size = [*ids, stop], len(choice.encode("utf-8", "replace")) + 1
+                answer, size = [*ids, *stop], len(choice.encode("utf-8", "replace")) + 1
             else:
                 answer, size = beginning(tokenizer, choice, ids, context - 1)
             pairs.append((prompt, answer))

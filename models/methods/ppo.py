@@ -2,202 +2,207 @@
 
 A step is one iteration: rollouts for `batch` prompts with the weights as they are, then `epochs` passes of
 `minibatches` updates. Policy and critic are two networks in one loop; the reference is the policy as it was; the
-coefficient of the KL penalty is fixed or steered. Prompts and random numbers of a step are a function of (seed, step),
-so a killed run resumes bit-equal at the last saved iteration.
+coefficient of the KL penalty is fixed or steered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import nn
+from pydantic import Field, model_validator
 
-from datalake.errors import UserError
-from datalake.files import folder_version
-from datalake.identity import fingerprint
-from models.methods.reward import load_reward_model
-from models.methods.sft import load_language_model
-from models.network import checkpoint
-from models.network.build import ScalarHead
-from models.objectives.ppo import ActorCritic, KLController, Rollouts
-from models.objectives.ppo import ppo as ppo_objective
-from models.rl.rollouts import RolloutSettings, roll_out, rows_of
-from models.text.packing import Fitted, Messages, fit_all, fit_prompt
-from models.text.tokenizer import stop_ids
-from models.training.callbacks import Checkpoints, Metrics, Progress, Row, SpikeGuard, read_metrics
-from models.training.config import PpoConfig
-from models.training.epochs import Epochs, draw
-from models.training.loop import Callback, Run, context_of, fit, load_state
-from models.training.optimizer import build_optimizer
-from models.training.schedule import schedule_of
+from datalake.identity import Place
+from models.training.config import TrainingConfig
+from models.training.method import Ended, Method, Prepared, Seen
+
+if TYPE_CHECKING:
+    from models.rl.iterations import Prompts
+    from models.rl.rollouts import RolloutSettings
+    from models.text.packing import Fitted, Messages
 
 
-class Order:
-    """Which prompts each step answers: all of them once before any comes again."""
-
-    def __init__(self, config: PpoConfig, prompts: int) -> None:
-        self.batch, self.epochs = config.batch, Epochs([1] * prompts, config.seed, 1)
-
-    def items(self, step: int) -> list[int]:
-        """The prompts of a step, counted from 0, row by row."""
-        return [self.epochs.items(place)[0] for place in range(step * self.batch, (step + 1) * self.batch)]
-
-
-class Iterations(Callback):
-    """Gives each step its rollouts and updates, adds their figures to its row, and steers the KL coefficient."""
-
-    name = "ppo"
-
-    def __init__(
-        self,
-        config: PpoConfig,
-        model: ActorCritic,
-        reference: nn.Module,
-        judge: nn.Module,
-        prompts: Sequence[list[int]],
-        settings: RolloutSettings,
-    ) -> None:
-        self.config, self.model, self.reference, self.judge = config, model, reference, judge
-        self.prompts, self.settings = prompts, settings
-        self.order = Order(config, len(prompts))
-        target = config.kl_target if config.kl_control == "adaptive" else None
-        self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
-        self.figures: Row = {}
-
-    def __call__(self, step: int) -> Iterator[list[Rollouts]]:
-        """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
-        config = self.config
-        rollouts, self.figures = roll_out(
-            self.model,
-            self.reference,
-            self.judge,
-            [self.prompts[item] for item in self.order.items(step)],
-            self.settings,
-            self.controller.coefficient,
-            torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62))),
-        )
-        self.model.train()
-        rows = config.batch // (config.minibatches * config.accumulation)
-        for epoch in range(config.epochs):
-            order = list(range(config.batch))
-            if epoch:
-                order = draw(config.seed, 2, step, epoch).permutation(config.batch).tolist()
-            parts = [rows_of(rollouts, order[first : first + rows]) for first in range(0, config.batch, rows)]
-            for first in range(0, len(parts), config.accumulation):
-                yield parts[first : first + config.accumulation]
-
-    def on_step(self, run: Run, row: Row) -> None:
-        """Adds the rollouts' figures and moves the coefficient by their KL."""
-        row |= {**self.figures, "kl_coefficient": self.controller.coefficient}
-        self.controller.update(self.figures["kl_per_answer"], self.config.batch)
-
-    def saved(self) -> dict[str, Any]:
-        """The controller's coefficient."""
-        return {"coefficient": self.controller.coefficient}
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Puts it back."""
-        self.controller.coefficient = saved["coefficient"]
-
-
-def ppo(
-    config: PpoConfig,
-    policy: Path,
-    reward_model: Path,
-    prompts: Sequence[Messages],
-    out: Path,
-    on_step: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """Trains the model in `policy` on prompts (messages ending with the user's) and writes it to `out/checkpoint`.
-
-    `reward_model` is a folder that `reward` wrote, with the policy's tokenizer. Old turns of a prompt that leaves no
-    room for an answer go; a prompt that still leaves none is dropped: `left_out` of the report has [number in
-    `prompts`, reason, tokens, room] of each. Each step's metrics hold the score, KL to the reference, entropy, clip
-    fraction, approximate KL, explained variance and the share of answers that end.
-    Returns a report of plain values. Raises UserError when no prompt is left or the tokenizers differ.
+class PpoConfig(TrainingConfig):
+    """PPO against a learned reward model, with a critic, a frozen reference and KL control. One step is one iteration:
+    `batch` rollouts, then `epochs` passes of `minibatches` updates over them.
     """
-    torch.manual_seed(config.seed)
-    actor, words = load_language_model(policy)
-    reference, _ = load_language_model(policy)
-    judge, judges_words = load_reward_model(reward_model)
-    if words.get_vocab() != judges_words.get_vocab():
-        raise UserError(
-            f"{policy} and {reward_model} have different tokenizers: train the reward model from this policy"
-        )
-    body = load_reward_model(reward_model)[0].trunk if config.critic == "reward" else checkpoint.load(policy)[0]
-    critic = ScalarHead(body, "zero")
-    for frozen in (reference, judge):
-        frozen.eval().requires_grad_(False)
-    room = min(context_of(actor), context_of(judge)) - config.new_tokens
-    fitted = fitting(prompts, words, room)
-    rendered = fitted.items
-    if not rendered:
+
+    batch: int = Field(32, ge=1, le=65536, title="Rollouts", description="Answers sampled in each step.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, title="Learning rate", description="Of the policy.")
+    critic_learning_rate: float = Field(3e-4, gt=0, le=1, title="Critic learning rate", description="Of the critic.")
+    schedule: Literal["constant", "cosine", "wsd"] = Field(
+        "constant",
+        title="Schedule",
+        description="After the warm-up: hold, half a cosine, or hold and then fall in a line.",
+    )
+    weight_decay: float = Field(0.0, ge=0, le=10, title="Weight decay", description="On matrices only.")
+    beta2: float = Field(0.999, ge=0, lt=1, title="Beta 2", description="AdamW's decay of the gradient's square.")
+    epsilon: float = Field(1e-5, gt=0, le=1, title="Epsilon", description="AdamW's; 1e-5 tames the first updates.")
+    spike_sigma: float = Field(
+        0.0, ge=0, le=100, title="Spike guard", description="Off for PPO: its loss has no trend."
+    )
+    checkpoint_every: Annotated[int, Place()] = Field(
+        5, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."
+    )
+    steps: int = Field(30, ge=1, le=1_000_000, title="Steps", description="Iterations of rollouts and updates.")
+    epochs: int = Field(2, ge=1, le=100, title="Epochs", description="Passes over each batch of rollouts.")
+    minibatches: int = Field(2, ge=1, le=1024, title="Minibatches", description="Updates in each pass.")
+    new_tokens: int = Field(48, ge=1, le=65536, title="New tokens", description="Longest answer.")
+    temperature: float = Field(1.0, gt=0, le=10, title="Temperature", description="Of sampling, and in each log-prob.")
+    missing_eos_penalty: float = Field(
+        1.0, ge=0, le=100, title="Missing-EOS penalty", description="Taken from the score of an answer that never ends."
+    )
+    reward_clip: float = Field(10.0, gt=0, le=1e6, title="Reward clip", description="Largest absolute score.")
+    kl_control: Literal["fixed", "adaptive"] = Field(
+        "adaptive", title="KL control", description="Hold the coefficient, or steer it to the target."
+    )
+    kl_coefficient: float = Field(0.05, ge=0, le=100, title="KL coefficient", description="The first, per token (k1).")
+    kl_target: float = Field(
+        6.0, gt=0, le=1e6, title="KL target", description="Nats per answer that adaptive control seeks."
+    )
+    kl_horizon: int = Field(1000, ge=1, title="KL horizon", description="Rollouts over which adaptive control acts.")
+    gamma: float = Field(1.0, gt=0, le=1, title="Gamma", description="Discount of rewards.")
+    lam: float = Field(0.95, ge=0, le=1, title="Lambda", description="Of generalised advantage estimation.")
+    policy_clip: float = Field(0.2, gt=0, lt=1, title="Policy clip", description="How far the ratio may leave 1.")
+    value_clip: float = Field(0.2, gt=0, le=1e6, title="Value clip", description="How far a value may move per step.")
+    value_coefficient: float = Field(0.5, ge=0, le=100, title="Value coefficient", description="Weight of its loss.")
+    entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
+    critic: Literal["reward", "policy"] = Field(
+        "reward", title="Critic from", description="Whose body the critic starts with; its head starts at zero."
+    )
+
+    @model_validator(mode="after")
+    def _parts(self) -> PpoConfig:
+        if self.batch % (self.minibatches * self.accumulation):
+            raise ValueError(
+                f"batch {self.batch} must be a multiple of minibatches x accumulation "
+                f"({self.minibatches} x {self.accumulation})"
+            )
+        return self
+
+
+@dataclass
+class Asked:
+    """The prompts that leave room for an answer, as tokens, at most `room` of them."""
+
+    config: PpoConfig
+    fitted: Fitted[list[int]]
+    room: int
+    words: Any
+
+    @property
+    def steps(self) -> int:
+        """Iterations."""
+        return self.config.steps
+
+    @cached_property
+    def order(self) -> Prompts:
+        """Which prompts each step answers."""
+        from models.rl.iterations import Prompts
+
+        return Prompts(len(self.fitted.items), self.config.seed, self.config.batch)
+
+    def seen(self, step: int) -> list[Seen]:
+        """The prompts of a step: (number in the list given, tokens of the prompt)."""
+        fitted = self.fitted
+        return [(fitted.numbers[item], len(fitted.items[item])) for item in self.order.items(step)]
+
+
+def data(config: PpoConfig, policy: Path, reward_model: Path, prompts: Sequence[Messages]) -> Asked:
+    """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
+    Raises UserError when none is left."""
+    from datalake.errors import UserError
+    from models.network.checkpoint import context_of
+    from models.text import tokenizer as tokenizers
+    from models.text.packing import fit_all, fit_prompt
+
+    words = tokenizers.load(policy)
+    room = min(context_of(policy), context_of(reward_model)) - config.new_tokens
+    fitted = fit_all(prompts, lambda prompt: fit_prompt(prompt, words, room))
+    if not fitted.items:
         raise UserError(
             f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower ppo.new_tokens"
         )
-    model = ActorCritic(actor, critic)
-    identity = fingerprint(
-        {
-            "stage": "ppo",
-            "config": config,
-            "policy": folder_version(policy),
-            "reward_model": folder_version(reward_model),
-            "prompts": rendered,
+    return Asked(config, fitted, room, words)
+
+
+def prepare(config: PpoConfig, data: Asked, policy: Path, reward_model: Path, prompts: Sequence[Messages]) -> Prepared:
+    """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
+
+    Each step's metrics hold the score, KL to the reference, entropy, clip fraction, approximate KL, explained variance
+    and the share of answers that end. Raises UserError when the tokenizers differ.
+    """
+    from datalake.errors import UserError
+    from datalake.files import folder_version
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load_language_model
+    from models.objectives.ppo import ActorCritic
+    from models.objectives.ppo import ppo as objective
+    from models.rl.iterations import Iterations
+    from models.rl.reward_model import load_reward_model
+    from models.training.callbacks import read_metrics
+
+    actor, reference = load_language_model(policy), load_language_model(policy)
+    judge, judges_words = load_reward_model(reward_model)
+    if data.words.get_vocab() != judges_words.get_vocab():
+        raise UserError(
+            f"{policy} and {reward_model} have different tokenizers: train the reward model from this policy"
+        )
+    body = load_reward_model(reward_model)[0].trunk if config.critic == "reward" else load_language_model(policy)
+    critic = ScalarHead(body, "zero")
+    for network in (reference, judge):
+        network.eval().requires_grad_(False)
+    model, rendered = ActorCritic(actor, critic), data.fitted.items
+    iterations = Iterations(config, model, reference, judge, rendered, settings_of(config, data.words, actor))
+
+    def finish(ended: Ended) -> dict[str, Any]:
+        rows = read_metrics(ended.metrics)
+        few = max(1, len(rows) // 5)
+        last = ("kl_per_answer", "kl_per_token", "entropy", "eos_rate", "explained_variance")
+        return {
+            "rollouts": ended.step * config.batch,
+            "prompts": len(rendered),
+            **data.fitted.figures(data.room),
+            "score_first": sum(row["score"] for row in rows[:few]) / few,
+            "score_last": sum(row["score"] for row in rows[-few:]) / few,
+            "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
+            **{name: ended.last[name] for name in last},
         }
-    )
-    iterations = Iterations(config, model, reference, judge, rendered, settings_of(config, words, actor))
-    metrics = Metrics(out / "metrics.jsonl")
-    guard = SpikeGuard(config.spike_sigma)
-    state = fit(
-        model,
-        ppo_objective(
+
+    return Prepared(
+        model=model,
+        objective=objective(
             config.temperature,
             config.policy_clip,
             config.value_clip,
             config.value_coefficient,
             config.entropy_coefficient,
-            len(words),
+            len(data.words),
         ),
-        iterations,
-        build_optimizer(config, {"policy": actor, "critic": critic}, {"critic": config.critic_learning_rate}),
-        schedule_of(config, config.steps),
-        [
-            iterations,
-            guard,
-            metrics,
-            Progress(on_step),
-            Checkpoints(out / "state", config.checkpoint_every, identity),
-        ],
-        load_state(out / "state", identity),
-        steps=config.steps,
-        clip=config.clip,
+        batches=iterations,
+        words=data.words,
+        inputs={
+            "policy": folder_version(policy),
+            "reward_model": folder_version(reward_model),
+            "prompts": rendered,
+        },
+        written=actor,
+        units={"policy": actor, "critic": critic},
+        rates={"critic": config.critic_learning_rate},
+        callbacks=[iterations],
+        frozen=[reference, judge],
+        finish=finish,
     )
-    checkpoint.save(actor, words, out / "checkpoint")
-    rows = read_metrics(metrics.path)
-    few = max(1, len(rows) // 5)
-    return {
-        "steps": state.step,
-        "rollouts": state.step * config.batch,
-        "prompts": len(rendered),
-        "dropped": len(fitted.left_out),
-        "left_out": [[*one, room] for one in fitted.left_out],
-        "score_first": sum(row["score"] for row in rows[:few]) / few,
-        "score_last": sum(row["score"] for row in rows[-few:]) / few,
-        "kl_per_answer": metrics.last["kl_per_answer"],
-        "kl_per_token": metrics.last["kl_per_token"],
-        "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
-        "entropy": metrics.last["entropy"],
-        "eos_rate": metrics.last["eos_rate"],
-        "explained_variance": metrics.last["explained_variance"],
-        "skipped": len(guard.events),
-    }
 
 
 def settings_of(config: PpoConfig, words: Any, model: Any = None) -> RolloutSettings:
     """How a config samples and scores; passes have the rows of a micro-batch, see `RolloutSettings`."""
+    from models.rl.rollouts import RolloutSettings
+    from models.text.tokenizer import stop_ids
+
     return RolloutSettings(
         new_tokens=config.new_tokens,
         temperature=config.temperature,
@@ -211,6 +216,4 @@ def settings_of(config: PpoConfig, words: Any, model: Any = None) -> RolloutSett
     )
 
 
-def fitting(prompts: Sequence[Messages], words: Any, room: int) -> Fitted[list[int]]:
-    """Prompts as tokens, at most `room` long."""
-    return fit_all(prompts, lambda prompt: fit_prompt(prompt, words, room))
+ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="3")

@@ -2,133 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from pydantic import Field
 
-from datalake.errors import UserError
-from datalake.files import folder_version
-from datalake.identity import fingerprint
-from models.network import checkpoint
-from models.network.build import ScalarHead
-from models.objectives.assistant_tokens import Dialogues, assistant_tokens, collate
-from models.text.packing import Dialogue, Fitted, Messages, fit_all, fit_dialogue
-from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
-from models.training.config import SftConfig
-from models.training.epochs import Epochs, draw
-from models.training.loop import Callback, context_of, fit, load_state, mean_loss, split
-from models.training.optimizer import build_optimizer
-from models.training.schedule import schedule_of
+from models.methods.items import Items
+from models.training.config import TunedConfig
+from models.training.method import Ended, Method, Prepared
+
+if TYPE_CHECKING:
+    from models.text.packing import Dialogue, Messages
 
 
-def sft(
+class SftConfig(TunedConfig):
+    """Supervised tuning on dialogues: the loss counts the assistant's tokens only."""
+
+    learning_rate: float = Field(5e-4, gt=0, le=1, title="Learning rate", description="The peak, for AdamW's share.")
+    weight_decay: float = Field(0.0, ge=0, le=10, title="Weight decay", description="On matrices only.")
+    epochs: float = Field(2.0, gt=0, le=1000, title="Epochs", description="Times every dialogue is seen.")
+
+
+def data(
+    config: SftConfig, base: Path, conversations: Sequence[Messages], heldout: Sequence[Messages]
+) -> Items[Dialogue]:
+    """Dialogues as tokens and assistant masks, at most a token longer than the context: the last is only ever a target.
+
+    `models.text.packing` says what is cut and what is left out. Raises UserError when none is left.
+    """
+    from datalake.errors import UserError
+    from models.network import checkpoint
+    from models.text import tokenizer as tokenizers
+    from models.text.packing import fit_all, fit_dialogue
+
+    words, longest = tokenizers.load(base), checkpoint.context_of(base)
+    context = min(config.context or longest, longest)
+    train, judged = (
+        fit_all(some, lambda messages: fit_dialogue(messages, words, context + 1)) for some in (conversations, heldout)
+    )
+    if not train.items:
+        raise UserError(
+            f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({train.why}): give others"
+            " or another base, or raise sft.context or pretrain.context"
+        )
+    return Items(config, train, judged, lambda dialogue: len(dialogue[0]), context, words)
+
+
+def prepare(
     config: SftConfig,
+    data: Items[Dialogue],
     base: Path,
     conversations: Sequence[Messages],
     heldout: Sequence[Messages],
-    out: Path,
-    on_step: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """Tunes the model in `base` on dialogues and writes it to `out/checkpoint`; returns a report of plain values.
+) -> Prepared:
+    """The model in `base` learns the assistant's tokens of these dialogues."""
+    from datalake.files import folder_version
+    from models.network.checkpoint import load_language_model
+    from models.objectives.assistant_tokens import assistant_tokens, collate
+    from models.training.loop import mean_loss, split
 
-    A dialogue longer than the context is cut at its end; one of which no answer begins in it is dropped; the report
-    counts both, and `left_out` has [number in `conversations`, reason, tokens, room] of each that was dropped. `out`
-    holds `metrics.jsonl` and `state` as in pretraining. Raises UserError when no dialogue is left.
-    """
-    torch.manual_seed(config.seed)
-    model, words = load_language_model(base)
-    context = context_of(model, config.context)
-    fitted = fitting(conversations, words, context)
-    rendered = fitted.items
-    if not rendered:
-        raise UserError(
-            f"none of {len(conversations)} dialogues has an answer within {context} tokens: raise sft.context or"
-            " pretrain.context, or give shorter ones"
-        )
-    judged_dialogues = fitting(heldout, words, context).items
-    order = draw(config.seed, 1 << 20).permutation(len(judged_dialogues))[: config.eval_rows]
-    judged = in_batches([judged_dialogues[place] for place in order], config.batch)
-    epochs = order_of(config, fitted)
-    steps = config.steps or epochs.steps(config.epochs)
-    identity = fingerprint(
-        {
-            "stage": "sft",
-            "config": config,
+    model = load_language_model(base)
+    drawn = data.drawn()
+    judged = data.in_batches(drawn, collate)
+
+    def finish(ended: Ended) -> dict[str, Any]:
+        report = data.report("dialogues", ended.step, len(heldout))
+        if judged:
+            report |= {
+                "heldout_dialogues": len(drawn),
+                "heldout_loss_before": ended.before["loss"],
+                "heldout_loss": ended.heldout["loss"],
+                "heldout_token_accuracy": ended.heldout["token_accuracy"],
+            }
+        return report
+
+    return Prepared(
+        model=model,
+        objective=assistant_tokens,
+        batches=lambda step: [split(collate(data.of_step(step)), config.accumulation)],
+        words=data.words,
+        inputs={
             "base": folder_version(base),
-            "conversations": [[list(ids), list(mask)] for ids, mask in rendered],
-        }
+            "conversations": [[list(ids), list(mask)] for ids, mask in data.fitted.items],
+        },
+        measure=(lambda network: mean_loss(network, judged, assistant_tokens)) if judged else None,
+        finish=finish,
     )
 
-    def measure(network: nn.Module) -> dict[str, float]:
-        return mean_loss(network, judged, assistant_tokens)
 
-    guard, metrics = SpikeGuard(config.spike_sigma), Metrics(out / "metrics.jsonl")
-    evaluation = Evaluation(measure, config.eval_every)
-    callbacks: list[Callback] = [guard, *([evaluation] if judged else []), metrics, Progress(on_step)]
-    before = mean_loss_of(model, judged)
-    state = fit(
-        model,
-        assistant_tokens,
-        lambda step: [split(collate([rendered[item] for item in epochs.items(step)]), config.accumulation)],
-        build_optimizer(config, {"model": model}),
-        schedule_of(config, steps),
-        [*callbacks, Checkpoints(out / "state", config.checkpoint_every, identity)],
-        load_state(out / "state", identity),
-        steps=steps,
-        clip=config.clip,
-    )
-    checkpoint.save(model, words, out / "checkpoint")
-    report: dict[str, Any] = {
-        "steps": state.step,
-        "dialogues": len(rendered),
-        "cut": fitted.cut,
-        "dropped": len(fitted.left_out),
-        "target_tokens": state.targets,
-        "epochs": state.step / epochs.steps_per_epoch,
-        "loss": metrics.last["loss"],
-        "tokens_per_s": metrics.tokens_per_s,
-        "skipped": len(guard.events),
-    }
-    report["left_out"] = [[*one, context] for one in fitted.left_out]
-    if judged:
-        report |= {
-            "heldout_dialogues": len(order),
-            "heldout_dropped": len(heldout) - len(judged_dialogues),
-            "heldout_loss_before": before,
-            "heldout_loss": evaluation.last["loss"],
-            "heldout_token_accuracy": evaluation.last["token_accuracy"],
-        }
-    return report
-
-
-def load_language_model(folder: Path) -> tuple[nn.Module, Any]:
-    """The model in a checkpoint and its tokenizer. Raises UserError for a reward model, which can't write."""
-    model, words = checkpoint.load(folder)
-    if isinstance(model, ScalarHead):
-        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
-    return model, words
-
-
-def fitting(conversations: Sequence[Messages], words: Any, context: int) -> Fitted[Dialogue]:
-    """Dialogues as tokens and assistant masks, at most `context` + 1 long: the last token is only ever a target."""
-    return fit_all(conversations, lambda messages: fit_dialogue(messages, words, context + 1))
-
-
-def order_of(config: SftConfig, fitted: Fitted[Dialogue]) -> Epochs:
-    """Which of the dialogues that fit each step sees."""
-    return Epochs([len(ids) for ids, _ in fitted.items], config.seed, config.batch)
-
-
-def in_batches(dialogues: list[Dialogue], batch: int) -> list[Dialogues]:
-    """Dialogues as batches of like length, for a figure over all of them."""
-    dialogues = sorted(dialogues, key=lambda dialogue: len(dialogue[0]))
-    return [collate(dialogues[first : first + batch]) for first in range(0, len(dialogues), batch)]
-
-
-@torch.no_grad()
-def mean_loss_of(model: nn.Module, judged: list[Dialogues]) -> float | None:
-    """The loss before training, in nats per assistant token; None without dialogues."""
-    return mean_loss(model.eval(), judged, assistant_tokens)["loss"] if judged else None
+sft = Method(
+    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="3"
+)

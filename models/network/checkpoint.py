@@ -150,6 +150,14 @@ def _foreign(folder: Path, settings: dict[str, Any], trust_remote_code: bool) ->
     return Foreign.load(folder, "masked" if masked else "causal", trust_remote_code)
 
 
+def load_language_model(folder: Path | str) -> nn.Module:
+    """The model of a checkpoint that writes. Raises UserError for a reward model, which can't."""
+    model = load_model(folder)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
+    return model
+
+
 def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:
     model = Decoder(config)
     model.load_state_dict(from_hub(weights, config))

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from datalake.files import Files
 
 VOCABULARY_MULTIPLE = 64  # rows of the embedding: matrix products like round sizes (nanochat: +1% to +25% by hardware)
 HIDDEN_MULTIPLE = 32
@@ -145,6 +148,21 @@ class NetworkConfig(BaseModel):
             block = block * self.experts + self.width * self.experts
         norms = 2 * self.width + (2 * self.head_width if self.qk_norm else 0)
         return embedding + self.layers * (attention + block + norms) + self.width
+
+
+class OpenModel(Files):
+    """A model that exists: a Hugging Face folder or a GGUF file, named by its place and known by its content."""
+
+    @classmethod
+    def _written(cls, value: Any) -> list[str]:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("the path of a Hugging Face folder or of a GGUF file is wanted")
+        return [value]
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        handler(schema)
+        return {"type": "string"}
 
 
 class LoraConfig(BaseModel):

@@ -25,6 +25,7 @@ from models.objectives.ppo import (
     token_rewards,
     whiten,
 )
+from models.training.device import device_of
 
 ROLLOUT_FIELDS = tuple(Rollouts.__dataclass_fields__)
 
@@ -63,6 +64,7 @@ def roll_out(
     `explained_variance` of the critic.
     """
     model.eval()
+    device = device_of(model)
     answers = generate(
         model.policy,
         list(prompts),
@@ -78,6 +80,9 @@ def roll_out(
     actions, counts = right_padded(answers)
     mask = (torch.arange(actions.shape[1]) < counts[:, None]).float()
     ended = torch.tensor([bool(answer) and answer[-1] in settings.stop_ids for answer in answers])
+    tokens, lengths, starts, actions, mask, ended = (
+        part.to(device) for part in (tokens, lengths, starts, actions, mask, ended)
+    )
 
     scores, log_probs, reference_log_probs, values = [], [], [], []
     for first in range(0, len(prompts), settings.rows):
@@ -108,5 +113,5 @@ def roll_out(
 
 def rows_of(rollouts: Rollouts, places: Sequence[int]) -> Rollouts:
     """Some rows of a batch of rollouts, as wide as all of it: equal widths give equal numbers."""
-    chosen = torch.tensor(list(places))
+    chosen = torch.tensor(list(places), device=rollouts.tokens.device)
     return Rollouts(*(getattr(rollouts, name)[chosen] for name in ROLLOUT_FIELDS))

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from datalake.errors import UserError
 from models.network.generate import stream
 from models.text.packing import latest_turns, most
-from models.text.tokenizer import render, stop_ids
+from models.text.rendering import render
+from models.text.tokenizer import stop_ids
 
 _BROKEN = "\ufffd"  # what a decoder shows for bytes that are no character, or not yet
 

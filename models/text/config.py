@@ -1,13 +1,25 @@
-"""What a tokenizer may be told. Nothing heavier than pydantic is imported here."""
+"""What a tokenizer may be told, and its special tokens. Nothing heavier than pydantic is imported here.
+
+Text never yields a special token: they are put in by code alone. Their ids are their places in `SPECIALS`, from 0, and
+these never move, since every checkpoint and token shard holds them: a new use takes the first spare, under its name or
+another. In order: text and dialogues (0 to 6: bos, eos, pad, system, user, assistant, end), the masked token (7), a
+tool's call and its result (8 to 11, opened and closed), thinking (12, 13), filling in the middle (14 to 16: prefix,
+middle, suffix; Bavarian et al. 2022, arXiv 2207.14255), spares (17 to 32).
+"""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# The special tokens, in the order of their ids from 0. Text never yields one: they are put in by code alone.
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
-SPECIALS = (BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END)
+DIALOGUE = (BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END)  # those that our chat template writes
+MASK = "<|mask|>"
+TOOLS = ("<|tool_call|>", "<|/tool_call|>", "<|tool_result|>", "<|/tool_result|>")
+THINK = ("<|think|>", "<|/think|>")
+INFILLING = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+SPARES = tuple(f"<|spare_{number}|>" for number in range(16))
+SPECIALS = (*DIALOGUE, MASK, *TOOLS, *THINK, *INFILLING, *SPARES)
 
 
 class TokenizerConfig(BaseModel):

@@ -1,20 +1,23 @@
 """What of a dialogue, a pair of answers or a prompt a model's context holds, one rule for training and evaluation.
 
-A dialogue to learn from is cut at its end: the beginning of a long answer still teaches. A pair and a prompt lose their
-oldest turns, since what is judged or written stands last (a system message stays); where two answers don't fit with the
-last turn alone, both are cut where the context ends. What can't be used even so is left out, with the reason.
+A dialogue to learn from is cut at its end: the beginning of a long answer still teaches. Where no answer would begin in
+the context, and where a pair or a prompt is too long, the oldest turns go first, since what is judged or written stands
+last (a system message stays); then the middle of the texts before the answer, until it has the room to begin. Two
+answers that don't fit even so are both cut where the context ends. What can't be used at all is left out, with the
+reason.
 
 Each function renders what it must and no more: the work grows with what there is, however many turns that has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from datalake.errors import UserError
-from models.text.tokenizer import render
+from models.text.rendering import UnfitError, render
 
 T = TypeVar("T")
 Messages = Sequence[dict[str, str]]
@@ -27,11 +30,15 @@ NO_QUESTION = "no turn of the user"
 ONE_ANSWER = "one answer, nothing to compare it with"
 EQUAL = "two equal answers"
 TOO_LONG = "longer than the context before an answer begins"
+REFUSED = "the chat template can't write it"
+
+ROOM = 4  # an answer begins where it has this part of the context, or all that it needs
+GAP = " … "  # stands for the middle of a text that is cut
 
 
 class Fit(NamedTuple, Generic[T]):
     """What became of one thing: the tokens that fit (None: left out, see `reason`), its tokens in all, and whether
-    something of an answer was cut."""
+    something of it was cut: turns, the middle of a text, or the end of an answer."""
 
     item: T | None
     tokens: int
@@ -49,42 +56,140 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fitted(Generic[T]):
-    """Of a list of things those that fit, in order, and the place of each in the list; how many of them were cut."""
+    """Of a list of things those that fit, in order, and the place of each in the list; the lengths in tokens of those
+    that were cut, as they were before; what is left out."""
 
     items: list[T]
     numbers: list[int]
-    cut: int
+    cut_tokens: list[int]
     left_out: list[LeftOut]
+
+    @property
+    def cut(self) -> int:
+        """How many were cut."""
+        return len(self.cut_tokens)
+
+    @property
+    def why(self) -> str:
+        """The commonest reason for which something is left out; empty where nothing is."""
+        return next((reason for reason, _ in Counter(one.reason for one in self.left_out).most_common(1)), "")
+
+    def figures(self, room: int) -> dict[str, Any]:
+        """What a report says of it, plain values; `left_out` is lists of [number, reason, tokens, room]."""
+        return {
+            "cut": self.cut,
+            "dropped": len(self.left_out),
+            "cut_by_length": by_length(self.cut_tokens),
+            "left_out_by_length": by_length(one.tokens for one in self.left_out),
+            "left_out": [[*one, room] for one in self.left_out],
+        }
+
+
+def by_length(tokens: Iterable[int]) -> dict[str, int]:
+    """How many things are of which length: "up to 512 tokens" are those of more than 256."""
+    bounds = Counter(1 << max(length - 1, 0).bit_length() for length in tokens)
+    return {f"up to {bound} tokens": count for bound, count in sorted(bounds.items())}
 
 
 def fit_all(things: Sequence[Any], fit: Callable[[Any], Fit[T]]) -> Fitted[T]:
-    """Each of these things as `fit` has it."""
-    items: list[T] = []
-    numbers: list[int] = []
-    left_out: list[LeftOut] = []
-    cut = 0
+    """Each of these things as `fit` has it; one that the chat template can't write is left out."""
+    fitted: Fitted[T] = Fitted([], [], [], [])
     for number, thing in enumerate(things):
-        found = fit(thing)
+        try:
+            found = fit(thing)
+        except UnfitError:
+            found = Fit(None, 0, reason=REFUSED)
         if found.item is None:
-            left_out.append(LeftOut(number, found.reason, found.tokens))
+            fitted.left_out.append(LeftOut(number, found.reason, found.tokens))
         else:
-            items.append(found.item)
-            numbers.append(number)
-            cut += found.cut
-    return Fitted(items, numbers, cut, left_out)
+            fitted.items.append(found.item)
+            fitted.numbers.append(number)
+            if found.cut:
+                fitted.cut_tokens.append(found.tokens)
+    return fitted
 
 
 def fit_dialogue(messages: Messages, words: Any, limit: int) -> Fit[Dialogue]:
-    """The beginning of a dialogue in at most `limit` tokens, up to the last of the assistant's that is in it.
+    """A dialogue in at most `limit` tokens, up to the last of the assistant's that is in it.
 
     A message with `weight` "0" is read and not learned.
     """
-    ids, mask = render(messages, words)
-    mask = _weighed(messages, mask)
+    ids, mask = _learned(messages, words)
+    tokens, lost = len(ids), False
+    if _last(mask, tokens) < 1:  # a first token is never a target
+        return Fit(None, tokens, reason=NO_ANSWER)
+    if not _begins(mask, limit):
+        later = _later(messages, words, limit)
+        if later is None:
+            return Fit(None, tokens, reason=TOO_LONG)
+        (ids, mask), lost = later, True
     last = _last(mask, limit)
-    if last < 1:  # a first token is never a target
-        return Fit(None, len(ids), reason=TOO_LONG if _last(mask, len(mask)) >= 1 else NO_ANSWER)
-    return Fit((ids[: last + 1], mask[: last + 1]), len(ids), cut=any(mask[last + 1 :]))
+    return Fit((ids[: last + 1], mask[: last + 1]), tokens, cut=lost or any(mask[last + 1 :]))
+
+
+def _later(messages: Messages, words: Any, limit: int) -> Dialogue | None:
+    """A dialogue from the first later turn of the user whose answer begins within the limit, or else its last answer
+    with as much of the texts before it as leaves it room; None where none does."""
+    learned = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != "0"]
+    for start, first, system in _questions(messages, learned):
+        if _begins(_learned([*system, *messages[start : first + 1]], words)[1], limit):
+            return _learned([*system, *messages[start:]], words)
+    asked = [*system, *messages[start : learned[-1]]]
+
+    def fitting(kept: int) -> Dialogue | None:
+        found = _learned([*shortened(asked, kept), messages[learned[-1]]], words)
+        return found if _begins(found[1], limit) else None
+
+    return longest(asked, fitting)
+
+
+def _questions(messages: Messages, learned: Sequence[int]) -> Iterator[tuple[int, int, Messages]]:
+    """Where each turn of the user stands and the answer to it, among those that are learned, and what comes before any
+    turn: the system's message."""
+    system = messages[:1] if messages[0]["role"] == "system" else []
+    answers = iter(learned)
+    answer = next(answers)
+    yield len(system), answer, system
+    for place in range(len(system) + 1, len(messages)):
+        while answer < place:
+            answer = next(answers, len(messages))
+        if answer == len(messages):
+            return
+        if messages[place]["role"] == "user":
+            yield place, answer, system
+
+
+def _learned(messages: Messages, words: Any) -> Dialogue:
+    ids, mask = render(messages, words)
+    return ids, _weighed(messages, mask)
+
+
+def _begins(mask: list[bool], limit: int) -> bool:
+    """Whether the first answer has room for its beginning."""
+    start = next(place for place, on in enumerate(mask) if on)
+    end = next((place for place in range(start, len(mask)) if not mask[place]), len(mask))
+    return start + _beginning(end - start, limit) <= limit
+
+
+def _beginning(tokens: int, limit: int) -> int:
+    """The least of an answer of so many tokens that a context must hold."""
+    return min(tokens, max(limit // ROOM, 1))
+
+
+def shortened(messages: Messages, kept: int) -> list[dict[str, str]]:
+    """Messages with the middle of each text cut where it has more than `kept` characters."""
+
+    def short(text: str) -> str:
+        ahead = kept - kept // 2
+        return text if len(text) <= kept else text[:ahead] + GAP + text[len(text) - kept // 2 :] if kept else ""
+
+    return [message | {"content": short(message["content"])} for message in messages]
+
+
+def longest(messages: Messages, fits: Callable[[int], T | None]) -> T | None:
+    """What `fits` gives for the most characters that each text may keep; None where nothing is little enough."""
+    most_of_all = max((len(message["content"]) for message in messages), default=0)
+    return most(most_of_all + 1, lambda number: fits(number - 1))
 
 
 def _weighed(messages: Messages, mask: list[bool]) -> list[bool]:
@@ -124,26 +229,35 @@ def fit_pair(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answers]:
 
     def both(messages: Messages) -> Answers:
         chosen, rejected = (
-            render([*messages, {"role": "assistant", "content": pair[answer]}], words)[0]
+            render([*messages, {"role": "assistant", "content": pair[answer]}], words, masked=False)[0]
             for answer in ("chosen", "rejected")
         )
         return chosen, rejected
 
-    def fitting(messages: Messages) -> Answers | None:
-        found = both(messages)
+    def fitting(number: int) -> Answers | None:
+        found = both(latest(number))
         return found if max(map(len, found)) <= context else None
+
+    def beginning(kept: int) -> Answers | None:
+        prompt = shortened(latest(1), kept)
+        opening, found = len(render(prompt, words, prompt=True)[0]), both(prompt)
+        needed = _beginning(max(map(len, found)) - opening, context)
+        return found if opening + needed <= context else None
 
     count, latest = latest_turns(pair["prompt"])
     if not count:
         return Fit(None, 0, reason=NO_QUESTION)
-    found = most(count, lambda number: fitting(latest(number)))
+    whole = both(pair["prompt"])
+    tokens = max(map(len, whole))
+    if tokens <= context:
+        return Fit(whole, tokens)
+    found = most(count - 1, fitting)
     if found is not None:
-        return Fit(found, max(map(len, found)))
-    chosen, rejected = both(latest(1))
-    tokens = max(len(chosen), len(rejected))
-    if chosen[:context] == rejected[:context]:
+        return Fit(found, tokens, cut=True)
+    cut = longest(latest(1), beginning)
+    if cut is None or cut[0][:context] == cut[1][:context]:
         return Fit(None, tokens, reason=TOO_LONG)
-    return Fit((chosen[:context], rejected[:context]), tokens, cut=True)
+    return Fit((cut[0][:context], cut[1][:context]), tokens, cut=True)
 
 
 def fit_prompt(prompt: Messages, words: Any, room: int) -> Fit[list[int]]:
@@ -152,14 +266,17 @@ def fit_prompt(prompt: Messages, words: Any, room: int) -> Fit[list[int]]:
     if not count:
         return Fit(None, 0, reason=NO_QUESTION)
 
-    def fitting(number: int) -> list[int] | None:
-        ids, _ = render(latest(number), words, prompt=True)
+    def fitting(messages: Messages) -> list[int] | None:
+        ids, _ = render(messages, words, prompt=True)
         return ids if len(ids) <= room else None
 
-    found = most(count, fitting)
+    whole = render(prompt, words, prompt=True)[0]
+    if len(whole) <= room:
+        return Fit(whole, len(whole))
+    found = most(count - 1, lambda number: fitting(latest(number)))
     if found is None:
-        return Fit(None, len(render(latest(1), words, prompt=True)[0]), reason=TOO_LONG)
-    return Fit(found, len(found))
+        found = longest(latest(1), lambda kept: fitting(shortened(latest(1), kept)))
+    return Fit(found, len(whole), cut=bool(found), reason="" if found else TOO_LONG)
 
 
 def latest_turns(

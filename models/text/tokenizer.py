@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from models import gguf
-from models.text.config import BOS, END, EOS, PAD, SPECIALS, TokenizerConfig
-from models.text.rendering import CHAT_TEMPLATE, ROLES
+from models.text.config import BOS, DIALOGUE, END, EOS, MASK, PAD, SPECIALS, TokenizerConfig
+from models.text.control import Controls, Quoting, controls_of
+from models.text.template import CHAT_TEMPLATE
 
 SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_GENERATION = re.compile(r"\{%-?\s*generation\b")
 # Between two words matched by `SPLIT` in any text, whatever else stands in it: no alternative goes on over a space or
 # tab after what is neither white space nor a line's end, from a line's end to what follows, or from a letter to a mark.
 _SAFE = re.compile(r"(?<=[\w!-~])(?=[ \t])|(?<=\n)(?=[\w!-~])|(?<=[\u4e00-\u9fa5])(?=[，。、！？；：])")
@@ -69,7 +68,8 @@ def train(texts: Iterable[str], config: TokenizerConfig, folder: Path | str) -> 
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(SPECIALS[3:]),
+        mask_token=MASK,
+        additional_special_tokens=[name for name in SPECIALS if name not in (BOS, EOS, PAD, MASK)],
         clean_up_tokenization_spaces=False,
         model_max_length=1 << 30,
     )
@@ -140,15 +140,21 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedToken
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, without any special token, even where the text spells one out.
+    """Token ids of each text, without any control token, even where the text spells one out.
 
     A long text goes through our own tokenizer in pieces, so that time and memory grow with its length alone: cut where
     that changes no token, or, in a run of `PIECE` characters without such a place, where the run is that long. What
     isn't a character (a lone surrogate) is read as a question mark.
     """
+    if ours(tokenizer) is None:
+        controls = controls_of(tokenizer)
+        spelled = [number for number, text in enumerate(texts) if controls.spells(text)]
+        if spelled:
+            rest = iter(encode(tokenizer, [text for text in texts if not controls.spells(text)]))
+            return [_quoted(controls, text) if number in spelled else next(rest) for number, text in enumerate(texts)]
     backend: Tokenizer = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
-    ours = _ours(tokenizer) is not None
+    cut = ours(tokenizer) is not None
     found: list[list[int]] = [[] for _ in texts]
     batch: list[tuple[int, str]] = []
     room = 0
@@ -165,7 +171,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
         batch.clear()
 
     for number, text in enumerate(texts):
-        for piece in _pieces(text) if ours else [text]:
+        for piece in _pieces(text) if cut else [text]:
             if batch and len(piece) > room:
                 flush()
             room = _TOGETHER if not batch else room
@@ -174,6 +180,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     if batch:
         flush()
     return found
+
+
+def _quoted(controls: Controls, text: str) -> list[int]:
+    quoting = Quoting(controls, [text])
+    return quoting.encode(quoting.quoted(text))[0]
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -215,86 +226,28 @@ def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return int(number)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
-    """Ids that end an answer: <|end|> where the tokenizer has it, its end of text, and what the model's own generation
-    settings name (`stops`, as `models.network.checkpoint.load` finds them)."""
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that ends what the assistant says: <|end|> where the tokenizer has it, what its chat template writes,
+    or its end of text; None for one that has nothing of the kind."""
     vocabulary = tokenizer.get_vocab()
-    ids = {vocabulary[END]} if END in vocabulary else set()
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return sorted(ids | set(getattr(model, "stops", ())))
+    if END in vocabulary:
+        return int(vocabulary[END])
+    written = controls_of(tokenizer).end_of_turn if tokenizer.chat_template else ""
+    number = vocabulary.get(written, tokenizer.eos_token_id)
+    return None if number is None else int(number)
 
 
-def render(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, prompt: bool = False
-) -> tuple[list[int], list[bool]]:
-    """A dialogue as token ids, and which of them are the assistant's (its closing <|end|> included).
-
-    With `prompt`, the ids end where the assistant is to speak. Contents are encoded piece by piece, so they can't spell
-    special tokens. A tokenizer without our special tokens goes through its own chat template instead, which promises
-    no such safety.
-
-    Raises:
-        UserError: for an unknown role, or a tokenizer that knows no dialogues.
-    """
-    vocabulary = _ours(tokenizer)
-    if vocabulary is None:
-        return _render_by_template(messages, tokenizer, prompt)
-    for message in messages:
-        if message["role"] not in ROLES:
-            raise UserError(f"unknown role {message['role']!r}: use system, user, assistant or tool")
-    ids, mask = [vocabulary[BOS]], [False]
-    for message, content in zip(messages, encode(tokenizer, [m["content"] for m in messages]), strict=True):
-        said = message["role"] == "assistant"
-        ids += [vocabulary[ROLES[message["role"]]], *content, vocabulary[END]]
-        mask += [False, *([said] * (len(content) + 1))]
-    if prompt:
-        ids.append(vocabulary[ROLES["assistant"]])
-        mask.append(False)
-    return ids, mask
+def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
+    """Ids that end an answer: the end of a turn, the end of text, and what the model's own generation settings name
+    (`stops`, as `models.network.checkpoint.load` finds them)."""
+    ids = {end_of_turn(tokenizer), tokenizer.eos_token_id, *getattr(model, "stops", ())}
+    return sorted(number for number in ids if number is not None)
 
 
-def _ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
-    """The ids of our special tokens; None for a tokenizer that wasn't trained here."""
+def ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
+    """The ids of the special tokens that dialogues are made of; None for a tokenizer that wasn't trained here."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    ids = {name: backend.token_to_id(name) for name in SPECIALS}
+    ids = {name: backend.token_to_id(name) for name in DIALOGUE}
     return None if None in ids.values() else ids
-
-
-def _render_by_template(
-    messages: Sequence[dict[str, str]], tokenizer: Any, prompt: bool
-) -> tuple[list[int], list[bool]]:
-    """By the tokenizer's own template. The assistant's part is what the template marks as generation; where it marks
-    nothing, what follows each turn's generation prompt, which must then be how the whole dialogue begins.
-    """
-    if not tokenizer.chat_template:
-        raise UserError(
-            "this tokenizer has no chat template: take an instruction-tuned model, or train a tokenizer here"
-        )
-    messages = list(messages)
-    if _GENERATION.search(str(tokenizer.chat_template)):
-        found = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=prompt, return_dict=True, return_assistant_tokens_mask=True
-        )
-        return list(found["input_ids"]), [bool(marked) for marked in found["assistant_masks"]]
-
-    def text_of(count: int, opened: bool) -> str:
-        return str(tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=opened))
-
-    whole = text_of(len(messages), prompt)
-    found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    starts = [start for start, _ in found["offset_mapping"]]
-    mask = [False] * len(starts)
-    for number, message in enumerate(messages if not prompt else []):  # what is asked has no part to learn
-        if message["role"] == "assistant":
-            opened, closed = text_of(number, True), text_of(number + 1, False)
-            if not (whole.startswith(closed) and closed.startswith(opened)):
-                raise UserError(
-                    "this tokenizer's chat template writes a turn in another way once others follow, so what the "
-                    "assistant said can't be told: give it a template with {% generation %}"
-                )
-            for place in range(bisect_left(starts, len(opened)), bisect_left(starts, len(closed))):
-                mask[place] = True
-    return list(found["input_ids"]), mask

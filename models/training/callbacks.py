@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from datalake.atomic import write_atomically
-from models.training.loop import Callback, Run, save_state, snapshot
+from models.training.loop import Callback, Run, snapshot
+from models.training.state import Background, clear_states, copied, rates_digest, save_state
 
 Row = dict[str, float]
 
@@ -45,6 +46,8 @@ class Metrics(Callback):
 
     def on_start(self, run: Run) -> None:
         """Drops rows after the state's step, and a last line that a kill cut short."""
+        if not run.ranks.leads:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(self.path) if row["step"] <= run.state.step]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
@@ -54,6 +57,8 @@ class Metrics(Callback):
         self.last = dict(row)
         self.seconds_targets[0] += row["targets"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
         self.seconds_targets[1] += row["targets"]
+        if not run.ranks.leads:
+            return
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain_row(row)) + "\n")
 
@@ -88,20 +93,38 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class Checkpoints(Callback):
     """Saves a state every so many steps, at the end, and before an end that comes too early.
 
-    Stands last, so that it sees what the others remember.
+    Stands last, so that it sees what the others remember. What is saved is copied at once and written while training
+    goes on. The state of step `branch` outlives the run (see `Prepared`): the one that a longer run can begin with.
     """
 
-    def __init__(self, folder: Path, every: int, identity: str, keep: int = 2) -> None:
-        self.folder, self.every, self.identity, self.keep = folder, every, identity, keep
+    def __init__(self, folder: Path, every: int, identity: str, keep: int = 2, branch: int | None = None) -> None:
+        self.folder, self.every, self.identity, self.keep, self.branch = folder, every, identity, keep, branch
+        self._background = Background()
 
     def on_step(self, run: Run, row: Row) -> None:
         """Saves when it is time."""
-        if run.last or run.state.step % self.every == 0:
-            save_state(self.folder, snapshot(run), self.identity, self.keep)
+        if run.last or run.state.step % self.every == 0 or run.state.step == self.branch:
+            self._save(run)
 
     def on_interrupt(self, run: Run) -> None:
         """Saves, whenever it is."""
-        save_state(self.folder, snapshot(run), self.identity, self.keep)
+        self._save(run)
+        self._background.wait()
+
+    def on_end(self, run: Run) -> None:
+        """The last state is on disk."""
+        self._background.wait()
+
+    def clear(self) -> None:
+        """After the checkpoint is written no state is needed, but that of `branch`."""
+        clear_states(self.folder, self.branch)
+
+    def _save(self, run: Run) -> None:
+        saved = snapshot(run)
+        if run.ranks.leads:
+            rates = rates_digest(run.schedule, run.state.step)
+            branch = -1 if self.branch is None else self.branch
+            self._background(save_state, self.folder, copied(saved), self.identity, self.keep, rates, branch)
 
 
 class SpikeGuard(Callback):
@@ -164,17 +187,27 @@ class Evaluation(Callback):
     def __init__(self, measure: Callable[[nn.Module], Row], every: int, prefix: str = "heldout_") -> None:
         self.measure, self.every, self.prefix = measure, every, prefix
         self.history: list[dict[str, float]] = []
+        self.first: Row = {}
+
+    def on_start(self, run: Run) -> None:
+        """Evaluates before the first step."""
+        if run.state.step == 0:
+            self.first = self._measured(run)
 
     def on_step(self, run: Run, row: Row) -> None:
         """Evaluates when it is time."""
         if not run.last and (self.every == 0 or run.state.step % self.every):
             return
-        run.model.eval()
-        with torch.no_grad():
-            figures = {self.prefix + name: value for name, value in self.measure(run.model).items()}
-        run.model.train()
+        figures = {self.prefix + name: value for name, value in self._measured(run).items()}
         row |= figures
         self.history.append({"step": run.state.step, **figures})
+
+    def _measured(self, run: Run) -> Row:
+        run.model.eval()
+        with torch.no_grad(), run.device.computing():
+            figures = self.measure(run.model)
+        run.model.train()
+        return figures
 
     @property
     def last(self) -> Row:
@@ -185,11 +218,11 @@ class Evaluation(Callback):
 
     def saved(self) -> dict[str, Any]:
         """All figures so far."""
-        return {"history": self.history}
+        return {"history": self.history, "first": self.first}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Puts them back."""
-        self.history = [dict(figures) for figures in saved["history"]]
+        self.history, self.first = [dict(figures) for figures in saved["history"]], dict(saved["first"])
 
 
 class Progress(Callback):

@@ -10,14 +10,16 @@ import signal
 from types import FrameType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # that end a run
+
 
 class Interrupts:
-    """SIGINT, SIGTERM and SIGHUP, kept back until `deliver` or `close`; does nothing outside the main thread."""
+    """The signals that end a run, kept back until `deliver` or `close`; does nothing outside the main thread."""
 
     def __init__(self) -> None:
         self.waiting: tuple[int, FrameType | None] | None = None
         self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             before = signal.getsignal(number)
             if not callable(before):  # ignored, or the system's own, which ends the process at once
                 continue

@@ -9,38 +9,26 @@ state; data order is a pure function of (seed, step) and needs none.
 from __future__ import annotations
 
 import gc
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from datalake.atomic import whole_folder
-from datalake.errors import UserError
-from datalake.files import file_digest
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
+from models.parallel.ranks import ALONE, Ranks
+from models.training.device import Device, choose, moved
 from models.training.interrupt import Interrupts
-from models.training.optimizer import Optimizers, scale_and_clip, set_rate
+from models.training.optimizer import Optimizers, gradient_norms, scale_and_clip, set_rate, whole_norm
 from models.training.schedule import Schedule
+from models.training.state import State
 
 # What a step trains on: its updates in order, each a sequence of micro-batches.
 Batches = Callable[[int], Iterable[Sequence[Any]]]
-
-
-@dataclass
-class State:
-    """Where a run stands: steps done, targets trained on, and, fresh from disk, what `fit` has yet to put back."""
-
-    step: int = 0
-    targets: int = 0
-    saved: dict[str, Any] | None = None
 
 
 @dataclass
@@ -49,9 +37,12 @@ class Run:
 
     model: nn.Module
     optimizer: Optimizers
+    schedule: Schedule
     state: State
     steps: int
     callbacks: Sequence[Callback]
+    device: Device
+    ranks: Ranks
 
     @property
     def last(self) -> bool:
@@ -84,6 +75,9 @@ class Callback:
     def on_interrupt(self, run: Run) -> None:
         """Between two steps, where the run is told to end before its time."""
 
+    def on_end(self, run: Run) -> None:
+        """Once, after the last step."""
+
 
 def fit(
     model: nn.Module,
@@ -96,16 +90,19 @@ def fit(
     *,
     steps: int,
     clip: float = 1.0,
+    device: Device | None = None,
+    ranks: Ranks = ALONE,
 ) -> State:
     """Trains from `state` until `steps` steps are done, and returns where it stands then.
 
     `schedule` gives the factor on each group's peak rate; `clip` is the largest gradient norm of a clip unit (0: none).
     The metrics of a step are means over the targets of its accepted updates; `loss` is the objective's own unless it
-    reports another. Raises FloatingPointError when no callback refuses a loss or gradient that isn't finite. A Ctrl-C,
-    SIGTERM or SIGHUP takes effect after the step that it comes upon.
+    reports another. `data_s` are the seconds that a step waited for its batches, rollouts included. On a GPU the host
+    waits for the device once an update, for all figures together. Raises FloatingPointError when no callback refuses a
+    loss or gradient that isn't finite. A Ctrl-C, SIGTERM or SIGHUP takes effect after the step that it comes upon.
     """
     keep_freed_memory()
-    run = Run(model, optimizer, state, steps, callbacks)
+    run = Run(model, optimizer, schedule, state, steps, callbacks, device or choose("float32", _place(model)), ranks)
     if state.saved is not None:
         _restore(run, state.saved)
         state.saved = None
@@ -116,37 +113,7 @@ def fit(
     interrupts = Interrupts()
     try:
         while state.step < steps:
-            started = time.perf_counter()
-            rate = set_rate(optimizer, schedule(state.step))
-            sums: dict[str, float] = {}
-            counted, norms, loss, skipped, updates = 0, 0.0, math.nan, 0, 0
-            for update in batches(state.step):
-                updates += 1
-                totals, targets = _backward(model, objective, update)
-                norm = scale_and_clip(optimizer, 1 / max(targets, 1), clip)
-                loss = totals["total"] / max(targets, 1)
-                # every callback is asked, so that each one's history is complete
-                verdicts = [callback.accept(run, loss, norm) for callback in callbacks]
-                if all(verdicts):
-                    if not (math.isfinite(loss) and math.isfinite(norm)):
-                        raise FloatingPointError(
-                            f"loss {loss} and gradient norm {norm} at step {state.step + 1}: lower the learning rate"
-                        )
-                    optimizer.step()
-                    norms += norm
-                    counted += targets
-                    for name, value in totals.items():
-                        sums[name] = sums.get(name, 0.0) + value
-                else:
-                    skipped += 1
-                optimizer.zero_grad()
-            state.step += 1
-            state.targets += counted
-            # of a step that was refused whole, the loss it was refused for is worth knowing
-            row = {"step": float(state.step), "loss": sums.pop("total") / counted if counted else loss}
-            row |= {name: value / max(counted, 1) for name, value in sums.items()}
-            row |= {"lr": rate, "grad_norm": norms / max(updates - skipped, 1), "targets": float(counted)}
-            row |= {"skipped": float(skipped), "tokens_per_s": counted / (time.perf_counter() - started)}
+            row = _step(run, objective, batches, clip)
             for callback in callbacks:
                 callback.on_step(run, row)
             if not frozen:
@@ -158,6 +125,8 @@ def fit(
                 for callback in callbacks:
                     callback.on_interrupt(run)
                 interrupts.deliver()
+        for callback in callbacks:
+            callback.on_end(run)
     finally:
         interrupts.close()
         if frozen:
@@ -165,18 +134,79 @@ def fit(
     return state
 
 
-def _backward(model: nn.Module, objective: Objective, update: Sequence[Any]) -> tuple[dict[str, float], int]:
-    """Gradients of the summed loss over the micro-batches; the sums of loss (`total`) and metrics, and the targets."""
+def _step(run: Run, objective: Objective, batches: Batches, clip: float) -> dict[str, float]:
+    """Take one step and return its row of metrics."""
+    state, optimizer = run.state, run.optimizer
+    started = time.perf_counter()
+    rate = set_rate(optimizer, run.schedule(state.step))
+    sums: dict[str, float] = {}
+    counted, norms, loss, skipped, updates, waited = 0, 0.0, math.nan, 0, 0, 0.0
+    following = iter(batches(state.step))
+    while True:
+        before = time.perf_counter()
+        update = next(following, None)
+        waited += time.perf_counter() - before
+        if update is None:
+            break
+        updates += 1
+        totals, targets, lengths = _backward(run, objective, update)
+        scale = 1 / max(targets, 1)
+        loss, norm = totals["total"] * scale, whole_norm(lengths, scale)
+        # every callback is asked, so that each one's history is complete
+        verdicts = [callback.accept(run, loss, norm) for callback in run.callbacks]
+        if all(verdicts):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"loss {loss} and gradient norm {norm} at step {state.step + 1}: lower the learning rate"
+                )
+            scale_and_clip(optimizer, scale, clip, lengths)
+            optimizer.step()
+            norms += norm
+            counted += targets
+            for name, value in totals.items():
+                sums[name] = sums.get(name, 0.0) + value
+        else:
+            skipped += 1
+        optimizer.zero_grad()
+    state.step += 1
+    state.targets += counted
+    # of a step that was refused whole, the loss it was refused for is worth knowing
+    row = {"step": float(state.step), "loss": sums.pop("total") / counted if counted else loss}
+    row |= {name: value / max(counted, 1) for name, value in sums.items()}
+    row |= {"lr": rate, "grad_norm": norms / max(updates - skipped, 1), "targets": float(counted)}
+    seconds = time.perf_counter() - started
+    return row | {"skipped": float(skipped), "tokens_per_s": counted / seconds, "data_s": waited}
+
+
+def _place(model: nn.Module) -> str:
+    return str(next(model.parameters()).device)
+
+
+def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[dict[str, float], int, dict[str, float]]:
+    """Gradients of the summed loss over the micro-batches of all ranks; the sums of loss (`total`) and metrics, the
+    targets, and the gradient norm of each clip unit, all unscaled."""
     totals: dict[str, Tensor] = {}
     targets = 0
-    for batch in update:
-        loss = objective(model, batch)
+    for batch in run.ranks.share(update):
+        with run.device.computing():
+            loss = objective(run.model, moved(batch, run.device.device))
         targets += loss.targets
         if loss.targets:
             loss.total.backward()
         for name, value in {"total": loss.total.detach(), **loss.sums}.items():
             totals[name] = totals[name] + value.double() if name in totals else value.double()
-    return {name: float(value) for name, value in totals.items()}, targets
+    if run.ranks.size > 1:
+        run.ranks.add_gradients(p for group in run.optimizer.param_groups for p in group["params"])
+        count = torch.tensor(float(targets), dtype=torch.float64, device=run.device.device)
+        summed = run.ranks.total(torch.stack([count, *totals.values()]))
+        targets, totals = int(summed[0]), dict(zip(totals, summed[1:], strict=True))
+    lengths = gradient_norms(run.optimizer)
+    figures = torch.stack([*totals.values(), *(value.double() for value in lengths.values())]).tolist()
+    return (
+        dict(zip(totals, figures, strict=False)),
+        targets,
+        dict(zip(lengths, figures[len(totals) :], strict=True)),
+    )
 
 
 def split(batch: Any, parts: int) -> list[Any]:
@@ -191,8 +221,9 @@ def mean_loss(model: nn.Module, batches: Sequence[Any], objective: Objective) ->
     """An objective's metrics as means over all targets of these batches."""
     totals: dict[str, float] = {}
     targets = 0
+    device = next(model.parameters()).device
     for batch in batches:
-        loss = objective(model, batch)
+        loss = objective(model, moved(batch, device))
         targets += loss.targets
         for name, value in {"loss": loss.total, **loss.sums}.items():
             totals[name] = totals.get(name, 0.0) + float(value)
@@ -205,16 +236,14 @@ def context_of(model: nn.Module, asked: int | None = None) -> int:
     return min(asked or longest, longest)
 
 
-# ---- the saved state -------------------------------------------------------------------------------------------------
-
-
 def snapshot(run: Run) -> dict[str, Any]:
     """Everything a run needs to go on from here, as tensors and plain values."""
+    weights, optimizer = run.ranks.whole(run.model, run.optimizer)
     return {
         "step": run.state.step,
         "targets": run.state.targets,
-        "model": run.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "model": weights,
+        "optimizer": optimizer,
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "callbacks": {callback.name: callback.saved() for callback in run.callbacks if callback.name},
@@ -222,55 +251,10 @@ def snapshot(run: Run) -> dict[str, Any]:
 
 
 def _restore(run: Run, saved: dict[str, Any]) -> None:
-    run.model.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
+    run.ranks.put_back(run.model, run.optimizer, saved["model"], saved["optimizer"])
     torch.set_rng_state(saved["rng"])
     if saved["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
     for callback in run.callbacks:
         if callback.name in saved["callbacks"]:
             callback.load(saved["callbacks"][callback.name])
-
-
-def save_state(folder: Path, saved: dict[str, Any], identity: str, keep: int = 2) -> Path:
-    """Writes a state as `folder/step-N`, whole or not at all. The last `keep` stay."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{saved['step']:09d}"
-    with whole_folder(target) as part:
-        torch.save(saved, part / "state.pt")
-        note = {"step": saved["step"], "identity": identity, "xxh128": file_digest(str(part / "state.pt"))}
-        (part / "state.json").write_text(json.dumps(note), encoding="utf-8")
-    for old in _saved_folders(folder)[keep:]:
-        shutil.rmtree(old)
-    return target
-
-
-def load_state(folder: Path, identity: str) -> State:
-    """The newest whole state in a folder, or a fresh one; leftovers of a kill are cleared.
-
-    A state whose bytes aren't those written is passed over for the one before. Raises UserError where a state belongs
-    to another config or other inputs.
-    """
-    if not folder.is_dir():
-        return State()
-    for leftover in sorted(folder.glob(".step-*.tmp")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for path in _saved_folders(folder):
-        try:
-            note = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            whole = note["xxh128"] == file_digest(str(path / "state.pt"))
-        except (OSError, ValueError, KeyError):
-            continue
-        if note["identity"] != identity:
-            raise UserError(
-                f"{path} is the state of a run with other settings or inputs: remove {folder} to start anew"
-            )
-        if whole:
-            saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-            return State(step=saved["step"], targets=saved["targets"], saved=saved)
-    return State()
-
-
-def _saved_folders(folder: Path) -> list[Path]:
-    """The states of a folder, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)

@@ -7,7 +7,7 @@ more dimensions, as in GPT-2's and nanoGPT's training; norms and biases get none
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -121,22 +121,45 @@ def set_rate(optimizer: Optimizers, factor: float) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def scale_and_clip(optimizer: Optimizers, scale: float, limit: float) -> float:
-    """Multiplies all gradients by `scale`, then clips each clip unit to the global norm `limit` (0: none).
-
-    Returns the norm over all units after scaling, before clipping; not finite where a gradient isn't.
-    """
+def gradient_norms(optimizer: Optimizers) -> dict[str, Tensor]:
+    """The norm of the gradients of each clip unit, on their device; of a unit without gradients there is none."""
     units: dict[str, list[Tensor]] = {}
     for group in optimizer.param_groups:
         gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
         units.setdefault(group["clip_unit"], []).extend(gradients)
+    norms = {
+        unit: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        for unit, gradients in units.items()
+        if gradients
+    }
+    return {unit: norm.full_tensor() if hasattr(norm, "full_tensor") else norm for unit, norm in norms.items()}
+
+
+def whole_norm(norms: Mapping[str, float], scale: float) -> float:
+    """The norm over all clip units of gradients multiplied by `scale`; not finite where one isn't."""
     squares = 0.0
-    for gradients in units.values():
-        if not gradients:
-            continue
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) * scale
-        squares += norm * norm
-        factor = scale * min(1.0, limit / norm) if limit and norm > 0 else scale
-        if factor != 1.0:
-            torch._foreach_mul_(gradients, factor)
+    for norm in norms.values():
+        squares += (norm * scale) * (norm * scale)
     return float(squares**0.5)
+
+
+def scale_and_clip(
+    optimizer: Optimizers, scale: float, limit: float, norms: Mapping[str, float] | None = None
+) -> float:
+    """Multiplies all gradients by `scale`, then clips each clip unit to the global norm `limit` (0: none).
+
+    `norms` are those of `gradient_norms`, where they are known already. Returns the norm over all units after scaling,
+    before clipping; not finite where a gradient isn't.
+    """
+    if norms is None:
+        norms = {unit: float(norm) for unit, norm in gradient_norms(optimizer).items()}
+    factors: dict[str, float] = {}
+    for unit, norm in norms.items():
+        scaled = norm * scale
+        factors[unit] = scale * min(1.0, limit / scaled) if limit and scaled > 0 else scale
+    for group in optimizer.param_groups:
+        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+        factor = factors.get(group["clip_unit"], 1.0)
+        if gradients and factor != 1.0:
+            torch._foreach_mul_(gradients, factor)
+    return whole_norm(norms, scale)

@@ -46,3 +46,14 @@ def schedule_of(config: TrainingConfig, steps: int) -> Schedule:
     warmup = min(round(config.warmup * steps), steps)
     decay = min(round(config.decay * steps), steps - warmup)
     return build_schedule(config.schedule, steps, warmup, decay, config.floor)
+
+
+def branch_of(config: TrainingConfig, steps: int) -> int | None:
+    """The last step up to which the rates of a longer run are the same, so that it can go on from there: all of a
+    constant schedule, the stable part of wsd; None under a cosine, or where nothing is left before the fall.
+
+    The warm-up must be as long in both: it is a share of the steps, so a longer run states it anew (or has none).
+    """
+    warmup = min(round(config.warmup * steps), steps)
+    fall = {"constant": 0, "wsd": min(round(config.decay * steps), steps - warmup)}.get(config.schedule, steps)
+    return steps - fall if steps - fall > 0 else None

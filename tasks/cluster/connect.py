@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
+from models.training.interrupt import SIGNALS
 from tasks.runtime import RuntimeConfig
 
 # Ray's own settings, where this machine's cluster is meant; those of a cluster that is joined are the user's.
@@ -149,7 +150,7 @@ def _own_signals() -> Iterator[None]:
 
     What the core does is undone by the system's own call, since Python's works in the main thread alone.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     system = ctypes.CDLL(None)
     actions = {number: ctypes.create_string_buffer(256) for number in handlers}  # a struct sigaction has some 150 bytes
     for number, action in actions.items():

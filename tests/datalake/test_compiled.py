@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -10,9 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+
+from datalake import compiled
 
 HELPER = """
 from typing import NamedTuple
@@ -159,6 +163,35 @@ def test_processes_at_once_keep_what_each_of_them_compiled(toy: Path) -> None:
     for kind in (np.int64, np.int32):
         assert caller.total(np.array([1], kind)) == 202
     assert sum(caller.total.dispatcher.stats.cache_hits.values()) == 2
+
+
+def test_what_another_process_is_compiling_is_waited_for(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert total([1]) == (202, False)
+    kept = toy.parent / "kept"
+    made = {path: path.read_bytes() for path in kept.iterdir()}
+    for path in made:
+        path.unlink()
+
+    class Lock(compiled.FileLock):
+        """That another process had, which has compiled in the meantime."""
+
+        def acquire(self, *arguments: Any, **named: Any) -> Any:
+            for path, content in made.items():
+                path.write_bytes(content)
+            return super().acquire(*arguments, **named)
+
+    monkeypatch.setattr(compiled, "FileLock", Lock)
+    assert total([1]) == (202, True)
+    assert {path.name for path in kept.iterdir()} == {path.name for path in made}, "locks are gone"
+    assert gc.isenabled()
+
+
+def test_kernels_that_others_call_are_taken_from_disk_as_well(toy: Path) -> None:
+    assert total([1]) == (202, False)
+    replace(toy / "caller.py", "result = 0", "result = 1")
+    caller = loaded()
+    assert caller.total(np.array([1])) == 203
+    assert sum(caller.scaled.inner.stats.cache_hits.values()) == 1
 
 
 def test_what_has_no_content_is_refused(toy: Path) -> None:

@@ -16,10 +16,10 @@ import pytest
 from datalake.curate import curate
 from datalake.curate.config import CurateConfig
 from datalake.curate.curate import curate_batch
-from datalake.curate.judge import COLUMNS, judge, rules_in_use
+from datalake.curate.judge import COLUMNS, judge, rules_in_use, stored
 from datalake.curate.rules_file import PRESETS, compats
 from datalake.curate.schema import CURATION
-from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, stored, tell
+from datalake.curate.what_if import NeedsRerunError, ask, check_edits, columns_needed, draw, tell
 from datalake.document import Document, document_id
 from datalake.tables import RAW, to_table
 

@@ -72,6 +72,9 @@ def assert_same(ours: Classifier, theirs: Any, text: str) -> None:
     assert found == again, text[:200]
     wanted = (predicted[0][1], pytest.approx(predicted[0][0], abs=5e-5)) if predicted else None
     assert found == wanted, text[:200]
+    chances = dict.fromkeys(ours.labels, 0.0) | {name: p for p, name in theirs.predict(f"{text}\n", -1, 0.0, "strict")}
+    for label in ours.labels[:3]:
+        assert ours.probability(text.encode(), label) == pytest.approx(chances[label], abs=5e-5), (label, text[:200])
 
 
 def fuzz(seed: int, count: int) -> list[str]:

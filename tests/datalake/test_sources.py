@@ -120,7 +120,7 @@ def test_module_list_is_a_set_without_side_effects() -> None:
 def test_configs_import_nothing_heavy() -> None:
     code = (
         "import sys, datalake.sources, datalake.origin\n"
-        "heavy = ('numpy', 'pyarrow', 'torch', 'resiliparse', 'fastwarc', 'fasttext_pybind')\n"
+        "heavy = ('numpy', 'pyarrow', 'torch', 'resiliparse', 'fastwarc', 'numba')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     out = subprocess.run(

@@ -376,10 +376,10 @@ def test_a_checkpoints_row_names_the_same_ancestors(headwater: Command, whole: W
 
 
 def test_a_step_traces_to_exactly_the_documents_its_batch_holds(headwater: Command, whole: Whole) -> None:
+    from models.methods.pretrain import PretrainConfig
     from models.text.sampler import Sampler
     from models.text.shards import TokenShards
     from models.text.tokenizer import load
-    from models.training.config import PretrainConfig
     from tasks.tokens import token_indices, training_documents
 
     reports, lake = whole.reports, Lake(whole.lake)

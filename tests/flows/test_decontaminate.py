@@ -11,8 +11,7 @@ import world
 from harness import PrefectServer
 
 from datalake.errors import UserError
-from datalake.explain import stories_of
-from datalake.lake.corpora import corpora
+from datalake.explain import explain
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
 from flows.report.page import write_report
@@ -68,9 +67,8 @@ def test_a_long_document_is_kept_without_the_row_and_explained(recipe: dict[str,
     assert record is not None
     assert record.report["cut"] == {"documents": 1, "characters": len(text) - len(kept)}
     assert "Cut of 1 kept documents" in world.report(lake)
-    (manifest,) = [corpus.manifest for corpus in corpora(Lake(lake))]
     ((id,),) = world.rows(lake, "SELECT hex(id) FROM small.raw WHERE length(text) > 5000")
-    [story] = stories_of(Lake(lake), manifest, id)
+    [story] = explain(Lake(lake), id)
     assert story["decontaminated"]["characters cut"] == len(text) - len(kept)
     assert story["decontaminated"]["spans"] == 1
     assert story["decontaminated"][f"one#1 at {text.index(row.upper())}"] == " ".join(row.upper().split())[:200]

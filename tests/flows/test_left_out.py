@@ -17,17 +17,18 @@ from datalake.lake.ledger import query
 from datalake.lake.records import read_record
 from datalake.lake.shards import ShardWriter
 from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
-from models.text.packing import EQUAL, TOO_LONG
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from models.methods.ppo import PpoConfig
+from models.methods.pretrain import PretrainConfig
+from models.methods.reward import RewardConfig
+from models.methods.sft import SftConfig
+from models.text.packing import EQUAL, NO_ANSWER, NO_QUESTION, TOO_LONG
 from tasks.dialogues import HoldOut
+from tasks.learning import learning, rows_of_step
 from tasks.log import RunLog
-from tasks.order import TABLES, rows_of_step
-from tasks.ppo import ppo
-from tasks.reward import reward
 from tasks.runtime import Runtime, RuntimeConfig
-from tasks.sft import sft
 from tasks.tracked import RUN_LOG, tracked
 
+sft, reward, ppo = map(learning, ("sft", "reward", "ppo"))
 SHORT = {"batch": 4, "steps": 2, "eval_every": 0, "context": 20}
 
 
@@ -53,8 +54,10 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     shutil.copytree(world.folder_of(whole.lake, whole.reports["pretrain"], "pretrain"), lake.root / "base")
     base = FolderRef(name="pretrain", path="base", fingerprint="b" * 64, data_version="b" * 64)
     long = "77777 " * 40
-    talks = [told(1, "1", "2"), told(2, long, "2"), told(3, "3", long), told(4, "4", "5"), told(5, "5", "6")]
+    talks = [told(1, "1", "2"), told(2, long, "2"), told(3, "3", long), told(4, "4", "5")]
+    talks.append(Conversation(bytes([5] * 16), "s", "u5", [{"role": "user", "content": "5"}]))
     pairs = [preferred(1, "1", "2", "3"), preferred(2, "2", "4", "4"), preferred(3, long, "5", "6")]
+    pairs.append(preferred(4, "4", long, long + "8"))
     conversations = table(lake, "conversations", CONVERSATIONS, talks)
     preferences = table(lake, "preferences", PREFERENCES, pairs)
     runtime = Runtime(RuntimeConfig(workers=1, cluster="inline", retries=0), lake.root, "small", "run-1")
@@ -78,26 +81,34 @@ def test_dialogues_pairs_and_prompts_left_out_are_named_and_said(whole: Whole, t
     finally:
         RUN_LOG.reset(token)
     notes = [report.note for report in log.reports]
-    assert notes[0] == f"1 of 5 dialogues left out (1 {TOO_LONG}), 1 of 5 dialogues cut to fit the context"
-    assert notes[1] == f"2 of 3 pairs left out (1 {EQUAL}; 1 {TOO_LONG})"
-    assert notes[2] == f"1 of 5 prompts left out (1 {TOO_LONG})"
+    assert notes[0] == (
+        f"warning: 1 of 5 dialogues left out (1 {NO_ANSWER}), by length 1 up to 4 tokens, "
+        "2 of 5 dialogues cut to fit the context"
+    )
+    assert notes[1].startswith(
+        f"warning: 2 of 4 pairs left out (1 {EQUAL}; 1 {TOO_LONG}), by length 1 up to 1 tokens, 1"
+    )
+    assert notes[1].endswith("tokens, 1 of 4 pairs cut to fit the context")
+    assert notes[2].startswith(
+        f"warning: 1 of 5 prompts left out (1 {NO_QUESTION}), by length 1 up to 1 tokens, 1 of 5"
+    )
     assert (log.reports[3].state, log.reports[3].note) == ("cached", notes[0])
 
     _, rows = query(lake, "SELECT stage, id, reason, tokens, room FROM runs.left_out ORDER BY stage, id")
     assert [(stage, id[0], reason) for stage, id, reason, *_ in rows] == [
-        ("ppo", 2, TOO_LONG),
+        ("ppo", 5, NO_QUESTION),
         ("reward", 2, EQUAL),
-        ("reward", 3, TOO_LONG),
-        ("sft", 2, TOO_LONG),
+        ("reward", 4, TOO_LONG),
+        ("sft", 5, NO_ANSWER),
     ]
     assert all(tokens > room for _, _, reason, tokens, room in rows if reason == TOO_LONG)
     assert {room for stage, *_, room in rows if stage == "sft"} == {20}
 
     records = [read_record(lake, str(report.fingerprint)) for report in log.reports[:3]]
-    for record, steps, ids in zip(records, (2, 2, 1), ({1, 3, 4, 5}, {1}, {1, 3, 4, 5}), strict=True):
+    for record, steps, ids in zip(records, (2, 2, 1), ({1, 2, 3, 4}, {1, 3}, {1, 2, 3, 4}), strict=True):
         assert record is not None
         for step in range(1, steps + 1):
-            seen = rows_of_step(lake, record, step)
+            _, seen = rows_of_step(lake, record, step)
             assert {row["id"][0] for row in seen} == ids
         for step in (0, steps + 1):
             with pytest.raises(UserError, match=f"1 to {steps}"):
@@ -115,9 +126,9 @@ def test_a_step_of_every_stage_is_told_by_its_record(whole: Whole) -> None:
             whole.lake, f"SELECT min(step), max(step) FROM runs.metrics WHERE stage = '{stage}'"
         )
         assert first == 1
-        known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{TABLES[stage]}")}
         for step in (first, last):
-            seen = rows_of_step(lake, record, step)
+            table, seen = rows_of_step(lake, record, step)
+            known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{table}")}
             assert {row["id"] for row in seen} <= known
             assert len(seen) == config.batch or stage == "pretrain"
             assert all(row["tokens"] > 0 for row in seen)

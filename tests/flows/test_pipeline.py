@@ -121,6 +121,26 @@ def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
         assert skipped(**{stage: None}) == {stage: f"`{stage}` is null in the recipe"}
 
 
+def test_an_open_model_needs_no_documents_and_is_gone_on_from_where_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    base = str(tmp_path / "model.gguf")
+    for pretrain in ({}, {"pretrain": None}):
+        tuned = Drawn(base=base, sources=ALL[1:], **pretrain)
+        assert {stage: tuned.edges[stage] for stage in ("base", "sft", "reward", "ppo")} == {
+            "base": set(),
+            "sft": {"ingest.conversations", "base.base"},
+            "reward": {"ingest.preferences", "sft.sft"},
+            "ppo": {"ingest.conversations", "sft.sft", "reward.reward"},
+        }
+        assert "base.base" in tuned.edges["evaluate"]
+    judged = Drawn(base=base, sources=ALL[1:], sft=None)
+    assert judged.edges["reward"] == {"ingest.preferences", "base.base"}
+    assert judged.edges["ppo"] == {"ingest.conversations", "base.base", "reward.reward"}
+    grown = Drawn(base=base)
+    assert "base.base" in grown.edges["tokenizer"] & grown.edges["pretrain"]
+    assert grown.edges["sft"] == {"ingest.conversations", "pretrain.pretrain"}
+
+
 def test_until_skips_what_comes_after_it() -> None:
     for place, stage in enumerate(STAGES):
         assert skipped(stage) == dict.fromkeys(STAGES[place + 1 :], f"after --until {stage}")

@@ -11,9 +11,9 @@ import world
 from harness import PrefectServer
 
 from datalake.errors import UserError
-from datalake.explain import stories_of
+from datalake.explain import explain
 from datalake.lake.lake import Lake
-from datalake.lake.records import manifests, read_record
+from datalake.lake.records import read_record
 from flows.commands.explain import rule_line
 
 
@@ -62,7 +62,7 @@ def test_a_run_blocks_counts_and_replaces_and_says_so(recipe: dict[str, Any], tm
         "pieces of personal data": 1,
     }
     assert record.report["block_lists"] == [{"list": "adult/domains", "entries": 1, "ignored": 0, "documents": 1}]
-    (story,) = stories_of(Lake(lake), next(iter(manifests(Lake(lake)))), "http://www.bad.example/x")
+    (story,) = explain(Lake(lake), "http://www.bad.example/x")
     text = world.report(lake)
     assert "Block lists Entries read, lines that are none, documents under one of them." in text
     assert "adult/domains 1 0 1" in text

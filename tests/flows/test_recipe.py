@@ -24,8 +24,11 @@ from datalake.mixture.config import MixtureConfig
 from flows.recipe import Recipe, load, override, validate
 from flows.start import find_inputs
 from models.evaluation.config import EvaluateConfig
+from models.methods.ppo import PpoConfig
+from models.methods.pretrain import PretrainConfig
+from models.methods.reward import RewardConfig
+from models.methods.sft import SftConfig
 from models.text.config import TokenizerConfig
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 from tasks.runtime import RuntimeConfig
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}

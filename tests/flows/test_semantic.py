@@ -11,9 +11,9 @@ import world
 import yaml
 from harness import Command, Ended, PrefectServer
 
-from datalake.explain import stories_of
+from datalake.explain import explain
 from datalake.lake.lake import Lake
-from datalake.lake.records import manifests, read_record
+from datalake.lake.records import read_record
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_run_removes_what_is_close_in_meaning_and_says_so(recipe: dict[str, An
     record = read_record(Lake(lake), report.fingerprint)
     assert record is not None
     assert (record.counts["semantic"], record.counts["not_embedded"], record.counts["clusters"]) == (2, 0, 1)
-    (story,) = stories_of(Lake(lake), next(iter(manifests(Lake(lake)))), told[0][0])
+    (story,) = explain(Lake(lake), told[0][0])
     assert story["duplicates"]["level"] == "semantic"
     assert story["kept instead"]["uri"] == told[0][2]
     assert "nearest" not in story, "the texts have too little in common"

@@ -37,9 +37,10 @@ from models.network.generate import generate
 from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import SPECIALS, TokenizerConfig
-from models.text.rendering import CHAT_TEMPLATE
+from models.text.rendering import render
 from models.text.shards import write_shard
-from models.training.loop import save_state
+from models.text.template import CHAT_TEMPLATE
+from models.training.state import save_state
 
 TALK = [{"role": "user", "content": "水 flows where?"}]
 SHAPES = {
@@ -54,7 +55,7 @@ SHAPES = {
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     texts = ["where does the water flow? downhill. 水往低处流。" * 9]
-    return text.train(texts, TokenizerConfig(vocabulary=300), tmp_path_factory.mktemp("t") / "tokenizer")
+    return text.train(texts, TokenizerConfig(vocabulary=326), tmp_path_factory.mktemp("t") / "tokenizer")
 
 
 def stirred(model: torch.nn.Module) -> torch.nn.Module:
@@ -84,7 +85,7 @@ def test_transformers_reads_our_folder_with_equal_logits_and_equal_text(name: st
     x = torch.randint(len(tokenizer), (3, 40), generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.logits(model(x)), theirs(x).logits, atol=1e-5)
 
-    prompt, _ = text.render(TALK, tokenizer, prompt=True)
+    prompt, _ = render(TALK, tokenizer, prompt=True)
     reader = AutoTokenizer.from_pretrained(folder)
     assert reader.apply_chat_template(TALK, add_generation_prompt=True)["input_ids"] == prompt
     written = theirs.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
@@ -102,7 +103,7 @@ def test_our_folder_comes_back_as_it_was(name: str, tokenizer, tmp_path: Path) -
     assert isinstance(loaded, Decoder)
     assert loaded.config == model.config
     assert all(torch.equal(weight, model.state_dict()[key]) for key, weight in loaded.state_dict().items())
-    assert text.render(TALK, reader) == text.render(TALK, tokenizer)
+    assert render(TALK, reader) == render(TALK, tokenizer)
     assert not loaded.training
 
 
@@ -308,7 +309,7 @@ def test_files_have_the_mode_that_the_umask_gives(tokenizer, tmp_path: Path, mas
             LlamaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
         )
         checkpoint.save(Foreign(theirs.eval()), tokenizer, tmp_path / "theirs")
-        text.train(["words and words"], TokenizerConfig(vocabulary=300), tmp_path / "words")
+        text.train(["words and words"], TokenizerConfig(vocabulary=326), tmp_path / "words")
         write_shard([(b"a" * 16, "words")], tokenizer, tmp_path / "tokens", "x")
         save_state(tmp_path / "state", {"step": 1, "targets": 0}, "i")
         write_archive(tmp_path / "pages.warc", ["this"])
@@ -325,7 +326,7 @@ def test_the_tokenizers_config_is_read_by_transformers_4_and_5(tokenizer, tmp_pa
     for place in (folder, again):
         settings = json.loads((place / "tokenizer_config.json").read_text())
         assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
-        assert settings["additional_special_tokens"] == list(SPECIALS[3:])
+        assert settings["additional_special_tokens"] == [name for name in SPECIALS[3:] if name != "<|mask|>"]
         assert "extra_special_tokens" not in settings
         reader = AutoTokenizer.from_pretrained(place)
         assert set(reader.all_special_tokens) == set(SPECIALS)
@@ -346,7 +347,7 @@ def test_answers_end_where_the_generation_settings_say(tokenizer, tmp_path: Path
         gpt = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64))
         folder = checkpoint.save(Foreign(gpt.eval()), tokenizer, tmp_path / "model")
     model, words = checkpoint.load(folder)
-    prompt, _ = text.render(TALK, words, prompt=True)
+    prompt, _ = render(TALK, words, prompt=True)
     written = generate(model, [prompt], 12, temperature=0)[0]
     own = set(text.stop_ids(tokenizer))
     last = next(token for token in written if token not in own)

@@ -18,6 +18,7 @@ from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.evaluate import Held, evaluate
 from models.evaluation.intervals import bootstrap, wilson
+from models.methods.reward import RewardConfig
 from models.methods.reward import reward as train_reward
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
@@ -26,9 +27,9 @@ from models.network.generate import generate
 from models.serving import chat
 from models.text import tokenizer as text
 from models.text.config import TokenizerConfig
+from models.text.rendering import render
 from models.text.sampler import heldout
 from models.text.shards import TokenShards, write_shard
-from models.training.config import RewardConfig
 
 COLOURS = ["red stone", "green leaf", "blue sea", "yellow sun", "white snow", "黑 夜", "grey cloud", "brown earth"]
 TALKS = [
@@ -55,7 +56,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     texts = [message["content"] for talk in TALKS for message in talk["messages"]] * 3
-    return text.train(texts, TokenizerConfig(vocabulary=320), tmp_path_factory.mktemp("t") / "tokenizer")
+    return text.train(texts, TokenizerConfig(vocabulary=346), tmp_path_factory.mktemp("t") / "tokenizer")
 
 
 def fresh(tokenizer) -> nn.Module:
@@ -83,7 +84,7 @@ def knowing(tokenizer) -> nn.Module:
     """A model that learned the talks by heart."""
     model = fresh(tokenizer).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    rows = [text.render(talk["messages"], tokenizer) for talk in TALKS]
+    rows = [render(talk["messages"], tokenizer) for talk in TALKS]
     width = max(len(ids) for ids, _ in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), width), -100)
@@ -132,12 +133,6 @@ def test_the_bootstrap_of_a_ratio_weighs_items() -> None:
     assert math.isnan(bootstrap([])[0])
 
 
-def test_entropy_is_that_of_the_counts() -> None:
-    assert tasks.entropy([4, 4, 4, 4]) == pytest.approx(math.log(4))
-    assert tasks.entropy([3, 1, 0]) == pytest.approx(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
-    assert tasks.entropy([]) == 0
-
-
 def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_path) -> None:
     texts = ["the red stone and the green leaf " * 8, "blue", "", "黑夜 " * 9]
     documents = [(document_id("table", "a", str(number)), words) for number, words in enumerate(texts)]
@@ -149,7 +144,8 @@ def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_pa
         if parameter.ndim > 1:
             parameter.data.normal_(0, 0.1, generator=draw)
     windows = list(heldout(shards, shards.ids, 64, 2))  # wide enough that only the first document is cut
-    held = Held(windows, shards.sizes.tolist())
+    training = np.array([4, 2, 1, 1] + [0] * (len(tokenizer) - 4))
+    held = Held(windows, shards.sizes.tolist(), training)
     results = {row.metric: row for row in evaluate(model, tokenizer, held, EvaluateConfig(tasks=["perplexity"]))}
 
     nats, targets, at = [], [], 0
@@ -168,8 +164,9 @@ def test_perplexity_is_the_mean_over_each_documents_own_tokens(tokenizer, tmp_pa
         at += len(ids)
     assert results["loss"].value == pytest.approx(sum(nats) / len(targets), rel=1e-5)
     assert results["bits_per_byte"].value == pytest.approx(sum(nats) / math.log(2) / shards.sizes.sum(), rel=1e-5)
-    counts = np.unique(targets, return_counts=True)[1] / len(targets)
-    assert results["unigram_entropy"].value == pytest.approx(-(counts * np.log(counts)).sum())
+    assert results["unigram_entropy"].value == pytest.approx(1.75 * math.log(2))
+    smoothed = (training + 1) / (8 + len(training))
+    assert results["unigram_cross_entropy"].value == pytest.approx(-np.log(smoothed[targets]).mean())
     ratio = results["loss_over_entropy"]
     assert ratio.value == pytest.approx(results["loss"].value / results["unigram_entropy"].value)
     assert ratio.low < ratio.value < ratio.high
@@ -181,7 +178,9 @@ def test_a_model_that_knows_the_counts_alone_loses_their_entropy(tokenizer, tmp_
     shards = TokenShards(tmp_path)
     counts = np.bincount(shards.tokens(0)[1:], minlength=len(tokenizer))
     table = torch.tensor(counts, dtype=torch.float64).clamp(min=1e-9).log().repeat(len(tokenizer), 1).float()
-    rows = evaluate(Oracle(table), tokenizer, Held(list(heldout(shards, shards.ids, 32, 4))), EvaluateConfig())
+    rows = evaluate(
+        Oracle(table), tokenizer, Held(list(heldout(shards, shards.ids, 32, 4)), (), counts), EvaluateConfig()
+    )
     assert next(row.value for row in rows if row.metric == "loss_over_entropy") == pytest.approx(1.0, abs=1e-4)
 
 
@@ -324,7 +323,7 @@ class TestAnswersThatDontFit:
         monkeypatch.setattr(tasks.np, "argmax", lambda values: scores.extend(values) or 0)
         tasks.multiple_choice(model, tokenizer, [tasks.Question(question, answers, 0)], 2)
         monkeypatch.undo()
-        prompt = text.render(question, tokenizer, prompt=True)[0]
+        prompt = render(question, tokenizer, prompt=True)[0]
         for answer, score in zip(answers, scores, strict=True):
             ids = [*text.encode(tokenizer, [answer])[0], text.special(tokenizer, "<|end|>")]
             size = len(answer.encode()) + 1
@@ -348,7 +347,7 @@ def test_chat_writes_the_answer_piece_by_piece(knowing, tokenizer) -> None:
     assert "".join(found) == "It is the 黑 夜."
     assert len(found) > 3
     assert not any("\ufffd" in piece for piece in found)
-    prompt, _ = text.render(TALKS[5]["messages"][:1], tokenizer, prompt=True)
+    prompt, _ = render(TALKS[5]["messages"][:1], tokenizer, prompt=True)
     whole = generate(knowing, [prompt], 24, temperature=0, eos_id=text.stop_ids(tokenizer))[0]
     assert tokenizer.decode(whole, skip_special_tokens=True) == "".join(found)
 
@@ -372,7 +371,7 @@ def test_a_long_dialogue_loses_its_oldest_turns(tokenizer) -> None:
     for number in range(5):
         turns += [{"role": "user", "content": f"What is number {number}?"}, {"role": "assistant", "content": "It is."}]
     turns.append({"role": "user", "content": "And?"})
-    whole = text.render(turns, tokenizer, prompt=True)[0]
+    whole = render(turns, tokenizer, prompt=True)[0]
     assert chat.fitting(turns, tokenizer, len(whole)) == whole
     short = tokenizer.decode(chat.fitting(turns, tokenizer, len(whole) - 1))
     assert short.startswith("<|bos|><|system|>Be brief.<|end|><|user|>What is number 1?")

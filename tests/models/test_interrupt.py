@@ -12,7 +12,8 @@ from test_trainer import STEPS, assert_bit_equal, train, weights
 
 from models.training.callbacks import read_metrics
 from models.training.interrupt import Interrupts
-from models.training.loop import Callback, Run, load_state
+from models.training.loop import Callback, Run
+from models.training.state import load_state
 
 
 class Signal(Callback):

@@ -7,11 +7,16 @@ import torch
 from toys import base, dialogue, reversals, shard, stories, words
 
 from datalake.errors import UserError
-from models.methods import order, ppo, pretrain, reward, sft
+from models.methods.ppo import PpoConfig, ppo
+from models.methods.pretrain import PretrainConfig, pretrain
+from models.methods.reward import RewardConfig, reward
+from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
+from models.objectives import assistant_tokens, bradley_terry
+from models.rl import iterations
+from models.text import sampler
 from models.text.shards import TokenShards
 from models.training.callbacks import read_metrics
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
 
 SHORT = {"batch": 4, "steps": 7, "checkpoint_every": 100, "eval_every": 0, "warmup": 0}
 
@@ -33,40 +38,41 @@ def test_pretraining(world, tmp_path, monkeypatch):
     shape = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "context": 32}
     config = PretrainConfig(**shape, **SHORT)
     seen = []
-    plain = pretrain.Sampler.batch
-    monkeypatch.setattr(pretrain.Sampler, "batch", lambda self, step: seen.append(plain(self, step)) or seen[-1])
-    pretrain.pretrain(config, [folder], train, [], world["folder"] / "tokenizer", tmp_path / "out")
+    plain = sampler.Sampler.batch
+    monkeypatch.setattr(sampler.Sampler, "batch", lambda self, step: seen.append(plain(self, step)) or seen[-1])
+    pretrain(config, [folder], train, [], world["folder"] / "tokenizer", tmp_path / "out")
     tokens = TokenShards(folder)
     assert steps_of(tmp_path / "out") == list(range(1, 8))
     for step, batch in zip(range(1, 8), seen, strict=True):
         told = [
             tokens.tokens(tokens.number(id), first, count).tolist()
-            for id, first, count in order.pretrain_step(config, tokens, train, step)
+            for id, first, count in pretrain.seen(config, step, shards=[folder], train=train, heldout=[])
         ]
         read = batch.tokens[batch.segments >= 0].tolist()
         assert [token for piece in told for token in piece] == read
     for step in (0, 8, -1):
         with pytest.raises(UserError, match="7 steps, 1 to 7"):
-            order.pretrain_step(config, tokens, train, step)
+            pretrain.seen(config, step, shards=[folder], train=train, heldout=[])
 
 
 def test_supervised_tuning(world, tmp_path, monkeypatch):
-    talks = [dialogue("9" * 60, "9"), *[dialogue(*pair) for pair in reversals(17, seed=1)], dialogue("1", "7" * 60)]
+    talks = [dialogue("9", "9")[:1], *[dialogue(*pair) for pair in reversals(17, seed=1)], dialogue("1", "7" * 60)]
     config = SftConfig(**SHORT)
     seen = []
-    plain = sft.collate
-    monkeypatch.setattr(sft, "collate", lambda items: seen.append(items) or plain(items))
-    report = sft.sft(config, world["base"], talks, [], tmp_path)
+    plain = assistant_tokens.collate
+    monkeypatch.setattr(assistant_tokens, "collate", lambda items: seen.append(items) or plain(items))
+    report = sft(config, world["base"], talks, [], tmp_path)
     assert (report["dropped"], report["cut"]) == (1, 1)
-    fitted = sft.fitting(talks, world["tokenizer"], 24)
+    given = {"base": world["base"], "conversations": talks, "heldout": []}
+    fitted = sft.data(config, **given).fitted
     of = dict(zip(fitted.numbers, fitted.items, strict=True))
     assert steps_of(tmp_path) == list(range(1, 8))
     for step, items in zip(range(1, 8), seen, strict=True):
-        told = order.sft_step(config, world["base"], talks, step)
+        told = sft.seen(config, step, **given)
         assert [of[number] for number, _ in told] == items
         assert [tokens for _, tokens in told] == [len(ids) for ids, _ in items]
     with pytest.raises(UserError, match="1 to 7"):
-        order.sft_step(config, world["base"], talks, 0)
+        sft.seen(config, 0, **given)
 
 
 def test_the_reward_model_and_ppo(world, tmp_path, monkeypatch):
@@ -77,27 +83,29 @@ def test_the_reward_model_and_ppo(world, tmp_path, monkeypatch):
     ]
     config = RewardConfig(**SHORT)
     seen = []
-    plain = reward.collate
-    monkeypatch.setattr(reward, "collate", lambda items: seen.append(items) or plain(items))
-    reward.reward(config, world["base"], pairs, [], tmp_path / "reward")
-    fitted = reward.fitting(pairs, world["tokenizer"], 24)
+    plain = bradley_terry.collate
+    monkeypatch.setattr(bradley_terry, "collate", lambda items: seen.append(items) or plain(items))
+    reward(config, world["base"], pairs, [], tmp_path / "reward")
+    given = {"base": world["base"], "pairs": pairs, "heldout": []}
+    fitted = reward.data(config, **given).fitted
     of = dict(zip(fitted.numbers, fitted.items, strict=True))
     for step, items in zip(range(1, 8), seen, strict=True):
-        assert [of[number] for number, _ in order.reward_step(config, world["base"], pairs, step)] == items
+        assert [of[number] for number, _ in reward.seen(config, step, **given)] == items
 
     judge = tmp_path / "reward" / "checkpoint"
     few = PpoConfig(batch=4, minibatches=1, epochs=1, steps=3, new_tokens=4, checkpoint_every=100)
-    prompts = [[{"role": "user", "content": text}] for text in ("8" * 40, *(a for a, _ in reversals(5, seed=3)))]
+    prompts = [[], *([{"role": "user", "content": text}] for text, _ in reversals(5, seed=3))]
     asked = []
-    rolled = ppo.roll_out
-    monkeypatch.setattr(ppo, "roll_out", lambda *given: asked.append(given[3]) or rolled(*given))
+    rolled = iterations.roll_out
+    monkeypatch.setattr(iterations, "roll_out", lambda *given: asked.append(given[3]) or rolled(*given))
     torch.manual_seed(0)
-    report = ppo.ppo(few, world["base"], judge, prompts, tmp_path / "ppo")
+    report = ppo(few, world["base"], judge, prompts, tmp_path / "ppo")
     assert [line[:1] for line in report["left_out"]] == [[0]]
-    rendered = ppo.fitting(prompts, world["tokenizer"], 20)
+    given = {"policy": world["base"], "reward_model": judge, "prompts": prompts}
+    rendered = ppo.data(few, **given).fitted
     ids = dict(zip(rendered.numbers, rendered.items, strict=True))
     for step, rows in zip(range(1, 4), asked, strict=True):
-        told = order.ppo_step(few, world["base"], judge, prompts, step)
+        told = ppo.seen(few, step, **given)
         assert [ids[number] for number, _ in told] == rows
 
 

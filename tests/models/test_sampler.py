@@ -23,7 +23,7 @@ CONTEXT, BATCH = 16, 3
 def shards(tmp_path_factory) -> TokenShards:
     folder = tmp_path_factory.mktemp("shards")
     texts = [f"document {number}: " + "words and numbers " * (number % 7) for number in range(20)] + ["long " * 60, ""]
-    tokenizer = train(texts, TokenizerConfig(vocabulary=280), folder / "tokenizer")
+    tokenizer = train(texts, TokenizerConfig(vocabulary=306), folder / "tokenizer")
     documents = [(document_id("table", "a", str(number)), text) for number, text in enumerate(texts)]
     for half in range(2):
         write_shard(documents[half::2], tokenizer, folder / "shards", f"{half}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_cosine_schedule_with_warmup
 
-from models.training.config import PretrainConfig
+from models.methods.pretrain import PretrainConfig
 from models.training.schedule import build_schedule, schedule_of
 
 

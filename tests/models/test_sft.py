@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from toys import base, dialogue, reversals, words
+from toys import assert_told_alike, base, dialogue, reversals, words
 
 from datalake.errors import UserError
-from models.methods.sft import sft
+from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
-from models.text.packing import TOO_LONG
-from models.training.config import SftConfig
+from models.text.packing import NO_ANSWER
 from models.training.epochs import Epochs
 
 CONFIG = SftConfig(batch=16, steps=20, learning_rate=3e-3, warmup=0.1, checkpoint_every=5, eval_every=10)
@@ -58,7 +57,7 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path
     report = run(world, tmp_path)
     weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (tmp_path, whole[0])]
     assert weights[0] == weights[1]
-    assert {**report, "tokens_per_s": 0} == {**whole[1], "tokens_per_s": 0}
+    assert_told_alike(report, whole[1])
 
 
 def test_cut_and_dropped_dialogues_are_counted(world, tmp_path):
@@ -66,16 +65,18 @@ def test_cut_and_dropped_dialogues_are_counted(world, tmp_path):
         *world["conversations"][:4],
         [*dialogue("12", "21"), *dialogue("3" * 20, "3" * 20)],
         dialogue("9" * 30, "9"),
+        dialogue("9", "9")[:1],
     ]
     report = run(world, tmp_path, CONFIG.model_copy(update={"steps": 1}), conversations=dialogues, heldout=[])
-    assert (report["dialogues"], report["cut"], report["dropped"]) == (5, 1, 1)
-    assert report["left_out"] == [[5, TOO_LONG, 36, 24]]
+    assert (report["dialogues"], report["cut"], report["dropped"]) == (6, 2, 1)
+    assert report["cut_by_length"] == {"up to 64 tokens": 2}
+    assert report["left_out"] == [[6, NO_ANSWER, 4, 24]]
     assert "heldout_loss" not in report
 
 
 def test_nothing_that_fits_is_said_in_one_line(world, tmp_path):
-    with pytest.raises(UserError, match="none of 1 dialogues") as error:
-        run(world, tmp_path, conversations=[dialogue("9" * 30, "9")])
+    with pytest.raises(UserError, match=r"none of 1 dialogues.*no answer of the assistant") as error:
+        run(world, tmp_path, conversations=[dialogue("9" * 30, "9")[:1]])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "checkpoint").exists()
 

@@ -20,7 +20,7 @@ TEXTS = ["The river runs to the sea.", "水往低处流。🌊", "", "x = [1, 22
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return train(TEXTS, TokenizerConfig(vocabulary=300), tmp_path_factory.mktemp("tokenizer") / "t")
+    return train(TEXTS, TokenizerConfig(vocabulary=326), tmp_path_factory.mktemp("tokenizer") / "t")
 
 
 def named(texts: list[str]) -> list[tuple[bytes, str]]:

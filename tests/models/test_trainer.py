@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
+from models.methods.pretrain import PretrainConfig
 from models.objectives.base import Loss
+from models.parallel.ranks import ALONE
 from models.training import loop as trainer
 from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard, read_metrics
-from models.training.config import PretrainConfig
-from models.training.loop import Callback, State, fit, load_state, save_state, split
+from models.training.device import choose
+from models.training.loop import Callback, fit, split
 from models.training.optimizer import build_optimizer, scale_and_clip
 from models.training.schedule import build_schedule
+from models.training.state import State, load_state, save_state
 
 STEPS = 12
 
@@ -76,6 +79,13 @@ def train(work: Path, steps=STEPS, extra=(), parts=1, optimizer="adamw"):
     return model
 
 
+def alone(model, optimizers=None):
+    """A run in progress, of ten steps."""
+    optimizers = optimizers or build_optimizer(PretrainConfig(), {"model": model})
+    schedule = build_schedule("constant", 10)
+    return trainer.Run(model, optimizers, schedule, State(), 10, [], choose("float32", "cpu"), ALONE)
+
+
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -97,7 +107,7 @@ class TestDivision:
             rows = Rows(rows.inputs.double(), rows.wanted.double(), rows.mask.double())
             assert len({int(part.mask.sum()) for part in split(rows, 8)}) > 1
             optimizers = build_optimizer(PretrainConfig(), {"model": model})
-            totals, targets = trainer._backward(model, toy_loss, split(rows, count))
+            totals, targets, _ = trainer._backward(alone(model, optimizers), toy_loss, split(rows, count))
             scale_and_clip(optimizers, 1 / targets, 0)
             seen[count] = totals["total"] / targets, [parameter.grad.clone() for parameter in model.parameters()]
             optimizers.zero_grad()
@@ -108,7 +118,7 @@ class TestDivision:
     def test_the_loss_is_the_mean_over_targets_by_hand(self):
         model = Toy().eval()
         rows = toy_rows(0)
-        totals, targets = trainer._backward(model, toy_loss, split(rows, 4))
+        totals, targets, _ = trainer._backward(alone(model), toy_loss, split(rows, 4))
         with torch.no_grad():
             errors = (model(rows.inputs)[..., 0] - rows.wanted).square()[rows.mask.bool()]
         assert targets == errors.numel()
@@ -118,8 +128,8 @@ class TestDivision:
         model = Toy().eval()
         rows = toy_rows(0)
         empty = Rows(rows.inputs, rows.wanted, torch.zeros_like(rows.mask))
-        totals, targets = trainer._backward(model, toy_loss, [rows, empty])
-        assert (totals["total"], targets) == (trainer._backward(model, toy_loss, [rows])[0]["total"], 21)
+        totals, targets, _ = trainer._backward(alone(model), toy_loss, [rows, empty])
+        assert (totals["total"], targets) == (trainer._backward(alone(model), toy_loss, [rows])[0]["total"], 21)
 
 
 class TestOptimizer:
@@ -284,7 +294,7 @@ class TestSpikeGuard:
 
     def test_a_loss_that_stays_bad_ends_the_run(self):
         guard = SpikeGuard(6.0, patience=3)
-        run = trainer.Run(Toy(), None, State(), 10, [])
+        run = alone(Toy())
         assert not guard.accept(run, float("nan"), 1.0)
         assert not guard.accept(run, float("nan"), 1.0)
         with pytest.raises(FloatingPointError, match="3 updates in a row"):
@@ -292,7 +302,7 @@ class TestSpikeGuard:
 
     def test_its_history_survives_a_resume(self):
         guard, other = SpikeGuard(6.0), SpikeGuard(6.0)
-        run = trainer.Run(Toy(), None, State(), 10, [])
+        run = alone(Toy())
         for number in range(20):
             assert guard.accept(run, 2.0 + 0.01 * (number % 3), 1.0)
         other.load(json.loads(json.dumps(guard.saved())))
@@ -325,7 +335,7 @@ class TestCallbacks:
         without = train(tmp_path / "b")
         rows = read_metrics(tmp_path / "a" / "metrics.jsonl")
         assert [row["step"] for row in rows if "heldout_loss" in row] == [5, 10, 12]
-        assert modes == [(False, False)] * 3
+        assert modes == [(False, False)] * 4  # before the first step, too
         assert evaluation.last == {"loss": 1.5}
         assert_bit_equal(weights(with_it), weights(without))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from datalake.identity import fingerprint
-from models.training.config import PpoConfig, PretrainConfig, RewardConfig, SftConfig
+from models.methods.ppo import PpoConfig
+from models.methods.pretrain import PretrainConfig
+from models.methods.reward import RewardConfig
+from models.methods.sft import SftConfig
 
 HABITS = {"checkpoint_every": 7, "eval_every": 7, "eval_rows": 7}
 

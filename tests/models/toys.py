@@ -17,7 +17,7 @@ DIGITS = "0123456789"
 
 def words(folder: Path):
     """A tokenizer that has met the stories: most of their words are one token."""
-    return train([text for _, text in stories(20, seed=9)], TokenizerConfig(vocabulary=300), folder)
+    return train([text for _, text in stories(20, seed=9)], TokenizerConfig(vocabulary=326), folder)
 
 
 def stories(number: int, seed: int = 0) -> list[tuple[bytes, str]]:
@@ -55,3 +55,9 @@ def reversals(number: int, seed: int, digits: int = 5):
 
 def dialogue(question: str, answer: str):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def assert_told_alike(report: dict, other: dict) -> None:
+    """Two reports of one training: equal but for how fast it went and where it began."""
+    apart = {"tokens_per_s": 0, "computed": {}}
+    assert {**report, **apart} == {**other, **apart}

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
@@ -32,6 +32,9 @@ from datalake.formats.rows.json import split_lines
 from datalake.mixture.holdout import held_out
 from datalake.origin import Origin
 from datalake.text.chinese import segment
+
+if TYPE_CHECKING:
+    from datalake.text.fasttext import Classifier
 
 MODEL, ABOUT = "model.bin", "quality.json"
 GOOD, OTHER = "__label__good", "__label__other"
@@ -94,35 +97,29 @@ class QualityModel(NamedTuple):
         return probability(self.predictor, self.label, line) if line else None
 
     @property
-    def predictor(self) -> Any:
+    def predictor(self) -> Classifier:
         """The loaded model, one for each file and process. Raises UserError as `score`."""
         return _loaded(self.file, self.label)
 
 
-def probability(predictor: Any, label: str, line: str) -> float:
+def probability(predictor: Classifier, label: str, line: str) -> float:
     """The probability of a label for a line of words, rounded to 6 digits."""
-    # Of a model with two labels or two hundred: all of them, for a label that isn't among the first is not 0.
-    for found, name in predictor.predict(f"{line}\n", -1, 0.0, "strict"):
-        if name == label:
-            return round(min(float(found), 1.0), 6)
-    return 0.0
+    return round(min(predictor.probability(line.encode("utf-8", "replace"), label), 1.0), 6)
 
 
 @lru_cache(maxsize=4)
-def _loaded(file: File, label: str) -> Any:
-    from fasttext_pybind import fasttext
+def _loaded(file: File, label: str) -> Classifier:
+    from datalake.text.fasttext import Classifier  # numba
 
     if file.version:
         file.check("curate.quality.model")
-    path, predictor = file.path, fasttext()
     try:
-        predictor.loadModel(path)
-        labels = [name for _, name in predictor.predict("\n", -1, 0.0, "strict")]
-    except Exception as error:
-        raise UserError(f"{path} is no fastText classifier: correct `curate.quality.model`") from error
-    if label not in labels:
-        there = ", ".join(sorted(labels)[:8])
-        raise UserError(f"{path} has no label {label!r}: correct `curate.quality.label`; it has {there}")
+        predictor = Classifier(Path(file.path))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file.path} is no fastText classifier: correct `curate.quality.model`") from error
+    if label not in predictor.labels:
+        there = ", ".join(sorted(predictor.labels)[:8])
+        raise UserError(f"{file.path} has no label {label!r}: correct `curate.quality.label`; it has {there}")
     return predictor
 
 

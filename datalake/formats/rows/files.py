@@ -8,10 +8,7 @@ bytes, gone with the process). Names that would leave the archive are quarantine
 
 from __future__ import annotations
 
-import io
-import tarfile
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +19,13 @@ from typing import Any, NamedTuple
 
 from datalake.document import Passed, Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
-from datalake.formats.containers import DAMAGE, BoundedInfo, safe, zip_blocks, zip_members
+from datalake.formats.containers import DAMAGE, Entry, Packed, tar_files, zip_files
 from datalake.formats.rows.arrow import MAGIC, arrow_rows
 from datalake.formats.rows.csv import csv_rows
 from datalake.formats.rows.json import LONGEST, Chunks, Row, rows_of_json
 from datalake.formats.rows.nested import rows_within
 from datalake.formats.rows.parquet import parquet_rows
-from datalake.formats.streams import BLOCK, as_utf8, compression, decompressed
+from datalake.formats.streams import as_utf8, compression, decompressed
 from datalake.origin import Origin
 from datalake.text.charsets import streamed
 
@@ -153,14 +150,14 @@ def _files(
     elif head.startswith(_POINTER[:8]) and (problem := _other(_head(path))):
         yield origin.lost("form", problem, 0, -1)
     elif head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _guarded(_zip(path, origin, depth, allowance), origin)
+        yield from _within(zip_files(path, origin, allowance), origin, depth, allowance)
     elif binary := _binary(head, kind if compression(head + bytes(8)) == "none" else ""):
         yield RowFile(origin, binary, path, iter(()), allowance)
     else:
         chunks = decompressed(path, origin, allowance)
         first, chunks = _peek(chunks, 512)
         if first[257:262] == b"ustar":
-            yield from _guarded(_tar(chunks, origin, depth, allowance), origin)
+            yield from _within(tar_files(chunks, origin, allowance), origin, depth, allowance)
         elif _binary(first, kind):
             yield from _spooled(chunks, origin, depth, allowance)
         elif problem := _other(first):
@@ -199,18 +196,6 @@ def _row_file(origin: Origin, kind: str, path: str, chunks: Chunks, allowance: A
     return file
 
 
-def _guarded(
-    entries: Iterator[RowFile | Passed | Quarantined], origin: Origin
-) -> Iterator[RowFile | Passed | Quarantined]:
-    """Entries up to damage."""
-    try:
-        yield from entries
-    except BombError as error:
-        yield origin.lost(BOMB, str(error))
-    except DAMAGE as error:
-        yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200])
-
-
 def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
     """The first bytes (up to damage), and all chunks again."""
     taken: list[bytes | Quarantined] = []
@@ -225,89 +210,17 @@ def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
     return head, chain(taken, chunks)
 
 
-def _zip(path: str, origin: Origin, depth: int, allowance: Allowance) -> Iterator[RowFile | Passed | Quarantined]:
-    with zipfile.ZipFile(path) as archive:
-        for info in zip_members(archive, origin):
-            if not isinstance(info, zipfile.ZipInfo):
-                yield info
-                continue
-            member = info.filename
-            try:
-                stream = archive.open(info)
-            except DAMAGE as error:
-                problem = f"{member}: {error}"[:200]
-                yield origin.lost("damaged", problem, info.header_offset, info.compress_size)
-                continue
-            with stream:
-                blocks = zip_blocks(stream, info, allowance)
-                yield from _member(
-                    blocks, info.file_size, origin.within(f"{origin.archive}/{member}"), depth, [], allowance
-                )
-
-
-def _tar(chunks: Chunks, origin: Origin, depth: int, allowance: Allowance) -> Iterator[RowFile | Passed | Quarantined]:
-    stream = _Stream(chunks)
-    try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedInfo) as archive:
-            for info in archive:
-                if info.isdir():
-                    continue
-                if not safe(info.name):
-                    yield origin.lost("path_traversal", info.name[:200], info.offset, info.size)
-                elif not info.isfile() or info.issparse():
-                    yield Passed("link" if info.issym() or info.islnk() else "special")
-                elif content := archive.extractfile(info):
-                    blocks = iter(partial(content.read, BLOCK), b"")
-                    member = origin.within(f"{origin.archive}/{info.name}")
-                    yield from _member(blocks, info.size, member, depth, stream.damage, allowance)
-                archive.members = []  # type: ignore[attr-defined]  # or it keeps all of them
-    except DAMAGE as error:
-        if not stream.damage:
-            raise
-        yield origin.lost("damaged", f"the archive breaks off: {error}"[:200])
-    if not stream.damage:  # where an archive ends is told by zeros
-        behind = next((block for block in iter(lambda: stream.read(BLOCK), b"") if block.strip(b"\0")), b"")
-        if behind:
-            yield origin.lost("damaged", "something stands behind the archive's end")
-        elif stream.tail.strip(b"\0"):
-            yield origin.lost("truncated", "the archive doesn't end")
-    yield from stream.damage
-
-
-class _Stream(io.RawIOBase):
-    """Chunks as a file to read from; ends at damage, which it keeps."""
-
-    def __init__(self, chunks: Chunks):
-        self._chunks = chunks
-        self._rest = b""
-        self.tail = b""  # the last block that was read
-        self.damage: list[Quarantined] = []
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._rest and not self.damage:
-            chunk = next(self._chunks, b"")
-            while chunk == b"" and (following := next(self._chunks, None)) is not None:
-                chunk = following
-            if isinstance(chunk, Quarantined):
-                self.damage.append(chunk)
-            else:
-                self._rest = chunk
-        out, self._rest = (self._rest[:size], self._rest[size:]) if size >= 0 else (self._rest, b"")
-        self.tail = (self.tail + out[-512:])[-512:]
-        return out
-
-
-def _member(
-    blocks: Iterator[bytes],
-    size: int,
-    origin: Origin,
-    depth: int,
-    damage: list[Quarantined],
-    allowance: Allowance,
+def _within(
+    files: Iterator[Entry], origin: Origin, depth: int, allowance: Allowance
 ) -> Iterator[RowFile | Passed | Quarantined]:
+    for file in files:
+        if isinstance(file, Packed):
+            yield from _member(file, origin.within(f"{origin.archive}/{file.name}"), depth, allowance)
+        else:
+            yield file
+
+
+def _member(file: Packed, origin: Origin, depth: int, allowance: Allowance) -> Iterator[RowFile | Passed | Quarantined]:
     """A file in an archive: read as it comes, or put aside where it has to be unpacked itself."""
     name = origin.archive
     kind = _known_form(name)
@@ -316,30 +229,30 @@ def _member(
     if not (kind or packed) or "__MACOSX" in parts or parts[-1].startswith("."):
         yield Passed("other_file")
         return
-    chunks = _blocks(blocks, size, origin, damage)
+    chunks = _blocks(file, origin)
     if packed:
         yield from _spooled(chunks, origin, depth, allowance)
     else:
         yield _row_file(origin, kind, "", chunks, allowance)
 
 
-def _blocks(blocks: Iterator[bytes], size: int, origin: Origin, damage: list[Quarantined]) -> Chunks:
+def _blocks(file: Packed, origin: Origin) -> Chunks:
     """What a member holds, and at its end, if that comes too early, why."""
     done = 0
     try:
-        for block in blocks:
+        for block in file.blocks:
             done += len(block)
             yield block
     except BombError as error:
         yield origin.lost(BOMB, str(error), done, -1)
         return
     except DAMAGE as error:
-        if not damage:
+        if not file.damage:
             yield origin.lost("damaged", f"{type(error).__name__}: {error}"[:200], done, -1)
-    if damage:
-        yield damage.pop()
-    elif done < size:
-        yield origin.lost("truncated", f"{done} of {size} bytes", done, -1)
+    if file.damage:
+        yield file.damage.pop()
+    elif done < file.size:
+        yield origin.lost("truncated", f"{done} of {file.size} bytes", done, -1)
 
 
 def _spooled(

@@ -1,0 +1,125 @@
+"""Ranks: processes that train one model together. The loop asks one object; alone, it does nothing.
+
+An update is a sequence of micro-batches, the fixed unit of arithmetic: rank r takes each `size`-th of them from the
+r-th on. What they add up to (gradients of loss sums, the sums themselves, targets) is added over ranks before anything
+is divided, so a loss is the same mean over all targets however many ranks there are, and however unequal their shares.
+Everything else of a step (learning rate, clipping, the judgement of a spike, the optimizer) is then the same on each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from datalake.errors import UserError
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """One process alone, and what more than one answer otherwise."""
+
+    rank = 0
+    size = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes what is written once: metrics, states, the checkpoint."""
+        return self.rank == 0
+
+    def fits(self, accumulation: int, section: str) -> None:
+        """Raises UserError where a batch has no micro-batch for every rank."""
+        if accumulation % self.size:
+            raise UserError(
+                f"{section}.accumulation is {accumulation}, and {self.size} ranks each take an equal share of a"
+                f" batch's parts: make it a multiple of {self.size}"
+            )
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """The model as this rank holds it: whole, or its share. Called before the optimizer is built."""
+        return model
+
+    def share(self, update: Sequence[T]) -> Sequence[T]:
+        """This rank's micro-batches of an update."""
+        return update[self.rank :: self.size] if self.size > 1 else update
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum of a small vector over ranks, in place."""
+        return sums
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make every gradient the sum over ranks."""
+
+    def whole(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Weights and optimizer state as one process would have them; on ranks that don't lead they may be empty."""
+        return model.state_dict(), optimizer.state_dict()
+
+    def put_back(self, model: nn.Module, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Load what `whole` gave, in this number of ranks or another."""
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(state)
+
+    def gathered(self, model: nn.Module) -> nn.Module:
+        """The model with whole weights, to be evaluated or written."""
+        return model
+
+    def barrier(self) -> None:
+        """Until every rank is here."""
+
+
+ALONE = Ranks()
+
+
+class DataParallel(Ranks):
+    """Every rank holds the whole model; gradients are added once an update, in a few large pieces.
+
+    A process group must have been set up (`torch.distributed.init_process_group`).
+    """
+
+    PIECE = 25 << 20  # bytes of gradients in one call, as torch's own DistributedDataParallel has it
+
+    def __init__(self) -> None:
+        import torch.distributed as distributed
+
+        self.distributed = distributed
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """Every rank begins with the first one's weights."""
+        for tensor in (*model.parameters(), *model.buffers()):
+            self.distributed.broadcast(tensor.data, 0)
+        return model
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum of a small vector over ranks, in place."""
+        self.distributed.all_reduce(sums)
+        return sums
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make every gradient the sum over ranks."""
+        piece: list[Tensor] = []
+        size = 0
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)  # another rank may have one
+            piece.append(parameter.grad)
+            size += parameter.grad.numel() * parameter.grad.element_size()
+            if size >= self.PIECE:
+                self._add(piece)
+                piece, size = [], 0
+        self._add(piece)
+
+    def _add(self, gradients: list[Tensor]) -> None:
+        if not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        self.distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def barrier(self) -> None:
+        """Until every rank is here."""
+        self.distributed.barrier()

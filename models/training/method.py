@@ -1,0 +1,229 @@
+"""A training method: a function that prepares what it trains; everything else is done here, once for all methods.
+
+    sft = Method("sft", SftConfig, data, prepare, ...)         # at the end of models/methods/sft.py
+
+`data(config, **inputs)` says what is trained on and which items a step sees, without a model; `prepare(config, data,
+**inputs)` builds model, objective and batches. The driver puts them on a device, among ranks, resumes, trains, writes
+the checkpoint and reports. Nothing heavier than pydantic is imported, so that a recipe is validated in no time.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from models.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.objectives.base import Objective
+    from models.parallel.ranks import Ranks
+    from models.training.loop import Batches, Callback
+
+C = TypeVar("C", bound=TrainingConfig)
+Seen = tuple[Any, ...]
+OnStep = Callable[[dict[str, Any]], None]
+
+
+class Data(Protocol):
+    """What a method trains on. `steps`: how many there are; `seen(step)`, from 0: the items of a step, row by row."""
+
+    @property
+    def steps(self) -> int:
+        """Steps that the config comes to on this data."""
+
+    def seen(self, step: int) -> list[Seen]:
+        """The items of a step: (number in the list given, tokens read), or (document id, first token, tokens)."""
+
+
+@dataclass
+class Ended:
+    """How training ended, for a method's own part of the report."""
+
+    step: int
+    last: Mapping[str, float]  # the last step's metrics
+    before: Mapping[str, float]  # held-out figures before the first step
+    heldout: Mapping[str, float]  # and the last ones
+    metrics: Path
+
+
+@dataclass
+class Prepared:
+    """What a method gives to be trained.
+
+    model: what states hold; `units` are its parts whose gradients are clipped apart (all of it is one unit unless
+    given), `rates` the peak rates of those that have their own. written: the part that becomes the checkpoint.
+    words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
+    callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
+    report. frozen: other models that are used and not trained: they go to the device as well.
+    """
+
+    model: nn.Module
+    objective: Objective
+    batches: Batches
+    words: Any
+    inputs: Mapping[str, Any]
+    finish: Callable[[Ended], dict[str, Any]]
+    written: nn.Module | None = None
+    units: Mapping[str, nn.Module] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    measure: Callable[[nn.Module], dict[str, float]] | None = None
+    callbacks: Sequence[Callback] = ()
+    frozen: Sequence[nn.Module] = ()
+
+
+@dataclass(frozen=True)
+class Method(Generic[C]):
+    """A method by its name, which is that of its section in a recipe and of its stage.
+
+    after: the method whose place in the pipeline it follows. default: whether a recipe that doesn't name it has it.
+    version: raise it whenever the code gives other weights for the same input. writes: whether its model answers.
+    """
+
+    name: str
+    config: type[C]
+    data: Callable[..., Data]
+    prepare: Callable[..., Prepared]
+    title: str
+    after: str = ""
+    default: bool = False
+    version: str = "1"
+    writes: bool = True
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what it is given beside its config."""
+        return tuple(name for name in inspect.signature(self.prepare).parameters if name not in ("config", "data"))
+
+    def given(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Of these inputs those that `data` takes."""
+        wanted = inspect.signature(self.data).parameters
+        return {name: value for name, value in inputs.items() if name in wanted}
+
+    def seen(self, config: C, step: int, **inputs: Any) -> list[Seen]:
+        """What a step, counted from 1, saw. Raises UserError for one that wasn't taken."""
+        from datalake.errors import UserError
+
+        data = self.data(config, **self.given(inputs))
+        if not 1 <= step <= data.steps:
+            raise UserError(f"step {step} is out of range: this stage took {data.steps} steps, 1 to {data.steps}")
+        return data.seen(step - 1)
+
+    def __call__(
+        self,
+        config: C,
+        *inputs: Any,
+        on_step: OnStep | None = None,
+        states: Path | None = None,
+        ranks: Ranks | None = None,
+        device: str | None = None,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """Trains, and writes `checkpoint`, `metrics.jsonl` and states to the folder `out`, the last of the inputs;
+        returns a report of plain values.
+
+        `states`: where states of all such runs lie, so that a longer one finds a shorter one's; `out/state` unless
+        given. `on_step` is told of every step's metrics. Raises UserError for what a user can mend.
+        """
+        *first, out = inputs if "out" not in named else (*inputs, named.pop("out"))
+        given = dict(zip(self.inputs, first, strict=False)) | named
+        return _train(self, config, out, given, on_step, states, ranks, device)
+
+
+def _train(
+    method: Method[Any],
+    config: Any,
+    out: Path,
+    inputs: dict[str, Any],
+    on_step: OnStep | None,
+    states: Path | None,
+    ranks: Ranks | None,
+    place: str | None,
+) -> dict[str, Any]:
+    import torch
+
+    from datalake.identity import fingerprint
+    from models.network import checkpoint
+    from models.parallel.ranks import ALONE
+    from models.training import device as devices
+    from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
+    from models.training.loop import fit
+    from models.training.optimizer import build_optimizer
+    from models.training.schedule import branch_of, schedule_of
+    from models.training.state import load_state
+
+    ranks = ranks or ALONE
+    ranks.fits(config.accumulation, method.name)
+    device = devices.choose(config.precision, place)
+    torch.manual_seed(config.seed)
+    data = method.data(config, **method.given(inputs))
+    prepared = method.prepare(config, data, **inputs)
+    for network in (prepared.model, *prepared.frozen):
+        network.to(device.device)
+    model = ranks.spread(prepared.model)
+    shaping = config.model_copy(update=dict.fromkeys(config.lengths))
+    identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
+    schedule, branch = schedule_of(config, data.steps), branch_of(config, data.steps)
+    folder = out / "state" if states is None else states / identity
+    guard, metrics = SpikeGuard(config.spike_sigma), Metrics(out / "metrics.jsonl")
+    callbacks: list[Callback] = [*prepared.callbacks, guard]
+    evaluation = None
+    if prepared.measure is not None:
+        evaluation = Evaluation(prepared.measure, config.eval_every)
+        callbacks.append(evaluation)
+    saving = Checkpoints(folder, config.checkpoint_every, identity, branch=branch if config.keep_state else None)
+    state = load_state(folder, identity, schedule, data.steps)
+    began = state.step
+    state = fit(
+        model,
+        prepared.objective,
+        prepared.batches,
+        build_optimizer(config, dict(prepared.units) or {"model": model}, dict(prepared.rates)),
+        schedule,
+        [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
+        state,
+        steps=data.steps,
+        clip=config.clip,
+        device=device,
+        ranks=ranks,
+    )
+    whole = ranks.gathered(model).eval()
+    before, figures = ({}, {}) if evaluation is None else (evaluation.first, evaluation.last)
+    report: dict[str, Any] = {
+        "steps": state.step,
+        "target_tokens": state.targets,
+        "loss": metrics.last["loss"],
+        "tokens_per_s": metrics.tokens_per_s,
+        "skipped": len(guard.events),
+        "computed": {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "ranks": ranks.size,
+            "from_step": began,
+        },
+    }
+    with torch.no_grad():
+        report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path))
+    if ranks.leads:
+        checkpoint.save(whole if prepared.written is None else prepared.written, prepared.words, out / "checkpoint")
+        saving.clear()
+    ranks.barrier()
+    return report
+
+
+def in_order(methods: Iterable[Method[Any]]) -> dict[str, Method[Any]]:
+    """Methods by name, each after the one that it follows."""
+    left = {method.name: method for method in methods}
+    ordered: dict[str, Method[Any]] = {}
+    while left:
+        ready = [name for name, method in sorted(left.items()) if not method.after or method.after in ordered]
+        if not ready:
+            raise ValueError(f"no place in the pipeline for {', '.join(left)}: `after` names no method")
+        for name in ready:
+            ordered[name] = left.pop(name)
+    return ordered

@@ -1,0 +1,139 @@
+"""The state of a run on disk, so that a killed one goes on where it stood: bit-equal, or not at all.
+
+A state belongs to an identity (what is trained on what, by which settings) and to the learning rates of the steps
+behind it. The number of steps is in neither: where a longer run's rates begin like a shorter one's (constant, or
+warm-up, stable and decay up to where the shorter begins to fall), it goes on from the shorter one's state and ends with
+the weights of a run that was never stopped. A cosine's rates depend on its length from the first step on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datalake.atomic import whole_folder
+from datalake.errors import UserError
+from datalake.files import file_digest
+from models.training.schedule import Schedule
+
+
+@dataclass
+class State:
+    """Where a run stands: steps done, targets trained on, and, fresh from disk, what `fit` has yet to put back."""
+
+    step: int = 0
+    targets: int = 0
+    saved: dict[str, Any] | None = None
+
+
+def rates_digest(schedule: Schedule, steps: int) -> str:
+    """What the learning rates of the first `steps` steps were."""
+    return hashlib.sha256(b"".join(struct.pack("<d", schedule(step)) for step in range(steps))).hexdigest()
+
+
+def save_state(
+    folder: Path, saved: dict[str, Any], identity: str, keep: int = 2, rates: str = "", branch: int = -1
+) -> Path:
+    """Writes a state as `folder/step-N`, whole or not at all. The last `keep` stay, and that of step `branch`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = _folder(folder, saved["step"])
+    with whole_folder(target) as part:
+        torch.save(saved, part / "state.pt")
+        note = {
+            "step": saved["step"],
+            "identity": identity,
+            "rates": rates,
+            "xxh128": file_digest(str(part / "state.pt")),
+        }
+        (part / "state.json").write_text(json.dumps(note), encoding="utf-8")
+    for old in _saved_folders(folder)[keep:]:
+        if old != _folder(folder, branch):
+            shutil.rmtree(old)
+    return target
+
+
+def load_state(folder: Path, identity: str, schedule: Schedule | None = None, steps: int | None = None) -> State:
+    """The newest whole state in a folder that a run with this schedule and so many steps can go on from, or a fresh
+    one; leftovers of a kill are cleared.
+
+    A state whose bytes aren't those written is passed over for the one before. Raises UserError where a state belongs
+    to another config or other inputs.
+    """
+    if not folder.is_dir():
+        return State()
+    for leftover in sorted(folder.glob(".step-*.tmp")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for path in _saved_folders(folder):
+        try:
+            note = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            whole = note["xxh128"] == file_digest(str(path / "state.pt"))
+        except (OSError, ValueError, KeyError):
+            continue
+        if note["identity"] != identity:
+            raise UserError(
+                f"{path} is the state of a run with other settings or inputs: remove {folder} to start anew"
+            )
+        if steps is not None and note["step"] > steps:
+            continue
+        if whole and (schedule is None or note["rates"] == rates_digest(schedule, note["step"])):
+            saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            return State(step=saved["step"], targets=saved["targets"], saved=saved)
+    return State()
+
+
+def clear_states(folder: Path, but: int | None = None) -> None:
+    """Removes the states of a folder, but for that of a step."""
+    for path in _saved_folders(folder):
+        if but is None or path != _folder(folder, but):
+            shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def copied(value: Any) -> Any:
+    """A copy on the CPU of everything in a state: what is written while training goes on."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class Background:
+    """Calls in a thread, one at a time, in order; the next waits for the last, and `wait` for all. Errors are raised
+    where the next call or `wait` stands."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._last: Future[Any] | None = None
+
+    def __call__(self, work: Any, *arguments: Any) -> None:
+        """Begin a call; the one before it is done by then."""
+        self.wait()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "state")
+        self._last = self._pool.submit(work, *arguments)
+
+    def wait(self) -> None:
+        """Until what was begun is done."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+
+def _folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}"
+
+
+def _saved_folders(folder: Path) -> list[Path]:
+    """The states of a folder, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)

@@ -1,0 +1,94 @@
+"""What a training method is given: local paths and plain values, made from a stage's references by their names.
+
+A method says by the names of its parameters what it wants (`pairs`, `heldout`, `base`...); a stage is given references
+by the names of what they are (`preferences`, `base`...). One more kind of data is one more function in `_READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datalake.errors import UserError
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from models.training.method import Method
+from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
+from tasks.tokens import token_indices, training_documents
+
+
+@dataclass
+class Material:
+    """The plain inputs of a method, and of which records they were made.
+
+    items: the records that train, where these are rows of a table called `table` by their id; noun: what they are.
+    records: how many there were. report: what is to be said of them.
+    """
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    table: str = "documents"
+    noun: str = "documents"
+    records: int = 0
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def material(method: Method[Any], lake: Lake, inputs: Mapping[str, Any]) -> Material:
+    """What a method is given of a stage's inputs. Raises UserError where nothing is left to train on."""
+    made = Material()
+    for name, value in inputs.items():
+        if name in _READERS:
+            _READERS[name](made, method, lake, value, inputs)
+        elif isinstance(value, FolderRef):
+            made.inputs[name] = lake.path(value)
+    made.inputs = {name: value for name, value in made.inputs.items() if name in method.inputs}
+    return made
+
+
+def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
+    """Dialogues to learn from, or, for a method that answers them, their prompts."""
+    holdout: HoldOut = inputs["holdout"]
+    train, heldout = dialogues(lake, ref, holdout)
+    made.items, made.table = train, "conversations"
+    if "prompts" in method.inputs:
+        made.noun, made.inputs["prompts"] = "prompts", prompts(train)
+        made.records = len(train)
+        return
+    if not train:
+        raise nothing_left("conversation", len(heldout), method.name)
+    made.noun, made.records = "dialogues", ref.rows
+    made.inputs |= {
+        "conversations": [row["messages"] for row in train],
+        "heldout": [row["messages"] for row in heldout],
+    }
+    warn_of_one_sided(made.report, train, heldout, holdout.share, made.noun)
+
+
+def _preferences(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
+    """Pairs of answers."""
+    holdout: HoldOut = inputs["holdout"]
+    train, heldout = pairs(lake, ref, holdout)
+    if not train:
+        raise nothing_left("preference pair", len(heldout), method.name)
+    made.items, made.table, made.noun, made.records = train, "preferences", "pairs", ref.rows
+    made.inputs |= {"pairs": train, "heldout": heldout}
+    unpaired = ref.rows - len(train) - len(heldout)
+    if unpaired:
+        made.report["unpaired"] = unpaired
+    warn_of_one_sided(made.report, train, heldout, holdout.share, made.noun)
+
+
+def _tokens(made: Material, method: Method[Any], lake: Lake, ref: FolderRef, inputs: Mapping[str, Any]) -> None:
+    """Token shards, and the documents that have tokens."""
+    train, heldout = training_documents(lake, inputs["mixture"], ref, inputs["repetition_seed"])
+    if not train:
+        raise UserError("no document is left to train on: lower mixture.holdout, or choose a milder curate.preset")
+    made.records = len(train)
+    made.inputs |= {"shards": token_indices(lake, ref), "train": train, "heldout": heldout}
+
+
+_READERS: dict[str, Callable[[Material, Method[Any], Lake, Any, Mapping[str, Any]], None]] = {
+    "conversations": _conversations,
+    "preferences": _preferences,
+    "tokens": _tokens,
+}
