@@ -142,20 +142,22 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
     return model.eval()
 
 
+def load_language_model(folder: Path | str) -> nn.Module:
+    """The model of a checkpoint that writes. Raises UserError for a reward model, which can't."""
+    model = load_model(folder)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
+    if not getattr(model, "causal", True):
+        raise UserError(f"{folder} is a model that fills gaps and can't write: give the checkpoint of a language model")
+    return model
+
+
 def _foreign(folder: Path, settings: dict[str, Any], trust_remote_code: bool) -> nn.Module:
     """A model of another family, of the kind that its config says it was made for."""
     if settings.get("is_encoder_decoder"):
         return EncoderDecoder.load(folder, trust_remote_code)
     masked = any(name.endswith("ForMaskedLM") for name in settings.get("architectures") or ())
     return Foreign.load(folder, "masked" if masked else "causal", trust_remote_code)
-
-
-def load_language_model(folder: Path | str) -> nn.Module:
-    """The model of a checkpoint that writes. Raises UserError for a reward model, which can't."""
-    model = load_model(folder)
-    if isinstance(model, ScalarHead):
-        raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
-    return model
 
 
 def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:

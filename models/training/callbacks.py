@@ -34,33 +34,32 @@ def plain_row(row: Row) -> dict[str, float | int | None]:
 class Metrics(Callback):
     """Appends one JSON object a step to a file, for whoever follows the run.
 
-    On a resume the file is cut back to the state's step, so that no step is in it twice.
+    A state remembers the rows up to it, so that after a resume, also in another folder, every step is in the file once.
     """
 
     name = "metrics"
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rows: list[str] = []  # as lines of JSON
         self.last: Row = {}
         self.seconds_targets = [0.0, 0.0]
 
     def on_start(self, run: Run) -> None:
-        """Drops rows after the state's step, and a last line that a kill cut short."""
-        if not run.ranks.leads:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(self.path) if row["step"] <= run.state.step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        """Writes the rows up to the state's step, whatever a killed run left."""
+        if run.ranks.leads:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, "".join(self.rows).encode())
 
     def on_step(self, run: Run, row: Row) -> None:
         """Appends the row."""
         self.last = dict(row)
         self.seconds_targets[0] += row["targets"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
         self.seconds_targets[1] += row["targets"]
-        if not run.ranks.leads:
-            return
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(plain_row(row)) + "\n")
+        self.rows.append(json.dumps(plain_row(row)) + "\n")
+        if run.ranks.leads:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(self.rows[-1])
 
     @property
     def tokens_per_s(self) -> float:
@@ -69,11 +68,12 @@ class Metrics(Callback):
         return targets / seconds if seconds else 0.0
 
     def saved(self) -> dict[str, Any]:
-        """The last row and the clock."""
-        return {"last": self.last, "seconds_targets": self.seconds_targets}
+        """All rows and the clock."""
+        return {"rows": "".join(self.rows), "last": self.last, "seconds_targets": self.seconds_targets}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Puts them back."""
+        self.rows = saved["rows"].splitlines(keepends=True)
         self.last, self.seconds_targets = dict(saved["last"]), list(saved["seconds_targets"])
 
 
