@@ -13,10 +13,12 @@ from models.objectives.next_token import next_token
 from models.objectives.span_corruption import corrupt_spans, span_corruption
 from models.text.config import MASK, SPARES
 from models.text.sampler import Batch
+from models.training.epochs import draw
 
 if TYPE_CHECKING:
     from models.methods.pretrain import PretrainConfig
 
+_HIDDEN = 1 << 22  # beside the seeds of orders
 HELDOUT_STEP = 1 << 40  # what is hidden of held-out rows is drawn as if they were steps from here on
 
 
@@ -43,7 +45,7 @@ def _masked_tokens(config: PretrainConfig, words: Any) -> Kind:
     specials = [*words.all_special_ids, mask]
 
     def changed(batch: Batch, step: int) -> Batch:
-        return mask_tokens(batch, config.seed, step, mask, len(words), specials)
+        return mask_tokens(batch, draw(config.seed, _HIDDEN, step), mask, len(words), specials)
 
     return Kind("bert", masked_tokens, masked_tokens, changed)
 
@@ -59,7 +61,7 @@ def _span_corruption(config: PretrainConfig, words: Any) -> Kind:
         )
 
     def changed(batch: Batch, step: int) -> Any:
-        return corrupt_spans(batch, config.seed, step, sentinels, start)
+        return corrupt_spans(batch, draw(config.seed, _HIDDEN, step), sentinels, start)
 
     return Kind("t5", span_corruption, span_corruption, changed)
 

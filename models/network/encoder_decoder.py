@@ -22,6 +22,7 @@ class EncoderDecoder(nn.Module):
     """
 
     causal = False
+    mask_by_kind = False
 
     def __init__(self, inner: Any):
         super().__init__()

@@ -5,8 +5,8 @@ sentinel with its span, and one more sentinel at the end:
 
     read     the <0> flows <1> the sea        written  <0> water <1> down to <2>
 
-Rows are running text, as in the paper: documents stand one after the other. What is cut is a pure function of (seed,
-step), as the batch is.
+Rows are running text, as in the paper: documents stand one after the other. Chance comes as a generator: one made from
+(seed, step) makes what is cut a pure function of them, as the batch is.
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 
 from models.objectives.base import IGNORED, Loss, cross_entropy_sum
 from models.text.sampler import Batch
-from models.training.epochs import draw
-
-_SALT = 0x7370616E
 
 
 @dataclass(slots=True)
@@ -37,11 +34,15 @@ class Spans:
 
 
 def corrupt_spans(
-    batch: Batch, seed: int, step: int, sentinels: Sequence[int], start: int, share: float = 0.15, mean: float = 3.0
+    batch: Batch,
+    chance: np.random.Generator,
+    sentinels: Sequence[int],
+    start: int,
+    share: float = 0.15,
+    mean: float = 3.0,
 ) -> Spans:
-    """A batch with spans cut out. `sentinels`: ids in the order of their use, at least 2. `start`: what writing begins
-    with."""
-    chance = draw(seed, _SALT, step)
+    """A batch with spans cut out. `sentinels`: ids in the order of their use, at least 2; where they are fewer than a
+    row's spans and one more, spans are fewer and longer. `start`: what writing begins with."""
     read, wanted = [], []
     for tokens, segments in zip(batch.tokens.tolist(), batch.segments.tolist(), strict=True):
         row = [token for token, segment in zip(tokens, segments, strict=True) if segment >= 0]

@@ -80,6 +80,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "OLMo 2": ("olmo2", {}),
     "SmolLM 3": ("smollm3", {}),
     "Cohere": ("cohere", {"logit_scale": 0.25}),
+    "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}),  # ALiBi by distance: packing asks for no positions
     "Granite": ("granite", {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
 }
 
@@ -89,7 +90,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Falcon with ALiBi": ("falcon", {"alibi": True}, "FalconForCausalLM"),
     "Mamba": ("mamba", {}, "MambaForCausalLM"),
     "BERT as a causal model": ("bert", {}, "BertLMHeadModel.*a later token moves earlier ones"),
-    "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}, "MptForCausalLM"),
     "RWKV": ("rwkv", {"attention_hidden_size": 32}, "RwkvForCausalLM"),
 }
 
