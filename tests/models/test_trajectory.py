@@ -15,7 +15,7 @@ from toys import base, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 
 STORED = Path(__file__).parent / "trajectories.json"
 SHORT: dict[str, Any] = {"batch": 8, "eval_every": 0, "checkpoint_every": 1000}
