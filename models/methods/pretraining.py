@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datalake.errors import UserError
 from models.objectives.base import Objective
@@ -14,9 +14,6 @@ from models.objectives.span_corruption import corrupt_spans, span_corruption
 from models.text.config import MASK, SPARES
 from models.text.sampler import Batch
 from models.training.epochs import draw
-
-if TYPE_CHECKING:
-    from models.methods.pretrain import PretrainConfig
 
 _HIDDEN = 1 << 22  # beside the seeds of orders
 HELDOUT_STEP = 1 << 40  # what is hidden of held-out rows is drawn as if they were steps from here on
@@ -33,12 +30,12 @@ class Kind:
     changed: Callable[[Batch, int], Any]
 
 
-def _next_token(config: PretrainConfig, words: Any) -> Kind:
+def _next_token(config: Any, words: Any) -> Kind:
     learned = next_token(config.mask_documents, config.z_loss, config.balance)
     return Kind("decoder", learned, next_token(config.mask_documents, balance=0.0), lambda batch, step: batch)
 
 
-def _masked_tokens(config: PretrainConfig, words: Any) -> Kind:
+def _masked_tokens(config: Any, words: Any) -> Kind:
     mask = words.mask_token_id if words.mask_token_id is not None else words.get_vocab().get(MASK)
     if mask is None:
         raise UserError("this tokenizer has no mask token: take another one, or pretrain.objective next_token")
@@ -50,7 +47,7 @@ def _masked_tokens(config: PretrainConfig, words: Any) -> Kind:
     return Kind("bert", masked_tokens, masked_tokens, changed)
 
 
-def _span_corruption(config: PretrainConfig, words: Any) -> Kind:
+def _span_corruption(config: Any, words: Any) -> Kind:
     known = words.get_vocab()
     sentinels = [known[name] for name in (*SPARES, *(f"<extra_id_{k}>" for k in range(100))) if name in known]
     start = words.pad_token_id if words.pad_token_id is not None else words.bos_token_id
@@ -66,7 +63,7 @@ def _span_corruption(config: PretrainConfig, words: Any) -> Kind:
     return Kind("t5", span_corruption, span_corruption, changed)
 
 
-KINDS: dict[str, Callable[[PretrainConfig, Any], Kind]] = {
+KINDS: dict[str, Callable[[Any, Any], Kind]] = {
     "next_token": _next_token,
     "masked_tokens": _masked_tokens,
     "span_corruption": _span_corruption,
