@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
-from models.network.config import NetworkConfig
+from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
+from models.network.encoder_decoder import EncoderDecoder
 from models.network.foreign import Foreign
 
 
 def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.Module:
     """A network with fresh weights (a `NetworkConfig`, or its fields), or one that exists.
 
+    With `"family": "bert"` or `"t5"` the fields make an encoder for masked tokens, or an encoder-decoder, of its class.
     `{"family": "auto", "path": folder}` loads a causal model of any family Transformers knows; with `"task": "masked"`
-    an encoder for masked tokens. Equal config and seed give equal weights.
+    an encoder for masked tokens, with `"task": "spans"` an encoder-decoder. Equal config and seed give equal weights.
 
     Raises:
         UserError: for a path that holds no model, or a family whose head can't be taken apart from its body.
@@ -34,11 +36,77 @@ def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.
         fields = dict(config)
         family = fields.pop("family", "decoder")
         if family == "auto":
-            return Foreign.load(fields["path"], fields.get("task", "causal"))
-        if family != "decoder":
-            raise UserError(f"unknown family {family!r}: use decoder, or auto with a path")
+            task = fields.get("task", "causal")
+            return EncoderDecoder.load(fields["path"]) if task == "spans" else Foreign.load(fields["path"], task)
+        if family not in ("decoder", *FRESH):
+            raise UserError(f"unknown family {family!r}: use decoder, {', '.join(FRESH)}, or auto with a path")
         config = NetworkConfig(**fields)
+        if family in FRESH:
+            return fresh_model(family, config, seed)
     return Decoder(config, torch.Generator().manual_seed(seed))
+
+
+def _bert(shape: NetworkConfig) -> nn.Module:
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.hidden,
+        max_position_embeddings=shape.context,
+        pad_token_id=None,
+    )
+    return Foreign(BertForMaskedLM(config), causal=False)
+
+
+def _t5(shape: NetworkConfig) -> nn.Module:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        d_kv=shape.head_width,
+        d_ff=shape.hidden,
+    )
+    config.decoder_start_token_id = 0  # what any tokenizer of ours begins a text with
+    return EncoderDecoder(T5ForConditionalGeneration(config))
+
+
+def lengthened(model: nn.Module, context: int, scaling: RopeScaling | None) -> nn.Module:
+    """A model that takes rows of `context` tokens: our decoder with its rotary positions scaled, where it was shorter.
+
+    Raises:
+        UserError: where the model is shorter and can't be made longer so.
+    """
+    longest = int(model.config.context)  # type: ignore[union-attr, arg-type]
+    if context <= longest and scaling is None:
+        return model
+    if not isinstance(model, Decoder) or scaling is None:
+        raise UserError(
+            f"the context of {context} tokens is longer than the base's {longest}: lower pretrain.context"
+            + (", or set pretrain.rope_scaling" if isinstance(model, Decoder) else "")
+        )
+    fields = model.config.model_dump() | {"context": context, "rope_scaling": scaling.model_dump()}
+    if not scaling.original_max_position_embeddings:
+        fields["rope_scaling"]["original_max_position_embeddings"] = longest
+    longer = Decoder(NetworkConfig(**fields))
+    longer.load_state_dict(model.state_dict())
+    return longer
+
+
+FRESH = {"bert": _bert, "t5": _t5}
+
+
+def fresh_model(family: str, shape: NetworkConfig, seed: int = 0) -> nn.Module:
+    """A model of another family with fresh weights, drawn as that family draws them; all layers of a T5 twice, once
+    reading and once writing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FRESH[family](shape)
 
 
 class ScalarHead(nn.Module):

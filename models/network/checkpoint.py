@@ -27,6 +27,7 @@ from models import gguf
 from models.network.build import ScalarHead
 from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
+from models.network.encoder_decoder import EncoderDecoder
 from models.network.foreign import Foreign, ForeignConfig
 from models.text import tokenizer as text
 
@@ -77,7 +78,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             _write(model.head.state_dict(), temporary / VALUE_HEAD)
         if tokenizer is not None:
             text.save(tokenizer, temporary)
-        if isinstance(trunk, Foreign):
+        if isinstance(trunk, Foreign | EncoderDecoder):
             trunk.inner.save_pretrained(temporary)
         elif isinstance(trunk, Decoder):
             _write(to_hub(trunk), temporary / "model.safetensors")
@@ -126,7 +127,7 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
             settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             config = from_hub_config(settings)
             if config is None:
-                model = Foreign.load(folder, trust_remote_code=trust_remote_code)
+                model = _foreign(folder, settings, trust_remote_code)
             else:
                 model = _decoder(_read(folder), config)
         model.base = Base.read(folder, settings)  # type: ignore[assignment]
@@ -146,7 +147,17 @@ def load_language_model(folder: Path | str) -> nn.Module:
     model = load_model(folder)
     if isinstance(model, ScalarHead):
         raise UserError(f"{folder} is a reward model: give the checkpoint of a language model")
+    if not getattr(model, "causal", True):
+        raise UserError(f"{folder} is a model that fills gaps and can't write: give the checkpoint of a language model")
     return model
+
+
+def _foreign(folder: Path, settings: dict[str, Any], trust_remote_code: bool) -> nn.Module:
+    """A model of another family, of the kind that its config says it was made for."""
+    if settings.get("is_encoder_decoder"):
+        return EncoderDecoder.load(folder, trust_remote_code)
+    masked = any(name.endswith("ForMaskedLM") for name in settings.get("architectures") or ())
+    return Foreign.load(folder, "masked" if masked else "causal", trust_remote_code)
 
 
 def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:

@@ -38,6 +38,34 @@ def why_not(folder: Path | str, error: Exception) -> str:
     return f"{folder} can't be loaded: {' '.join(str(error).split())[:200]}"
 
 
+def read_folder(auto: Any, folder: Path | str, trust_remote_code: bool = False) -> Any:
+    """What one of Transformers' Auto classes makes of a folder, in float32.
+
+    Raises:
+        UserError: where the folder holds no model of this kind, or not all of its weights.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} is not a checkpoint: expected config.json and model.safetensors")
+    try:
+        # Said in so many words: left out, Transformers asks on stdin and takes what lies there for the answer.
+        model, loading = auto.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:  # whatever a family's own code trips over
+        raise UserError(why_not(folder, error)) from None
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{folder} can't be loaded as {type(model).__name__}: {len(missing)} of its weights are missing, "
+            f"such as {missing[0]}"
+        )
+    return model
+
+
 class ForeignConfig:
     """What callers ask of a config, answered for a model of another family."""
 
@@ -62,11 +90,11 @@ class Foreign(nn.Module):
         self.inner = inner
         self.causal = causal
         self.config = ForeignConfig(inner.config)
-        self._settings = inner.config.get_text_config()
+        self.settings = inner.config.get_text_config()
         # A family that builds a mask for each kind of layer takes them as a dict: whether it does shows when tried.
-        self._mask_by_kind = bool(getattr(self._settings, "layer_types", None))
+        self.mask_by_kind = bool(getattr(self.settings, "layer_types", None))
         switch_off_noise(inner)
-        _Proof(self).run()
+        Proof(self).run()
 
     @classmethod
     def load(
@@ -75,27 +103,8 @@ class Foreign(nn.Module):
         """The model in a Hugging Face folder, in float32. Code of its own runs with `trust_remote_code` alone."""
         from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-        if not (Path(folder) / "config.json").is_file():
-            raise UserError(f"{folder} is not a checkpoint: expected config.json and model.safetensors")
-        auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
-        try:
-            # Said in so many words: left out, Transformers asks on stdin and takes what lies there for the answer.
-            inner, loading = auto.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-            )
-        except Exception as error:  # whatever a family's own code trips over
-            raise UserError(why_not(folder, error)) from None
-        if loading["missing_keys"]:
-            missing = sorted(loading["missing_keys"])
-            raise UserError(
-                f"{folder} can't be loaded as {type(inner).__name__}: {len(missing)} of its weights are missing, "
-                f"such as {missing[0]}"
-            )
-        return cls(inner, task == "causal")
+        auto = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}[task]
+        return cls(read_folder(auto, folder, trust_remote_code), task == "causal")
 
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None, cache: Any = None
@@ -113,7 +122,7 @@ class Foreign(nn.Module):
             more["position_ids"] = positions_BT.expand(tokens_BT.shape)
         if attend is not None:
             more["attention_mask"] = self._masks(attend.expand(tokens_BT.shape[0], -1, -1, -1))
-        body = _BODIES.get(self._settings.model_type) if attend is not None else None
+        body = _BODIES.get(self.settings.model_type) if attend is not None else None
         if body is not None:
             hidden_BTD = body(self.inner.base_model, tokens_BT, more.get("position_ids"), more["attention_mask"])
         else:
@@ -144,12 +153,12 @@ class Foreign(nn.Module):
 
         Additive masks serve every implementation of attention; boolean ones reach those that add as 0 and 1.
         """
-        window = getattr(self._settings, "sliding_window", None)
-        if not self._mask_by_kind:
+        window = getattr(self.settings, "sliding_window", None)
+        if not self.mask_by_kind:
             return self._additive(_within_window(attend, window))
         return {
             kind: self._additive(_within_window(attend, window) if kind == "sliding_attention" else attend)
-            for kind in sorted(set(self._settings.layer_types))
+            for kind in sorted(set(self.settings.layer_types))
         }
 
     def _additive(self, attend: Tensor) -> Tensor:
@@ -163,7 +172,7 @@ class Foreign(nn.Module):
             if name != body:
                 hidden = module(hidden)
         for name, rule in _LOGIT_RULES.items():
-            number = getattr(self._settings, name, None)
+            number = getattr(self.settings, name, None)
             if number is not None:
                 hidden = rule(hidden, number)
         return hidden
@@ -256,12 +265,15 @@ class RecomputingCache:
             self.tokens, self.positions, self.attend = self.tokens[rows], self.positions[rows], self.attend[rows]
 
 
-class _Proof:
+_PROVEN: dict[tuple[type, str], bool] = {}  # class and config: whether masks are given by kind of layer
+
+
+class Proof:
     """That a model of another family does what the decoder would: each method gives two tensors that must be equal."""
 
     LENGTHS = (7, 5)  # two documents of unequal length; windows are set to 3 meanwhile, so that they show
 
-    def __init__(self, model: Foreign):
+    def __init__(self, model: Any):
         self.model = model
         self.first, self.second = (
             (torch.arange(length, device=model.inner.device)[None] * 7 + 3 + 11 * place) % model.config.vocabulary
@@ -270,14 +282,17 @@ class _Proof:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Raises UserError with the first difference."""
+        """Raises UserError with the first difference; what was found equal once in this process isn't asked again."""
         model, training = self.model, self.model.inner.training
-        name = type(model.inner).__name__
-        with _short_windows(model._settings), model.inner.device:
+        name, asked = type(model.inner).__name__, (type(model.inner), model.inner.config.to_json_string())
+        if asked in _PROVEN:
+            model.mask_by_kind = _PROVEN[asked]
+            return
+        with _short_windows(model.settings), model.inner.device:
             model.inner.eval()
             try:
-                if model._mask_by_kind and self._difference(self.packing):
-                    model._mask_by_kind = False  # its config tells layers apart, its code takes one mask
+                if model.mask_by_kind and self._difference(self.packing):
+                    model.mask_by_kind = False  # its config tells layers apart, its code takes one mask
                 for check in self.checks():
                     difference = self._difference(check)
                     if difference:
@@ -287,6 +302,7 @@ class _Proof:
                         )
             finally:
                 model.inner.train(training)
+        _PROVEN[asked] = model.mask_by_kind
 
     def checks(self) -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
         """What is compared, in order."""
@@ -310,7 +326,8 @@ class _Proof:
         apart = float(((left - right).norm(dim=-1) / right.norm(dim=-1).clamp(min=1e-12)).max())
         return "" if apart < TOLERANCE else f"apart by {apart:.2g}"
 
-    def _alone(self) -> Tensor:
+    def alone(self) -> Tensor:
+        """Hidden states of both documents, each by itself."""
         return torch.cat((self.model(self.first), self.model(self.second)), 1)
 
     def causality(self) -> tuple[Tensor, Tensor]:
@@ -328,7 +345,7 @@ class _Proof:
         attend = within_documents(segments)
         if not self.model.causal:
             attend = attend | attend.transpose(-1, -2)
-        return self.model(row, positions, attend), self._alone()
+        return self.model(row, positions, attend), self.alone()
 
     def continuing(self) -> tuple[Tensor, Tensor]:
         """tokens after a cache aren't what they are in one pass."""
@@ -353,33 +370,40 @@ class _Proof:
             self.model(rows[:, last:], positions[:, last:], seen[:, None, None], cache),
         ]
         hidden = torch.cat(parts, 1)
-        return torch.cat([hidden[row : row + 1, int(empty[row]) :] for row in (0, 1)], 1), self._alone()
+        return torch.cat([hidden[row : row + 1, int(empty[row]) :] for row in (0, 1)], 1), self.alone()
 
     def training(self) -> tuple[Tensor, Tensor]:
         """training differs from evaluation, by noise that can't be switched off."""
-        plain = self._alone()
+        plain = self.alone()
         self.model.inner.train()
         try:
-            return self._alone(), plain
+            return self.alone(), plain
         finally:
             self.model.inner.eval()
 
     def logits(self) -> tuple[Tensor, Tensor]:
         """its logits come from its hidden states in a way that isn't known."""
         # Large enough that a cap or a scale shows, whatever the weights.
-        hidden = self.model(self.first)
+        hidden = self.alone()
         factor = 100.0 / self.model.logits(hidden).std().clamp(min=1e-3)
 
         def louder(_module: Any, _arguments: Any, output: Any) -> Any:
             output.last_hidden_state = output.last_hidden_state * factor
             return output
 
-        hook = self.model.inner.base_model.register_forward_hook(louder)
+        hook = self.body().register_forward_hook(louder)
         try:
-            whole = self.model.inner(self.first).logits
+            return self.model.logits(hidden * factor), self.whole()
         finally:
             hook.remove()
-        return self.model.logits(hidden * factor), whole
+
+    def body(self) -> nn.Module:
+        """The part whose hidden states the logits come from."""
+        return self.model.inner.base_model
+
+    def whole(self) -> Tensor:
+        """The logits of the whole model for both documents."""
+        return torch.cat([self.model.inner(tokens).logits for tokens in (self.first, self.second)], 1)
 
 
 @contextmanager

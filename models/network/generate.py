@@ -160,6 +160,8 @@ def _stops(eos_id: int | Collection[int] | None) -> frozenset[int]:
 
 
 def _check(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if not getattr(model, "causal", True):
+        raise UserError("this model fills gaps in texts, it writes none: take one that predicts the next token")
     if not all(prompts):
         raise UserError("a prompt is empty: give at least one token, such as <|bos|>")
     longest, context = max(len(prompt) for prompt in prompts), int(model.config.context)  # type: ignore[union-attr, arg-type]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from models.methods.pretrain import PretrainConfig
 from models.network.build import build_model
 from models.network.config import NetworkConfig
 from models.network.experts import Mixture, auxiliary
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
-from models.training.config import PretrainConfig
 from models.training.optimizer import build_optimizer
 
 SHAPE = NetworkConfig(

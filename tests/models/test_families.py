@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from datalake.errors import UserError
 from models.network import checkpoint
@@ -80,6 +80,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "OLMo 2": ("olmo2", {}),
     "SmolLM 3": ("smollm3", {}),
     "Cohere": ("cohere", {"logit_scale": 0.25}),
+    "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}),  # ALiBi by distance: packing asks for no positions
     "Granite": ("granite", {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
 }
 
@@ -89,6 +90,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Falcon with ALiBi": ("falcon", {"alibi": True}, "FalconForCausalLM"),
     "Mamba": ("mamba", {}, "MambaForCausalLM"),
     "BERT as a causal model": ("bert", {}, "BertLMHeadModel.*a later token moves earlier ones"),
+    "RWKV": ("rwkv", {"attention_hidden_size": 32}, "RwkvForCausalLM"),
 }
 
 # Families whose published folders bring Python code of their own, as Transformers has no class for them.
@@ -104,10 +106,10 @@ NEED_CODE = {
 }
 
 
-def saved(folder: Path, kind: str, more: dict[str, Any]) -> Path:
+def saved(folder: Path, kind: str, more: dict[str, Any], auto: Any = AutoModelForCausalLM) -> Path:
     """A folder with a tiny random model, its weights large enough that attention and logits matter."""
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **more}))
+    model = auto.from_config(AutoConfig.for_model(kind, **{**SIZES, **more}))
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data.normal_(0, 0.15)
@@ -165,6 +167,34 @@ def test_what_brings_code_of_its_own_is_refused_in_one_line(name: str, tmp_path:
     with pytest.raises(UserError, match="brings Python code of its own") as caught:
         checkpoint.load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+ENCODERS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "BERT": ("bert", AutoModelForMaskedLM, {}),
+    "T5": ("t5", AutoModelForSeq2SeqLM, {"d_kv": 8, "d_ff": 48}),
+    "T5 1.1": (
+        "t5",
+        AutoModelForSeq2SeqLM,
+        {"d_kv": 8, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_come_from_their_folder_and_take_a_step(name: str, tmp_path: Path) -> None:
+    kind, auto, more = ENCODERS[name]
+    saved(tmp_path, kind, {"decoder_start_token_id": 0, **more}, auto)
+    model, theirs = checkpoint.load_model(tmp_path).train(), auto.from_pretrained(tmp_path).eval()
+    read, written = row(20), row(13, 1)
+    given = (read,) if kind == "bert" else (read, None, written)
+    with torch.no_grad():
+        logits = theirs(read).logits if kind == "bert" else theirs(read, decoder_input_ids=written).logits
+        assert torch.allclose(model.logits(model(*given)), logits, atol=1e-4)
+    targets = given[-1].flatten()
+    before = F.cross_entropy(model.logits(model(*given))[0], targets)
+    before.backward()
+    torch.optim.SGD(model.parameters(), 0.01).step()
+    assert F.cross_entropy(model.logits(model(*given))[0], targets) < before
 
 
 def test_dropout_is_off_so_the_first_ratio_is_one(tmp_path: Path) -> None:
