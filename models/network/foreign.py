@@ -91,6 +91,7 @@ class Foreign(nn.Module):
         self.causal = causal
         self.config = ForeignConfig(inner.config)
         self.settings = inner.config.get_text_config()
+        self._arguments = frozenset(inspect.signature(inner.base_model.forward).parameters)
         # A family that builds a mask for each kind of layer takes them as a dict: whether it does shows when tried.
         self.mask_by_kind = bool(getattr(self.settings, "layer_types", None))
         switch_off_noise(inner)
@@ -146,7 +147,7 @@ class Foreign(nn.Module):
             self.inner.activation_checkpointing_disable()
 
     def _takes(self, argument: str) -> bool:
-        return argument in inspect.signature(self.inner.base_model.forward).parameters
+        return argument in self._arguments
 
     def _masks(self, attend: Tensor) -> Tensor | dict[str, Tensor]:
         """What may be attended to, as this family takes it: added to the scores, and narrowed for layers with a window.

@@ -14,6 +14,7 @@ from models.objectives.next_token import next_token
 from models.text.sampler import Batch
 from models.training.optimizer import build_optimizer
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SHAPE = NetworkConfig(
     vocabulary=64, layers=2, width=48, heads=4, kv_heads=2, hidden=32, context=32, experts=4, experts_per_token=2
 )
@@ -61,14 +62,22 @@ def test_one_token_and_experts_that_nobody_chose() -> None:
     assert all(parameter.grad is not None for parameter in made.parameters())
 
 
-def test_the_grouped_product_is_the_loop_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, x = mixture().bfloat16(), torch.randn(2, 9, 48).bfloat16()
-    grouped = made(x)
-    monkeypatch.setattr(Mixture, "_grouped", Mixture._one_by_one)
-    assert torch.allclose(grouped.float(), made(x).float(), rtol=0.02, atol=0.02)
-    monkeypatch.undo()
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_the_grouped_product_is_the_loop_in_bfloat16(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = mixture().to(device, torch.bfloat16), torch.randn(2, 9, 48).to(device, torch.bfloat16)
+    found = []
+    for grouped in (True, False):
+        with monkeypatch.context() as patch:
+            if not grouped:
+                patch.setattr(Mixture, "_grouped", Mixture._one_by_one)
+            made.zero_grad()
+            out = made(x)
+            out.float().square().sum().backward()
+        found.append([out.detach(), *(parameter.grad for parameter in made.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine.float(), theirs.float(), rtol=0.03, atol=0.03 * float(theirs.abs().max()))
     made.float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         mixed = made(x.float())
     assert mixed.dtype == torch.float32
     assert torch.allclose(mixed, made(x.float()), rtol=0.05, atol=0.05)
