@@ -388,19 +388,20 @@ class Proof:
         hidden = self.alone()
         factor = 100.0 / self.model.logits(hidden).std().clamp(min=1e-3)
 
-        def louder(_module: Any, _arguments: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state * factor
-            return output
+        def louder(_module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (arguments[0] * factor, *arguments[1:])
 
-        hook = self.body().register_forward_hook(louder)
+        ours = self.model.logits(hidden * factor)
+        hook = self.head().register_forward_pre_hook(louder)
         try:
-            return self.model.logits(hidden * factor), self.whole()
+            return ours, self.whole()
         finally:
             hook.remove()
 
-    def body(self) -> nn.Module:
-        """The part whose hidden states the logits come from."""
-        return self.model.inner.base_model
+    def head(self) -> nn.Module:
+        """The first part that stands above the body."""
+        inner = self.model.inner
+        return next(part for name, part in inner.named_children() if name != inner.base_model_prefix)
 
     def whole(self) -> Tensor:
         """The logits of the whole model for both documents."""

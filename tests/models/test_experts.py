@@ -162,3 +162,13 @@ def test_muon_takes_experts_but_no_router_embedding_or_head() -> None:
     taken = {names[id(parameter)] for group in muon.param_groups for parameter in group["params"]}
     left = {name for name, parameter in model.named_parameters() if parameter.ndim == 2} - taken
     assert left == {"embed_tokens.weight", "lm_head.weight", "layers.0.mlp.gate.weight", "layers.1.mlp.gate.weight"}
+
+
+def test_checkpointed_experts_pay_the_same_for_imbalance() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = build_model(SHAPE, seed=2).train()
+        model.checkpointing = checkpointing
+        next_token(balance=0.5)(model, rows((12, 7, 9))).total.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.allclose(*pair, rtol=1e-6, atol=1e-7) for pair in zip(*gradients, strict=True))
