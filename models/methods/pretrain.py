@@ -174,14 +174,15 @@ def prepare(
 
     words = tokenizers.load(tokenizer)
     tokens = data.shards
-    if tokens.vocabulary > len(words):
+    size = tokenizers.vocabulary_size(words)
+    if tokens.vocabulary > size:
         raise UserError(
-            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {len(words)}: run the recipe again"
+            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {size}: run the recipe again"
         )
     sampler = data.sampler
     kind = KINDS[config.objective](config, words)
     if base is None:
-        model = build_model(config.network(len(words)).model_dump() | {"family": kind.family}, config.seed)
+        model = build_model(config.network(size).model_dump() | {"family": kind.family}, config.seed)
     else:
         model = lengthened(load_model(base), config.context, config.rope_scaling)
     plain = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
@@ -199,7 +200,7 @@ def prepare(
         report |= {"heldout_loss": loss, "heldout_targets": len(targets)}
         if config.objective != "next_token":
             return report | {"heldout_token_accuracy": ended.heldout["token_accuracy"]}
-        entropy, cross = unigram_losses(targets, token_counts(tokens, train, len(words)))
+        entropy, cross = unigram_losses(targets, token_counts(tokens, train, size))
         return report | {
             "unigram_entropy": entropy,
             "heldout_unigram_cross_entropy": cross,

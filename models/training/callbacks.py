@@ -17,18 +17,8 @@ from torch import nn
 
 from datalake.atomic import write_atomically
 from models.training.loop import Callback, Run, snapshot
+from models.training.metrics import Row, plain_row
 from models.training.state import Background, clear_states, copied, rates_digest, save_state
-
-Row = dict[str, float]
-
-
-def plain_row(row: Row) -> dict[str, float | int | None]:
-    """A row as JSON has it: whole numbers as integers, what isn't finite as null."""
-    whole = {"step", "targets", "skipped"}
-    return {
-        name: None if not math.isfinite(value) else int(value) if name in whole else float(value)
-        for name, value in row.items()
-    }
 
 
 class Metrics(Callback):
@@ -75,19 +65,6 @@ class Metrics(Callback):
         """Puts them back."""
         self.rows = saved["rows"].splitlines(keepends=True)
         self.last, self.seconds_targets = dict(saved["last"]), list(saved["seconds_targets"])
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line cut short by a kill, or a missing file, gives none."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 class Checkpoints(Callback):

@@ -17,7 +17,7 @@ from models.methods.pretrain import PretrainConfig, pretrain
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.text.shards import TokenShards
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 
 SHAPE: dict[str, Any] = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "context": 32, "batch": 8}
 SHORT: dict[str, Any] = {**SHAPE, "steps": 12, "warmup": 0.0, "eval_every": 0, "checkpoint_every": 5}

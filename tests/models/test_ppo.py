@@ -32,8 +32,9 @@ from models.rl.iterations import Iterations
 from models.rl.rollouts import RolloutSettings, roll_out, rows_of
 from models.text.rendering import render
 from models.text.tokenizer import stop_ids
-from models.training.callbacks import Progress, read_metrics
+from models.training.callbacks import Progress
 from models.training.loop import fit
+from models.training.metrics import read_metrics
 from models.training.optimizer import build_optimizer
 from models.training.schedule import schedule_of
 from models.training.state import State

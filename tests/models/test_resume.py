@@ -15,7 +15,7 @@ from toys import base, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 
 LOOP: dict[str, Any] = {"warmup": 0.0, "schedule": "constant", "checkpoint_every": 3}
 SMALL = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "context": 32, "batch": 4, "eval_every": 7, **LOOP}
