@@ -50,15 +50,11 @@ def _masked_tokens(config: Any, words: Any) -> Kind:
 def _span_corruption(config: Any, words: Any) -> Kind:
     known = words.get_vocab()
     sentinels = [known[name] for name in (*SPARES, *(f"<extra_id_{k}>" for k in range(100))) if name in known]
-    start = words.pad_token_id if words.pad_token_id is not None else words.bos_token_id
-    if len(sentinels) < 2 or start is None:
-        raise UserError(
-            "this tokenizer has no sentinels or nothing to begin writing with: take another one, or pretrain.objective"
-            " next_token"
-        )
+    if len(sentinels) < 2:
+        raise UserError("this tokenizer has no sentinels: take another one, or pretrain.objective next_token")
 
     def changed(batch: Batch, step: int) -> Any:
-        return corrupt_spans(batch, draw(config.seed, _HIDDEN, step), sentinels, start)
+        return corrupt_spans(batch, draw(config.seed, _HIDDEN, step), sentinels)
 
     return Kind("t5", span_corruption, span_corruption, changed)
 

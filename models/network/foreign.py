@@ -91,6 +91,7 @@ class Foreign(nn.Module):
         self.causal = causal
         self.config = ForeignConfig(inner.config)
         self.settings = inner.config.get_text_config()
+        self._arguments = frozenset(inspect.signature(inner.base_model.forward).parameters)
         # A family that builds a mask for each kind of layer takes them as a dict: whether it does shows when tried.
         self.mask_by_kind = bool(getattr(self.settings, "layer_types", None))
         switch_off_noise(inner)
@@ -146,7 +147,7 @@ class Foreign(nn.Module):
             self.inner.activation_checkpointing_disable()
 
     def _takes(self, argument: str) -> bool:
-        return argument in inspect.signature(self.inner.base_model.forward).parameters
+        return argument in self._arguments
 
     def _masks(self, attend: Tensor) -> Tensor | dict[str, Tensor]:
         """What may be attended to, as this family takes it: added to the scores, and narrowed for layers with a window.
@@ -387,19 +388,20 @@ class Proof:
         hidden = self.alone()
         factor = 100.0 / self.model.logits(hidden).std().clamp(min=1e-3)
 
-        def louder(_module: Any, _arguments: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state * factor
-            return output
+        def louder(_module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (arguments[0] * factor, *arguments[1:])
 
-        hook = self.body().register_forward_hook(louder)
+        ours = self.model.logits(hidden * factor)
+        hook = self.head().register_forward_pre_hook(louder)
         try:
-            return self.model.logits(hidden * factor), self.whole()
+            return ours, self.whole()
         finally:
             hook.remove()
 
-    def body(self) -> nn.Module:
-        """The part whose hidden states the logits come from."""
-        return self.model.inner.base_model
+    def head(self) -> nn.Module:
+        """The first part that stands above the body."""
+        inner = self.model.inner
+        return next(part for name, part in inner.named_children() if name != inner.base_model_prefix)
 
     def whole(self) -> Tensor:
         """The logits of the whole model for both documents."""

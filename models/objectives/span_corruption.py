@@ -25,11 +25,10 @@ from models.text.sampler import Batch
 @dataclass(slots=True)
 class Spans:
     """Texts with spans cut out, as rows padded on the right: `tokens` (B, S) that are read, `attend` (B, S) False on
-    padding, `targets` (B, T) to be written, -100 on padding, and `written` (B, T), what stands before each of them."""
+    padding, and `targets` (B, T) to be written, -100 on padding."""
 
     tokens: Tensor
     attend: Tensor
-    written: Tensor
     targets: Tensor
 
 
@@ -37,12 +36,11 @@ def corrupt_spans(
     batch: Batch,
     chance: np.random.Generator,
     sentinels: Sequence[int],
-    start: int,
     share: float = 0.15,
     mean: float = 3.0,
 ) -> Spans:
     """A batch with spans cut out. `sentinels`: ids in the order of their use, at least 2; where they are fewer than a
-    row's spans and one more, spans are fewer and longer. `start`: what writing begins with."""
+    row's spans and one more, spans are fewer and longer."""
     read, wanted = [], []
     for tokens, segments in zip(batch.tokens.tolist(), batch.segments.tolist(), strict=True):
         row = [token for token, segment in zip(tokens, segments, strict=True) if segment >= 0]
@@ -55,10 +53,8 @@ def corrupt_spans(
         read.append(kept + row[at:])
         wanted.append([*cut, sentinels[len(lengths)]] if lengths else [])
     tokens, attend = _padded(read, 0)
-    targets, real = _padded(wanted, IGNORED)
-    written = torch.where(real, targets, start).roll(1, 1)
-    written[:, 0] = start
-    return Spans(*(part.to(batch.tokens.device) for part in (tokens, attend, written, targets)))
+    targets, _ = _padded(wanted, IGNORED)
+    return Spans(*(part.to(batch.tokens.device) for part in (tokens, attend, targets)))
 
 
 def span_lengths(
@@ -84,7 +80,10 @@ def span_lengths(
 def span_corruption(model: nn.Module, batch: Spans) -> Loss:
     """The sum over what is to be written of -log p, in nats, and the count of those that were the likeliest token."""
     chosen = batch.targets != IGNORED
-    hidden_BTD = model(batch.tokens, batch.attend, batch.written)
+    start: int = model.start  # type: ignore[assignment]
+    written_BT = torch.where(chosen, batch.targets, start).roll(1, 1)
+    written_BT[:, 0] = start
+    hidden_BTD = model(batch.tokens, batch.attend, written_BT)
     logits_NV = model.logits(hidden_BTD[chosen])  # type: ignore[operator]
     targets_N = batch.targets[chosen]
     plain, total = cross_entropy_sum(logits_NV, targets_N)

@@ -112,11 +112,27 @@ class TestSpanCorruption:
         monkeypatch.setattr("models.objectives.span_corruption.span_lengths", lambda *_: [(2, 1), (1, 3)])
         tokens = torch.tensor([[10, 11, 12, 13, 14, 15, 16, 0]])
         segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1]])
-        cut = corrupt_spans(Batch(tokens, tokens, tokens, segments), draw(0), SENTINELS, start=9)
+        cut = corrupt_spans(Batch(tokens, tokens, tokens, segments), draw(0), SENTINELS)
         assert cut.tokens.tolist() == [[10, 11, 63, 13, 62]]
         assert cut.targets.tolist() == [[63, 12, 62, 14, 15, 16, 61]]
-        assert cut.written.tolist() == [[9, 63, 12, 62, 14, 15, 16]]
         assert cut.attend.all()
+
+        class Told(torch.nn.Module):
+            start = 9
+
+            def forward(self, tokens, attend, written):
+                self.written = written
+                return F.one_hot(torch.full_like(written, 7), 64).float()
+
+            def logits(self, hidden):
+                return hidden * math.log(3)
+
+        told = Told()
+        loss = span_corruption(told, cut)
+        assert told.written.tolist() == [[9, 63, 12, 62, 14, 15, 16]]
+        # every target is one of 63 tokens of weight 1 beside one of weight 3
+        assert float(loss.total) == pytest.approx(7 * math.log(66), rel=1e-5)
+        assert loss.targets == 7
 
     @pytest.mark.parametrize("length", [2, 3, 7, 20, 100, 511])
     def test_spans_have_the_share_and_mean_that_were_asked_for(self, length: int):
@@ -135,9 +151,9 @@ class TestSpanCorruption:
 
     def test_nothing_is_lost_and_the_generator_alone_decides(self):
         batch = rows(6, 40)
-        cut = corrupt_spans(batch, draw(5, 2), SENTINELS, start=0)
-        again = corrupt_spans(batch, draw(5, 2), SENTINELS, start=0)
-        other = corrupt_spans(batch, draw(5, 3), SENTINELS, start=0)
+        cut = corrupt_spans(batch, draw(5, 2), SENTINELS)
+        again = corrupt_spans(batch, draw(5, 2), SENTINELS)
+        other = corrupt_spans(batch, draw(5, 3), SENTINELS)
         assert all(torch.equal(getattr(cut, name), getattr(again, name)) for name in Spans.__slots__)
         assert cut.tokens.shape != other.tokens.shape or not torch.equal(cut.tokens, other.tokens)
         for row in range(6):
@@ -157,7 +173,7 @@ class TestSpanCorruption:
     def test_the_loss_is_that_of_transformers(self, tmp_path: Path):
         model = build_model({"family": "t5", **SHAPE}, seed=3)
         theirs = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.save(model, None, tmp_path / "t5"))
-        cut = corrupt_spans(rows(3), draw(1, 0), SENTINELS, start=model.start)
+        cut = corrupt_spans(rows(3), draw(1, 0), SENTINELS)
         loss = span_corruption(model, cut)
         mean = theirs(cut.tokens, attention_mask=cut.attend.long(), labels=cut.targets).loss
         assert loss.targets == int((cut.targets != -100).sum())
@@ -169,7 +185,7 @@ class TestSpanCorruption:
         optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
         losses = []
         for step in range(100):
-            loss = span_corruption(model, corrupt_spans(rows(8, seed=step), draw(1, step), SENTINELS, model.start))
+            loss = span_corruption(model, corrupt_spans(rows(8, seed=step), draw(1, step), SENTINELS))
             (loss.total / loss.targets).backward()
             optimizer.step()
             optimizer.zero_grad()
