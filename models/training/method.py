@@ -165,7 +165,7 @@ def _train(
     prepared = method.prepare(config, data, **inputs)
     for network in (prepared.model, *prepared.frozen):
         network.to(device.device)
-    model = ranks.spread(prepared.model)
+    model = ranks.spread(prepared.model, device.compute)
     shaping = config.model_copy(update=dict.fromkeys(config.lengths))
     identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
     schedule, branch = schedule_of(config, data.steps), branch_of(config, data.steps)
@@ -193,6 +193,7 @@ def _train(
         ranks=ranks,
     )
     whole = ranks.gathered(model).eval()
+    ranks.barrier()  # what the leading rank wrote is there for all
     before, figures = ({}, {}) if evaluation is None else (evaluation.first, evaluation.last)
     report: dict[str, Any] = {
         "steps": state.step,
