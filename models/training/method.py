@@ -149,6 +149,7 @@ def _train(
 
     from datalake.identity import fingerprint
     from models.network import checkpoint
+    from models.network.lora import apply_lora, merged, save_adapter
     from models.parallel.ranks import ALONE
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
@@ -165,6 +166,10 @@ def _train(
     prepared = method.prepare(config, data, **inputs)
     for network in (prepared.model, *prepared.frozen):
         network.to(device.device)
+    units = dict(prepared.units) or {method.name: prepared.model}
+    if config.lora is not None:
+        for number, unit in enumerate(units.values()):
+            apply_lora(unit, config.lora, config.seed + number)
     model = ranks.spread(prepared.model, device.compute)
     shaping = config.model_copy(update=dict.fromkeys(config.lengths))
     identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
@@ -183,7 +188,7 @@ def _train(
         model,
         prepared.objective,
         prepared.batches,
-        build_optimizer(config, dict(prepared.units) or {"model": model}, dict(prepared.rates)),
+        build_optimizer(config, units, dict(prepared.rates)),
         schedule,
         [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
         state,
@@ -211,7 +216,10 @@ def _train(
     with torch.no_grad():
         report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path))
     if ranks.leads:
-        checkpoint.save(whole if prepared.written is None else prepared.written, prepared.words, out / "checkpoint")
+        written = whole if prepared.written is None else prepared.written
+        checkpoint.save(written if config.lora is None else merged(written), prepared.words, out / "checkpoint")
+        if config.lora is not None:
+            save_adapter(written, out / "checkpoint" / "adapter")
         saving.clear()
     ranks.barrier()
     return report

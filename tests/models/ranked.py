@@ -88,6 +88,6 @@ def _rank(
 
 def losses(out: Path) -> list[float]:
     """The loss of every step of a run."""
-    from models.training.callbacks import read_metrics
+    from models.training.metrics import read_metrics
 
     return [row["loss"] for row in read_metrics(out / "metrics.jsonl")]

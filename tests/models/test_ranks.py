@@ -19,7 +19,7 @@ from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.parallel.ranks import ALONE, Ranks
 from models.text.shards import TokenShards
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 from models.training.loop import split
 
 STEPS = 20
