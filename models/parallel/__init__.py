@@ -11,14 +11,17 @@ if TYPE_CHECKING:
 KINDS = {
     "data": "models.parallel.ranks:DataParallel",
     "fsdp": "models.parallel.fsdp:FullyShard",
+    "tensor": "models.parallel.tensor:TensorParallel",
+    "expert": "models.parallel.expert:ExpertParallel",
 }
 
 
-def ranks_of(kind: str) -> Ranks:
-    """This process as one of several, sharing a model in a way of `KINDS`.
+def ranks_of(kind: str, wanted: int = 0) -> Ranks:
+    """This process as one of several, sharing a model in a way of `KINDS`. `wanted`: how many there were to be.
 
     A process group must have been set up (`torch.distributed.init_process_group`).
     """
     module, name = KINDS[kind].split(":")
     ranks: Ranks = getattr(import_module(module), name)()
+    ranks.wanted = wanted
     return ranks

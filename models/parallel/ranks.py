@@ -24,18 +24,20 @@ class Ranks:
 
     rank = 0
     size = 1
+    wanted = 0  # how many there were to be, where that isn't how many there are
 
     @property
     def leads(self) -> bool:
         """Whether this rank writes what is written once: metrics, states, the checkpoint."""
         return self.rank == 0
 
-    def fits(self, accumulation: int, section: str) -> None:
-        """Raises UserError where a batch has no micro-batch for every rank."""
-        if accumulation % self.size:
+    def fits(self, section: str, accumulation: int, optimizer: str) -> None:
+        """Raises UserError where a config can't be trained so: a batch needs a micro-batch for every rank."""
+        size = self.wanted or self.size
+        if accumulation % size:
             raise UserError(
-                f"{section}.accumulation is {accumulation}, and {self.size} ranks each take an equal share of a"
-                f" batch's parts: make it a multiple of {self.size}"
+                f"{section}.accumulation is {accumulation}, and {size} ranks each take an equal share of a"
+                f" batch's parts: make it a multiple of {size}"
             )
 
     def spread(self, model: nn.Module, compute: torch.dtype = torch.float32) -> nn.Module:
@@ -109,12 +111,16 @@ class DataParallel(Ranks):
 
     def total(self, sums: Tensor) -> Tensor:
         """The sum of a small vector over ranks, in place."""
-        self.distributed.all_reduce(sums)
-        return sums
+        return self.added(sums)
 
     def any(self, flag: bool) -> bool:
         """Whether it is so on any rank."""
-        return bool(self.total(torch.tensor(float(flag), device=self.device)))
+        return bool(self.added(torch.tensor(float(flag), device=self.device)))
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over ranks, in place."""
+        self.distributed.all_reduce(tensor)
+        return tensor
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Make every gradient the sum over ranks."""
@@ -134,7 +140,7 @@ class DataParallel(Ranks):
         if not gradients:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        self.distributed.all_reduce(flat)
+        self.added(flat)
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 

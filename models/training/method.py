@@ -159,7 +159,7 @@ def _train(
     from models.training.state import load_state
 
     ranks = ranks or ALONE
-    ranks.fits(config.accumulation, method.name)
+    ranks.fits(method.name, config.accumulation, config.optimizer)
     device = devices.choose(config.precision, place)
     torch.manual_seed(config.seed)
     data = method.data(config, **method.given(inputs))
