@@ -121,7 +121,7 @@ def fit(
                 gc.collect()
                 gc.freeze()
                 frozen = True
-            if interrupts.waiting is not None:
+            if ranks.any(interrupts.waiting is not None):
                 for callback in callbacks:
                     callback.on_interrupt(run)
                 interrupts.deliver()
@@ -187,20 +187,20 @@ def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[di
     targets, and the gradient norm of each clip unit, all unscaled."""
     totals: dict[str, Tensor] = {}
     targets = 0
-    for batch in run.ranks.share(update):
+    for batch, counts in run.ranks.share(update):
         with run.device.computing():
             loss = objective(run.model, moved(batch, run.device.device))
-        targets += loss.targets
-        if loss.targets:
-            loss.total.backward()
+        targets += loss.targets * counts
+        if loss.targets or run.ranks.size > 1:
+            (loss.total * counts).backward()
         for name, value in {"total": loss.total.detach(), **loss.sums}.items():
-            totals[name] = totals[name] + value.double() if name in totals else value.double()
+            totals[name] = value.double() * counts + totals.get(name, 0.0)
     if run.ranks.size > 1:
         run.ranks.add_gradients(p for group in run.optimizer.param_groups for p in group["params"])
         count = torch.tensor(float(targets), dtype=torch.float64, device=run.device.device)
         summed = run.ranks.total(torch.stack([count, *totals.values()]))
         targets, totals = int(summed[0]), dict(zip(totals, summed[1:], strict=True))
-    lengths = gradient_norms(run.optimizer)
+    lengths = gradient_norms(run.optimizer, run.ranks)
     figures = torch.stack([*totals.values(), *(value.double() for value in lengths.values())]).tolist()
     return (
         dict(zip(totals, figures, strict=False)),
