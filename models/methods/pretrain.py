@@ -195,6 +195,7 @@ def prepare(
             **({} if base is None else {"base": folder_version(base)}),
         },
         measure=(lambda network: mean_loss(network, judged, plain)) if judged else None,
+        one_shape=True,
         finish=finish,
     )
 

@@ -24,7 +24,7 @@ Row = dict[str, float]
 
 def plain_row(row: Row) -> dict[str, float | int | None]:
     """A row as JSON has it: whole numbers as integers, what isn't finite as null."""
-    whole = {"step", "targets", "skipped"}
+    whole = {"step", "targets", "tokens", "skipped"}
     return {
         name: None if not math.isfinite(value) else int(value) if name in whole else float(value)
         for name, value in row.items()
@@ -42,7 +42,8 @@ class Metrics(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last: Row = {}
-        self.seconds_targets = [0.0, 0.0]
+        self.totals = {"seconds": 0.0, "tokens": 0.0, "mfu": 0.0}
+        self._begun = False
 
     def on_start(self, run: Run) -> None:
         """Drops rows after the state's step, and a last line that a kill cut short."""
@@ -55,26 +56,29 @@ class Metrics(Callback):
     def on_step(self, run: Run, row: Row) -> None:
         """Appends the row."""
         self.last = dict(row)
-        self.seconds_targets[0] += row["targets"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
-        self.seconds_targets[1] += row["targets"]
+        if self._begun or (run.last and not self.totals["seconds"]):
+            seconds = row["tokens"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
+            self.totals["seconds"] += seconds
+            self.totals["tokens"] += row["tokens"]
+            self.totals["mfu"] += row["mfu"] * seconds
+        self._begun = True
         if not run.ranks.leads:
             return
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain_row(row)) + "\n")
 
-    @property
-    def tokens_per_s(self) -> float:
-        """Targets a second over all steps, evaluation and saving left out."""
-        seconds, targets = self.seconds_targets
-        return targets / seconds if seconds else 0.0
+    def mean(self, name: str) -> float:
+        """`tokens` a second, or `mfu`, over all steps but the first of each process, in which things are made ready and
+        compiled; evaluation and saving left out."""
+        return self.totals[name] / self.totals["seconds"] if self.totals["seconds"] else 0.0
 
     def saved(self) -> dict[str, Any]:
         """The last row and the clock."""
-        return {"last": self.last, "seconds_targets": self.seconds_targets}
+        return {"last": self.last, "totals": self.totals}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Puts them back."""
-        self.last, self.seconds_targets = dict(saved["last"]), list(saved["seconds_targets"])
+        self.last, self.totals = dict(saved["last"]), dict(saved["totals"])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
