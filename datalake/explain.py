@@ -220,7 +220,7 @@ def _document_story(corpus: Corpus, ledger: Row, rows: Any, config: CurateConfig
         story["nearest"] = {(pair["b"] if pair["a"] == id else pair["a"]).hex(): pair["similarity"] for pair in near}
     mixed = rows("mixture", "id = ?", id)
     if mixed:
-        story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "token_count")}
+        story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "words") if name in mixed[0]}
     deciding = ("ingest",) if "refused" in story else _DATA_STAGES
     earlier = [corpus.earlier[name] for name in corpus.joined("raw") if name in corpus.earlier]
     stages: dict[str, str] = {}

@@ -44,14 +44,15 @@ class Lake:
             note(said)
         return table.rename_columns(columns)
 
-    def explain(self, document: str) -> list[Row]:
-        """What became of every record with this address or id in hex, and why: see `datalake.explain`.
+    def explain(self, document: str | bytes) -> list[Row]:
+        """What became of every record with this address or id, and why: see `datalake.explain`.
 
-        Raises UserError where there is no such record.
+        An id is given in hex, or as it stands in a table. Raises UserError where there is no such record.
         """
         from datalake.explain import explain
 
-        return [plain_value(story) for story in explain(self.store, document)]
+        asked = document.hex() if isinstance(document, bytes) else document
+        return [plain_value(story) for story in explain(self.store, asked)]
 
     def trace(self, checkpoint: str = "last", step: int | None = None) -> list[Row]:
         """The stages that a model rests on, nearest first; or, with a `step` from 1, what that training step saw.

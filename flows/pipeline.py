@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from datalake.lake.lake import FolderRef
 from flows.run import Run
 from tasks.base import base
 from tasks.curate import curate
@@ -31,8 +32,12 @@ def pipeline(run: Run) -> None:
     recipe = run.recipe
     split, seed = HoldOut.of(recipe.mixture), recipe.mixture.seed
 
+    models: dict[str, FolderRef | None] = {}
+
     def train(method: str, **inputs: Any) -> Trained:
-        return run(learning(method), recipe.method(method), **inputs)
+        trained = run(learning(method), recipe.method(method), **inputs)
+        models[method] = maybe(trained.model)
+        return trained
 
     # Documents, dialogues and pairs, each record in one table.
     sources = [source.at_home(run.lake.root) for source in recipe.sources]
@@ -80,20 +85,18 @@ def pipeline(run: Run) -> None:
     model = first(grown.model, start.model)
     tuned = train("sft", conversations=read.conversations, base=model, holdout=split)
     answering = tuned.model if recipe.base is None else first(tuned.model, model)
+    train("dpo", preferences=read.preferences, base=answering, holdout=split)
     judge = train("reward", preferences=read.preferences, base=answering, holdout=split)
-    liked = train("ppo", reward_model=judge.model, policy=answering, conversations=read.conversations, holdout=split)
+    train("ppo", reward_model=judge.model, policy=answering, conversations=read.conversations, holdout=split)
 
     run(
         evaluate,
         given(model, recipe.evaluate),
         base=maybe(start.model),
-        pretrain=maybe(grown.model),
-        sft=maybe(tuned.model),
-        reward=maybe(judge.model),
-        ppo=maybe(liked.model),
         tokens=maybe(shards.tokens),
         mixture=maybe(mixed.mixture),
         conversations=maybe(read.conversations),
         preferences=maybe(read.preferences),
         holdout=split,
+        **models,
     )

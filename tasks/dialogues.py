@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from datalake.errors import UserError
+from datalake.holdout import group_of, held_out, one_sided
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.parquet import read_table
 from datalake.mixture.config import MixtureConfig
-from datalake.mixture.holdout import group_of, held_out, one_sided
 
 
 class HoldOut(BaseModel):

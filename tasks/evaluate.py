@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, TableRef
+from datalake.lake.tokens import token_indices
 from models.evaluation.config import EvaluateConfig
 from models.methods import METHODS
 from tasks.cluster import run_alone
@@ -18,7 +19,7 @@ from tasks.learning import LEARNING
 from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.stage import stage
-from tasks.tokens import token_indices, training_documents
+from tasks.tokens import training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 

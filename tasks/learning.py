@@ -7,7 +7,6 @@ and `runs.metrics` are made from.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord
 from models.methods import METHODS
 from models.training.config import TrainingConfig
+from models.training.metrics import read_metrics
 from tasks.cluster import run_alone
 from tasks.dialogues import HoldOut
 from tasks.material import material
@@ -42,22 +42,14 @@ class Trained(NamedTuple):
     model: Folder
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows (step, name, value) of a trainer's `metrics.jsonl`, complete lines only."""
-    rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:  # the line being written just now
-                continue
-            step = values.pop("step")
-            rows += [
-                {"step": step, "name": name, "value": float(value)}
-                for name, value in values.items()
-                if isinstance(value, int | float)
-            ]
-    return rows
+def metric_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows (step, name, value) of a method's `metrics.jsonl`, complete lines only."""
+    return [
+        {"step": row["step"], "name": name, "value": float(value)}
+        for row in read_metrics(path)
+        for name, value in row.items()
+        if name != "step" and value is not None
+    ]
 
 
 def learning(name: str) -> Stage[Any, Any, Trained]:
@@ -98,7 +90,7 @@ def train_alone(
     with progress(title, steps, "steps") as bar:
 
         def rows() -> list[dict[str, Any]]:
-            return read_metrics(out / "metrics.jsonl")
+            return metric_rows(out / "metrics.jsonl")
 
         def progressed(rows: list[dict[str, Any]]) -> tuple[int, str]:
             if not rows:
@@ -144,7 +136,7 @@ def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int
         records_in=records_in,
         records_out=int(report.get("steps", 0)),
         report=report,
-        metrics=read_metrics(runtime.folder / "metrics.jsonl"),
+        metrics=metric_rows(runtime.folder / "metrics.jsonl"),
         checkpoint=name,
         **more,
     )

@@ -12,9 +12,10 @@ from typing import Any
 
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.tokens import token_indices
 from models.training.method import Method
 from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
-from tasks.tokens import token_indices, training_documents
+from tasks.tokens import training_documents
 
 
 @dataclass

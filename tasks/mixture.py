@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from datalake.holdout import one_sided
 from datalake.lake.funnel import tally
 from datalake.lake.lake import TableRef
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from datalake.mixture.config import MixtureConfig
-from datalake.mixture.holdout import one_sided
 from tasks.cluster import run_alone
 from tasks.outputs import Table
 from tasks.produced import Produced
@@ -26,10 +26,10 @@ def _mix(
     table = build(documents, duplicates, config, spans)
     with ShardWriter(folder, "mixture", key, {"mixture": MIXTURE}) as out:
         out.write("mixture", table)
-        groups = table.group_by(["source", "split"]).aggregate([("id", "count"), ("token_count", "sum")])
+        groups = table.group_by(["source", "split"]).aggregate([("id", "count"), ("words", "sum")])
         for row in groups.to_pylist():
             out.count(f"{row['split']} documents of {row['source']}", row["id_count"])
-            out.count(f"{row['split']} words of {row['source']}", row["token_count_sum"])
+            out.count(f"{row['split']} words of {row['source']}", row["words_sum"])
     return out.result
 
 
@@ -39,7 +39,7 @@ class Mixed(NamedTuple):
     mixture: Table
 
 
-@stage(Mixed, version="2", libraries=("pyarrow", "numpy", "numba", "xxhash"))
+@stage(Mixed, version="3", libraries=("pyarrow", "numpy", "numba", "xxhash"))
 def mixture(
     config: MixtureConfig,
     runtime: Runtime,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from models.text.config import TokenizerConfig
@@ -42,12 +43,13 @@ def _train_tokenizer(
     train(texts, config, folder)
 
 
-def _take_tokenizer(base: Path, folder: Path) -> int:
-    """Write the tokenizer of a checkpoint; how many tokens it has."""
+def _take_tokenizer(place: Path, folder: Path) -> int:
+    """Write a tokenizer that exists, once it can keep documents apart; how many tokens it has."""
     from datalake.atomic import whole_folder
     from models.text import tokenizer as text
 
-    words = text.load(base)
+    words = text.load(place)
+    text.edges(words)
     with whole_folder(folder) as part:
         text.save(words, part)
     return len(words)
@@ -68,11 +70,16 @@ def tokenizer(
     spans: TableRef | None = None,
     base: FolderRef | None = None,
 ) -> Produced:
-    """Train a byte-level BPE tokenizer on the mixture's training documents, or take that of the model to go on from."""
+    """Train a byte-level BPE tokenizer on the mixture's training documents, or take one that exists: that of the model
+    to go on from, or one that is named."""
     lake = runtime.lake
     folder = runtime.folder
-    if base is not None:
-        size = run_alone(_take_tokenizer, lake.path(base), folder, runtime=runtime)
+    if base is not None and config.path:
+        raise UserError("tokenizer.path and base name a tokenizer each: leave one of them out")
+    if base is not None or config.path:
+        place = Path(config.path.paths[0]) if base is None else lake.path(base)
+        config.path.check("tokenizer.path")
+        size = run_alone(_take_tokenizer, place, folder, runtime=runtime)
         return Produced(folders={"tokenizer": folder}, counts={"vocabulary": size}, report={"vocabulary": size})
     files = [shard.payload for shard in shards_of(documents, runtime, config)]
     cuts = lake.files(spans) if spans else []

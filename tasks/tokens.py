@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datalake.errors import LostDataError, first_line
+from datalake.holdout import repetitions
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.parquet import read_batches, read_table
-from datalake.mixture.holdout import repetitions
+from datalake.lake.tokens import token_indices
 
 if TYPE_CHECKING:
     from datalake.dedup.spans.cut import Cuts
@@ -39,16 +37,6 @@ def _pairs(columns: Iterable[tuple[pa.Array, pa.Array]]) -> Iterator[tuple[bytes
     """Rows (id, text) of such columns."""
     for ids, texts in columns:
         yield from zip(ids.to_pylist(), texts.to_pylist(), strict=True)
-
-
-def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
-    """The index files of token shards, in their fixed order."""
-    path = lake.path(tokens) / "tokens.json"
-    try:
-        listed = [shard["index"] for shard in json.loads(path.read_bytes())["shards"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LostDataError(str(path), first_line(error)) from None
-    return [lake.inside(index) for index in listed]
 
 
 def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tuple[bytes, int]], list[bytes]]:

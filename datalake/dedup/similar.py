@@ -113,6 +113,7 @@ def signing_of(file: str) -> SigningConfig:
 
 def sign_text(text: str, signing: SigningConfig) -> tuple[Hashes, Ints]:
     """A text's shingles, sorted, and its bucket in each band, shape (bands,): those that the lake would store of it."""
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates, which are part of no word
     shingles = shingle(pa.array([text], pa.large_string()), signing.ngram).shingles
     signature = MinHash(
         signing.bands * signing.rows, signing.seed, hashfunc=lambda hash: hash & 0xFFFFFFFF, scheme="affine32"

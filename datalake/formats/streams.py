@@ -13,6 +13,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def decompressed(path: str | Path, origin: Origin, allowance: Allowance | None =
                 yield block
         else:
             yield from _streams(head, stream, kind, origin, allowance or allowance_of(path))
+
+
+def peek(chunks: Iterator[bytes | Quarantined], size: int) -> tuple[bytes, Iterator[bytes | Quarantined]]:
+    """The first `size` bytes (fewer before damage, and at the end), and all chunks again."""
+    taken: list[bytes | Quarantined] = []
+    head = bytearray()
+    for chunk in chunks:
+        taken.append(chunk)
+        if isinstance(chunk, Quarantined):
+            break
+        head += chunk
+        if len(head) >= size:
+            break
+    return bytes(head[:size]), chain(taken, chunks)
 
 
 def _decoder(kind: str) -> Any:

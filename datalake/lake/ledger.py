@@ -1,8 +1,8 @@
 """Reading a lake with SQL: every corpus as its last finished run left it, and the ledger that joins what is known.
 
 Tables are views over the Parquet files a run's manifest names, so going back to an earlier recipe shows its tables
-again. Two views are made here: `clean` (documents that are no duplicates, without what is cut from them) and `ledger`
-(one row for every record that was read and everything decided about it).
+again. Views are made here: `clean` (documents that are no duplicates, without what is cut from them), `ledger` (one row
+for every record that was read and everything decided about it), and `tokens` (see `datalake.lake.tokens`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake.corpora import Corpus, corpora
-from datalake.lake.lake import Lake
+from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.parquet import distinct, literal, quoted, scan
+from datalake.lake.tokens import add_tokens_view, token_indices
 
 if TYPE_CHECKING:
     import duckdb
@@ -134,6 +136,19 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corp
             rows = connection.execute(f"DESCRIBE {_name(corpus)}.curation").fetchall()
             metrics = [row[0] for row in rows if row[0] not in _DECIDED]
         connection.execute(ledger_view(corpus, recorded, metrics))
+    _tokens_view(connection, lake, shown)
+
+
+def _tokens_view(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corpus) -> None:
+    """`<corpus>.tokens`, where the token shards are there that were made of the mixture that is shown."""
+    tokens = shown.manifest.refs.get("tokens")
+    if not isinstance(tokens, FolderRef) or "mixture" not in shown.continued:
+        return
+    with suppress(LostDataError):
+        indices = token_indices(lake, tokens)
+        if indices and all(index.is_file() for index in indices):
+            seed = int((shown.manifest.recipe.get("mixture") or {}).get("seed", 0))
+            add_tokens_view(connection, shown.name, indices, seed)
 
 
 def clean_view(corpus: str, deduplicated: bool, spans: bool = False) -> str:
@@ -295,6 +310,8 @@ def _notes(shown: Sequence[Corpus], sql: str) -> list[str]:
         names = {name for schema, _, name in parts if schema in ("", corpus.name)}
         if "ledger" in names:
             names |= {name for base in RECORDS for name in corpus.joined(base)}
+        if "tokens" in names:
+            names.add("mixture")
         if "clean" in names:
             names |= corpus.joined("documents").keys() & {"documents", "duplicates", "spans"}
         notes += corpus.notes(names)

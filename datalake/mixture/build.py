@@ -26,8 +26,8 @@ from datalake.dedup.spans.cut import cut_texts, read_cuts
 from datalake.dedup.texts.shingles import count_words
 from datalake.dedup.texts.signed import batches_of, read_columns
 from datalake.errors import UserError
+from datalake.holdout import group_of, held_out
 from datalake.mixture.config import MixtureConfig, Weights
-from datalake.mixture.holdout import group_of, held_out
 from datalake.tables import ID
 
 Shard: TypeAlias = str | Path | pa.Table
@@ -43,7 +43,7 @@ MIXTURE = pa.schema(
         ("split", pa.string()),  # train or heldout
         ("weight", pa.float64()),  # the share of the training words that its source gets: 0 to 1, 1 over all sources
         ("epochs", pa.float64()),  # how often it is to be seen; repetitions() makes it whole; 0 when held out
-        ("token_count", pa.int64()),  # words
+        ("words", pa.int64()),
         ("copies", pa.int64()),  # documents it stands for: itself, and those that name it as what they repeat
     ]
 )
@@ -75,7 +75,7 @@ def build(
     rows = rows.sort_by("id")
 
     train = pc.invert(rows["heldout"]).to_numpy(zero_copy_only=False)
-    words = rows["token_count"].to_numpy()
+    words = rows["words"].to_numpy()
     copies = _copies(rows["id"].combine_chunks(), repeats["duplicate_of"])
     weight = _weights(copies, config.rehydration)
     if documents and not np.any(words[train] > 0):
@@ -97,7 +97,7 @@ def build(
         pc.if_else(rows["heldout"], "heldout", "train"),
         pa.array(share[index]),
         pa.array(often),
-        rows["token_count"],
+        rows["words"],
         pa.array(copies),
     ]
     return pa.Table.from_arrays(columns, schema=MIXTURE).combine_chunks()
@@ -144,7 +144,7 @@ MEASURED = pa.schema(
         ("source", pa.string()),
         ("language", pa.string()),
         ("heldout", pa.bool_()),
-        ("token_count", pa.int64()),
+        ("words", pa.int64()),
     ]
 )
 

@@ -98,7 +98,10 @@ def archives(config: StackExchange) -> list[Archive]:
     out = [Archive(config.kind, name, path) for name, path in expand(config.paths)]
     for archive in out:
         if not _site(archive, config):
-            raise UserError(f"{archive.name}: which site is it of? Say so in `site`, such as english.stackexchange.com")
+            raise UserError(
+                f"{archive.name}: which site is it of? Say so in `site`, such as english.stackexchange.com,"
+                " or give the folder that the site's is in"
+            )
     return out
 
 

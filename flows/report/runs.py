@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from datalake.lake.lake import Lake
@@ -21,6 +22,8 @@ _FIGURES = (
     ("reward accuracy", "reward", "report", "heldout_accuracy"),
     ("ppo score", "ppo", "report", "score_last"),
 )
+
+_LONGEST = 300  # characters of a recipe's value that are shown
 
 Row = dict[str, Any]
 
@@ -114,14 +117,20 @@ def compare(lake: Lake, first: Manifest, second: Manifest) -> Row:
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """A recipe's values by their keys: `curate.preset`, `sources[0].paths`. `runtime` shapes no output: left out."""
+    """A recipe's values by their keys: `curate.preset`, `sources[0].paths`. `runtime` shapes no output: left out.
+
+    Of several things with names each is told by its own, so that one more doesn't move the others; a file's text, which
+    a recipe holds where that shapes the output, by its digest.
+    """
     if isinstance(value, dict) and value:
         for key, item in value.items():
             if place or key != "runtime":
                 yield from _leaves(item, f"{place}.{key}" if place else str(key))
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for number, item in enumerate(value):
-            yield from _leaves(item, f"{place}[{number}]")
+            yield from _leaves(item, f"{place}[{(item.get('name') if isinstance(item, dict) else None) or number}]")
+    elif isinstance(value, str) and len(value) > _LONGEST:
+        yield place, f"{len(value):,} characters, SHA-256 {sha256(value.encode()).hexdigest()[:16]}"
     else:
         yield place, value
 

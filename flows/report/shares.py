@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from datalake.errors import LostDataError
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
+from datalake.lake.tokens import token_indices
 
 
 @dataclass
@@ -39,9 +40,9 @@ def shares(lake: Lake, refs: Mapping[str, Ref], weights: Mapping[str, float]) ->
 
     ref = refs.get("mixture")
     files = lake.files(ref) if isinstance(ref, TableRef) else []
-    if not files:
+    if not files or "words" not in pq.read_schema(files[0]).names:  # as earlier versions had it
         return [], []
-    columns = ["id", "source", "language", "split", "epochs", "token_count"]
+    columns = ["id", "source", "language", "split", "epochs", "words"]
     table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files]).combine_chunks()
     lengths = _lengths(lake, refs.get("tokens"))
     if lengths is None:
@@ -54,8 +55,8 @@ def shares(lake: Lake, refs: Mapping[str, Ref], weights: Mapping[str, float]) ->
             "source": table["source"],
             "language": table["language"],
             "trains": pc.cast(trains, pa.int64()),
-            "own": pc.if_else(trains, table["token_count"], 0),
-            "words": pc.multiply(table["epochs"], table["token_count"]),  # no epochs of what is held out
+            "own": pc.if_else(trains, table["words"], 0),
+            "words": pc.multiply(table["epochs"], table["words"]),  # no epochs of what is held out
             "tokens": pc.multiply(table["epochs"], size),
         }
     )
@@ -98,9 +99,8 @@ def _lengths(lake: Lake, tokens: Ref | None) -> Any:
     if not isinstance(tokens, FolderRef):
         return None
     try:
-        shards = json.loads((lake.path(tokens) / "tokens.json").read_bytes())["shards"]
-        tables = [pq.read_table(lake.root / shard["index"], columns=["id", "length"]) for shard in shards]
-    except (OSError, KeyError, ValueError):  # gone or damaged since: words are told without them
+        tables = [pq.read_table(index, columns=["id", "length"]) for index in token_indices(lake, tokens)]
+    except (OSError, LostDataError, ValueError):  # gone or damaged since: words are told without them
         return None
     if not tables:
         return None

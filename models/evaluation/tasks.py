@@ -248,7 +248,7 @@ def preferred(
     context = int(reward.config.context)  # type: ignore[union-attr, arg-type]
     device = next(reward.parameters()).device
     pairs = fit_all(preferences, lambda pair: fit_pair(pair, tokenizer, context)).items
-    rows = [answer for pair in pairs for answer in pair]
+    rows = [answer for pair in pairs for answer in pair[:2]]
     scores = np.zeros(len(rows))
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     for first in range(0, len(order), batch):

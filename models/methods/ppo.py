@@ -143,7 +143,7 @@ def prepare(config: PpoConfig, data: Asked, policy: Path, reward_model: Path, pr
     from models.objectives.ppo import ppo as objective
     from models.rl.iterations import Iterations
     from models.rl.reward_model import load_reward_model
-    from models.training.callbacks import read_metrics
+    from models.training.metrics import read_metrics
 
     actor, reference = load_language_model(policy), load_language_model(policy)
     judge, judges_words = load_reward_model(reward_model)

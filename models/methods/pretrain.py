@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from models.network.config import NetworkConfig
+from models.network.config import NetworkConfig, RopeScaling
 from models.training.config import EvaluatedConfig
 from models.training.method import Ended, Method, Prepared, Seen
 
@@ -39,6 +39,28 @@ class PretrainConfig(EvaluatedConfig):
         description="Of the feed-forward; empty: 8/3 of the width, rounded.",
     )
     context: int = Field(256, ge=8, le=1_048_576, title="Context", description="Tokens in a row.")
+    experts: int = Field(
+        0,
+        ge=0,
+        le=512,
+        title="Experts",
+        description="In each layer, hidden width each (then a Mixtral folder); 0: none.",
+    )
+    experts_per_token: int = Field(2, ge=1, le=64, title="Experts per token", description="That each token is sent to.")
+    balance: float = Field(
+        0.01, ge=0, le=10, title="Balance", description="Weight of the experts' load-balancing loss."
+    )
+    rope_base: float = Field(10000.0, gt=1, title="RoPE base", description="Of the rotary positions; longer: larger.")
+    rope_scaling: RopeScaling | None = Field(
+        None,
+        title="RoPE scaling",
+        description="Positions scaled for a context longer than the base's: linear, llama3 or yarn, with its factor.",
+    )
+    objective: Literal["next_token", "masked_tokens", "span_corruption"] = Field(
+        "next_token",
+        title="Objective",
+        description="What is learned: the next token (a decoder), hidden tokens (BERT), spans cut out (T5).",
+    )
     tied: bool = Field(True, title="Tied head", description="The output head is the embedding.")
     qk_norm: bool = Field(False, title="QK-norm", description="Normalise queries and keys (then a Qwen3 folder).")
     steps: int = Field(
@@ -70,6 +92,10 @@ class PretrainConfig(EvaluatedConfig):
             context=self.context,
             tie=self.tied,
             qk_norm=self.qk_norm,
+            experts=self.experts,
+            experts_per_token=self.experts_per_token,
+            rope_base=self.rope_base,
+            rope_scaling=self.rope_scaling,
         ).sized(vocabulary)
 
     @property
@@ -139,30 +165,29 @@ def prepare(
     from datalake.errors import UserError
     from datalake.files import file_digest, folder_version
     from models.evaluation.heldout import heldout_rows, token_counts, unigram_losses
-    from models.network.build import build_model
-    from models.network.checkpoint import load_language_model
+    from models.methods.pretraining import HELDOUT_STEP, KINDS
+    from models.network.build import build_model, lengthened
+    from models.network.checkpoint import load_model
+    from models.network.decoder import Decoder
     from models.objectives.base import IGNORED
-    from models.objectives.next_token import next_token
     from models.text import tokenizer as tokenizers
-    from models.training.loop import context_of, mean_loss, split
+    from models.training.loop import mean_loss, split
 
     words = tokenizers.load(tokenizer)
     tokens = data.shards
-    if tokens.vocabulary > len(words):
+    size = tokenizers.vocabulary_size(words)
+    if tokens.vocabulary > size:
         raise UserError(
-            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {len(words)}: run the recipe again"
+            f"the token shards use {tokens.vocabulary} tokens, {tokenizer} has {size}: run the recipe again"
         )
     sampler = data.sampler
+    kind = KINDS[config.objective](config, words)
     if base is None:
-        model = build_model(config.network(len(words)), config.seed)
+        model = build_model(config.network(size).model_dump() | {"family": kind.family}, config.seed)
     else:
-        model = load_language_model(base)
-        if config.context > context_of(model):
-            raise UserError(
-                f"pretrain.context {config.context} is longer than the base's {context_of(model)}: lower it"
-            )
-    judged = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
-    plain = next_token(config.mask_documents)
+        model = lengthened(load_model(base), config.context, config.rope_scaling)
+    plain = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
+    judged = [kind.changed(batch, HELDOUT_STEP + place) for place, batch in enumerate(plain)]
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = {
@@ -171,21 +196,22 @@ def prepare(
         }
         if not judged:
             return report
-        targets = np.concatenate([batch.targets[batch.targets != IGNORED].numpy() for batch in judged])
-        entropy, heldout_loss = unigram_losses(targets, token_counts(tokens, train, len(words)))
         loss = ended.heldout["loss"]
+        targets = np.concatenate([batch.targets[batch.targets != IGNORED].numpy() for batch in judged])
+        report |= {"heldout_loss": loss, "heldout_targets": len(targets)}
+        if config.objective != "next_token":
+            return report | {"heldout_token_accuracy": ended.heldout["token_accuracy"]}
+        entropy, cross = unigram_losses(targets, token_counts(tokens, train, size))
         return report | {
-            "heldout_loss": loss,
-            "heldout_targets": len(targets),
             "unigram_entropy": entropy,
-            "heldout_unigram_cross_entropy": heldout_loss,
+            "heldout_unigram_cross_entropy": cross,
             "loss_to_unigram_entropy": loss / entropy if entropy else None,
         }
 
     return Prepared(
         model=model,
-        objective=next_token(config.mask_documents, config.z_loss),
-        batches=lambda step: [split(sampler.batch(step), config.accumulation)],
+        objective=kind.objective,
+        batches=lambda step: [split(kind.changed(sampler.batch(step), step), config.accumulation)],
         words=words,
         inputs={
             "tokens": hashlib.sha256(b"".join(tokens.ids) + tokens.lengths.tobytes()).hexdigest(),
@@ -194,8 +220,8 @@ def prepare(
             "tokenizer": file_digest(str(tokenizer / "tokenizer.json")),
             **({} if base is None else {"base": folder_version(base)}),
         },
-        measure=(lambda network: mean_loss(network, judged, plain)) if judged else None,
-        one_shape=True,
+        measure=(lambda network: mean_loss(network, judged, kind.plain)) if judged else None,
+        compiles=isinstance(model, Decoder) and not model.config.experts,
         finish=finish,
     )
 

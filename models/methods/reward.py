@@ -33,7 +33,7 @@ class RewardConfig(TunedConfig):
     )
 
 
-def data(config: RewardConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
+def data(config: TunedConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
     """Pairs as two dialogues in tokens, at most the context long each.
 
     `models.text.packing` says what is cut and what is left out. Raises UserError when no pair is left.
@@ -51,7 +51,7 @@ def data(config: RewardConfig, base: Path, pairs: Sequence[Pair], heldout: Seque
             f"none of {len(pairs)} pairs fits in {context} tokens with two different answers ({train.why}): give"
             " others, or raise reward.context or pretrain.context"
         )
-    return Items(config, train, judged, lambda pair: max(map(len, pair)), context, words)
+    return Items(config, train, judged, lambda pair: pair.longest, context, words)
 
 
 def prepare(
@@ -88,14 +88,14 @@ def prepare(
             }
         rendered = data.fitted.items
         some = draw(config.seed, 1 << 21).permutation(len(rendered))[:NORMALISING_PAIRS]
-        return report | normalise(model, [answer for place in some for answer in rendered[place]], config.batch)
+        return report | normalise(model, [answer for place in some for answer in rendered[place][:2]], config.batch)
 
     return Prepared(
         model=model,
         objective=bradley_terry(config.label_smoothing),
         batches=lambda step: [split(collate(data.of_step(step)), config.accumulation)],
         words=data.words,
-        inputs={"base": folder_version(base), "pairs": [list(pair) for pair in data.fitted.items]},
+        inputs={"base": folder_version(base), "pairs": [[pair.chosen, pair.rejected] for pair in data.fitted.items]},
         measure=(lambda network: mean_loss(network, judged, bradley_terry())) if judged else None,
         finish=finish,
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
-from models.network.config import NetworkConfig
+from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
 from models.network.encoder_decoder import EncoderDecoder
 from models.network.foreign import Foreign
@@ -74,6 +74,28 @@ def _t5(shape: NetworkConfig) -> nn.Module:
     )
     config.decoder_start_token_id = 0  # what any tokenizer of ours begins a text with
     return EncoderDecoder(T5ForConditionalGeneration(config))
+
+
+def lengthened(model: nn.Module, context: int, scaling: RopeScaling | None) -> nn.Module:
+    """A model that takes rows of `context` tokens: our decoder with its rotary positions scaled, where it was shorter.
+
+    Raises:
+        UserError: where the model is shorter and can't be made longer so.
+    """
+    longest = int(model.config.context)  # type: ignore[union-attr, arg-type]
+    if context <= longest and scaling is None:
+        return model
+    if not isinstance(model, Decoder) or scaling is None:
+        raise UserError(
+            f"the context of {context} tokens is longer than the base's {longest}: lower pretrain.context"
+            + (", or set pretrain.rope_scaling" if isinstance(model, Decoder) else "")
+        )
+    fields = model.config.model_dump() | {"context": context, "rope_scaling": scaling.model_dump()}
+    if not scaling.original_max_position_embeddings:
+        fields["rope_scaling"]["original_max_position_embeddings"] = longest
+    longer = Decoder(NetworkConfig(**fields))
+    longer.load_state_dict(model.state_dict())
+    return longer
 
 
 FRESH = {"bert": _bert, "t5": _t5}

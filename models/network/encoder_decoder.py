@@ -22,6 +22,7 @@ class EncoderDecoder(nn.Module):
     """
 
     causal = False
+    mask_by_kind = False
 
     def __init__(self, inner: Any):
         super().__init__()
@@ -87,9 +88,9 @@ class _Proof(Proof):
         written = torch.cat((self.second, self.first), 1)
         return self.model(padded, attend, written)[:, : self.second.shape[1]], self.alone()
 
-    def body(self) -> nn.Module:
-        """The part whose hidden states the logits come from."""
-        return self.model.inner.get_decoder()
+    def head(self) -> nn.Module:
+        """The part that stands above the decoder."""
+        return self.model.inner.get_output_embeddings()
 
     def whole(self) -> Tensor:
         """The logits of the whole model."""

@@ -91,8 +91,9 @@ class Foreign(nn.Module):
         self.causal = causal
         self.config = ForeignConfig(inner.config)
         self.settings = inner.config.get_text_config()
+        self._arguments = frozenset(inspect.signature(inner.base_model.forward).parameters)
         # A family that builds a mask for each kind of layer takes them as a dict: whether it does shows when tried.
-        self._mask_by_kind = bool(getattr(self.settings, "layer_types", None))
+        self.mask_by_kind = bool(getattr(self.settings, "layer_types", None))
         switch_off_noise(inner)
         Proof(self).run()
 
@@ -146,7 +147,7 @@ class Foreign(nn.Module):
             self.inner.activation_checkpointing_disable()
 
     def _takes(self, argument: str) -> bool:
-        return argument in inspect.signature(self.inner.base_model.forward).parameters
+        return argument in self._arguments
 
     def _masks(self, attend: Tensor) -> Tensor | dict[str, Tensor]:
         """What may be attended to, as this family takes it: added to the scores, and narrowed for layers with a window.
@@ -154,7 +155,7 @@ class Foreign(nn.Module):
         Additive masks serve every implementation of attention; boolean ones reach those that add as 0 and 1.
         """
         window = getattr(self.settings, "sliding_window", None)
-        if not self._mask_by_kind:
+        if not self.mask_by_kind:
             return self._additive(_within_window(attend, window))
         return {
             kind: self._additive(_within_window(attend, window) if kind == "sliding_attention" else attend)
@@ -265,6 +266,9 @@ class RecomputingCache:
             self.tokens, self.positions, self.attend = self.tokens[rows], self.positions[rows], self.attend[rows]
 
 
+_PROVEN: dict[tuple[type, str], bool] = {}  # class and config: whether masks are given by kind of layer
+
+
 class Proof:
     """That a model of another family does what the decoder would: each method gives two tensors that must be equal."""
 
@@ -279,14 +283,17 @@ class Proof:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Raises UserError with the first difference."""
+        """Raises UserError with the first difference; what was found equal once in this process isn't asked again."""
         model, training = self.model, self.model.inner.training
-        name = type(model.inner).__name__
+        name, asked = type(model.inner).__name__, (type(model.inner), model.inner.config.to_json_string())
+        if asked in _PROVEN:
+            model.mask_by_kind = _PROVEN[asked]
+            return
         with _short_windows(model.settings), model.inner.device:
             model.inner.eval()
             try:
-                if getattr(model, "_mask_by_kind", False) and self._difference(self.packing):
-                    model._mask_by_kind = False  # its config tells layers apart, its code takes one mask
+                if model.mask_by_kind and self._difference(self.packing):
+                    model.mask_by_kind = False  # its config tells layers apart, its code takes one mask
                 for check in self.checks():
                     difference = self._difference(check)
                     if difference:
@@ -296,6 +303,7 @@ class Proof:
                         )
             finally:
                 model.inner.train(training)
+        _PROVEN[asked] = model.mask_by_kind
 
     def checks(self) -> Iterator[Callable[[], tuple[Tensor, Tensor]]]:
         """What is compared, in order."""
@@ -380,19 +388,20 @@ class Proof:
         hidden = self.alone()
         factor = 100.0 / self.model.logits(hidden).std().clamp(min=1e-3)
 
-        def louder(_module: Any, _arguments: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state * factor
-            return output
+        def louder(_module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (arguments[0] * factor, *arguments[1:])
 
-        hook = self.body().register_forward_hook(louder)
+        ours = self.model.logits(hidden * factor)
+        hook = self.head().register_forward_pre_hook(louder)
         try:
-            return self.model.logits(hidden * factor), self.whole()
+            return ours, self.whole()
         finally:
             hook.remove()
 
-    def body(self) -> nn.Module:
-        """The part whose hidden states the logits come from."""
-        return self.model.inner.base_model
+    def head(self) -> nn.Module:
+        """The first part that stands above the body."""
+        inner = self.model.inner
+        return next(part for name, part in inner.named_children() if name != inner.base_model_prefix)
 
     def whole(self) -> Tensor:
         """The logits of the whole model for both documents."""

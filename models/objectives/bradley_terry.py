@@ -6,7 +6,9 @@ DPO; the same formula) takes a share e of the pairs to be labelled wrongly: (1 -
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +36,9 @@ def right_padded(sequences: list[list[int]], padding: int = 0) -> tuple[Tensor, 
     return tokens, lengths
 
 
-def collate(pairs: list[tuple[list[int], list[int]]]) -> Pairs:
-    """Pairs of token lists, (chosen, rejected), as a batch."""
-    return Pairs(*right_padded([chosen for chosen, _ in pairs]), *right_padded([rejected for _, rejected in pairs]))
+def collate(pairs: Sequence[Sequence[Any]]) -> Pairs:
+    """Pairs of token lists, the chosen one first and the rejected one second, as a batch."""
+    return Pairs(*right_padded([pair[0] for pair in pairs]), *right_padded([pair[1] for pair in pairs]))
 
 
 def final_scores(model: nn.Module, tokens_BT: Tensor, lengths_B: Tensor) -> Tensor:

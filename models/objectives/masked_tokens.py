@@ -1,8 +1,9 @@
 """Masked-token prediction (Devlin et al. 2019, arXiv 1810.04805, section 3.1): some tokens are hidden, and told from
 what stands on both sides of them.
 
-Of each document's tokens 15% are chosen; of these 80% become the mask token, 10% any other token, 10% stay. Special
-tokens are never chosen. What is chosen is a pure function of (seed, step), as the batch is.
+Of each document's tokens 15% are chosen; of these 80% become the mask token, 10% any token, 10% stay. Special tokens
+are never chosen. Chance comes as a generator: one made from (seed, step) makes what is chosen a pure function of them,
+as the batch is.
 """
 
 from __future__ import annotations
@@ -10,25 +11,28 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from models.objectives.base import IGNORED, Loss, token_loss
 from models.text.sampler import Batch
-from models.training.epochs import draw
 
 MASKED, REPLACED = 0.8, 0.1  # of the chosen; the rest stay as they are
-_SALT = 0x6D61736B
 
 
 def mask_tokens(
-    batch: Batch, seed: int, step: int, mask_id: int, vocabulary: int, specials: Collection[int], share: float = 0.15
+    batch: Batch,
+    chance: np.random.Generator,
+    mask_id: int,
+    vocabulary: int,
+    specials: Collection[int],
+    share: float = 0.15,
 ) -> Batch:
     """A batch with tokens hidden: `tokens` as the model sees them, `targets` what was chosen, -100 elsewhere.
 
     `mask_id` is one of the `specials`; ids from `vocabulary` on are never put in.
     """
-    chance = draw(seed, _SALT, step)
     shape = tuple(batch.tokens.shape)
     ordinary = torch.tensor(sorted(set(range(vocabulary)) - set(specials)), device=batch.tokens.device)
     plain = torch.isin(batch.tokens, ordinary) & (batch.segments >= 0)

@@ -5,8 +5,8 @@ sentinel with its span, and one more sentinel at the end:
 
     read     the <0> flows <1> the sea        written  <0> water <1> down to <2>
 
-Rows are running text, as in the paper: documents stand one after the other. What is cut is a pure function of (seed,
-step), as the batch is.
+Rows are running text, as in the paper: documents stand one after the other. Chance comes as a generator: one made from
+(seed, step) makes what is cut a pure function of them, as the batch is.
 """
 
 from __future__ import annotations
@@ -20,28 +20,27 @@ from torch import Tensor, nn
 
 from models.objectives.base import IGNORED, Loss, token_loss
 from models.text.sampler import Batch
-from models.training.epochs import draw
-
-_SALT = 0x7370616E
 
 
 @dataclass(slots=True)
 class Spans:
     """Texts with spans cut out, as rows padded on the right: `tokens` (B, S) that are read, `attend` (B, S) False on
-    padding, `targets` (B, T) to be written, -100 on padding, and `written` (B, T), what stands before each of them."""
+    padding, and `targets` (B, T) to be written, -100 on padding."""
 
     tokens: Tensor
     attend: Tensor
-    written: Tensor
     targets: Tensor
 
 
 def corrupt_spans(
-    batch: Batch, seed: int, step: int, sentinels: Sequence[int], start: int, share: float = 0.15, mean: float = 3.0
+    batch: Batch,
+    chance: np.random.Generator,
+    sentinels: Sequence[int],
+    share: float = 0.15,
+    mean: float = 3.0,
 ) -> Spans:
-    """A batch with spans cut out. `sentinels`: ids in the order of their use, at least 2. `start`: what writing begins
-    with."""
-    chance = draw(seed, _SALT, step)
+    """A batch with spans cut out. `sentinels`: ids in the order of their use, at least 2; where they are fewer than a
+    row's spans and one more, spans are fewer and longer."""
     read, wanted = [], []
     for tokens, segments in zip(batch.tokens.tolist(), batch.segments.tolist(), strict=True):
         row = [token for token, segment in zip(tokens, segments, strict=True) if segment >= 0]
@@ -54,10 +53,8 @@ def corrupt_spans(
         read.append(kept + row[at:])
         wanted.append([*cut, sentinels[len(lengths)]] if lengths else [])
     tokens, attend = _padded(read, 0)
-    targets, real = _padded(wanted, IGNORED)
-    written = torch.where(real, targets, start).roll(1, 1)
-    written[:, 0] = start
-    return Spans(*(part.to(batch.tokens.device) for part in (tokens, attend, written, targets)))
+    targets, _ = _padded(wanted, IGNORED)
+    return Spans(*(part.to(batch.tokens.device) for part in (tokens, attend, targets)))
 
 
 def span_lengths(
@@ -82,9 +79,12 @@ def span_lengths(
 
 def span_corruption(model: nn.Module, batch: Spans) -> Loss:
     """The sum over what is to be written of -log p, in nats, and the count of those that were the likeliest token."""
-    hidden_BTD = model(batch.tokens, batch.attend, batch.written)
+    start: int = model.start  # type: ignore[assignment]
+    written_BT = torch.where(batch.targets != IGNORED, batch.targets, start).roll(1, 1)
+    written_BT[:, 0] = start
+    hidden_BTD = model(batch.tokens, batch.attend, written_BT)
     loss = token_loss(model, hidden_BTD, batch.targets, accuracy=True)
-    loss.read = (batch.tokens.shape, batch.written.shape)
+    loss.read = (batch.tokens.shape, written_BT.shape)
     return loss
 
 

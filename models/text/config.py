@@ -9,7 +9,12 @@ middle, suffix; Bavarian et al. 2022, arXiv 2207.14255), spares (17 to 32).
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+from datalake.files import Files
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -22,11 +27,31 @@ SPARES = tuple(f"<|spare_{number}|>" for number in range(16))
 SPECIALS = (*DIALOGUE, MASK, *TOOLS, *THINK, *INFILLING, *SPARES)
 
 
+class TokenizerFolder(Files):
+    """A tokenizer that exists: the folder of one or of a model, or a GGUF file; empty where none is named."""
+
+    @classmethod
+    def _written(cls, value: Any) -> list[str]:
+        if not isinstance(value, str):
+            raise ValueError("the path of a folder with a tokenizer is wanted")
+        return [value] if value else []
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        handler(schema)
+        return {"type": "string"}
+
+
 class TokenizerConfig(BaseModel):
-    """A byte-level BPE tokenizer, trained on the documents of the mixture."""
+    """A byte-level BPE tokenizer, trained on the documents of the mixture, or one that exists."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    path: TokenizerFolder = Field(
+        TokenizerFolder(),
+        title="Tokenizer",
+        description="A folder with a tokenizer of another model, which is taken as it is; empty: one is trained.",
+    )
     vocabulary: int = Field(
         8192,
         ge=256 + len(SPECIALS),

@@ -22,7 +22,20 @@ from models.text.rendering import UnfitError, render
 T = TypeVar("T")
 Messages = Sequence[dict[str, str]]
 Dialogue = tuple[list[int], list[bool]]  # token ids, and which of them are the assistant's
-Answers = tuple[list[int], list[int]]  # two dialogues as token ids, the chosen one first
+
+
+class Answers(NamedTuple):
+    """Two dialogues as token ids that begin with one prompt; `start` is where the answers begin in both."""
+
+    chosen: list[int]
+    rejected: list[int]
+    start: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer one."""
+        return max(len(self.chosen), len(self.rejected))
+
 
 # Why something is left out.
 NO_ANSWER = "no answer of the assistant"
@@ -232,32 +245,39 @@ def fit_pair(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answers]:
             render([*messages, {"role": "assistant", "content": pair[answer]}], words, masked=False)[0]
             for answer in ("chosen", "rejected")
         )
-        return chosen, rejected
+        opening = render(messages, words, prompt=True)[0]
+        return Answers(chosen, rejected, _alike(opening, chosen, rejected))
 
     def fitting(number: int) -> Answers | None:
         found = both(latest(number))
-        return found if max(map(len, found)) <= context else None
+        return found if found.longest <= context else None
 
     def beginning(kept: int) -> Answers | None:
         prompt = shortened(latest(1), kept)
-        opening, found = len(render(prompt, words, prompt=True)[0]), both(prompt)
-        needed = _beginning(max(map(len, found)) - opening, context)
-        return found if opening + needed <= context else None
+        found = both(prompt)
+        needed = _beginning(found.longest - found.start, context)
+        return found if found.start + needed <= context else None
 
     count, latest = latest_turns(pair["prompt"])
     if not count:
         return Fit(None, 0, reason=NO_QUESTION)
     whole = both(pair["prompt"])
-    tokens = max(map(len, whole))
+    tokens = whole.longest
     if tokens <= context:
         return Fit(whole, tokens)
     found = most(count - 1, fitting)
     if found is not None:
         return Fit(found, tokens, cut=True)
     cut = longest(latest(1), beginning)
-    if cut is None or cut[0][:context] == cut[1][:context]:
+    if cut is None or cut.chosen[:context] == cut.rejected[:context]:
         return Fit(None, tokens, reason=TOO_LONG)
-    return Fit((cut[0][:context], cut[1][:context]), tokens, cut=True)
+    return Fit(Answers(cut.chosen[:context], cut.rejected[:context], cut.start), tokens, cut=True)
+
+
+def _alike(*sequences: Sequence[int]) -> int:
+    """How many tokens sequences begin with that are the same in all."""
+    least = min(map(len, sequences))
+    return next((place for place in range(least) if len({s[place] for s in sequences}) > 1), least)
 
 
 def fit_prompt(prompt: Messages, words: Any, room: int) -> Fit[list[int]]:

@@ -64,7 +64,8 @@ def render(
 def _by_template(messages: Messages, tokenizer: Any, prompt: bool, masked: bool = True) -> tuple[list[int], list[bool]]:
     if not tokenizer.chat_template:
         raise UserError(
-            "this tokenizer has no chat template: take an instruction-tuned model, or train a tokenizer here"
+            "this tokenizer has no chat template: put one beside it (chat_template.jinja), or take an instruction-tuned"
+            " model or a tokenizer that was trained here"
         )
     controls = controls_of(tokenizer)
     coder: Controls | Quoting = controls

@@ -1,8 +1,9 @@
 """Token shards: documents as tokens in a flat file, with an index that finds each of them again.
 
 `<name>.bin` holds token ids one after the other, little-endian uint16 (uint32 for vocabularies above 65,535). Every
-document is <|bos|>, its tokens, <|eos|>. `<name>.index.parquet` has a row for each document: its id, the shard's name,
-where it starts and how long it is in tokens, and the bytes of its text. Both appear whole or not at all.
+document is <|bos|>, its tokens, <|eos|>, or what its tokenizer has of these two. `<name>.index.parquet` has a row for
+each document: its id, the shard's name, where it starts and how long it is in tokens, and the bytes of its text. Both
+appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from datalake.atomic import sync, whole_file
 from datalake.errors import UserError
 from datalake.lake.parquet import read_table
 from datalake.tables import ID
-from models.text.config import BOS, EOS
-from models.text.tokenizer import encode, special
+from models.text.tokenizer import edges, encode, vocabulary_size
 
 INDEX = pa.schema(
     [
@@ -41,7 +41,7 @@ LeftOut = tuple[bytes, str]  # a document's id, and why it has no tokens
 
 @dataclass(frozen=True, slots=True)
 class ShardFiles:
-    """What `write_shard` wrote: two paths, documents, tokens (<|bos|> and <|eos|> counted) and bytes of text.
+    """What `write_shard` wrote: two paths, documents, tokens (those at their edges counted) and bytes of text.
 
     `left_out`: (id, why) of each document that the tokenizer failed on; it is not in the shard.
     """
@@ -63,8 +63,9 @@ def write_shard(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = np.dtype("<u2") if len(tokenizer) <= 65535 else np.dtype("<u4")
-    bos, eos = special(tokenizer, BOS), special(tokenizer, EOS)
+    vocabulary, (bos, eos) = vocabulary_size(tokenizer), edges(tokenizer)
+    dtype = np.dtype("<u2") if vocabulary <= 65535 else np.dtype("<u4")
+    before, after = ([] if token is None else [token] for token in (bos, eos))
     ids: list[bytes] = []
     lengths: list[int] = []
     sizes: list[int] = []
@@ -76,14 +77,15 @@ def write_shard(
                 if isinstance(tokens, str):
                     left_out.append((number, tokens))
                     continue
-                np.array([bos, *tokens, eos], dtype).tofile(stream)
+                tokens = [*before, *tokens, *after]
+                np.array(tokens, dtype).tofile(stream)
                 ids.append(number)
-                lengths.append(len(tokens) + 2)
+                lengths.append(len(tokens))
                 sizes.append(len(text.encode("utf-8", "replace")))
         length = np.array(lengths, np.int64)
         start = np.cumsum(length) - length
         table = pa.table([ids, [name] * len(ids), start, length, sizes], schema=INDEX)
-        details = {"dtype": dtype.name, "vocabulary": str(len(tokenizer)), "bos": str(bos), "eos": str(eos)}
+        details = {"dtype": dtype.name, "vocabulary": str(vocabulary), "bos": str(bos), "eos": str(eos)}
         pq.write_table(table.replace_schema_metadata(details), index, compression="zstd")
     sync(folder)
     return ShardFiles(tokens_path, index_path, len(ids), int(length.sum()), sum(sizes), tuple(left_out))

@@ -226,6 +226,28 @@ def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return int(number)
 
 
+def edges(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, int | None]:
+    """The tokens that a document begins and ends with, bos and eos (or cls and sep, as encoders call them); None for
+    one that the tokenizer hasn't.
+
+    Raises:
+        UserError: for one that has neither, so that documents couldn't be told apart, or has no `tokenizer.json`.
+    """
+    controls_of(tokenizer)
+    begin = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    if begin is None and end is None:
+        raise UserError(
+            "this tokenizer has no token to begin or end a document with: name its eos_token in tokenizer_config.json"
+        )
+    return begin, end
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than a tokenizer's largest id: the rows that an embedding needs. There may be gaps below."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that ends what the assistant says: <|end|> where the tokenizer has it, what its chat template writes,
     or its end of text; None for one that has nothing of the kind."""

@@ -17,41 +17,30 @@ from torch import nn
 
 from datalake.atomic import write_atomically
 from models.training.loop import Callback, Run, snapshot
+from models.training.metrics import Row, plain_row
 from models.training.state import Background, clear_states, copied, rates_digest, save_state
-
-Row = dict[str, float]
-
-
-def plain_row(row: Row) -> dict[str, float | int | None]:
-    """A row as JSON has it: whole numbers as integers, what isn't finite as null."""
-    whole = {"step", "targets", "tokens", "skipped"}
-    return {
-        name: None if not math.isfinite(value) else int(value) if name in whole else float(value)
-        for name, value in row.items()
-    }
 
 
 class Metrics(Callback):
     """Appends one JSON object a step to a file, for whoever follows the run.
 
-    On a resume the file is cut back to the state's step, so that no step is in it twice.
+    A state remembers the rows up to it, so that after a resume, also in another folder, every step is in the file once.
     """
 
     name = "metrics"
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rows: list[str] = []  # as lines of JSON
         self.last: Row = {}
         self.totals = {"seconds": 0.0, "tokens": 0.0, "mfu": 0.0}
         self._begun = False
 
     def on_start(self, run: Run) -> None:
-        """Drops rows after the state's step, and a last line that a kill cut short."""
-        if not run.ranks.leads:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(self.path) if row["step"] <= run.state.step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        """Writes the rows up to the state's step, whatever a killed run left."""
+        if run.ranks.leads:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, "".join(self.rows).encode())
 
     def on_step(self, run: Run, row: Row) -> None:
         """Appends the row."""
@@ -62,10 +51,10 @@ class Metrics(Callback):
             self.totals["tokens"] += row["tokens"]
             self.totals["mfu"] += row["mfu"] * seconds
         self._begun = True
-        if not run.ranks.leads:
-            return
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(plain_row(row)) + "\n")
+        self.rows.append(json.dumps(plain_row(row)) + "\n")
+        if run.ranks.leads:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(self.rows[-1])
 
     def mean(self, name: str) -> float:
         """`tokens` a second, or `mfu`, over all steps but the first of each process, in which things are made ready and
@@ -73,25 +62,13 @@ class Metrics(Callback):
         return self.totals[name] / self.totals["seconds"] if self.totals["seconds"] else 0.0
 
     def saved(self) -> dict[str, Any]:
-        """The last row and the clock."""
-        return {"last": self.last, "totals": self.totals}
+        """All rows and the clock."""
+        return {"rows": "".join(self.rows), "last": self.last, "totals": self.totals}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Puts them back."""
+        self.rows = saved["rows"].splitlines(keepends=True)
         self.last, self.totals = dict(saved["last"]), dict(saved["totals"])
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line cut short by a kill, or a missing file, gives none."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 class Checkpoints(Callback):

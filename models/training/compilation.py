@@ -19,16 +19,17 @@ Choice = Literal["auto", "on", "off"]
 
 
 def compiled(
-    objective: Objective, choice: Choice, device: torch.device, one_shape: bool, backend: str = "inductor"
+    objective: Objective, choice: Choice, device: torch.device, compiles: bool, backend: str = "inductor"
 ) -> Objective:
-    """The objective as it is computed: compiled where that is asked for, or (auto) on a GPU for batches of one shape.
+    """The objective as it is computed: compiled where that is asked for, or (auto) on a GPU where it surely `compiles`:
+    as one graph, for batches of one shape.
 
-    Where batches have many shapes (`one_shape` is False) and it is asked for, the graph is for any of them. The
-    objective raises UserError in its first call where it can't be compiled, or there is no compiler.
+    Asked for elsewhere, the graph is for any shape after the second. The objective raises UserError in its first call
+    where it can't be compiled, or there is no compiler.
     """
-    if choice == "off" or (choice == "auto" and not (one_shape and device.type == "cuda")):
+    if choice == "off" or (choice == "auto" and not (compiles and device.type == "cuda")):
         return objective
-    function = torch.compile(objective, fullgraph=True, dynamic=False if one_shape else None, backend=backend)
+    function = torch.compile(objective, fullgraph=True, dynamic=False if compiles else None, backend=backend)
 
     def whole(model: nn.Module, batch: Any) -> Loss:
         from torch._dynamo.exc import TorchDynamoException

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from datalake.identity import Place
+from models.network.config import LoraConfig
 
 
 class TrainingConfig(BaseModel):
@@ -80,6 +81,12 @@ class TrainingConfig(BaseModel):
         le=100,
         title="Spike guard",
         description="Deviations above the recent mean that skip a step; 0 is off.",
+    )
+    lora: LoraConfig | None = Field(
+        None,
+        title="LoRA",
+        description="Train low-rank adapters instead of all weights; the checkpoint has them added to its weights, and"
+        " beside it in peft's format in `adapter`. Empty: all weights.",
     )
     checkpoint_every: Annotated[int, Place()] = Field(
         50, ge=1, le=1_000_000, title="Checkpoint every", description="Steps between two states to resume from."

@@ -60,7 +60,7 @@ class Prepared:
     model: what states hold; `units` are its parts whose gradients are clipped apart (all of it is one unit unless
     given), `rates` the peak rates of those that have their own. written: the part that becomes the checkpoint.
     words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
-    one_shape: whether all batches have the same shape, so that compiling pays.
+    compiles: whether forward pass and loss are one graph for batches of one shape.
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
     report. frozen: other models that are used and not trained: they go to the device as well.
     """
@@ -75,7 +75,7 @@ class Prepared:
     units: Mapping[str, nn.Module] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     measure: Callable[[nn.Module], dict[str, float]] | None = None
-    one_shape: bool = False
+    compiles: bool = False
     callbacks: Sequence[Callback] = ()
     frozen: Sequence[nn.Module] = ()
 
@@ -153,6 +153,7 @@ def _train(
     from datalake.identity import fingerprint
     from models.network import checkpoint
     from models.network.build import recompute_activations
+    from models.network.lora import apply_lora, merged, save_adapter
     from models.parallel.ranks import ALONE
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
@@ -170,6 +171,10 @@ def _train(
     prepared = method.prepare(config, data, **inputs)
     for network in (prepared.model, *prepared.frozen):
         network.to(device.device)
+    units = dict(prepared.units) or {method.name: prepared.model}
+    if config.lora is not None:
+        for number, unit in enumerate(units.values()):
+            apply_lora(unit, config.lora, config.seed + number)
     if config.activation_checkpointing:
         recompute_activations(prepared.model)
     model = ranks.spread(prepared.model)
@@ -188,9 +193,9 @@ def _train(
     began = state.step
     state = fit(
         model,
-        compiled(prepared.objective, config.compile, device.device, prepared.one_shape),
+        compiled(prepared.objective, config.compile, device.device, prepared.compiles),
         prepared.batches,
-        build_optimizer(config, dict(prepared.units) or {"model": model}, dict(prepared.rates)),
+        build_optimizer(config, units, dict(prepared.rates)),
         schedule,
         [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
         state,
@@ -219,7 +224,10 @@ def _train(
     with torch.no_grad():
         report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path))
     if ranks.leads:
-        checkpoint.save(whole if prepared.written is None else prepared.written, prepared.words, out / "checkpoint")
+        written = whole if prepared.written is None else prepared.written
+        checkpoint.save(written if config.lora is None else merged(written), prepared.words, out / "checkpoint")
+        if config.lora is not None:
+            save_adapter(written, out / "checkpoint" / "adapter")
         saving.clear()
     ranks.barrier()
     return report

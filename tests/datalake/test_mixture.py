@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from datalake.dedup.schema import DUPLICATES
 from datalake.dedup.texts.shingles import word_list
 from datalake.document import Document, document_id
+from datalake.holdout import group_of, held_out, one_sided, repetitions
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source
 from datalake.mixture.config import MixtureConfig
-from datalake.mixture.holdout import group_of, held_out, one_sided, repetitions
 from datalake.tables import DOCUMENTS, to_table
 
 
@@ -56,7 +56,7 @@ def decisions(documents: pa.Table, removed: set[bytes]) -> pa.Table:
 def shares(mixture: pa.Table) -> dict[str, float]:
     seen: dict[str, float] = {}
     for row in mixture.to_pylist():
-        seen[row["source"]] = seen.get(row["source"], 0.0) + row["token_count"] * row["epochs"]
+        seen[row["source"]] = seen.get(row["source"], 0.0) + row["words"] * row["epochs"]
     return {source: words / sum(seen.values()) for source, words in seen.items()}
 
 
@@ -71,7 +71,7 @@ def test_every_clean_document_is_seen_once_by_default() -> None:
     rows = {row["id"]: row for row in mixture.to_pylist()}
     for document in documents.to_pylist():
         row = rows[document["id"]]
-        assert row["token_count"] == len(word_list(document["text"]))
+        assert row["words"] == len(word_list(document["text"]))
         assert (row["source"], row["language"]) == (document["source"], document["language"])
         held = held_out(document["id"].hex(), 0, 0.05)
         assert (row["split"], row["epochs"]) == (("heldout", 0.0) if held else ("train", pytest.approx(1.0)))
@@ -88,7 +88,7 @@ def test_proportions_are_those_of_the_weights_as_planned_and_as_realised() -> No
     for row in mixture.to_pylist():
         times = repetitions(row["epochs"], row["id"], config.seed)
         assert times in (int(row["epochs"]), int(row["epochs"]) + 1)
-        realised[row["source"]] += times * row["token_count"]
+        realised[row["source"]] += times * row["words"]
     total = sum(realised.values())
     for source, weight in config.weights.items():
         assert realised[source] / total == pytest.approx(weight, abs=0.01)
@@ -112,9 +112,9 @@ def test_a_document_trains_as_often_as_the_table_says_of_what_it_stands_for() ->
     plain = build([documents], [decided], MixtureConfig(holdout=0.0))
     assert set(plain["epochs"].to_pylist()) == {1.0}
     # The words that rehydration adds count where a total is asked for.
-    total = sum(row["epochs"] * row["token_count"] for row in rows.values())
+    total = sum(row["epochs"] * row["words"] for row in rows.values())
     half = config.model_copy(update={"tokens": round(total / 2), "max_epochs": 100.0})
-    seen = sum(r["epochs"] * r["token_count"] for r in build([documents], [decided], half).to_pylist())
+    seen = sum(r["epochs"] * r["words"] for r in build([documents], [decided], half).to_pylist())
     assert seen == pytest.approx(round(total / 2))
 
 
@@ -238,7 +238,7 @@ def test_words_that_are_cut_do_not_count_and_a_document_of_which_nothing_is_left
         pa.schema([("id", pa.binary(16)), ("start", pa.int32()), ("end", pa.int32())])
     )
     before, after = (
-        {row["id"]: row["token_count"] for row in build([documents], [], MixtureConfig(holdout=0.0), some).to_pylist()}
+        {row["id"]: row["words"] for row in build([documents], [], MixtureConfig(holdout=0.0), some).to_pylist()}
         for some in ([], [spans.slice(0, 2), spans.slice(2)])
     )
     assert after == {shorter: before[shorter] - 1} | {id: before[id] for id in whole}
@@ -270,7 +270,7 @@ def test_settings_that_cannot_work_are_refused_in_words() -> None:
     assert build([], [], MixtureConfig()).num_rows == 0
 
 
-@pytest.mark.parametrize("module", ["datalake.dedup.config", "datalake.mixture.config", "datalake.mixture.holdout"])
+@pytest.mark.parametrize("module", ["datalake.dedup.config", "datalake.mixture.config", "datalake.holdout"])
 def test_settings_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'numpy', 'pyarrow', 'numba', 'torch'}} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -376,11 +376,12 @@ def test_a_checkpoints_row_names_the_same_ancestors(headwater: Command, whole: W
 
 
 def test_a_step_traces_to_exactly_the_documents_its_batch_holds(headwater: Command, whole: Whole) -> None:
+    from datalake.lake.tokens import token_indices
     from models.methods.pretrain import PretrainConfig
     from models.text.sampler import Sampler
     from models.text.shards import TokenShards
     from models.text.tokenizer import load
-    from tasks.tokens import token_indices, training_documents
+    from tasks.tokens import training_documents
 
     reports, lake = whole.reports, Lake(whole.lake)
     config = PretrainConfig.model_validate(whole.recipe["pretrain"])

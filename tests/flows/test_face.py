@@ -50,6 +50,7 @@ def test_methods_give_what_commands_print(whole: Whole, headwater: Command) -> N
     lake = Lake(whole.lake)
     page, run = "http://host103.example/page", lake.runs()[-1]["run"]
     assert lake.explain(page) == printed("explain", page)
+    assert lake.explain(bytes.fromhex(lake.explain(page)[0]["id"]))[0] in lake.explain(page)
     assert lake.trace() == lake.trace("ppo") == printed("trace", "ppo")
     assert lake.trace("sft", step=2) == printed("trace", "sft", "--step", "2")
     assert lake.runs() == printed("runs")

@@ -88,21 +88,21 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "mixture": (
-        "2",
+        "3",
         {
-            "mixture": "008a496e01fe46df57eaf029906c7a56",
+            "mixture": "c861d0736e8af19add251e274f55f176",
         },
     ),
     "tokenizer": (
-        "2",
+        "3",
         {
-            "tokenizer": "36c9aadcda6cb4687c0fb7e9368db220",
+            "tokenizer": "34d9a1e3318897881f808e2cade9bf01",
         },
     ),
     "tokenize": (
         "2",
         {
-            "tokens": "c2637c8da2657c0ee4c1ebfcb6e9bbad",
+            "tokens": "f8cc4a136d13b0e8e572f089ce1052fc",
         },
     ),
 }

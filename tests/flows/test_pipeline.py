@@ -24,6 +24,7 @@ EVERYTHING: dict[str, Any] = {
     "sources": ALL,
     "quality": {"paths": {"paths": ["labels.jsonl"], "version": "0"}, "good": "hq"},
     "thresholds": {},
+    "dpo": {},
 }
 
 
@@ -73,6 +74,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
         "tokenize": {"curate.documents", "mixture.mixture", "tokenizer.tokenizer"},
         "pretrain": {"mixture.mixture", "tokenize.tokens", "tokenizer.tokenizer"},
         "sft": {"ingest.conversations", "pretrain.pretrain"},
+        "dpo": {"ingest.preferences", "sft.sft"},
         "reward": {"ingest.preferences", "sft.sft"},
         "ppo": {"ingest.conversations", "sft.sft", "reward.reward"},
         "evaluate": {
@@ -82,6 +84,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
             "tokenize.tokens",
             "pretrain.pretrain",
             "sft.sft",
+            "dpo.dpo",
             "reward.reward",
             "ppo.ppo",
         },
@@ -97,6 +100,7 @@ def test_what_is_cut_and_what_decides_are_taken_where_a_recipe_asks_for_them() -
 def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() -> None:
     assert skipped(sources=[TABLE]) == {
         "sft": "no source of conversations",
+        "dpo": "no source of preferences",
         "reward": "no source of preferences",
         "ppo": "it needs reward",
     }
@@ -112,6 +116,7 @@ def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
     assert skipped(pretrain=None) == {
         "pretrain": "`pretrain` is null in the recipe",
         "sft": "it needs pretrain",
+        "dpo": "it needs sft",
         "reward": "it needs sft",
         "ppo": "it needs reward",
         "evaluate": "it needs pretrain",

@@ -235,7 +235,7 @@ def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
         ("deduplicate", {"precedence": ["quality"]}, "deduplicate.precedence: nothing tells a document's quality"),
         ("deduplicate", {"bands": 10_000, "rows": 1_000}, "bands x rows is more than 65,536"),
         ("deduplicate", {"threshold": 1e-310}, "144 permutations cannot find pairs at similarity 1e-310"),
-        ("tokenizer", {"vocabulary": 10}, "greater than or equal to 263"),
+        ("tokenizer", {"vocabulary": 10}, "greater than or equal to 289"),
         ("pretrain", {"width": 100, "heads": 3}, "heads"),
         ("pretrain", {"learning_rate": 0}, "greater than 0"),
         ("ppo", {"batch": 7, "minibatches": 2}, "multiple of minibatches"),

@@ -65,11 +65,11 @@ class Page(HTMLParser):
 
 MIXED = [
     {"id": bytes(16), "source": "web", "language": "en", "split": "train", "weight": 0.6, "epochs": 2.0,
-     "token_count": 300, "copies": 1},
+     "words": 300, "copies": 1},
     {"id": bytes(15) + b"1", "source": "code", "language": "zh", "split": "train", "weight": 0.4, "epochs": 1.0,
-     "token_count": 400, "copies": 1},
+     "words": 400, "copies": 1},
     {"id": bytes(15) + b"2", "source": "code", "language": "zh", "split": "heldout", "weight": 0.4, "epochs": 0.0,
-     "token_count": 500, "copies": 1},
+     "words": 500, "copies": 1},
 ]  # fmt: skip
 ANSWERS = [
     {

@@ -13,10 +13,11 @@ from harness import Command
 
 from datalake.atomic import write_atomically
 from datalake.lake.lake import Lake, TableRef
-from datalake.lake.records import Manifest, StageRecord, StageReport, record_path, write_manifest
+from datalake.lake.records import Manifest, StageRecord, StageReport, find_manifest, record_path, write_manifest
 from flows import what_if
 from flows.recipe import validate
 from flows.report import page as report
+from flows.report.runs import compare
 
 START = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
 SOURCE = {"kind": "table", "paths": ["/in.jsonl"]}
@@ -119,6 +120,19 @@ def test_two_runs_are_compared(lake: Lake, headwater: Command) -> None:
     assert "stages with another output: curate, pretrain, evaluate" in out
     status, out, _ = headwater("runs", "2026-a", "2026-a", "--lake", lake.root)
     assert out.count("no difference") == 4
+
+
+def test_one_rule_more_and_another_text_of_a_metric_are_one_line_each(lake: Lake, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    rules = [{"name": name, "metric": "own", "op": ">", "threshold": 1, "source": "mine"} for name in ("one", "two")]
+    for run, chosen in (("2026-c", rules[1:]), ("2026-d", rules)):
+        file.write_text(f"def own(text, language):\n    return 1  # {run}{' ' * 999}\n")
+        finish(lake, run, 9, [], curate={"metrics": [f"{file}:own"], "extra_rules": chosen})
+    told = compare(lake, find_manifest(lake, "2026-c"), find_manifest(lake, "2026-d"))["recipe"]
+    before, after = told.pop("curate.metric_functions[own].content")
+    assert before.startswith("1,04")
+    assert before != after
+    assert told.keys() == {f"curate.extra_rules[one].{field}" for field in rules[0]}
 
 
 def test_runs_that_cannot_be_told_apart_or_compared_are_one_line(lake: Lake, headwater: Command) -> None:

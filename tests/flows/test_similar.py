@@ -72,6 +72,11 @@ def test_what_is_found_is_what_a_comparison_with_every_document_finds(
     assert min(lower.values(), default=1.0) >= 0.3
 
 
+def test_what_is_no_character_is_no_part_of_a_word(made: tuple[Path, dict[str, str]]) -> None:
+    lake, texts = made
+    assert Lake(lake).similar(texts["in.jsonl#o0"].replace(" ", " \ud800 ")) == Lake(lake).similar(texts["in.jsonl#o0"])
+
+
 def test_a_documents_own_text_has_the_bands_that_are_stored(made: tuple[Path, dict[str, str]]) -> None:
     lake, texts = made
     ref = find_manifest(Store(lake)).refs["signatures"]

@@ -15,7 +15,9 @@ from datalake.dedup.texts.shingles import word_list
 from datalake.explain import explain
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
+from datalake.lake.tokens import token_indices
 from flows.service.api import call
+from tasks.tokens import split_documents
 
 NOTICE = "Every visitor of this harbour library agrees to return borrowed lanterns before the evening bell is rung."
 CHINESE = "本馆所有图书均可免费借阅，读者须在晚钟敲响之前归还借出的灯笼与地图。"
@@ -64,7 +66,7 @@ def test_clean_is_what_the_one_function_leaves_and_the_mixture_counts_its_words(
     after = {id: cut(text, spans.get(id, [])) for id, text in texts.items()}
     assert clean == {id: text for id, text in after.items() if text}
     assert len(clean) == len(texts) - 1, "of the notice alone nothing is left"
-    counted = dict(world.rows(lake, "SELECT id, token_count FROM small.mixture"))
+    counted = dict(world.rows(lake, "SELECT id, words FROM small.mixture"))
     assert counted == {id: len(word_list(text)) for id, text in clean.items()}
     assert sum(NOTICE in text for text in clean.values()) == 1
     assert sum(CHINESE in text for text in clean.values()) == 1
@@ -91,7 +93,6 @@ def test_the_progress_of_marking_is_shown(done: Any, prefect_server: Any) -> Non
 def test_tokens_are_those_of_the_clean_texts(done: Any) -> None:
     from models.text.shards import TokenShards
     from models.text.tokenizer import encode, load
-    from tasks.tokens import token_indices
 
     lake, _, reports = done
     tokenizer = load(world.folder_of(lake, reports["tokenizer"], "tokenizer"))
@@ -192,3 +193,27 @@ def _first_run(lake: Path) -> str:
     from datalake.lake.records import manifests
 
     return manifests(Lake(lake))[0].run
+
+
+def test_shares_are_told_in_tokens_too_as_an_epoch_reads_them(done: Any) -> None:
+    lake, recipe, _ = done
+    reports = world.run(recipe, lake, "tokenize")  # what is shown is the last run
+    index = {}
+    for path in token_indices(Lake(lake), reports["tokenize"].outputs["tokens"]):
+        table = pq.read_table(path).to_pydict()
+        index |= dict(zip(table["id"], table["length"], strict=True))
+    seen, held = split_documents(Lake(lake), reports["mixture"].outputs["mixture"], 0)
+    columns = "source, language, documents, tokens, share, distinct_tokens, heldout_documents, heldout_tokens"
+    rows = world.rows(lake, f"SELECT {columns} FROM small.tokens")
+    assert {row[0] for row in rows} == {"table"}
+    assert sum(row[2] for row in rows) == sum(times > 0 for _, times in seen)
+    assert sum(row[3] for row in rows) == sum(index[id] * times for id, times in seen)
+    assert sum(row[4] for row in rows) == pytest.approx(1)
+    assert sum(row[5] for row in rows) == sum(index[id] for id, times in seen if times)
+    assert [sum(row[n] for row in rows) for n in (6, 7)] == [len(held), sum(index[id] for id in held)]
+    ((words,),) = world.rows(lake, "SELECT sum(words)::BIGINT FROM small.mixture")
+    half = world.run(recipe | {"mixture": {"holdout": 0.0, "tokens": words // 2}}, lake, "tokenize")
+    seen, _ = split_documents(Lake(lake), half["mixture"].outputs["mixture"], 0)
+    (counted,) = world.rows(lake, "SELECT sum(documents), sum(tokens) FROM small.tokens")
+    assert 0 < counted[0] == sum(times > 0 for _, times in seen) < len(seen)
+    assert counted[1] == sum(index[id] * times for id, times in seen)

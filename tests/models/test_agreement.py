@@ -63,7 +63,7 @@ def computed(packed=True, parts=1, chunk=None, backend=None, checkpointing=False
         recompute_activations(model)
     objective = next_token(z_loss=z_loss)
     if backend:
-        objective = compiled(objective, "on", CPU, one_shape=True, backend=backend)
+        objective = compiled(objective, "on", CPU, compiles=True, backend=backend)
     optimizers = build_optimizer(PretrainConfig(), {"model": model})
     run = Run(model, optimizers, build_schedule("constant", 9), State(), 9, [], choose("float32", "cpu"), ALONE)
     with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +147,7 @@ def test_what_cannot_be_one_graph_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("choice", "device", "one_shape", "compiles"),
+    ("choice", "device", "compiles", "is_compiled"),
     [
         ("auto", "cpu", True, False),
         ("auto", "cuda", True, True),
@@ -156,6 +156,6 @@ def test_what_cannot_be_one_graph_is_refused_in_one_line():
         ("off", "cuda", True, False),
     ],
 )
-def test_auto_compiles_batches_of_one_shape_on_a_gpu(choice, device, one_shape, compiles):
+def test_auto_compiles_batches_of_one_shape_on_a_gpu(choice, device, compiles, is_compiled):
     objective = next_token()
-    assert (compiled(objective, choice, torch.device(device), one_shape) is not objective) == compiles
+    assert (compiled(objective, choice, torch.device(device), compiles) is not objective) == is_compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from models.network.generate import generate
 from models.objectives.masked_tokens import mask_tokens, masked_tokens
 from models.objectives.span_corruption import Spans, corrupt_spans, span_corruption, span_lengths
 from models.text.sampler import Batch
+from models.training.epochs import draw
 
 SHAPE = {"vocabulary": 64, "layers": 2, "width": 32, "heads": 4, "hidden": 48, "context": 64}
 SPECIALS, MASK, SENTINELS = (0, 1, 2, 3), 3, [63, 62, 61, 60, 59]
@@ -41,7 +43,7 @@ def rows(number: int = 2, length: int = 20, seed: int = 0, up: int = 1) -> Batch
 class TestMaskedTokens:
     def test_shares_are_those_of_the_paper_and_specials_are_never_chosen(self):
         batch = rows(400, 100)
-        hidden = mask_tokens(batch, 7, 3, MASK, 60, SPECIALS)
+        hidden = mask_tokens(batch, draw(7, 3), MASK, 60, SPECIALS)
         chosen = hidden.targets != -100
         plain = (batch.segments >= 0) & (batch.tokens > 3)
         assert not (chosen & ~plain).any()
@@ -58,10 +60,10 @@ class TestMaskedTokens:
         assert others.max() < 60
         assert len(others.unique()) > 50
 
-    def test_what_is_chosen_depends_on_seed_and_step_alone(self):
+    def test_what_is_chosen_depends_on_the_generator_alone(self):
         def tokens(seed: int, step: int) -> torch.Tensor:
             torch.manual_seed(np.random.randint(1000))
-            return mask_tokens(rows(), seed, step, MASK, 60, SPECIALS).tokens
+            return mask_tokens(rows(), draw(seed, step), MASK, 60, SPECIALS).tokens
 
         assert torch.equal(tokens(1, 5), tokens(1, 5))
         assert not torch.equal(tokens(1, 5), tokens(1, 6))
@@ -70,7 +72,7 @@ class TestMaskedTokens:
     def test_the_loss_is_that_of_transformers_on_each_document_alone(self, tmp_path: Path):
         model = build_model({"family": "bert", **SHAPE}, seed=3)
         theirs = AutoModelForMaskedLM.from_pretrained(checkpoint.save(model, None, tmp_path / "bert"))
-        batch = mask_tokens(rows(3), 1, 0, MASK, 60, SPECIALS, share=0.4)
+        batch = mask_tokens(rows(3), draw(1, 0), MASK, 60, SPECIALS, share=0.4)
         loss = masked_tokens(model, batch)
         expected = 0.0
         for tokens, targets, segments in zip(batch.tokens, batch.targets, batch.segments, strict=True):
@@ -90,7 +92,7 @@ class TestMaskedTokens:
         optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
         losses = []
         for step in range(120):
-            loss = masked_tokens(model, mask_tokens(rows(8, seed=step, up=0), 1, step, MASK, 60, SPECIALS))
+            loss = masked_tokens(model, mask_tokens(rows(8, seed=step, up=0), draw(1, step), MASK, 60, SPECIALS))
             (loss.total / loss.targets).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -111,11 +113,27 @@ class TestSpanCorruption:
         monkeypatch.setattr("models.objectives.span_corruption.span_lengths", lambda *_: [(2, 1), (1, 3)])
         tokens = torch.tensor([[10, 11, 12, 13, 14, 15, 16, 0]])
         segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1]])
-        cut = corrupt_spans(Batch(tokens, tokens, tokens, segments), 0, 0, SENTINELS, start=9)
+        cut = corrupt_spans(Batch(tokens, tokens, tokens, segments), draw(0), SENTINELS)
         assert cut.tokens.tolist() == [[10, 11, 63, 13, 62]]
         assert cut.targets.tolist() == [[63, 12, 62, 14, 15, 16, 61]]
-        assert cut.written.tolist() == [[9, 63, 12, 62, 14, 15, 16]]
         assert cut.attend.all()
+
+        class Told(torch.nn.Module):
+            start, config = 9, SimpleNamespace(vocabulary=64)
+
+            def forward(self, tokens, attend, written):
+                self.written = written
+                return F.one_hot(torch.full_like(written, 7), 64).float()
+
+            def logits(self, hidden):
+                return hidden * math.log(3)
+
+        told = Told()
+        loss = span_corruption(told, cut)
+        assert told.written.tolist() == [[9, 63, 12, 62, 14, 15, 16]]
+        # every target is one of 63 tokens of weight 1 beside one of weight 3
+        assert float(loss.total) == pytest.approx(7 * math.log(66), rel=1e-5)
+        assert loss.targets == 7
 
     @pytest.mark.parametrize("length", [2, 3, 7, 20, 100, 511])
     def test_spans_have_the_share_and_mean_that_were_asked_for(self, length: int):
@@ -132,11 +150,11 @@ class TestSpanCorruption:
         assert span_lengths(1, np.random.default_rng(0), 0.15, 3.0, 99) == []
         assert len(span_lengths(511, np.random.default_rng(0), 0.15, 3.0, 4)) == 4
 
-    def test_nothing_is_lost_and_seed_and_step_alone_decide(self):
+    def test_nothing_is_lost_and_the_generator_alone_decides(self):
         batch = rows(6, 40)
-        cut = corrupt_spans(batch, 5, 2, SENTINELS, start=0)
-        again = corrupt_spans(batch, 5, 2, SENTINELS, start=0)
-        other = corrupt_spans(batch, 5, 3, SENTINELS, start=0)
+        cut = corrupt_spans(batch, draw(5, 2), SENTINELS)
+        again = corrupt_spans(batch, draw(5, 2), SENTINELS)
+        other = corrupt_spans(batch, draw(5, 3), SENTINELS)
         assert all(torch.equal(getattr(cut, name), getattr(again, name)) for name in Spans.__slots__)
         assert cut.tokens.shape != other.tokens.shape or not torch.equal(cut.tokens, other.tokens)
         for row in range(6):
@@ -156,7 +174,7 @@ class TestSpanCorruption:
     def test_the_loss_is_that_of_transformers(self, tmp_path: Path):
         model = build_model({"family": "t5", **SHAPE}, seed=3)
         theirs = AutoModelForSeq2SeqLM.from_pretrained(checkpoint.save(model, None, tmp_path / "t5"))
-        cut = corrupt_spans(rows(3), 1, 0, SENTINELS, start=model.start)
+        cut = corrupt_spans(rows(3), draw(1, 0), SENTINELS)
         loss = span_corruption(model, cut)
         mean = theirs(cut.tokens, attention_mask=cut.attend.long(), labels=cut.targets).loss
         assert loss.targets == int((cut.targets != -100).sum())
@@ -168,7 +186,7 @@ class TestSpanCorruption:
         optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
         losses = []
         for step in range(100):
-            loss = span_corruption(model, corrupt_spans(rows(8, seed=step), 1, step, SENTINELS, model.start))
+            loss = span_corruption(model, corrupt_spans(rows(8, seed=step), draw(1, step), SENTINELS))
             (loss.total / loss.targets).backward()
             optimizer.step()
             optimizer.zero_grad()

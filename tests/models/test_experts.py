@@ -6,14 +6,15 @@ import pytest
 import torch
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from models.methods.pretrain import PretrainConfig
 from models.network.build import build_model
 from models.network.config import NetworkConfig
 from models.network.experts import Mixture, auxiliary
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
-from models.training.config import PretrainConfig
 from models.training.optimizer import build_optimizer
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SHAPE = NetworkConfig(
     vocabulary=64, layers=2, width=48, heads=4, kv_heads=2, hidden=32, context=32, experts=4, experts_per_token=2
 )
@@ -61,14 +62,22 @@ def test_one_token_and_experts_that_nobody_chose() -> None:
     assert all(parameter.grad is not None for parameter in made.parameters())
 
 
-def test_the_grouped_product_is_the_loop_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, x = mixture().bfloat16(), torch.randn(2, 9, 48).bfloat16()
-    grouped = made(x)
-    monkeypatch.setattr(Mixture, "_grouped", Mixture._one_by_one)
-    assert torch.allclose(grouped.float(), made(x).float(), rtol=0.02, atol=0.02)
-    monkeypatch.undo()
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_the_grouped_product_is_the_loop_in_bfloat16(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = mixture().to(device, torch.bfloat16), torch.randn(2, 9, 48).to(device, torch.bfloat16)
+    found = []
+    for grouped in (True, False):
+        with monkeypatch.context() as patch:
+            if not grouped:
+                patch.setattr(Mixture, "_grouped", Mixture._one_by_one)
+            made.zero_grad()
+            out = made(x)
+            out.float().square().sum().backward()
+        found.append([out.detach(), *(parameter.grad for parameter in made.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine.float(), theirs.float(), rtol=0.03, atol=0.03 * float(theirs.abs().max()))
     made.float()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         mixed = made(x.float())
     assert mixed.dtype == torch.float32
     assert torch.allclose(mixed, made(x.float()), rtol=0.05, atol=0.05)
@@ -153,3 +162,13 @@ def test_muon_takes_experts_but_no_router_embedding_or_head() -> None:
     taken = {names[id(parameter)] for group in muon.param_groups for parameter in group["params"]}
     left = {name for name, parameter in model.named_parameters() if parameter.ndim == 2} - taken
     assert left == {"embed_tokens.weight", "lm_head.weight", "layers.0.mlp.gate.weight", "layers.1.mlp.gate.weight"}
+
+
+def test_checkpointed_experts_pay_the_same_for_imbalance() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = build_model(SHAPE, seed=2).train()
+        model.checkpointing = checkpointing
+        next_token(balance=0.5)(model, rows((12, 7, 9))).total.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.allclose(*pair, rtol=1e-6, atol=1e-7) for pair in zip(*gradients, strict=True))

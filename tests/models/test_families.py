@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from datalake.errors import UserError
 from models.network import checkpoint
 from models.network.decoder import within_documents
+from models.network.foreign import Foreign
 from models.network.generate import generate
 from models.objectives.ppo import action_log_probs
 
@@ -79,7 +80,9 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "OLMo": ("olmo", {}),
     "OLMo 2": ("olmo2", {}),
     "SmolLM 3": ("smollm3", {}),
+    "OPT": ("opt", {"word_embed_proj_dim": 32, "ffn_dim": 48}),
     "Cohere": ("cohere", {"logit_scale": 0.25}),
+    "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}),  # ALiBi by distance: packing asks for no positions
     "Granite": ("granite", {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
 }
 
@@ -89,7 +92,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Falcon with ALiBi": ("falcon", {"alibi": True}, "FalconForCausalLM"),
     "Mamba": ("mamba", {}, "MambaForCausalLM"),
     "BERT as a causal model": ("bert", {}, "BertLMHeadModel.*a later token moves earlier ones"),
-    "MPT": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}, "MptForCausalLM"),
     "RWKV": ("rwkv", {"attention_hidden_size": 32}, "RwkvForCausalLM"),
 }
 
@@ -156,6 +158,15 @@ def test_what_would_be_wrong_is_refused_in_one_line(name: str, tmp_path: Path) -
     with pytest.raises(UserError, match=why) as caught:
         checkpoint.load_model(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cap_on_logits_that_isnt_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the weights are: it shows in logits made large."""
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma2", **{**SIZES, **TRAINED["Gemma 2"][1]}))
+    for name in ("_LOGIT_RULES", "_PROVEN"):
+        monkeypatch.setattr(f"models.network.foreign.{name}", {})
+    with pytest.raises(UserError, match="Gemma2ForCausalLM can't be trained exactly here: its logits"):
+        Foreign(model)
 
 
 @pytest.mark.parametrize("name", NEED_CODE)

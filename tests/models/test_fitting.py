@@ -114,10 +114,16 @@ class TestPair:
 
     def test_then_the_answers_are_cut_where_the_context_ends(self, vocabulary):
         least = fit_pair({**PAIR, "prompt": [SYSTEM, TURNS[-1]]}, vocabulary, 100).item
-        opening = len(least[0]) - 2
+        opening = least.start
+        assert (
+            least.chosen[opening:]
+            == render([{"role": "user", "content": ""}, {"role": "assistant", "content": PAIR["chosen"]}], vocabulary)[
+                0
+            ][-2:]
+        )
         for context in range(opening + 3, len(least[1])):
             found = fit_pair(PAIR, vocabulary, context)
-            assert found.item == (least[0][:context], least[1][:context])
+            assert found.item == (least[0][:context], least[1][:context], opening)
             assert found.cut
             assert found.tokens == len(fit_pair(PAIR, vocabulary, 100).item[1])
         # answers that differ only beyond the context say nothing
@@ -126,8 +132,9 @@ class TestPair:
 
     def test_a_prompt_too_long_is_cut_in_the_middle_the_same_for_both(self, vocabulary):
         long = {**PAIR, "prompt": [SYSTEM, {"role": "user", "content": "1" + "9" * 60 + "2"}]}
-        chosen, rejected = fit_pair(long, vocabulary, 24).item
+        chosen, rejected, start = fit_pair(long, vocabulary, 24).item
         opening = rejected.index(tokenizer.special(vocabulary, "<|assistant|>"))
+        assert start == opening + 1
         assert chosen[: opening + 1] == rejected[: opening + 1]
         assert "<|user|>19" in vocabulary.decode(rejected[:opening])
         assert vocabulary.decode(rejected[:opening]).endswith("92<|end|>")

@@ -12,9 +12,10 @@ from models.network.config import NetworkConfig
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
 from models.training import loop
-from models.training.callbacks import Metrics, plain_row
+from models.training.callbacks import Metrics
 from models.training.device import peak_memory_mb
 from models.training.flops import Work, peak
+from models.training.metrics import plain_row
 from models.training.optimizer import build_optimizer
 from models.training.schedule import build_schedule
 from models.training.state import State

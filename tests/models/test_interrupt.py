@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from test_trainer import STEPS, assert_bit_equal, train, weights
 
-from models.training.callbacks import read_metrics
 from models.training.interrupt import Interrupts
 from models.training.loop import Callback, Run
+from models.training.metrics import read_metrics
 from models.training.state import load_state
 
 

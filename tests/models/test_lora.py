@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from datalake.errors import UserError
+from models.methods.pretrain import PretrainConfig
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
 from models.network.config import LoraConfig, NetworkConfig
 from models.network.lora import apply_lora, merged, save_adapter
-from models.training.config import PretrainConfig
 from models.training.optimizer import build_optimizer
 
 SHAPE = NetworkConfig(vocabulary=96, layers=2, width=32, heads=4, kv_heads=2, hidden=48, context=64)

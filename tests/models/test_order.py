@@ -16,7 +16,7 @@ from models.objectives import assistant_tokens, bradley_terry
 from models.rl import iterations
 from models.text import sampler
 from models.text.shards import TokenShards
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 
 SHORT = {"batch": 4, "steps": 7, "checkpoint_every": 100, "eval_every": 0, "warmup": 0}
 

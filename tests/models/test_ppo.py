@@ -32,8 +32,9 @@ from models.rl.iterations import Iterations
 from models.rl.rollouts import RolloutSettings, roll_out, rows_of
 from models.text.rendering import render
 from models.text.tokenizer import stop_ids
-from models.training.callbacks import Progress, read_metrics
+from models.training.callbacks import Progress
 from models.training.loop import fit
+from models.training.metrics import read_metrics
 from models.training.optimizer import build_optimizer
 from models.training.schedule import schedule_of
 from models.training.state import State
@@ -295,7 +296,7 @@ class RightDigits(torch.nn.Module):
 def test_it_learns_to_reverse_digits(world):
     """From a policy that gets about half the digits right, by the reward alone."""
     game = [dialogue(*pair) for pair in reversals(2000, seed=1, digits=3)]
-    tuning = SftConfig(batch=64, steps=40, learning_rate=3e-3, warmup=0.1, schedule="constant")
+    tuning = SftConfig(batch=64, steps=50, learning_rate=3e-3, warmup=0.1, schedule="constant")
     sft(tuning, world["root"], game, [], world["folder"] / "half")
     start = world["folder"] / "half" / "checkpoint"
     config = PpoConfig(

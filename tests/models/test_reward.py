@@ -12,7 +12,7 @@ from models.methods.reward import RewardConfig, reward
 from models.rl.reward_model import load_reward_model, score
 from models.text.packing import EQUAL, TOO_LONG
 from models.text.rendering import render
-from models.training.callbacks import read_metrics
+from models.training.metrics import read_metrics
 
 CONFIG = RewardConfig(batch=32, steps=40, learning_rate=3e-3, warmup=0.1, checkpoint_every=10, eval_every=20)
 

@@ -29,7 +29,7 @@ from datalake.errors import UserError
 from datalake.files import File
 from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import split_lines
-from datalake.mixture.holdout import held_out
+from datalake.holdout import held_out
 from datalake.origin import Origin
 from datalake.text.chinese import segment
 

@@ -16,10 +16,10 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 
 from datalake.document import Quarantined
 from datalake.formats.rows.json import Chunks, Row, split_lines
+from datalake.formats.streams import peek
 from datalake.lake.parquet import distinct
 from datalake.origin import Origin
 
@@ -51,7 +51,7 @@ def csv_rows(
     fewest rows of the first megabyte break. Offset and length are those of the row's lines in the decompressed stream.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # rows are bounded already
-    head, chunks = _peek(chunks)
+    head, chunks = peek(chunks, _HEAD)
     if b"\r" in head and b"\n" not in head:
         chunks = (chunk.replace(b"\r", b"\n") if isinstance(chunk, bytes) else chunk for chunk in chunks)
         head = head.replace(b"\r", b"\n")
@@ -74,20 +74,6 @@ def _without(chunks: Chunks, size: int) -> Chunks:
             blank = min(size, len(chunk))
             chunk, size = b"\n" * blank + chunk[blank:], size - blank
         yield chunk
-
-
-def _peek(chunks: Chunks) -> tuple[bytes, Chunks]:
-    """The first bytes (up to damage), and all chunks again."""
-    taken: list[bytes | Quarantined] = []
-    size = 0
-    for chunk in chunks:
-        taken.append(chunk)
-        if isinstance(chunk, Quarantined):
-            break
-        size += len(chunk)
-        if size >= _HEAD:
-            break
-    return b"".join(chunk for chunk in taken if isinstance(chunk, bytes))[:_HEAD], chain(taken, chunks)
 
 
 def _quotes(head: bytes, delimiter: str) -> list[str]:

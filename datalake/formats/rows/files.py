@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from datalake.formats.rows.csv import csv_rows
 from datalake.formats.rows.json import LONGEST, Chunks, Row, rows_of_json
 from datalake.formats.rows.nested import rows_within
 from datalake.formats.rows.parquet import parquet_rows
-from datalake.formats.streams import as_utf8, compression, decompressed
+from datalake.formats.streams import as_utf8, compression, decompressed, peek
 from datalake.origin import Origin
 from datalake.text.charsets import streamed
 
@@ -155,7 +154,7 @@ def _files(
         yield RowFile(origin, binary, path, iter(()), allowance)
     else:
         chunks = decompressed(path, origin, allowance)
-        first, chunks = _peek(chunks, 512)
+        first, chunks = peek(chunks, 512)
         if first[257:262] == b"ustar":
             yield from _within(tar_files(chunks, origin, allowance), origin, depth, allowance)
         elif _binary(first, kind):
@@ -194,20 +193,6 @@ def _row_file(origin: Origin, kind: str, path: str, chunks: Chunks, allowance: A
     if kind in ("csv", "tsv", "text"):
         file.chunks = streamed(file.chunks, partial(setattr, file, "charset"))
     return file
-
-
-def _peek(chunks: Chunks, size: int) -> tuple[bytes, Chunks]:
-    """The first bytes (up to damage), and all chunks again."""
-    taken: list[bytes | Quarantined] = []
-    head = b""
-    for chunk in chunks:
-        taken.append(chunk)
-        if isinstance(chunk, Quarantined):
-            break
-        head += chunk
-        if len(head) >= size:
-            break
-    return head, chain(taken, chunks)
 
 
 def _within(

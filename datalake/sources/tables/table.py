@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from datalake.archive import Archive
 from datalake.document import Document, Entry, Quarantined, Refused
 from datalake.formats.rows.files import RowFile, Shape, form, row_files
 from datalake.formats.rows.json import Chunks, Locators, Row, split_lines
+from datalake.formats.streams import peek
 from datalake.origin import Origin, Stretch
 from datalake.paths import expand
 from datalake.sources.tables import mappings
@@ -170,7 +170,7 @@ def _host(uri: str) -> str:
 def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarantined | Refused]:
     """The texts of a text file, each as a row: the file, or its lines, or its blocks that blank lines part."""
     origin = file.origin
-    first, chunks = _first(file.chunks)
+    first, chunks = peek(file.chunks, 4096)
     if config.format == "openwebtext" and _is_link(first):
         column, unit = "url", "line"
     else:
@@ -207,12 +207,6 @@ def _texts(file: RowFile, config: Table, longest: int) -> Iterator[Row | Quarant
             pending.append(line[1] if size <= longest else b"")
     if pending:
         yield row(end)
-
-
-def _first(chunks: Chunks) -> tuple[bytes, Chunks]:
-    """The first bytes, and all chunks again."""
-    first = next(chunks, b"")
-    return (b"" if isinstance(first, Quarantined) else first[:4096]), chain([first], chunks)
 
 
 def _is_link(head: bytes) -> bool:
