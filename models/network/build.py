@@ -140,6 +140,18 @@ class ScalarHead(nn.Module):
         return self.head(self.trunk(tokens_BT, positions_BT, attend))[..., 0]
 
 
+def recompute_activations(model: nn.Module) -> None:
+    """Every network in a model keeps its layers' inputs alone, and computes the layers again for their gradients.
+
+    Raises UserError for a family that can't.
+    """
+    networks: list[Any] = [module for module in model.modules() if hasattr(type(module), "logits")]
+    for network in networks:
+        if not hasattr(network, "checkpointing"):
+            raise UserError(f"{type(network).__name__} knows no activation checkpointing: leave it off")
+        network.checkpointing = True
+
+
 def choose_dtype(device: torch.device | str) -> torch.dtype:
     """bfloat16 where the device is faster with it, else float32.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.objectives.base import IGNORED, Loss, cross_entropy_sum
+from models.objectives.base import IGNORED, Loss, token_loss
 
 
 @dataclass(slots=True)
@@ -37,9 +37,6 @@ def collate(dialogues: list[tuple[list[int], list[bool]]], padding: int = 0) -> 
 
 def assistant_tokens(model: nn.Module, batch: Dialogues) -> Loss:
     """The sum over the assistant's tokens of -log p, in nats, and the count of those that were the likeliest token."""
-    chosen = batch.targets != IGNORED
-    logits_NV = model.logits(model(batch.tokens)[chosen])  # type: ignore[operator]
-    targets_N = batch.targets[chosen]
-    plain, total = cross_entropy_sum(logits_NV, targets_N)
-    right = (logits_NV.detach().argmax(-1) == targets_N).sum()
-    return Loss(total, targets_N.numel(), {"loss": plain.detach(), "token_accuracy": right})
+    loss = token_loss(model, model(batch.tokens), batch.targets, accuracy=True)
+    loss.read = (batch.tokens.shape,)
+    return loss

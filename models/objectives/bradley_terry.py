@@ -69,6 +69,6 @@ def bradley_terry(label_smoothing: float = 0.0) -> Objective:
             "accuracy": (margins_B > 0).sum() + 0.5 * (margins_B == 0).sum(),
             "margin": margins_B.sum(),
         }
-        return Loss(total, margins_B.numel(), sums)
+        return Loss(total, margins_B.numel(), sums, (batch.chosen.shape, batch.rejected.shape))
 
     return objective

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.objectives.base import IGNORED, Loss, cross_entropy_sum
+from models.objectives.base import IGNORED, Loss, token_loss
 from models.text.sampler import Batch
 
 MASKED, REPLACED = 0.8, 0.1  # of the chosen; the rest stay as they are
@@ -54,9 +54,7 @@ def masked_tokens(model: nn.Module, batch: Any) -> Loss:
     A token is told from its own document alone, on both sides; `batch` as `mask_tokens` gives it.
     """
     alike = (batch.segments[:, :, None] == batch.segments[:, None, :])[:, None]
-    chosen = batch.targets != IGNORED
-    logits_NV = model.logits(model(batch.tokens, batch.positions, alike)[chosen])  # type: ignore[operator]
-    targets_N = batch.targets[chosen]
-    plain, total = cross_entropy_sum(logits_NV, targets_N)
-    right = (logits_NV.detach().argmax(-1) == targets_N).sum()
-    return Loss(total, targets_N.numel(), {"loss": plain.detach(), "token_accuracy": right})
+    hidden_BTD = model(batch.tokens, batch.positions, alike)
+    loss = token_loss(model, hidden_BTD, batch.targets, accuracy=True)
+    loss.read = (batch.tokens.shape,)
+    return loss

@@ -8,7 +8,7 @@ from torch import nn
 
 from models.network.decoder import within_documents
 from models.network.experts import auxiliary
-from models.objectives.base import IGNORED, Loss, Objective, cross_entropy_sum
+from models.objectives.base import Loss, Objective, token_loss, without_looking
 
 
 def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float = 0.01) -> Objective:
@@ -24,17 +24,17 @@ def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float 
     """
 
     def objective(model: nn.Module, batch: Any) -> Loss:
-        crowded = mask_documents and bool((batch.segments[:, 1:] != batch.segments[:, :-1]).any())
+        segments = batch.segments
+        # rows of one document each need no mask, and attention without one is faster
+        crowded = mask_documents and (without_looking(segments) or bool((segments[:, 1:] != segments[:, :-1]).any()))
         positions = batch.positions if mask_documents else None
-        hidden_BTD = model(batch.tokens, positions, within_documents(batch.segments) if crowded else None)
-        chosen = batch.targets != IGNORED
-        logits_NV = model.logits(hidden_BTD[chosen])  # type: ignore[operator]
-        plain, total = cross_entropy_sum(logits_NV, batch.targets[chosen], z_loss)
-        targets, sums = logits_NV.shape[0], {"loss": plain.detach()}
-        unbalanced = auxiliary(model, batch.segments >= 0)
+        hidden_BTD = model(batch.tokens, positions, within_documents(segments) if crowded else None)
+        loss = token_loss(model, hidden_BTD, batch.targets, z_loss)
+        unbalanced = auxiliary(model, segments >= 0)
         if unbalanced is not None:
-            total = total + balance * targets * unbalanced
-            sums["balance"] = targets * unbalanced.detach()
-        return Loss(total, targets, sums)
+            loss.total = loss.total + balance * loss.targets * unbalanced
+            loss.sums["balance"] = loss.targets * unbalanced.detach()
+        loss.read = (batch.tokens.shape,)
+        return loss
 
     return objective

@@ -210,6 +210,6 @@ def ppo(
             "value_loss": for_value.detach(),
             "entropy": entropy.detach(),
         }
-        return Loss(total, int(batch.mask.sum()), sums)
+        return Loss(total, batch.mask.sum(), sums, (batch.tokens.shape,))
 
     return objective

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.objectives.base import IGNORED, Loss, cross_entropy_sum
+from models.objectives.base import IGNORED, Loss, token_loss
 from models.text.sampler import Batch
 
 
@@ -79,16 +79,13 @@ def span_lengths(
 
 def span_corruption(model: nn.Module, batch: Spans) -> Loss:
     """The sum over what is to be written of -log p, in nats, and the count of those that were the likeliest token."""
-    chosen = batch.targets != IGNORED
     start: int = model.start  # type: ignore[assignment]
-    written_BT = torch.where(chosen, batch.targets, start).roll(1, 1)
+    written_BT = torch.where(batch.targets != IGNORED, batch.targets, start).roll(1, 1)
     written_BT[:, 0] = start
     hidden_BTD = model(batch.tokens, batch.attend, written_BT)
-    logits_NV = model.logits(hidden_BTD[chosen])  # type: ignore[operator]
-    targets_N = batch.targets[chosen]
-    plain, total = cross_entropy_sum(logits_NV, targets_N)
-    right = (logits_NV.detach().argmax(-1) == targets_N).sum()
-    return Loss(total, targets_N.numel(), {"loss": plain.detach(), "token_accuracy": right})
+    loss = token_loss(model, hidden_BTD, batch.targets, accuracy=True)
+    loss.read = (batch.tokens.shape, written_BT.shape)
+    return loss
 
 
 def _padded(rows: list[list[int]], padding: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,8 @@ class Metrics(Callback):
         self.path = path
         self.rows: list[str] = []  # as lines of JSON
         self.last: Row = {}
-        self.seconds_targets = [0.0, 0.0]
+        self.totals = {"seconds": 0.0, "tokens": 0.0, "mfu": 0.0}
+        self._begun = False
 
     def on_start(self, run: Run) -> None:
         """Writes the rows up to the state's step, whatever a killed run left."""
@@ -44,27 +45,30 @@ class Metrics(Callback):
     def on_step(self, run: Run, row: Row) -> None:
         """Appends the row."""
         self.last = dict(row)
-        self.seconds_targets[0] += row["targets"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
-        self.seconds_targets[1] += row["targets"]
+        if self._begun or (run.last and not self.totals["seconds"]):
+            seconds = row["tokens"] / row["tokens_per_s"] if row["tokens_per_s"] else 0.0
+            self.totals["seconds"] += seconds
+            self.totals["tokens"] += row["tokens"]
+            self.totals["mfu"] += row["mfu"] * seconds
+        self._begun = True
         self.rows.append(json.dumps(plain_row(row)) + "\n")
         if run.ranks.leads:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(self.rows[-1])
 
-    @property
-    def tokens_per_s(self) -> float:
-        """Targets a second over all steps, evaluation and saving left out."""
-        seconds, targets = self.seconds_targets
-        return targets / seconds if seconds else 0.0
+    def mean(self, name: str) -> float:
+        """`tokens` a second, or `mfu`, over all steps but the first of each process, in which things are made ready and
+        compiled; evaluation and saving left out."""
+        return self.totals[name] / self.totals["seconds"] if self.totals["seconds"] else 0.0
 
     def saved(self) -> dict[str, Any]:
         """All rows and the clock."""
-        return {"rows": "".join(self.rows), "last": self.last, "seconds_targets": self.seconds_targets}
+        return {"rows": "".join(self.rows), "last": self.last, "totals": self.totals}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Puts them back."""
         self.rows = saved["rows"].splitlines(keepends=True)
-        self.last, self.seconds_targets = dict(saved["last"]), list(saved["seconds_targets"])
+        self.last, self.totals = dict(saved["last"]), dict(saved["totals"])
 
 
 class Checkpoints(Callback):

@@ -37,6 +37,18 @@ class TrainingConfig(BaseModel):
         title="Precision",
         description="Of products; weights stay in float32. auto: bfloat16 on a GPU that has it, else float32.",
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        title="Compile",
+        description="Forward pass and loss as one compiled graph. auto: on a GPU, where a method's batches have one"
+        " shape. Faster after a minute's work; the last bits differ.",
+    )
+    activation_checkpointing: Annotated[bool, Place()] = Field(
+        False,
+        title="Activation checkpointing",
+        description="Layers keep their input alone and are computed again for their gradients: the same numbers in"
+        " less memory, for a third more time.",
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", title="Optimizer", description="muon takes the inner matrices, AdamW embeddings, head and scalars."
     )

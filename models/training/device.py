@@ -6,6 +6,8 @@ with bfloat16 multiplies several times faster. A CPU without AMX has no such gai
 
 from __future__ import annotations
 
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar
@@ -47,6 +49,14 @@ def choose(precision: Precision = "auto", device: str | None = None) -> Device:
         raise UserError(f"{torch.cuda.get_device_name(place)} has no bfloat16: set precision to float32")
     bfloat16 = precision == "bfloat16" or (precision == "auto" and place.type == "cuda" and has)
     return Device(place, torch.bfloat16 if bfloat16 else torch.float32)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that was in use on a GPU, or else by this process, in MB of 2^20 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / (1 << 20)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / ((1 << 20) if sys.platform == "darwin" else 1024)  # bytes there, else KB
 
 
 def device_of(model: nn.Module) -> torch.device:

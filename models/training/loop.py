@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from models.network.build import keep_freed_memory
 from models.objectives.base import Objective
 from models.parallel.ranks import ALONE, Ranks
-from models.training.device import Device, choose, moved
+from models.training.device import Device, choose, moved, peak_memory_mb
+from models.training.flops import Work, device_peak
 from models.training.interrupt import Interrupts
 from models.training.optimizer import Optimizers, gradient_norms, scale_and_clip, set_rate, whole_norm
 from models.training.schedule import Schedule
@@ -43,6 +44,7 @@ class Run:
     callbacks: Sequence[Callback]
     device: Device
     ranks: Ranks
+    work: Work | None = None
 
     @property
     def last(self) -> bool:
@@ -97,12 +99,15 @@ def fit(
 
     `schedule` gives the factor on each group's peak rate; `clip` is the largest gradient norm of a clip unit (0: none).
     The metrics of a step are means over the targets of its accepted updates; `loss` is the objective's own unless it
-    reports another. `data_s` are the seconds that a step waited for its batches, rollouts included. On a GPU the host
-    waits for the device once an update, for all figures together. Raises FloatingPointError when no callback refuses a
-    loss or gradient that isn't finite. A Ctrl-C, SIGTERM or SIGHUP takes effect after the step that it comes upon.
+    reports another. `tokens` are all that the network read, padding and all; `data_s` the seconds that a step waited
+    for its batches, rollouts included; `memory_mb` the most that was in use; `mfu` as in `flops.py`, where it is known.
+    On a GPU the host waits for the device once an update, for all figures together. Raises FloatingPointError when no
+    callback refuses a loss or gradient that isn't finite. A Ctrl-C, SIGTERM or SIGHUP takes effect after the step that
+    it comes upon.
     """
     keep_freed_memory()
-    run = Run(model, optimizer, schedule, state, steps, callbacks, device or choose("float32", _place(model)), ranks)
+    device = device or choose("float32", _place(model))
+    run = Run(model, optimizer, schedule, state, steps, callbacks, device, ranks, Work.of(model))
     if state.saved is not None:
         _restore(run, state.saved)
         state.saved = None
@@ -141,6 +146,7 @@ def _step(run: Run, objective: Objective, batches: Batches, clip: float) -> dict
     rate = set_rate(optimizer, run.schedule(state.step))
     sums: dict[str, float] = {}
     counted, norms, loss, skipped, updates, waited = 0, 0.0, math.nan, 0, 0, 0.0
+    tokens = flops = 0.0
     following = iter(batches(state.step))
     while True:
         before = time.perf_counter()
@@ -149,7 +155,9 @@ def _step(run: Run, objective: Objective, batches: Batches, clip: float) -> dict
         if update is None:
             break
         updates += 1
-        totals, targets, lengths = _backward(run, objective, update)
+        totals, lengths = _backward(run, objective, update)
+        targets, tokens = int(totals.pop("targets")), tokens + totals.pop("tokens")
+        flops += totals.pop("flops")
         scale = 1 / max(targets, 1)
         loss, norm = totals["total"] * scale, whole_norm(lengths, scale)
         # every callback is asked, so that each one's history is complete
@@ -174,39 +182,40 @@ def _step(run: Run, objective: Objective, batches: Batches, clip: float) -> dict
     row = {"step": float(state.step), "loss": sums.pop("total") / counted if counted else loss}
     row |= {name: value / max(counted, 1) for name, value in sums.items()}
     row |= {"lr": rate, "grad_norm": norms / max(updates - skipped, 1), "targets": float(counted)}
-    seconds = time.perf_counter() - started
-    return row | {"skipped": float(skipped), "tokens_per_s": counted / seconds, "data_s": waited}
+    seconds, peak = time.perf_counter() - started, device_peak(run.device.device)
+    used = flops / seconds / (peak * run.ranks.size) if peak and run.work else math.nan
+    row |= {"skipped": float(skipped), "tokens": tokens, "tokens_per_s": tokens / seconds, "data_s": waited}
+    return row | {"memory_mb": peak_memory_mb(run.device.device), "mfu": used}
 
 
 def _place(model: nn.Module) -> str:
     return str(next(model.parameters()).device)
 
 
-def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[dict[str, float], int, dict[str, float]]:
-    """Gradients of the summed loss over the micro-batches of all ranks; the sums of loss (`total`) and metrics, the
-    targets, and the gradient norm of each clip unit, all unscaled."""
-    totals: dict[str, Tensor] = {}
-    targets = 0
+def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Gradients of the summed loss over the micro-batches of all ranks; the sums of loss (`total`), `targets`, metrics,
+    `tokens` read and `flops`, and the gradient norm of each clip unit, all unscaled."""
+    sums: dict[str, Any] = {}
     for batch, counts in run.ranks.share(update):
         with run.device.computing():
             loss = objective(run.model, moved(batch, run.device.device))
-        targets += loss.targets * counts
-        if loss.targets or run.ranks.size > 1:
-            (loss.total * counts).backward()
-        for name, value in {"total": loss.total.detach(), **loss.sums}.items():
-            totals[name] = value.double() * counts + totals.get(name, 0.0)
+        (loss.total * counts).backward()
+        figures: dict[str, Any] = {"total": loss.total.detach(), "targets": loss.targets, **loss.sums}
+        figures["tokens"] = sum(math.prod(shape) for shape in loss.read)
+        figures["flops"] = sum(run.work.flops(*shape) for shape in loss.read) if run.work else 0.0
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0.0) + (value.double() if isinstance(value, Tensor) else value) * counts
     if run.ranks.size > 1:
         run.ranks.add_gradients(p for group in run.optimizer.param_groups for p in group["params"])
-        count = torch.tensor(float(targets), dtype=torch.float64, device=run.device.device)
-        summed = run.ranks.total(torch.stack([count, *totals.values()]))
-        targets, totals = int(summed[0]), dict(zip(totals, summed[1:], strict=True))
+        place = run.device.device
+        each = [torch.as_tensor(value, dtype=torch.float64, device=place) for value in sums.values()]
+        sums = dict(zip(sums, run.ranks.total(torch.stack(each)), strict=True))
     lengths = gradient_norms(run.optimizer, run.ranks)
-    figures = torch.stack([*totals.values(), *(value.double() for value in lengths.values())]).tolist()
-    return (
-        dict(zip(totals, figures, strict=False)),
-        targets,
-        dict(zip(lengths, figures[len(totals) :], strict=True)),
-    )
+    # what the device knows comes as one list: the host waits for it here and nowhere else
+    known = [name for name, value in sums.items() if isinstance(value, Tensor)]
+    told = torch.stack([sums[name] for name in known] + [value.double() for value in lengths.values()]).tolist()
+    sums |= dict(zip(known, told, strict=False))
+    return sums, dict(zip(lengths, told[len(known) :], strict=True))
 
 
 def split(batch: Any, parts: int) -> list[Any]:
@@ -224,7 +233,7 @@ def mean_loss(model: nn.Module, batches: Sequence[Any], objective: Objective) ->
     device = next(model.parameters()).device
     for batch in batches:
         loss = objective(model, moved(batch, device))
-        targets += loss.targets
+        targets += int(loss.targets)
         for name, value in {"loss": loss.total, **loss.sums}.items():
             totals[name] = totals.get(name, 0.0) + float(value)
     return {name: value / max(targets, 1) for name, value in totals.items()}

@@ -10,6 +10,7 @@ the checkpoint and reports. Nothing heavier than pydantic is imported, so that a
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,6 +60,7 @@ class Prepared:
     model: what states hold; `units` are its parts whose gradients are clipped apart (all of it is one unit unless
     given), `rates` the peak rates of those that have their own. written: the part that becomes the checkpoint.
     words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
+    compiles: whether forward pass and loss are one graph for batches of one shape.
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
     report. frozen: other models that are used and not trained: they go to the device as well.
     """
@@ -73,6 +75,7 @@ class Prepared:
     units: Mapping[str, nn.Module] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     measure: Callable[[nn.Module], dict[str, float]] | None = None
+    compiles: bool = False
     callbacks: Sequence[Callback] = ()
     frozen: Sequence[nn.Module] = ()
 
@@ -149,10 +152,12 @@ def _train(
 
     from datalake.identity import fingerprint
     from models.network import checkpoint
+    from models.network.build import recompute_activations
     from models.network.lora import apply_lora, merged, save_adapter
     from models.parallel.ranks import ALONE
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
+    from models.training.compilation import compiled
     from models.training.loop import fit
     from models.training.optimizer import build_optimizer
     from models.training.schedule import branch_of, schedule_of
@@ -170,6 +175,8 @@ def _train(
     if config.lora is not None:
         for number, unit in enumerate(units.values()):
             apply_lora(unit, config.lora, config.seed + number)
+    if config.activation_checkpointing:
+        recompute_activations(prepared.model)
     model = ranks.spread(prepared.model, device.compute)
     shaping = config.model_copy(update=dict.fromkeys(config.lengths))
     identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
@@ -186,7 +193,7 @@ def _train(
     began = state.step
     state = fit(
         model,
-        prepared.objective,
+        compiled(prepared.objective, config.compile, device.device, prepared.compiles),
         prepared.batches,
         build_optimizer(config, units, dict(prepared.rates)),
         schedule,
@@ -204,7 +211,9 @@ def _train(
         "steps": state.step,
         "target_tokens": state.targets,
         "loss": metrics.last["loss"],
-        "tokens_per_s": metrics.tokens_per_s,
+        "tokens_per_s": metrics.mean("tokens"),
+        "mfu": None if math.isnan(metrics.mean("mfu")) else metrics.mean("mfu"),
+        "memory_mb": metrics.last["memory_mb"],
         "skipped": len(guard.events),
         "computed": {
             "device": str(device),

@@ -12,7 +12,7 @@ Row = dict[str, float]
 
 def plain_row(row: Row) -> dict[str, float | int | None]:
     """A row as JSON has it: whole numbers as integers, what isn't finite as null."""
-    whole = {"step", "targets", "skipped"}
+    whole = {"step", "targets", "tokens", "skipped"}
     return {
         name: None if not math.isfinite(value) else int(value) if name in whole else float(value)
         for name, value in row.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ class TestSpanCorruption:
         assert cut.attend.all()
 
         class Told(torch.nn.Module):
-            start = 9
+            start, config = 9, SimpleNamespace(vocabulary=64)
 
             def forward(self, tokens, attend, written):
                 self.written = written

@@ -377,7 +377,7 @@ class TestWithALearnedReward:
         assert weights[0] == weights[1]
         assert_told_alike(report, whole[1])
         steady = [
-            [{**row, "tokens_per_s": 0, "data_s": 0} for row in read_metrics(folder / "metrics.jsonl")]
+            [{**row, "tokens_per_s": 0, "data_s": 0, "memory_mb": 0} for row in read_metrics(folder / "metrics.jsonl")]
             for folder in (tmp_path, whole[0])
         ]
         assert steady[0] == steady[1]

@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toys import shard, stories, words
+from toys import assert_told_alike, shard, stories, words
 
 from datalake.errors import UserError
 from models.evaluation.heldout import token_counts, unigram_losses
@@ -53,6 +54,8 @@ def test_the_heldout_loss_falls_below_the_unigram_entropy(whole):
     assert report["unigram_entropy"] == pytest.approx(report["heldout_unigram_cross_entropy"], rel=0.1)
     assert report["steps"] == 80
     assert report["tokens_per_s"] > 0
+    assert report["memory_mb"] > 1
+    assert report["mfu"] is None  # a CPU's peak isn't known
 
 
 def test_the_checkpoint_loads_in_transformers_with_equal_logits(whole):
@@ -64,6 +67,30 @@ def test_the_checkpoint_loads_in_transformers_with_equal_logits(whole):
     tokens = torch.tensor([tokenizer("the cat sees")["input_ids"]])
     with torch.no_grad():
         torch.testing.assert_close(model.logits(model(tokens)), other(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_computed_again_for_their_gradients_change_no_byte(world, whole, tmp_path):
+    out, report = whole
+    with_it = pretrain(CONFIG.model_copy(update={"activation_checkpointing": True}), **world, out=tmp_path)
+    assert_told_alike(report, with_it)
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "checkpoint" / name).read_bytes() == (out / "checkpoint" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
+def test_a_compiled_run_learns_the_same(world, whole, tmp_path):
+    steps = 20
+    logs = []
+    for compile in ("off", "on"):
+        config = CONFIG.model_copy(
+            update={"compile": compile, "steps": steps, "accumulation": 2, "schedule": "constant"}
+        )
+        pretrain(config, **world, out=tmp_path / compile)
+        logs.append([json.loads(line) for line in (tmp_path / compile / "metrics.jsonl").read_text().splitlines()])
+    for eager, compiled in zip(*logs, strict=True):
+        assert eager["loss"] == pytest.approx(compiled["loss"], rel=1e-4)
+        assert eager["tokens"] == compiled["tokens"] == 8 * 32
 
 
 def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(world, whole, tmp_path):
