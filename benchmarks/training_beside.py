@@ -22,10 +22,11 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from models.methods.pretrain import PretrainConfig
 from models.network.build import build_model, keep_freed_memory
 from models.objectives.next_token import next_token
+from models.parallel import ranks_of
 from models.text.sampler import Batch
-from models.training.config import PretrainConfig
 from models.training.optimizer import build_optimizer, scale_and_clip
 
 WAYS = {"1 process, 2 threads": (1, 2), "1 process, 4 threads": (1, 4), "2 processes, 1 thread each": (2, 1)}
@@ -39,6 +40,7 @@ def train(rank: int, ranks: int, threads: int, steps: int, port: int, told: Any)
     if ranks > 1:
         where = f"tcp://127.0.0.1:{port}"
         torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=ranks)
+        others = ranks_of("data")
     config = PretrainConfig(layers=4, width=192, heads=6, kv_heads=2, context=CONTEXT, batch=BATCH, steps=steps)
     model = build_model(config.network(VOCABULARY), 0)
     optimizer, objective = build_optimizer(config, {"model": model}), next_token(False)
@@ -53,12 +55,7 @@ def train(rank: int, ranks: int, threads: int, steps: int, port: int, told: Any)
         loss = objective(model, batch)
         loss.total.backward()
         if ranks > 1:
-            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            torch.distributed.all_reduce(flat)
-            parts = flat.split([gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            others.add_gradients(model.parameters())
         scale_and_clip(optimizer, 1 / (loss.targets * ranks), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,12 +17,13 @@ KINDS = {
 }
 
 
-def ranks_of(kind: str, wanted: int = 0) -> Ranks:
-    """This process as one of several, sharing a model in a way of `KINDS`. `wanted`: how many there were to be.
+def ranks_of(kind: str, wanted: int = 0, ending: Path | None = None) -> Ranks:
+    """This process as one of several, sharing a model in a way of `KINDS`. `wanted`: how many there were to be;
+    `ending`: where a file will lie when they are to save and end.
 
     A process group must have been set up (`torch.distributed.init_process_group`).
     """
     module, name = KINDS[kind].split(":")
     ranks: Ranks = getattr(import_module(module), name)()
-    ranks.wanted = wanted
+    ranks.wanted, ranks.ending = wanted, ending
     return ranks

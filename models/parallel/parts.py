@@ -7,7 +7,7 @@ any way of parting, goes on from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,13 +41,14 @@ class Parts(DataParallel):
     def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """The norm of whole gradients: squares of parts are added up over ranks."""
 
-        def squares(some: Iterable[nn.Parameter]) -> Tensor:
-            given: list[Any] = [parameter.grad for parameter in some]
-            lengths = torch._foreach_norm([g.to_local() if isinstance(g, DTensor) else g for g in given])
-            return torch.stack([length.double().square() for length in lengths] or [self._zero()]).sum()
+        def squares(some: list[Any]) -> Tensor:
+            if not some:
+                return torch.zeros((), dtype=torch.float64, device=self.device)
+            gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in some]
+            return torch.stack(torch._foreach_norm(gradients)).double().square().sum()
 
-        parts = self.added(squares(parameter for parameter in parameters if self.parted(parameter)))
-        return (parts + squares(parameter for parameter in parameters if not self.parted(parameter))).sqrt()
+        parts = self.added(squares([parameter for parameter in parameters if self.parted(parameter)]))
+        return (parts + squares([parameter for parameter in parameters if not self.parted(parameter)])).sqrt()
 
     def whole(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """As one process would have them, on the leading rank; elsewhere nothing stands for a parted tensor."""
@@ -56,7 +57,7 @@ class Parts(DataParallel):
             if not self.parted(parameter):
                 return value
             tensor = self.joined(value.detach(), parameter)
-            return tensor if self.leads else None
+            return tensor.to("cpu") if self.leads else None  # whole, it may be more than a device holds
 
         weights = {name: join(value, value) for name, value in model.state_dict(keep_vars=True).items()}
         return weights, _moments(optimizer, self.states(optimizer), join)
@@ -101,9 +102,6 @@ class Parts(DataParallel):
                 if parameter in whole:
                     module._parameters[name] = whole[parameter]
         return model
-
-    def _zero(self) -> Tensor:
-        return torch.zeros((), dtype=torch.float64, device=self.device)
 
 
 def _moments(optimizer: Any, states: dict[str, Any], change: Callable[[Tensor, Any], Any]) -> dict[str, Any]:

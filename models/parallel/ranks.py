@@ -9,6 +9,7 @@ Everything else of a step (learning rate, clipping, the judgement of a spike, th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ class Ranks:
     rank = 0
     size = 1
     wanted = 0  # how many there were to be, where that isn't how many there are
+    ending: Path | None = None  # a file that says so to processes that get no signals
 
     @property
     def leads(self) -> bool:
@@ -52,9 +54,9 @@ class Ranks:
         mine = [(batch, True) for batch in update[self.rank :: self.size]]
         return mine + [(update[0], False)] * (-(-len(update) // self.size) - len(mine))
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank."""
-        return flag
+    def end(self, told: bool) -> bool:
+        """Whether any rank was told to end, by a signal or by the file `ending`."""
+        return told
 
     def total(self, sums: Tensor) -> Tensor:
         """The sum of a small vector over ranks, in place."""
@@ -113,9 +115,10 @@ class DataParallel(Ranks):
         """The sum of a small vector over ranks, in place."""
         return self.added(sums)
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank."""
-        return bool(self.added(torch.tensor(float(flag), device=self.device)))
+    def end(self, told: bool) -> bool:
+        """Whether any rank was told to end, by a signal or by the file `ending`."""
+        told = told or (self.ending is not None and self.ending.exists())
+        return bool(self.added(torch.tensor(float(told), device=self.device)))
 
     def added(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over ranks, in place."""

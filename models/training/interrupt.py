@@ -30,7 +30,7 @@ class Interrupts:
             self._before[number] = before
 
     def deliver(self) -> None:
-        """Let the signal that waits do what it would have done; where there is none, another rank has got it."""
+        """Let the signal that waits do what it would have done; where there is none, the word came another way."""
         if self.waiting is None:
             raise KeyboardInterrupt
         number, frame = self.waiting

@@ -126,7 +126,7 @@ def fit(
                 gc.collect()
                 gc.freeze()
                 frozen = True
-            if ranks.any(interrupts.waiting is not None):
+            if ranks.end(interrupts.waiting is not None):
                 for callback in callbacks:
                     callback.on_interrupt(run)
                 interrupts.deliver()

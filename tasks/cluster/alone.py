@@ -48,8 +48,9 @@ def run_alone(
     return wait_for(task.remote(*arguments), ray, poll)
 
 
-def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None) -> Any:
-    """The result of a task, with `poll` called about once a second; where this process is interrupted, so is the task.
+def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Callable[[], None] | None = None) -> Any:
+    """The result of a task, with `poll` called about once a second; where this process is interrupted, so is the task,
+    or told to `end`; it has some seconds to save its state.
 
     Raises what the task raised, and ClusterError where Ray ends before it does.
     """
@@ -70,7 +71,7 @@ def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None) -> Any:
         raise
     except BaseException:
         with contextlib.suppress(Exception):
-            ray.cancel(reference)
+            end() if end else ray.cancel(reference)
             ray.wait([reference], timeout=SAVING_S)
         with contextlib.suppress(Exception):
             ray.cancel(reference, force=True)

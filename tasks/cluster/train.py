@@ -20,6 +20,8 @@ from tasks.cluster.alone import wait_for
 from tasks.cluster.connect import connect
 from tasks.runtime import Runtime, RuntimeConfig
 
+END = "end"  # the file that tells ranks to
+
 
 def run_ranks(
     work: Callable[..., Any], *arguments: Any, runtime: Runtime, poll: Callable[[], None] | None = None
@@ -28,7 +30,7 @@ def run_ranks(
     about once a second.
 
     A rank that dies or fails is tried again `runtime.retries` times, with all others: `work` must go on from a state of
-    its own. Where this process is interrupted the ranks end at once.
+    its own. Where this process is interrupted the ranks save theirs and end.
 
     Raises:
         UserError: what `work` raised; where the cluster has no room for the ranks, or pandas isn't there.
@@ -44,10 +46,13 @@ def run_ranks(
         raise UserError(f"the cluster has {has} for {least} ranks: lower runtime.ranks, or raise runtime.workers")
     cpus = max(1, config.workers // config.ranks)
     folder = runtime.folder / "ranks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     # A task of its own, so that it can be waited for, interrupted and left behind as any other.
     task = ray.remote(num_cpus=0, max_retries=0)(_launch)
     try:
-        return wait_for(task.remote(work, arguments, config, cpus, bool(gpus), folder), ray, poll)
+        reference = task.remote(work, arguments, config, cpus, bool(gpus), folder)
+        return wait_for(reference, ray, poll, (folder / END).touch)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,9 +71,11 @@ def _launch(
         torch = sys.modules["torch"]
         torch.set_num_threads(cpus)
         try:
-            return {"result": work(*arguments, ranks=ranks_of(config.parallel, config.ranks))}
+            return {"result": work(*arguments, ranks=ranks_of(config.parallel, config.ranks, folder / END))}
         except UserError as error:
             return {"mistake": str(error)}  # trying again wouldn't mend it
+        except KeyboardInterrupt:
+            return {}  # it was told to end
 
     memory = int(config.memory_gb * (1 << 30) / config.ranks)
     trainer = trainers.TorchTrainer(
@@ -91,7 +98,7 @@ def _launch(
         raise next(iter(error.worker_failures.values()), error) from None  # Train's own words are pages
     if "mistake" in answer:
         raise UserError(answer["mistake"])
-    return answer["result"]
+    return answer.get("result")
 
 
 def _require_pandas() -> None:

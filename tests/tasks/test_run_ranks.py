@@ -74,6 +74,27 @@ def test_two_ranks_give_the_model_of_one_though_one_is_killed(
         learn(world, two, accumulation=3)
 
 
+def test_ranks_save_where_the_run_is_interrupted(
+    world: dict[str, Any], ray_runtime: RuntimeConfig, tmp_path: Path
+) -> None:
+    changes = {"ranks": 2, "least_ranks": 1, "parallel": "fsdp"}
+    runtime = stage_runtime(ray_runtime.model_copy(update=changes), tmp_path)
+    config = METHODS["sft"].config(**(CONFIG | {"steps": 100_000, "checkpoint_every": 100_000}))
+
+    def interrupt() -> None:
+        if len(read_metrics(runtime.folder / "metrics.jsonl")) >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_ranks(
+            learning._train, "sft", config, world, tmp_path / "states", runtime.folder, runtime=runtime, poll=interrupt
+        )
+    (saved,) = (path.name for path in (tmp_path / "states").glob("*/step-*"))
+    steps = [row["step"] for row in read_metrics(runtime.folder / "metrics.jsonl")]
+    assert steps == list(range(1, int(saved[5:]) + 1))
+    assert not (runtime.folder / "ranks").exists()
+
+
 def test_ranks_that_the_cluster_has_no_room_for(ray_runtime: RuntimeConfig, tmp_path: Path) -> None:
     runtime = stage_runtime(ray_runtime.model_copy(update={"ranks": 64}), tmp_path)
     with pytest.raises(UserError, match=r"the cluster has 2 CPUs for 64 ranks"):
