@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from datalake.errors import UserError
 from models.network.config import OpenModel
 from tasks.cluster import run_alone
 from tasks.learning import LEARNING, Trained
@@ -35,6 +36,8 @@ def base(config: OpenModel, runtime: Runtime) -> Produced:
     folder = runtime.folder / "checkpoint"
     runtime.folder.mkdir(parents=True, exist_ok=True)
     (path,) = map(Path, config.paths)
+    if not path.exists():
+        raise UserError(f"base: there is no {str(path)!r}: correct the path, or fetch the model as docs/models.md says")
     parameters = run_alone(_take, path, folder, runtime=runtime)
     return Produced(
         folders={"base": folder},

@@ -20,7 +20,7 @@ from datalake.lake.records import StageRecord
 from models.methods import METHODS
 from models.training.config import TrainingConfig
 from models.training.metrics import read_metrics
-from tasks.cluster import run_alone
+from tasks.cluster import run_alone, run_ranks
 from tasks.dialogues import HoldOut
 from tasks.material import material
 from tasks.outputs import Folder
@@ -68,9 +68,11 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
     return stage(Trained, version=method.version, libraries=LEARNING, name=name)(learn)
 
 
-def _train(name: str, config: Any, inputs: dict[str, Any], states: Path, out: Path) -> dict[str, Any]:
+def _train(
+    name: str, config: Any, inputs: dict[str, Any], states: Path, out: Path, ranks: Any = None
+) -> dict[str, Any]:
     """Where the work is done: torch is imported here."""
-    return METHODS[name](config, out=out, states=states, **inputs)
+    return METHODS[name](config, out=out, states=states, ranks=ranks, **inputs)
 
 
 def planned_steps(config: TrainingConfig, items: int) -> int:
@@ -82,7 +84,8 @@ def planned_steps(config: TrainingConfig, items: int) -> int:
 def train_alone(
     title: str, work: Callable[..., dict[str, Any]], steps: int, runtime: Runtime, *arguments: Any
 ) -> dict[str, Any]:
-    """Run a training function alone on the cluster while its metrics drive the progress bar; returns its report."""
+    """Run a training function alone on the cluster, or in several ranks, while its metrics drive the progress bar;
+    returns its report."""
     out = runtime.folder
     out.mkdir(parents=True, exist_ok=True)
 
@@ -105,7 +108,8 @@ def train_alone(
             bar.at(*progressed(read))
 
         bar.look = lambda: progressed(rows())
-        return dict(run_alone(work, *arguments, out, runtime=runtime, poll=poll))
+        run = run_alone if runtime.config.ranks == 1 else run_ranks
+        return dict(run(work, *arguments, out, runtime=runtime, poll=poll))
 
 
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:

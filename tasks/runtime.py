@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
@@ -46,9 +46,37 @@ class RuntimeConfig(BaseModel):
         title="Time limit per shard (s)",
         description="A shard over it is ended and counts as failed",
     )
+    ranks: int = Field(
+        1,
+        ge=1,
+        le=100_000,
+        title="Ranks",
+        description="Processes that train one model together; a stage's `accumulation` must be a multiple",
+    )
+    least_ranks: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        title="Least ranks",
+        description="Train with so many while the cluster has no room for all `ranks`; empty: wait for all",
+    )
+    parallel: Literal["data", "fsdp", "tensor", "expert"] = Field(
+        "data",
+        title="Parallel",
+        description="How ranks share a model: each holds all of it (data), a part of every weight (fsdp), "
+        "computes a share of every matrix (tensor), or has experts of its own (expert)",
+    )
     remote: RemoteConfig = Field(
         default_factory=RemoteConfig, title="Remote files", description="How patiently and how fast they are read"
     )
+
+    @model_validator(mode="after")
+    def _ranks(self) -> RuntimeConfig:
+        if self.least_ranks is not None and self.least_ranks > self.ranks:
+            raise ValueError(f"least_ranks {self.least_ranks} is more than ranks {self.ranks}")
+        if self.ranks > 1 and self.cluster == "inline":
+            raise ValueError("several ranks are processes on Ray: set cluster to local, or ranks to 1")
+        return self
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Tokenized(NamedTuple):
     tokens: Folder
 
 
-@stage(Tokenized, version="2", libraries=("tokenizers", "transformers", "numpy"))
+@stage(Tokenized, version="3", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
     config: TokenizeConfig,
     runtime: Runtime,
@@ -111,7 +111,7 @@ def tokenize(
         {"index": lake.relative(Path(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
         for r in results
     ]
-    write_atomically(runtime.folder / "tokens.json", json.dumps({"shards": listed}, indent=1).encode())
+    write_atomically(runtime.folder / "tokens.json", json.dumps({"shards": listed}, indent=1, sort_keys=True).encode())
     return Produced(
         folders={"tokens": runtime.folder},
         named={"tokens": [file for result in results for file in result.files]},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ def evaluate(
     training = model.training
     model.eval()
     results: list[Result] = []
+    held = replace(held, conversations=tasks.askable(held.conversations, tokenizer))
     try:
         for task in config.tasks:
             if task == "perplexity" and held.windows:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,9 @@ from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import final_scores, right_padded
 from models.text.packing import fit_all, fit_pair
-from models.text.rendering import render
+from models.text.rendering import UnfitError, render
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
+from models.text.tokenizer import beginning, encode, end_of_turn, ours, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 
@@ -163,6 +164,20 @@ def _turns(conversation: dict[str, Any]) -> tuple[list[dict[str, str]], str]:
     if not messages:
         raise ValueError("a dialogue without an answer can't be judged: leave it out")
     return messages[:-1], messages[-1]["content"]
+
+
+def askable(conversations: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Of these dialogues those that the tokenizer's chat template can ask for; none where it has no template."""
+    if ours(tokenizer) is not None:
+        return list(conversations)
+    if not tokenizer.chat_template:
+        return []
+    found = []
+    for conversation in conversations:
+        with suppress(UnfitError):
+            render(_turns(conversation)[0], tokenizer, prompt=True)
+            found.append(conversation)
+    return found
 
 
 def multiple_choice(

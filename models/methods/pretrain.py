@@ -165,11 +165,11 @@ def prepare(
     from datalake.errors import UserError
     from datalake.files import file_digest, folder_version
     from models.evaluation.heldout import heldout_rows, token_counts, unigram_losses
-    from models.methods.pretraining import HELDOUT_STEP, KINDS
     from models.network.build import build_model, lengthened
     from models.network.checkpoint import load_model
     from models.network.decoder import Decoder
     from models.objectives.base import IGNORED
+    from models.objectives.pretraining import HELDOUT_STEP, KINDS
     from models.text import tokenizer as tokenizers
     from models.training.loop import mean_loss, split
 

@@ -6,6 +6,7 @@ Fields left at 0 are worked out from the others when the config is made, so two 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
@@ -151,10 +152,19 @@ class NetworkConfig(BaseModel):
 
 
 class OpenModel(Files):
-    """A model that exists: a Hugging Face folder or a GGUF file, named by its place and known by its content."""
+    """A model that exists: a Hugging Face folder or a GGUF file, named by its place and known by its content.
+
+    One that isn't there has no version: a recipe may be read before its base is fetched, as before its sources are.
+    """
+
+    def content(self) -> str:
+        """The version of what is there now; empty where nothing is."""
+        return super().content() if Path(self.paths[0]).exists() else ""
 
     @classmethod
     def _written(cls, value: Any) -> list[str]:
+        if isinstance(value, list | tuple) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, str) or not value.strip():
             raise ValueError("the path of a Hugging Face folder or of a GGUF file is wanted")
         return [value]

@@ -65,7 +65,7 @@ class Mixture(nn.Module):
         return (said_NKD * weights_NK[..., None]).sum(1).view_as(x_BTD)
 
     def _grouped(self, sorted_XD: Tensor, chosen_NK: Tensor) -> Tensor:
-        ends = _uses(chosen_NK, len(self.experts)).cumsum(0).to(torch.int32)
+        ends = uses(chosen_NK, len(self.experts)).cumsum(0).to(torch.int32)
 
         def product(x: Tensor, name: str) -> Tensor:
             weights = torch.stack([expert.get_parameter(f"{name}.weight") for expert in self.experts])
@@ -75,11 +75,11 @@ class Mixture(nn.Module):
 
     def _one_by_one(self, sorted_XD: Tensor, chosen_NK: Tensor) -> Tensor:
         """Every expert is called, on no token at times: in training each stays in the graph, and ranks reduce alike."""
-        parts = sorted_XD.split(_uses(chosen_NK, len(self.experts)).tolist())
+        parts = sorted_XD.split(uses(chosen_NK, len(self.experts)).tolist())
         return torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
 
 
-def _uses(chosen_NK: Tensor, experts: int) -> Tensor:
+def uses(chosen_NK: Tensor, experts: int) -> Tensor:
     """How often each expert was chosen (E); unlike bincount without asking the device for the largest number."""
     flat = chosen_NK.flatten()
     return torch.zeros(experts, dtype=flat.dtype, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))

@@ -24,27 +24,37 @@ class Ranks:
 
     rank = 0
     size = 1
+    wanted = 0  # how many there were to be, where that isn't how many there are
 
     @property
     def leads(self) -> bool:
         """Whether this rank writes what is written once: metrics, states, the checkpoint."""
         return self.rank == 0
 
-    def fits(self, accumulation: int, section: str) -> None:
-        """Raises UserError where a batch has no micro-batch for every rank."""
-        if accumulation % self.size:
+    def fits(self, section: str, accumulation: int, optimizer: str) -> None:
+        """Raises UserError where a config can't be trained so: a batch needs a micro-batch for every rank."""
+        size = self.wanted or self.size
+        if accumulation % size:
             raise UserError(
-                f"{section}.accumulation is {accumulation}, and {self.size} ranks each take an equal share of a"
-                f" batch's parts: make it a multiple of {self.size}"
+                f"{section}.accumulation is {accumulation}, and {size} ranks each take an equal share of a"
+                f" batch's parts: make it a multiple of {size}"
             )
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """The model as this rank holds it: whole, or its share. Called before the optimizer is built."""
+    def spread(self, model: nn.Module, compute: torch.dtype = torch.float32) -> nn.Module:
+        """The same model as this rank holds it: whole, or its share. Called before the optimizer is built; `compute`
+        is the type of products."""
         return model
 
-    def share(self, update: Sequence[T]) -> Sequence[T]:
-        """This rank's micro-batches of an update."""
-        return update[self.rank :: self.size] if self.size > 1 else update
+    def share(self, update: Sequence[T]) -> Sequence[tuple[T, bool]]:
+        """This rank's micro-batches of an update, and whether each counts: every rank computes equally many, as what
+        they tell each other has to match. Where too few are there, some compute one that is another's and adds nothing.
+        """
+        mine = [(batch, True) for batch in update[self.rank :: self.size]]
+        return mine + [(update[0], False)] * (-(-len(update) // self.size) - len(mine))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank."""
+        return flag
 
     def total(self, sums: Tensor) -> Tensor:
         """The sum of a small vector over ranks, in place."""
@@ -52,6 +62,11 @@ class Ranks:
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Make every gradient the sum over ranks."""
+
+    def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """The norm of these parameters' gradients, those that other ranks hold included."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def whole(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Weights and optimizer state as one process would have them; on ranks that don't lead they may be empty."""
@@ -63,7 +78,7 @@ class Ranks:
         optimizer.load_state_dict(state)
 
     def gathered(self, model: nn.Module) -> nn.Module:
-        """The model with whole weights, to be evaluated or written."""
+        """The same model with whole weights again, when training is over: to be evaluated or written."""
         return model
 
     def barrier(self) -> None:
@@ -86,8 +101,9 @@ class DataParallel(Ranks):
 
         self.distributed = distributed
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.device = torch.device("cuda" if "nccl" in distributed.get_backend() else "cpu")
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def spread(self, model: nn.Module, compute: torch.dtype = torch.float32) -> nn.Module:
         """Every rank begins with the first one's weights."""
         for tensor in (*model.parameters(), *model.buffers()):
             self.distributed.broadcast(tensor.data, 0)
@@ -95,8 +111,16 @@ class DataParallel(Ranks):
 
     def total(self, sums: Tensor) -> Tensor:
         """The sum of a small vector over ranks, in place."""
-        self.distributed.all_reduce(sums)
-        return sums
+        return self.added(sums)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank."""
+        return bool(self.added(torch.tensor(float(flag), device=self.device)))
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over ranks, in place."""
+        self.distributed.all_reduce(tensor)
+        return tensor
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Make every gradient the sum over ranks."""
@@ -116,7 +140,7 @@ class DataParallel(Ranks):
         if not gradients:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        self.distributed.all_reduce(flat)
+        self.added(flat)
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
 
-# Private-use characters, of which three that occur in no text at hand are taken as signs.
+# Private-use characters, of which those that occur in no text at hand are taken as signs.
 _SIGNS = range(0xF0000, 0xFFFFE)
 
 

@@ -30,13 +30,14 @@ class Interrupts:
             self._before[number] = before
 
     def deliver(self) -> None:
-        """Let the signal that waits, if any, do what it would have done."""
-        if self.waiting is not None:
-            number, frame = self.waiting
-            before = self._before[number]
-            self.waiting = None
-            self.close()
-            before(number, frame)
+        """Let the signal that waits do what it would have done; where there is none, another rank has got it."""
+        if self.waiting is None:
+            raise KeyboardInterrupt
+        number, frame = self.waiting
+        before = self._before[number]
+        self.waiting = None
+        self.close()
+        before(number, frame)
 
     def close(self) -> None:
         """Put the former handlers back."""

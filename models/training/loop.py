@@ -126,7 +126,7 @@ def fit(
                 gc.collect()
                 gc.freeze()
                 frozen = True
-            if interrupts.waiting is not None:
+            if ranks.any(interrupts.waiting is not None):
                 for callback in callbacks:
                     callback.on_interrupt(run)
                 interrupts.deliver()
@@ -196,21 +196,21 @@ def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[di
     """Gradients of the summed loss over the micro-batches of all ranks; the sums of loss (`total`), `targets`, metrics,
     `tokens` read and `flops`, and the gradient norm of each clip unit, all unscaled."""
     sums: dict[str, Any] = {}
-    for batch in run.ranks.share(update):
+    for batch, counts in run.ranks.share(update):
         with run.device.computing():
             loss = objective(run.model, moved(batch, run.device.device))
-        loss.total.backward()
+        (loss.total * counts).backward()
         figures: dict[str, Any] = {"total": loss.total.detach(), "targets": loss.targets, **loss.sums}
         figures["tokens"] = sum(math.prod(shape) for shape in loss.read)
         figures["flops"] = sum(run.work.flops(*shape) for shape in loss.read) if run.work else 0.0
         for name, value in figures.items():
-            sums[name] = sums.get(name, 0.0) + (value.double() if isinstance(value, Tensor) else value)
+            sums[name] = sums.get(name, 0.0) + (value.double() if isinstance(value, Tensor) else value) * counts
     if run.ranks.size > 1:
         run.ranks.add_gradients(p for group in run.optimizer.param_groups for p in group["params"])
         place = run.device.device
         each = [torch.as_tensor(value, dtype=torch.float64, device=place) for value in sums.values()]
         sums = dict(zip(sums, run.ranks.total(torch.stack(each)), strict=True))
-    lengths = gradient_norms(run.optimizer)
+    lengths = gradient_norms(run.optimizer, run.ranks)
     # what the device knows comes as one list: the host waits for it here and nowhere else
     known = [name for name, value in sums.items() if isinstance(value, Tensor)]
     told = torch.stack([sums[name] for name in known] + [value.double() for value in lengths.values()]).tolist()

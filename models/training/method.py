@@ -164,7 +164,7 @@ def _train(
     from models.training.state import load_state
 
     ranks = ranks or ALONE
-    ranks.fits(config.accumulation, method.name)
+    ranks.fits(method.name, config.accumulation, config.optimizer)
     device = devices.choose(config.precision, place)
     torch.manual_seed(config.seed)
     data = method.data(config, **method.given(inputs))
@@ -177,7 +177,7 @@ def _train(
             apply_lora(unit, config.lora, config.seed + number)
     if config.activation_checkpointing:
         recompute_activations(prepared.model)
-    model = ranks.spread(prepared.model)
+    model = ranks.spread(prepared.model, device.compute)
     shaping = config.model_copy(update=dict.fromkeys(config.lengths))
     identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
     schedule, branch = schedule_of(config, data.steps), branch_of(config, data.steps)
@@ -205,6 +205,7 @@ def _train(
         ranks=ranks,
     )
     whole = ranks.gathered(model).eval()
+    ranks.barrier()  # what the leading rank wrote is there for all
     before, figures = ({}, {}) if evaluation is None else (evaluation.first, evaluation.last)
     report: dict[str, Any] = {
         "steps": state.step,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.parallel.ranks import ALONE, Ranks
 from models.training.config import TrainingConfig
 
 
@@ -121,18 +122,13 @@ def set_rate(optimizer: Optimizers, factor: float) -> float:
     return float(optimizer.param_groups[0]["lr"])
 
 
-def gradient_norms(optimizer: Optimizers) -> dict[str, Tensor]:
+def gradient_norms(optimizer: Optimizers, ranks: Ranks = ALONE) -> dict[str, Tensor]:
     """The norm of the gradients of each clip unit, on their device; of a unit without gradients there is none."""
-    units: dict[str, list[Tensor]] = {}
+    units: dict[str, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
-        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
-        units.setdefault(group["clip_unit"], []).extend(gradients)
-    norms = {
-        unit: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        for unit, gradients in units.items()
-        if gradients
-    }
-    return {unit: norm.full_tensor() if hasattr(norm, "full_tensor") else norm for unit, norm in norms.items()}
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        units.setdefault(group["clip_unit"], []).extend(parameters)
+    return {unit: ranks.norm(parameters) for unit, parameters in units.items() if parameters}
 
 
 def whole_norm(norms: Mapping[str, float], scale: float) -> float:

@@ -45,7 +45,14 @@ def run_alone(
         return work(*values)
 
     task = ray.remote(num_cpus=cpus, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
-    reference = task.remote(*arguments)
+    return wait_for(task.remote(*arguments), ray, poll)
+
+
+def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None) -> Any:
+    """The result of a task, with `poll` called about once a second; where this process is interrupted, so is the task.
+
+    Raises what the task raised, and ClusterError where Ray ends before it does.
+    """
     try:
         while not ray.wait([reference], timeout=1.0)[0]:
             require(ray)

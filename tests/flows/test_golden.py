@@ -100,9 +100,9 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "tokenize": (
-        "2",
+        "3",
         {
-            "tokens": "f8cc4a136d13b0e8e572f089ce1052fc",
+            "tokens": "46c8228fbbc19e81dd2a5b1f6037e2f0",
         },
     ),
 }

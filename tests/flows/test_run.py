@@ -48,7 +48,7 @@ def two_files(tmp_path: Path) -> list[Path]:
 
 def test_a_whole_run_does_every_stage(whole: Whole) -> None:
     assert set(world.states(whole.reports, skipped=True).values()) == {"ran"}
-    assert len(whole.reports) == 13
+    assert len(whole.reports) == 14
 
 
 def test_a_second_run_does_no_stage_work_and_prefect_calls_each_stage_cached(whole: Whole) -> None:
@@ -496,7 +496,7 @@ def test_metrics_and_checkpoints_are_written_once(whole: Whole) -> None:
     repeated = "SELECT count(*) - count(DISTINCT (fingerprint, step, name)) FROM runs.metrics"
     assert world.rows(whole.lake, repeated) == [(0,)]
     made = world.rows(whole.lake, "SELECT stage, count(*) FROM models.checkpoints GROUP BY ALL ORDER BY 1")
-    assert made == [("ppo", 1), ("pretrain", 1), ("reward", 1), ("sft", 1)]
+    assert made == [("dpo", 1), ("ppo", 1), ("pretrain", 1), ("reward", 1), ("sft", 1)]
 
 
 # Width ---------------------------------------------------------------------------------------------------------------

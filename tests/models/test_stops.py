@@ -76,3 +76,12 @@ def test_the_end_of_a_turn_is_what_the_template_writes() -> None:
     words.eos_token = None
     assert text.end_of_turn(words) is None
     assert text.stop_ids(words) == []
+
+
+def test_dialogues_that_the_template_cant_ask_for_are_not_asked() -> None:
+    words = foreign("llama-3", "mistral")
+    answer = {"role": "assistant", "content": "There."}
+    talks = [{"messages": [*QUESTION, answer]}, {"messages": [*QUESTION, *QUESTION, answer]}]
+    assert tasks.askable(talks, words) == talks[:1]
+    words.chat_template = None
+    assert tasks.askable(talks, words) == []
