@@ -22,10 +22,10 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from models.methods.pretrain import PretrainConfig
 from models.network.build import build_model, keep_freed_memory
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
-from models.training.config import PretrainConfig
 from models.training.optimizer import build_optimizer, scale_and_clip
 
 WAYS = {"1 process, 2 threads": (1, 2), "1 process, 4 threads": (1, 4), "2 processes, 1 thread each": (2, 1)}
