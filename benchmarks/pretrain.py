@@ -11,7 +11,8 @@ Contestants, each in a process of its own, in turns, in an order that rotates fr
 
 All train in float32 on rows of one document each, from the same random tokens. The first two steps aren't counted; a
 contestant's figure in a round is that of its median step. Prints medians and, over the rounds, the median ratio of
-`headwater` to each other; the goals are 1.2 of `trainer` and 1.0 of `bare_kept`. The last line is one JSON object.
+`headwater` to each other, by the clock and by processor time; the goals are 1.2 of `trainer` and 1.0 of `bare_kept`.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ GOALS = {"trainer": 1.2, "bare_kept": 1.0}
 FIRST = 2  # steps that make things ready
 
 
+def now() -> tuple[float, float]:
+    """Seconds that went by, and seconds of processor time."""
+    return time.perf_counter(), time.process_time()
+
+
 def rows(options: argparse.Namespace, steps: int) -> Any:
     import torch
 
@@ -41,8 +47,8 @@ def rows(options: argparse.Namespace, steps: int) -> Any:
     return torch.randint(0, SHAPE["vocabulary"], shape, generator=torch.Generator().manual_seed(0))
 
 
-def headwater(options: argparse.Namespace, compile: str = "off") -> list[float]:
-    """The times at which steps ended."""
+def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[float, float]]:
+    """When steps ended."""
     import torch
 
     from models.methods.pretrain import PretrainConfig
@@ -62,11 +68,11 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[float]:
     targets = tokens.roll(-1, 2)
     targets[..., -1] = -100
     positions = torch.arange(options.length).expand(tokens.shape[1:]).contiguous()
-    ended: list[float] = []
+    ended: list[tuple[float, float]] = []
 
     class Clock(Callback):
         def on_step(self, run: Run, row: dict[str, float]) -> None:
-            ended.append(time.perf_counter())
+            ended.append(now())
 
     fit(
         model,
@@ -100,17 +106,17 @@ def llama(options: argparse.Namespace) -> Any:
     return LlamaForCausalLM(shape).float()
 
 
-def trainer(options: argparse.Namespace) -> list[float]:
+def trainer(options: argparse.Namespace) -> list[tuple[float, float]]:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     steps = FIRST + options.steps
     data = [{"input_ids": row, "labels": row} for row in rows(options, steps).flatten(0, 1)]
-    ended: list[float] = []
+    ended: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ended.append(time.perf_counter())
+            ended.append(now())
 
     class Rows(torch.utils.data.Dataset[Any]):
         def __len__(self) -> int:
@@ -134,7 +140,7 @@ def trainer(options: argparse.Namespace) -> list[float]:
     return ended
 
 
-def bare(options: argparse.Namespace, kept: bool = False) -> list[float]:
+def bare(options: argparse.Namespace, kept: bool = False) -> list[tuple[float, float]]:
     import torch
 
     from models.network.build import keep_freed_memory
@@ -143,17 +149,17 @@ def bare(options: argparse.Namespace, kept: bool = False) -> list[float]:
         keep_freed_memory()
     model = llama(options).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
-    ended: list[float] = []
+    ended: list[tuple[float, float]] = []
     for batch in rows(options, FIRST + options.steps):
         model(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ended.append(time.perf_counter())
+        ended.append(now())
     return ended
 
 
-CONTESTANTS: dict[str, Callable[[argparse.Namespace], list[float]]] = {
+CONTESTANTS: dict[str, Callable[[argparse.Namespace], list[tuple[float, float]]]] = {
     "headwater": headwater,
     "trainer": trainer,
     "bare": bare,
@@ -169,13 +175,15 @@ def contend(options: argparse.Namespace) -> None:
     from models.training.device import peak_memory_mb
 
     torch.set_num_threads(options.threads)
-    start = time.perf_counter()
+    start, _ = now()
     ended = CONTESTANTS[options.contestant](options)
-    took = statistics.median(later - earlier for earlier, later in zip(ended[FIRST - 1 :], ended[FIRST:], strict=False))
+    pairs = list(zip(ended[FIRST - 1 :], ended[FIRST:], strict=False))
+    went, used = (statistics.median(later[clock] - earlier[clock] for earlier, later in pairs) for clock in (0, 1))
     figures = {
-        "tokens_per_s": options.batch * options.length / took,
+        "tokens_per_s": options.batch * options.length / went,
+        "tokens_per_cpu_s": options.batch * options.length / used,
         "memory_mb": peak_memory_mb(torch.device("cpu")),
-        "first_step_s": ended[0] - start,
+        "first_step_s": ended[0][0] - start,
     }
     print(json.dumps(figures))
 
@@ -192,18 +200,24 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Medians of every contestant's figures, and the median over rounds of Headwater's ratio to each."""
-    speeds = {name: [one["tokens_per_s"] for one in all_of] for name, all_of in rounds.items()}
+    """Medians of every contestant's figures, and the median over rounds of Headwater's ratio to each: by the time that
+    went by, and by processor time, which other work on the machine touches less."""
+
+    def ratios(figure: str) -> dict[str, float]:
+        speeds = {name: [one[figure] for one in all_of] for name, all_of in rounds.items()}
+        return {
+            name: round(statistics.median(a / b for a, b in zip(speeds["headwater"], others, strict=True)), 3)
+            for name, others in speeds.items()
+            if name != "headwater"
+        }
+
     return {
         "medians": {
             name: {key: round(statistics.median(one[key] for one in all_of), 1) for key in all_of[0]}
             for name, all_of in rounds.items()
         },
-        "ratios": {
-            name: round(statistics.median(a / b for a, b in zip(speeds["headwater"], others, strict=True)), 3)
-            for name, others in speeds.items()
-            if name != "headwater"
-        },
+        "ratios": ratios("tokens_per_s"),
+        "cpu_ratios": ratios("tokens_per_cpu_s"),
     }
 
 
@@ -223,11 +237,14 @@ def main() -> None:
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             rounds[name].append(measure(name, options))
-            print(f"round {number + 1}  {name:18s} {rounds[name][-1]['tokens_per_s']:8.0f} tokens/s", flush=True)
+            went, used = rounds[name][-1]["tokens_per_s"], rounds[name][-1]["tokens_per_cpu_s"]
+            print(f"round {number + 1}  {name:18s} {went:8.0f} tokens/s {used:8.0f} tokens/cpu s", flush=True)
     told = summary(rounds)
     for name, figures in told["medians"].items():
         goal = f"  (goal {GOALS[name]})" if name in GOALS else ""
-        ratio = f"  headwater x {told['ratios'][name]:.2f}{goal}" if name in told["ratios"] else ""
+        ratio = ""
+        if name in told["ratios"]:
+            ratio = f"  headwater x {told['ratios'][name]:.2f}, by processor time {told['cpu_ratios'][name]:.2f}{goal}"
         print(f"{name:18s} {figures['tokens_per_s']:8.0f} tokens/s  {figures['memory_mb']:6.0f} MB{ratio}")
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")}

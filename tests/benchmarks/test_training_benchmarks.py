@@ -55,7 +55,11 @@ def test_work_can_be_told_without_weights():
 
 
 def test_a_ratio_is_the_median_of_each_rounds():
-    rounds = {"headwater": [1.0, 30.0, 8.0], "trainer": [2.0, 20.0, 4.0]}
-    told = pretrain.summary({name: [{"tokens_per_s": one} for one in all_of] for name, all_of in rounds.items()})
+    speeds = {"headwater": [1.0, 30.0, 8.0], "trainer": [2.0, 20.0, 4.0]}
+    rounds = {
+        name: [{"tokens_per_s": one, "tokens_per_cpu_s": one**0.5} for one in all_of] for name, all_of in speeds.items()
+    }
+    told = pretrain.summary(rounds)
     assert told["ratios"] == {"trainer": 1.5}
+    assert told["cpu_ratios"] == {"trainer": 1.225}
     assert told["medians"]["headwater"]["tokens_per_s"] == 8.0
