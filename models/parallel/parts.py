@@ -22,6 +22,8 @@ _HELD = ("_parameters", "_buffers", "_modules")  # of a module: what is in it
 class Parts(DataParallel):
     """Ranks some of whose parameters are parts, known by `parted`."""
 
+    whole_model = False
+
     def __init__(self) -> None:
         super().__init__()
         self._before: list[tuple[nn.Module, type, dict[str, Any]]] = []

@@ -25,6 +25,7 @@ class Ranks:
 
     rank = 0
     size = 1
+    whole_model = True  # whether each holds all of it
     wanted = 0  # how many there were to be, where that isn't how many there are
     ending: Path | None = None  # a file that says so to processes that get no signals
 
