@@ -174,6 +174,19 @@ class TestMoreSteps:
         assert not any((tmp_path / "states").iterdir()) if (tmp_path / "states").exists() else True
 
 
+def test_threads_change_the_last_bits_and_no_more(world: dict[str, Any], tmp_path: Path) -> None:
+    config, before, losses = PretrainConfig(**SHORT), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            report = pretrain(config, **world["documents"], out=tmp_path / str(threads))
+            assert report["computed"]["threads"] == threads
+            losses.append([row["loss"] for row in read_metrics(tmp_path / str(threads) / "metrics.jsonl")])
+    finally:
+        torch.set_num_threads(before)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_a_method_says_where_it_stands_and_what_it_takes() -> None:
     assert list(METHODS)[:2] == ["pretrain", "sft"]
     assert METHODS["sft"].inputs == ("base", "conversations", "heldout")
