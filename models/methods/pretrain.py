@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from models.text.shards import TokenShards
 
 
+HIDDEN = 1 << 22  # beside the seeds of orders: what is hidden of a batch
+HELDOUT = 1 << 40  # held-out rows have theirs drawn as if they were steps from here on
+
+
 class PretrainConfig(EvaluatedConfig):
     """Next-token pretraining of a decoder from nothing. The vocabulary's size is the tokenizer's."""
 
@@ -169,8 +173,9 @@ def prepare(
     from models.network.checkpoint import load_model
     from models.network.decoder import Decoder
     from models.objectives.base import IGNORED
-    from models.objectives.pretraining import HELDOUT_STEP, KINDS
+    from models.objectives.pretraining import KINDS
     from models.text import tokenizer as tokenizers
+    from models.training.epochs import draw
     from models.training.loop import mean_loss, split
 
     words = tokenizers.load(tokenizer)
@@ -187,7 +192,10 @@ def prepare(
     else:
         model = lengthened(load_model(base), config.context, config.rope_scaling)
     plain = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
-    judged = [kind.changed(batch, HELDOUT_STEP + place) for place, batch in enumerate(plain)]
+    judged = [kind.changed(batch, draw(config.seed, HIDDEN, HELDOUT + place)) for place, batch in enumerate(plain)]
+
+    def changed(step: int) -> Any:
+        return kind.changed(sampler.batch(step), draw(config.seed, HIDDEN, step))
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = {
@@ -211,7 +219,9 @@ def prepare(
     return Prepared(
         model=model,
         objective=kind.objective,
-        batches=lambda step: [split(kind.changed(sampler.batch(step), step), config.accumulation)],
+        batches=lambda step: [
+            split(kind.changed(sampler.batch(step), draw(config.seed, HIDDEN, step)), config.accumulation)
+        ],
         words=words,
         inputs={
             "tokens": hashlib.sha256(b"".join(tokens.ids) + tokens.lengths.tobytes()).hexdigest(),

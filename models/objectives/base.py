@@ -28,7 +28,7 @@ class Loss:
     """A loss over one micro-batch: the scalar sum to differentiate, its targets, and metrics summed over them.
 
     targets: a number, or a tensor of one that the host needn't wait for. read: the shapes (rows, tokens) of what the
-    network read, padding and all: what speed is told by.
+    network read, padding and all: what speed is told by; where there are none, targets.
     """
 
     total: Tensor

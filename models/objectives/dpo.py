@@ -81,6 +81,6 @@ def dpo(beta: float = 0.1, kind: Kind = "sigmoid", label_smoothing: float = 0.0,
             "reward_chosen": rewards_B2[:, 0].sum(),
             "reward_rejected": rewards_B2[:, 1].sum(),
         }
-        return Loss(total, margins_B.numel(), sums)
+        return Loss(total, margins_B.numel(), sums, (batch.tokens.flatten(0, 1).shape,))
 
     return objective

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.random import Generator
+
 from datalake.errors import UserError
 from models.objectives.base import Objective
 from models.objectives.masked_tokens import mask_tokens, masked_tokens
@@ -13,26 +15,22 @@ from models.objectives.next_token import next_token
 from models.objectives.span_corruption import corrupt_spans, span_corruption
 from models.text.config import MASK, SPARES
 from models.text.sampler import Batch
-from models.training.epochs import draw
-
-_HIDDEN = 1 << 22  # beside the seeds of orders
-HELDOUT_STEP = 1 << 40  # what is hidden of held-out rows is drawn as if they were steps from here on
 
 
 @dataclass
 class Kind:
     """A kind of pretraining: the `family` of a fresh network, the objective, the plain one that is reported, and what
-    becomes of a batch of a step before it is learned."""
+    becomes of a batch before it is learned, by random numbers."""
 
     family: str
     objective: Objective
     plain: Objective
-    changed: Callable[[Batch, int], Any]
+    changed: Callable[[Batch, Generator], Any]
 
 
 def _next_token(config: Any, words: Any) -> Kind:
     learned = next_token(config.mask_documents, config.z_loss, config.balance)
-    return Kind("decoder", learned, next_token(config.mask_documents, balance=0.0), lambda batch, step: batch)
+    return Kind("decoder", learned, next_token(config.mask_documents, balance=0.0), lambda batch, chance: batch)
 
 
 def _masked_tokens(config: Any, words: Any) -> Kind:
@@ -41,8 +39,8 @@ def _masked_tokens(config: Any, words: Any) -> Kind:
         raise UserError("this tokenizer has no mask token: take another one, or pretrain.objective next_token")
     specials = [*words.all_special_ids, mask]
 
-    def changed(batch: Batch, step: int) -> Batch:
-        return mask_tokens(batch, draw(config.seed, _HIDDEN, step), mask, len(words), specials)
+    def changed(batch: Batch, chance: Generator) -> Batch:
+        return mask_tokens(batch, chance, mask, len(words), specials)
 
     return Kind("bert", masked_tokens, masked_tokens, changed)
 
@@ -53,8 +51,8 @@ def _span_corruption(config: Any, words: Any) -> Kind:
     if len(sentinels) < 2:
         raise UserError("this tokenizer has no sentinels: take another one, or pretrain.objective next_token")
 
-    def changed(batch: Batch, step: int) -> Any:
-        return corrupt_spans(batch, draw(config.seed, _HIDDEN, step), sentinels)
+    def changed(batch: Batch, chance: Generator) -> Any:
+        return corrupt_spans(batch, chance, sentinels)
 
     return Kind("t5", span_corruption, span_corruption, changed)
 

@@ -201,7 +201,7 @@ def _backward(run: Run, objective: Objective, update: Sequence[Any]) -> tuple[di
             loss = objective(run.model, moved(batch, run.device.device))
         (loss.total * counts).backward()
         figures: dict[str, Any] = {"total": loss.total.detach(), "targets": loss.targets, **loss.sums}
-        figures["tokens"] = sum(math.prod(shape) for shape in loss.read)
+        figures["tokens"] = sum(math.prod(shape) for shape in loss.read) if loss.read else loss.targets
         figures["flops"] = sum(run.work.flops(*shape) for shape in loss.read) if run.work else 0.0
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + (value.double() if isinstance(value, Tensor) else value) * counts

@@ -193,7 +193,7 @@ def _train(
     began = state.step
     state = fit(
         model,
-        compiled(prepared.objective, config.compile, device.device, prepared.compiles),
+        compiled(prepared.objective, config.compile, device.device, prepared.compiles and ranks.whole_model),
         prepared.batches,
         build_optimizer(config, units, dict(prepared.rates)),
         schedule,

@@ -72,7 +72,7 @@ def final(out: Path, steps: int) -> tuple[dict[str, Any], list[dict[str, Any]], 
     state = torch.load(out / "state" / f"step-{steps:09d}" / "state.pt", weights_only=True)
     state["callbacks"].pop("metrics")
     rows = [
-        {k: v for k, v in row.items() if k not in ("tokens_per_s", "data_s")}
+        {k: v for k, v in row.items() if k not in ("tokens_per_s", "data_s", "memory_mb", "mfu")}
         for row in read_metrics(out / "metrics.jsonl")
     ]
     return state, rows, (out / "checkpoint" / "model.safetensors").read_bytes()
