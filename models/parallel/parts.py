@@ -1,8 +1,8 @@
 """Ranks that hold a model in parts: what all ways of parting it share.
 
 A way says which parameters it parts, how a part is cut out of a whole tensor, and how parts are joined; then norms,
-states and the finished model are those of one process. A state holds whole tensors, so that any number of ranks, in
-any way of parting, goes on from it.
+states and the finished model are those of one process. Every rank writes the parts that it holds to a state; they are
+joined when it is read, so that any number of ranks, in any way of parting, goes on from it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Parts(DataParallel):
 
     def __init__(self) -> None:
         super().__init__()
+        self._writers = self.distributed.new_group(backend="gloo")  # for the threads that write states
         self._before: list[tuple[nn.Module, type, dict[str, Any]]] = []
 
     def parted(self, parameter: Any) -> bool:
@@ -52,17 +53,25 @@ class Parts(DataParallel):
         parts = self.added(squares([parameter for parameter in parameters if self.parted(parameter)]))
         return (parts + squares([parameter for parameter in parameters if not self.parted(parameter)])).sqrt()
 
-    def whole(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As one process would have them, on the leading rank; elsewhere nothing stands for a parted tensor."""
+    def held(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As this rank has them: nothing is sent."""
 
-        def join(value: Any, parameter: Any) -> Any:
+        def mark(value: Any, parameter: Any) -> Any:
             if not self.parted(parameter):
                 return value
-            tensor = self.joined(value.detach(), parameter)
-            return tensor.to("cpu") if self.leads else None  # whole, it may be more than a device holds
+            part = value.detach()
+            return {"part": part.to_local() if isinstance(part, DTensor) else part, "dim": self.dimension(parameter)}
 
-        weights = {name: join(value, value) for name, value in model.state_dict(keep_vars=True).items()}
-        return weights, _moments(optimizer, self.states(optimizer), join)
+        weights = {name: mark(value, value) for name, value in model.state_dict(keep_vars=True).items()}
+        return weights, _moments(optimizer, self.states(optimizer), mark)
+
+    def written(self) -> None:
+        """Until every rank has written what it holds."""
+        self.distributed.barrier(self._writers)
+
+    def dimension(self, parameter: Any) -> int:
+        """Where parts of it are joined; a rank may have none."""
+        return 0
 
     def states(self, optimizer: Any) -> dict[str, Any]:
         """The optimizer's state, with the same entries on each rank."""

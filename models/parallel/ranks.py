@@ -71,12 +71,16 @@ class Ranks:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
-    def whole(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Weights and optimizer state as one process would have them; on ranks that don't lead they may be empty."""
+    def held(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Weights and optimizer state as this rank has them; of a tensor held in parts `{"part": tensor, "dim": where
+        parts are joined}`."""
         return model.state_dict(), optimizer.state_dict()
 
+    def written(self) -> None:
+        """Until every rank has written what it holds; asked in the thread that writes."""
+
     def put_back(self, model: nn.Module, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:
-        """Load what `whole` gave, in this number of ranks or another."""
+        """Load what `held` gave with its parts joined, of this number of ranks or another."""
         model.load_state_dict(weights)
         optimizer.load_state_dict(state)
 

@@ -53,6 +53,10 @@ class TensorParallel(Parts):
         """Matrices are, but for a scalar head's."""
         return parameter in self._cut
 
+    def dimension(self, parameter: Any) -> int:
+        """That which is cut."""
+        return self._cut[parameter]
+
     def part(self, whole: Tensor, parameter: Any) -> Tensor:
         """This rank's rows or columns."""
         return whole.chunk(self.size, self._cut[parameter])[self.rank].contiguous()

@@ -18,7 +18,7 @@ from torch import nn
 from datalake.atomic import write_atomically
 from models.training.loop import Callback, Run, snapshot
 from models.training.metrics import Row, plain_row
-from models.training.state import Background, clear_states, copied, rates_digest, save_state
+from models.training.state import Background, clear_states, copied, rates_digest, save_part, save_state
 
 
 class Metrics(Callback):
@@ -102,10 +102,12 @@ class Checkpoints(Callback):
 
     def _save(self, run: Run) -> None:
         saved = snapshot(run)
+        rates = rates_digest(run.schedule, run.state.step)
+        branch = -1 if self.branch is None else self.branch
         if run.ranks.leads:
-            rates = rates_digest(run.schedule, run.state.step)
-            branch = -1 if self.branch is None else self.branch
-            self._background(save_state, self.folder, copied(saved), self.identity, self.keep, rates, branch)
+            self._background(save_state, self.folder, copied(saved), self.identity, self.keep, rates, branch, run.ranks)
+        elif not run.ranks.whole_model:
+            self._background(save_part, self.folder, copied(saved), run.ranks)
 
 
 class SpikeGuard(Callback):

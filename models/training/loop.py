@@ -247,7 +247,7 @@ def context_of(model: nn.Module, asked: int | None = None) -> int:
 
 def snapshot(run: Run) -> dict[str, Any]:
     """Everything a run needs to go on from here, as tensors and plain values."""
-    weights, optimizer = run.ranks.whole(run.model, run.optimizer)
+    weights, optimizer = run.ranks.held(run.model, run.optimizer)
     return {
         "step": run.state.step,
         "targets": run.state.targets,

@@ -8,10 +8,12 @@ the weights of a run that was never stopped. A cosine's rates depend on its leng
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import struct
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,10 @@ from torch import Tensor
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from datalake.files import file_digest
+from models.parallel.ranks import ALONE, Ranks
 from models.training.schedule import Schedule
+
+_FILE = "state.pt"
 
 
 @dataclass
@@ -41,24 +46,54 @@ def rates_digest(schedule: Schedule, steps: int) -> str:
 
 
 def save_state(
-    folder: Path, saved: dict[str, Any], identity: str, keep: int = 2, rates: str = "", branch: int = -1
+    folder: Path,
+    saved: dict[str, Any],
+    identity: str,
+    keep: int = 2,
+    rates: str = "",
+    branch: int = -1,
+    ranks: Ranks = ALONE,
 ) -> Path:
-    """Writes a state as `folder/step-N`, whole or not at all. The last `keep` stay, and that of step `branch`."""
+    """Writes a state as `folder/step-N`, whole or not at all, with what other ranks wrote by `save_part`. The last
+    `keep` stay, and that of step `branch`."""
     folder.mkdir(parents=True, exist_ok=True)
     target = _folder(folder, saved["step"])
     with whole_folder(target) as part:
-        torch.save(saved, part / "state.pt")
+        torch.save(saved, part / _FILE)
+        ranks.written()
+        others = [] if ranks.whole_model else [f"rank-{rank}.pt" for rank in range(1, ranks.size)]
+        for name in others:
+            _leftover(target, name).replace(part / name)
         note = {
             "step": saved["step"],
             "identity": identity,
             "rates": rates,
-            "xxh128": file_digest(str(part / "state.pt")),
+            "xxh128": {name: file_digest(str(part / name)) for name in (_FILE, *others)},
         }
         (part / "state.json").write_text(json.dumps(note), encoding="utf-8")
     for old in _saved_folders(folder)[keep:]:
         if old != _folder(folder, branch):
             shutil.rmtree(old)
     return target
+
+
+def save_part(folder: Path, saved: dict[str, Any], ranks: Ranks) -> None:
+    """Writes what a rank that doesn't lead holds of a state, for the leading one to put in its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(saved, _leftover(_folder(folder, saved["step"]), f"rank-{ranks.rank}.pt"))
+    ranks.written()
+
+
+def joined(held: Sequence[Any]) -> Any:
+    """A state from what ranks hold of it, each with the same entries (see `Ranks.held`)."""
+    first = held[0]
+    if isinstance(first, dict):
+        if first.keys() == {"part", "dim"}:
+            return torch.cat([one["part"] for one in held if one["part"].numel()], first["dim"])
+        return {name: joined([one[name] for one in held]) for name in first}
+    if isinstance(first, list):
+        return [joined(parts) for parts in zip(*held, strict=True)]
+    return first
 
 
 def load_state(folder: Path, identity: str, schedule: Schedule | None = None, steps: int | None = None) -> State:
@@ -72,11 +107,13 @@ def load_state(folder: Path, identity: str, schedule: Schedule | None = None, st
         return State()
     for leftover in sorted(folder.glob(".step-*.tmp")):
         shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            leftover.unlink()
     for path in _saved_folders(folder):
         try:
             note = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            whole = note["xxh128"] == file_digest(str(path / "state.pt"))
-        except (OSError, ValueError, KeyError):
+            whole = all(digest == file_digest(str(path / name)) for name, digest in note["xxh128"].items())
+        except (OSError, ValueError, KeyError, AttributeError):
             continue
         if note["identity"] != identity:
             raise UserError(
@@ -85,7 +122,8 @@ def load_state(folder: Path, identity: str, schedule: Schedule | None = None, st
         if steps is not None and note["step"] > steps:
             continue
         if whole and (schedule is None or note["rates"] == rates_digest(schedule, note["step"])):
-            saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            files = [path / name for name in note["xxh128"]]
+            saved = joined([torch.load(file, map_location="cpu", weights_only=True) for file in files])
             return State(step=saved["step"], targets=saved["targets"], saved=saved)
     return State()
 
@@ -128,6 +166,10 @@ class Background:
         last, self._last = self._last, None
         if last is not None:
             last.result()
+
+
+def _leftover(target: Path, name: str) -> Path:
+    return target.with_name(f".{target.name}.{name}.tmp")
 
 
 def _folder(folder: Path, step: int) -> Path:

@@ -88,8 +88,18 @@ def close(out: Path, other: Path, limit: float = 1e-5) -> None:
     assert max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) < limit
 
 
-@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "ppo"])
-@pytest.mark.parametrize("kind", ["data", "fsdp", "tensor"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("data", name) for name in ("pretrain", "sft", "reward", "ppo")),
+        *((kind, name) for kind in ("fsdp", "tensor") for name in ("pretrain", "ppo")),
+        *(
+            pytest.param(kind, name, marks=pytest.mark.slow)
+            for kind in ("fsdp", "tensor")
+            for name in ("sft", "reward")
+        ),
+    ],
+)
 def test_two_ranks_have_the_losses_of_one(world: Any, one: Any, tmp_path: Path, kind: str, name: str) -> None:
     alone, report, taken = one(name)
     (told, first), (_, second) = together(train, name, *world[name], tmp_path, kind=kind)
@@ -121,6 +131,8 @@ def test_ranks_that_hold_parts_go_on_from_a_state_of_one(world: Any, tmp_path: P
         out = tmp_path / f"{before}-{after}"
         with pytest.raises(DiedError):
             together(train, "sft", config, inputs, out, (signal.SIGKILL, 13), size=before, kind=kind)
+        files = {path.name for path in max((out / "state").glob("step-*")).iterdir()}
+        assert files == {"state.json", "state.pt", *(f"rank-{rank}.pt" for rank in range(1, before))}
         together(train, "sft", config, inputs, out, size=after, kind=kind)
         close(tmp_path / "one", out)
         mine, theirs = (load_file(f / "checkpoint" / "model.safetensors") for f in (out, tmp_path / "one"))
