@@ -70,6 +70,8 @@ def _launch(
         os.environ["OMP_NUM_THREADS"] = str(cpus)
         torch = sys.modules["torch"]
         torch.set_num_threads(cpus)
+        if on_gpus:  # Train chose it in another thread, and a choice is a thread's
+            torch.cuda.set_device(import_module("ray.train.torch").get_device())
         try:
             return {"result": work(*arguments, ranks=ranks_of(config.parallel, config.ranks, folder / END))}
         except UserError as error:
