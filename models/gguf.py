@@ -29,9 +29,11 @@ def read(auto: Any, path: Path | str, **more: Any) -> Any:
     path = Path(path)
     for package in ("gguf", "accelerate"):
         if find_spec(package) is None:
-            raise UserError(f"{path} is read with the package {package}: pip install 'headwater[tune]'")
+            raise UserError(f"{path} is read with the package {package}: pip install {package}")
     try:
-        return auto.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True, **more)
+        return auto.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False, **more
+        )
     except Exception as error:  # a damaged file may trip the readers anywhere
         raise UserError(f"the GGUF file {path} can't be read: {' '.join(str(error).split())[:200]}") from None
 

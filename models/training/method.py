@@ -10,6 +10,7 @@ the checkpoint and reports. Nothing heavier than pydantic is imported, so that a
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=TrainingConfig)
 Seen = tuple[Any, ...]
 OnStep = Callable[[dict[str, Any]], None]
+REPORT = "report.json"  # what a method says at its end, beside its checkpoint
 
 
 class Data(Protocol):
@@ -150,6 +152,7 @@ def _train(
 ) -> dict[str, Any]:
     import torch
 
+    from datalake.atomic import write_atomically
     from datalake.identity import fingerprint
     from models.network import checkpoint
     from models.network.build import recompute_activations
@@ -161,7 +164,7 @@ def _train(
     from models.training.loop import fit
     from models.training.optimizer import build_optimizer
     from models.training.schedule import branch_of, schedule_of
-    from models.training.state import load_state
+    from models.training.state import load_state, rates_digest
 
     ranks = ranks or ALONE
     ranks.fits(method.name, config.accumulation, config.optimizer)
@@ -189,6 +192,9 @@ def _train(
         evaluation = Evaluation(prepared.measure, config.eval_every)
         callbacks.append(evaluation)
     saving = Checkpoints(folder, config.checkpoint_every, identity, branch=branch if config.keep_state else None)
+    told = {"identity": identity, "rates": rates_digest(schedule, data.steps)}
+    if (done := _told(out, told)) is not None:
+        return done
     state = load_state(folder, identity, schedule, data.steps)
     began = state.step
     state = fit(
@@ -229,9 +235,20 @@ def _train(
         checkpoint.save(written if config.lora is None else merged(written), prepared.words, out / "checkpoint")
         if config.lora is not None:
             save_adapter(written, out / "checkpoint" / "adapter")
+        write_atomically(out / REPORT, json.dumps(told | {"report": report}).encode())
         saving.clear()
     ranks.barrier()
     return report
+
+
+def _told(out: Path, told: dict[str, str]) -> dict[str, Any] | None:
+    """The report of a run that wrote its checkpoint and was then killed, before anyone took it; None where none is."""
+    try:
+        written = json.loads((out / REPORT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    report: dict[str, Any] = written.pop("report")
+    return report if written == told and (out / "checkpoint").is_dir() else None
 
 
 def in_order(methods: Iterable[Method[Any]]) -> dict[str, Method[Any]]:
@@ -241,7 +258,7 @@ def in_order(methods: Iterable[Method[Any]]) -> dict[str, Method[Any]]:
     while left:
         ready = [name for name, method in sorted(left.items()) if not method.after or method.after in ordered]
         if not ready:
-            raise ValueError(f"no place in the pipeline for {', '.join(left)}: `after` names no method")
+            raise ValueError(f"no place in the pipeline for {', '.join(left)}: what they follow is no method")
         for name in ready:
             ordered[name] = left.pop(name)
     return ordered

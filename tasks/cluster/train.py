@@ -107,4 +107,4 @@ def _require_pandas() -> None:
     try:
         import pandas  # noqa: F401
     except ImportError:
-        raise UserError("several ranks need pandas, as Ray Train does: pip install 'headwater[ranks]'") from None
+        raise UserError("several ranks need pandas, as Ray Train does: pip install pandas") from None

@@ -59,7 +59,7 @@ def version(lake: Path) -> str:
 
 
 def saved_step(lake: Path) -> int:
-    return max(int(path.name.partition("-")[2]) for path in (lake / "folders").glob("pretrain/*/**/step-*"))
+    return max(int(path.name.partition("-")[2]) for path in (lake / "states").glob("*/step-*"))
 
 
 @pytest.mark.parametrize(

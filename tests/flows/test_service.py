@@ -153,7 +153,11 @@ def test_the_form_is_short_and_filled_in_with_the_demo(running: dict[str, Any], 
         assert sorted(fields) == sorted(["recipe", "set", "lake", *last])
         assert all(field["description"] for field in fields.values())
         kinds = [kind.get("enum") or kind["type"] for kind in fields["recipe"]["anyOf"]]
-        assert kinds == ["string", ["recipes/demo.yaml", "recipes/crawl.yaml", "recipes/samples.yaml"], "object"]
+        assert kinds == [
+            "string",
+            ["recipes/demo.yaml", "recipes/crawl.yaml", "recipes/samples.yaml", "recipes/tune.yaml"],
+            "object",
+        ]
         assert deployment["parameters"] == {"recipe": "recipes/demo.yaml"}
 
 

@@ -117,6 +117,7 @@ def test_two_ranks_have_the_losses_of_one(world: Any, one: Any, tmp_path: Path, 
     assert max(float((mine[key] - theirs[key]).abs().max()) for key in theirs) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "shape"), [("expert", {"experts": 4}), ("tensor", {"qk_norm": True, "tie": False})])
 def test_ranks_that_hold_parts_go_on_from_a_state_of_one(world: Any, tmp_path: Path, kind: str, shape: Any) -> None:
     """Experts of their own; heads with norms, and a head of its own."""
@@ -176,7 +177,7 @@ def test_a_signal_to_one_rank_saves_the_same_step_on_all(world: Any, one: Any, t
     close(tmp_path, one("pretrain")[0])
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), pytest.param(2, 2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["pretrain", pytest.param("ppo", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["data", "fsdp", pytest.param("tensor", marks=pytest.mark.slow)])
 def test_killed_and_resumed_in_another_number(

@@ -89,8 +89,10 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "kills"),
+    [("pretrain", 3), ("ppo", 3), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
+)
 def test_killed_runs_end_as_if_nobody_had_disturbed_them(
     case: str, kills: int, processes: Any, inputs: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def dying(mark: Path) -> Any:
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_two_ranks_give_the_model_of_one_though_one_is_killed(
     world: dict[str, Any], ray_runtime: RuntimeConfig, tmp_path: Path
 ) -> None:
