@@ -52,6 +52,7 @@ MADE = {
     ("datalake.sources.code.redact", "re.compile"): "tried as `redact._patterns()`",
     ("datalake.sources.wikipedia.dump", "re.search"): "tried by `_site`",
     ("models.text.control", "re.compile"): "names of tokens as they are",
+    ("models.text.rendering", "re.finditer"): "a class of two characters",
     ("models.text.rendering", "re.compile"): "white space and then a token as it is, matched where an answer ends",
 }
 
