@@ -114,7 +114,9 @@ def curate_batch(
     sources = [source or "" for source in table["source"].to_pylist()]
     languages = [language or "und" for language in table["language"].to_pylist()]
     kinds = [config.kinds.get(source, source) for source in sources]
-    held = [rules_for(config, *pair) for pair in zip(sources, languages, strict=True)]
+    pairs = list(zip(sources, languages, strict=True))
+    rules_of = {pair: rules_for(config, *pair) for pair in set(pairs)}
+    held = [rules_of[pair] for pair in pairs]
     metrics = np.full((len(texts), len(METRICS)), np.nan)
     programs = _programming_languages(table)
     index = index_of(config.decontaminate) if config.decontaminate is not None else None

@@ -12,8 +12,8 @@ from datalake.errors import UserError
 from tasks.cluster.connect import connect, require
 from tasks.runtime import Runtime
 
-# So long an interrupted task may take to save its state; what takes longer is ended by force.
-SAVING_S = 5.0
+# So long an interrupted task may take to end its step and save its state; what takes longer is ended by force.
+SAVING_S = 30.0
 
 
 def run_alone(
