@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.text.packing import Answers
 
 Pair = Mapping[str, Any]  # prompt: messages, chosen: text, rejected: text
-NORMALISING_PAIRS = 256  # enough for a mean and a deviation to 5%; of a larger model 1,024 take longer than training
+NORMALISING_PAIRS = 256  # enough for a mean and a deviation to 5%, and never more than training saw
 
 
 class RewardConfig(TunedConfig):
@@ -87,7 +87,8 @@ def prepare(
                 "heldout_accuracy_high": high,
             }
         rendered = data.fitted.items
-        some = draw(config.seed, 1 << 21).permutation(len(rendered))[:NORMALISING_PAIRS]
+        seen = min(NORMALISING_PAIRS, ended.step * config.batch)
+        some = draw(config.seed, 1 << 21).permutation(len(rendered))[:seen]
         return report | normalise(model, [answer for place in some for answer in rendered[place][:2]], config.batch)
 
     return Prepared(
