@@ -43,7 +43,7 @@ CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 def repair_surrogates(text: str) -> str:
     """Surrogate pairs joined to the character they stand for, lone ones replaced by U+FFFD."""
     try:
-        text.encode()  # twenty times as fast as looking for one
+        text.encode()  # faster than looking for one: it fails at the first
         return text
     except UnicodeEncodeError:
         pass

@@ -54,7 +54,7 @@ def prepare(
 
     model = load_language_model(base).eval()
     per_token = config.per_token or config.loss == "ipo"
-    judged, train = data.heldout.items, data.fitted.items
+    judged, train = sorted(data.drawn(), key=data.length), data.fitted.items
 
     @torch.no_grad()
     def reference(items: Sequence[Answers]) -> torch.Tensor:
@@ -70,7 +70,7 @@ def prepare(
     objective = dpo(config.beta, config.loss, config.label_smoothing, config.per_token)
     batches = [
         collate(judged[first : first + config.batch], held[first : first + config.batch])
-        for first in range(0, min(len(judged), config.eval_rows), config.batch)
+        for first in range(0, len(judged), config.batch)
     ]
 
     def of_step(step: int) -> Any:

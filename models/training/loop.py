@@ -239,12 +239,6 @@ def mean_loss(model: nn.Module, batches: Sequence[Any], objective: Objective) ->
     return {name: value / max(targets, 1) for name, value in totals.items()}
 
 
-def context_of(model: nn.Module, asked: int | None = None) -> int:
-    """The tokens a model takes at once, or fewer where fewer are asked for."""
-    longest = int(model.config.context)  # type: ignore[union-attr, arg-type]
-    return min(asked or longest, longest)
-
-
 def snapshot(run: Run) -> dict[str, Any]:
     """Everything a run needs to go on from here, as tensors and plain values."""
     weights, optimizer = run.ranks.held(run.model, run.optimizer)

@@ -187,6 +187,14 @@ def test_threads_change_the_last_bits_and_no_more(world: dict[str, Any], tmp_pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_what_was_trained_and_not_taken_is_told_and_not_trained_again(world: dict[str, Any], tmp_path: Path) -> None:
+    config = PretrainConfig(**SHORT)
+    report = pretrain(config, **world["documents"], out=tmp_path)
+    assert pretrain(config, **world["documents"], out=tmp_path, on_step=stopping(1)) == report
+    with pytest.raises(StopError):  # another run than the one that is told
+        pretrain(config.model_copy(update={"seed": 1}), **world["documents"], out=tmp_path, on_step=stopping(1))
+
+
 def test_a_method_says_where_it_stands_and_what_it_takes() -> None:
     assert list(METHODS)[:2] == ["pretrain", "sft"]
     assert METHODS["sft"].inputs == ("base", "conversations", "heldout")
