@@ -1,0 +1,52 @@
+"""Answers as tokens: what a policy wrote for a prompt, kept as ids from the moment of sampling to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Answer:
+    """One rollout. `tokens` is all that follows the prompt: what the policy wrote and what tools gave back.
+
+    written: which of the tokens the policy wrote; the others are observations and train nothing. log_probs: of
+    sampling, in nats at the sampling temperature, one a token, 0 for observations. ended: with a stop token; else the
+    answer is truncated. version: of the policy that wrote it, the number of its updates.
+    """
+
+    prompt: list[int]
+    tokens: list[int] = field(default_factory=list)
+    written: list[bool] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    ended: bool = False
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn: `new_tokens` at most are written for a prompt, over all its turns; `vocabulary` rules out
+    ids from there on, the embedding's spare rows. Nothing else narrows what can be drawn: any top-p would sample from
+    another distribution than the log-probabilities describe."""
+
+    new_tokens: int
+    temperature: float
+    stop_ids: tuple[int, ...]
+    vocabulary: int | None = None
+
+
+Observe = Callable[[int, Answer], "list[int] | None"]  # the row's place and what it wrote -> what comes next, if any
+
+
+class Engine(Protocol):
+    """Whatever answers prompts, in process, in Ray's actors or in another program."""
+
+    def __call__(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int], observe: Observe | None = None
+    ) -> list[Answer]:
+        """One answer to each prompt; a row's random numbers are a function of its own seed alone.
+
+        `observe` is asked when a row has written a stop token: for the ids that follow, an observation and what opens
+        the next turn, or None where the dialogue is over.
+        """
