@@ -39,7 +39,7 @@ def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any
 
 
 def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Conversations as (training, held out), each a dict of id, source, group, messages.
+    """Conversations as (training, held out), each a dict of id, source, group, messages, attributes.
 
     A message that isn't to be learned has `weight` "0".
     """
@@ -51,7 +51,7 @@ def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[st
             weights = json.loads(attributes["weights"])
             messages = [turn | {"weight": str(weight)} for turn, weight in zip(messages, weights, strict=True)]
         item = {name: row[name] for name in ("id", "source")}
-        item |= {"group": group_of(row["id"], attributes), "messages": messages}
+        item |= {"group": group_of(row["id"], attributes), "messages": messages, "attributes": attributes}
         split[holdout(row["id"], attributes)].append(item)
     return split
 
@@ -90,10 +90,22 @@ def nothing_left(what: str, heldout: int, stage: str) -> UserError:
     return UserError(f"no {what} is left to train on: add some to `sources`, or set {stage} to null")
 
 
-def prompts(dialogues: list[dict[str, Any]]) -> list[Any]:
-    """What PPO's policy is asked: dialogues up to their last answer (none where there is none)."""
+def prompts(dialogues: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a policy is asked: dialogues up to their last answer, or whole where they end with a question.
+
+    Of each also what reward functions are given: `id` (hex), `source`, the dialogue's own `answer`, its attributes.
+    """
     asked = []
     for row in dialogues:
-        answers = [place for place, message in enumerate(row["messages"]) if message["role"] == "assistant"]
-        asked.append(row["messages"][: answers[-1]] if answers else [])
+        messages = row["messages"]
+        answered = bool(messages) and messages[-1]["role"] == "assistant"
+        asked.append(
+            {
+                **row["attributes"],
+                "id": row["id"].hex(),
+                "source": row["source"],
+                "messages": messages[:-1] if answered else messages,
+                "answer": messages[-1]["content"] if answered else "",
+            }
+        )
     return asked

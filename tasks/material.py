@@ -42,6 +42,8 @@ def material(method: Method[Any], lake: Lake, inputs: Mapping[str, Any]) -> Mate
             _READERS[name](made, method, lake, value, inputs)
         elif isinstance(value, FolderRef):
             made.inputs[name] = lake.path(value)
+        elif value is None:
+            made.inputs[name] = None
     made.inputs = {name: value for name, value in made.inputs.items() if name in method.inputs}
     return made
 
@@ -52,7 +54,8 @@ def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRe
     train, heldout = dialogues(lake, ref, holdout)
     made.items, made.table = train, "conversations"
     if "prompts" in method.inputs:
-        made.noun, made.inputs["prompts"] = "prompts", prompts(train)
+        made.noun = "prompts"
+        made.inputs |= {"prompts": prompts(train), "heldout": prompts(heldout)}
         made.records = len(train)
         return
     if not train:

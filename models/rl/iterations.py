@@ -1,76 +1,143 @@
 """The iterations of learning from rollouts: a step answers prompts with the weights as they are, and learns from that.
 
 Prompts and random numbers of a step are a function of (seed, step), so a killed run resumes bit-equal at the last saved
-iteration.
+iteration, and no prompt is skipped or seen twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
-from models.objectives.ppo import ActorCritic, KLController, Rollouts
-from models.rl.rollouts import RolloutSettings, roll_out, rows_of
+from models.objectives.bradley_terry import final_scores, right_padded
+from models.rl.answers import Answer, Engine, Observe
+from models.rl.config import MODEL
+from models.rl.kl import KLController
+from models.rl.policy import ActorCritic, Rollouts
+from models.rl.rewards import Asked, Rewards
+from models.rl.rollouts import graded, lay_out, log_probs_of, rows_of, values_of, weighted
+from models.training.device import device_of
 from models.training.epochs import Epochs, draw
 from models.training.loop import Callback, Run
 
 
 class Prompts:
-    """Which prompts each step answers: all of them once before any comes again."""
+    """Which prompts each step answers, `group` times each: all of them once before any comes again."""
 
-    def __init__(self, prompts: int, seed: int, batch: int) -> None:
-        self.batch, self.epochs = batch, Epochs([1] * prompts, seed, 1)
+    def __init__(self, prompts: int, seed: int, batch: int, group: int = 1) -> None:
+        self.batch, self.group, self.epochs = batch, group, Epochs([1] * prompts, seed, 1)
 
     def items(self, step: int) -> list[int]:
         """The prompts of a step, counted from 0, row by row."""
-        return [self.epochs.items(place)[0] for place in range(step * self.batch, (step + 1) * self.batch)]
+        each = self.batch // self.group
+        chosen = [self.epochs.items(place)[0] for place in range(step * each, (step + 1) * each)]
+        return [item for item in chosen for _ in range(self.group)]
 
 
 class Iterations(Callback):
-    """Gives each step its rollouts and updates, adds their figures to its row, and steers the KL coefficient."""
+    """Gives each step its rollouts and updates, adds their figures to its row, and steers the KL coefficient.
 
-    name = "ppo"
+    rows: of each prompt what reward functions are given beside its text. judge: the learned reward, where one is used.
+    """
+
+    name = "rollouts"
 
     def __init__(
         self,
         config: Any,
-        model: ActorCritic,
+        model: nn.Module,
         reference: nn.Module,
-        judge: nn.Module,
+        engine: Engine,
         prompts: Sequence[list[int]],
-        settings: RolloutSettings,
+        rows: Sequence[Mapping[str, Any]],
+        words: Any,
+        judge: nn.Module | None = None,
+        rewards: Rewards | None = None,
+        observe: Observe | None = None,
     ) -> None:
-        self.config, self.model, self.reference, self.judge = config, model, reference, judge
-        self.prompts, self.settings = prompts, settings
-        self.order = Prompts(len(prompts), config.seed, config.batch)
+        self.config, self.model, self.reference, self.engine = config, model, reference, engine
+        self.prompts, self.rows, self.words = prompts, rows, words
+        self.judge, self.rewards, self.observe = judge, rewards, observe
+        self.order = Prompts(len(prompts), config.seed, config.batch, config.group)
         target = config.kl_target if config.kl_control == "adaptive" else None
         self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
         self.figures: dict[str, float] = {}
 
+    @property
+    def policy(self) -> nn.Module:
+        """The network that answers."""
+        return self.model.policy if isinstance(self.model, ActorCritic) else self.model
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """Ids that can be written."""
+        return len(self.words)
+
     def __call__(self, step: int) -> Iterator[list[Rollouts]]:
         """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
         config = self.config
-        rollouts, self.figures = roll_out(
-            self.model,
-            self.reference,
-            self.judge,
-            [self.prompts[item] for item in self.order.items(step)],
-            self.settings,
-            self.controller.coefficient,
-            torch.Generator().manual_seed(int(draw(config.seed, 1, step).integers(2**62))),
-        )
+        rollouts, teaching = self.roll_out(step)
         self.model.train()
-        rows = config.batch // (config.minibatches * config.accumulation)
         for epoch in range(config.epochs):
-            order = list(range(config.batch))
+            order = teaching
             if epoch:
-                order = draw(config.seed, 2, step, epoch).permutation(config.batch).tolist()
-            parts = [rows_of(rollouts, order[first : first + rows]) for first in range(0, config.batch, rows)]
+                order = [teaching[place] for place in draw(config.seed, 2, step, epoch).permutation(len(teaching))]
+            parts = [
+                rows_of(rollouts, order[first : first + config.rows]) for first in range(0, len(order), config.rows)
+            ]
             for first in range(0, len(parts), config.accumulation):
                 yield parts[first : first + config.accumulation]
+
+    @torch.no_grad()
+    def roll_out(self, step: int) -> tuple[Rollouts, list[int]]:
+        """The rollouts of a step, and the rows of them that teach anything; leaves the step's figures behind."""
+        config, items = self.config, self.order.items(step)
+        self.model.eval()
+        device = device_of(self.policy)
+        seeds = draw(config.seed, 1, step).integers(2**62, size=len(items)).tolist()
+        answers = self.engine([self.prompts[item] for item in items], seeds, self.observe)
+        laid = lay_out(answers, device)
+        columns = self.scores(answers, [self.rows[item] for item in items])
+        weights = {} if self.rewards is None else self.rewards.weights
+        scores = weighted(columns, weights, device)
+        old = log_probs_of(self.policy, laid, config, self.vocabulary)
+        reference = log_probs_of(self.reference, laid, config, self.vocabulary)
+        values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
+        rollouts, teaching, self.figures = graded(
+            config, laid, scores, old, reference, values, self.controller.coefficient
+        )
+        self.figures |= {f"reward_{name}": sum(column) / len(column) for name, column in columns.items()}
+        if getattr(self.engine, "exact", False) and self.figures["logprob_gap"]:
+            raise FloatingPointError(
+                f"sampling and training disagree by {self.figures['logprob_gap']:.3g} at step {step + 1}, which this "
+                "machine's self-test ruled out: set exact to false, and tell us"
+            )
+        return rollouts, teaching.nonzero()[:, 0].tolist()
+
+    def scores(self, answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+        """Each reward of each answer."""
+        columns: dict[str, list[float]] = {}
+        if self.judge is not None:
+            columns[MODEL] = []
+            device = device_of(self.judge)
+            for first in range(0, len(answers), self.config.rows):
+                some = [answer.prompt + answer.tokens for answer in answers[first : first + self.config.rows]]
+                tokens, lengths = right_padded(some)
+                columns[MODEL] += final_scores(self.judge, tokens.to(device), lengths.to(device)).float().tolist()
+        if self.rewards is not None:
+            columns |= self.rewards([self.asked(*both) for both in zip(answers, rows, strict=True)])
+        return columns
+
+    def asked(self, answer: Answer, row: Mapping[str, Any]) -> Asked:
+        """An answer as reward functions see it: its last turn, control tokens and all, but for the one that ends it."""
+        turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
+        ids = answer.tokens[: -1 if answer.ended else None]
+        last = max((place + 1 for place, on in enumerate(answer.written[: len(ids)]) if not on), default=0)
+        return Asked(turns[-1] if turns else "", str(self.words.decode(ids[last:])), dict(row))
 
     def on_step(self, run: Run, row: dict[str, float]) -> None:
         """Adds the rollouts' figures and moves the coefficient by their KL."""

@@ -1,0 +1,73 @@
+"""Group-relative policy optimisation: several answers to each prompt, each learned from as it beats the others.
+
+No critic. `advantage`, `scale`, `aggregate` and the clips make it GRPO, RLOO, DAPO or Dr.GRPO. Groups whose answers all
+scored alike teach nothing: they are left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from models.methods.prompted import Prompted, Row, prepared, prompted
+from models.rl.config import RolloutConfig
+from models.training.method import Method, Prepared
+
+
+class GrpoConfig(RolloutConfig):
+    """GRPO (Shao et al. 2024) as DAPO (Yu et al. 2025) has it: sums over tokens, a clip that is higher above."""
+
+    batch: int = Field(64, ge=1, le=65536, title="Rollouts", description="Answers sampled in each step.")
+    group: int = Field(8, ge=2, le=4096, title="Group", description="Answers to each prompt.")
+    advantage: Literal["group", "leave_one_out"] = Field(
+        "group", title="Advantage", description="Against the group's mean, or that of the others in it."
+    )
+    scale: bool = Field(
+        True,
+        title="Scale",
+        description="Divide by the group's deviation, which Dr.GRPO doesn't.",
+    )
+    policy_clip_high: float | None = Field(
+        0.28, gt=0, le=100, title="Policy clip above", description="The same above 1; empty: the same as below."
+    )
+    truncated: Literal["penalise", "mask", "keep"] = Field(
+        "keep",
+        title="Truncated answers",
+        description="Those that never end: lose `missing_eos_penalty`, train nothing, or count as they are.",
+    )
+    kl_in: Literal["reward", "loss"] = Field(
+        "loss", title="KL in", description="Whether the distance to the start is taken from rewards or is a loss."
+    )
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        "k3", title="KL estimator", description="From a token's log-probabilities; a loss takes k2 or k3."
+    )
+    kl_coefficient: float = Field(0.0, ge=0, le=100, title="KL coefficient", description="The first, per token.")
+
+
+def data(
+    config: GrpoConfig, policy: Path, reward_model: Path | None, prompts: Sequence[Row], heldout: Sequence[Row]
+) -> Prompted:
+    """The prompts that leave room for an answer."""
+    return prompted("grpo", config, policy, reward_model, prompts, heldout)
+
+
+def prepare(
+    config: GrpoConfig,
+    data: Prompted,
+    policy: Path,
+    reward_model: Path | None,
+    prompts: Sequence[Row],
+    heldout: Sequence[Row],
+) -> Prepared:
+    """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
+
+    Each step's metrics hold the score, KL to the reference, entropy, clip fraction, the share of answers that end and
+    that of groups that taught nothing.
+    """
+    return prepared("grpo", config, data, policy, reward_model, prompts)
+
+
+grpo = Method("grpo", GrpoConfig, data, prepare, title="Group-relative policy optimisation", after="ppo")

@@ -1,0 +1,169 @@
+"""What methods share that learn from their own answers: the prompts, who answers and who judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.rl.config import RolloutConfig
+from models.training.method import Ended, Prepared, Seen
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.rl.answers import Sampling
+    from models.rl.iterations import Prompts
+    from models.text.packing import Fitted
+
+Row = Mapping[str, Any]  # of a prompt: messages, id, source, the dialogue's own answer, attributes
+
+
+@dataclass
+class Prompted:
+    """The prompts that leave room for an answer, as tokens, at most `room` of them, and those held out."""
+
+    config: RolloutConfig
+    fitted: Fitted[list[int]]
+    heldout: Fitted[list[int]]
+    room: int
+    words: Any
+
+    @property
+    def steps(self) -> int:
+        """Iterations."""
+        return self.config.steps
+
+    @cached_property
+    def order(self) -> Prompts:
+        """Which prompts each step answers."""
+        from models.rl.iterations import Prompts
+
+        return Prompts(len(self.fitted.items), self.config.seed, self.config.batch, self.config.group)
+
+    def seen(self, step: int) -> list[Seen]:
+        """The prompts of a step, answer by answer: (number in the list given, tokens of the prompt)."""
+        fitted = self.fitted
+        return [(fitted.numbers[item], len(fitted.items[item])) for item in self.order.items(step)]
+
+
+def prompted(
+    name: str,
+    config: RolloutConfig,
+    policy: Path,
+    reward_model: Path | None,
+    prompts: Sequence[Row],
+    heldout: Sequence[Row],
+) -> Prompted:
+    """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
+    Raises UserError when none is left."""
+    from datalake.errors import UserError
+    from models.network.checkpoint import context_of
+    from models.text import tokenizer as tokenizers
+    from models.text.packing import fit_all, fit_prompt
+
+    words = tokenizers.load(policy)
+    folders = [folder for folder in (policy, reward_model) if folder is not None]
+    room = min(map(context_of, folders)) - config.new_tokens
+    fitted, held = (
+        fit_all([row["messages"] for row in rows], lambda prompt: fit_prompt(prompt, words, room))
+        for rows in (prompts, heldout)
+    )
+    if not fitted.items:
+        raise UserError(
+            f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower {name}.new_tokens"
+        )
+    return Prompted(config, fitted, held, room, words)
+
+
+def prepared(
+    name: str,
+    config: Any,
+    data: Prompted,
+    policy: Path,
+    reward_model: Path | None,
+    prompts: Sequence[Row],
+    critic: Any = None,
+) -> Prepared:
+    """The model in `policy` learns from its own answers; `critic` makes one from the judge, for those that have one.
+
+    Raises UserError where there is nothing to judge answers by, or tokenizers differ.
+    """
+    from datalake.errors import UserError
+    from datalake.files import folder_version
+    from models.network.checkpoint import load_language_model
+    from models.rl.engine import Engine
+    from models.rl.iterations import Iterations
+    from models.rl.policy import ActorCritic, PolicyLoss
+    from models.rl.policy import policy as objective
+    from models.rl.reward_model import load_reward_model
+    from models.training.metrics import read_metrics
+
+    actor, reference = load_language_model(policy), load_language_model(policy)
+    judge = None
+    if reward_model is not None:
+        judge, judges_words = load_reward_model(reward_model)
+        if data.words.get_vocab() != judges_words.get_vocab():
+            raise UserError(
+                f"{policy} and {reward_model} have different tokenizers: train the reward model from this policy"
+            )
+    rewards = None
+    if judge is None and rewards is None:
+        raise UserError(f"nothing judges the answers: name functions in {name}.rewards, or train a reward model")
+    frozen = [network.eval().requires_grad_(False) for network in (reference, judge) if network is not None]
+    model: nn.Module = actor
+    units = {"policy": actor}
+    if critic is not None:
+        model = ActorCritic(actor, critic(judge))
+        units["critic"] = model.critic
+    rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
+    sampling = sampling_of(config, data.words, actor)
+    iterations = Iterations(
+        config, model, reference, Engine(actor, sampling), rendered, chosen, data.words, judge, rewards
+    )
+
+    def finish(ended: Ended) -> dict[str, Any]:
+        rows = read_metrics(ended.metrics)
+        few = max(1, len(rows) // 5)
+        last = ("kl_per_answer", "kl_per_token", "entropy", "eos_rate", "explained_variance", "zero_variance")
+        return {
+            "rollouts": ended.step * config.batch,
+            "prompts": len(rendered),
+            **data.fitted.figures(data.room),
+            "score_first": sum(row["score"] for row in rows[:few]) / few,
+            "score_last": sum(row["score"] for row in rows[-few:]) / few,
+            "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
+            "logprob_gap_largest": max(row["logprob_gap"] for row in rows),
+            **{figure: ended.last[figure] for figure in last if figure in ended.last},
+        }
+
+    names = set(PolicyLoss.__dataclass_fields__) & set(type(config).model_fields)
+    return Prepared(
+        model=model,
+        objective=objective(
+            PolicyLoss(vocabulary=len(data.words), **{field: getattr(config, field) for field in names})
+        ),
+        batches=iterations,
+        words=data.words,
+        inputs={
+            "policy": folder_version(policy),
+            "reward_model": reward_model and folder_version(reward_model),
+            "prompts": rendered,
+        },
+        written=actor,
+        units=units,
+        rates={"critic": config.critic_learning_rate} if critic is not None else {},
+        callbacks=[iterations],
+        frozen=frozen,
+        finish=finish,
+    )
+
+
+def sampling_of(config: RolloutConfig, words: Any, model: Any = None) -> Sampling:
+    """How a config samples."""
+    from models.rl.answers import Sampling
+    from models.text.tokenizer import stop_ids
+
+    return Sampling(config.new_tokens, config.temperature, tuple(stop_ids(words, model)), len(words))
