@@ -41,7 +41,8 @@ def bars(
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> Figure:
     """Rows of texts and numbers under the names of their columns."""
-    return {"kind": "table", "title": title, "columns": list(columns), "rows": [list(row) for row in rows], "note": note}
+    plain = [list(row) for row in rows]
+    return {"kind": "table", "title": title, "columns": list(columns), "rows": plain, "note": note}
 
 
 def marked(title: str, texts: Sequence[Sequence[tuple[str, bool]]], note: str = "") -> Figure:
