@@ -87,7 +87,10 @@ def pipeline(run: Run) -> None:
     answering = tuned.model if recipe.base is None else first(tuned.model, model)
     train("dpo", preferences=read.preferences, base=answering, holdout=split)
     judge = train("reward", preferences=read.preferences, base=answering, holdout=split)
-    train("ppo", reward_model=judge.model, policy=answering, conversations=read.conversations, holdout=split)
+    for method in ("ppo", "grpo"):
+        section = recipe.method(method)
+        asked = judge.model if getattr(section, "judged", True) else None
+        train(method, reward_model=asked, policy=answering, conversations=read.conversations, holdout=split)
 
     run(
         evaluate,

@@ -35,6 +35,7 @@ from datalake.curate.scores.config import QualityConfig
 from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
+from datalake.functions import beside
 from datalake.mixture.config import MixtureConfig
 from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import KINDS, Source
@@ -369,7 +370,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def at_home(data: dict[str, Any], folder: Path, chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The data of a recipe with ${recipe}, the folder it lies in, and the variables `chosen` filled in."""
+    """The data of a recipe with ${recipe}, the folder it lies in, and the variables `chosen` filled in; a function's
+    file (`FILE.py:function`) is looked for in that folder."""
     given = {"recipe": str(folder), **(chosen or {})}
     remember(value for name, value in given.items() if is_secret(name))
     return {key: value if key == "vars" else _partly_filled(value, given) for key, value in data.items()}
@@ -377,7 +379,7 @@ def at_home(data: dict[str, Any], folder: Path, chosen: Mapping[str, str] | None
 
 def _partly_filled(value: Any, given: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: given.get(match[1], match[0]), value)
+        return beside(_VARIABLE.sub(lambda match: given.get(match[1], match[0]), value), Path(given["recipe"]))
     if isinstance(value, dict):
         return {key: _partly_filled(item, given) for key, item in value.items()}
     if isinstance(value, list):

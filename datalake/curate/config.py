@@ -26,6 +26,7 @@ from datalake.curate.rules import (
 from datalake.curate.rules_file import Compat, Preset, check_metrics, check_names, compats, read_rules, rule_sets
 from datalake.curate.scores.config import ClassifierConfig, PerplexityModel, QualityUse
 from datalake.files import File
+from datalake.functions import Function, absolute
 from datalake.identity import Place
 from datalake.text.language_code import LanguageCode
 
@@ -111,7 +112,7 @@ class CurateConfig(BaseModel):
         description="Functions of a text and its language, as `FILE.py:function` or `package.module:function`: a "
         "column each, of that name; `${recipe}/FILE.py` lies beside the recipe",
     )
-    metric_functions: tuple[user.MetricFunction, ...] = Field(
+    metric_functions: tuple[Function, ...] = Field(
         default=(), title="Functions of own metrics", description="What they say; filled in when left empty"
     )
 
@@ -209,7 +210,7 @@ def _with_functions(values: Any) -> Any:
     from datalake.tables import RAW
 
     taken = {*CURATION.names, *RAW.names, *_LEDGER}
-    places = [user.absolute(entry) for entry in given]  # a worker may stand in another folder
+    places = [absolute(entry) for entry in given]  # a worker may stand in another folder
     return {**values, "metrics": places, "metric_functions": user.read(places, taken)}
 
 

@@ -67,7 +67,7 @@ def prepare(
     Each step's metrics hold the score, KL to the reference, entropy, clip fraction, the share of answers that end and
     that of groups that taught nothing.
     """
-    return prepared("grpo", config, data, policy, reward_model, prompts)
+    return prepared("grpo", config, data, policy, reward_model, prompts, heldout)
 
 
 grpo = Method("grpo", GrpoConfig, data, prepare, title="Group-relative policy optimisation", after="ppo")

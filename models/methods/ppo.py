@@ -70,7 +70,7 @@ def prepare(
         by_judge = judge is not None and config.critic == "reward"
         return ScalarHead(deepcopy(judge.trunk) if by_judge else load_language_model(policy), "zero")
 
-    return prepared("ppo", config, data, policy, reward_model, prompts, critic)
+    return prepared("ppo", config, data, policy, reward_model, prompts, heldout, critic)
 
 
 ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="4")

@@ -85,6 +85,7 @@ def prepared(
     policy: Path,
     reward_model: Path | None,
     prompts: Sequence[Row],
+    heldout: Sequence[Row],
     critic: Any = None,
 ) -> Prepared:
     """The model in `policy` learns from its own answers; `critic` makes one from the judge, for those that have one.
@@ -95,23 +96,27 @@ def prepared(
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
     from models.rl.engine import Engine
+    from models.rl.heldout import heldout as on_heldout
     from models.rl.iterations import Iterations
     from models.rl.policy import ActorCritic, PolicyLoss
     from models.rl.policy import policy as objective
+    from models.rl.recorder import Recorder
     from models.rl.reward_model import load_reward_model
+    from models.rl.rewards import MODEL, Rewards
     from models.training.metrics import read_metrics
 
     actor, reference = load_language_model(policy), load_language_model(policy)
     judge = None
-    if reward_model is not None:
+    if reward_model is not None and config.judged:
         judge, judges_words = load_reward_model(reward_model)
         if data.words.get_vocab() != judges_words.get_vocab():
             raise UserError(
                 f"{policy} and {reward_model} have different tokenizers: train the reward model from this policy"
             )
-    rewards = None
-    if judge is None and rewards is None:
+    elif config.judged:
         raise UserError(f"nothing judges the answers: name functions in {name}.rewards, or train a reward model")
+    weight = 1.0 if config.reward_model_weight is None else config.reward_model_weight
+    rewards = Rewards(config.rewards, {MODEL: weight} if judge is not None else {}, f"{name}.rewards")
     frozen = [network.eval().requires_grad_(False) for network in (reference, judge) if network is not None]
     model: nn.Module = actor
     units = {"policy": actor}
@@ -120,9 +125,15 @@ def prepared(
         units["critic"] = model.critic
     rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
     sampling = sampling_of(config, data.words, actor)
+    engine = Engine(actor, sampling)
+    recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
     iterations = Iterations(
-        config, model, reference, Engine(actor, sampling), rendered, chosen, data.words, judge, rewards
+        config, model, reference, engine, rendered, chosen, data.words, rewards, judge, recorder=recorder
     )
+    held = [heldout[number] for number in data.heldout.numbers][: config.eval_rows]
+
+    def score(answers: Sequence[Any]) -> list[float]:
+        return rewards.total(iterations.scores(answers, held))
 
     def finish(ended: Ended) -> dict[str, Any]:
         rows = read_metrics(ended.metrics)
@@ -151,11 +162,15 @@ def prepared(
             "policy": folder_version(policy),
             "reward_model": reward_model and folder_version(reward_model),
             "prompts": rendered,
+            "rows": chosen if config.rewards else [],
         },
         written=actor,
         units=units,
         rates={"critic": config.critic_learning_rate} if critic is not None else {},
-        callbacks=[iterations],
+        callbacks=[iterations, recorder],
+        measure=on_heldout(engine, data.heldout.items[: config.eval_rows], {"score": score}, config.seed)
+        if held
+        else None,
         frozen=frozen,
         finish=finish,
     )

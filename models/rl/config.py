@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from datalake.identity import Place
+from models.rl.rewards.config import RewardFunction
 from models.training.config import EvaluatedConfig
-
-MODEL = "reward_model"  # the name of the learned reward among a recipe's rewards
 
 
 class RolloutConfig(EvaluatedConfig):
@@ -39,6 +38,19 @@ class RolloutConfig(EvaluatedConfig):
     new_tokens: int = Field(48, ge=1, le=65536, title="New tokens", description="Longest answer.")
     temperature: float = Field(1.0, gt=0, le=10, title="Temperature", description="Of sampling, and in each log-prob.")
 
+    rewards: tuple[RewardFunction, ...] = Field(
+        (),
+        title="Rewards",
+        description="Functions (prompt, answer, row) -> number, such as `rewards.py:correct` or `gsm8k`; none: the"
+        " reward model judges alone.",
+    )
+    reward_model_weight: float | None = Field(
+        None,
+        ge=-1e6,
+        le=1e6,
+        title="Reward model's weight",
+        description="Beside functions, whose weights are 1 unless given; empty: it isn't asked where there are any.",
+    )
     truncated: Literal["penalise", "mask", "keep"] = Field(
         "penalise",
         title="Truncated answers",
@@ -77,6 +89,13 @@ class RolloutConfig(EvaluatedConfig):
     )
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
+    samples_every: Annotated[int, Place()] = Field(
+        10, ge=1, le=1_000_000, title="Samples every", description="Steps between two looks at some answers."
+    )
+    samples: Annotated[int, Place()] = Field(
+        4, ge=0, le=1000, title="Samples", description="Answers kept at each look, drawn by the seed."
+    )
+
     kl_in: Literal["reward", "loss"] = Field(
         "reward", title="KL in", description="Whether the distance to the start is taken from rewards or is a loss."
     )
@@ -106,6 +125,11 @@ class RolloutConfig(EvaluatedConfig):
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError("k1 has no gradient on average: set kl_estimator to k2 or k3, or kl_in to reward")
         return self
+
+    @property
+    def judged(self) -> bool:
+        """Whether a reward model is asked."""
+        return not self.rewards or bool(self.reward_model_weight)
 
     @property
     def rows(self) -> int:

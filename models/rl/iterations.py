@@ -15,11 +15,11 @@ from torch import nn
 
 from models.objectives.bradley_terry import final_scores, right_padded
 from models.rl.answers import Answer, Engine, Observe
-from models.rl.config import MODEL
 from models.rl.kl import KLController
 from models.rl.policy import ActorCritic, Rollouts
-from models.rl.rewards import Asked, Rewards
-from models.rl.rollouts import graded, lay_out, log_probs_of, rows_of, values_of, weighted
+from models.rl.recorder import Recorder
+from models.rl.rewards import MODEL, Asked, Rewards
+from models.rl.rollouts import graded, lay_out, log_probs_of, rows_of, values_of
 from models.training.device import device_of
 from models.training.epochs import Epochs, draw
 from models.training.loop import Callback, Run
@@ -41,7 +41,7 @@ class Prompts:
 class Iterations(Callback):
     """Gives each step its rollouts and updates, adds their figures to its row, and steers the KL coefficient.
 
-    rows: of each prompt what reward functions are given beside its text. judge: the learned reward, where one is used.
+    rows: of each prompt what reward functions are given beside its text. judge: the reward model, where one is asked.
     """
 
     name = "rollouts"
@@ -55,13 +55,14 @@ class Iterations(Callback):
         prompts: Sequence[list[int]],
         rows: Sequence[Mapping[str, Any]],
         words: Any,
+        rewards: Rewards,
         judge: nn.Module | None = None,
-        rewards: Rewards | None = None,
         observe: Observe | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.config, self.model, self.reference, self.engine = config, model, reference, engine
         self.prompts, self.rows, self.words = prompts, rows, words
-        self.judge, self.rewards, self.observe = judge, rewards, observe
+        self.rewards, self.judge, self.observe, self.recorder = rewards, judge, observe, recorder
         self.order = Prompts(len(prompts), config.seed, config.batch, config.group)
         target = config.kl_target if config.kl_control == "adaptive" else None
         self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
@@ -102,15 +103,19 @@ class Iterations(Callback):
         answers = self.engine([self.prompts[item] for item in items], seeds, self.observe)
         laid = lay_out(answers, device)
         columns = self.scores(answers, [self.rows[item] for item in items])
-        weights = {} if self.rewards is None else self.rewards.weights
-        scores = weighted(columns, weights, device)
+        total = self.rewards.total(columns)
+        scores = torch.tensor(total, dtype=torch.float32, device=device)
         old = log_probs_of(self.policy, laid, config, self.vocabulary)
         reference = log_probs_of(self.reference, laid, config, self.vocabulary)
         values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
         rollouts, teaching, self.figures = graded(
             config, laid, scores, old, reference, values, self.controller.coefficient
         )
-        self.figures |= {f"reward_{name}": sum(column) / len(column) for name, column in columns.items()}
+        named = {f"reward_{name}": column for name, column in columns.items()}
+        self.figures |= {name: sum(column) / len(column) for name, column in named.items()}
+        if self.recorder is not None:
+            kl = ((old - reference) * laid.mask).sum(1).tolist()
+            self.recorder.step(step, answers, {"score": total, **named, "kl": kl})
         if getattr(self.engine, "exact", False) and self.figures["logprob_gap"]:
             raise FloatingPointError(
                 f"sampling and training disagree by {self.figures['logprob_gap']:.3g} at step {step + 1}, which this "
@@ -120,17 +125,15 @@ class Iterations(Callback):
 
     def scores(self, answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
         """Each reward of each answer."""
-        columns: dict[str, list[float]] = {}
+        scored: dict[str, list[float]] = {}
         if self.judge is not None:
-            columns[MODEL] = []
+            scored[MODEL] = []
             device = device_of(self.judge)
             for first in range(0, len(answers), self.config.rows):
                 some = [answer.prompt + answer.tokens for answer in answers[first : first + self.config.rows]]
                 tokens, lengths = right_padded(some)
-                columns[MODEL] += final_scores(self.judge, tokens.to(device), lengths.to(device)).float().tolist()
-        if self.rewards is not None:
-            columns |= self.rewards([self.asked(*both) for both in zip(answers, rows, strict=True)])
-        return columns
+                scored[MODEL] += final_scores(self.judge, tokens.to(device), lengths.to(device)).float().tolist()
+        return self.rewards([self.asked(*both) for both in zip(answers, rows, strict=True)], scored)
 
     def asked(self, answer: Answer, row: Mapping[str, Any]) -> Asked:
         """An answer as reward functions see it: its last turn, control tokens and all, but for the one that ends it."""

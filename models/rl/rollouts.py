@@ -5,7 +5,7 @@ Rows are padded on the right, where a causal model needs no mask; ids are those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -165,12 +165,6 @@ def correlation(one: Tensor, other: Tensor) -> float:
     if float(lengths.min()) < 1e-9:
         return 0.0
     return float((centred[0] * centred[1]).sum() / lengths.prod())
-
-
-def weighted(columns: Mapping[str, Sequence[float]], weights: Mapping[str, float], device: torch.device) -> Tensor:
-    """The score (B) of each answer: its rewards by their weights, 1 unless given."""
-    total = sum(torch.tensor(column, dtype=torch.float64) * weights.get(name, 1.0) for name, column in columns.items())
-    return torch.as_tensor(total).float().to(device)
 
 
 def rows_of(rollouts: Rollouts, places: Sequence[int]) -> Rollouts:

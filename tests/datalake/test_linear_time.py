@@ -277,6 +277,8 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
     def cuts(text: str) -> object:
         return cut(text, sets)
 
+    from models.rl.rewards.numbers import final
+
     return {
         "cuts: a row over and over": (cuts, over("", f"{row}. One. ")),
         "cuts: rows in sentences without an end": (cuts, over("", f"{row} \ufb03 other words, ")),
@@ -405,6 +407,10 @@ def _cases() -> dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]]:
                 "<b class=ln>1",
             )
         },
+        **{
+            f"the number of an answer: {pump!r}": (final, over("1 ", pump))
+            for pump in ("#### 1 ", "####\n", "answer: ", "answer: 1 ", "\\boxed{", "\\boxed{1}", "1/2 ", "\\frac{")
+        },
         "page: headings": (extract, numbered("<h1>this is N</h1>")),
     }  # fmt: skip
 
@@ -442,6 +448,8 @@ def _readers() -> dict[str, Callable[[str], object]]:
     from datalake.extract.wiki.wikitext import clean
     from datalake.sources.code.redact import redact
     from datalake.text.normal_forms import normal_form
+    from models.rl.rewards.arithmetic import asked
+    from models.rl.rewards.numbers import final
 
     return {
         **{
@@ -460,6 +468,8 @@ def _readers() -> dict[str, Callable[[str], object]]:
         "page": extract,
         "wikitext": clean,
         "secrets": redact,
+        "the number of an answer": final,
+        "an expression": lambda text: asked(text, {}),
     }
 
 

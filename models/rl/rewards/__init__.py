@@ -1,25 +1,10 @@
-"""Rewards of answers: plain functions named in a recipe, each a column of its own."""
+"""What answers are rewarded for: functions that a recipe names, of its own or one of the files here.
 
-from __future__ import annotations
+Each other file here holds rewards that can be verified, `(prompt, answer, row, **options) -> float`; a recipe names
+them in short: `gsm8k` is its `correct`, `format:thinking` another function of a file.
+"""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from models.rl.rewards.config import MODEL, RewardFunction
+from models.rl.rewards.scoring import Asked, Rewards
 
-
-class Asked(NamedTuple):
-    """One answer as a reward sees it: the question's text, the answer's, and what is known of the prompt."""
-
-    prompt: str
-    answer: str
-    row: dict[str, Any]
-
-
-class Rewards:
-    """Several rewards by name, with their weights."""
-
-    def __init__(self, functions: Mapping[str, Callable[[str, str, dict[str, Any]], float]]) -> None:
-        self.functions, self.weights = dict(functions), dict.fromkeys(functions, 1.0)
-
-    def __call__(self, asked: Sequence[Asked]) -> dict[str, list[float]]:
-        """Each reward of each answer."""
-        return {name: [float(function(*one)) for one in asked] for name, function in self.functions.items()}
+__all__ = ["MODEL", "Asked", "RewardFunction", "Rewards"]
