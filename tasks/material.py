@@ -42,8 +42,6 @@ def material(method: Method[Any], lake: Lake, inputs: Mapping[str, Any]) -> Mate
             _READERS[name](made, method, lake, value, inputs)
         elif isinstance(value, FolderRef):
             made.inputs[name] = lake.path(value)
-        elif value is None:
-            made.inputs[name] = None
     made.inputs = {name: value for name, value in made.inputs.items() if name in method.inputs}
     return made
 

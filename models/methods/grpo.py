@@ -48,26 +48,26 @@ class GrpoConfig(RolloutConfig):
 
 
 def data(
-    config: GrpoConfig, policy: Path, reward_model: Path | None, prompts: Sequence[Row], heldout: Sequence[Row]
+    config: GrpoConfig, policy: Path, prompts: Sequence[Row], heldout: Sequence[Row], reward_model: Path | None = None
 ) -> Prompted:
     """The prompts that leave room for an answer."""
-    return prompted("grpo", config, policy, reward_model, prompts, heldout)
+    return prompted("grpo", config, policy, prompts, heldout, reward_model)
 
 
 def prepare(
     config: GrpoConfig,
     data: Prompted,
     policy: Path,
-    reward_model: Path | None,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
+    reward_model: Path | None = None,
 ) -> Prepared:
     """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
 
     Each step's metrics hold the score, KL to the reference, entropy, clip fraction, the share of answers that end and
     that of groups that taught nothing.
     """
-    return prepared("grpo", config, data, policy, reward_model, prompts, heldout)
+    return prepared("grpo", config, data, policy, prompts, heldout, reward_model)
 
 
 grpo = Method("grpo", GrpoConfig, data, prepare, title="Group-relative policy optimisation", after="ppo")

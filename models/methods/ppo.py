@@ -41,19 +41,19 @@ class PpoConfig(RolloutConfig):
 
 
 def data(
-    config: PpoConfig, policy: Path, reward_model: Path | None, prompts: Sequence[Row], heldout: Sequence[Row]
+    config: PpoConfig, policy: Path, prompts: Sequence[Row], heldout: Sequence[Row], reward_model: Path | None = None
 ) -> Prompted:
     """The prompts that leave room for an answer."""
-    return prompted("ppo", config, policy, reward_model, prompts, heldout)
+    return prompted("ppo", config, policy, prompts, heldout, reward_model)
 
 
 def prepare(
     config: PpoConfig,
     data: Prompted,
     policy: Path,
-    reward_model: Path | None,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
+    reward_model: Path | None = None,
 ) -> Prepared:
     """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
 
@@ -70,7 +70,7 @@ def prepare(
         by_judge = judge is not None and config.critic == "reward"
         return ScalarHead(deepcopy(judge.trunk) if by_judge else load_language_model(policy), "zero")
 
-    return prepared("ppo", config, data, policy, reward_model, prompts, heldout, critic)
+    return prepared("ppo", config, data, policy, prompts, heldout, reward_model, critic)
 
 
 ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="4")

@@ -53,9 +53,9 @@ def prompted(
     name: str,
     config: RolloutConfig,
     policy: Path,
-    reward_model: Path | None,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
+    reward_model: Path | None,
 ) -> Prompted:
     """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
     Raises UserError when none is left."""
@@ -83,9 +83,9 @@ def prepared(
     config: Any,
     data: Prompted,
     policy: Path,
-    reward_model: Path | None,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
+    reward_model: Path | None,
     critic: Any = None,
 ) -> Prepared:
     """The model in `policy` learns from its own answers; `critic` makes one from the judge, for those that have one.

@@ -13,8 +13,8 @@ import torch.distributed as distributed
 
 from models.methods import METHODS
 from models.network import checkpoint, decoder, foreign  # noqa: F401  (heavy: imported before the fork)
-from models.objectives import ppo  # noqa: F401
 from models.parallel.ranks import Ranks
+from models.rl import iterations  # noqa: F401
 from models.training import callbacks, loop, optimizer  # noqa: F401
 
 

@@ -18,7 +18,7 @@ from models.network import checkpoint
 from models.network.decoder import within_documents
 from models.network.foreign import Foreign
 from models.network.generate import generate
-from models.objectives.ppo import action_log_probs
+from models.rl.policy import action_log_probs
 
 VOCABULARY = 97
 SIZES: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import base, dialogue, reversals, shard, stories, words
+from toys import asked, base, dialogue, reversals, shard, stories, words
 
 from datalake.errors import UserError
 from models.methods.ppo import PpoConfig, ppo
@@ -13,7 +13,7 @@ from models.methods.reward import RewardConfig, reward
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.objectives import assistant_tokens, bradley_terry
-from models.rl import iterations
+from models.rl.engine import Engine
 from models.text import sampler
 from models.text.shards import TokenShards
 from models.training.metrics import read_metrics
@@ -94,17 +94,17 @@ def test_the_reward_model_and_ppo(world, tmp_path, monkeypatch):
 
     judge = tmp_path / "reward" / "checkpoint"
     few = PpoConfig(batch=4, minibatches=1, epochs=1, steps=3, new_tokens=4, checkpoint_every=100)
-    prompts = [[], *([{"role": "user", "content": text}] for text, _ in reversals(5, seed=3))]
-    asked = []
-    rolled = iterations.roll_out
-    monkeypatch.setattr(iterations, "roll_out", lambda *given: asked.append(given[3]) or rolled(*given))
+    prompts = [{"messages": []}, *asked(reversals(5, seed=3))]
+    answered = []
+    plain = Engine.__call__
+    monkeypatch.setattr(Engine, "__call__", lambda self, *given: answered.append(given[0]) or plain(self, *given))
     torch.manual_seed(0)
-    report = ppo(few, world["base"], judge, prompts, tmp_path / "ppo")
+    report = ppo(few, world["base"], prompts, [], judge, tmp_path / "ppo")
     assert [line[:1] for line in report["left_out"]] == [[0]]
-    given = {"policy": world["base"], "reward_model": judge, "prompts": prompts}
+    given = {"policy": world["base"], "reward_model": judge, "prompts": prompts, "heldout": []}
     rendered = ppo.data(few, **given).fitted
     ids = dict(zip(rendered.numbers, rendered.items, strict=True))
-    for step, rows in zip(range(1, 4), asked, strict=True):
+    for step, rows in zip(range(1, 4), answered, strict=True):
         told = ppo.seen(few, step, **given)
         assert [ids[number] for number, _ in told] == rows
 

@@ -47,6 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, dict
         for a, b in reversals(11, seed=n, digits=n)
         if a != b
     ]
+    prompts = [{"messages": talk[:1], "answer": ""} for talk in talks]
     given = {
         "pretrain": (
             {"batch": 5, "eval_every": 10, **shape},
@@ -61,7 +62,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, dict
         "reward": ({"batch": 4, "eval_every": 10}, {"base": model, "pairs": pairs, "heldout": pairs[:3]}),
         "ppo": (
             {"batch": 8, "minibatches": 2, "new_tokens": 6, "epochs": 1},
-            {"policy": model, "reward_model": folder / "judge", "prompts": [talk[:1] for talk in talks]},
+            {
+                "policy": model,
+                "reward_model": folder / "judge",
+                "prompts": prompts,
+                "heldout": [],
+            },
         ),
     }
     return {name: (METHODS[name].config(**(SHORT | config)), inputs) for name, (config, inputs) in given.items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import base, dialogue, reversals, shard, stories, words
+from toys import asked, base, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
@@ -20,6 +20,7 @@ from models.training.metrics import read_metrics
 LOOP: dict[str, Any] = {"warmup": 0.0, "schedule": "constant", "checkpoint_every": 3}
 SMALL = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "context": 32, "batch": 4, "eval_every": 7, **LOOP}
 PPO = {"batch": 4, "minibatches": 2, "epochs": 2, "new_tokens": 5, "steps": 14, "kl_target": 0.5, **LOOP}
+GRPO = {"batch": 8, "group": 2, "epochs": 2, "minibatches": 2, "new_tokens": 5, "steps": 14, "eval_every": 5, **LOOP}
 # Steps go over several epochs of what there is, and states fall before, on and after where an epoch ends.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain": ("pretrain", SMALL | {"steps": 40}),
@@ -27,6 +28,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
     "reward": ("reward", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
     "ppo": ("ppo", PPO),
+    "grpo": ("grpo", GRPO),
 }
 
 
@@ -53,7 +55,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     ids = list(TokenShards(tokens).ids)
     tuned = base(folder / "base", tokenizer)
     talks = [dialogue(*pair) for pair in reversals(25, seed=1)]
-    asked = [[{"role": "user", "content": question}] for question, _ in reversals(7, seed=2)]
+    prompts = asked(reversals(7, seed=2))
     pairs = [{"prompt": talk[:1], "chosen": talk[1]["content"], "rejected": "0"} for talk in talks]
     reward = METHODS["reward"]
     reward(reward.config(batch=8, steps=2), tuned, pairs, [], folder / "judge")
@@ -63,7 +65,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         | {"tokenizer": folder / "tokenizer"},
         "sft": {"base": tuned, "conversations": talks, "heldout": talks[:3]},
         "reward": {"base": tuned, "pairs": pairs, "heldout": pairs[:3]},
-        "ppo": {"policy": tuned, "reward_model": judge, "prompts": asked},
+        "grpo": {"policy": tuned, "reward_model": judge, "prompts": prompts, "heldout": prompts[:2]},
+        "ppo": {"policy": tuned, "reward_model": judge, "prompts": prompts, "heldout": prompts[:2]},
     }
 
 
@@ -91,7 +94,7 @@ def alike(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("case", "kills"),
-    [("pretrain", 3), ("ppo", 3), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
+    [("pretrain", 3), ("ppo", 3), ("grpo", 2), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
 )
 def test_killed_runs_end_as_if_nobody_had_disturbed_them(
     case: str, kills: int, processes: Any, inputs: dict[str, dict[str, Any]], tmp_path: Path

@@ -11,7 +11,8 @@ from test_rendering import foreign
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from models.evaluation import tasks
-from models.methods.ppo import PpoConfig, settings_of
+from models.methods.ppo import PpoConfig
+from models.methods.prompted import sampling_of
 from models.network import checkpoint
 from models.network.generate import generate
 from models.serving import chat
@@ -45,7 +46,7 @@ def test_what_generation_settings_name_ends_an_answer_everywhere(tmp_path: Path,
     stops = text.stop_ids(words, model)
     assert stops == sorted(own | named)
     config = PpoConfig(batch=2, minibatches=1)
-    assert settings_of(config, words, model).stop_ids == tuple(stops)
+    assert sampling_of(config, words, model).stop_ids == tuple(stops)
     checkpoint.save(model, words, tmp_path / "again")
     kept = json.loads((tmp_path / "again" / "generation_config.json").read_text())["eos_token_id"]
     assert {kept} == set(stops) if isinstance(kept, int) else sorted(kept) == stops

@@ -57,6 +57,14 @@ def dialogue(question: str, answer: str):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
+def asked(pairs) -> list[dict]:
+    """Questions and their answers as a policy's prompts."""
+    return [
+        {"id": f"{place:032x}", "source": "game", "messages": dialogue(question, "")[:1], "answer": answer}
+        for place, (question, answer) in enumerate(pairs)
+    ]
+
+
 def assert_told_alike(report: dict, other: dict) -> None:
     """Two reports of one training: equal but for how fast it went and where it began."""
     apart = {"tokens_per_s": 0, "memory_mb": 0, "computed": {}}
