@@ -59,6 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, dict
         ),
         "sft": ({"batch": 8, "eval_every": 10}, {"base": model, "conversations": talks, "heldout": talks[:3]}),
         "reward": ({"batch": 4, "eval_every": 10}, {"base": model, "pairs": pairs, "heldout": pairs[:3]}),
+        "kto": ({"batch": 4, "eval_every": 10}, {"base": model, "judgements": pairs, "heldout": pairs[:3]}),
         "ppo": (
             {"batch": 8, "minibatches": 2, "new_tokens": 6, "epochs": 1},
             {"policy": model, "reward_model": folder / "judge", "prompts": [talk[:1] for talk in talks]},
@@ -91,12 +92,12 @@ def close(out: Path, other: Path, limit: float = 1e-5) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("data", name) for name in ("pretrain", "sft", "reward", "ppo")),
+        *(("data", name) for name in ("pretrain", "sft", "reward", "kto", "ppo")),
         *((kind, name) for kind in ("fsdp", "tensor") for name in ("pretrain", "ppo")),
         *(
             pytest.param(kind, name, marks=pytest.mark.slow)
             for kind in ("fsdp", "tensor")
-            for name in ("sft", "reward")
+            for name in ("sft", "reward", "kto")
         ),
     ],
 )

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from toys import base, words
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from models.network import checkpoint
+from models.network.build import ScalarHead
 from models.objectives import assistant_tokens as sft
-from models.objectives import dpo
+from models.objectives import bradley_terry, dpo, kto
+from models.objectives.answers import answer_log_probs, as_rows
 from models.text.packing import Answers
 
 trl: Any = pytest.importorskip("trl")
@@ -98,7 +100,8 @@ def test_dpo(world: World, theirs: str, settings: dict[str, Any]) -> None:
         )
         mean = settings.get("per_token", False) or settings.get("kind") == "ipo"
         with torch.no_grad():
-            before = dpo.answer_log_probs(world.reference, dpo.collate(pairs, torch.zeros(len(pairs), 2)), mean)
+            rows = as_rows([(ids, pair.start) for pair in pairs for ids in pair[:2]])
+            before = answer_log_probs(world.reference, *rows, mean).view(-1, 2)
         assert ours(world, dpo.dpo(0.3, **settings), dpo.collate(pairs, before)) == pytest.approx(wanted, **CLOSE)
 
 
@@ -116,3 +119,73 @@ def test_sft(world: World) -> None:
         ],
     )
     assert ours(world, sft.assistant_tokens, sft.collate(dialogues)) == pytest.approx(wanted, **CLOSE)
+
+
+KTO_WEIGHTS = {"desirable_weight": 1.3, "undesirable_weight": 0.7}
+
+
+def test_kto(world: World) -> None:
+    judged = [
+        kto.Judged(ids, pair.start, good)
+        for pair in PAIRS
+        for ids, good in ((pair.chosen, True), (pair.rejected, False))
+    ]
+    judged = [*judged[::2], *judged[1::2]]  # no two neighbours have one prompt, so that theirs are mismatched too
+    others = kto.mismatched(judged, 24)
+    theirs = [(one.tokens[: one.start], one.tokens[one.start :]) for one in judged]
+    assert others[0] == (theirs[0][0] + theirs[1][1], len(theirs[0][0]))
+    trainer = world.trainer(
+        trl.KTOTrainer,
+        trl.KTOConfig,
+        [{"prompt": "the cat", "completion": " sees", "label": label} for label in (True, False)],
+        args={"beta": 0.3, **KTO_WEIGHTS},
+        ref_model=world.theirs("reference"),
+    )
+    for sign in (1, -1):  # the model away from its reference, and the reference away from the model: a point of 0
+        now, before = (world.model, world.reference) if sign == 1 else (world.reference, world.model)
+        trainer.model.load_state_dict(world.theirs("tuned" if sign == 1 else "reference").state_dict())
+        trainer.ref_model.load_state_dict(world.theirs("reference" if sign == 1 else "tuned").state_dict())
+        wanted = loss_of(
+            trainer,
+            [
+                {
+                    "prompt_ids": prompt,
+                    "completion_ids": answer,
+                    "KL_completion_ids": ids[start:],
+                    "label": one.desirable,
+                }
+                for (prompt, answer), (ids, start), one in zip(theirs, others, judged, strict=True)
+            ],
+        )
+        with torch.no_grad():
+            said = [answer_log_probs(model, *as_rows(others)) for model in (now, before)]
+            point = kto.baseline(*said)
+            reference = answer_log_probs(before, *as_rows([one[:2] for one in judged]))
+            loss = kto.kto(0.3, **KTO_WEIGHTS)(now, kto.collate(judged, reference, point))
+        assert float(loss.total) / int(loss.targets) == pytest.approx(wanted, **CLOSE)
+
+
+@pytest.mark.parametrize(("margins", "centring"), [(None, 0.0), ([0.3, 1.0, 0.0], 0.0), ([0.3, 1.0, 0.0], 0.05)])
+def test_reward(world: World, margins: list[float] | None, centring: float) -> None:
+    model = ScalarHead(world.model, "normal", torch.Generator().manual_seed(1))
+    classifier = AutoModelForSequenceClassification.from_pretrained(world.folder / "tuned", num_labels=1)
+    with torch.no_grad():
+        classifier.score.weight.copy_(model.head.weight)
+    classifier.config.pad_token_id = 0
+    trainer = world.trainer(
+        trl.RewardTrainer,
+        trl.RewardConfig,
+        [{"chosen": "the cat sees", "rejected": "the cat eats"}],
+        args={"center_rewards_coefficient": centring or None, "disable_dropout": True},
+        model=classifier,
+    )
+    told = [{} if margins is None else {"margin": margin} for margin in margins or [0.0] * len(PAIRS)]
+    examples = [
+        {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected, **more}
+        for pair, more in zip(PAIRS, told, strict=True)
+    ]
+    trainer.model.config.pad_token_id = trainer.data_collator.pad_token_id
+    wanted = loss_of(trainer, examples)
+    with torch.no_grad():
+        loss = bradley_terry.bradley_terry(centring=centring)(model, bradley_terry.collate(PAIRS, margins))
+    assert float(loss.total) / int(loss.targets) == pytest.approx(wanted, **CLOSE)
