@@ -56,9 +56,13 @@ def prepare(
     version, per_token = folder_version(base), config.per_token or config.loss == "ipo"
     judged, train = sorted(data.drawn(), key=data.length), data.fitted.items
     objective = dpo(config.beta, config.loss, config.label_smoothing, config.per_token)
-    before, held = (
-        Reference(version, [(ids, pair.start) for pair in items for ids in pair[:2]]) for items in (train, judged)
-    )
+
+    def answers(items: Sequence[Answers]) -> list[tuple[list[int], int]]:
+        return [(ids, pair.start) for pair in items for ids in (pair.chosen, pair.rejected)]
+
+    seen = data.epochs.first(data.steps)
+    before = Reference(version, answers(train), [2 * place + side for place in seen for side in (0, 1)])
+    held = Reference(version, answers(judged))
 
     def batch(items: Sequence[Answers], reference: Reference, places: Sequence[int]) -> Any:
         pairs = [items[place] for place in places]

@@ -100,11 +100,14 @@ def prepare(
 
         def __init__(self, judged: Sequence[Judged], batches: Sequence[Sequence[int]]) -> None:
             self.judged, self.batches = judged, batches
-            self.before = Reference(version, [one[:2] for one in judged])
+            wanted = {place for places in batches for place in places}
+            self.before = Reference(version, [one[:2] for one in judged], wanted)
             others = [mismatched([judged[place] for place in places], data.context) for places in batches]
             bounds = [0, *accumulate(map(len, others))]
             self.passes = [list(range(*ends)) for ends in pairwise(bounds)]
-            self.others = Reference(version, [one for some in others for one in some], [p for p in self.passes if p])
+            self.others = Reference(
+                version, [one for some in others for one in some], passes=[p for p in self.passes if p]
+            )
 
         def take(self, begun: Begun) -> None:
             self.before.take(begun)
@@ -115,7 +118,7 @@ def prepare(
             places, wrong = list(self.batches[number]), self.passes[number]
             point = torch.zeros(())
             if wrong:
-                (said,) = log_probs_of(running[-1], iter([[self.others.answers[place] for place in wrong]]))
+                (said,) = log_probs_of(running[-1], [[self.others.answers[place] for place in wrong]])
                 point = baseline(said, self.others.log_probs[wrong])
             return collate([self.judged[place] for place in places], self.before.log_probs[places], point)
 

@@ -70,7 +70,7 @@ def prepare(
     from models.evaluation.preferences import Scored, measured
     from models.network.build import ScalarHead
     from models.network.checkpoint import load_language_model
-    from models.objectives.bradley_terry import bradley_terry, collate, scores_of
+    from models.objectives.bradley_terry import bradley_terry, bradley_terry_loss, collate, scores_of
     from models.rl.reward_model import normalise
     from models.training.epochs import draw
     from models.training.loop import mean_loss, split
@@ -91,8 +91,8 @@ def prepare(
         if held.items:
             scores = scores_of(model, [answer for pair in held.items for answer in pair[:2]], config.batch)
             scored = Scored.of(held.items, scores.tolist(), [heldout[n].get("source", "") for n in held.numbers])
-            loss = mean_loss(model, data.in_batches(held.items, collate), bradley_terry())["loss"]
-            report |= {"heldout_pairs": len(held.items), "heldout_loss": loss} | measured(scored)
+            loss = bradley_terry_loss(scores[0::2] - scores[1::2]).mean()
+            report |= {"heldout_pairs": len(held.items), "heldout_loss": float(loss)} | measured(scored)
         seen = min(NORMALISING_PAIRS, ended.step * config.batch)
         some = draw(config.seed, 1 << 21).permutation(len(rendered))[:seen]
         return report | normalise(model, [answer for place in some for answer in rendered[place][:2]], config.batch)

@@ -113,7 +113,11 @@ def test_the_reference_is_taken_once_for_every_run_on_the_same_answers(
             yield said
 
     monkeypatch.setattr(reference, "log_probs_of", counting)
-    config = DpoConfig(batch=4, steps=2, eval_every=0)
+    config = DpoConfig(batch=4, steps=5, eval_every=0)  # an epoch
+    first = config.model_copy(update={"steps": 2})
+    dpo(first, start, pairs, [], out=tmp_path / "first", states=states)
+    seen = sum(row["targets"] for row in read_metrics(tmp_path / "first" / "metrics.jsonl"))
+    assert sum(taken) == 2 * seen < 2 * len(pairs)
     dpo(config, start, pairs, [], out=tmp_path / "a", states=states)
     assert sum(taken) == 2 * len(pairs)
     dpo(config.model_copy(update={"beta": 0.5, "batch": 8}), start, pairs, [], out=tmp_path / "b", states=states)
