@@ -86,6 +86,7 @@ def pipeline(run: Run) -> None:
     tuned = train("sft", conversations=read.conversations, base=model, holdout=split)
     answering = tuned.model if recipe.base is None else first(tuned.model, model)
     train("dpo", preferences=read.preferences, base=answering, holdout=split)
+    train("kto", preferences=read.preferences, base=answering, holdout=split)
     judge = train("reward", preferences=read.preferences, base=answering, holdout=split)
     for method in ("ppo", "grpo"):
         section = recipe.method(method)

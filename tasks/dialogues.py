@@ -14,6 +14,8 @@ from datalake.lake.lake import Lake, TableRef
 from datalake.lake.parquet import read_table
 from datalake.mixture.config import MixtureConfig
 
+JUDGED = ("margin", "chosen_score", "rejected_score")  # attributes that say how much better an answer is
+
 
 class HoldOut(BaseModel):
     """Which groups never train: the mixture's own seed and share, so one rule holds for texts and dialogues alike."""
@@ -56,17 +58,22 @@ def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[st
     return split
 
 
-def pairs(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Preferences as (training, held out), each a dict of id, source, group, prompt, chosen, rejected.
+def pairs(
+    lake: Lake, ref: TableRef, holdout: HoldOut, unpaired: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Preferences as (training, held out), each a dict of id, source, group, prompt, chosen, rejected, and of `JUDGED`
+    what its source says of it.
 
-    An answer that was judged by itself has no other to be compared with: it is left out.
+    An answer that was judged by itself has no other to be compared with: it is left out, or has None for the other
+    where `unpaired` ones are asked for.
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for row in rows_of(lake, ref, ["id", "source", "prompt", "chosen", "rejected", "attributes"]):
         attributes = dict(row.pop("attributes") or ())
-        if row["chosen"] is None or row["rejected"] is None:
+        if not unpaired and (row["chosen"] is None or row["rejected"] is None):
             continue
         row["group"] = group_of(row["id"], attributes)
+        row |= {name: attributes[name] for name in JUDGED if name in attributes}
         split[holdout(row["id"], attributes)].append(row)
     return split
 

@@ -83,7 +83,7 @@ class Evaluated(NamedTuple):
     """Nothing to hand on: figures are rows of `runs.evaluations`."""
 
 
-@stage(Evaluated, version="3", libraries=LEARNING)
+@stage(Evaluated, version="4", libraries=LEARNING)
 def evaluate(
     config: EvaluateConfig,
     runtime: Runtime,

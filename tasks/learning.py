@@ -60,7 +60,9 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
         made = material(method, runtime.lake, inputs)
         steps = planned_steps(config, made.records)
         states = runtime.lake.root / "states"
-        report = train_alone(name, partial(_train, name), steps, runtime, config, made.inputs, states) | made.report
+        report = train_alone(name, partial(_train, name), steps, runtime, config, made.inputs, states)
+        warnings = [*report.get("warnings", ()), *made.report.get("warnings", ())]
+        report |= made.report | ({"warnings": warnings} if warnings else {})
         rows, note = left_out(report, made.items, made.noun)
         return trained(name, report, runtime, made.records, left_out=rows, note=note)
 

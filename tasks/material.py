@@ -67,13 +67,15 @@ def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRe
 
 
 def _preferences(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
-    """Pairs of answers."""
+    """Pairs of answers, or, for a method that takes them, judgements: answers that stand alone as well."""
     holdout: HoldOut = inputs["holdout"]
-    train, heldout = pairs(lake, ref, holdout)
+    alone = "judgements" in method.inputs
+    train, heldout = pairs(lake, ref, holdout, unpaired=alone)
     if not train:
         raise nothing_left("preference pair", len(heldout), method.name)
-    made.items, made.table, made.noun, made.records = train, "preferences", "pairs", ref.rows
-    made.inputs |= {"pairs": train, "heldout": heldout}
+    made.noun = "judgements" if alone else "pairs"
+    made.items, made.table, made.records = train, "preferences", ref.rows
+    made.inputs |= {made.noun: train, "heldout": heldout}
     unpaired = ref.rows - len(train) - len(heldout)
     if unpaired:
         made.report["unpaired"] = unpaired

@@ -15,6 +15,7 @@ from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.heldout import unigram_losses
 from models.evaluation.intervals import bootstrap, wilson
+from models.evaluation.preferences import shares
 from models.text.sampler import Batch
 
 
@@ -62,7 +63,8 @@ def evaluate(
     perplexity: `loss` (nats per token, <|eos|> included), `unigram_entropy` of the training tokens and
     `unigram_cross_entropy` of the held-out ones under these, `loss_over_entropy`, `bits_per_byte`; intervals resample
     documents. multiple_choice: `accuracy`, `chance`. generation: `token_f1`, `ended`. reward_accuracy: `accuracy` of
-    `reward` (a `ScalarHead`), a tie counting half, over the pairs that can be compared within its context.
+    `reward` (a `ScalarHead`), a tie counting half, over the pairs that can be compared within its context, by source
+    too, on pairs of `equal_length`, and that of the rule `longer_wins`.
     """
     training = model.training
     model.eval()
@@ -151,9 +153,8 @@ def _reward_accuracy(
     pairs = [held.preferences[number] for number in chosen]
     training = reward.training
     reward.eval()
-    judged = tasks.preferred(reward, tokenizer, pairs, config.batch)
+    scored = tasks.scored_pairs(reward, tokenizer, pairs, config.batch)
     reward.train(training)
-    right, n = sum(judged), len(judged)
-    if not n:
-        return []
-    return [Result("reward_accuracy", "accuracy", right / n, *wilson(right, n, config.confidence), n)]
+    return [
+        Result("reward_accuracy", name, *share) for name, share in shares(scored, config.confidence).items() if share.n
+    ]

@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from models.evaluation.preferences import Scored
 from models.network.decoder import within_documents
 from models.network.generate import generate
-from models.objectives.bradley_terry import final_scores, right_padded
+from models.objectives.bradley_terry import scores_of
 from models.text.packing import fit_all, fit_pair
 from models.text.rendering import UnfitError, render
 from models.text.sampler import IGNORED, Batch
@@ -252,23 +253,14 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * shared / (ours.total() + theirs.total())
 
 
-@torch.no_grad()
-def preferred(
+def scored_pairs(
     reward: nn.Module, tokenizer: PreTrainedTokenizerBase, preferences: Sequence[dict[str, Any]], batch: int
-) -> list[float]:
-    """For each pair 1 where the reward model scores the chosen answer higher, 0.5 where equal, else 0.
+) -> Scored:
+    """The scores that a reward model gives both answers of each pair.
 
     Pairs are made to fit as in training (`models.text.packing.fit_pair`); those that can't be are left out.
     """
     context = int(reward.config.context)  # type: ignore[union-attr, arg-type]
-    device = next(reward.parameters()).device
-    pairs = fit_all(preferences, lambda pair: fit_pair(pair, tokenizer, context)).items
-    rows = [answer for pair in pairs for answer in pair[:2]]
-    scores = np.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    for first in range(0, len(order), batch):
-        numbers = order[first : first + batch]
-        tokens, lengths = right_padded([rows[number] for number in numbers])
-        scores[numbers] = final_scores(reward, tokens.to(device), lengths.to(device)).float().cpu().numpy()
-    better, worse = scores[0::2], scores[1::2]
-    return ((better > worse) + 0.5 * (better == worse)).tolist()
+    fitted = fit_all(preferences, lambda pair: fit_pair(pair, tokenizer, context))
+    scores = scores_of(reward, [answer for pair in fitted.items for answer in pair[:2]], batch)
+    return Scored.of(fitted.items, scores.tolist(), [preferences[n].get("source", "") for n in fitted.numbers])

@@ -1,6 +1,7 @@
 """Direct preference optimisation: the tuned model learns which of two answers people prefer, without a reward model.
 
-What the model said of every answer before the first step, the reference, is taken once; it needs no second model.
+What the model said of every answer before the first step, the reference, is taken once and kept beside the states
+(`models.rl.reference`); it needs no second model.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from models.methods.items import Items
-from models.methods.reward import Pair
-from models.methods.reward import data as pairs_that_fit
+from models.methods.pairs import Pair, contradictions, pairs_that_fit
 from models.training.config import TunedConfig
-from models.training.method import Ended, Method, Prepared
+from models.training.method import Begun, Ended, Method, Prepared
 
 if TYPE_CHECKING:
     from models.text.packing import Answers
@@ -38,7 +38,7 @@ class DpoConfig(TunedConfig):
 
 def data(config: DpoConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
     """Pairs as the reward model takes them."""
-    return pairs_that_fit(config, base, pairs, heldout)
+    return pairs_that_fit(config, base, pairs, heldout, "dpo")
 
 
 def prepare(
@@ -49,48 +49,53 @@ def prepare(
 
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
-    from models.objectives.dpo import answer_log_probs, collate, dpo
+    from models.objectives.dpo import collate, dpo
+    from models.rl.reference import Reference
     from models.training.loop import mean_loss, split
 
-    model = load_language_model(base).eval()
-    per_token = config.per_token or config.loss == "ipo"
+    version, per_token = folder_version(base), config.per_token or config.loss == "ipo"
     judged, train = sorted(data.drawn(), key=data.length), data.fitted.items
-
-    @torch.no_grad()
-    def reference(items: Sequence[Answers]) -> torch.Tensor:
-        found = torch.zeros(len(items), 2)
-        order = sorted(range(len(items)), key=lambda number: data.length(items[number]))
-        for first in range(0, len(order), config.batch):
-            places = order[first : first + config.batch]
-            batch = collate([items[place] for place in places], found[places])
-            found[places] = answer_log_probs(model, batch, per_token).float()
-        return found
-
-    before, held = reference(train), reference(judged)
     objective = dpo(config.beta, config.loss, config.label_smoothing, config.per_token)
-    batches = [
-        collate(judged[first : first + config.batch], held[first : first + config.batch])
-        for first in range(0, len(judged), config.batch)
-    ]
 
-    def of_step(step: int) -> Any:
-        places = data.epochs.items(step)
-        return collate([train[place] for place in places], before[places])
+    def answers(items: Sequence[Answers]) -> list[tuple[list[int], int]]:
+        return [(ids, pair.start) for pair in items for ids in (pair.chosen, pair.rejected)]
+
+    seen = data.epochs.first(data.steps)
+    before = Reference(version, answers(train), [2 * place + side for place in seen for side in (0, 1)])
+    held = Reference(version, answers(judged))
+
+    def batch(items: Sequence[Answers], reference: Reference, places: Sequence[int]) -> Any:
+        pairs = [items[place] for place in places]
+        said = reference.log_probs.view(-1, 2)[list(places)]
+        if per_token:
+            said = said / torch.tensor([[len(ids) - pair.start for ids in pair[:2]] for pair in pairs])
+        return collate(pairs, said)
+
+    def measure(network: Any) -> dict[str, float]:
+        firsts = range(0, len(judged), config.batch)
+        places = [range(first, min(first + config.batch, len(judged))) for first in firsts]
+        return mean_loss(network, [batch(judged, held, some) for some in places], objective)
+
+    def begin(begun: Begun) -> None:
+        before.take(begun)
+        if judged:
+            held.take(begun)
 
     def finish(ended: Ended) -> dict[str, Any]:
-        report = data.report("pairs", ended.step, len(heldout))
-        if batches:
+        report = data.report("pairs", ended.step) | contradictions(pairs)
+        if judged:
             report |= {f"heldout_{name}": ended.heldout[name] for name in ("loss", "accuracy", "margin")}
         return report
 
     return Prepared(
-        model=model,
+        model=load_language_model(base).eval(),
         objective=objective,
-        batches=lambda step: [split(of_step(step), config.accumulation)],
+        batches=lambda step: [split(batch(train, before, data.epochs.items(step)), config.accumulation)],
         words=data.words,
-        inputs={"base": folder_version(base), "pairs": [[pair.chosen, pair.rejected] for pair in train]},
-        measure=(lambda network: mean_loss(network, batches, objective)) if batches else None,
+        inputs={"base": version, "pairs": [[pair.chosen, pair.rejected] for pair in train]},
+        measure=measure if judged else None,
         finish=finish,
+        begin=begin,
     )
 
 

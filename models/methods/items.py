@@ -66,9 +66,8 @@ class Items(Generic[T]):
         batch = self.config.batch
         return [collate(ordered[first : first + batch]) for first in range(0, len(ordered), batch)]
 
-    def report(self, noun: str, steps: int, given: int) -> dict[str, Any]:
-        """How many items there were, what of them was cut or left out, by length too, and epochs;
-        `given`: how many were held out before they were fitted."""
+    def report(self, noun: str, steps: int) -> dict[str, Any]:
+        """How many items there were, what of them was cut or left out, by length too, and epochs."""
         fitted = self.fitted
         report = {
             noun: len(fitted.items),
@@ -76,5 +75,5 @@ class Items(Generic[T]):
             "epochs": steps / self.epochs.steps_per_epoch,
         }
         if self.heldout.items:
-            report["heldout_dropped"] = given - len(self.heldout.items)
+            report["heldout_dropped"] = len(self.heldout.left_out)
         return report

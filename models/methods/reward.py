@@ -6,20 +6,20 @@ The head starts at zero, so the loss starts at ln 2; after training it is put on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from models.methods.items import Items
+from models.methods.pairs import MARGIN, Pair, contradictions, margin_of, pairs_that_fit
 from models.training.config import TunedConfig
 from models.training.method import Ended, Method, Prepared
 
 if TYPE_CHECKING:
     from models.text.packing import Answers
 
-Pair = Mapping[str, Any]  # prompt: messages, chosen: text, rejected: text
 NORMALISING_PAIRS = 256  # enough for a mean and a deviation to 5%, and never more than training saw
 
 
@@ -31,27 +31,32 @@ class RewardConfig(TunedConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, title="Label smoothing", description="The share of pairs thought to be labelled wrongly."
     )
+    margin: Literal["given", "scores", "none"] = Field(
+        "given",
+        title="Margin",
+        description="By how much scores are to differ: what a pair's `margin` says; or else the distance of the scores"
+        " that its answers were given; or nothing.",
+    )
+    margin_scale: float = Field(1.0, ge=0, le=1000, title="Margin scale", description="What a margin is multiplied by.")
+    centring: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        title="Centring",
+        description="Weight of the squared sum of a pair's two scores; 0.01 is usual.",
+    )
+
+    def margin_of(self, pair: Pair) -> float | None:
+        """By how much a pair's scores are to differ; None where the pair's own margin is no number."""
+        found = 0.0 if self.margin == "none" else margin_of(pair, self.margin == "scores")
+        return None if found is None else self.margin_scale * found
 
 
-def data(config: TunedConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
-    """Pairs as two dialogues in tokens, at most the context long each.
-
-    `models.text.packing` says what is cut and what is left out. Raises UserError when no pair is left.
-    """
-    from datalake.errors import UserError
-    from models.network import checkpoint
-    from models.text import tokenizer as tokenizers
-    from models.text.packing import fit_all, fit_pair
-
-    words, longest = tokenizers.load(base), checkpoint.context_of(base)
-    context = min(config.context or longest, longest)
-    train, judged = (fit_all(some, lambda pair: fit_pair(pair, words, context)) for some in (pairs, heldout))
-    if not train.items:
-        raise UserError(
-            f"none of {len(pairs)} pairs fits in {context} tokens with two different answers ({train.why}): give"
-            " others, or raise reward.context or pretrain.context"
-        )
-    return Items(config, train, judged, lambda pair: pair.longest, context, words)
+def data(config: RewardConfig, base: Path, pairs: Sequence[Pair], heldout: Sequence[Pair]) -> Items[Answers]:
+    """Pairs as two dialogues in tokens; one whose margin is no number is left out."""
+    return pairs_that_fit(
+        config, base, pairs, heldout, "reward", lambda pair: MARGIN if config.margin_of(pair) is None else ""
+    )
 
 
 def prepare(
@@ -59,44 +64,46 @@ def prepare(
 ) -> Prepared:
     """The model in `base` with a scalar head learns to tell the answers of a pair apart.
 
-    Held-out accuracy, over all pairs that fit, comes with its 95% Wilson interval.
+    What `models.evaluation.preferences` measures of all held-out pairs that fit is in the report.
     """
     from datalake.files import folder_version
-    from models.evaluation.intervals import wilson
+    from models.evaluation.preferences import Scored, measured
     from models.network.build import ScalarHead
     from models.network.checkpoint import load_language_model
-    from models.objectives.bradley_terry import bradley_terry, collate
+    from models.objectives.bradley_terry import bradley_terry, bradley_terry_loss, collate, scores_of
     from models.rl.reward_model import normalise
     from models.training.epochs import draw
     from models.training.loop import mean_loss, split
 
     model = ScalarHead(load_language_model(base), "zero")
+    rendered, held = data.fitted.items, data.heldout
     judged = data.in_batches(data.drawn(), collate)
-    held = data.heldout.items
+    margins = [config.margin_of(pairs[number]) or 0.0 for number in data.fitted.numbers]
+
+    def of_step(step: int) -> Any:
+        places = data.epochs.items(step)
+        return collate([rendered[place] for place in places], [margins[place] for place in places])
 
     def finish(ended: Ended) -> dict[str, Any]:
-        report = data.report("pairs", ended.step, len(heldout))
-        if held:
-            figures = mean_loss(model, data.in_batches(held, collate), bradley_terry())
-            low, high = wilson(figures["accuracy"] * len(held), len(held))
-            report |= {
-                "heldout_pairs": len(held),
-                "heldout_loss": figures["loss"],
-                "heldout_accuracy": figures["accuracy"],
-                "heldout_accuracy_low": low,
-                "heldout_accuracy_high": high,
-            }
-        rendered = data.fitted.items
+        report = data.report("pairs", ended.step) | contradictions(pairs)
+        if any(margins):
+            report["margin_mean"] = sum(margins) / len(margins)
+        if held.items:
+            scores = scores_of(model, [answer for pair in held.items for answer in pair[:2]], config.batch)
+            scored = Scored.of(held.items, scores.tolist(), [heldout[n].get("source", "") for n in held.numbers])
+            loss = bradley_terry_loss(scores[0::2] - scores[1::2]).mean()
+            report |= {"heldout_pairs": len(held.items), "heldout_loss": float(loss)} | measured(scored)
         seen = min(NORMALISING_PAIRS, ended.step * config.batch)
         some = draw(config.seed, 1 << 21).permutation(len(rendered))[:seen]
         return report | normalise(model, [answer for place in some for answer in rendered[place][:2]], config.batch)
 
     return Prepared(
         model=model,
-        objective=bradley_terry(config.label_smoothing),
-        batches=lambda step: [split(collate(data.of_step(step)), config.accumulation)],
+        objective=bradley_terry(config.label_smoothing, config.centring),
+        batches=lambda step: [split(of_step(step), config.accumulation)],
         words=data.words,
-        inputs={"base": folder_version(base), "pairs": [[pair.chosen, pair.rejected] for pair in data.fitted.items]},
+        inputs={"base": folder_version(base), "pairs": [[pair.chosen, pair.rejected] for pair in rendered]}
+        | ({"margins": margins} if any(margins) else {}),
         measure=(lambda network: mean_loss(network, judged, bradley_terry())) if judged else None,
         finish=finish,
     )

@@ -67,7 +67,7 @@ def prepare(
     judged = data.in_batches(drawn, collate)
 
     def finish(ended: Ended) -> dict[str, Any]:
-        report = data.report("dialogues", ended.step, len(heldout))
+        report = data.report("dialogues", ended.step)
         if judged:
             report |= {
                 "heldout_dialogues": len(drawn),

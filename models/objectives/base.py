@@ -80,17 +80,24 @@ def token_loss(
         sums = cross_entropy_sum(logits_NV, targets_N, z_loss)
         return (*sums, (logits_NV.detach().argmax(-1) == targets_N).sum()) if accuracy else sums
 
-    parts = -(-targets_N.numel() * _vocabulary(model) * 4 // _largest(hidden_ND))
-    if parts <= 1:
-        plain, total, *right = part(hidden_ND, targets_N)
-    else:
-        pieces = [
-            checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False)
-            for piece in zip(hidden_ND.chunk(parts), targets_N.chunk(parts), strict=True)
-        ]
-        plain, total, *right = (torch.stack(sums).sum() for sums in zip(*pieces, strict=True))
+    pieces = in_parts(model, part, hidden_ND, targets_N)
+    plain, total, *right = pieces[0] if len(pieces) == 1 else (torch.stack(s).sum() for s in zip(*pieces, strict=True))
     sums = {"loss": plain.detach()} | ({"token_accuracy": right[0]} if accuracy else {})
     return Loss(total, targets, sums)
+
+
+def in_parts(
+    model: nn.Module, part: Callable[[Tensor, Tensor], tuple[Tensor, ...]], hidden_ND: Tensor, targets_N: Tensor
+) -> list[tuple[Tensor, ...]]:
+    """What `part` gives for hidden states and their targets, in as many pieces as keep logits within `LARGEST` bytes;
+    where they are several, each is computed again for its gradients."""
+    parts = -(-targets_N.numel() * _vocabulary(model) * 4 // _largest(hidden_ND))
+    if parts <= 1:
+        return [part(hidden_ND, targets_N)]
+    return [
+        checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False)
+        for piece in zip(hidden_ND.chunk(parts), targets_N.chunk(parts), strict=True)
+    ]
 
 
 def _vocabulary(model: nn.Module) -> int:

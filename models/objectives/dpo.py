@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.objectives.base import IGNORED, Loss, Objective
+from models.objectives.answers import answer_log_probs, as_rows
+from models.objectives.base import Loss, Objective
 from models.objectives.bradley_terry import bradley_terry_loss
 
 Kind = Literal["sigmoid", "ipo"]
@@ -37,28 +36,8 @@ class Compared:
 
 def collate(pairs: Sequence[Any], log_probs: Tensor) -> Compared:
     """Rows from pairs with `chosen` and `rejected` token lists, and `start`, where their answers begin."""
-    width = max(max(len(pair.chosen), len(pair.rejected)) for pair in pairs) - 1
-    tokens = torch.zeros(len(pairs), 2, width, dtype=torch.long)
-    targets = torch.full((len(pairs), 2, width), IGNORED, dtype=torch.long)
-    for row, pair in enumerate(pairs):
-        for side, ids in enumerate((pair.chosen, pair.rejected)):
-            sequence = torch.tensor(ids, dtype=torch.long)
-            tokens[row, side, : len(ids) - 1] = sequence[:-1]
-            targets[row, side, pair.start - 1 : len(ids) - 1] = sequence[pair.start :]
-    return Compared(tokens, targets, log_probs)
-
-
-def answer_log_probs(model: nn.Module, batch: Compared, per_token: bool = False) -> Tensor:
-    """The log-probability (B, 2) of each answer given its prompt, in nats; per token where that is asked for."""
-    B, _, T = batch.tokens.shape
-    targets = batch.targets.reshape(2 * B, T)
-    chosen = targets != IGNORED
-    logits_NV = model.logits(model(batch.tokens.reshape(2 * B, T))[chosen])  # type: ignore[operator]
-    taken = -F.cross_entropy(logits_NV.float(), targets[chosen], reduction="none")
-    sums = torch.zeros(targets.shape, dtype=taken.dtype, device=taken.device).masked_scatter(chosen, taken).sum(1)
-    if per_token:
-        sums = sums / chosen.sum(1).clamp(min=1)
-    return sums.view(B, 2)
+    rows = as_rows([(ids, pair.start) for pair in pairs for ids in (pair.chosen, pair.rejected)])
+    return Compared(*(part.unflatten(0, (len(pairs), 2)) for part in rows), log_probs)
 
 
 def dpo(beta: float = 0.1, kind: Kind = "sigmoid", label_smoothing: float = 0.0, per_token: bool = False) -> Objective:
@@ -67,7 +46,8 @@ def dpo(beta: float = 0.1, kind: Kind = "sigmoid", label_smoothing: float = 0.0,
     rewards beta (log p - log p_ref) of both answers."""
 
     def objective(model: nn.Module, batch: Compared) -> Loss:
-        gains_B2 = answer_log_probs(model, batch, per_token or kind == "ipo") - batch.log_probs
+        rows = batch.tokens.flatten(0, 1), batch.targets.flatten(0, 1)
+        gains_B2 = answer_log_probs(model, *rows, per_token or kind == "ipo").view(-1, 2) - batch.log_probs
         margins_B = beta * (gains_B2[:, 0] - gains_B2[:, 1])
         if kind == "ipo":
             total = (margins_B / beta - 1 / (2 * beta)).square().sum()
@@ -81,6 +61,6 @@ def dpo(beta: float = 0.1, kind: Kind = "sigmoid", label_smoothing: float = 0.0,
             "reward_chosen": rewards_B2[:, 0].sum(),
             "reward_rejected": rewards_B2[:, 1].sum(),
         }
-        return Loss(total, margins_B.numel(), sums, (batch.tokens.flatten(0, 1).shape,))
+        return Loss(total, margins_B.numel(), sums, (rows[0].shape,))
 
     return objective

@@ -1,4 +1,4 @@
-"""A reward model in use: the scores of dialogues, and the scale they are put on after training.
+"""A reward model in use: how it is loaded, and the scale its scores are put on after training.
 
 The head is moved and scaled so that the answers of training pairs, chosen and rejected, score 0 on average with
 deviation 1, in the spirit of Ziegler et al. 2019 (section 2.1); this changes no preference and puts every reward model
@@ -17,21 +17,7 @@ import torch
 from datalake.errors import UserError
 from models.network import checkpoint
 from models.network.build import ScalarHead
-from models.objectives.bradley_terry import final_scores, right_padded
-from models.training.device import device_of
-
-
-@torch.no_grad()
-def score(model: ScalarHead, dialogues: Sequence[list[int]], batch: int) -> torch.Tensor:
-    """The scores (N) of dialogues, in their order; they are run in batches of like length."""
-    scores = torch.zeros(len(dialogues))
-    device = device_of(model)
-    order = sorted(range(len(dialogues)), key=lambda place: len(dialogues[place]))
-    for first in range(0, len(order), batch):
-        places = order[first : first + batch]
-        tokens, lengths = right_padded([dialogues[place] for place in places])
-        scores[places] = final_scores(model, tokens.to(device), lengths.to(device)).float().cpu()
-    return scores
+from models.objectives.bradley_terry import scores_of
 
 
 @torch.no_grad()
@@ -40,7 +26,7 @@ def normalise(model: ScalarHead, dialogues: Sequence[list[int]], batch: int) -> 
 
     Scores that are all equal keep their scale. Returns the mean and deviation from before.
     """
-    scores = score(model, dialogues, batch).double()
+    scores = scores_of(model, dialogues, batch).double()
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
     gain = 1 / deviation if deviation > 1e-6 else 1.0
     model.head.weight.mul_(gain)

@@ -42,6 +42,7 @@ NO_ANSWER = "no answer of the assistant"
 NO_QUESTION = "no turn of the user"
 ONE_ANSWER = "one answer, nothing to compare it with"
 EQUAL = "two equal answers"
+EMPTY = "an empty answer"
 TOO_LONG = "longer than the context before an answer begins"
 REFUSED = "the chat template can't write it"
 
@@ -239,7 +240,21 @@ def fit_pair(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answers]:
         return Fit(None, 0, reason=ONE_ANSWER)
     if pair["chosen"] == pair["rejected"]:
         return Fit(None, 0, reason=EQUAL)
+    if not pair["chosen"].strip() or not pair["rejected"].strip():
+        return Fit(None, 0, reason=EMPTY)
+    return _fit_answers(pair, words, context)
 
+
+def fit_answer(prompt: Messages, answer: str, words: Any, context: int) -> Fit[tuple[list[int], int]]:
+    """A prompt with one answer as token ids, in `context` of them, and where the answer begins; cut as a pair is."""
+    if not answer.strip():
+        return Fit(None, 0, reason=EMPTY)
+    found = _fit_answers({"prompt": prompt, "chosen": answer, "rejected": ""}, words, context)
+    item = None if found.item is None else (found.item.chosen, found.item.start)
+    return Fit(item, found.tokens, found.cut, found.reason)
+
+
+def _fit_answers(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answers]:
     def both(messages: Messages) -> Answers:
         chosen, rejected = (
             render([*messages, {"role": "assistant", "content": pair[answer]}], words, masked=False)[0]

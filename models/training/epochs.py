@@ -37,6 +37,12 @@ class Epochs:
         """Steps that so many epochs come to, one at least."""
         return max(1, int(np.ceil(epochs * self.steps_per_epoch - 1e-9)))
 
+    def first(self, steps: int) -> set[int]:
+        """The items that the first `steps` steps see."""
+        if steps >= self.steps_per_epoch:
+            return set(range(len(self.lengths)))
+        return {item for step in range(steps) for item in self.items(step)}
+
     def items(self, step: int) -> list[int]:
         """The items of a step, counted from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)

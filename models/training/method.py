@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from models.objectives.base import Objective
     from models.parallel.ranks import Ranks
+    from models.training.device import Device
     from models.training.loop import Batches, Callback
 
 C = TypeVar("C", bound=TrainingConfig)
@@ -56,6 +57,17 @@ class Ended:
 
 
 @dataclass
+class Begun:
+    """A run before its first step, or before its state is put back: the model, on its device and among its ranks, with
+    the weights that it starts from; `folder` is where states of such runs lie."""
+
+    model: nn.Module
+    folder: Path
+    device: Device
+    ranks: Ranks
+
+
+@dataclass
 class Prepared:
     """What a method gives to be trained.
 
@@ -64,7 +76,8 @@ class Prepared:
     words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
     compiles: whether forward pass and loss are one graph for batches of one shape.
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
-    report. frozen: other models that are used and not trained: they go to the device as well.
+    report. frozen: other models that are used and not trained: they go to the device as well. begin: called before a
+    state is put back, for what the model says with the weights it starts from.
     """
 
     model: nn.Module
@@ -80,6 +93,7 @@ class Prepared:
     compiles: bool = False
     callbacks: Sequence[Callback] = ()
     frozen: Sequence[nn.Module] = ()
+    begin: Callable[[Begun], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +209,8 @@ def _train(
     told = {"identity": identity, "rates": rates_digest(schedule, data.steps)}
     if (done := _told(out, told)) is not None:
         return done
+    if prepared.begin is not None:
+        prepared.begin(Begun(model, out if states is None else states, device, ranks))
     state = load_state(folder, identity, schedule, data.steps)
     began = state.step
     state = fit(

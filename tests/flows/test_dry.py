@@ -58,7 +58,7 @@ def test_what_a_changed_setting_reaches_would_run(whole: Whole) -> None:
         "curate": "cached",
         "thresholds": "cached",
         **dict.fromkeys(("deduplicate", "mixture", "tokenizer", "tokenize", "pretrain", "sft"), "would run"),
-        **dict.fromkeys(("dpo", "reward", "ppo", "evaluate"), "skipped"),
+        **dict.fromkeys(("dpo", "kto", "reward", "ppo", "evaluate"), "skipped"),
     }
     assert reports["deduplicate"].fingerprint
     assert reports["mixture"].fingerprint is None

@@ -25,6 +25,7 @@ EVERYTHING: dict[str, Any] = {
     "quality": {"paths": {"paths": ["labels.jsonl"], "version": "0"}, "good": "hq"},
     "thresholds": {},
     "dpo": {},
+    "kto": {},
 }
 
 
@@ -75,6 +76,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
         "pretrain": {"mixture.mixture", "tokenize.tokens", "tokenizer.tokenizer"},
         "sft": {"ingest.conversations", "pretrain.pretrain"},
         "dpo": {"ingest.preferences", "sft.sft"},
+        "kto": {"ingest.preferences", "sft.sft"},
         "reward": {"ingest.preferences", "sft.sft"},
         "ppo": {"ingest.conversations", "sft.sft", "reward.reward"},
         "evaluate": {
@@ -85,6 +87,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
             "pretrain.pretrain",
             "sft.sft",
             "dpo.dpo",
+            "kto.kto",
             "reward.reward",
             "ppo.ppo",
         },
@@ -101,6 +104,7 @@ def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() ->
     assert skipped(sources=[TABLE]) == {
         "sft": "no source of conversations",
         "dpo": "no source of preferences",
+        "kto": "no source of preferences",
         "reward": "no source of preferences",
         "ppo": "it needs reward",
     }
@@ -117,6 +121,7 @@ def test_a_section_set_to_null_is_skipped_with_what_needs_it() -> None:
         "pretrain": "`pretrain` is null in the recipe",
         "sft": "it needs pretrain",
         "dpo": "it needs sft",
+        "kto": "it needs sft",
         "reward": "it needs sft",
         "ppo": "it needs reward",
         "evaluate": "it needs pretrain",

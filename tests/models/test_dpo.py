@@ -13,6 +13,7 @@ from toys import assert_told_alike, base, reversals, words
 from models.methods.dpo import DpoConfig, dpo
 from models.network import checkpoint
 from models.objectives import dpo as objectives
+from models.objectives.answers import answer_log_probs, as_rows
 from models.text.packing import Answers
 from models.training.metrics import read_metrics
 
@@ -53,8 +54,8 @@ def test_the_loss_is_that_of_the_paper(world: dict[str, Any], kind: Any, per_tok
         sides = ((ids, by_hand(network, ids, pair.start)) for ids in (pair.chosen, pair.rejected))
         return [total / (len(ids) - pair.start) if mean else total for ids, total in sides]
 
-    blank = objectives.collate(pairs, torch.zeros(2, 2))
-    before = objectives.answer_log_probs(reference, blank, mean)
+    rows = as_rows([(ids, pair.start) for pair in pairs for ids in pair[:2]])
+    before = answer_log_probs(reference, *rows, mean).view(2, 2)
     torch.testing.assert_close(before, torch.tensor([said(reference, pair) for pair in pairs]), atol=1e-5, rtol=1e-5)
     loss = objectives.dpo(0.3, kind, 0.1, per_token)(model, objectives.collate(pairs, before))
     wanted = 0.0

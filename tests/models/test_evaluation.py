@@ -264,12 +264,13 @@ def test_reward_accuracy_counts_what_the_model_prefers(tokenizer) -> None:
             return (tokens == stone).cumsum(1).float()
 
     config = EvaluateConfig(tasks=["reward_accuracy"], batch=2)
-    (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=Counting())
+    row, longer = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=Counting())
     # the third pair has two equal answers: neither is better
     assert (row.task, row.metric, row.value, row.n) == ("reward_accuracy", "accuracy", 0.5, 2)
     assert (row.low, row.high) == wilson(1, 2)
+    assert (longer.metric, longer.value) == ("longer_wins", 0.5)  # no pair is of equal length
     zero = ScalarHead(fresh(tokenizer))
-    (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=zero)
+    row, *_ = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config, reward=zero)
     assert row.value == 0.5
     assert evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs), config) == []
 
@@ -287,7 +288,7 @@ def test_reward_accuracy_is_the_stages_own(tokenizer, tmp_path) -> None:
     report = train_reward(config, base, pairs[20:], pairs[:20], tmp_path / "out")
     model, _ = checkpoint.load(tmp_path / "out" / "checkpoint")
     asked = EvaluateConfig(tasks=["reward_accuracy"])
-    (row,) = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs[:20]), asked, reward=model)
+    row, *_ = evaluate(fresh(tokenizer), tokenizer, Held(preferences=pairs[:20]), asked, reward=model)
     assert (row.value, row.n) == (pytest.approx(report["heldout_accuracy"]), report["heldout_pairs"])
     assert 0 < report["heldout_dropped"] < 20
 

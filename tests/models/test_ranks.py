@@ -60,6 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, dict
         ),
         "sft": ({"batch": 8, "eval_every": 10}, {"base": model, "conversations": talks, "heldout": talks[:3]}),
         "reward": ({"batch": 4, "eval_every": 10}, {"base": model, "pairs": pairs, "heldout": pairs[:3]}),
+        "kto": ({"batch": 4, "eval_every": 10}, {"base": model, "judgements": pairs, "heldout": pairs[:3]}),
         "ppo": (
             {"batch": 8, "minibatches": 2, "new_tokens": 6, "epochs": 1},
             {
@@ -97,12 +98,12 @@ def close(out: Path, other: Path, limit: float = 1e-5) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *(("data", name) for name in ("pretrain", "sft", "reward", "ppo")),
+        *(("data", name) for name in ("pretrain", "sft", "reward", "kto", "ppo")),
         *((kind, name) for kind in ("fsdp", "tensor") for name in ("pretrain", "ppo")),
         *(
             pytest.param(kind, name, marks=pytest.mark.slow)
             for kind in ("fsdp", "tensor")
-            for name in ("sft", "reward")
+            for name in ("sft", "reward", "kto")
         ),
     ],
 )
@@ -116,7 +117,7 @@ def test_two_ranks_have_the_losses_of_one(world: Any, one: Any, tmp_path: Path, 
     if kind == "tensor":  # ranks compute all together
         assert first == second
         first, second = ([update[rank::2] for update in first] for rank in (0, 1))
-    if name != "ppo":  # whose batches hold what the ranks' own arithmetic gave
+    if name not in ("kto", "ppo"):  # whose batches hold what the ranks' own arithmetic gave
         assert merged([first, second]) == taken
     assert all(len(a) == len(b) == 1 for a, b in zip(first[:10], second[:10], strict=True))
     mine, theirs = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, alone))

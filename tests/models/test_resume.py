@@ -27,6 +27,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "masked tokens": ("pretrain", SMALL | {"steps": 40, "objective": "masked_tokens"}),
     "sft": ("sft", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
     "reward": ("reward", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
+    "dpo": ("dpo", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
+    "kto": ("kto", {"batch": 6, "steps": 40, "eval_every": 7, **LOOP}),
     "ppo": ("ppo", PPO),
     "grpo": ("grpo", GRPO),
 }
@@ -65,6 +67,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         | {"tokenizer": folder / "tokenizer"},
         "sft": {"base": tuned, "conversations": talks, "heldout": talks[:3]},
         "reward": {"base": tuned, "pairs": pairs, "heldout": pairs[:3]},
+        "dpo": {"base": tuned, "pairs": pairs, "heldout": pairs[:3]},
+        "kto": {"base": tuned, "judgements": pairs, "heldout": pairs[:3]},
         "grpo": {"policy": tuned, "reward_model": judge, "prompts": prompts, "heldout": prompts[:2]},
         "ppo": {"policy": tuned, "reward_model": judge, "prompts": prompts, "heldout": prompts[:2]},
     }
@@ -94,7 +98,10 @@ def alike(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("case", "kills"),
-    [("pretrain", 3), ("ppo", 3), ("grpo", 2), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
+    [
+        *(("pretrain", 3), ("kto", 2), ("ppo", 3), ("grpo", 2)),
+        *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES),
+    ],
 )
 def test_killed_runs_end_as_if_nobody_had_disturbed_them(
     case: str, kills: int, processes: Any, inputs: dict[str, dict[str, Any]], tmp_path: Path
