@@ -19,6 +19,7 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord
 from models.methods import METHODS
 from models.training.config import TrainingConfig
+from models.training.diagnosis import findings
 from models.training.metrics import read_metrics
 from tasks.cluster import run_alone, run_ranks
 from tasks.dialogues import HoldOut
@@ -26,7 +27,8 @@ from tasks.material import material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shown.artifacts import Curves, progress
+from tasks.shown.artifacts import progress
+from tasks.shown.training import Training, metric_rows, of_record, sample_rows
 from tasks.stage import Stage, stage
 
 # What shapes a checkpoint beside our own code: the arithmetic, the text as tokens, the files it is written to.
@@ -42,16 +44,6 @@ class Trained(NamedTuple):
     model: Folder
 
 
-def metric_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows (step, name, value) of a method's `metrics.jsonl`, complete lines only."""
-    return [
-        {"step": row["step"], "name": name, "value": float(value)}
-        for row in read_metrics(path)
-        for name, value in row.items()
-        if name != "step" and value is not None
-    ]
-
-
 def learning(name: str) -> Stage[Any, Any, Trained]:
     """The stage of a method. Its inputs are references by the names of what they are, see `tasks.material`."""
     method = METHODS[name]
@@ -64,6 +56,7 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
         warnings = [*report.get("warnings", ()), *made.report.get("warnings", ())]
         report |= made.report | ({"warnings": warnings} if warnings else {})
         rows, note = left_out(report, made.items, made.noun)
+        note = "; ".join(filter(None, (ended_early(report, steps), note)))
         return trained(name, report, runtime, made.records, left_out=rows, note=note)
 
     learn.__doc__ = method.prepare.__doc__
@@ -91,27 +84,31 @@ def train_alone(
     out = runtime.folder
     out.mkdir(parents=True, exist_ok=True)
 
-    drawn = Curves(title)
+    shown = Training(title, out)
     with progress(title, steps, "steps") as bar:
 
-        def rows() -> list[dict[str, Any]]:
-            return metric_rows(out / "metrics.jsonl")
-
-        def progressed(rows: list[dict[str, Any]]) -> tuple[int, str]:
-            if not rows:
-                return 0, ""
-            last = {row["name"]: row["value"] for row in rows[-12:]}
-            note = next((f"{name} {last[name]:.3f}" for name in ("loss", "reward") if name in last), "")
-            return min(int(rows[-1]["step"]), steps), note
+        def progressed() -> tuple[int, str]:
+            step, note = shown.progress()
+            return min(step, steps), note
 
         def poll() -> None:
-            read = rows()
-            drawn.at(read)
-            bar.at(*progressed(read))
+            shown.look()
+            bar.at(*progressed())
 
-        bar.look = lambda: progressed(rows())
+        bar.look = progressed
         run = run_alone if runtime.config.ranks == 1 else run_ranks
-        return dict(run(work, *arguments, out, runtime=runtime, poll=poll))
+        report = dict(run(work, *arguments, out, runtime=runtime, poll=poll))
+    shown.look(ended=True)
+    return report
+
+
+def ended_early(report: dict[str, Any], steps: int) -> str:
+    """A line about a run that stopped by one of its own rules; empty where it didn't."""
+    stopped = report.get("stopped")
+    if stopped is None:
+        return ""
+    model = f"; the model is that of step {stopped['good']:,}" if stopped["good"] < stopped["step"] else ""
+    return f"stopped at step {stopped['step']:,} of {steps:,} (stop_when {stopped['rule']}): {stopped['why']}{model}"
 
 
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:
@@ -135,7 +132,9 @@ def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str)
 
 
 def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int, **more: Any) -> Produced:
-    """What every training stage produces: a checkpoint, metrics, a report."""
+    """What every training stage produces: a checkpoint, metrics with what they say, a report, answers it wrote."""
+    report["findings"] = [one._asdict() for one in findings(read_metrics(runtime.folder / "metrics.jsonl"))]
+    samples = sample_rows(runtime.folder)
     return Produced(
         folders={name: runtime.folder / "checkpoint"},
         counts={key: value for key, value in report.items() if isinstance(value, int) and not isinstance(value, bool)},
@@ -143,6 +142,8 @@ def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int
         records_out=int(report.get("steps", 0)),
         report=report,
         metrics=metric_rows(runtime.folder / "metrics.jsonl"),
+        samples=samples,
+        pages=of_record(report, samples),
         checkpoint=name,
         **more,
     )
@@ -161,7 +162,9 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[str, list[
     name = record.stage
     if name not in METHODS:
         raise UserError(f"{name} trains no model, so it has no steps: give one of {', '.join(METHODS)}")
-    method = METHODS[name]
+    method, stopped = METHODS[name], record.report.get("stopped")
+    if stopped is not None and step > stopped["step"]:
+        raise UserError(f"step {step} wasn't taken: this {name} stopped at step {stopped['step']} ({stopped['why']})")
     if record.version != method.version:
         raise UserError(
             f"this {name} was trained by another version of Headwater, which took other batches: run its recipe again"

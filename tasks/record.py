@@ -19,6 +19,7 @@ from datalake.lake.records import (
     EVALUATIONS,
     LEFT_OUT,
     METRICS,
+    SAMPLES,
     StageRecord,
     lineage,
     now,
@@ -99,7 +100,7 @@ def commit(
 
 
 def _append(record: StageRecord, produced: Produced, lake: Lake) -> None:
-    """Add metrics, evaluations, what was left out and the checkpoint to the tables of all runs, once."""
+    """Add metrics, evaluations, samples, what was left out and the checkpoint to the tables of all runs, once."""
     checkpoints = []
     if produced.checkpoint:
         checkpoints.append(
@@ -115,6 +116,7 @@ def _append(record: StageRecord, produced: Produced, lake: Lake) -> None:
         ("runs.metrics", METRICS, produced.metrics),
         ("runs.evaluations", EVALUATIONS, produced.evaluations),
         ("runs.left_out", LEFT_OUT, produced.left_out),
+        ("runs.samples", SAMPLES, produced.samples),
         ("models.checkpoints", CHECKPOINTS, checkpoints),
     ):
         shared = {"fingerprint": record.fingerprint, "stage": record.stage}

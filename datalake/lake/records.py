@@ -52,6 +52,18 @@ METRICS = pa.schema(
         ("value", pa.float64()),
     ]
 )
+SAMPLES = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("stage", pa.string()),
+        ("step", pa.int64()),
+        ("prompt", pa.large_string()),
+        ("answer", pa.large_string()),
+        ("tokens", pa.int64()),
+        ("ended", pa.bool_()),
+        ("figures", pa.map_(pa.string(), pa.float64())),
+    ]
+)
 LEFT_OUT = pa.schema(
     [
         ("fingerprint", pa.string()),

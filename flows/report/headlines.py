@@ -52,11 +52,13 @@ def models(records: dict[str, StageRecord]) -> list[Row]:
         sure = [report.get(name) for name in ("heldout_accuracy_low", "heldout_accuracy_high", "heldout_pairs")]
         more = [f"{sure[0]:.3g} to {sure[1]:.3g} on {sure[2]:,} pairs"] if None not in sure else []
         add("reward", "accuracy", report.get("heldout_accuracy"), "of held-out pairs", ", ".join(more))
-    if "ppo" in records:
-        report = records["ppo"].report
+    for stage in ("ppo", "grpo"):
+        if stage not in records:
+            continue
+        report = records[stage].report
         more = [f"{report['score_first']:.3g} at first"] if "score_first" in report else []
         more += [f"{report['kl_per_answer']:.2g} nats from the reference"] if "kl_per_answer" in report else []
-        add("ppo", "reward", report.get("score_last"), "by the reward model", ", ".join(more))
+        add(stage, "score", report.get("score_last"), "of its answers", ", ".join(more))
     return found
 
 
@@ -77,6 +79,12 @@ def warnings(
         (share.name, "has no document to train on")
         for share in mixture
         if not share.documents and share.name not in nothing
+    ]
+    found += [
+        (stage, f"{finding['what']}: {finding['advice']}" if finding["advice"] else finding["what"])
+        for stage, record in records.items()
+        for finding in record.report.get("findings", ())
+        if finding["level"] == "warning"
     ]
     for stage, items in (("sft", "dialogues"), ("reward", "pairs"), ("ppo", "prompts")):
         report = records[stage].report if stage in records else {}

@@ -300,7 +300,8 @@ def _s_curve(records: dict[str, StageRecord], manifest: Manifest) -> str | None:
 
 
 def _training(connection: duckdb.DuckDBPyConnection, manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
-    """Curves and closing figures of each training stage."""
+    """Of each training stage what its metrics say, its curves, its own figures, answers it wrote, closing figures."""
+    from tasks.shown import figures as own
     from tasks.shown.curves import curves, svg_uri
 
     if not _there(connection, "runs", "metrics"):
@@ -311,16 +312,53 @@ def _training(connection: duckdb.DuckDBPyConnection, manifest: Manifest, records
             "SELECT DISTINCT step, name, value FROM runs.metrics WHERE fingerprint = ? ORDER BY name, step",
             [report.fingerprint],
         ).fetchall()
-        drawn = curves([{"step": step, "name": name, "value": value} for step, name, value in rows])
-        if drawn and report.stage in records:
-            figures = {
-                name.replace("_", " "): value
-                for name, value in records[report.stage].report.items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            }
-            pictures = [(title, svg_uri(svg)) for title, svg in drawn]
-            parts.append({"stage": report.stage, "pictures": pictures, "figures": figures})
+        said = records[report.stage].report if report.stage in records else {}
+        marks: dict[str, list[tuple[int, int]]] = {}
+        for finding in said.get("findings", ()):
+            marks.setdefault(finding["metric"], []).append((finding["first"], finding["last"]))
+        drawn = curves([{"step": step, "name": name, "value": value} for step, name, value in rows], marks)
+        if not drawn or not said:
+            continue
+        figures = {
+            name.replace("_", " "): value
+            for name, value in said.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        pictures = [
+            {"title": title, "address": svg_uri(svg), "id": f"{report.stage}-{names[0]}"} for title, svg, names in drawn
+        ]
+        place = {name: picture["id"] for picture, one in zip(pictures, drawn, strict=True) for name in one.names}
+        told = [finding | {"at": place.get(finding["metric"])} for finding in said.get("findings", ())]
+        shown = [
+            figure | {"picture": svg_uri(svg) if (svg := own.picture(figure)) else None}
+            for figure in said.get("figures", ())
+        ]
+        samples = _samples(connection, report.fingerprint)
+        parts.append({"stage": report.stage, "pictures": pictures, "figures": figures, "findings": told}
+                     | {"shown": shown, "samples": samples})  # fmt: skip
     return parts
+
+
+def _samples(connection: duckdb.DuckDBPyConnection, fingerprint: str | None) -> Row | None:
+    """Some of the answers that a model wrote while it learned, by step, and the names of their figures."""
+    from tasks.shown.training import chosen
+
+    if not _there(connection, "runs", "samples"):
+        return None
+    found = connection.execute(
+        "SELECT step, prompt, answer, tokens, ended, map_entries(figures) AS figures FROM runs.samples "
+        "WHERE fingerprint = ? ORDER BY step, prompt, answer",
+        [fingerprint],
+    )
+    names = [column[0] for column in found.description or []]
+    rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    for row in rows:
+        row["figures"] = {entry["key"]: entry["value"] for entry in row["figures"]}
+    rows = chosen(rows)
+    if not rows:
+        return None
+    figures = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+    return {"names": figures, "rows": rows, "last": rows[-1]["step"]}
 
 
 def _evaluations(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Row]:

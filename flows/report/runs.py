@@ -21,6 +21,7 @@ _FIGURES = (
     ("sft loss", "sft", "report", "heldout_loss"),
     ("reward accuracy", "reward", "report", "heldout_accuracy"),
     ("ppo score", "ppo", "report", "score_last"),
+    ("grpo score", "grpo", "report", "score_last"),
 )
 
 _LONGEST = 300  # characters of a recipe's value that are shown

@@ -58,8 +58,12 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
             f"reward: accuracy {report['heldout_accuracy']:.3f} ({report['heldout_accuracy_low']:.3f} to"
             f" {report['heldout_accuracy_high']:.3f}) on {report['heldout_pairs']:,} held-out pairs"
         )
-    if "ppo" in records:
-        yield from _curves(lake, records["ppo"])
+    for stage in ("ppo", "grpo"):
+        if stage in records:
+            yield from _curves(lake, records[stage])
+    for stage, record in records.items():
+        for finding in record.report.get("findings", ()):
+            yield f"{stage}: {finding['what']}" + (f": {finding['advice']}" if finding["advice"] else "")
     if "evaluate" in records:
         yield "evaluation, with 95% intervals:"
         for row in records["evaluate"].report["results"]:
@@ -113,14 +117,31 @@ def _thresholds(lake: Lake, record: StageRecord) -> Iterator[str]:
     )
 
 
+# What of rollouts is told step by step, those that are there
+_ROLLOUTS = {
+    "score": "score",
+    "heldout_score": "score, held out",
+    "kl_per_token": "KL, nats a token",
+    "kl_per_answer": "KL, nats",
+    "entropy": "entropy, nats",
+    "clip_fraction": "clip share",
+    "explained_variance": "critic explains",
+    "eos_rate": "answers that end",
+    "answer_tokens": "answer, tokens",
+    "zero_variance": "equal groups",
+}
+
+
 def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
-    """The reward and the divergence from the reference, step by step."""
+    """What rollouts came to, step by step, parts of the reward and other reward models too."""
     rows = metrics(lake, record.fingerprint)
-    for name, title in (("score", "mean reward"), ("kl_per_token", "KL, nats a token"), ("kl_per_answer", "KL, nats")):
+    more = {name: name.removeprefix("heldout_").replace("_", " ") for name in rows
+            if name.startswith(("reward_", "heldout_other_"))}  # fmt: skip
+    for name, title in (_ROLLOUTS | more).items():
         values = rows.get(name)
         if values:
             yield (
-                f"ppo: {title:<17} {values[0]:>7.3f} -> {values[-1]:>7.3f} (largest {max(values):.3f})"
+                f"{record.stage}: {title:<17} {values[0]:>7.3f} -> {values[-1]:>7.3f} (largest {max(values):.3f})"
                 f"  {sparkline(values)}"
             )
 

@@ -18,8 +18,8 @@ from models.rl.answers import Answer
 from models.training.callbacks import Metrics
 from models.training.epochs import draw
 from models.training.loop import Callback, Run
+from models.training.metrics import SAMPLES
 
-SAMPLES = "samples.jsonl"  # beside `metrics.jsonl`
 LONG = 2_000  # characters of a prompt or an answer that are kept
 _STREAM = 1 << 22  # of random numbers: which answers are shown
 

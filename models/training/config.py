@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from datalake.identity import Place
 from models.network.config import LoraConfig
+from models.training.diagnosis import named
 
 
 class TrainingConfig(BaseModel):
@@ -81,6 +82,12 @@ class TrainingConfig(BaseModel):
         le=100,
         title="Spike guard",
         description="Deviations above the recent mean that skip a step; 0 is off.",
+    )
+    stop_when: Annotated[tuple[str, ...], AfterValidator(named)] = Field(
+        (),
+        title="Stop when",
+        description="Rules of models/training/diagnosis.py (kl, entropy, overfitting...): a run ends early where one of"
+        " them warns, with the weights from before. Empty: it ends where it was meant to.",
     )
     lora: LoraConfig | None = Field(
         None,

@@ -117,7 +117,7 @@ def fit(
     model.train()
     interrupts = Interrupts()
     try:
-        while state.step < steps:
+        while state.step < run.steps:  # which a callback may bring forward
             row = _step(run, objective, batches, clip)
             for callback in callbacks:
                 callback.on_step(run, row)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from models.training.config import TrainingConfig
+from models.training.figures import FIGURES, Figure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,8 +77,9 @@ class Prepared:
     words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
     compiles: whether forward pass and loss are one graph for batches of one shape.
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
-    report. frozen: other models that are used and not trained: they go to the device as well. begin: called before a
-    state is put back, for what the model says with the weights it starts from.
+    report, `figures` of its own among it. frozen: other models that are used and not trained: they go to the device as
+    well. figures: what there is to show before the first step. begin: called before a state is put back, for what the
+    model says with the weights it starts from.
     """
 
     model: nn.Module
@@ -93,6 +95,7 @@ class Prepared:
     compiles: bool = False
     callbacks: Sequence[Callback] = ()
     frozen: Sequence[nn.Module] = ()
+    figures: Sequence[Figure] = ()
     begin: Callable[[Begun], None] | None = None
 
 
@@ -151,7 +154,12 @@ class Method(Generic[C]):
         """
         *first, out = inputs if "out" not in named else (*inputs, named.pop("out"))
         given = dict(zip(self.inputs, first, strict=False)) | named
-        return _train(self, config, out, given, on_step, states, ranks, device)
+        report = _train(self, config, out, given, on_step, states, ranks, device)
+        stopped = report.get("stopped")
+        if stopped is not None and stopped["good"] < stopped["step"]:
+            # up to the last good step once more, from a state before it: the same weights, bit for bit
+            report = _train(self, config, out, given, on_step, states, ranks, device, stopped)
+        return report
 
 
 def _train(
@@ -163,7 +171,10 @@ def _train(
     states: Path | None,
     ranks: Ranks | None,
     place: str | None,
+    stopped: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """Trains until the end, or, where it is known that the run `stopped`, until its last good step. Of a run that finds
+    itself stopped and has a good step to go back to, the report is `stopped` alone, and nothing else is written."""
     import torch
 
     from datalake.atomic import write_atomically
@@ -175,10 +186,12 @@ def _train(
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
     from models.training.compilation import compiled
+    from models.training.diagnosis import LEAST
     from models.training.loop import fit
     from models.training.optimizer import build_optimizer
     from models.training.schedule import branch_of, schedule_of
     from models.training.state import load_state, rates_digest
+    from models.training.stops import Stops
 
     ranks = ranks or ALONE
     ranks.fits(method.name, config.accumulation, config.optimizer)
@@ -200,18 +213,32 @@ def _train(
     schedule, branch = schedule_of(config, data.steps), branch_of(config, data.steps)
     folder = out / "state" if states is None else states / identity
     guard, metrics = SpikeGuard(config.spike_sigma), Metrics(out / "metrics.jsonl")
-    callbacks: list[Callback] = [*prepared.callbacks, guard]
+    stops, keep = Stops(() if stopped else config.stop_when, metrics), 2
+    if config.stop_when:
+        # back to a good step it is a stretch of a rule: states of that many steps are kept, unless that is too many
+        keep = min(3 + max(LEAST, data.steps // 10) // config.checkpoint_every, 12)
+        if config.keep_state and states is not None:
+            unruled = shaping.model_copy(update={"stop_when": ()})
+            other = fingerprint({"stage": method.name, "config": unruled, **prepared.inputs})
+            stops.kept = Checkpoints(states / other, config.checkpoint_every, other)
+    callbacks: list[Callback] = [*prepared.callbacks, guard, stops]
     evaluation = None
     if prepared.measure is not None:
         evaluation = Evaluation(prepared.measure, config.eval_every)
         callbacks.append(evaluation)
-    saving = Checkpoints(folder, config.checkpoint_every, identity, branch=branch if config.keep_state else None)
+    lasting = branch if config.keep_state else None
+    saving = Checkpoints(folder, config.checkpoint_every, identity, keep, lasting)
     told = {"identity": identity, "rates": rates_digest(schedule, data.steps)}
     if (done := _told(out, told)) is not None:
         return done
     if prepared.begin is not None:
         prepared.begin(Begun(model, out if states is None else states, device, ranks))
-    state = load_state(folder, identity, schedule, data.steps)
+    steps = stopped["good"] if stopped else data.steps
+    whole_run = {path: path.read_bytes() for path in out.glob("*.jsonl")} if stopped else {}
+    if ranks.leads and prepared.figures:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / FIGURES, json.dumps(list(prepared.figures)).encode())
+    state = load_state(folder, identity, schedule, steps)
     began = state.step
     state = fit(
         model,
@@ -221,11 +248,14 @@ def _train(
         schedule,
         [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
         state,
-        steps=data.steps,
+        steps=steps,
         clip=config.clip,
         device=device,
         ranks=ranks,
     )
+    stopped = stopped or stops.told(state.step)
+    if stopped is not None and stopped["good"] < state.step:
+        return {"stopped": stopped}
     whole = ranks.gathered(model).eval()
     ranks.barrier()  # what the leading rank wrote is there for all
     before, figures = ({}, {}) if evaluation is None else (evaluation.first, evaluation.last)
@@ -246,7 +276,13 @@ def _train(
     }
     with torch.no_grad():
         report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path))
+    if prepared.figures:
+        report["figures"] = [*prepared.figures, *report.get("figures", ())]
+    if stopped is not None:
+        report["stopped"] = stopped
     if ranks.leads:
+        for path, rows in whole_run.items():  # those after the good step tell why
+            write_atomically(path, rows)
         written = whole if prepared.written is None else prepared.written
         checkpoint.save(written if config.lora is None else merged(written), prepared.words, out / "checkpoint")
         if config.lora is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, float]
+SAMPLES = "samples.jsonl"  # beside `metrics.jsonl`: some of what a model wrote while it learned
 
 
 def plain_row(row: Row) -> dict[str, float | int | None]:
@@ -20,11 +21,11 @@ def plain_row(row: Row) -> dict[str, float | int | None]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line cut short by a kill, or a missing file, gives none."""
+    """The rows of a metrics file, or of one like it; a last line cut short by a kill, or a missing file, gives none."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):  # and at no other end of line, which a text may hold
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import StageRecord, read_record, record_path
 from datalake.printable import one_line, write
-from tasks.shown.curves import curves, svg_image
+from tasks.shown.curves import Drawn, curves, svg_image
 from tasks.shown.pulse import pulse
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Curves:
         if metrics:
             _show(lambda: self._publish(curves(metrics)))
 
-    def _publish(self, drawn: Sequence[tuple[str, str]]) -> None:
+    def _publish(self, drawn: Sequence[Drawn]) -> None:
         if not drawn:
             return
         from prefect.artifacts import create_markdown_artifact
@@ -184,7 +184,7 @@ class Curves:
         from prefect.context import TaskRunContext
 
         key = _key(self._stage, "curves")
-        text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg in drawn)
+        text = "\n\n".join(f"### {title}\n\n{svg_image(svg, title)}" for title, svg, _ in drawn)
         client, context = get_client(sync_client=True), TaskRunContext.get()
         before = (
             client.read_artifacts(
@@ -275,6 +275,11 @@ def publish(
         _show(partial(_publish_table, _key(record.stage, "table"), "Evaluation, with 95% intervals", rows))
     for name, page in pages.items():
         _show(partial(_publish_page, _key(record.stage, name), page))
+
+
+def publish_page(stage: str, name: str, write: Callable[[], str]) -> None:
+    """Show a page about a stage, in markdown."""
+    _show(partial(_publish_page, _key(stage, name), write))
 
 
 def _publish_table(key: str, description: str, rows: list[dict[str, Any]]) -> None:

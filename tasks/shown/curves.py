@@ -4,47 +4,109 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-# Which metrics of a stage are drawn together: title, names.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Which metrics of a stage are drawn together: title, names; a name that ends in * is for all that begin so and aren't
+# drawn before.
 CURVES = {
     "loss": ("loss", "heldout_loss"),
-    "score by the reward model": ("score",),
+    "score": ("score", "heldout_score"),
+    "rewards of DPO's answers (nats)": ("reward_chosen", "reward_rejected", "margin"),
+    "reward and its parts": ("reward", "reward_*"),
+    "held-out score by other reward models": ("heldout_other_*",),
     "KL to the reference (nats per token)": ("kl_per_token",),
     "KL to the reference (nats per answer)": ("kl_per_answer",),
+    "entropy (nats per token)": ("entropy",),
+    "ratio": ("ratio",),
+    "clip share": ("clip_fraction",),
+    "explained variance": ("explained_variance",),
+    "answers that end": ("eos_rate",),
+    "groups without variance": ("zero_variance",),
+    "tokens of an answer": ("answer_tokens", "answer_tokens_std"),
+    "score-length correlation": ("length_correlation",),
+    "largest gap of sampling and training (nats)": ("logprob_gap",),
     "accuracy": ("accuracy", "heldout_accuracy"),
     "value loss": ("value_loss",),
 }
 
 
-def curve_svg(points: Sequence[tuple[str, Sequence[float], Sequence[float]]], ylabel: str, xlabel: str = "step") -> str:
-    """A line chart as an SVG text: one line per (label, steps, values), with dots where points are few."""
+class Drawn(NamedTuple):
+    """A picture of some metrics."""
+
+    title: str
+    svg: str
+    names: tuple[str, ...]
+
+
+@contextmanager
+def _figure(height: float = 3.2) -> Iterator[tuple[Axes, list[str]]]:
+    """Axes to draw on; the SVG text is the list's one entry afterwards."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     # The text stays text, and the salt makes the picture the same bytes for the same points.
     style = {"svg.hashsalt": "headwater", "svg.fonttype": "none", "font.family": ["sans-serif"], "font.size": 10}
+    svg: list[str] = []
     with matplotlib.rc_context(style):  # type: ignore[arg-type]
-        figure = Figure(figsize=(7, 3.2))
+        figure = Figure(figsize=(7, height))
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
+        yield axes, svg
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.tight_layout()
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg.append(buffer.getvalue())
+
+
+def curve_svg(
+    points: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    ylabel: str,
+    xlabel: str = "step",
+    marks: Sequence[tuple[float, float]] = (),
+) -> str:
+    """A line chart as an SVG text: one line per (label, steps, values), with dots where points are few; stretches of
+    steps are marked."""
+    from matplotlib.ticker import MaxNLocator
+
+    with _figure() as (axes, svg):
+        for first, last in marks:
+            axes.axvspan(first, last, color="#d98b2b", alpha=0.18, linewidth=0)
         for label, steps, values in points:
             axes.plot(steps, values, label=label, linewidth=1.6, marker="o" if len(steps) <= 30 else None, markersize=3)
         axes.set_xlabel(xlabel)
         if xlabel == "step":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(ylabel)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
         if len(points) > 1 or points[0][0] != ylabel:
             axes.legend(frameon=False)
-        figure.tight_layout()
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return svg[0]
+
+
+def bar_svg(
+    labels: Sequence[str],
+    values: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+) -> str:
+    """A bar for each label, from above, with its interval where there is one."""
+    with _figure(max(1.4, 0.6 + 0.34 * len(labels))) as (axes, svg):
+        places = range(len(labels))
+        ends = None
+        if low is not None and high is not None:
+            sides = list(zip(values, low, high, strict=True))
+            ends = [[max(v - a, 0.0) for v, a, _ in sides], [max(b - v, 0.0) for v, _, b in sides]]
+        axes.barh(places, values, xerr=ends, height=0.7, color="#2b6ca3", error_kw={"ecolor": "#1d2530", "capsize": 3})
+        axes.set_yticks(places, labels)
+        axes.invert_yaxis()
+    return svg[0]
 
 
 def bands_svg(points: Sequence[tuple[float, float]], threshold: float | None = None) -> str:
@@ -67,16 +129,27 @@ def svg_image(svg: str, title: str) -> str:
     return f"![{title}]({svg_uri(svg)})"
 
 
-def curves(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(title, SVG) for each group of curves the metric rows (step, name, value) have."""
+def curves(
+    metrics: Sequence[Mapping[str, Any]], marks: Mapping[str, Sequence[tuple[float, float]]] | None = None
+) -> list[Drawn]:
+    """A picture for each group of curves the metric rows (step, name, value) have; `marks` are stretches of steps to
+    look at, by metric."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     for row in metrics:
         steps, values = series.setdefault(row["name"], ([], []))
         steps.append(row["step"])
         values.append(row["value"])
-    drawn = []
-    for title, names in CURVES.items():
-        points = [(name, *series[name]) for name in names if name in series]
-        if points:
-            drawn.append((title, curve_svg(points, title)))
+    drawn: list[Drawn] = []
+    done: set[str] = set()
+    for title, patterns in CURVES.items():
+        names = [name for pattern in patterns for name in series if _is(name, pattern) and name not in done]
+        done.update(names)
+        if names:
+            stretches = [stretch for name in names for stretch in (marks or {}).get(name, ())]
+            svg = curve_svg([(name, *series[name]) for name in names], title, marks=stretches)
+            drawn.append(Drawn(title, svg, tuple(names)))
     return drawn
+
+
+def _is(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

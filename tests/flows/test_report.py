@@ -20,6 +20,7 @@ from datalake.lake.lake import Lake, Ref, TableRef
 from datalake.lake.records import (
     EVALUATIONS,
     METRICS,
+    SAMPLES,
     Manifest,
     StageRecord,
     StageReport,
@@ -32,7 +33,11 @@ from datalake.mixture.build import MIXTURE
 from datalake.tables import DOCUMENTS, QUARANTINE, RAW, REFUSED, to_table
 from flows.report.page import write_report
 from flows.report.shares import lines, shares
+from flows.report.summary import lines as summary
 from flows.report.words import excerpt, number, seconds, share
+from models.training.diagnosis import Finding, findings
+from models.training.figures import bars, marked, table
+from models.training.figures import lines as plot
 
 STAGES = ("ingest", "curate", "deduplicate", "mixture", "sft", "ppo", "evaluate")
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -80,6 +85,29 @@ ANSWERS = [
         "answer": text,
     }
     for name, text in (("sft", "w" * 400), ("ppo", ""))
+]
+
+
+FINDINGS = [
+    findings([{"step": step, "kl_per_token": 0.001 * 1.2**step, "score": 0.5} for step in range(1, 41)])[0]._asdict(),
+    Finding("constant", "the reward format is always 1 (40 steps)", "reward_format", 1, 40, "", "note")._asdict(),
+]
+FIGURES = [
+    bars("accuracy by source", [EVIL, "zh"], [0.7, 0.6], [0.6, 0.5], [0.8, 0.7], note="with 95% intervals"),
+    plot("calibration", {"said": ([0.1, 0.9], [0.2, 0.8])}, "said", "true"),
+    table("longest", ["question", "tokens"], [[EVIL, 12], ["x" * 900, 9]]),
+    marked("what trains", [[("user: ", False), (f"{EVIL}\nyes", True)]]),
+]
+WROTE = [
+    {
+        "step": step,
+        "prompt": f"<|user|>{step} 你好 {EVIL}",
+        "answer": "ha " * 300 if step == 3 else f"answer {step}",
+        "tokens": 7,
+        "ended": step != 3,
+        "figures": [("kl", 0.25), ("score", step / 10)],
+    }
+    for step in range(1, 10)
 ]
 
 
@@ -173,8 +201,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             "counts": {},
             "report": {"heldout_loss": 2.5, "heldout_loss_before": 3.5, "dialogues": 169, "dropped": 154, "skipped": 0},
         },
-        "ppo": {"counts": {}, "report": {"score_last": 0.5}},
-        "evaluate": {"counts": {}, "report": {"answers": ANSWERS}},
+        "ppo": {"counts": {}, "report": {"score_last": 0.5, "findings": FINDINGS, "figures": FIGURES}},
+        "evaluate": {"counts": {}, "report": {"answers": ANSWERS, "results": []}},
     }
     reports = []
     for stage, more in said.items():
@@ -200,10 +228,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     reports.append(StageReport(stage="reward", state="skipped", seconds=0, note="no source of preferences"))
     curve = [
         {"fingerprint": prints["ppo"], "stage": "ppo", "step": step, "name": name, "value": step / 10}
-        for name in ("score", "kl_per_token")
+        for name in ("score", "kl_per_token", "reward_digits", "heldout_other_judge")
         for step in (1, 2, 3)
     ]
     lake.append_rows("runs.metrics", METRICS, curve, prints["ppo"])
+    lake.append_rows(
+        "runs.samples", SAMPLES, [{"fingerprint": prints["ppo"], "stage": "ppo"} | row for row in WROTE], "x"
+    )
     result = {"checkpoint": "ppo", "task": "perplexity", "metric": "loss", "value": 2.5, "low": 2.25, "high": 2.75}
     row = result | {"n": 40, "fingerprint": prints["evaluate"]}
     tuned = row | {"checkpoint": "sft", "value": 2.75, "low": 2.5, "high": 3.0}
@@ -291,7 +322,9 @@ def test_a_duplicate_by_its_address_claims_no_similarity(
 
 
 def test_curves_and_evaluations_are_there_once(page: str) -> None:
-    assert 'alt="ppo: score by the reward model"' in page
+    assert 'alt="ppo: score"' in page
+    assert 'alt="ppo: reward and its parts"' in page
+    assert 'alt="ppo: held-out score by other reward models"' in page
     assert 'alt="ppo: KL to the reference (nats per token)"' in page
     assert page.count("2.25 to 2.75") == 1
     table = re.search(r'id="evaluation".*?</table>', page, re.S)
@@ -300,6 +333,41 @@ def test_curves_and_evaluations_are_there_once(page: str) -> None:
     assert table[0].count("<tr>") == 2, "a row for each metric, a column for each model"
     assert re.search(r'<td class="n best">2\.5<br>', table[0]), "the best of a row is marked"
     assert "score last 0.5" in Page(page).text
+
+
+def test_findings_stand_at_the_top_and_lead_to_the_curve_that_shows_them(page: str) -> None:
+    head = Page(page[: page.index("</header>")]).text
+    kl = "KL runs away (0.5 nats a token over steps 21-30, 1 over steps 31-40)"
+    assert f"ppo: {FINDINGS[0]['what']}: raise kl_coefficient" in head
+    assert FINDINGS[0]["what"].startswith("KL runs away"), kl
+    assert "the reward format" not in head, "a note is nothing to beware of"
+    part = page[page.index('id="training"') : page.index('id="evaluation"')]
+    assert re.search(r'<a href="#ppo-kl_per_token">KL runs away', part)
+    assert 'figure id="ppo-kl_per_token"' in part
+    assert "the reward format is always 1 (40 steps)" in Page(part).text
+
+
+def test_a_methods_own_figures_are_drawn_whatever_they_hold(page: str) -> None:
+    part = page[page.index('id="training"') : page.index('id="evaluation"')]
+    assert 'alt="ppo: accuracy by source"' in part
+    assert 'alt="ppo: calibration"' in part
+    assert "with 95% intervals" in part
+    assert re.search(r"<mark>&lt;script&gt;.*\nyes</mark>", part)
+    assert Page(part).text.count(EVIL) == 6, "in a table, in a marked text, and in the prompts of answers"
+
+
+def test_answers_on_the_way_are_a_table_of_first_last_and_some_between(page: str) -> None:
+    part = page[page.index("What it wrote") : page.index('id="evaluation"')]
+    assert re.findall(r'<tr><td class="n">(\d)</td>', part) == ["1", "4", "6", "9"]
+    assert re.findall(r"<th[^>]*>([\w ]+)</th>", part) == ["step", "prompt", "answer", "kl", "score", "tokens"]
+    assert "你好" in part
+
+
+def test_the_terminal_tells_findings_and_every_curve_of_rollouts(lake: Lake) -> None:
+    told = list(summary(lake, find_manifest(lake, "last").stages))
+    assert any(line.startswith("ppo: KL runs away (") and "raise kl_coefficient" in line for line in told)
+    assert any(re.match(r"ppo: reward digits +0.100 -> +0.300", line) for line in told)
+    assert any(re.match(r"ppo: other judge +0.100 -> +0.300", line) for line in told)
 
 
 def test_it_leads_nowhere_but_within_itself(page: str) -> None:

@@ -1,0 +1,115 @@
+"""A method's own figures (`models.training.figures`) as people see them: markdown for the UI, lines for a terminal.
+
+A kind of figure is a function there and a line in each table here; a report's page asks `picture` and draws texts and
+tables in HTML. Imports no Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tasks.shown.curves import bar_svg, curve_svg, svg_image
+
+Figure = Mapping[str, Any]
+
+SHOWN = 12  # rows of a table, texts with marks
+_LONG = 400  # characters of a text in a table
+_MARKUP = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_{}[]<>#|~&"}
+
+
+def picture(figure: Figure) -> str | None:
+    """The figure as an SVG text, where it is a picture."""
+    draw = _PICTURES.get(figure["kind"])
+    return draw(figure) if draw else None
+
+
+def markdown(figure: Figure) -> str:
+    """The figure with its title and note."""
+    parts = [f"### {figure['title']}", cell(figure["note"])] if figure["note"] else [f"### {figure['title']}"]
+    svg = picture(figure)
+    body = svg_image(svg, figure["title"]) if svg else _TEXTS[figure["kind"]](figure)
+    return "\n\n".join([*parts, body])
+
+
+def text(figure: Figure) -> list[str]:
+    """The figure as lines for a terminal: values instead of pictures."""
+    return [figure["title"], *(f"  {line}" for line in _LINES[figure["kind"]](figure))]
+
+
+def cell(value: Any) -> str:
+    """A value as a cell of a table in markdown, in which nothing is markup whatever it holds."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    said = str(value)
+    said = said if len(said) <= _LONG else f"{said[:_LONG]} …"
+    return "<br>".join(said.translate(_MARKUP).splitlines())
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in markdown."""
+    head = [f"| {' | '.join(map(cell, columns))} |", f"|{' --- |' * len(columns)}"]
+    return "\n".join(head + [f"| {' | '.join(map(cell, row))} |" for row in rows])
+
+
+def _lines_svg(figure: Figure) -> str:
+    points = [(name, xs, ys) for name, (xs, ys) in figure["series"].items()]
+    return curve_svg(points, figure["y"], figure["x"])
+
+
+def _bars_svg(figure: Figure) -> str:
+    return bar_svg(figure["labels"], figure["values"], figure.get("low"), figure.get("high"))
+
+
+def _of_table(figure: Figure) -> str:
+    more = len(figure["rows"]) - SHOWN
+    return table(figure["columns"], figure["rows"][:SHOWN]) + (f"\n\nand {more:,} more" if more > 0 else "")
+
+
+def _of_marked(figure: Figure) -> str:
+    texts = ("".join(f"**{cell(piece)}**" if mark and piece.strip() else cell(piece) for piece, mark in pieces)
+             for pieces in figure["texts"][:SHOWN])  # fmt: skip
+    return "\n\n".join(texts)
+
+
+def _values(figure: Figure) -> list[str]:
+    ends = zip(figure["low"], figure["high"], strict=True) if "low" in figure else [None] * len(figure["values"])
+    wide = max(map(len, figure["labels"]), default=0)
+    return [
+        f"{label:<{wide}} {value:>9.4g}" + (f"  ({end[0]:.4g} to {end[1]:.4g})" if end else "")
+        for label, value, end in zip(figure["labels"], figure["values"], ends, strict=True)
+    ]
+
+
+def _ends(figure: Figure) -> list[str]:
+    return [f"{name}: {ys[0]:.4g} to {ys[-1]:.4g}" for name, (_, ys) in figure["series"].items() if ys]
+
+
+def _cells(figure: Figure) -> list[str]:
+    rows = [[_plain(value) for value in row] for row in (figure["columns"], *figure["rows"][:SHOWN])]
+    wide = [max(len(row[k]) for row in rows) for k in range(len(figure["columns"]))]
+    return ["  ".join(value.ljust(width) for value, width in zip(row, wide, strict=True)).rstrip() for row in rows]
+
+
+def _brackets(figure: Figure) -> list[str]:
+    return ["".join(f"⟦{piece}⟧" if mark else piece for piece, mark in pieces).replace("\n", "⏎").replace("⟧⟦", "")
+            for pieces in figure["texts"][:3]]  # fmt: skip
+
+
+def _plain(value: Any) -> str:
+    said = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value).replace("\n", " ")
+    return said if len(said) <= 60 else f"{said[:59]}…"
+
+
+_PICTURES: dict[str, Callable[[Figure], str]] = {"lines": _lines_svg, "bars": _bars_svg}
+_TEXTS: dict[str, Callable[[Figure], str]] = {"table": _of_table, "marked": _of_marked}
+_LINES: dict[str, Callable[[Figure], list[str]]] = {
+    "lines": _ends,
+    "bars": _values,
+    "table": _cells,
+    "marked": _brackets,
+}

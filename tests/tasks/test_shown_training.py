@@ -1,0 +1,141 @@
+"""What a stage that trains shows while it does: progress, findings once each, its figures, answers as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.training.figures import FIGURES, bars, lines, marked, table
+from models.training.metrics import SAMPLES, read_metrics
+from tasks import learning
+from tasks.shown import figures
+from tasks.shown.curves import curves
+from tasks.shown.training import Training, chosen, of_record, sample_rows, samples_markdown
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_progress_tells_the_last_step_by_what_there_is(tmp_path: Path) -> None:
+    shown = Training("ppo", tmp_path)
+    assert shown.progress() == (0, "")
+    rows = [{"step": 1, "loss": 2.0, "mfu": None}, {"step": 2, "loss": 1.5, "heldout_loss": 1.75}]
+    write(tmp_path / "metrics.jsonl", rows)
+    assert shown.progress() == (2, "loss 1.500")
+    rows.append(
+        {"step": 3, "loss": 1.0, "kl_per_token": 0.0125, "score": 0.5} | {f"reward_{k}": 0.0 for k in range(30)}
+    )
+    write(tmp_path / "metrics.jsonl", rows)
+    assert shown.progress() == (3, "score 0.500, kl per token 0.013")
+
+
+def test_a_finding_is_said_once_while_the_stage_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "EVERY_S", 0.0)
+    shown = Training("ppo", tmp_path)
+    rows = [{"step": step, "clip_fraction": 0.5, "score": 0.1} for step in range(1, 11)]
+    for number in (9, 10, 10):
+        write(tmp_path / "metrics.jsonl", rows[:number])
+        shown.look()
+    shown.look(ended=True)
+    said = capsys.readouterr().err
+    assert said.count("the clip share is high (0.50 over steps 1-10): lower the learning rate") == 1
+
+
+def test_figures_known_before_the_first_step_are_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Training("sft", tmp_path)
+    shown.look()
+    (tmp_path / FIGURES).write_text(json.dumps([marked("what trains", [[("user: hi ", False), ("yes", True)]])]))
+    shown.look()
+    shown.look(ended=True)
+    said = capsys.readouterr().err
+    assert said.count("what trains") == 1
+    assert said.count("user: hi ⟦yes⟧") == 1
+
+
+ALL = [
+    lines("calibration", {"said": ([0.0, 1.0], [0.25, 0.75])}, "said", "true"),
+    bars("by source", ["a", "zh"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0]),
+    table("rows", ["name", "n"], [["x|y\n<b>", 1], ["z", None]], note="read them"),
+    marked("what trains", [[("a ", False), ("b", True)]]),
+]
+
+
+@pytest.mark.parametrize("figure", ALL, ids=lambda figure: figure["kind"])
+def test_every_kind_of_figure_is_plain_and_is_shown_everywhere(figure: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(figure)) == figure
+    page, told = figures.markdown(figure), figures.text(figure)
+    assert page.startswith(f"### {figure['title']}\n\n")
+    assert told[0] == figure["title"]
+    assert len(told) > 1
+    drawn = figures.picture(figure)
+    assert (drawn is None) == (figure["kind"] in ("table", "marked"))
+    assert drawn is None or drawn == figures.picture(figure), "the same bytes for the same values"
+
+
+def test_a_cell_is_never_markup() -> None:
+    page = figures.markdown(ALL[2])
+    assert "| x&#124;y<br>&#60;b&#62; | 1 |" in page
+    assert "read them" in page
+    assert figures.text(ALL[1])[1:] == ["  a        0.5  (0.25 to 0.75)", "  zh      0.75  (0.5 to 1)"]
+
+
+WROTE = [
+    {
+        "step": step,
+        "prompt": "q\u2028|",
+        "answer": "ja\n",
+        "tokens": 2,
+        "ended": True,
+        "figures": {"score": 0.5, "kl": None},
+    }
+    for step in (1, 5, 10, 15, 20)
+    for _ in range(2)
+]
+
+
+def test_answers_are_read_whatever_ends_of_line_they_hold(tmp_path: Path) -> None:
+    write(tmp_path / SAMPLES, WROTE)
+    assert read_metrics(tmp_path / SAMPLES) == WROTE
+    rows = sample_rows(tmp_path)
+    assert rows[0]["figures"] == [("kl", None), ("score", 0.5)]
+    assert {row["step"] for row in chosen(rows)} == {1, 5, 15, 20}
+    page = samples_markdown(rows)
+    assert "| step | prompt | answer | kl | score | tokens | ended |" in page
+    assert page.count("\n| 20 | q<br>&#124; | ja |  | 0.5 | 2 | yes |") == 2
+    assert sample_rows(tmp_path / "nowhere") == []
+
+
+def test_a_stage_has_the_pages_that_it_has_something_for() -> None:
+    assert of_record({}, []) == {}
+    found = {"what": "all is lost", "advice": "stop"}
+    pages = of_record({"findings": [found], "figures": ALL}, [WROTE[0] | {"figures": [("score", 0.5)]}])
+    assert pages["findings"]() == "- all is lost: stop"
+    assert pages["figures"]().count("### ") == 4
+    assert "What it wrote" in pages["samples"]()
+
+
+def test_parts_of_a_reward_are_drawn_together_and_nothing_twice() -> None:
+    names = ("score", "reward", "reward_a", "reward_b", "heldout_other_x", "reward_chosen", "unknown")
+    drawn = curves([{"step": 1, "name": name, "value": 1.0} for name in names])
+    assert [one.names for one in drawn] == [
+        ("score",),
+        ("reward_chosen",),
+        ("reward", "reward_a", "reward_b"),
+        ("heldout_other_x",),
+    ]
+
+
+def test_a_run_that_stopped_says_so_in_one_line() -> None:
+    stopped = {"step": 46, "good": 30, "rule": "kl", "why": "KL runs away (2 nats): raise kl_coefficient"}
+    assert learning.ended_early({}, 200) == ""
+    assert learning.ended_early({"stopped": stopped}, 200) == (
+        "stopped at step 46 of 200 (stop_when kl): KL runs away (2 nats): raise kl_coefficient;"
+        " the model is that of step 30"
+    )
+    assert "the model" not in learning.ended_early({"stopped": stopped | {"good": 46}}, 200)
