@@ -94,4 +94,4 @@ def prepare(
     )
 
 
-dpo = Method("dpo", DpoConfig, data, prepare, title="Direct preference optimisation", after="sft")
+dpo = Method("dpo", DpoConfig, data, prepare, title="Direct preference optimisation", after="sft", version="2")

@@ -216,4 +216,4 @@ def settings_of(config: PpoConfig, words: Any, model: Any = None) -> RolloutSett
     )
 
 
-ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="3")
+ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="4")

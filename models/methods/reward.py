@@ -110,6 +110,6 @@ reward = Method(
     title="Reward model",
     after="sft",
     default=True,
-    version="3",
+    version="4",
     writes=False,
 )

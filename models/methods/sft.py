@@ -92,5 +92,5 @@ def prepare(
 
 
 sft = Method(
-    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="3"
+    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="4"
 )
