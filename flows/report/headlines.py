@@ -78,12 +78,13 @@ def warnings(
         for share in mixture
         if not share.documents and share.name not in nothing
     ]
-    for stage, items in (("sft", "dialogues"), ("reward", "pairs"), ("ppo", "prompts")):
+    for stage, items in (("sft", "dialogues"), ("dpo", "pairs"), ("reward", "pairs"), ("ppo", "prompts")):
         report = records[stage].report if stage in records else {}
         if dropped := report.get("dropped"):
             whole = dropped + report.get(items, 0)
             told = f"{number(dropped)} of {number(whole)} {items} left out"
-            found.append((stage, f"{told}: they don't fit into the context"))
+            reasons = [f"{number(n)} {reason}" for reason, n in report.get("left_out_by_reason", {}).items()]
+            found.append((stage, f"{told}: {'; '.join(reasons)}" if reasons else told))
         if report.get("unpaired"):
             found.append((stage, f"{amount(report['unpaired'], 'answer')} without another to be compared with"))
     found += [
