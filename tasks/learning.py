@@ -121,7 +121,8 @@ def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str)
         {"id": items[number]["id"], "reason": reason, "tokens": tokens, "room": room}
         for number, reason, tokens, room in report.pop("left_out", ())
     ]
-    parts = [f"{count:,} {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
+    reasons = report["left_out_by_reason"] = dict(Counter(row["reason"] for row in rows).most_common())
+    parts = [f"{count:,} {reason}" for reason, count in reasons.items()]
     said = [f"{len(rows):,} of {len(items):,} {noun} left out ({'; '.join(parts)})"] if rows else []
     if len(rows) > MANY * len(items):
         lengths = (f"{count:,} {length}" for length, count in report["left_out_by_length"].items())

@@ -74,7 +74,7 @@ class Tokenized(NamedTuple):
     tokens: Folder
 
 
-@stage(Tokenized, version="3", libraries=("tokenizers", "transformers", "numpy"))
+@stage(Tokenized, version="4", libraries=("tokenizers", "transformers", "numpy"))
 def tokenize(
     config: TokenizeConfig,
     runtime: Runtime,

@@ -86,12 +86,13 @@ def warnings(
         for finding in record.report.get("findings", ())
         if finding["level"] == "warning"
     ]
-    for stage, items in (("sft", "dialogues"), ("reward", "pairs"), ("ppo", "prompts")):
+    for stage, items in _ITEMS.items():
         report = records[stage].report if stage in records else {}
         if dropped := report.get("dropped"):
             whole = dropped + report.get(items, 0)
             told = f"{number(dropped)} of {number(whole)} {items} left out"
-            found.append((stage, f"{told}: they don't fit into the context"))
+            reasons = [f"{number(n)} {reason}" for reason, n in report.get("left_out_by_reason", {}).items()]
+            found.append((stage, f"{told}: {'; '.join(reasons)}" if reasons else told))
         if report.get("unpaired"):
             found.append((stage, f"{amount(report['unpaired'], 'answer')} without another to be compared with"))
     found += [
@@ -111,6 +112,15 @@ def answers(records: dict[str, StageRecord]) -> list[Row]:
     return list(questions.values())
 
 
+# What each method of training takes, as its report calls them.
+_ITEMS = {
+    "sft": "dialogues",
+    "dpo": "pairs",
+    "kto": "judgements",
+    "reward": "pairs",
+    "ppo": "prompts",
+    "grpo": "prompts",
+}
 _LESS_IS_BETTER = {"loss", "loss_over_entropy", "bits_per_byte"}
 _MORE_IS_BETTER = {"accuracy", "token_f1"}
 

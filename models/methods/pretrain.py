@@ -236,4 +236,4 @@ def prepare(
     )
 
 
-pretrain = Method("pretrain", PretrainConfig, data, prepare, title="Pretraining", default=True)
+pretrain = Method("pretrain", PretrainConfig, data, prepare, title="Pretraining", default=True, version="2")

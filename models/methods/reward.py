@@ -117,6 +117,6 @@ reward = Method(
     title="Reward model",
     after="sft",
     default=True,
-    version="3",
+    version="4",
     writes=False,
 )

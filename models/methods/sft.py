@@ -13,6 +13,10 @@ from models.training.config import TunedConfig
 from models.training.method import Ended, Method, Prepared
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from models.objectives.assistant_tokens import Dialogues
+    from models.objectives.base import Loss
     from models.text.packing import Dialogue, Messages
 
 
@@ -22,6 +26,9 @@ class SftConfig(TunedConfig):
     learning_rate: float = Field(5e-4, gt=0, le=1, title="Learning rate", description="The peak, for AdamW's share.")
     weight_decay: float = Field(0.0, ge=0, le=10, title="Weight decay", description="On matrices only.")
     epochs: float = Field(2.0, gt=0, le=1000, title="Epochs", description="Times every dialogue is seen.")
+    balance: float = Field(
+        0.01, ge=0, le=10, title="Balance", description="Weight of the load-balancing loss, for a model with experts."
+    )
 
 
 def data(
@@ -66,6 +73,9 @@ def prepare(
     drawn = data.drawn()
     judged = data.in_batches(drawn, collate)
 
+    def objective(network: nn.Module, batch: Dialogues) -> Loss:
+        return assistant_tokens(network, batch, config.balance)
+
     def finish(ended: Ended) -> dict[str, Any]:
         report = data.report("dialogues", ended.step)
         if judged:
@@ -79,7 +89,7 @@ def prepare(
 
     return Prepared(
         model=model,
-        objective=assistant_tokens,
+        objective=objective,
         batches=lambda step: [split(collate(data.of_step(step)), config.accumulation)],
         words=data.words,
         inputs={
@@ -92,5 +102,5 @@ def prepare(
 
 
 sft = Method(
-    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="3"
+    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="4"
 )

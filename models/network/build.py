@@ -79,6 +79,8 @@ def _t5(shape: NetworkConfig) -> nn.Module:
 def lengthened(model: nn.Module, context: int, scaling: RopeScaling | None) -> nn.Module:
     """A model that takes rows of `context` tokens: our decoder with its rotary positions scaled, where it was shorter.
 
+    What a base was scaled by already it keeps, or more of the same: factors count from the context first trained in.
+
     Raises:
         UserError: where the model is shorter and can't be made longer so.
     """
@@ -90,9 +92,17 @@ def lengthened(model: nn.Module, context: int, scaling: RopeScaling | None) -> n
             f"the context of {context} tokens is longer than the base's {longest}: lower pretrain.context"
             + (", or set pretrain.rope_scaling" if isinstance(model, Decoder) else "")
         )
+    already = model.config.rope_scaling
+    if already is not None and (scaling.rope_type != already.rope_type or scaling.factor < already.factor):
+        raise UserError(
+            f"the base's positions are scaled already ({already.rope_type}, factor {already.factor:g} of"
+            f" {already.original_max_position_embeddings} tokens), and it learned so: set pretrain.rope_scaling to"
+            f" {already.rope_type} with a factor of at least {already.factor:g}, or leave it out"
+        )
     fields = model.config.model_dump() | {"context": context, "rope_scaling": scaling.model_dump()}
     if not scaling.original_max_position_embeddings:
-        fields["rope_scaling"]["original_max_position_embeddings"] = longest
+        trained = longest if already is None else already.original_max_position_embeddings
+        fields["rope_scaling"]["original_max_position_embeddings"] = trained
     longer = Decoder(NetworkConfig(**fields))
     longer.load_state_dict(model.state_dict())
     return longer

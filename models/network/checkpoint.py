@@ -80,6 +80,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             text.save(tokenizer, temporary)
         if isinstance(trunk, Foreign | EncoderDecoder):
             trunk.inner.save_pretrained(temporary)
+            if tokenizer is not None and getattr(trunk, "causal", True):
+                _add_stops(temporary / GENERATION, text.stop_ids(tokenizer, trunk))
         elif isinstance(trunk, Decoder):
             _write(to_hub(trunk), temporary / "model.safetensors")
             stops = text.stop_ids(tokenizer, trunk) if tokenizer is not None else []
@@ -129,15 +131,20 @@ def load_model(folder: Path | str, trust_remote_code: bool = False) -> nn.Module
             if config is None:
                 model = _foreign(folder, settings, trust_remote_code)
             else:
-                model = _decoder(_read(folder), config)
+                model = _decoder(*_untied(_read(folder), config))
         model.base = Base.read(folder, settings)  # type: ignore[assignment]
         model.stops = model.base.stops  # type: ignore[union-attr]
         if (folder / VALUE_HEAD).is_file():
             model = ScalarHead(model)
             model.head.load_state_dict(load_file(folder / VALUE_HEAD))
+        wrong = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        if wrong is not None:
+            raise UserError(f"the checkpoint {folder} holds a weight that is no number, in {wrong}: take another model")
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
+    except KeyError as error:
+        raise UserError(f"the checkpoint {folder} can't be read: its files have no {error.args[0]}") from None
+    except (OSError, ValueError, RuntimeError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
     return model.eval()
 
@@ -164,6 +171,14 @@ def _decoder(weights: dict[str, Tensor], config: NetworkConfig) -> Decoder:
     model = Decoder(config)
     model.load_state_dict(from_hub(weights, config))
     return model
+
+
+def _untied(weights: dict[str, Tensor], config: NetworkConfig) -> tuple[dict[str, Tensor], NetworkConfig]:
+    """A head that is there and isn't the embedding counts, whatever the config says of ties, as for Transformers."""
+    head = weights.get("lm_head.weight")
+    if config.tie and head is not None and not torch.equal(head, weights["model.embed_tokens.weight"]):
+        config = config.model_copy(update={"tie": False})
+    return weights, config
 
 
 def context_of(folder: Path | str) -> int:
@@ -324,6 +339,16 @@ def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> 
             if getattr(tokenizer, name) is not None:
                 settings[name] = getattr(tokenizer, name)
     return settings
+
+
+def _add_stops(path: Path, stops: list[int]) -> None:
+    """What ends an answer, in the generation settings that Transformers wrote: the template may end a turn with a token
+    of which a base that never wrote dialogues doesn't know."""
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = settings.get("eos_token_id")
+    known = set() if named is None else {named} if isinstance(named, int) else set(named)
+    if not known.issuperset(stops):
+        _write_json(settings | {"eos_token_id": sorted({*known, *stops})}, path)
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

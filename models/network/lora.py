@@ -33,13 +33,14 @@ def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module
     """Put adapters on the layers that a config names, and freeze all else but a scalar head. Returns the same model.
 
     Raises:
-        UserError: where no layer has one of the names.
+        UserError: for a name that no layer has.
     """
     trunk = model.trunk if isinstance(model, ScalarHead) else model
     chosen = [(name, layer) for name, layer in _candidates(trunk) if _named(name, config.targets)]
-    if not chosen:
+    unknown = [target for target in config.targets if not any(_named(name, (target,)) for name, _ in chosen)]
+    if unknown or not chosen:
         found = sorted({name.rpartition(".")[2] for name, _ in _candidates(trunk)})
-        raise UserError(f"lora.targets {list(config.targets)} name no layer of this model: it has {', '.join(found)}")
+        raise UserError(f"lora.targets {unknown} name no layer that can be adapted: this model has {', '.join(found)}")
     trunk.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for _, layer in chosen:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.objectives.base import IGNORED, Loss, token_loss
+from models.objectives.base import IGNORED, Loss, pay_for_balance, token_loss
 
 
 @dataclass(slots=True)
@@ -35,8 +35,12 @@ def collate(dialogues: list[tuple[list[int], list[bool]]], padding: int = 0) -> 
     return Dialogues(tokens, targets)
 
 
-def assistant_tokens(model: nn.Module, batch: Dialogues) -> Loss:
-    """The sum over the assistant's tokens of -log p, in nats, and the count of those that were the likeliest token."""
+def assistant_tokens(model: nn.Module, batch: Dialogues, balance: float = 0.0) -> Loss:
+    """The sum over the assistant's tokens of -log p, in nats, and the count of those that were the likeliest token.
+
+    A model with experts pays `balance` times its load-balancing loss, over all tokens up to each row's last target.
+    """
     loss = token_loss(model, model(batch.tokens), batch.targets, accuracy=True)
+    pay_for_balance(loss, model, (batch.targets != IGNORED).flip(1).cumsum(1).flip(1) > 0, balance)
     loss.read = (batch.tokens.shape,)
     return loss

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from models.network.experts import auxiliary
+
 IGNORED = -100  # the target that no loss counts, torch's own convention
 # Bytes of logits, as float32, that are computed at once; some three times as much is in use then.
 LARGEST_ON_CPU, LARGEST = 1 << 29, 1 << 31
@@ -98,6 +100,20 @@ def in_parts(
         checkpoint(part, *piece, use_reentrant=False, preserve_rng_state=False)
         for piece in zip(hidden_ND.chunk(parts), targets_N.chunk(parts), strict=True)
     ]
+
+
+def pay_for_balance(loss: Loss, model: nn.Module, counted_BT: Tensor, weight: float) -> None:
+    """Adds to a loss `weight` times the load-balancing loss of a model's experts, if it has any.
+
+    That loss is a mean over the micro-batch's tokens, paid once for each target: what an update adds is the mean of its
+    micro-batches' balance losses, weighted by their targets. Balance is asked of a micro-batch, so 2 of them aren't
+    quite 1 of twice the size. `counted_BT`: False on padding. The metric `balance` is that loss before its weight:
+    experts_per_token where experts are evenly used.
+    """
+    unbalanced = auxiliary(model, counted_BT)
+    if unbalanced is not None:
+        loss.total = loss.total + weight * loss.targets * unbalanced
+        loss.sums["balance"] = loss.targets * unbalanced.detach()
 
 
 def _vocabulary(model: nn.Module) -> int:

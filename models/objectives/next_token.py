@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from models.network.decoder import within_documents
-from models.network.experts import auxiliary
-from models.objectives.base import Loss, Objective, token_loss, without_looking
+from models.objectives.base import Loss, Objective, pay_for_balance, token_loss, without_looking
 
 
 def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float = 0.01) -> Objective:
@@ -17,10 +16,7 @@ def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float 
     With `mask_documents` a token attends to its own document only and positions count from each document's start;
     without it rows are one running text, which is faster. The metric `loss` leaves the z-loss out.
 
-    A model with experts pays `balance` times its load-balancing loss (0.01 in Fedus et al. 2021), a mean over the
-    micro-batch's tokens, once for each target: what an update adds is the mean of its micro-batches' balance losses,
-    weighted by their targets. Balance is asked of a micro-batch, so 2 of them aren't quite 1 of twice the size.
-    The metric `balance` is that loss before its weight: experts_per_token where experts are evenly used.
+    A model with experts pays `balance` times its load-balancing loss (0.01 in Fedus et al. 2021).
     """
 
     def objective(model: nn.Module, batch: Any) -> Loss:
@@ -30,10 +26,7 @@ def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float 
         positions = batch.positions if mask_documents else None
         hidden_BTD = model(batch.tokens, positions, within_documents(segments) if crowded else None)
         loss = token_loss(model, hidden_BTD, batch.targets, z_loss)
-        unbalanced = auxiliary(model, segments >= 0)
-        if unbalanced is not None:
-            loss.total = loss.total + balance * loss.targets * unbalanced
-            loss.sums["balance"] = loss.targets * unbalanced.detach()
+        pay_for_balance(loss, model, segments >= 0, balance)
         loss.read = (batch.tokens.shape,)
         return loss
 

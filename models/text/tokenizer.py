@@ -125,7 +125,7 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedToken
     """
     folder = Path(folder)
     if gguf.is_gguf(folder):
-        return gguf.read(AutoTokenizer, folder)
+        return _whole(gguf.read(AutoTokenizer, folder))
     if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} holds no tokenizer: expected tokenizer.json, as the tokenizer stage or a model has it"
@@ -136,6 +136,15 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedToken
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         raise UserError(f"the tokenizer in {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
+    return _whole(tokenizer)
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that neither cuts nor pads, whatever its file was last used for: `tokenizer.json` remembers that."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
     return tokenizer
 
 
@@ -246,6 +255,22 @@ def edges(tokenizer: PreTrainedTokenizerBase) -> tuple[int | None, int | None]:
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     """One more than a tokenizer's largest id: the rows that an embedding needs. There may be gaps below."""
     return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+
+
+def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raises UserError where text, the chat template or a document's edges come to a token for which an embedding of so
+    many rows has none. A token that nothing writes, such as padding that was added later, does no harm."""
+    if vocabulary_size(tokenizer) <= rows:
+        return
+    template = str(tokenizer.chat_template or "")
+    idle = {name for name in tokenizer.all_special_tokens if name not in template}
+    idle -= {tokenizer.bos_token, tokenizer.eos_token, tokenizer.cls_token, tokenizer.sep_token}
+    beyond = {number: name for name, number in tokenizer.get_vocab().items() if number >= rows and name not in idle}
+    if beyond:
+        raise UserError(
+            f"the tokenizer has {len(beyond):,} tokens beyond the {rows:,} that the model has rows for, such as"
+            f" {beyond[min(beyond)]!r}: take the tokenizer that came with the model, or a model made larger for it"
+        )
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -148,6 +148,15 @@ class SpikeGuard(Callback):
             )
         return False
 
+    def on_end(self, run: Run) -> None:
+        """Raises FloatingPointError where no update was ever taken: what would be written is the model as it came."""
+        if self.events and not self.history:
+            last = self.events[-1]
+            raise FloatingPointError(
+                f"none of {len(self.events)} updates could be taken, the last for loss {last['loss']:.4g} and gradient"
+                f" norm {last['grad_norm']:.4g}: lower the learning rate, or look at the data"
+            )
+
     def saved(self) -> dict[str, Any]:
         """History and events."""
         return {"history": self.history, "events": self.events, "in_a_row": self.in_a_row}

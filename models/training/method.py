@@ -183,6 +183,7 @@ def _train(
     from models.network.build import recompute_activations
     from models.network.lora import apply_lora, merged, save_adapter
     from models.parallel.ranks import ALONE
+    from models.text.tokenizer import check_rows
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
     from models.training.compilation import compiled
@@ -199,6 +200,8 @@ def _train(
     torch.manual_seed(config.seed)
     data = method.data(config, **method.given(inputs))
     prepared = method.prepare(config, data, **inputs)
+    learned: Any = prepared.model if prepared.written is None else prepared.written
+    check_rows(prepared.words, learned.config.vocabulary)
     for network in (prepared.model, *prepared.frozen):
         network.to(device.device)
     units = dict(prepared.units) or {method.name: prepared.model}

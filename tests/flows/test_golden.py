@@ -94,15 +94,15 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "tokenizer": (
-        "3",
+        "4",
         {
             "tokenizer": "34d9a1e3318897881f808e2cade9bf01",
         },
     ),
     "tokenize": (
-        "3",
+        "4",
         {
-            "tokens": "46c8228fbbc19e81dd2a5b1f6037e2f0",
+            "tokens": "26db66b63d9538d835e837982d0f9554",
         },
     ),
 }

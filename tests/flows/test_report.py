@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         "mixture": {"counts": {}, "payload": {"config": {"weights": {"web": 3, "code": 1}}}},
         "sft": {
             "counts": {},
-            "report": {"heldout_loss": 2.5, "heldout_loss_before": 3.5, "dialogues": 169, "dropped": 154, "skipped": 0},
+            "report": {"heldout_loss": 2.5, "heldout_loss_before": 3.5, "dialogues": 169, "dropped": 154, "skipped": 0}
+            | {"left_out_by_reason": {"no answer of the assistant": 153, "the chat template can't write it": 1}},
         },
         "ppo": {"counts": {}, "report": {"score_last": 0.5, "findings": FINDINGS, "figures": FIGURES}},
         "evaluate": {"counts": {}, "report": {"answers": ANSWERS, "results": []}},
@@ -380,7 +382,8 @@ def test_its_head_says_what_the_run_is_and_what_to_beware_of(page: str) -> None:
     head = Page(page[: page.index("</header>")]).text
     for told in ("toy", "2026-01-02 03:04 UTC", "7 ran, 1 skipped", "records read", "held-out loss", "3.5 before"):
         assert told in head
-    assert "sft: 154 of 323 dialogues left out" in head
+    told = "sft: 154 of 323 dialogues left out: 153 no answer of the assistant; 1 the chat template can't write it"
+    assert told in unescape(head)
     assert "web: 1 record couldn't be read" in head
     assert "empty: gave nothing: 0 records read" in head
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -188,6 +189,37 @@ def test_a_longer_context_is_asked_for_with_one_field() -> None:
     assert NetworkConfig(**config.model_dump()) == config
     with pytest.raises(ValueError, match="high_freq_factor must be above"):
         NetworkConfig(rope_scaling={"rope_type": "llama3", "high_freq_factor": 1, "low_freq_factor": 2})
+
+
+@torch.no_grad()
+def test_a_head_that_lies_beside_the_embedding_counts_whatever_the_config_says(tmp_path: Path) -> None:
+    # vllm#51665: a tuned model's config said "tied", its files held a head of their own
+    sizes = {"vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    theirs = stirred(LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=False)))
+    theirs.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    ours = checkpoint.load_model(tmp_path)
+    x = torch.arange(20)[None]
+    assert torch.allclose(ours.logits(ours(x)), theirs(x).logits, atol=1e-5)
+    checkpoint.save(ours, None, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["tie_word_embeddings"] is False
+    weights = load_file(tmp_path / "model.safetensors")
+    copied = weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}
+    save_file(copied, tmp_path / "model.safetensors")
+    assert checkpoint.load_model(tmp_path).lm_head is None  # a copy is no head of its own
+
+
+def test_weights_that_are_no_numbers_or_have_other_names_are_refused(tmp_path: Path) -> None:
+    checkpoint.save(build_model(NetworkConfig(layers=1, width=16, heads=2, vocabulary=64)), None, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(weights | {name: torch.full_like(weights[name], torch.nan)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"no number, in layers.0.mlp.up_proj.weight"):
+        checkpoint.load_model(tmp_path)
+    save_file({f"_orig_mod.{key}": weight for key, weight in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"its files have no model.embed_tokens.weight"):
+        checkpoint.load_model(tmp_path)
 
 
 @torch.no_grad()
@@ -392,9 +424,12 @@ def test_another_familys_folder_comes_back_with_its_class_tokenizer_template_and
     template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
     (tmp_path / "base" / "chat_template.jinja").write_text(template)
     checkpoint.save(*checkpoint.load(tmp_path / "base"), tmp_path / "again")
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"):
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
         before, after = ((tmp_path / place / name).read_text() for place in ("base", "again"))
         assert after == before, name
+    paths = (tmp_path / place / "generation_config.json" for place in ("base", "again"))
+    before, after = (json.loads(path.read_text()) for path in paths)
+    assert after == before | {"eos_token_id": [1, 3, 4, 6]}  # and what ends a text and a turn
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
     assert type(theirs) is GPT2LMHeadModel
     assert all(torch.equal(weight, gpt.state_dict()[key]) for key, weight in theirs.state_dict().items())

@@ -10,6 +10,7 @@ from models.methods.pretrain import PretrainConfig
 from models.network.build import build_model
 from models.network.config import NetworkConfig
 from models.network.experts import Mixture, auxiliary
+from models.objectives.assistant_tokens import assistant_tokens, collate
 from models.objectives.next_token import next_token
 from models.text.sampler import Batch
 from models.training.optimizer import build_optimizer
@@ -172,3 +173,26 @@ def test_checkpointed_experts_pay_the_same_for_imbalance() -> None:
         next_token(balance=0.5)(model, rows((12, 7, 9))).total.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.allclose(*pair, rtol=1e-6, atol=1e-7) for pair in zip(*gradients, strict=True))
+
+
+def test_dialogues_pay_for_balance_too_and_padding_counts_for_nothing() -> None:
+    model = build_model(NetworkConfig(layers=2, width=16, heads=2, vocabulary=64, context=32, experts=4)).train()
+    rows = [(list(range(3, 3 + length)), [False, *[True] * (length - 1)]) for length in (20, 7)]
+    loss = assistant_tokens(model, collate(rows), 0.5)
+    plain = assistant_tokens(model, collate(rows))
+    assert float((loss.total - plain.total).detach()) == pytest.approx(0.5 * float(loss.sums["balance"]), rel=1e-4)
+    read = [len(ids) - 1 for ids, _ in rows]
+    routed = [auxiliary_parts(model, collate([row]).tokens) for row in rows]
+    share, mean = (sum(part[n] * k for part, k in zip(routed, read, strict=True)) / sum(read) for n in (0, 1))
+    balance = float(loss.sums["balance"]) / loss.targets
+    assert balance == pytest.approx(float(4 * (share * mean).sum().detach()), rel=1e-5)
+    padded = auxiliary_parts(model, collate(rows).tokens)
+    assert balance != pytest.approx(float(4 * (padded[0] * padded[1]).sum().detach()), rel=1e-4)
+
+
+def auxiliary_parts(model: torch.nn.Module, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choices of each expert a token, and its mean probability, over all layers of a pass."""
+    model(tokens)
+    logits = torch.cat([part.routing for part in model.modules() if isinstance(part, Mixture)])
+    chosen = torch.nn.functional.one_hot(logits.topk(2, -1).indices, 4).sum(1).float()
+    return chosen.mean(0), logits.softmax(-1).mean(0)

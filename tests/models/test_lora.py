@@ -110,5 +110,8 @@ def test_equal_seeds_give_equal_adapters_and_a_copy_has_its_own() -> None:
 
 
 def test_names_that_no_layer_has_are_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"\['c_attn'\] name no layer of this model: it has down_proj, gate_proj"):
-        apply_lora(build_model(SHAPE), LoraConfig(targets=("c_attn",)))
+    for targets in (("c_attn",), ("q_proj", "c_attn")):  # some of them (peft#1959) as well as all
+        with pytest.raises(UserError, match=r"\['c_attn'\] name no layer that can be adapted: .* down_proj, gate_proj"):
+            apply_lora(build_model(SHAPE), LoraConfig(targets=targets))
+    with pytest.raises(UserError, match="lm_head"):  # as with unsloth#9326
+        apply_lora(build_model(SHAPE), LoraConfig(targets=("q_proj", "lm_head")))

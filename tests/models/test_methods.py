@@ -16,6 +16,8 @@ from models.methods import METHODS
 from models.methods.pretrain import PretrainConfig, pretrain
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
+from models.network.build import build_model, lengthened
+from models.network.config import NetworkConfig, RopeScaling
 from models.text.shards import TokenShards
 from models.training.metrics import read_metrics
 
@@ -115,6 +117,25 @@ def test_an_open_model_goes_on_learning_in_its_own_shape(world: dict[str, Any], 
     with torch.no_grad():
         torch.testing.assert_close(model.logits(model(tokens)), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
     assert theirs.config.rope_parameters["original_max_position_embeddings"] == 32
+
+
+def test_a_base_that_was_made_longer_once_goes_on_from_the_context_it_was_first_trained_in() -> None:
+    # unsloth#7028: a model's own scaling was replaced by another, which it had never seen
+    llama3 = {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 64}
+    base = build_model(NetworkConfig(layers=1, width=32, heads=2, vocabulary=64, context=256, rope_scaling=llama3))
+    with pytest.raises(UserError, match=r"scaled already \(llama3, factor 4 of 64 tokens\).*factor of at least 4"):
+        lengthened(base, 512, RopeScaling(rope_type="linear", factor=8))
+    longer = lengthened(base, 512, RopeScaling(rope_type="llama3", factor=8))
+    assert longer.config.rope_scaling == RopeScaling(**llama3 | {"factor": 8.0})
+    assert longer.config.context == 512
+    assert lengthened(base, 256, None) is base
+
+
+def test_a_tokenizer_larger_than_its_model_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    small = build_model(NetworkConfig(layers=1, width=16, heads=2, context=32, vocabulary=256))
+    checkpoint.save(small, world["words"], tmp_path / "base")
+    with pytest.raises(UserError, match="beyond the 256 that the model has rows for"):
+        sft(SftConfig(steps=1), tmp_path / "base", world["dialogues"], [], tmp_path)
 
 
 def test_adapters_alone_are_trained_and_peft_reads_them(world: dict[str, Any], tmp_path: Path) -> None:

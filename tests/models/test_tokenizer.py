@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,31 @@ def test_use_doesnt_change_what_is_saved(folder: Path, tokenizer, tmp_path: Path
     room.encode(tokenizer, ["<|bos|>"])
     tokenizer.save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_a_file_that_remembers_cutting_and_padding_does_neither(folder: Path, tokenizer, tmp_path: Path) -> None:
+    # model2vec#374, fastembed#716: whoever used the tokenizer last left its lengths in tokenizer.json
+    shutil.copytree(folder, tmp_path / "used")
+    used = room.load(tmp_path / "used")
+    used.backend_tokenizer.enable_truncation(4)
+    used.backend_tokenizer.enable_padding(length=9)
+    used.backend_tokenizer.save(str(tmp_path / "used" / "tokenizer.json"))
+    texts = ["A long text that has far more than four tokens in it.", "a"]
+    assert room.encode(room.load(tmp_path / "used"), texts) == room.encode(tokenizer, texts)
+
+
+def test_tokens_without_a_row_in_the_model_are_refused_unless_nothing_writes_them(folder: Path) -> None:
+    # transformers#11102: added tokens, and an embedding that wasn't made larger
+    words = room.load(folder)
+    rows = len(words)
+    room.check_rows(words, rows)
+    words.add_special_tokens({"pad_token": "[PAD]"})
+    room.check_rows(words, rows)
+    with pytest.raises(UserError, match=r"2 tokens beyond the \d+ that the model has rows for, such as"):
+        room.check_rows(words, rows - 2)
+    words.eos_token = "[PAD]"
+    with pytest.raises(UserError, match=r"1 tokens beyond .* such as '\[PAD\]'"):
+        room.check_rows(words, rows)
 
 
 def test_training_stops_at_the_sample(tmp_path: Path) -> None:

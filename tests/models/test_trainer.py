@@ -304,6 +304,27 @@ class TestSpikeGuard:
         with pytest.raises(FloatingPointError, match="3 updates in a row"):
             guard.accept(run, float("nan"), 1.0)
 
+    def test_a_run_that_took_no_update_at_all_fails(self, tmp_path):
+        # LLaMA-Factory#2810 and trl#6668: losses that were no numbers, and a run that ended as if it had learned
+        with pytest.raises(FloatingPointError, match=r"none of 1 updates could be taken, the last for loss nan"):
+            self.run(tmp_path, float("nan"), SpikeGuard(6.0), steps=1, at=0)
+        self.run(tmp_path, float("nan"), SpikeGuard(6.0), steps=2, at=0)  # one was
+
+    def test_a_micro_batch_without_targets_adds_nothing(self):
+        # nanochat#618: nothing but the user's tokens in a small micro-batch, and the mean over none is no number
+        torch.manual_seed(7)
+        empty, rows = toy_rows(0), toy_rows(1)
+        empty = Rows(empty.inputs, empty.wanted, torch.zeros_like(empty.mask))
+        trained = []
+        for update in ([rows], [empty, rows, empty]):
+            torch.manual_seed(7)
+            model = Toy().eval()
+            totals, _ = trainer._backward(alone(model), toy_loss, update)
+            trained.append((totals["total"] / totals["targets"], [part.grad for part in model.parameters()]))
+        assert trained[0][0] == trained[1][0]
+        for one, other in zip(trained[0][1], trained[1][1], strict=True):
+            assert torch.equal(one, other)
+
     def test_its_history_survives_a_resume(self):
         guard, other = SpikeGuard(6.0), SpikeGuard(6.0)
         run = alone(Toy())
