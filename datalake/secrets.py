@@ -103,10 +103,15 @@ def masked(value: Any) -> Any:
         return _without(value)
     if isinstance(value, dict):
         return {
-            masked(name): MASK if isinstance(item, str) and item and is_secret(str(name)) else masked(item)
+            masked(name): MASK if isinstance(item, str) and item and _holds_secret(str(name)) else masked(item)
             for name, item in value.items()
         }
     return [masked(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _holds_secret(name: str) -> bool:
+    """Whether a text under this name is a secret; `key_variable` says where one is."""
+    return is_secret(name) and not name.endswith("_variable")
 
 
 def _without(text: str) -> str:

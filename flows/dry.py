@@ -34,6 +34,11 @@ class Unknown(StandIn):
     stage: str
 
 
+def _each(value: Any) -> tuple[Any, ...]:
+    """An input, or the several that are read as one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
 class DryRun(Run):
     """A run that looks. `reports` says of each stage `cached`, `would run` or `skipped`."""
 
@@ -54,7 +59,9 @@ class DryRun(Run):
 
     def do(self, stage: Stage[C, Any, O], config: C, inputs: Mapping[str, Any]) -> O:
         """Look whether a stage is done."""
-        unknown = next((value.stage for value in inputs.values() if isinstance(value, Unknown)), None)
+        unknown = next(
+            (one.stage for value in inputs.values() for one in _each(value) if isinstance(one, Unknown)), None
+        )
         if unknown is not None:
             self._would_run(stage.name, f"what {unknown} gives isn't known yet")
             return stage.typed(config, lambda name: Unknown(stage.name))

@@ -71,8 +71,8 @@ class Lake:
             return [plain_value(one) for one in ancestors(self.store, record)]
         from tasks.learning import rows_of_step
 
-        table, seen = rows_of_step(self.store, record, step)
-        return [plain_value(row) for row in with_addresses(self.store, record, seen, table)]
+        tables, seen = rows_of_step(self.store, record, step)
+        return [plain_value(row) for row in with_addresses(self.store, record, seen, tables)]
 
     def runs(self) -> list[Row]:
         """The runs of the lake, oldest first: when, how long, how far, with which figures."""

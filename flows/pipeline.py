@@ -17,10 +17,12 @@ from tasks.curate import curate
 from tasks.deduplicate import deduplicate
 from tasks.dialogues import HoldOut
 from tasks.evaluate import evaluate
+from tasks.feedback import feedback
 from tasks.ingest import IngestConfig, ingest
+from tasks.instruct import instruct
 from tasks.learning import Trained, learning
 from tasks.mixture import mixture
-from tasks.outputs import first, given, maybe
+from tasks.outputs import first, given, maybe, together
 from tasks.quality import quality
 from tasks.thresholds import thresholds
 from tasks.tokenize import TokenizeConfig, tokenize
@@ -83,11 +85,17 @@ def pipeline(run: Run) -> None:
 
     # One that answers, and answers as people like. An open model may answer already.
     model = first(grown.model, start.model)
-    tuned = train("sft", conversations=read.conversations, base=model, holdout=split)
+    own = model if recipe.instruct and recipe.instruct.own else None
+    written = run(instruct, recipe.instruct, conversations=maybe(read.conversations), model=own, holdout=split)
+    dialogues = together(read.conversations, written.instructions)
+    tuned = train("sft", conversations=dialogues, base=model, holdout=split)
     answering = tuned.model if recipe.base is None else first(tuned.model, model)
-    train("dpo", preferences=read.preferences, base=answering, holdout=split)
-    train("kto", preferences=read.preferences, base=answering, holdout=split)
-    judge = train("reward", preferences=read.preferences, base=answering, holdout=split)
+    own = answering if recipe.feedback and recipe.feedback.own else None
+    preferred = run(feedback, recipe.feedback, conversations=dialogues, model=own, holdout=split)
+    pairs = together(read.preferences, preferred.feedback)
+    train("dpo", preferences=pairs, base=answering, holdout=split)
+    train("kto", preferences=pairs, base=answering, holdout=split)
+    judge = train("reward", preferences=pairs, base=answering, holdout=split)
     for method in ("ppo", "grpo"):
         section = recipe.method(method)
         asked = judge.model if getattr(section, "judged", True) else None

@@ -43,6 +43,7 @@ from datalake.text.yaml_text import YamlError, read_yaml
 from models.evaluation.config import EvaluateConfig
 from models.methods import METHODS
 from models.network.config import OpenModel
+from models.synthesis.config import FeedbackConfig, InstructConfig
 from models.text.config import TokenizerConfig
 from models.training.config import TrainingConfig
 from tasks.runtime import RuntimeConfig
@@ -120,6 +121,12 @@ class Recipe(_Methods):
         default=None,
         title="Base model",
         description="A local Hugging Face folder or GGUF file to start from: `pretrain` continues it, or is null",
+    )
+    instruct: InstructConfig | None = Field(
+        default=None, title="Self-instruct", description="Dialogues for `sft` that a model writes; null: none are"
+    )
+    feedback: FeedbackConfig | None = Field(
+        default=None, title="Constitution", description="Preferences by principles, from a model; null: none are"
     )
     evaluate: EvaluateConfig | None = Field(default_factory=EvaluateConfig, title="Evaluation")
     runtime: RuntimeConfig = Field(

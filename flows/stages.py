@@ -8,6 +8,9 @@ from models.methods import METHODS
 
 TRAINING: tuple[str, ...] = tuple(METHODS)  # those that make a model
 ANSWERING: tuple[str, ...] = tuple(name for name, method in METHODS.items() if method.writes)
+# Those that let a model write what others learn from, by the method that they stand before or after.
+_BEFORE = {"sft": ("instruct",)}
+_AFTER = {"sft": ("feedback",)}
 STAGES: tuple[str, ...] = (
     "ingest",
     "quality",
@@ -17,7 +20,7 @@ STAGES: tuple[str, ...] = (
     "mixture",
     "tokenizer",
     "tokenize",
-    *METHODS,
+    *(name for method in METHODS for name in (*_BEFORE.get(method, ()), method, *_AFTER.get(method, ()))),
     "evaluate",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -34,13 +35,21 @@ class HoldOut(BaseModel):
         return held_out(group_of(id, attributes), self.seed, self.share)
 
 
-def rows_of(lake: Lake, ref: TableRef, columns: list[str]) -> list[dict[str, Any]]:
-    """The rows of a table sorted by id, so that their order doesn't depend on how the archives were sharded."""
-    rows = [row for file in lake.files(ref) for row in read_table(file, columns).to_pylist()]
+Tables = TableRef | Sequence[TableRef]
+
+
+def each(tables: Tables) -> Sequence[TableRef]:
+    """One table, or several that are read as one."""
+    return [tables] if isinstance(tables, TableRef) else tables
+
+
+def rows_of(lake: Lake, tables: Tables, columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of tables sorted by id, so that their order doesn't depend on how the archives were sharded."""
+    rows = [row for ref in each(tables) for file in lake.files(ref) for row in read_table(file, columns).to_pylist()]
     return sorted(rows, key=lambda row: row["id"])
 
 
-def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def dialogues(lake: Lake, ref: Tables, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Conversations as (training, held out), each a dict of id, source, group, messages, attributes.
 
     A message that isn't to be learned has `weight` "0".
@@ -59,7 +68,7 @@ def dialogues(lake: Lake, ref: TableRef, holdout: HoldOut) -> tuple[list[dict[st
 
 
 def pairs(
-    lake: Lake, ref: TableRef, holdout: HoldOut, unpaired: bool = False
+    lake: Lake, ref: Tables, holdout: HoldOut, unpaired: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Preferences as (training, held out), each a dict of id, source, group, prompt, chosen, rejected, and of `JUDGED`
     what its source says of it.

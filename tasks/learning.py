@@ -150,8 +150,8 @@ def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int
     )
 
 
-def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[str, list[dict[str, Any]]]:
-    """What a step (from 1, as `runs.metrics` counts) of a training stage saw, row by row: the table that the `id`s are
+def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    """What a step (from 1, as `runs.metrics` counts) of a training stage saw, row by row: the tables that the `id`s are
     of, and `id` and `tokens`.
 
     Of a document also `first_token`: tokens are a stretch of it. Tokens of a dialogue are those that fit, of a pair
@@ -170,7 +170,9 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[str, list[
         raise UserError(
             f"this {name} was trained by another version of Headwater, which took other batches: run its recipe again"
         )
-    inputs: dict[str, Any] = {input: refs[0] for input, refs in record.inputs.items() if refs}
+    inputs: dict[str, Any] = {
+        input: refs[0] if len(refs) == 1 else refs for input, refs in record.inputs.items() if refs
+    }
     plain = record.payload["inputs"]
     if "holdout" in plain:
         inputs["holdout"] = HoldOut.model_validate(plain["holdout"])
@@ -180,5 +182,5 @@ def rows_of_step(lake: Lake, record: StageRecord, step: int) -> tuple[str, list[
     config = method.config.model_validate(record.payload["config"])
     seen = method.seen(config, step, **made.inputs)
     if made.items:
-        return made.table, [{"id": made.items[number]["id"], "tokens": tokens} for number, tokens in seen]
-    return made.table, [{"id": id, "first_token": first, "tokens": count} for id, first, count in seen]
+        return made.tables, [{"id": made.items[number]["id"], "tokens": tokens} for number, tokens in seen]
+    return made.tables, [{"id": id, "first_token": first, "tokens": count} for id, first, count in seen]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.tokens import token_indices
 from models.training.method import Method
-from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
+from tasks.dialogues import HoldOut, Tables, dialogues, each, nothing_left, pairs, prompts, warn_of_one_sided
 from tasks.tokens import training_documents
 
 
@@ -22,13 +22,13 @@ from tasks.tokens import training_documents
 class Material:
     """The plain inputs of a method, and of which records they were made.
 
-    items: the records that train, where these are rows of a table called `table` by their id; noun: what they are.
+    items: the records that train, where these are rows of `tables` by their id; noun: what they are.
     records: how many there were. report: what is to be said of them.
     """
 
     inputs: dict[str, Any] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
-    table: str = "documents"
+    tables: tuple[str, ...] = ("documents",)
     noun: str = "documents"
     records: int = 0
     report: dict[str, Any] = field(default_factory=dict)
@@ -46,11 +46,11 @@ def material(method: Method[Any], lake: Lake, inputs: Mapping[str, Any]) -> Mate
     return made
 
 
-def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
+def _conversations(made: Material, method: Method[Any], lake: Lake, ref: Tables, inputs: Mapping[str, Any]) -> None:
     """Dialogues to learn from, or, for a method that answers them, their prompts."""
     holdout: HoldOut = inputs["holdout"]
     train, heldout = dialogues(lake, ref, holdout)
-    made.items, made.table = train, "conversations"
+    made.items, made.tables = train, _names(ref)
     if "prompts" in method.inputs:
         made.noun = "prompts"
         made.inputs |= {"prompts": prompts(train), "heldout": prompts(heldout)}
@@ -58,7 +58,7 @@ def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRe
         return
     if not train:
         raise nothing_left("conversation", len(heldout), method.name)
-    made.noun, made.records = "dialogues", ref.rows
+    made.noun, made.records = "dialogues", _rows(ref)
     made.inputs |= {
         "conversations": [row["messages"] for row in train],
         "heldout": [row["messages"] for row in heldout],
@@ -66,7 +66,16 @@ def _conversations(made: Material, method: Method[Any], lake: Lake, ref: TableRe
     warn_of_one_sided(made.report, train, heldout, holdout.share, made.noun)
 
 
-def _preferences(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
+def _names(tables: Tables) -> tuple[str, ...]:
+    """What tables are called in their corpus."""
+    return tuple(ref.table.rpartition(".")[2] for ref in each(tables))
+
+
+def _rows(tables: Tables) -> int:
+    return sum(ref.rows for ref in each(tables))
+
+
+def _preferences(made: Material, method: Method[Any], lake: Lake, ref: Tables, inputs: Mapping[str, Any]) -> None:
     """Pairs of answers, or, for a method that takes them, judgements: answers that stand alone as well."""
     holdout: HoldOut = inputs["holdout"]
     alone = "judgements" in method.inputs
@@ -74,9 +83,9 @@ def _preferences(made: Material, method: Method[Any], lake: Lake, ref: TableRef,
     if not train:
         raise nothing_left("preference pair", len(heldout), method.name)
     made.noun = "judgements" if alone else "pairs"
-    made.items, made.table, made.records = train, "preferences", ref.rows
+    made.items, made.tables, made.records = train, _names(ref), _rows(ref)
     made.inputs |= {made.noun: train, "heldout": heldout}
-    unpaired = ref.rows - len(train) - len(heldout)
+    unpaired = made.records - len(train) - len(heldout)
     if unpaired:
         made.report["unpaired"] = unpaired
     warn_of_one_sided(made.report, train, heldout, holdout.share, made.noun)

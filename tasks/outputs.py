@@ -38,6 +38,12 @@ def given(reference: Table | Folder, config: T) -> T | Missing:
     return reference if isinstance(reference, Missing) else config
 
 
+def together(*references: Table) -> Any:
+    """The tables that are there, as one input: one of them, or several; where none is, why the first one isn't."""
+    there = [one for one in references if not isinstance(one, Missing)]
+    return tuple(there) if len(there) > 1 else (there or references)[0]
+
+
 def first(*references: Folder) -> Folder:
     """The first reference that is there; where none is, why the first one isn't."""
     return next((one for one in references if not isinstance(one, Missing)), references[0])

@@ -89,15 +89,20 @@ def _summary(record: StageRecord) -> Row:
     return body
 
 
-def with_addresses(lake: Lake, record: StageRecord, seen: Sequence[Row], table: str) -> list[Row]:
-    """The rows that a training step saw, each with `uri`, `source` and `language` of its `id` in a table before them.
+def with_addresses(lake: Lake, record: StageRecord, seen: Sequence[Row], tables: Sequence[str]) -> list[Row]:
+    """The rows that a training step saw, each with `uri`, `source` and `language` of its `id` in one of these tables
+    before them.
 
-    None where the table has no such row any more.
+    None where they have no such row any more.
     """
     # The run that used it may have another corpus than the one that built it: equal sources share their stages.
     manifest = find_manifest_of(lake, record)
-    sql = f'SELECT id, uri, source, language FROM "{manifest.corpus}"."{table}" WHERE id IN (SELECT unnest(?))'
-    found = connect(lake, manifest.run).execute(sql, [sorted({row["id"] for row in seen})]).fetchall()
+    ids = sorted({row["id"] for row in seen})
+    opened = connect(lake, manifest.run)
+    found = []
+    for table in tables:
+        sql = f'SELECT id, uri, source, language FROM "{manifest.corpus}"."{table}" WHERE id IN (SELECT unnest(?))'
+        found += opened.execute(sql, [ids]).fetchall()
     known = {id: columns for id, *columns in found}
     names = ("uri", "source", "language")
     return [dict(zip(names, known.get(row["id"], [None] * 3), strict=True)) | row for row in seen]

@@ -93,3 +93,7 @@ def test_masking_takes_time_in_proportion(piece: str) -> None:
     took(1_000)
     short, long = min(took(20_000) for _ in range(3)), min(took(80_000) for _ in range(3))
     assert long < 12 * short + 0.1
+
+
+def test_the_name_of_a_variable_that_holds_a_key_is_no_key() -> None:
+    assert masked({"key_variable": "SOME_KEY", "api_key": "abc"}) == {"key_variable": "SOME_KEY", "api_key": "***"}

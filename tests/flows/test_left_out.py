@@ -124,7 +124,7 @@ def test_a_step_of_every_stage_is_told_by_its_record(whole: Whole) -> None:
         )
         assert first == 1
         for step in (first, last):
-            table, seen = rows_of_step(lake, record, step)
+            (table,), seen = rows_of_step(lake, record, step)
             known = {id for (id,) in world.rows(whole.lake, f"SELECT id FROM tiny.{table}")}
             assert {row["id"] for row in seen} <= known
             assert len(seen) == config.batch or stage == "pretrain"

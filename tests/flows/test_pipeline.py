@@ -19,6 +19,8 @@ from tasks.stage import Stage, refs_of
 
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
 ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
+WRITER = {"endpoint": {"url": "http://host/v1", "model": "m"}}
+WRITTEN: dict[str, Any] = {"instruct": {"writer": WRITER}, "feedback": {"writer": WRITER}}  # null unless asked for
 EVERYTHING: dict[str, Any] = {
     "corpus": "small",
     "sources": ALL,
@@ -57,11 +59,12 @@ class Drawn(Run):
 
 
 def skipped(until: str | None = None, **sections: Any) -> dict[str, str]:
-    return Drawn(until, **sections).skipped
+    skipped = Drawn(until, **sections).skipped
+    return {stage: why for stage, why in skipped.items() if stage in sections or "is null" not in why}
 
 
 def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
-    run = Drawn()
+    run = Drawn(**WRITTEN)
     assert run.skipped == {}
     assert list(run.edges) == list(STAGES)
     assert run.edges == {
@@ -74,10 +77,12 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
         "tokenizer": {"curate.documents", "mixture.mixture"},
         "tokenize": {"curate.documents", "mixture.mixture", "tokenizer.tokenizer"},
         "pretrain": {"mixture.mixture", "tokenize.tokens", "tokenizer.tokenizer"},
-        "sft": {"ingest.conversations", "pretrain.pretrain"},
-        "dpo": {"ingest.preferences", "sft.sft"},
-        "kto": {"ingest.preferences", "sft.sft"},
-        "reward": {"ingest.preferences", "sft.sft"},
+        "instruct": {"ingest.conversations"},
+        "sft": {"ingest.conversations", "instruct.instructions", "pretrain.pretrain"},
+        "feedback": {"ingest.conversations", "instruct.instructions"},
+        "dpo": {"ingest.preferences", "feedback.feedback", "sft.sft"},
+        "kto": {"ingest.preferences", "feedback.feedback", "sft.sft"},
+        "reward": {"ingest.preferences", "feedback.feedback", "sft.sft"},
         "ppo": {"ingest.conversations", "sft.sft", "reward.reward"},
         "evaluate": {
             "ingest.conversations",
@@ -109,8 +114,8 @@ def test_a_recipe_runs_as_far_as_its_sources_allow_and_says_why_not_further() ->
         "ppo": "it needs reward",
     }
     only_dialogues = skipped(sources=ALL[1:])
-    assert list(only_dialogues) == list(STAGES[1:])
-    before_models = STAGES[1 : STAGES.index("sft")]
+    assert list(only_dialogues) == [stage for stage in STAGES[1:] if stage not in WRITTEN]
+    before_models = STAGES[1 : STAGES.index("instruct")]
     assert {only_dialogues[stage] for stage in before_models} == {"no source of documents"}
     assert only_dialogues["sft"] == "it needs pretrain"
     assert only_dialogues["evaluate"] == "it needs pretrain"
@@ -153,7 +158,7 @@ def test_an_open_model_needs_no_documents_and_is_gone_on_from_where_there_are_so
 
 def test_until_skips_what_comes_after_it() -> None:
     for place, stage in enumerate(STAGES):
-        assert skipped(stage) == dict.fromkeys(STAGES[place + 1 :], f"after --until {stage}")
+        assert skipped(stage, **WRITTEN) == dict.fromkeys(STAGES[place + 1 :], f"after --until {stage}")
     assert skipped("sft", sft=None)["reward"] == "after --until sft"
     with pytest.raises(ValueError, match="no stage 'nothing'"):
         Drawn("nothing")
@@ -165,3 +170,14 @@ def test_what_is_missing_stays_missing_and_what_may_be_is_none() -> None:
     assert maybe(folder) is folder
     assert given(reason, 1) is reason
     assert given(folder, 1) == 1
+
+
+def test_what_a_model_writes_needs_the_run_s_own_where_that_is_asked_to() -> None:
+    own: dict[str, Any] = {"instruct": {"writer": {"model": "base"}}, "feedback": {"writer": {"model": "sft"}}}
+    run = Drawn(**own)
+    assert run.edges["instruct"] == {"ingest.conversations", "pretrain.pretrain"}
+    assert run.edges["feedback"] == {"ingest.conversations", "instruct.instructions", "sft.sft"}
+    assert skipped(sft=None, **own)["feedback"] == "it needs sft"
+    seeded = Drawn(sources=[TABLE], **WRITTEN)
+    assert seeded.edges["sft"] == {"instruct.instructions", "pretrain.pretrain"}
+    assert seeded.edges["dpo"] == {"feedback.feedback", "sft.sft"}
