@@ -40,7 +40,11 @@ EMPTY = 2  # times that a request is made again which is answered with nothing
 LONGEST_WAIT_S = 60.0
 LONGEST_ASKED_S = 600.0  # a wait longer than this, asked for by the endpoint, is the user's
 LARGEST = 64 << 20  # bytes of an answer
-_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low")
+_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "credit_balance_too_low", "credit_balance_exhausted")
+# What servers call the end of an answer: cut by a limit, taken by a filter, lost on the way.
+_LIMITS = frozenset(("length", "max_tokens", "model_context_window_exceeded"))
+_FILTERS = frozenset(("content_filter", "sensitive"))
+_LOST = frozenset(("error", "network_error", "insufficient_system_resource", "abort"))
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 _OPENED = re.compile(r"\A\s*<think>")
 
@@ -302,20 +306,22 @@ class Client:
         choice = _mapping(data["choices"][0])
         message = _mapping(choice.get("message"))
         reason = choice.get("finish_reason")
+        if choice.get("error") or reason in _LOST:
+            raise _PassingError(f"its answer broke off ({_said(json.dumps(choice).encode())[:80]})")
         text = _text(message.get("content", choice.get("text")))
         thinking = bool(_OPENED.match(text)) and "</think>" not in text
         text = "" if thinking else _THOUGHT.sub("", text)
         usage = _mapping(data.get("usage"))
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         tokens = [int(count) if isinstance(count, int | float) else 0 for count in counts]
-        if reason == "content_filter" or message.get("refusal"):
-            said = _text(message.get("refusal")) or "content_filter"
+        if reason in _FILTERS or message.get("refusal"):
+            said = _text(message.get("refusal")) or reason
             return Reply("", False, f"filtered: {said}", *tokens)
-        if not text.strip() and reason == "length":
+        if not text.strip() and reason in _LIMITS:
             return Reply("", False, "empty: its tokens ended before an answer began", *tokens)
         if not text.strip():
             raise _EmptyError(f"no content ({reason})")
-        return Reply(text, reason != "length", "", *tokens)
+        return Reply(text, reason not in _LIMITS, "", *tokens)
 
 
 def _connections(endpoint: Endpoint) -> urllib3.PoolManager:

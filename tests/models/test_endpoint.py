@@ -89,6 +89,9 @@ PASSING = [
     Fault(body=completion(None)),
     Fault(body=completion("")),
     Fault(body=b'{"choices": []}'),
+    Fault(body=b'{"choices": null, "object": "chat.completion"}'),
+    Fault(body=completion("half of it", "error")),
+    Fault(body=b'{"choices": [{"message": {"content": "half"}, "finish_reason": "stop", "error": {"code": 502}}]}'),
     Fault(body=b'{"choices": [{"message": null, "finish_reason": "stop"}]}'),
 ]
 
@@ -117,6 +120,7 @@ STOPS = {
     "403": (Fault(403), "refuses access"),
     "404": (Fault(404, b'{"error": {"message": "The model `m` does not exist"}}'), "has no model 'm'.*correct `model`"),
     "quota": (Fault(429, b'{"error": {"code": "insufficient_quota", "message": "You exceeded"}}'), "no quota left"),
+    "credit": (Fault(429, b'{"error": {"type": "insufficient_quota", "message": "no credits"}}'), "no quota left"),
     "402": (Fault(402), "no quota left"),
     "moved": (Fault(301, headers={"location": "https://elsewhere.example/v1"}), "leads elsewhere.*elsewhere.example"),
     "hours": (Fault(429, headers={"Retry-After": "7200"}), "asks to wait 7,200 s"),
@@ -159,6 +163,8 @@ def test_what_one_request_alone_gets_is_its_own_problem(server: CompletionServer
         "bad": completion(None, "content_filter"),
         "no": completion(None, refusal="I can't"),
         "cut": completion("half an ans", "length"),
+        "full": completion("half an ans", "model_context_window_exceeded"),
+        "grok": completion("whole", "end_turn"),
         "thought": completion("<think>for ever", "length"),
         "null": completion(None),
         "parts": completion([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
@@ -173,6 +179,8 @@ def test_what_one_request_alone_gets_is_its_own_problem(server: CompletionServer
         assert found["bad"].problem == "filtered: content_filter"
         assert found["no"].problem == "filtered: I can't"
         assert (found["cut"].text, found["cut"].ended, found["cut"].problem) == ("half an ans", False, "")
+        assert not found["full"].ended
+        assert found["grok"].ended
         assert found["thought"].problem == "empty: its tokens ended before an answer began"
         assert found["null"].problem == "empty: no content (stop)"
         assert [found[name].text for name in ("parts", "reasons", "fine")] == ["ab", "yes", "yes"]
