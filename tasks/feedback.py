@@ -69,7 +69,7 @@ def feedback(
     )
     asked = [
         (row["id"].hex(), row["group"], [{name: turn[name] for name in ("role", "content")} for turn in said])
-        for row, said in zip(rows, prompts(rows), strict=True)
+        for row, said in zip(rows, (prompt["messages"] for prompt in prompts(rows)), strict=True)
         if said and said[-1]["role"] in ("user", "tool")
     ][: config.prompts]
     told = [(*one, "zh" if any("\u4e00" <= c <= "\u9fff" for c in one[2][-1]["content"]) else "en") for one in asked]

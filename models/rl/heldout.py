@@ -14,8 +14,9 @@ from typing import Any
 from torch import nn
 
 from datalake.errors import UserError
+from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Engine
-from models.rl.reward_model import load_reward_model, score
+from models.rl.reward_model import load_reward_model
 from models.training.epochs import draw
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float]]
@@ -49,7 +50,7 @@ def other_reward_model(folder: Path, words: Any, batch: int) -> tuple[str, Score
     place = folder.parent if folder.name in ("checkpoint", "model") else folder
 
     def by_model(answers: Sequence[Answer]) -> list[float]:
-        values: list[float] = score(judge, [answer.prompt + answer.tokens for answer in answers], batch).tolist()
+        values: list[float] = scores_of(judge, [answer.prompt + answer.tokens for answer in answers], batch).tolist()
         return values
 
     return f"other_{place.name}", by_model, judge

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.objectives.bradley_terry import final_scores, right_padded
+from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Engine, Observe
 from models.rl.kl import KLController
 from models.rl.policy import ActorCritic, Rollouts
@@ -127,12 +127,8 @@ class Iterations(Callback):
         """Each reward of each answer."""
         scored: dict[str, list[float]] = {}
         if self.judge is not None:
-            scored[MODEL] = []
-            device = device_of(self.judge)
-            for first in range(0, len(answers), self.config.rows):
-                some = [answer.prompt + answer.tokens for answer in answers[first : first + self.config.rows]]
-                tokens, lengths = right_padded(some)
-                scored[MODEL] += final_scores(self.judge, tokens.to(device), lengths.to(device)).float().tolist()
+            dialogues = [answer.prompt + answer.tokens for answer in answers]
+            scored[MODEL] = scores_of(self.judge, dialogues, self.config.rows).tolist()
         return self.rewards([self.asked(*both) for both in zip(answers, rows, strict=True)], scored)
 
     def asked(self, answer: Answer, row: Mapping[str, Any]) -> Asked:
