@@ -61,7 +61,7 @@ class Vocabulary(NamedTuple):
     tokenizer: Folder
 
 
-@stage(Vocabulary, version="3", libraries=("tokenizers", "transformers"))
+@stage(Vocabulary, version="4", libraries=("tokenizers", "transformers"))
 def tokenizer(
     config: TokenizerConfig,
     runtime: Runtime,

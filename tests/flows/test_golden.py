@@ -94,15 +94,15 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "tokenizer": (
-        "3",
+        "4",
         {
-            "tokenizer": "34d9a1e3318897881f808e2cade9bf01",
+            "tokenizer": "56b13f8c980a396b3d7b4a2bfe947175",
         },
     ),
     "tokenize": (
         "3",
         {
-            "tokens": "46c8228fbbc19e81dd2a5b1f6037e2f0",
+            "tokens": "c02bc29d1f20086fe5baa56d781aaca3",
         },
     ),
 }
