@@ -65,6 +65,7 @@ def look(lake: Path, deep: bool = False) -> Iterator[Check]:
         _leftovers,
         _ray,
         _torch,
+        _sandbox,
         _language,
         _samples,
         _browser,
@@ -294,6 +295,16 @@ def _torch(_: Path) -> Iterator[Check]:
     quick = choose_dtype("cuda" if cuda else "cpu") == torch.bfloat16
     precision = "bfloat16 is quick here" if quick else "bfloat16 is slow here: models are served in float32"
     yield Check("device", "ok", f"{device}; {precision}")
+
+
+def _sandbox(_: Path) -> Iterator[Check]:
+    from models.sandbox import guards
+
+    shut = guards()
+    shielded = [name for name in ("files", "network", "processes") if name not in shut.missing]
+    found = f"shuts off {', '.join(shielded) or 'nothing'} by {', '.join(shut.walls) or 'nothing'}"
+    advice = f"code of models isn't run: {' and '.join(shut.missing)} can't be shut off without Landlock and seccomp"
+    yield Check("sandbox", "warn" if shut.missing else "ok", found, advice if shut.missing else "")
 
 
 def _language(_: Path) -> Iterator[Check]:

@@ -24,9 +24,9 @@ from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import scores_of
 from models.text.packing import fit_all, fit_pair
-from models.text.rendering import UnfitError, render
+from models.text.rendering import UnfitError, render, writes_all
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, end_of_turn, ours, stop_ids
+from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 
@@ -169,7 +169,7 @@ def _turns(conversation: dict[str, Any]) -> tuple[list[dict[str, str]], str]:
 
 def askable(conversations: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Of these dialogues those that the tokenizer's chat template can ask for; none where it has no template."""
-    if ours(tokenizer) is not None:
+    if writes_all(tokenizer):
         return list(conversations)
     if not tokenizer.chat_template:
         return []

@@ -18,7 +18,7 @@ from datalake.files import Files
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
-DIALOGUE = (BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END)  # those that our chat template writes
+DIALOGUE = (BOS, EOS, PAD, SYSTEM, USER, ASSISTANT, END)  # those that dialogues in words are made of
 MASK = "<|mask|>"
 TOOLS = ("<|tool_call|>", "<|/tool_call|>", "<|tool_result|>", "<|/tool_result|>")
 THINK = ("<|think|>", "<|/think|>")

@@ -9,8 +9,9 @@ its last character and the token that ends the turn, if the template writes one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -19,12 +20,14 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from datalake.errors import UserError
 from models.text.config import BOS, END
 from models.text.control import Controls, Quoting, controls_of, signs
-from models.text.template import ROLES
-from models.text.tokenizer import encode, ours
+from models.text.template import CHAT_TEMPLATE, ROLES
+from models.text.tokenizer import encode, ours, special
+from models.text.tool_calls import CALL, CALL_END, RESULT, RESULT_END, as_json, call_text, tool_text
 
 _GENERATION = re.compile(r"\{%-?\s*generation\b")
 _ADVICE = "so what the assistant said can't be told: give it a template with {% generation %}"
-Messages = Sequence[dict[str, str]]
+Messages = Sequence[dict[str, Any]]
+Tools = Sequence[dict[str, Any]]
 Span = tuple[int, int]  # of characters
 
 
@@ -33,55 +36,119 @@ class UnfitError(UserError):
 
 
 def render(
-    messages: Messages, tokenizer: PreTrainedTokenizerBase, prompt: bool = False, masked: bool = True
+    messages: Messages,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: bool = False,
+    masked: bool = True,
+    tools: Tools = (),
 ) -> tuple[list[int], list[bool]]:
     """A dialogue as token ids, and which of them are the assistant's, the token that ends its turn included.
 
     With `prompt`, the ids end where the assistant is to speak. No content becomes a control token, whatever it spells.
-    Without `masked` nothing is marked, and nothing refused for want of what tells the assistant's part.
+    Without `masked` nothing is marked, and nothing refused for want of what tells the assistant's part. Messages are
+    OpenAI's: one of the assistant's may have `tool_calls`; `tools` are those that it may call.
 
     Raises:
         UserError: for an unknown role, or a tokenizer or template that can't do this.
         UnfitError: where it can't be done with this dialogue.
     """
-    vocabulary = ours(tokenizer)
-    if vocabulary is None:
-        return _by_template(messages, tokenizer, prompt, masked)
-    for message in messages:
-        if message["role"] not in ROLES:
-            raise UserError(f"unknown role {message['role']!r}: use system, user, assistant or tool")
-    ids, mask = [vocabulary[BOS]], [False]
-    for message, content in zip(messages, encode(tokenizer, [m["content"] for m in messages]), strict=True):
-        said = message["role"] == "assistant"
-        ids += [vocabulary[ROLES[message["role"]]], *content, vocabulary[END]]
-        mask += [False, *([said] * (len(content) + 1))]
+    if not writes_all(tokenizer):
+        return _by_template(messages, tokenizer, prompt, masked, tools)
+    pieces = [_Piece(special=BOS), *(piece for message in _offering(messages, tools) for piece in _pieces(message))]
     if prompt:
-        ids.append(vocabulary[ROLES["assistant"]])
-        mask.append(False)
+        pieces.append(_Piece(special=ROLES["assistant"]))
+    texts = iter(encode(tokenizer, [piece.text for piece in pieces if not piece.special]))
+    ids: list[int] = []
+    mask: list[bool] = []
+    for piece in pieces:
+        found = [special(tokenizer, piece.special)] if piece.special else next(texts)
+        ids += found
+        mask += [piece.said] * len(found)
     return ids, mask
 
 
-def _by_template(messages: Messages, tokenizer: Any, prompt: bool, masked: bool = True) -> tuple[list[int], list[bool]]:
+class _Piece(NamedTuple):
+    """A special token, or a text, and whether the assistant says it."""
+
+    text: str = ""
+    special: str = ""
+    said: bool = False
+
+
+def _pieces(message: Mapping[str, Any]) -> list[_Piece]:
+    """A message as our own template writes it."""
+    role, text = message["role"], message["content"] or ""
+    if role == "tool":
+        return [_Piece(special=RESULT), _Piece(text), _Piece(special=RESULT_END)]
+    if role not in ROLES:
+        raise UserError(f"unknown role {role!r}: use system, user, assistant or tool")
+    said = role == "assistant"
+    pieces = [_Piece(special=ROLES[role]), _Piece(text, said=said)]
+    for call in (message.get("tool_calls") or ()) if said else ():
+        pieces += [_Piece(special=CALL, said=True), _Piece(call_text(call), said=True)]
+        pieces.append(_Piece(special=CALL_END, said=True))
+    return [*pieces, _Piece(special=END, said=said)]
+
+
+def _offering(messages: Messages, tools: Tools) -> Messages:
+    """The messages with the tools at the end of the system's, one JSON object a line."""
+    if not tools:
+        return messages
+    listed = "\n".join(["Tools:", *map(tool_text, tools)])
+    if not messages or messages[0]["role"] != "system":
+        return [{"role": "system", "content": listed}, *messages]
+    content = messages[0]["content"]
+    return [messages[0] | {"content": f"{content}\n\n{listed}" if content else listed}, *messages[1:]]
+
+
+def writes_all(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether dialogues are written as our own template has them: there is none that it refuses."""
+    return ours(tokenizer) is not None and tokenizer.chat_template in (None, CHAT_TEMPLATE)
+
+
+def observation(results: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What follows an answer that called tools: their results, up to where the assistant is to speak again.
+
+    Raises UserError for a template that knows no results of tools.
+    """
+    calls = [{"type": "function", "id": "", "function": {"name": "-", "arguments": {}}} for _ in results]
+    asked = [{"role": "user", "content": "-"}, {"role": "assistant", "content": "-", "tool_calls": calls}]
+    ids, mask = render(asked, tokenizer)
+    answered = len(mask) - mask[::-1].index(True)
+    found = render([*asked, *({"role": "tool", "content": text} for text in results)], tokenizer, prompt=True)[0]
+    if found[:answered] != ids[:answered]:
+        raise UserError("this tokenizer's chat template writes a call in another way once its result follows")
+    return found[answered:]
+
+
+def _by_template(
+    messages: Messages, tokenizer: Any, prompt: bool, masked: bool = True, tools: Tools = ()
+) -> tuple[list[int], list[bool]]:
     if not tokenizer.chat_template:
         raise UserError(
-            "this tokenizer has no chat template: put one beside it (chat_template.jinja), or take an instruction-tuned"
-            " model or a tokenizer that was trained here"
+            "this tokenizer has no chat template: name one in sft.template, put one beside it (chat_template.jinja), or"
+            " take an instruction-tuned model or a tokenizer that was trained here"
         )
     controls = controls_of(tokenizer)
     coder: Controls | Quoting = controls
-    messages = [m | {"content": m["content"].encode("utf-8", "replace").decode()} for m in messages]
-    if any(controls.spells(m["content"], m["role"]) for m in messages):
-        coder = quoting = Quoting(controls, [m["content"] for m in messages])
-        messages = [m | {"content": quoting.quoted(m["content"], m["role"])} for m in messages]
-    text, marked = _write(tokenizer, messages, prompt, marks=True)
+    messages, tools = _known(messages, tools, tokenizer.get_chat_template())
+    written = [text for message in messages for text in _texts(message)] + [tool_text(tool) for tool in tools]
+    if any(controls.spells(text, m["role"]) for m in messages for text in _texts(m)) or any(
+        controls.spells(tool_text(tool), "system") for tool in tools
+    ):
+        coder = quoting = Quoting(controls, written)
+        messages = [_mapped(m, partial(quoting.quoted, speaker=m["role"])) for m in messages]
+        tools = [_each(tool, partial(quoting.quoted, speaker="system")) for tool in tools]
+    write = partial(_write, tokenizer, tools=tools)
+    text, marked = write(messages, prompt, marks=True)
     ids, starts = coder.encode(text)
-    if _GENERATION.search(tokenizer.get_chat_template()):
+    if marks_answers(tokenizer):
         ends = [*starts[1:], len(text)]
         return ids, [any(e > first and s < last for first, last in marked) for s, e in zip(starts, ends, strict=True)]
     mask = [False] * len(ids)
     if prompt or not masked or not any(message["role"] == "assistant" for message in messages):
         return ids, mask  # what is asked has no part to learn
-    for first, last, closing in _answers(text, messages, tokenizer):
+    for first, last, closing in _answers(text, messages, tokenizer, write):
         place = _begins(text, first, ids, starts, coder)
         while place < len(ids) and starts[place] < last:
             mask[place] = True
@@ -91,14 +158,61 @@ def _by_template(messages: Messages, tokenizer: Any, prompt: bool, masked: bool 
     return ids, mask
 
 
-def _write(tokenizer: Any, messages: Messages, prompt: bool = False, marks: bool = False) -> tuple[str, list[Span]]:
+def marks_answers(tokenizer: Any) -> bool:
+    """Whether a tokenizer's template says itself what the assistant's part is."""
+    return bool(_GENERATION.search(tokenizer.get_chat_template()))
+
+
+def _known(messages: Messages, tools: Tools, template: str) -> tuple[Messages, Tools]:
+    """Messages and tools as a template knows them; one that knows no tools has them in the texts, as lines of JSON."""
+    if tools and not re.search(r"\btools\b", template):
+        messages, tools = _offering(messages, tools), ()
+    calls = re.search(r"\btool_calls\b", template)
+    found = []
+    for message in messages:
+        message = _mapped(message, lambda text: text.encode("utf-8", "replace").decode())
+        if message.get("tool_calls") and not calls:
+            lines = [message["content"], *map(call_text, message["tool_calls"])]
+            message = {k: v for k, v in message.items() if k != "tool_calls"} | {
+                "content": "\n".join(filter(None, lines))
+            }
+        found.append(message)
+    return found, tools
+
+
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """What somebody wrote in a message."""
+    return [message["content"], *map(as_json, message.get("tool_calls") or ())]
+
+
+def _mapped(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """A message with what somebody wrote in it changed."""
+    changed = dict(message) | {"content": change(message["content"] or "")}
+    if message.get("tool_calls"):
+        changed["tool_calls"] = [call | {"function": _each(call["function"], change)} for call in message["tool_calls"]]
+    return changed
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with every text in it changed, names of an object's fields among them."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _each(item, change) for key, item in value.items()}
+    return [_each(item, change) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _write(
+    tokenizer: Any, messages: Messages, prompt: bool = False, marks: bool = False, tools: Tools = ()
+) -> tuple[str, list[Span]]:
     """A dialogue in the template's words, and what it marks as generation."""
     try:
         found: Any = render_jinja_template(
             [list(messages)],
+            tools=list(tools) or None,
             chat_template=tokenizer.get_chat_template(),
             add_generation_prompt=prompt,
-            return_assistant_tokens_mask=marks and bool(_GENERATION.search(tokenizer.get_chat_template())),
+            return_assistant_tokens_mask=marks and marks_answers(tokenizer),
             **tokenizer.special_tokens_map,
         )
     except (TemplateError, TypeError, ValueError, LookupError) as error:
@@ -108,42 +222,64 @@ def _write(tokenizer: Any, messages: Messages, prompt: bool = False, marks: bool
     return str(text), list(spans[0]) if spans else []
 
 
-def _answers(whole: str, messages: Messages, tokenizer: Any) -> Iterator[tuple[int, int, str]]:
-    """Where each of the assistant's answers stands in a dialogue that is written out, and the token that ends it."""
+def _answers(whole: str, messages: Messages, tokenizer: Any, write: Any) -> Iterator[tuple[int, int, str]]:
+    """Where each of the assistant's answers stands in a dialogue that is written out, and the token that ends it.
+
+    An answer in words ends where a sign behind it stands; one that calls tools, where what follows is another turn.
+    """
     said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    before = [(_write(tokenizer, messages[:number], True)[0]) for number in said]
+    spoken = [number for number in said if not messages[number].get("tool_calls")]
+    before = [write(messages[:number], True)[0] for number in said]
     # A template that opens no answer when asked to opens it with the answer: what is said begins with its first letter.
-    opens = before[0] != _write(tokenizer, messages[: said[0]])[0]
-    begin, end = signs([whole, *(message["content"] for message in messages)])
-    last = messages[: said[-1] + 1]
-    closed = _write(tokenizer, [_between(m, "" if opens else begin, end) for m in last])[0]
-    written = _write(tokenizer, [_between(m, "" if opens else begin, end) for m in messages])[0]
+    opens = before[0] != write(messages[: said[0]])[0]
+    begin, end = signs([whole, *(text for message in messages for text in _texts(message))])
+    written = write([_between(m, "" if opens else begin, end) for m in messages])[0]
     starts, stops = (_places(written, mark, begin + end) for mark in (begin, end))
-    if written.replace(begin, "").replace(end, "") != whole or len(stops) != len(said):
+    if written.replace(begin, "").replace(end, "") != whole or len(stops) != len(spoken):
         raise UnfitError(f"this tokenizer's chat template changes an answer, {_ADVICE}")
-    after = controls_of(tokenizer).token_at(closed, closed.rindex(end) + 1)  # what ends a turn
+    after = ""
+    if spoken:  # what ends a turn
+        closed = write([_between(m, "" if opens else begin, end) for m in messages[: spoken[-1] + 1]])[0]
+        after = controls_of(tokenizer).token_at(closed, closed.rindex(end) + 1)
     closing = re.compile(rf"\s*{re.escape(after)}")
     past = 0
-    for place, (opened, stop) in enumerate(zip(before, stops, strict=True)):
+    for number, opened in zip(said, before, strict=True):
+        ended = after
+        if number in spoken:
+            place = spoken.index(number)
+            stop = stops[place]
+        else:
+            stop, ended = _called(whole, write(messages[: number + 1])[0], tokenizer)
         if not whole.startswith(opened) or not past <= len(opened) <= stop:
             raise UserError(
                 f"this tokenizer's chat template writes a turn in another way once others follow, {_ADVICE}"
             )
         start = len(opened)
-        if not opens and len(starts) == len(stops) and whole[start : starts[place]].strip():
-            start = starts[place]
-        found = closing.match(whole, stop) if after else None
-        past = found.end() if found else stop
-        yield start, past, after if found else ""
+        if number in spoken:
+            if not opens and len(starts) == len(stops) and whole[start : starts[place]].strip():
+                start = starts[place]
+            found = closing.match(whole, stop) if after else None
+            stop, ended = (found.end(), after) if found else (stop, "")
+        past = stop
+        yield start, stop, ended
 
 
-def _between(message: dict[str, str], begin: str, end: str) -> dict[str, str]:
+def _called(whole: str, until: str, tokenizer: Any) -> tuple[int, str]:
+    """Where a turn that calls tools ends, being the last of what is written until there, and the token that ends it."""
+    until = until.rstrip()
+    if not whole.startswith(until):
+        return -1, ""
+    ending = [name for name in controls_of(tokenizer).added if name.strip() and until.endswith(name)]
+    return len(until), max(ending, key=len, default="")
+
+
+def _between(message: Mapping[str, Any], begin: str, end: str) -> Mapping[str, Any]:
     """A message of the assistant with signs about its text, inside the white space around it."""
-    if message["role"] != "assistant":
+    if message["role"] != "assistant" or message.get("tool_calls"):
         return message
     text = message["content"].strip()
     ahead = len(message["content"]) - len(message["content"].lstrip()) if text else 0
-    return message | {
+    return dict(message) | {
         "content": f"{message['content'][:ahead]}{begin}{text}{end}{message['content'][ahead + len(text) :]}"
     }
 

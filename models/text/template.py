@@ -1,32 +1,29 @@
-"""The chat template: how a dialogue becomes one sequence of tokens, in the manner of ChatML.
+"""Chat templates as data: how a dialogue becomes one sequence of tokens, in Jinja as Transformers renders it.
 
-    <|bos|><|system|>...<|end|><|user|>...<|end|><|assistant|>...<|end|>
-
-It is stored with the tokenizer, so that any program that applies chat templates writes dialogues as training did. The
-`generation` block marks what the assistant says, its <|end|> included; Transformers reads it as the assistant mask.
-A tool's message is shown as the user's: it comes from outside and is never learned.
+Each file of `templates/` is one, called by its name; its first comment names the tokens that it writes. A template is
+stored with the tokenizer, so that any program that applies it writes dialogues as training did. `generation` blocks mark
+what the assistant says, with the token that ends it; Transformers reads them as the assistant mask.
 """
 
 from __future__ import annotations
 
-from models.text.config import ASSISTANT, BOS, END, SYSTEM, USER
+from pathlib import Path
 
-# Role -> the special token its message opens with.
-ROLES = {"system": SYSTEM, "user": USER, "tool": USER, "assistant": ASSISTANT}
+from models.text.config import ASSISTANT, SYSTEM, USER
 
-CHAT_TEMPLATE = (
-    "{{- '" + BOS + "' -}}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{{- '" + ASSISTANT + "' -}}"
-    "{%- generation -%}{{- message['content'] + '" + END + "' -}}{%- endgeneration -%}"
-    "{%- elif message['role'] == 'system' -%}"
-    "{{- '" + SYSTEM + "' + message['content'] + '" + END + "' -}}"
-    "{%- elif message['role'] in ['user', 'tool'] -%}"
-    "{{- '" + USER + "' + message['content'] + '" + END + "' -}}"
-    "{%- else -%}"
-    "{{- raise_exception('unknown role ' + message['role'] + ': use system, user, assistant or tool') -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '" + ASSISTANT + "' -}}{%- endif -%}"
-)
+TEMPLATES = Path(__file__).parent / "templates"
+# Role -> the special token that its message opens with; a tool's result has two of its own.
+ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+
+
+def names() -> list[str]:
+    """The templates at hand."""
+    return sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
+
+
+def read(name: str) -> str:
+    """A template at hand, by its name, as it is stored with a tokenizer."""
+    return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8").rstrip("\n")
+
+
+CHAT_TEMPLATE = read("headwater")

@@ -274,13 +274,11 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that ends what the assistant says: <|end|> where the tokenizer has it, what its chat template writes,
+    """The token that ends what the assistant says: what its chat template writes, <|end|> where the tokenizer has it,
     or its end of text; None for one that has nothing of the kind."""
     vocabulary = tokenizer.get_vocab()
-    if END in vocabulary:
-        return int(vocabulary[END])
     written = controls_of(tokenizer).end_of_turn if tokenizer.chat_template else ""
-    number = vocabulary.get(written, tokenizer.eos_token_id)
+    number = vocabulary.get(written or END, tokenizer.eos_token_id)
     return None if number is None else int(number)
 
 

@@ -96,13 +96,13 @@ PINS: dict[str, tuple[str, dict[str, str]]] = {
     "tokenizer": (
         "4",
         {
-            "tokenizer": "34d9a1e3318897881f808e2cade9bf01",
+            "tokenizer": "56b13f8c980a396b3d7b4a2bfe947175",
         },
     ),
     "tokenize": (
         "4",
         {
-            "tokens": "26db66b63d9538d835e837982d0f9554",
+            "tokens": "c02bc29d1f20086fe5baa56d781aaca3",
         },
     ),
 }
