@@ -22,7 +22,8 @@ from models.rl.answers import Answer, Observe, Sampling
 class Engine:
     """Answers with the model as it is when called. `rows`: how many are written at once.
 
-    exact: whether log-probabilities are to be those of the training pass; ask `models.rl.exact.holds`. version: what answers say of the weights; whoever changes those, moves it.
+    exact: whether log-probabilities are to be those of the training pass; ask `models.rl.exact.holds`.
+    version: what answers say of the weights; whoever changes those, moves it.
     """
 
     def __init__(self, model: nn.Module, sampling: Sampling, rows: int = 32, exact: bool = False) -> None:
