@@ -11,8 +11,8 @@ they are summed in the same order. Four things stand against that, and are kept 
   They are given whole vectors.
 
 With several threads MKL also splits the sums of a long product where there are few rows: `MKL_CBWR=AVX512,STRICT` in
-the environment (AVX2,STRICT on older processors), set before anything is computed, makes its products independent of rows
-and threads. It is a property of processor, library and shapes: `models.rl.exact.holds` asks a model itself.
+the environment (AVX2,STRICT on older processors), set before anything is computed, makes its products independent of
+rows and threads. It is a property of processor, library and shapes: `models.rl.exact.holds` asks a model itself.
 """
 
 from __future__ import annotations
