@@ -172,7 +172,9 @@ def _handed_on(slots: Slots) -> Any:
         def __init__(self) -> None:
             super().__init__(layers=[])
 
-        def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            return slots.put(layer, keys, values)
+        def update(
+            self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor]:
+            return slots.put(layer_idx, key_states, value_states)
 
     return Handed()
