@@ -96,6 +96,7 @@ def prepared(
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
     from models.rl.engine import Engine
+    from models.rl.exact import holds
     from models.rl.heldout import heldout as on_heldout
     from models.rl.iterations import Iterations
     from models.rl.policy import ActorCritic, PolicyLoss
@@ -125,7 +126,7 @@ def prepared(
         units["critic"] = model.critic
     rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
     sampling = sampling_of(config, data.words, actor)
-    engine = Engine(actor, sampling)
+    engine = Engine(actor, sampling, exact=config.exact == "on" or (config.exact == "auto" and holds(actor, sampling)))
     recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
     iterations = Iterations(
         config, model, reference, engine, rendered, chosen, data.words, rewards, judge, recorder=recorder

@@ -122,7 +122,8 @@ class Foreign(nn.Module):
         if positions_BT is not None:
             more["position_ids"] = positions_BT.expand(tokens_BT.shape)
         if attend is not None:
-            more["attention_mask"] = self._masks(attend.expand(tokens_BT.shape[0], -1, -1, -1))
+            columns_BT = getattr(cache, "columns_BT", None)
+            more["attention_mask"] = self._masks(attend.expand(tokens_BT.shape[0], -1, -1, -1), columns_BT)
         body = _BODIES.get(self.settings.model_type) if attend is not None else None
         if body is not None:
             hidden_BTD = body(self.inner.base_model, tokens_BT, more.get("position_ids"), more["attention_mask"])
@@ -149,16 +150,17 @@ class Foreign(nn.Module):
     def _takes(self, argument: str) -> bool:
         return argument in self._arguments
 
-    def _masks(self, attend: Tensor) -> Tensor | dict[str, Tensor]:
+    def _masks(self, attend: Tensor, columns_BT: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """What may be attended to, as this family takes it: added to the scores, and narrowed for layers with a window.
+        `columns_BT`: where among the keys the tokens stand, unless they are the last.
 
         Additive masks serve every implementation of attention; boolean ones reach those that add as 0 and 1.
         """
         window = getattr(self.settings, "sliding_window", None)
         if not self.mask_by_kind:
-            return self._additive(_within_window(attend, window))
+            return self._additive(_within_window(attend, window, columns_BT))
         return {
-            kind: self._additive(_within_window(attend, window) if kind == "sliding_attention" else attend)
+            kind: self._additive(_within_window(attend, window, columns_BT) if kind == "sliding_attention" else attend)
             for kind in sorted(set(self.settings.layer_types))
         }
 
@@ -193,12 +195,14 @@ def switch_off_noise(inner: nn.Module) -> None:
                 setattr(module, name, 0.0)
 
 
-def _within_window(attend: Tensor, window: int | None) -> Tensor:
+def _within_window(attend: Tensor, window: int | None, columns_BT: Tensor | None = None) -> Tensor:
     """Of what may be attended to (B, 1, T, S), the last `window` tokens."""
     if window is None:
         return attend
     T, S = attend.shape[-2:]
     query, key = torch.arange(S - T, S, device=attend.device)[:, None], torch.arange(S, device=attend.device)
+    if columns_BT is not None:
+        query = columns_BT[:, None, :, None]
     return attend & (key > query - window)
 
 
@@ -289,7 +293,7 @@ class Proof:
         if asked in _PROVEN:
             model.mask_by_kind = _PROVEN[asked]
             return
-        with _short_windows(model.settings), model.inner.device:
+        with short_windows(model.settings), model.inner.device:
             model.inner.eval()
             try:
                 if model.mask_by_kind and self._difference(self.packing):
@@ -409,7 +413,7 @@ class Proof:
 
 
 @contextmanager
-def _short_windows(settings: Any, window: int = 3) -> Iterator[None]:
+def short_windows(settings: Any, window: int = 3) -> Iterator[None]:
     """Windows of 3 tokens while it lasts: a row of a few tokens then shows what a window does."""
     names = ("sliding_window", "attention_chunk_size")
     before = {name: getattr(settings, name) for name in names if getattr(settings, name, None)}

@@ -1,19 +1,25 @@
-"""Writing on from prompts: batched, with a cache of keys and values, and equal to the loop that recomputes everything.
+"""Writing on from prompts with continuous batching: a row that has ended leaves its slot to the next prompt.
 
-Prompts of unequal length are padded on the left, so that every row's next token stands in the last column; padding is
-masked and positions count from each prompt's first token. A row's random numbers are drawn for it in advance: what a
-row becomes depends on the seed, its place and its own prompt, not on when its neighbours end.
+Prompts are read together, in passes of like lengths, and then written on with the rows that are there already; no row
+is as wide as the widest of its batch. What a row becomes depends on its own random numbers and its own prompt, not on
+its neighbours, its slot or when it came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
+from models.network.config import round_up
+from models.network.slots import KEYS, slots_for
+
+TOKENS_A_PASS = 8192  # of prompts, padding and all, that are read at once
 
 
 def pick(
@@ -43,15 +49,123 @@ def pick(
         probabilities, order = probabilities.sort(stable=True, dim=-1, descending=True)
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    mass = probabilities.cumsum(-1)
-    chosen = torch.searchsorted(mass, uniform_B[:, None] * mass[:, -1:], right=True)
-    # rounding may point past the last token that has any mass
-    last = (probabilities > 0).long().cumsum(-1).argmax(-1, keepdim=True)
-    chosen = torch.minimum(chosen, last)
-    return (chosen if order is None else order.gather(1, chosen))[:, 0]
+    chosen = draw_from(probabilities, uniform_B)
+    return chosen if order is None else order.gather(1, chosen[:, None])[:, 0]
+
+
+def draw_from(probabilities_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The token (B) at which each row's mass, added up, first exceeds a share of it (B, float64)."""
+    mass = probabilities_BV.cumsum(-1, dtype=torch.float64)
+    total = mass[:, -1:]
+    # Below all mass, though rounding may say otherwise: the token found has some of its own.
+    point = torch.minimum(uniform_B[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(mass, point, right=True)[:, 0]
+
+
+Choose = Callable[[Tensor, Sequence[int]], tuple[list[int], Sequence[Any]]]
+Follow = Callable[[int, int, Any], Sequence[int]]
 
 
 @torch.no_grad()
+def write(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    width: int,
+    slots: int,
+    choose: Choose,
+    follow: Follow,
+    least: int = 1,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Sequence[int]]:
+    """Writes on from all prompts, `slots` at once; yields the tokens of each pass.
+
+    choose: (hidden states (N, D), the rows' numbers) -> their next tokens, and something more about each.
+    follow: (a row's number, its new token, what was said more) -> what the row reads next, the token itself and
+    whatever comes after it; nothing where the row has ended.
+    width: tokens a row is likely to need. least: rows in every pass, and around: what every pass runs in; for results
+    that are equal to the bit (`models.rl.exact`). Runs in evaluation mode and restores the mode.
+    """
+    waiting = deque(range(len(prompts)))
+    capacity = max(min(slots, len(prompts)), least)
+    slots = min(slots, len(prompts))
+    store = slots_for(model, capacity, width)
+    device = next(model.parameters()).device
+    rows = [-1] * slots  # the row of each slot, -1 for none
+    done = [0] * capacity  # how many of its tokens were read
+    ahead: list[Sequence[int]] = [[0]] * capacity  # what it reads next
+
+    def read(places: list[int], decoding: int = 0) -> list[int]:
+        """One pass over the rows in these slots; with `decoding` over so many slots from the first on, a token each."""
+        seen = range(decoding) if decoding else places
+        longest = 1 if decoding else round_up(max(len(ahead[slot]) for slot in places), KEYS)
+        tokens = torch.tensor([[*ahead[slot], *[0] * (longest - len(ahead[slot]))] for slot in seen], device=device)
+        starts = torch.tensor([done[slot] for slot in seen], device=device)
+        counts = torch.tensor([len(ahead[slot]) for slot in seen], device=device)
+        with around():
+            hidden_BD = store.read(slice(0, decoding) if decoding else places, tokens, starts, counts)
+        if len(places) < len(seen):
+            hidden_BD = hidden_BD[places]
+        chosen, more = choose(hidden_BD, [rows[slot] for slot in places])
+        for slot, token, extra in zip(places, chosen, more, strict=True):
+            done[slot] += len(ahead[slot])
+            ahead[slot] = follow(rows[slot], token, extra)
+            if not ahead[slot]:
+                rows[slot], done[slot], ahead[slot] = -1, 0, [0]
+        return chosen
+
+    training = model.training
+    model.eval()
+    try:
+        while True:
+            free = [slot for slot, row in enumerate(rows) if row < 0]
+            # Reading a prompt costs a pass: some come together.
+            if waiting and (len(free) >= min(len(waiting), max(1, slots // 4)) or len(free) == slots):
+                for slot, row in zip(free, list(waiting), strict=False):
+                    rows[slot], ahead[slot] = waiting.popleft(), prompts[row]
+            elif not waiting:
+                _close_ranks(store, rows, done, ahead)
+            reading = [slot for slot, row in enumerate(rows) if row >= 0 and len(ahead[slot]) > 1]
+            if reading:
+                for part in _of_like_length(reading, [len(ahead[slot]) for slot in reading]):
+                    yield read(part)
+                continue
+            busy = [slot for slot, row in enumerate(rows) if row >= 0]
+            if not busy:
+                return
+            yield read(busy, max(busy[-1] + 1, least))
+    finally:
+        model.train(training)
+
+
+def _of_like_length(slots: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Parts of the slots, shortest first, that fit a pass and have no row more than twice as long as another."""
+    part: list[int] = []
+    shortest = 0
+    for length, slot in sorted(zip(lengths, slots, strict=True)):
+        if part and (length > max(2 * shortest, KEYS) or length * (len(part) + 1) > TOKENS_A_PASS):
+            yield part
+            part = []
+        if not part:
+            shortest = length
+        part.append(slot)
+    yield part
+
+
+def _close_ranks(store: Any, rows: list[int], done: list[int], ahead: list[Sequence[int]]) -> None:
+    """Rows from the last slots move to free ones, so that a pass is no longer than there are rows."""
+    first, last = 0, len(rows) - 1
+    while True:
+        while first < last and rows[first] >= 0:
+            first += 1
+        while first < last and rows[last] < 0:
+            last -= 1
+        if first >= last:
+            return
+        store.move(last, first, done[last])
+        rows[first], done[first], ahead[first] = rows[last], done[last], ahead[last]
+        rows[last], done[last], ahead[last] = -1, 0, [0]
+
+
 def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -70,60 +184,13 @@ def generate(
     Raises:
         UserError: where a prompt is empty, or a prompt and its new tokens don't fit the model's context.
     """
-    if not prompts or max_new_tokens < 1:
-        return [[] for _ in prompts]
-    _check(model, prompts, max_new_tokens)
-    stops = _stops(eos_id)
-    device = next(model.parameters()).device
-    uniforms = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=generator).to(device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    width = int(lengths.max())
-    tokens = torch.zeros(len(prompts), width, dtype=torch.long, device=device)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-    padding = width - lengths
-    rows = torch.arange(len(prompts), device=device)  # which prompts are still being written
-    seen = torch.arange(width + max_new_tokens, device=device)[None, :] >= padding[:, None]
     answers: list[list[int]] = [[] for _ in prompts]
-    training = model.training
-    model.eval()
-    try:
-        network: Any = model
-        cache = network.new_cache(len(prompts), width + max_new_tokens)
-        padded = bool(padding.any())
-        attend = None
-        if padded:
-            causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-            # a padded position may see itself: an empty row would be NaN
-            eye = torch.eye(width, dtype=torch.bool, device=device)
-            attend = ((seen[:, None, :width] & causal) | eye)[:, None]
-        positions = (torch.arange(width, device=device)[None, :] - padding[:, None]).clamp(min=0)
-        for step in range(max_new_tokens):
-            hidden_BTD = network(tokens, positions, attend, cache)
-            logits_BV = network.logits(hidden_BTD[:, -1])
-            chosen = pick(logits_BV, uniforms[rows, step], temperature, top_p, top_k, vocabulary)
-            keep = []
-            for place, (row, token) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
-                if answers[row] and answers[row][-1] in stops:
-                    continue
-                answers[row].append(token)
-                if token not in stops:
-                    keep.append(place)
-            if not keep or step + 1 == max_new_tokens:
-                break
-            if 2 * len(keep) <= len(rows):  # leave finished rows behind once half are
-                kept = torch.tensor(keep, device=device)
-                cache.select(kept)
-                rows, chosen = rows[kept], chosen[kept]
-            tokens = chosen[:, None]
-            positions = (lengths[rows] + step)[:, None]
-            attend = seen[rows, None, None, : width + step + 1] if padded else None
-    finally:
-        model.train(training)
+    if prompts and max_new_tokens > 0:
+        options = temperature, top_p, top_k, vocabulary
+        deque(_answer(model, prompts, answers, max_new_tokens, options, eos_id, generator), maxlen=0)
     return answers
 
 
-@torch.no_grad()
 def stream(
     model: nn.Module,
     prompt: Sequence[int],
@@ -136,21 +203,36 @@ def stream(
     vocabulary: int | None = None,
 ) -> Iterator[int]:
     """The tokens of one answer as they come, the stop token included; the same that `generate` gives for one prompt."""
-    _check(model, [prompt], max_new_tokens)
+    options = temperature, top_p, top_k, vocabulary
+    for (token,) in _answer(model, [prompt], [[]], max_new_tokens, options, eos_id, generator):
+        yield token
+
+
+def _answer(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    answers: list[list[int]],
+    new: int,
+    options: tuple[float, float, int, int | None],
+    eos_id: int | Collection[int] | None,
+    generator: torch.Generator | None,
+) -> Iterator[Sequence[int]]:
+    """Fills the answers, all prompts at once; yields the tokens of each pass."""
+    _check(model, prompts, new)
     stops = _stops(eos_id)
-    device = next(model.parameters()).device
-    uniforms = torch.rand(1, max_new_tokens, dtype=torch.float64, generator=generator).to(device)
-    network: Any = model.eval()
-    cache = network.new_cache(1, len(prompt) + max_new_tokens)
-    tokens = torch.tensor([list(prompt)], device=device)
-    for step in range(max_new_tokens):
-        positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=device)[None]
-        logits_BV = network.logits(network(tokens, positions, None, cache)[:, -1])
-        chosen = pick(logits_BV, uniforms[:, step], temperature, top_p, top_k, vocabulary)
-        yield int(chosen)
-        if int(chosen) in stops:
-            return
-        tokens = chosen[:, None]
+    uniforms = torch.rand(len(prompts), new, dtype=torch.float64, generator=generator)
+
+    def choose(hidden_ND: Tensor, rows: Sequence[int]) -> tuple[list[int], Sequence[None]]:
+        network: Any = model
+        uniform_N = uniforms[rows, [len(answers[row]) for row in rows]].to(hidden_ND.device)
+        return pick(network.logits(hidden_ND), uniform_N, *options).tolist(), [None] * len(rows)
+
+    def follow(row: int, token: int, _: None) -> Sequence[int]:
+        answers[row].append(token)
+        return () if token in stops or len(answers[row]) == new else (token,)
+
+    width = max(map(len, prompts)) + new
+    return write(model, prompts, width, len(prompts), choose, follow)
 
 
 def _stops(eos_id: int | Collection[int] | None) -> frozenset[int]:

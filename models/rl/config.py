@@ -51,6 +51,12 @@ class RolloutConfig(EvaluatedConfig):
         title="Reward model's weight",
         description="Beside functions, whose weights are 1 unless given; empty: it isn't asked where there are any.",
     )
+    exact: Literal["auto", "on", "off"] = Field(
+        "auto",
+        title="Exactly on policy",
+        description="Sampling's log-probabilities are training's, to the bit. auto: where a self-test finds that this"
+        " machine allows it, and else the gap is a metric; on: the run ends where they differ.",
+    )
     truncated: Literal["penalise", "mask", "keep"] = Field(
         "penalise",
         title="Truncated answers",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datalake.errors import UserError
 from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Engine, Observe
 from models.rl.kl import KLController
@@ -116,10 +117,10 @@ class Iterations(Callback):
         if self.recorder is not None:
             kl = ((old - reference) * laid.mask).sum(1).tolist()
             self.recorder.step(step, answers, {"score": total, **named, "kl": kl})
-        if getattr(self.engine, "exact", False) and self.figures["logprob_gap"]:
-            raise FloatingPointError(
-                f"sampling and training disagree by {self.figures['logprob_gap']:.3g} at step {step + 1}, which this "
-                "machine's self-test ruled out: set exact to false, and tell us"
+        if config.exact == "on" and self.figures["logprob_gap"]:
+            raise UserError(
+                f"sampling and training differ by {self.figures['logprob_gap']:.3g} nats at step {step + 1}: this machine"
+                " can't be exact with this model; set exact to auto, or use one thread (OMP_NUM_THREADS=1)"
             )
         return rollouts, teaching.nonzero()[:, 0].tolist()
 

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.network.bitwise import log_softmax
 from models.objectives.base import Loss, Objective
 from models.rl import exact
 from models.rl.kl import ESTIMATORS, LOG_RATIO_LIMIT
@@ -86,7 +87,7 @@ def action_log_probs(
     positions = action_positions(starts_B, actions_BA.shape[1], tokens_BS.shape[1])
     chosen = mask_BA.bool()
     hidden_ND = at_actions(exact.hidden(policy, tokens_BS), positions)[chosen]
-    log_probs_NV = exact.log_probs(policy, hidden_ND, temperature, vocabulary)
+    log_probs_NV = log_softmax(policy, hidden_ND, temperature, vocabulary)
     taken = log_probs_NV.gather(1, actions_BA[chosen][:, None])[:, 0]
     entropies = -(log_probs_NV.exp() * log_probs_NV).sum(-1)
     blank = torch.zeros(mask_BA.shape, dtype=taken.dtype, device=taken.device)
