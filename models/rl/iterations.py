@@ -119,8 +119,8 @@ class Iterations(Callback):
             self.recorder.step(step, answers, {"score": total, **named, "kl": kl})
         if config.exact == "on" and self.figures["logprob_gap"]:
             raise UserError(
-                f"sampling and training differ by {self.figures['logprob_gap']:.3g} nats at step {step + 1}: this machine"
-                " can't be exact with this model; set exact to auto, or use one thread (OMP_NUM_THREADS=1)"
+                f"sampling and training differ by {self.figures['logprob_gap']:.3g} nats at step {step + 1}: this "
+                "machine can't be exact with this model; set exact to auto, or use one thread (OMP_NUM_THREADS=1)"
             )
         return rollouts, teaching.nonzero()[:, 0].tolist()
 

@@ -1,8 +1,8 @@
 """Chat templates as data: how a dialogue becomes one sequence of tokens, in Jinja as Transformers renders it.
 
 Each file of `templates/` is one, called by its name; its first comment names the tokens that it writes. A template is
-stored with the tokenizer, so that any program that applies it writes dialogues as training did. `generation` blocks mark
-what the assistant says, with the token that ends it; Transformers reads them as the assistant mask.
+stored with the tokenizer, so that any program that applies it writes dialogues as training did. `generation` blocks
+mark what the assistant says, with the token that ends it; Transformers reads them as the assistant mask.
 """
 
 from __future__ import annotations
