@@ -43,8 +43,9 @@ def right_padded(sequences: list[list[int]], padding: int = 0) -> tuple[Tensor, 
 
 def collate(pairs: Sequence[Sequence[Any]], margins: Sequence[float] | None = None) -> Pairs:
     """Pairs of token lists, the chosen one first and the rejected one second, as a batch; no margins are all 0."""
-    rows = [part for side in (0, 1) for part in right_padded([pair[side] for pair in pairs])]
-    return Pairs(*rows, torch.zeros(len(pairs)) if margins is None else torch.tensor(margins, dtype=torch.float32))
+    chosen, rejected = (right_padded([pair[side] for pair in pairs]) for side in (0, 1))
+    demanded = torch.zeros(len(pairs)) if margins is None else torch.tensor(margins, dtype=torch.float32)
+    return Pairs(*chosen, *rejected, demanded)
 
 
 def final_scores(model: nn.Module, tokens_BT: Tensor, lengths_B: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ class Compared:
 
 def collate(pairs: Sequence[Any], log_probs: Tensor) -> Compared:
     """Rows from pairs with `chosen` and `rejected` token lists, and `start`, where their answers begin."""
-    rows = as_rows([(ids, pair.start) for pair in pairs for ids in (pair.chosen, pair.rejected)])
-    return Compared(*(part.unflatten(0, (len(pairs), 2)) for part in rows), log_probs)
+    tokens, targets = as_rows([(ids, pair.start) for pair in pairs for ids in (pair.chosen, pair.rejected)])
+    shape = (len(pairs), 2)
+    return Compared(tokens.unflatten(0, shape), targets.unflatten(0, shape), log_probs)
 
 
 def dpo(beta: float = 0.1, kind: Kind = "sigmoid", label_smoothing: float = 0.0, per_token: bool = False) -> Objective:

@@ -88,8 +88,8 @@ def log_probs_of(begun: Begun, passes: Iterable[Sequence[Said]]) -> Iterator[Ten
     training = model.training
     for answers in passes:
         model.eval()
-        rows = (part.to(begun.device.device) for part in as_rows(answers))
+        tokens, targets = (part.to(begun.device.device) for part in as_rows(answers))
         with begun.device.computing():
-            said = answer_log_probs(model, *rows).float().cpu()
+            said = answer_log_probs(model, tokens, targets).float().cpu()
         model.train(training)
         yield said
