@@ -223,6 +223,7 @@ def tiny_models() -> dict[str, Any]:
         "sft": {"batch": 4, "steps": 4, "eval_every": 0, "eval_rows": 4},
         "reward": {"batch": 4, "steps": 4, "eval_every": 0, "eval_rows": 4},
         "dpo": {"batch": 4, "steps": 2, "eval_every": 0},
+        "kto": {"batch": 4, "steps": 2, "eval_every": 0},
         "ppo": {"batch": 4, "steps": 2, "new_tokens": 6, "epochs": 1, "minibatches": 1},
         "evaluate": {"limit": 6, "generation_limit": 2, "max_new_tokens": 6, "resamples": 100},
     }  # fmt: skip

@@ -59,10 +59,10 @@ def recipe(folder: Path, base: Path, *more: dict[str, Any], **sections: Any) -> 
 def test_dialogues_alone_make_it_ones_own(open_model: Path, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     reports = world.run(recipe(tmp_path, open_model, pretrain=None), lake)
-    ran = {"ingest", "base", "sft", "dpo", "reward", "ppo", "evaluate"}
+    ran = {"ingest", "base", "sft", "dpo", "kto", "reward", "ppo", "evaluate"}
     assert {name for name, report in reports.items() if report.state == "ran"} == ran
     assert reports["pretrain"].note == "`pretrain` is null in the recipe"
-    for stage in ("sft", "dpo", "ppo"):
+    for stage in ("sft", "dpo", "kto", "ppo"):
         folder = world.folder_of(lake, reports[stage], stage)
         model = AutoModelForCausalLM.from_pretrained(folder)
         assert type(model) is GPT2LMHeadModel
@@ -73,7 +73,7 @@ def test_dialogues_alone_make_it_ones_own(open_model: Path, tmp_path: Path) -> N
     ancestors = Lake(lake).trace("ppo")
     assert {"base", "sft", "reward", "ingest"} <= {row["stage"] for row in ancestors}
     judged = world.rows(lake, "SELECT DISTINCT checkpoint FROM runs.evaluations ORDER BY 1")
-    assert judged == [("base",), ("dpo",), ("ppo",), ("reward",), ("sft",)]
+    assert judged == [("base",), ("dpo",), ("kto",), ("ppo",), ("reward",), ("sft",)]
 
     # known by its content, not by its place
     moved = shutil.copytree(open_model, tmp_path / "elsewhere")

@@ -496,7 +496,7 @@ def test_metrics_and_checkpoints_are_written_once(whole: Whole) -> None:
     repeated = "SELECT count(*) - count(DISTINCT (fingerprint, step, name)) FROM runs.metrics"
     assert world.rows(whole.lake, repeated) == [(0,)]
     made = world.rows(whole.lake, "SELECT stage, count(*) FROM models.checkpoints GROUP BY ALL ORDER BY 1")
-    assert made == [("dpo", 1), ("ppo", 1), ("pretrain", 1), ("reward", 1), ("sft", 1)]
+    assert made == [("dpo", 1), ("kto", 1), ("ppo", 1), ("pretrain", 1), ("reward", 1), ("sft", 1)]
 
 
 # Width ---------------------------------------------------------------------------------------------------------------
