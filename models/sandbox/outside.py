@@ -170,7 +170,7 @@ def verify(
         release(*pipes)
 
 
-def _verdict(said: bytes, state: str) -> Verdict:
+def _verdict(said: bytearray, state: str) -> Verdict:
     verdict = Verdict()
     for line in said.splitlines():
         result = json.loads(line)

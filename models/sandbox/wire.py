@@ -8,6 +8,7 @@ Standard library alone.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import sys
 from collections import deque
@@ -73,8 +74,8 @@ class Wire:
                 return ["D", str(value)]
             case Fraction():
                 return ["F", str(value)]
-            case type() if getattr(builtins, value.__name__, None) is value:
-                return ["T", value.__name__]
+            case type() if getattr(builtins, getattr(value, "__name__", ""), None) is value:
+                return ["T", getattr(value, "__name__", "")]
             case Proxy() if object.__getattribute__(value, "_wire") is self:
                 return ["back", object.__getattribute__(value, "_handle")]
         if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
@@ -126,13 +127,7 @@ class Wire:
                         _replace(arguments[place], self.decode(now))
                     return self.decode(value)
                 case ["raises", str(name), str(text)]:
-                    kind = getattr(builtins, name, None)
-                    known = isinstance(kind, type) and issubclass(kind, Exception)
-                    try:
-                        error = kind(text) if known else None
-                    except TypeError:  # UnicodeDecodeError and its like take more
-                        error = None
-                    raise error or RuntimeError(f"{name}: {text}")
+                    raise _error(name, text)
                 case [str(), _, list(), dict()]:
                     self.answer(message)
                 case _:
@@ -190,6 +185,15 @@ class _Steps:
     def step(self) -> list[Any]:
         """[the next item], or [] at the end."""
         return [item for _, item in zip(range(1), self.steps, strict=False)]
+
+
+def _error(name: str, text: str) -> Exception:
+    """An error of the other side, as Python's own of that name where there is one."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):  # UnicodeDecodeError and its like take more
+            return kind(text)
+    return RuntimeError(f"{name}: {text}")
 
 
 def _replace(value: Any, now: Any) -> None:

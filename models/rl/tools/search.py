@@ -1,0 +1,104 @@
+"""Search over documents by their words: BM25 (Robertson and Zaragoza 2009, The Probabilistic Relevance Framework: BM25
+and Beyond, equation 3.15) with k1 1.2 and b 0.75, over an index in memory that is made once."""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from datalake.errors import UserError
+from datalake.lake.parquet import read_batches
+from models.rl.tools.tool import Tool, parameters
+
+_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
+_K1, _B = 1.2, 0.75
+
+
+class Found(NamedTuple):
+    """A document that has words of a query, and its score."""
+
+    address: str
+    text: str
+    score: float
+
+
+class Index:
+    """Documents (address, text) by their words."""
+
+    def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
+        self.documents: list[tuple[str, str]] = []
+        self.lengths = array("I")
+        self._postings: defaultdict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("I"), array("I")))
+        for number, (address, text) in enumerate(documents):
+            counts = Counter(_WORDS.findall(text.lower()))
+            self.documents.append((address, text))
+            self.lengths.append(counts.total())
+            for word, count in counts.items():
+                places, times = self._postings[word]
+                places.append(number)
+                times.append(count)
+        self.mean = sum(self.lengths) / max(len(self.lengths), 1) or 1.0
+
+    def search(self, query: str, most: int) -> list[Found]:
+        """The documents that suit the query best, best first; of equals the earlier one."""
+        scores: defaultdict[int, float] = defaultdict(float)
+        for word in sorted(set(_WORDS.findall(query.lower()))):
+            if word not in self._postings:
+                continue
+            places, times = self._postings[word]
+            rarity = math.log(1 + (len(self.documents) - len(places) + 0.5) / (len(places) + 0.5))
+            for place, count in zip(places, times, strict=True):
+                norm = _K1 * (1 - _B + _B * self.lengths[place] / self.mean)
+                scores[place] += rarity * count * (_K1 + 1) / (count + norm)
+        best = sorted(scores, key=lambda place: (-scores[place], place))[:most]
+        return [Found(*self.documents[place], scores[place]) for place in best]
+
+    def rarest(self, query: str) -> str:
+        """The word of a query that the fewest documents have; empty where none has any."""
+        words = [word for word in _WORDS.findall(query.lower()) if word in self._postings]
+        return min(words, key=lambda word: len(self._postings[word][0]), default="")
+
+
+def documents_of(files: Sequence[str], without: frozenset[bytes] = frozenset()) -> Iterator[tuple[str, str]]:
+    """(address, text) of the documents in files of a corpus' `documents`, but for the ids `without`: its duplicates."""
+    for file in files:
+        for batch in read_batches(file, ["id", "uri", "text"]):
+            for number, uri, text in zip(
+                *(batch.column(name).to_pylist() for name in ("id", "uri", "text")), strict=True
+            ):
+                if number not in without:
+                    yield uri, text
+
+
+def tool(*, documents: Iterable[tuple[str, str]] | None, results: int = 3, characters: int = 400) -> Tool:
+    """results: documents that are shown for a query; characters: of each, from about where the query's rarest word is.
+
+    Raises:
+        UserError: where there are no documents.
+    """
+    index = Index(documents or ())
+    if not index.documents:
+        raise UserError("tools: search has no documents to look through: give the recipe a source of documents")
+
+    def search(query: str) -> str:
+        found = index.search(query, results)
+        word = index.rarest(query)
+        shown = (
+            f"{place}. {one.address}\n{_excerpt(one.text, word, characters)}" for place, one in enumerate(found, 1)
+        )
+        return "\n".join(shown) or "nothing was found"
+
+    schema = parameters(["query"], query=("string", "Words to look for"))
+    return Tool("search", "Looks for documents that have these words.", schema, search)
+
+
+def _excerpt(text: str, word: str, characters: int) -> str:
+    """A part of a text that has the word, as one line."""
+    place = max(text.lower().find(word), 0)
+    start = max(0, place - characters // 4)
+    part = " ".join(text[start : start + characters].split())
+    return f"{'...' if start else ''}{part}{'...' if start + characters < len(text) else ''}"
