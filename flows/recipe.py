@@ -223,6 +223,7 @@ class Recipe(_Methods):
         for where, names in (
             ("mixture.weights", self.mixture.weights),
             ("deduplicate.sources", self.deduplicate.sources),
+            ("sft.weights", self.sft.weights if self.sft else {}),  # type: ignore[attr-defined]
         ):
             for name in names:
                 if name not in known:

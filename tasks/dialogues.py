@@ -50,9 +50,9 @@ def rows_of(lake: Lake, tables: Tables, columns: list[str]) -> list[dict[str, An
 
 
 def dialogues(lake: Lake, ref: Tables, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Conversations as (training, held out), each a dict of id, source, group, messages, attributes.
+    """Conversations as (training, held out), each a dict of id, source, group, messages, tools, attributes.
 
-    A message that isn't to be learned has `weight` "0".
+    A message that isn't to be learned has `weight` "0"; one that calls tools has `tool_calls`, as OpenAI's.
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for row in rows_of(lake, ref, ["id", "source", "messages", "attributes"]):
@@ -61,10 +61,38 @@ def dialogues(lake: Lake, ref: Tables, holdout: HoldOut) -> tuple[list[dict[str,
         if "weights" in attributes:
             weights = json.loads(attributes["weights"])
             messages = [turn | {"weight": str(weight)} for turn, weight in zip(messages, weights, strict=True)]
+        if "turns.tool_calls" in attributes:
+            called = json.loads(attributes["turns.tool_calls"])
+            messages = [_calling(turn, ids or ()) for turn, ids in zip(messages, called, strict=True)]
         item = {name: row[name] for name in ("id", "source")}
-        item |= {"group": group_of(row["id"], attributes), "messages": messages, "attributes": attributes}
+        item |= {"group": group_of(row["id"], attributes), "messages": messages, "tools": _offered(attributes)}
+        item["attributes"] = attributes
         split[holdout(row["id"], attributes)].append(item)
     return split
+
+
+def _calling(turn: dict[str, Any], ids: Sequence[str]) -> dict[str, Any]:
+    """A message whose last lines are calls of tools, one for each of these ids, with them apart from its words."""
+    if not ids:
+        return turn
+    lines = turn["content"].split("\n")
+    calls = [
+        {"type": "function", "id": id, "function": json.loads(line)}
+        for id, line in zip(ids, lines[-len(ids) :], strict=True)
+    ]
+    return turn | {"content": "\n".join(lines[: -len(ids)]), "tool_calls": calls}
+
+
+def _offered(attributes: dict[str, str]) -> list[dict[str, Any]]:
+    """The tools that a dialogue may call, as OpenAI describes them; what isn't JSON is a description."""
+    if "tools" not in attributes:
+        return []
+    try:
+        tools = json.loads(attributes["tools"])
+    except ValueError:
+        tools = [attributes["tools"]]
+    objects = [tool if isinstance(tool, dict) else {"description": str(tool)} for tool in tools]
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in objects]
 
 
 def pairs(
@@ -121,6 +149,7 @@ def prompts(dialogues: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "id": row["id"].hex(),
                 "source": row["source"],
                 "messages": messages[:-1] if answered else messages,
+                "tools": row.get("tools", []),
                 "answer": messages[-1]["content"] if answered else "",
             }
         )

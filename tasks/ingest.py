@@ -118,7 +118,7 @@ def _shards(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> 
 
 @stage(
     Ingested,
-    version="6",
+    version="7",
     libraries=(
         "fastwarc",
         "resiliparse",

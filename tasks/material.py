@@ -59,10 +59,7 @@ def _conversations(made: Material, method: Method[Any], lake: Lake, ref: Tables,
     if not train:
         raise nothing_left("conversation", len(heldout), method.name)
     made.noun, made.records = "dialogues", _rows(ref)
-    made.inputs |= {
-        "conversations": [row["messages"] for row in train],
-        "heldout": [row["messages"] for row in heldout],
-    }
+    made.inputs |= {"conversations": train, "heldout": heldout}
     warn_of_one_sided(made.report, train, heldout, holdout.share, made.noun)
 
 

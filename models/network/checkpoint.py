@@ -183,15 +183,23 @@ def _untied(weights: dict[str, Tensor], config: NetworkConfig) -> tuple[dict[str
 
 def context_of(folder: Path | str) -> int:
     """The tokens that the model of a checkpoint takes at once, told from its config alone."""
+    return int(_shape(folder).context)
+
+
+def vocabulary_of(folder: Path | str) -> int:
+    """The rows of a checkpoint's embedding, told from its config alone."""
+    return int(_shape(folder).vocabulary)
+
+
+def _shape(folder: Path | str) -> NetworkConfig | ForeignConfig:
     folder = Path(folder)
     if gguf.is_gguf(folder):
-        return ForeignConfig(gguf.read(AutoConfig, folder)).context
+        return ForeignConfig(gguf.read(AutoConfig, folder))
     try:
         config = from_hub_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         if config is None:
-            foreign = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            return ForeignConfig(foreign).context
-        return int(config.context)
+            return ForeignConfig(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        return config
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"the checkpoint {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
 

@@ -9,12 +9,13 @@ middle, suffix; Bavarian et al. 2022, arXiv 2207.14255), spares (17 to 32).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from datalake.files import Files
+from datalake.files import File, Files
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -25,6 +26,22 @@ THINK = ("<|think|>", "<|/think|>")
 INFILLING = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 SPARES = tuple(f"<|spare_{number}|>" for number in range(16))
 SPECIALS = (*DIALOGUE, MASK, *TOOLS, *THINK, *INFILLING, *SPARES)
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class TemplateFile(File):
+    """A chat template: one at hand by its name (`chatml`), or a file with one; empty: the tokenizer's own."""
+
+    @classmethod
+    def _place(cls, path: str) -> str:
+        ready = TEMPLATES / f"{path}.jinja"
+        if path == Path(path).name and ready.is_file():
+            return str(ready)
+        place = super()._place(path)
+        if not Path(place).is_file():
+            names = ", ".join(sorted(file.stem for file in TEMPLATES.glob("*.jinja")))
+            raise ValueError(f"there is no chat template {path!r}: name one of {names}, or a file")
+        return place
 
 
 class TokenizerFolder(Files):

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from datalake.errors import UserError
-from models.text.rendering import UnfitError, render
+from models.text.rendering import Messages, Tools, UnfitError, render
 
 T = TypeVar("T")
-Messages = Sequence[dict[str, str]]
 Dialogue = tuple[list[int], list[bool]]  # token ids, and which of them are the assistant's
 
 
@@ -123,17 +123,18 @@ def fit_all(things: Sequence[Any], fit: Callable[[Any], Fit[T]]) -> Fitted[T]:
     return fitted
 
 
-def fit_dialogue(messages: Messages, words: Any, limit: int) -> Fit[Dialogue]:
+def fit_dialogue(messages: Messages, words: Any, limit: int, tools: Tools = ()) -> Fit[Dialogue]:
     """A dialogue in at most `limit` tokens, up to the last of the assistant's that is in it.
 
-    A message with `weight` "0" is read and not learned.
+    A message with `weight` "0" is read and not learned. `tools` are those that it may call.
     """
-    ids, mask = _learned(messages, words)
+    write = partial(_learned, words=words, tools=tools)
+    ids, mask = write(messages)
     tokens, lost = len(ids), False
     if _last(mask, tokens) < 1:  # a first token is never a target
         return Fit(None, tokens, reason=NO_ANSWER)
     if not _begins(mask, limit):
-        later = _later(messages, words, limit)
+        later = _later(messages, write, limit)
         if later is None:
             return Fit(None, tokens, reason=TOO_LONG)
         (ids, mask), lost = later, True
@@ -141,17 +142,17 @@ def fit_dialogue(messages: Messages, words: Any, limit: int) -> Fit[Dialogue]:
     return Fit((ids[: last + 1], mask[: last + 1]), tokens, cut=lost or any(mask[last + 1 :]))
 
 
-def _later(messages: Messages, words: Any, limit: int) -> Dialogue | None:
+def _later(messages: Messages, write: Callable[[Messages], Dialogue], limit: int) -> Dialogue | None:
     """A dialogue from the first later turn of the user whose answer begins within the limit, or else its last answer
     with as much of the texts before it as leaves it room; None where none does."""
     learned = [n for n, m in enumerate(messages) if m["role"] == "assistant" and m.get("weight") != "0"]
     for start, first, system in _questions(messages, learned):
-        if _begins(_learned([*system, *messages[start : first + 1]], words)[1], limit):
-            return _learned([*system, *messages[start:]], words)
+        if _begins(write([*system, *messages[start : first + 1]])[1], limit):
+            return write([*system, *messages[start:]])
     asked = [*system, *messages[start : learned[-1]]]
 
     def fitting(kept: int) -> Dialogue | None:
-        found = _learned([*shortened(asked, kept), messages[learned[-1]]], words)
+        found = write([*shortened(asked, kept), messages[learned[-1]]])
         return found if _begins(found[1], limit) else None
 
     return longest(asked, fitting)
@@ -173,8 +174,8 @@ def _questions(messages: Messages, learned: Sequence[int]) -> Iterator[tuple[int
             yield place, answer, system
 
 
-def _learned(messages: Messages, words: Any) -> Dialogue:
-    ids, mask = render(messages, words)
+def _learned(messages: Messages, words: Any, tools: Tools) -> Dialogue:
+    ids, mask = render(messages, words, tools=tools)
     return ids, _weighed(messages, mask)
 
 
@@ -190,7 +191,7 @@ def _beginning(tokens: int, limit: int) -> int:
     return min(tokens, max(limit // ROOM, 1))
 
 
-def shortened(messages: Messages, kept: int) -> list[dict[str, str]]:
+def shortened(messages: Messages, kept: int) -> list[dict[str, Any]]:
     """Messages with the middle of each text cut where it has more than `kept` characters."""
 
     def short(text: str) -> str:
@@ -316,7 +317,7 @@ def fit_prompt(prompt: Messages, words: Any, room: int) -> Fit[list[int]]:
 
 def latest_turns(
     messages: Messages, opening: Collection[str] = ("user",)
-) -> tuple[int, Callable[[int], list[dict[str, str]]]]:
+) -> tuple[int, Callable[[int], list[dict[str, Any]]]]:
     """In how many ways a dialogue can lose its oldest turns, and what is left in each: 1 the least, the number all.
 
     What is left begins with the system message, where there is one, and then a turn of one of the roles in `opening`

@@ -1,6 +1,6 @@
 """A tool's call and its result as text: one format for dialogues that are learned and for those that a policy writes.
 
-    <|tool_call|>{"name": "add", "arguments": {"a": 1, "b": 2}}<|/tool_call|>   the assistant's, one or more after its words
+    <|tool_call|>{"name": "add", "arguments": {"a": 1, "b": 2}}<|/tool_call|>   the assistant's, after what it says
     <|tool_result|>3<|/tool_result|>                                            a turn of its own, which trains nothing
 
 Both stand between special tokens (`models.text.config.TOOLS`), which no text can spell. Tokenizers of other models have

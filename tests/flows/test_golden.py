@@ -63,7 +63,7 @@ LIBRARIES = {
 
 PINS: dict[str, tuple[str, dict[str, str]]] = {
     "ingest": (
-        "6",
+        "7",
         {
             "conversations": "51c6ccf4510c26829bc58378ab3d5d30",
             "preferences": "0230b4f73904c17ef464985c7fa3cf0b",

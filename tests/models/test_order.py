@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import asked, base, dialogue, reversals, shard, stories, words
+from toys import asked, base, conversations, dialogue, reversals, shard, stories, words
 
 from datalake.errors import UserError
 from models.methods.ppo import PpoConfig, ppo
@@ -60,10 +60,10 @@ def test_supervised_tuning(world, tmp_path, monkeypatch):
     config = SftConfig(**SHORT)
     seen = []
     plain = assistant_tokens.collate
-    monkeypatch.setattr(assistant_tokens, "collate", lambda items: seen.append(items) or plain(items))
-    report = sft(config, world["base"], talks, [], tmp_path)
+    monkeypatch.setattr(assistant_tokens, "collate", lambda items, packed: seen.append(items) or plain(items, packed))
+    report = sft(config, world["base"], conversations(talks), [], tmp_path)
     assert (report["dropped"], report["cut"]) == (1, 1)
-    given = {"base": world["base"], "conversations": talks, "heldout": []}
+    given = {"base": world["base"], "conversations": conversations(talks), "heldout": []}
     fitted = sft.data(config, **given).fitted
     of = dict(zip(fitted.numbers, fitted.items, strict=True))
     assert steps_of(tmp_path) == list(range(1, 8))
@@ -84,7 +84,7 @@ def test_the_reward_model_and_ppo(world, tmp_path, monkeypatch):
     config = RewardConfig(**SHORT)
     seen = []
     plain = bradley_terry.collate
-    monkeypatch.setattr(bradley_terry, "collate", lambda items: seen.append(items) or plain(items))
+    monkeypatch.setattr(bradley_terry, "collate", lambda items, packed: seen.append(items) or plain(items, packed))
     reward(config, world["base"], pairs, [], tmp_path / "reward")
     given = {"base": world["base"], "pairs": pairs, "heldout": []}
     fitted = reward.data(config, **given).fitted

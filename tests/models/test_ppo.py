@@ -159,7 +159,15 @@ def half(world):
     return folder / "half" / "checkpoint", rows, (f"{folder / 'rewards.py'}:right",)
 
 
-LEARNING = {"batch": 128, "steps": 30, "new_tokens": 6, "warmup": 0, "checkpoint_every": 100, "truncated": "keep", "exact": "on"}
+LEARNING = {
+    "batch": 128,
+    "steps": 30,
+    "new_tokens": 6,
+    "warmup": 0,
+    "checkpoint_every": 100,
+    "truncated": "keep",
+    "exact": "on",
+}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from ranked import DiedError, losses, together
 from ranked_work import merged, train
 from safetensors.torch import load_file
-from toys import base, dialogue, reversals, shard, stories, words
+from toys import base, conversations, dialogue, reversals, shard, stories, words
 
 from datalake.errors import UserError
 from models.methods import METHODS
@@ -58,7 +58,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, dict
                 "tokenizer": folder / "tokenizer",
             },
         ),
-        "sft": ({"batch": 8, "eval_every": 10}, {"base": model, "conversations": talks, "heldout": talks[:3]}),
+        "sft": (
+            {"batch": 8, "eval_every": 10},
+            {"base": model, "conversations": conversations(talks), "heldout": conversations(talks[:3])},
+        ),
         "reward": ({"batch": 4, "eval_every": 10}, {"base": model, "pairs": pairs, "heldout": pairs[:3]}),
         "kto": ({"batch": 4, "eval_every": 10}, {"base": model, "judgements": pairs, "heldout": pairs[:3]}),
         "ppo": (

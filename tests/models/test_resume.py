@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import asked, base, dialogue, reversals, shard, stories, words
+from toys import asked, base, conversations, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
@@ -65,7 +65,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {
         "pretrain": {"shards": [tokens], "train": [(id, 1) for id in ids[4:]], "heldout": ids[:4]}
         | {"tokenizer": folder / "tokenizer"},
-        "sft": {"base": tuned, "conversations": talks, "heldout": talks[:3]},
+        "sft": {"base": tuned, "conversations": conversations(talks), "heldout": conversations(talks[:3])},
         "reward": {"base": tuned, "pairs": pairs, "heldout": pairs[:3]},
         "dpo": {"base": tuned, "pairs": pairs, "heldout": pairs[:3]},
         "kto": {"base": tuned, "judgements": pairs, "heldout": pairs[:3]},

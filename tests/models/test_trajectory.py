@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import base, dialogue, reversals, shard, stories, words
+from toys import base, conversations, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
@@ -38,7 +38,7 @@ def trajectories(folder: Path) -> dict[str, list[list[float]]]:
     inputs: dict[str, dict[str, Any]] = {
         "pretrain": {"shards": [tokens], "train": [(id, 1) for id in TokenShards(tokens).ids], "heldout": []}
         | {"tokenizer": folder / "tokenizer"},
-        "sft": {"base": start, "conversations": talks, "heldout": []},
+        "sft": {"base": start, "conversations": conversations(talks), "heldout": []},
         "reward": {"base": start, "pairs": pairs, "heldout": []},
         "ppo": {"policy": start, "reward_model": folder / "reward" / "checkpoint", "prompts": [t[:1] for t in talks]},
     }

@@ -65,6 +65,11 @@ def asked(pairs) -> list[dict]:
     ]
 
 
+def conversations(dialogues):
+    """Dialogues as methods that learn from them are given them."""
+    return [{"messages": messages} for messages in dialogues]
+
+
 def assert_told_alike(report: dict, other: dict) -> None:
     """Two reports of one training: equal but for how fast it went and where it began."""
     apart = {"tokens_per_s": 0, "memory_mb": 0, "computed": {}}

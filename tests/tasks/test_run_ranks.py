@@ -25,12 +25,12 @@ CONFIG = {"batch": 8, "accumulation": 2, "steps": 12, "checkpoint_every": 4, "ev
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `sft` is given: a tiny model and dialogues of unequal lengths."""
-    from toys import base, dialogue, reversals, words
+    from toys import base, conversations, dialogue, reversals, words
 
     folder = tmp_path_factory.mktemp("ranks")
     talks = [dialogue(*pair) for n in range(1, 6) for pair in reversals(7, seed=n, digits=n)]
     model = base(folder / "base", words(folder / "tokenizer"))
-    return {"base": model, "conversations": talks, "heldout": talks[:3]}
+    return {"base": model, "conversations": conversations(talks), "heldout": conversations(talks[:3])}
 
 
 def stage_runtime(config: RuntimeConfig, folder: Path) -> Runtime:

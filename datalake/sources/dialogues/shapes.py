@@ -29,8 +29,10 @@ from datalake.sources.dialogues.columns import Columns
 from datalake.sources.dialogues.turns import (
     InvalidError,
     Messages,
+    Turn,
     calls,
     holds,
+    lines_of,
     listed,
     message,
     text_of,
@@ -253,7 +255,17 @@ def _asked_and_answered(columns: Columns) -> Messages:
     asked = prompt(columns)
     if isinstance(found, list) and found and all(isinstance(item, dict) and "role" in item for item in found):
         return [*(asked or []), *turns(found)]
-    return [*(asked or []), message("assistant", calls(found) if holds(columns.get("tools")) else found)]
+    if not holds(columns.get("tools")):
+        return [*(asked or []), message("assistant", found)]
+    turn = message("assistant", calls(found))
+    _note_calls(turn, found)
+    return [*(asked or []), turn]
+
+
+def _note_calls(turn: Turn, value: Any) -> None:
+    """Say which of a turn's lines are calls, where a value is some."""
+    if made := lines_of(value):
+        turn.more["tool_calls"] = [id for _, id in made]
 
 
 def turns_in(text: str) -> Messages:
@@ -283,14 +295,15 @@ def _chat(columns: Columns) -> Messages:
     if before.strip() or not rest:
         raise InvalidError("format", "no 'USER:' at the beginning of the chat")
     roles = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"}
-    messages: Messages = [message(roles[who], words) for who, words in zip(rest[::2], rest[1::2], strict=True)]
+    messages: list[Turn] = [message(roles[who], words) for who, words in zip(rest[::2], rest[1::2], strict=True)]
     for turn in messages:
         content = turn["content"]
         if turn["role"] == "assistant" and (match := _CALL.search(content)):
             end = content.rfind("}", match.end()) + 1
             if end:
-                said = content[: match.start()].strip()
-                turn["content"] = "\n".join(part for part in (said, _glaive_call(content[match.end() : end])) if part)
+                said, call = content[: match.start()].strip(), _glaive_call(content[match.end() : end])
+                turn["content"] = "\n".join(part for part in (said, call) if part)
+                _note_calls(turn, call)
     system = columns.take("system")
     words = text_of(system, "system").removeprefix("SYSTEM:").strip() if system is not None else ""
     return [message("system", words), *messages] if words else messages

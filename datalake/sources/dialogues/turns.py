@@ -5,7 +5,9 @@ assistant's alternate, beginning with the user and ending with the assistant, an
 tools may follow each other: an assistant may call several at once.
 
 A call of a tool is the assistant's turn: what it says, if anything, then one line a call, each a JSON object
-`{"name": ..., "arguments": {...}}`. A result is a turn of role `tool`.
+`{"name": ..., "arguments": {...}}`. Which lines are calls is in the attribute `turns.tool_calls`: for each message the
+ids of its calls, an empty text where one has none. A result is a turn of role `tool`. Hermes' frames (`<tool_call>`,
+`<tool_response>`) are taken off.
 
 What else a turn says of itself (its reasoning, a weight, a rating, who spoke) is in `Turn.more` and becomes attributes
 of the dialogue. A turn of the assistant's that isn't to be learned (`weight` 0, `loss` or `train` false) is said in
@@ -39,6 +41,8 @@ _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction")
 _ANSWERS = ("assistant", "gpt", "bot", "moss", "output", "response", "answer", "completion")
 _THINKING = ("thinking", "reasoning", "redacted_thinking")
 _MEDIA = re.compile(r"image|audio|video|file|media", re.I)
+_CALL = re.compile(r"\s*<tool_call>(.*?)</tool_call>", re.S)
+_RESPONSE = re.compile(r"\s*<tool_response>(.*?)</tool_response>\s*", re.S)
 Messages = list[dict[str, str]]
 # Columns and keys that hold what is no text.
 _MEDIA_NAME = re.compile(
@@ -140,20 +144,44 @@ def turns(items: list[Any]) -> Messages:
         said_in = next((name for name in _SPOKEN if item.get(name) is not None), "")
         spoken = item.get(said_in)
         used = {key, said_in}
-        if speaker in _CALLS and spoken is not None:
-            spoken = calls(spoken)
+        made: list[tuple[str, str]] = []
         called = next((name for name in ("tool_calls", "function_call") if holds(item.get(name))), "")
         if called and role == "assistant":
             used.add(called)
+            made = lines_of(item[called]) or []
             said = message(role, spoken)["content"]
             spoken = "\n".join(part for part in (said, as_called(item[called])) if part)
-        elif isinstance(spoken, dict) and role == "tool":
-            spoken = as_json(spoken)
+        elif speaker in _CALLS and spoken is not None:
+            made = lines_of(spoken) or []
+            spoken = calls(spoken)
+        elif role == "assistant" and isinstance(spoken, str):
+            spoken, made = _hermes(spoken)
+        elif role == "tool":
+            spoken = as_json(spoken) if isinstance(spoken, dict) else _bare(spoken)
         for name in item:
             if is_media(name, item[name]):
                 raise InvalidError("media", f"turn {number} has {name!r}"[:200])
-        out.append(message(role, spoken, {str(k): v for k, v in item.items() if k not in used and holds(v)}))
+        more = {str(k): v for k, v in item.items() if k not in used and holds(v)}
+        out.append(message(role, spoken, more | ({"tool_calls": [id for _, id in made]} if made else {})))
     return out
+
+
+def _hermes(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What an assistant says whose calls stand in frames at its end, as a line each, and these calls; else the text."""
+    said, *framed = _CALL.split(text)
+    if not framed or any(between.strip() for between in framed[1::2]):
+        return text, []
+    found = [lines_of(call) for call in framed[::2]]
+    made = [line for lines in found for line in lines or ()]
+    if len(made) != len(found):
+        return text, []
+    return "\n".join(part for part in (said.strip(), *(line for line, _ in made)) if part), made
+
+
+def _bare(result: Any) -> Any:
+    """A tool's result without its frame."""
+    framed = _RESPONSE.fullmatch(result) if isinstance(result, str) else None
+    return framed[1] if framed and "<tool_response>" not in framed[1] else result
 
 
 def _exchange(item: dict[str, Any]) -> Messages:
@@ -220,23 +248,29 @@ def calls(value: Any) -> Any:
 
     What is none of these is given back as it is.
     """
+    made = lines_of(value)
+    return value if made is None else "\n".join(line for line, _ in made)
+
+
+def lines_of(value: Any) -> list[tuple[str, str]] | None:
+    """Calls of tools as (a line of JSON, the call's own id); None for what is no call."""
     found = value
     if isinstance(value, str):
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return None
     lines = []
     for call in found if isinstance(found, list) else [found]:
         inner = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
-            return value
+            return None
         arguments = inner.get("arguments", inner.get("parameters", {}))
         if isinstance(arguments, str):
             with suppress(ValueError, RecursionError):  # a model's own slip is part of the dialogue
                 arguments = json.loads(arguments)
-        lines.append(as_json({"name": inner["name"], "arguments": arguments}))
-    return "\n".join(lines)
+        lines.append((as_json({"name": inner["name"], "arguments": arguments}), str(call.get("id") or "")))
+    return lines
 
 
 def tools_of(offered: Any) -> list[str]:
