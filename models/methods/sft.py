@@ -161,7 +161,8 @@ def data(
     from models.text import tokenizer as tokenizers
     from models.text.mask import require_part
     from models.text.packing import fit_all, fit_dialogue
-    from models.text.template import read, with_template
+    from models.text.template import read
+    from models.text.templating import with_template
 
     words, longest = tokenizers.load(base), checkpoint.context_of(base)
     if config.template:

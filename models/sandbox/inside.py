@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 
-import walls  # type: ignore[import-not-found]
-from wire import GoneError, Wire, exported  # type: ignore[import-not-found]
+import walls
+from wire import GoneError, Wire, exported
 
 sys.path.pop(0)
 _DIGITS = 100_000  # of an integer that is written out

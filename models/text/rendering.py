@@ -112,7 +112,10 @@ def observation(results: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> l
     Raises UserError for a template that knows no results of tools.
     """
     calls = [{"type": "function", "id": "", "function": {"name": "-", "arguments": {}}} for _ in results]
-    asked = [{"role": "user", "content": "-"}, {"role": "assistant", "content": "-", "tool_calls": calls}]
+    asked: list[dict[str, Any]] = [
+        {"role": "user", "content": "-"},
+        {"role": "assistant", "content": "-", "tool_calls": calls},
+    ]
     ids, mask = render(asked, tokenizer)
     answered = len(mask) - mask[::-1].index(True)
     found = render([*asked, *({"role": "tool", "content": text} for text in results)], tokenizer, prompt=True)[0]

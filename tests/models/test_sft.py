@@ -203,7 +203,7 @@ class TestMixing:
             with pytest.raises(ValidationError):
                 SftConfig(**wrong)
         config, given = self.world(world, tmp_path, weights={"short": 0, "long": 0, "none": 0, "other": 1})
-        with pytest.raises(UserError, match="sft.weights leaves no dialogue to learn from"):
+        with pytest.raises(UserError, match=r"sft\.weights leaves no dialogue to learn from"):
             _ = sft.data(config, **given).steps
 
 

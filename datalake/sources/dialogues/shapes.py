@@ -306,7 +306,7 @@ def _chat(columns: Columns) -> Messages:
                 _note_calls(turn, call)
     system = columns.take("system")
     words = text_of(system, "system").removeprefix("SYSTEM:").strip() if system is not None else ""
-    return [message("system", words), *messages] if words else messages
+    return [*([message("system", words)] if words else []), *messages]
 
 
 def _moss(columns: Columns) -> Messages:
