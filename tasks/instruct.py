@@ -67,7 +67,7 @@ def instruct(
     train, heldout = ([task for row in side if (task := _task(row["id"], row["messages"]))] for side in split)
     seeds = _read(config.seeds) if config.seeds else train
     if not seeds:
-        raise UserError("instruct: there is no task to begin from: name files in `seeds`, or give `conversations`")
+        raise UserError("no task to begin from: name files in `instruct.seeds`, or give a source of conversations")
     if not config.seeds:
         seeds = sorted(seeds, key=lambda one: one[0])
         step = max(1, len(seeds) // MOST_SEEDS)

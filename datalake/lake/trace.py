@@ -27,7 +27,7 @@ def find_checkpoint(lake: Lake, name: str, training: Sequence[str], answering: S
     """
     if name == "last":
         runs = list(reversed(manifests(lake)))
-        for run in sorted(runs, key=lambda run: _cut_short(run, training[-1])):  # in their order otherwise
+        for run in sorted(runs, key=lambda run: _cut_short(run, training)):  # in their order otherwise
             for stage in reversed(answering):
                 if record := _record_of(lake, run, stage):
                     return record
@@ -54,8 +54,9 @@ def find_checkpoint(lake: Lake, name: str, training: Sequence[str], answering: S
     )
 
 
-def _cut_short(run: Manifest, last: str) -> bool:
-    """Whether a run was ended before its last training stage."""
+def _cut_short(run: Manifest, training: Sequence[str]) -> bool:
+    """Whether a run was ended before the last training stage that its recipe has."""
+    last = next((stage for stage in reversed(training) if run.recipe.get(stage) is not None), training[-1])
     return run.until is not None and not any(report.stage == last and report.outputs for report in run.stages)
 
 

@@ -51,6 +51,7 @@ MADE = {
     ("datalake.sources.web.pydoc", "re.sub"): "a text as it is",
     ("datalake.sources.code.redact", "re.compile"): "tried as `redact._patterns()`",
     ("datalake.sources.wikipedia.dump", "re.search"): "tried by `_site`",
+    ("models.synthesis.instructions", "re.compile"): "words as they are",
     ("models.text.control", "re.compile"): "names of tokens as they are",
     ("models.text.rendering", "re.finditer"): "a class of two characters",
     ("models.text.rendering", "re.compile"): "white space and then a token as it is, matched where an answer ends",

@@ -212,7 +212,8 @@ def finished(lake: Lake, run: str, minute: int, stages: tuple[str, ...], until: 
     at = datetime(2026, 11, 23, tzinfo=UTC) + timedelta(minutes=minute)
     reports = [model(lake, run, stage, minute) for stage in stages]
     write_manifest(
-        lake, Manifest(run=run, corpus="small", recipe={}, started=at, finished=at, until=until, stages=reports)
+        lake,
+        Manifest(run=run, corpus="small", recipe={"ppo": {}}, started=at, finished=at, until=until, stages=reports),
     )
 
 

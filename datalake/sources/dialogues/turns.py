@@ -41,8 +41,8 @@ _ASKS = ("human", "user", "input", "query", "question", "prompt", "instruction")
 _ANSWERS = ("assistant", "gpt", "bot", "moss", "output", "response", "answer", "completion")
 _THINKING = ("thinking", "reasoning", "redacted_thinking")
 _MEDIA = re.compile(r"image|audio|video|file|media", re.I)
-_CALL = re.compile(r"\s*<tool_call>(.*?)</tool_call>", re.S)
-_RESPONSE = re.compile(r"\s*<tool_response>(.*?)</tool_response>\s*", re.S)
+_CALL = re.compile(r"<tool_call>((?:(?!</?tool_call>).)*+)</tool_call>", re.S)
+_RESPONSE = "<tool_response>", "</tool_response>"
 Messages = list[dict[str, str]]
 # Columns and keys that hold what is no text.
 _MEDIA_NAME = re.compile(
@@ -180,8 +180,10 @@ def _hermes(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _bare(result: Any) -> Any:
     """A tool's result without its frame."""
-    framed = _RESPONSE.fullmatch(result) if isinstance(result, str) else None
-    return framed[1] if framed and "<tool_response>" not in framed[1] else result
+    opens, closes = _RESPONSE
+    whole = result.strip() if isinstance(result, str) else ""
+    framed = whole.startswith(opens) and whole.endswith(closes) and whole.count(opens) == 1
+    return whole[len(opens) : -len(closes)] if framed else result
 
 
 def _exchange(item: dict[str, Any]) -> Messages:
