@@ -10,10 +10,9 @@ rate of a source is min(examples, cap) to the power of 1 / temperature (Raffel e
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 
 def shares_of(
@@ -64,7 +63,7 @@ class Mixed:
 
     def steps(self, epochs: float) -> int:
         """Steps that so many epochs come to, one at least."""
-        return max(1, int(np.ceil(epochs * self.steps_per_epoch - 1e-9)))
+        return max(1, math.ceil(epochs * self.steps_per_epoch - 1e-9))
 
     def items(self, step: int) -> list[int]:
         """The items of a step, counted from 0."""

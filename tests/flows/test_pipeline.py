@@ -20,7 +20,11 @@ from tasks.stage import Stage, refs_of
 TABLE = {"kind": "table", "paths": ["in.jsonl"]}
 ALL = [TABLE, {"kind": "conversations", "paths": ["c"]}, {"kind": "preferences", "paths": ["p"]}]
 WRITER = {"endpoint": {"url": "http://host/v1", "model": "m"}}
-WRITTEN: dict[str, Any] = {"instruct": {"writer": WRITER}, "feedback": {"writer": WRITER}}  # null unless asked for
+WRITTEN: dict[str, Any] = {
+    "instruct": {"writer": WRITER},
+    "feedback": {"writer": WRITER},
+    "grpo": {},
+}  # null unless asked for
 EVERYTHING: dict[str, Any] = {
     "corpus": "small",
     "sources": ALL,
@@ -84,6 +88,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
         "kto": {"ingest.preferences", "feedback.feedback", "sft.sft"},
         "reward": {"ingest.preferences", "feedback.feedback", "sft.sft"},
         "ppo": {"ingest.conversations", "sft.sft", "reward.reward"},
+        "grpo": {"ingest.conversations", "sft.sft", "reward.reward"},
         "evaluate": {
             "ingest.conversations",
             "ingest.preferences",
@@ -95,6 +100,7 @@ def test_every_stage_takes_what_it_needs_from_those_before_it() -> None:
             "kto.kto",
             "reward.reward",
             "ppo.ppo",
+            "grpo.grpo",
         },
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import assert_told_alike, base, dialogue, reversals, words
+from toys import assert_told_alike, base, conversations, dialogue, reversals, words
 
 from models.methods.sft import SftConfig, sft
 from models.training import diagnosis
@@ -43,7 +43,7 @@ def config(**more: Any) -> SftConfig:
 
 def train(root: Path, out: Path, states: Path | None = None, **more: Any) -> dict[str, Any]:
     on_step = more.pop("on_step", None)
-    return sft(config(**more), root, GAME, GAME[:8], out, on_step=on_step, states=states)
+    return sft(config(**more), root, conversations(GAME), conversations(GAME[:8]), out, on_step=on_step, states=states)
 
 
 def weights(out: Path) -> bytes:

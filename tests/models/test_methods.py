@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import base, dialogue, reversals, shard, stories, words
+from toys import base, conversations, dialogue, reversals, shard, stories, words
 from transformers import AutoModelForCausalLM, BertForMaskedLM, MixtralForCausalLM, T5ForConditionalGeneration
 
 from datalake.errors import UserError
@@ -84,7 +84,7 @@ def test_what_fills_gaps_answers_nobody(world: dict[str, Any], tmp_path: Path) -
     config = PretrainConfig(**SHORT | {"steps": 1, "objective": "masked_tokens"})
     pretrain(config, **world["documents"], out=tmp_path)
     with pytest.raises(UserError, match="fills gaps and can't write"):
-        sft(SftConfig(steps=1), tmp_path / "checkpoint", world["dialogues"], [], tmp_path / "sft")
+        sft(SftConfig(steps=1), tmp_path / "checkpoint", conversations(world["dialogues"]), [], tmp_path / "sft")
 
 
 def test_experts_of_a_recipe_pay_for_their_balance(world: dict[str, Any], tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ def test_a_tokenizer_larger_than_its_model_is_refused(world: dict[str, Any], tmp
     small = build_model(NetworkConfig(layers=1, width=16, heads=2, context=32, vocabulary=256))
     checkpoint.save(small, world["words"], tmp_path / "base")
     with pytest.raises(UserError, match="beyond the 256 that the model has rows for"):
-        sft(SftConfig(steps=1), tmp_path / "base", world["dialogues"], [], tmp_path)
+        sft(SftConfig(steps=1), tmp_path / "base", conversations(world["dialogues"]), [], tmp_path)
 
 
 def test_adapters_alone_are_trained_and_peft_reads_them(world: dict[str, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     config = SftConfig(steps=6, batch=8, lora={"rank": 4, "alpha": 8.0, "targets": ["q_proj", "v_proj"]})
-    sft(config, world["base"], world["dialogues"], [], tmp_path)
+    sft(config, world["base"], conversations(world["dialogues"]), [], tmp_path)
     merged, _ = checkpoint.load(tmp_path / "checkpoint")
     start, _ = checkpoint.load(world["base"])
     changed = {name for name, value in start.state_dict().items() if not torch.equal(value, merged.state_dict()[name])}

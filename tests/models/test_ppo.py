@@ -39,7 +39,7 @@ def world(tmp_path_factory):
     tokenizer = words(folder / "tokenizer")
     root = base(folder / "base", tokenizer, seed=1)
     game = [dialogue(*pair) for pair in reversals(600, seed=1)]
-    sft(SftConfig(batch=64, steps=30, learning_rate=3e-3, warmup=0.1), root, game, [], folder / "sft")
+    sft(SftConfig(batch=64, steps=30, learning_rate=3e-3, warmup=0.1), root, conversations(game), [], folder / "sft")
     return {"folder": folder, "tokenizer": tokenizer, "root": root, "policy": folder / "sft" / "checkpoint"}
 
 
@@ -153,7 +153,7 @@ def half(world):
     folder = world["folder"]
     game = [dialogue(*pair) for pair in reversals(2000, seed=1, digits=3)]
     tuning = SftConfig(batch=64, steps=50, learning_rate=3e-3, warmup=0.1, schedule="constant")
-    sft(tuning, world["root"], game, [], folder / "half")
+    sft(tuning, world["root"], conversations(game), [], folder / "half")
     (folder / "rewards.py").write_text(REVERSED)
     rows = asked(reversals(2000, seed=5, digits=3))
     return folder / "half" / "checkpoint", rows, (f"{folder / 'rewards.py'}:right",)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import base, conversations, dialogue, reversals, shard, stories, words
+from toys import asked, base, conversations, dialogue, reversals, shard, stories, words
 
 from models.methods import METHODS
 from models.text.shards import TokenShards
@@ -35,12 +35,13 @@ def trajectories(folder: Path) -> dict[str, list[list[float]]]:
     start = base(folder / "base", tokenizer)
     talks = [dialogue(*pair) for pair in reversals(60, seed=1)]
     pairs = [{"prompt": talk[:1], "chosen": talk[1]["content"], "rejected": "0"} for talk in talks]
+    prompts = asked(reversals(60, seed=1))
     inputs: dict[str, dict[str, Any]] = {
         "pretrain": {"shards": [tokens], "train": [(id, 1) for id in TokenShards(tokens).ids], "heldout": []}
         | {"tokenizer": folder / "tokenizer"},
         "sft": {"base": start, "conversations": conversations(talks), "heldout": []},
         "reward": {"base": start, "pairs": pairs, "heldout": []},
-        "ppo": {"policy": start, "reward_model": folder / "reward" / "checkpoint", "prompts": [t[:1] for t in talks]},
+        "ppo": {"policy": start, "reward_model": folder / "reward" / "checkpoint", "prompts": prompts, "heldout": []},
     }
     found = {}
     for name, settings in SETTINGS.items():

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from datalake.document import Conversation, Preference
+from datalake.lake.lake import TableRef
 from datalake.tables import CONVERSATIONS, PREFERENCES, to_table
 from tasks import learning
 from tasks.dialogues import HoldOut, dialogues, nothing_left, pairs, prompts, warn_of_one_sided
+
+TABLE = TableRef.model_construct(table="small.rows")
 
 
 class OneFile:
@@ -36,10 +39,10 @@ def preference(number: int, chosen: str | None, rejected: str | None) -> Prefere
 def test_answers_without_a_partner_are_no_pairs_to_train_on(tmp_path: Path) -> None:
     rows = [preference(1, "x", None), preference(2, "x", "y"), preference(3, None, "y")]
     pq.write_table(to_table(rows, PREFERENCES), tmp_path / "rows.parquet")
-    train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=0.0))  # type: ignore[arg-type]
+    train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), TABLE, HoldOut(seed=0, share=0.0))  # type: ignore[arg-type]
     assert [row["prompt"][0]["content"] for row in train] == ["question 2"]
     assert heldout == []
-    train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=1.0))  # type: ignore[arg-type]
+    train, heldout = pairs(OneFile(tmp_path / "rows.parquet"), TABLE, HoldOut(seed=0, share=1.0))  # type: ignore[arg-type]
     assert [row["prompt"][0]["content"] for row in heldout] == ["question 2"]
     assert train == []
 
@@ -51,7 +54,7 @@ def test_what_a_source_says_not_to_learn_is_said_to_training(tmp_path: Path) -> 
         Conversation(bytes([1] * 16), "s", "v", messages),
     ]
     pq.write_table(to_table(rows, CONVERSATIONS), tmp_path / "rows.parquet")
-    train, _ = dialogues(OneFile(tmp_path / "rows.parquet"), None, HoldOut(seed=0, share=0.0))  # type: ignore[arg-type]
+    train, _ = dialogues(OneFile(tmp_path / "rows.parquet"), TABLE, HoldOut(seed=0, share=0.0))  # type: ignore[arg-type]
     assert [turn["weight"] for turn in train[0]["messages"]] == ["0", "0", "0", "1"]
     assert train[1]["messages"] == messages
 
