@@ -162,12 +162,12 @@ PINS = {
         "1",
         {
             "instructions": "99aa06d3014798d86001c324468d497f",
-            "instructions_refused": "0e007bd7aab61ce669a94621293cd19b",
+            "instructions_refused": "710a78fb700613d33e0b5a0b0b0fc270",
         },
     ),
     "feedback": (
         "1",
-        {"feedback": "99aa06d3014798d86001c324468d497f", "feedback_refused": "743fdbbe654df9101f73d370b9f8446b"},
+        {"feedback": "99aa06d3014798d86001c324468d497f", "feedback_refused": "0a403bb5ccadba6089d9930561dcd121"},
     ),
 }
 

@@ -84,7 +84,7 @@ def test_the_reward_model_and_ppo(world, tmp_path, monkeypatch):
     config = RewardConfig(**SHORT)
     seen = []
     plain = bradley_terry.collate
-    monkeypatch.setattr(bradley_terry, "collate", lambda items: seen.append(items) or plain(items))
+    monkeypatch.setattr(bradley_terry, "collate", lambda items, *more: seen.append(items) or plain(items, *more))
     reward(config, world["base"], pairs, [], tmp_path / "reward")
     given = {"base": world["base"], "pairs": pairs, "heldout": []}
     fitted = reward.data(config, **given).fitted

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from toys import asked, assert_told_alike, base, dialogue, reversals, words
+from toys import asked, assert_told_alike, base, conversations, dialogue, reversals, words
 
 from datalake.errors import UserError
 from models.methods.grpo import GrpoConfig, grpo

@@ -83,11 +83,14 @@ def test_the_progress_bar_counts_steps_as_the_metrics_do(tmp_path: Path, monkeyp
     assert shown == [1, 2, 3]
 
 
-def test_ppo_asks_a_dialogue_up_to_its_last_answer() -> None:
-    question = {"role": "user", "content": "q"}
-    answer = {"role": "assistant", "content": "a"}
-    rows = [{"messages": [question, answer]}, {"messages": [question, answer, question]}, {"messages": [question]}]
-    assert prompts(rows) == [[question], [question], []]
+def test_a_policy_is_asked_a_dialogue_up_to_its_last_answer_or_the_question_it_ends_with() -> None:
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    talks = [[question, answer], [question, answer, question], [question], []]
+    known: dict[str, Any] = {"id": bytes(16), "source": "s", "tools": [], "attributes": {"level": "2", "id": "x"}}
+    asked = prompts([known | {"messages": messages} for messages in talks])
+    assert [row["messages"] for row in asked] == [[question], [question, answer, question], [question], []]
+    assert [row["answer"] for row in asked] == ["a", "", "", ""]
+    assert {(row["level"], row["id"], row["source"]) for row in asked} == {("2", "0" * 32, "s")}
 
 
 def test_dialogues_and_pairs_of_a_source_that_is_held_out_whole_are_told() -> None:
