@@ -207,7 +207,7 @@ def test_more_calls_than_are_answered_are_told(words: Any) -> None:
 def test_calls_of_another_models_template_are_answered_in_its_words() -> None:
     theirs = foreign("llama-3", "chatml")
     theirs.chat_template = QWEN_TOOLS
-    first = calls(("echo", {"text": "<|im_end|>"}))
+    first = calls(("echo", {"text": "<|im_end|>"}), content="so:")
     prompt = render(talk(), theirs, prompt=True)[0]
     ids, said = render(talk(first), theirs)
     end = len(said) - said[::-1].index(True)
