@@ -61,14 +61,16 @@ def prompted(
     Raises UserError when none is left."""
     from datalake.errors import UserError
     from models.network.checkpoint import context_of
+    from models.rl.tools import build, schemas
     from models.text import tokenizer as tokenizers
     from models.text.packing import fit_all, fit_prompt
 
     words = tokenizers.load(policy)
     folders = [folder for folder in (policy, reward_model) if folder is not None]
     room = min(map(context_of, folders)) - config.new_tokens
+    offered = schemas(build(config.tools)) if config.tools else []
     fitted, held = (
-        fit_all([row["messages"] for row in rows], lambda prompt: fit_prompt(prompt, words, room))
+        fit_all([row["messages"] for row in rows], lambda prompt: fit_prompt(prompt, words, room, offered))
         for rows in (prompts, heldout)
     )
     if not fitted.items:
@@ -104,6 +106,7 @@ def prepared(
     from models.rl.recorder import Recorder
     from models.rl.reward_model import load_reward_model
     from models.rl.rewards import MODEL, Rewards
+    from models.rl.tools import build, observer
     from models.training.metrics import read_metrics
 
     actor, reference = load_language_model(policy), load_language_model(policy)
@@ -128,8 +131,9 @@ def prepared(
     sampling = sampling_of(config, data.words, actor)
     engine = Engine(actor, sampling, exact=config.exact == "on" or (config.exact == "auto" and holds(actor, sampling)))
     recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
+    observe = observer(build(config.tools), data.words, config.turns) if config.tools else None
     iterations = Iterations(
-        config, model, reference, engine, rendered, chosen, data.words, rewards, judge, recorder=recorder
+        config, model, reference, engine, rendered, chosen, data.words, rewards, judge, observe, recorder
     )
     held = [heldout[number] for number in data.heldout.numbers][: config.eval_rows]
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from datalake.identity import Place
 from models.rl.rewards.config import RewardFunction
+from models.rl.tools.config import ToolUse
 from models.training.config import EvaluatedConfig
 
 
@@ -95,6 +96,10 @@ class RolloutConfig(EvaluatedConfig):
     )
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
+    tools: tuple[ToolUse, ...] = Field(
+        (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`."
+    )
+    turns: int = Field(4, ge=1, le=1000, title="Turns", description="Results of tools that one answer may ask for.")
     samples_every: Annotated[int, Place()] = Field(
         10, ge=1, le=1_000_000, title="Samples every", description="Steps between two looks at some answers."
     )

@@ -296,17 +296,17 @@ def _alike(*sequences: Sequence[int]) -> int:
     return next((place for place in range(least) if len({s[place] for s in sequences}) > 1), least)
 
 
-def fit_prompt(prompt: Messages, words: Any, room: int) -> Fit[list[int]]:
-    """A prompt as tokens up to where the assistant is to speak, in at most `room` of them."""
+def fit_prompt(prompt: Messages, words: Any, room: int, tools: Sequence[Any] = ()) -> Fit[list[int]]:
+    """A prompt as tokens up to where the assistant is to speak, in at most `room` of them; `tools`: those on offer."""
     count, latest = latest_turns(prompt)
     if not count:
         return Fit(None, 0, reason=NO_QUESTION)
 
     def fitting(messages: Messages) -> list[int] | None:
-        ids, _ = render(messages, words, prompt=True)
+        ids, _ = render(messages, words, prompt=True, tools=tools)
         return ids if len(ids) <= room else None
 
-    whole = render(prompt, words, prompt=True)[0]
+    whole = render(prompt, words, prompt=True, tools=tools)[0]
     if len(whole) <= room:
         return Fit(whole, len(whole))
     found = most(count - 1, lambda number: fitting(latest(number)))

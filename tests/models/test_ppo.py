@@ -14,6 +14,7 @@ from models.methods.reward import RewardConfig, reward
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.network.build import ScalarHead
+from models.rl import iterations, rollouts
 from models.rl.engine import Engine
 from models.rl.iterations import Iterations
 from models.rl.policy import (
@@ -57,11 +58,11 @@ class TestRollouts:
         prompts = [render(row["messages"], tokenizer, prompt=True)[0] for row in rows]
         model = ActorCritic(actor, critic)
         engine = Engine(actor, sampling_of(config, tokenizer, actor))
-        iterations = Iterations(
+        made = Iterations(
             config, model, reference, engine, prompts, rows, tokenizer, Rewards((), {"model": 1.0}), judge
         )
-        rollouts, _ = iterations.roll_out(0)
-        return model, tokenizer, [prompts[item] for item in iterations.order.items(0)], rollouts, iterations.figures
+        laid, _ = made.roll_out(0)
+        return model, tokenizer, [prompts[item] for item in made.order.items(0)], laid, made.figures
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7])
     def test_the_first_update_starts_at_ratio_1_exactly(self, world, temperature):
@@ -222,6 +223,31 @@ def test_truncated_answers_may_train_nothing(half, tmp_path):
     (row,) = read_metrics(tmp_path / "metrics.jsonl")
     assert row["eos_rate"] < 0.5
     assert row["targets"] < 0.5 * 16 * row["answer_tokens"]
+
+
+def test_what_a_tool_gives_back_is_seen_and_trains_nothing(world, tmp_path, monkeypatch):
+    """A policy that calls a calculator at once, as a stand-in for one that has learned to."""
+    prompts = asked(reversals(8, seed=2, digits=1))
+    (tmp_path / "rewards.py").write_text("def long(prompt, answer, row):\n    return float(len(answer))\n")
+    given = GrpoConfig(
+        batch=8, group=4, steps=1, new_tokens=4, rewards=(f"{tmp_path / 'rewards.py'}:long",), tools=("calculator",),
+        exact="off",
+    )  # fmt: skip
+    laid = []
+    plain = rollouts.lay_out
+    monkeypatch.setattr(iterations, "lay_out", lambda answers, device: laid.extend(answers) or plain(answers, device))
+    monkeypatch.setattr("models.rl.tools.turns._calls", lambda turn, words: [None] if turn else [])
+    tokenizer = words(tmp_path / "tokenizer")
+    start = base(tmp_path / "base", tokenizer, context=2048)
+    stops = list(range(0, len(tokenizer), 2))  # half of all tokens end a turn, so that turns are many
+    monkeypatch.setattr("models.text.tokenizer.stop_ids", lambda *_: stops)
+    grpo(given, start, prompts, [], None, tmp_path / "out")
+    (row,) = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    seen = [answer for answer in laid if not all(answer.written)]
+    assert seen
+    assert all(answer.log_probs[place] == 0.0 for answer in seen for place, on in enumerate(answer.written) if not on)
+    assert row["targets"] <= sum(sum(answer.written) for answer in laid)
+    assert row["answer_tokens"] == pytest.approx(sum(sum(answer.written) for answer in laid) / 8)
 
 
 def test_nothing_that_judges_is_said_in_one_line(half, tmp_path):
