@@ -100,6 +100,7 @@ def prepared(
     from models.rl.engine import Engine
     from models.rl.exact import holds
     from models.rl.heldout import heldout as on_heldout
+    from models.rl.heldout import other_reward_model
     from models.rl.iterations import Iterations
     from models.rl.policy import ActorCritic, PolicyLoss
     from models.rl.policy import policy as objective
@@ -140,6 +141,13 @@ def prepared(
     def score(answers: Sequence[Any]) -> list[float]:
         return rewards.total(iterations.scores(answers, held))
 
+    scorers: dict[str, Any] = {"score": score}
+    if config.other_reward_model is not None and held:
+        folder = Path(config.other_reward_model.paths[0])
+        other, by_other, network = other_reward_model(folder, data.words, config.rows)
+        scorers[other] = by_other
+        frozen.append(network)
+
     def finish(ended: Ended) -> dict[str, Any]:
         rows = read_metrics(ended.metrics)
         few = max(1, len(rows) // 5)
@@ -173,9 +181,7 @@ def prepared(
         units=units,
         rates={"critic": config.critic_learning_rate} if critic is not None else {},
         callbacks=[iterations, recorder],
-        measure=on_heldout(engine, data.heldout.items[: config.eval_rows], {"score": score}, config.seed)
-        if held
-        else None,
+        measure=on_heldout(engine, data.heldout.items[: config.eval_rows], scorers, config.seed) if held else None,
         frozen=frozen,
         finish=finish,
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from datalake.identity import Place
+from models.network.config import OpenModel
 from models.rl.rewards.config import RewardFunction
 from models.rl.tools.config import ToolUse
 from models.training.config import EvaluatedConfig
@@ -57,6 +58,12 @@ class RolloutConfig(EvaluatedConfig):
         title="Exactly on policy",
         description="Sampling's log-probabilities are training's, to the bit. auto: where a self-test finds that this"
         " machine allows it, and else the gap is a metric; on: the run ends where they differ.",
+    )
+    other_reward_model: Annotated[OpenModel | None, Place()] = Field(
+        None,
+        title="Another reward model",
+        description="A folder whose model judges held-out answers and is never learned from: `heldout_other_NAME` falls"
+        " where the reward is hacked.",
     )
     truncated: Literal["penalise", "mask", "keep"] = Field(
         "penalise",

@@ -14,6 +14,7 @@ from models.methods.reward import RewardConfig, reward
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.network.build import ScalarHead
+from models.network.config import OpenModel
 from models.rl import iterations, rollouts
 from models.rl.engine import Engine
 from models.rl.iterations import Iterations
@@ -290,6 +291,16 @@ class TestWithALearnedReward:
         assert {"entropy", "clip_fraction", "approx_kl", "explained_variance", "eos_rate", "kl_coefficient"} <= rows[
             0
         ].keys()
+
+    def test_another_reward_model_judges_held_out_answers_and_shapes_nothing(self, world, judged, whole, tmp_path):
+        other = self.config.model_copy(update={"other_reward_model": OpenModel(paths=[str(judged)]), "eval_every": 4})
+        ppo(other, world["policy"], self.prompts, self.prompts[:8], judged, tmp_path)
+        rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "heldout_score" in row]
+        assert [row["step"] for row in rows] == [4, 8, 12]
+        for row in rows:
+            assert row["heldout_other_reward"] == pytest.approx(row["heldout_score"], abs=1e-5)
+        weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (tmp_path, whole[0])]
+        assert weights[0] == weights[1]
 
     def test_a_run_cut_in_the_middle_ends_with_the_same_bytes(self, world, judged, whole, tmp_path):
         def cut(row):
