@@ -61,7 +61,7 @@ def prompted(
     Raises UserError when none is left."""
     from datalake.errors import UserError
     from models.network.checkpoint import context_of
-    from models.rl.tools import build, schemas
+    from models.rl.tools.tool import build, schemas
     from models.text import tokenizer as tokenizers
     from models.text.packing import fit_all, fit_prompt
 
@@ -107,7 +107,8 @@ def prepared(
     from models.rl.recorder import Recorder
     from models.rl.reward_model import load_reward_model
     from models.rl.rewards import MODEL, Rewards
-    from models.rl.tools import build, observer
+    from models.rl.tools.tool import build
+    from models.rl.tools.turns import observer
     from models.training.metrics import read_metrics
 
     actor, reference = load_language_model(policy), load_language_model(policy)

@@ -12,10 +12,12 @@ from test_tool_calls import QWEN_TOOLS, foreign
 
 from datalake.errors import UserError
 from models.rl.answers import Answer
-from models.rl.tools import Tool, ToolUse, build, observer, schemas
+from models.rl.tools import ToolUse
 from models.rl.tools.calculator import calculate
 from models.rl.tools.config import built_in
 from models.rl.tools.search import Index
+from models.rl.tools.tool import Tool, build, schemas
+from models.rl.tools.turns import observer
 from models.sandbox import guards
 from models.text import tokenizer
 from models.text.config import SPECIALS, TokenizerConfig

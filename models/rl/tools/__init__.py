@@ -5,7 +5,5 @@ it stands in the answer, and trains nothing.
 """
 
 from models.rl.tools.config import ToolUse
-from models.rl.tools.tool import Tool, build, schemas
-from models.rl.tools.turns import observer
 
-__all__ = ["Tool", "ToolUse", "build", "observer", "schemas"]
+__all__ = ["ToolUse"]
