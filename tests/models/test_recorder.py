@@ -18,10 +18,10 @@ from models.network import checkpoint
 from models.network.build import ScalarHead
 from models.network.checkpoint import load_language_model
 from models.objectives.base import Loss
+from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer
 from models.rl.heldout import heldout, other_reward_model
 from models.rl.recorder import LONG, Recorder
-from models.rl.reward_model import score
 from models.training.callbacks import Checkpoints, Evaluation, Metrics
 from models.training.config import TrainingConfig
 from models.training.loop import Callback, fit
@@ -171,7 +171,7 @@ class TestHeldOut:
         assert name == "other_gold"
         assert not any(parameter.requires_grad for parameter in network.parameters())
         made = [Answer([1, 2], [3, 4]), Answer([5], [6])]
-        expected = score(judge.eval(), [[1, 2, 3, 4], [5, 6]], 2).tolist()
+        expected = scores_of(judge.eval(), [[1, 2, 3, 4], [5, 6]], 2).tolist()
         assert scorer(made) == pytest.approx(expected, abs=1e-6)
         with pytest.raises(UserError, match="is not a reward model"):
             other_reward_model(root, tokenizer, 2)
