@@ -28,7 +28,7 @@ from datalake.identity import fingerprint
 from datalake.text.yaml_text import YamlError, read_yaml
 from models.serving.endpoint import Reply
 from models.synthesis.config import FeedbackConfig
-from models.synthesis.instructions import _seed
+from models.synthesis.instructions import seed_of
 from models.synthesis.records import Unused
 from models.synthesis.writer import Writer
 
@@ -96,7 +96,7 @@ class Constitution(BaseModel):
         some = [one for one in self.principles if getattr(one, language) is not None]
         if not some or language not in self.templates:
             raise UserError(f"feedback.principles: none is written in {language!r}, which some prompts are in")
-        one = random.Random(_seed(*parts)).choice(some)
+        one = random.Random(seed_of(*parts)).choice(some)
         return one, getattr(one, language), self.templates[language]
 
 
@@ -163,7 +163,7 @@ def feedback(
     judged = Judged()
     for step, start in enumerate(range(0, len(prompts), BLOCK), 1):
         block = prompts[start : start + BLOCK]
-        firsts = write([one.messages for one in block], [_seed(config.seed, one.name, "first") for one in block])
+        firsts = write([one.messages for one in block], [seed_of(config.seed, one.name, "first") for one in block])
         candidates: list[_Candidate] = []
         for how in config.answers:
             some = []
@@ -203,7 +203,7 @@ def _revise(
             [*one.prompt.messages, _said("assistant", one.other.text), _said("user", _filled(one, "critique"))]
             for one in going
         ]
-        critiques = write(asked, [_seed(config.seed, one.prompt.name, "critique", number) for one in going])
+        critiques = write(asked, [seed_of(config.seed, one.prompt.name, "critique", number) for one in going])
         for one, critique, dialogue in zip(going, critiques, asked, strict=True):
             one.problem = _problem(critique)
             one.attributes |= {
@@ -214,7 +214,7 @@ def _revise(
         pairs = [(one, dialogue) for one, dialogue in zip(going, asked, strict=True) if not one.problem]
         revisions = write(
             [dialogue for _, dialogue in pairs],
-            [_seed(config.seed, one.prompt.name, "revision", number) for one, _ in pairs],
+            [seed_of(config.seed, one.prompt.name, "revision", number) for one, _ in pairs],
         )
         for (one, _), revision in zip(pairs, revisions, strict=True):
             one.other, one.problem = revision, _problem(revision)
@@ -226,7 +226,7 @@ def _sample(
     """A second answer to each prompt, by another seed."""
     going = _going(candidates)
     replies = write(
-        [one.prompt.messages for one in going], [_seed(config.seed, one.prompt.name, "second") for one in going]
+        [one.prompt.messages for one in going], [seed_of(config.seed, one.prompt.name, "second") for one in going]
     )
     for one, reply in zip(going, replies, strict=True):
         one.other, one.problem = reply, _problem(reply)
@@ -245,7 +245,7 @@ def _judge(config: FeedbackConfig, judge: Writer, candidates: Sequence[_Candidat
                 {"dialogue": dialogue, "a": a.text.strip(), "b": b.text.strip(), "question": one.wording.question},
             )
             asked.append([_said("user", said)])
-    chosen = judge.choose(asked, [_seed(config.seed, "judge")] * len(asked))
+    chosen = judge.choose(asked, [seed_of(config.seed, "judge")] * len(asked))
     for one, straight, turned in zip(candidates, chosen[::2], chosen[1::2], strict=True):
         if straight is None or turned is None:
             one.problem = ("no_verdict", f"{straight} {turned}")

@@ -155,7 +155,7 @@ class _State:
                     passed.append((request, instruction, score))
         answers = self.write(
             [self._question(request, instruction) for request, instruction, _ in passed],
-            [_seed(self.config.seed, number, instruction) for _, instruction, _ in passed],
+            [seed_of(self.config.seed, number, instruction) for _, instruction, _ in passed],
         )
         kept = []
         for (request, instruction, score), reply in zip(passed, answers, strict=True):
@@ -181,7 +181,7 @@ class _State:
     def _request(self, number: int, place: int) -> _Request:
         config = self.config
         language = config.languages[place % len(config.languages)]
-        seed = _seed(config.seed, number, place)
+        seed = seed_of(config.seed, number, place)
         draw = random.Random(seed)
         seeds, written = self.seeds[language], self.written[language]
         shown = draw.sample(seeds, min(config.examples, len(seeds)))
@@ -303,7 +303,7 @@ def numbered(text: str) -> list[str]:
     return [item for item in found if item]
 
 
-def _seed(*parts: Any) -> int:
+def seed_of(*parts: Any) -> int:
     """A number below 2^31 by what it is for: what servers take for a seed."""
     return int(fingerprint(list(parts))[:8], 16) >> 1
 
