@@ -3,8 +3,12 @@ metrics of a run that nobody disturbed."""
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import os
+import pkgutil
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -34,11 +38,34 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def work(name: str, settings: dict[str, Any], inputs: dict[str, Any], out: Path) -> None:
-    """What a process does: train from where the last one left off."""
+# A function that is called inside the work; there the process ends at once.
+INSIDE = {
+    "rollout": ("models.rl.engine.draw_from", 33),  # in the midst of the answers of a step
+    "update": ("torch.optim.adam.adam", 43),  # gradients are there, some weights changed
+    "judgement": ("models.rl.rewards.Rewards.total", 4),  # answers are written, nothing is learned
+}
+
+
+def work(name: str, settings: dict[str, Any], inputs: dict[str, Any], out: Path, inside: str | None = None) -> None:
+    """What a process does: train from where the last one left off; `inside` names where it dies."""
     torch.set_num_threads(1)
+    if inside is not None:
+        die_at(*INSIDE[inside])
     method = METHODS[name]
     method(method.config(**settings), **inputs, out=out)
+
+
+def die_at(place: str, calls: int) -> None:
+    """This process kills itself when a function has been called so often."""
+    left, plain = itertools.count(calls, -1), pkgutil.resolve_name(place)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if not next(left):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(*args, **kwargs)
+
+    owner, _, name = place.rpartition(".")
+    setattr(pkgutil.resolve_name(owner), name, counted)
 
 
 @pytest.fixture(scope="module")
@@ -135,4 +162,26 @@ def test_killed_runs_end_as_if_nobody_had_disturbed_them(
     assert last.exitcode == 0
     assert killed
     for mine, theirs in zip(final(out, settings["steps"]), final(tmp_path / "whole", settings["steps"]), strict=True):
+        assert alike(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("case", "inside"),
+    [
+        *((case, inside) for case in ("ppo", "grpo") for inside in INSIDE),
+        *(pytest.param(case, "update", marks=pytest.mark.slow) for case in CASES if case not in ("ppo", "grpo")),
+    ],
+)
+def test_a_run_killed_inside_a_rollout_or_an_update_ends_as_if_nothing_had_been(
+    case: str, inside: str, processes: Any, inputs: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    name, settings = CASES[case]
+    ended = []
+    for out, *where in ((tmp_path / "whole",), (tmp_path / "killed", inside), (tmp_path / "killed",)):
+        process = processes.Process(target=work, args=(name, settings, inputs[name], out, *where))
+        process.start()
+        process.join()
+        ended.append(process.exitcode)
+    assert ended == [0, -signal.SIGKILL, 0]
+    for mine, theirs in zip(*(final(tmp_path / run, settings["steps"]) for run in ("killed", "whole")), strict=True):
         assert alike(mine, theirs)
