@@ -22,10 +22,9 @@ from datalake.identity import fingerprint
 from models.objectives.answers import Said, answer_log_probs, as_rows
 from models.training.method import Begun
 
-# Rows of a pass, never the config's batch: what the reference says is the same for any. Alone on a CPU, where a pass of
-# several gains nothing: then it depends on no other answer either.
-ROWS = {"cpu": 1}
-ROWS_ELSEWHERE = 32
+# Rows of a pass, never the config's batch: what the reference says is the same for any. Alone on a CPU in float32,
+# where a pass of several gains nothing: then it depends on no other answer either.
+ROWS = 32
 SECONDS = 30.0  # between two times that what is there is written
 
 
@@ -63,6 +62,7 @@ class Reference:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, save({"log_probs": self.log_probs}))
                 written = time.monotonic()
+            begun.say(f"the model before its first step: {number:,} of {len(left):,} passes over answers")
 
     def _asked(self, place: int) -> bool:
         return place in self.wanted and bool(self.log_probs[place].isnan())
@@ -70,7 +70,8 @@ class Reference:
     def _passes(self, begun: Begun) -> Sequence[Sequence[int]]:
         if self.passes is not None:
             return self.passes
-        rows = ROWS.get(begun.device.device.type, ROWS_ELSEWHERE)
+        alone = begun.device.device.type == "cpu" and begun.device.compute == torch.float32
+        rows = 1 if alone else ROWS
         order = sorted(range(len(self.answers)), key=lambda number: len(self.answers[number][0]))
         return [order[first : first + rows] for first in range(0, len(order), rows)]
 

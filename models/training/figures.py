@@ -14,6 +14,7 @@ from typing import Any
 
 Figure = dict[str, Any]
 FIGURES = "figures.json"  # beside `metrics.jsonl`: those known before the first step
+BEGINNING = "beginning.txt"  # there too: how far the work before the first step is
 
 
 def lines(

@@ -14,12 +14,12 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from models.training.config import TrainingConfig
-from models.training.figures import FIGURES, Figure
+from models.training.figures import BEGINNING, FIGURES, Figure
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,12 +60,14 @@ class Ended:
 @dataclass
 class Begun:
     """A run before its first step, or before its state is put back: the model, on its device and among its ranks, with
-    the weights that it starts from; `folder` is where states of such runs lie."""
+    the weights that it starts from; `folder` is where states of such runs lie. say: shows how far the work before the
+    first step is."""
 
     model: nn.Module
     folder: Path
     device: Device
     ranks: Ranks
+    say: Callable[[str], None]
 
 
 @dataclass
@@ -235,7 +237,7 @@ def _train(
     if (done := _told(out, told)) is not None:
         return done
     if prepared.begin is not None:
-        prepared.begin(Begun(model, out if states is None else states, device, ranks))
+        prepared.begin(Begun(model, out if states is None else states, device, ranks, partial(_say, out, ranks)))
     steps = stopped["good"] if stopped else data.steps
     whole_run = {path: path.read_bytes() for path in out.glob("*.jsonl")} if stopped else {}
     if ranks.leads and prepared.figures:
@@ -294,6 +296,17 @@ def _train(
         saving.clear()
     ranks.barrier()
     return report
+
+
+def _say(out: Path, ranks: Ranks, text: str) -> None:
+    """Shown until there is a step; what reads it finds the one before or this, never half of one."""
+    from datalake.atomic import temporary
+
+    if ranks.leads:
+        out.mkdir(parents=True, exist_ok=True)
+        new = temporary(out / BEGINNING)
+        new.write_text(text)
+        new.replace(out / BEGINNING)
 
 
 def _told(out: Path, told: dict[str, str]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models.training.diagnosis import findings
-from models.training.figures import FIGURES
+from models.training.figures import BEGINNING, FIGURES
 from models.training.metrics import SAMPLES, read_metrics
 from tasks.shown import figures
 from tasks.shown.artifacts import Curves, publish_page, say
@@ -42,10 +42,11 @@ class Training:
         self._curves, self._told, self._shown, self._looked = Curves(stage), set[str](), False, -math.inf
 
     def progress(self) -> tuple[int, str]:
-        """The last step that is done, and a few of its figures."""
+        """The last step that is done, and a few of its figures; before the first one, what is being prepared."""
         rows = read_metrics(self.folder / "metrics.jsonl")
         if not rows:
-            return 0, ""
+            beginning = self.folder / BEGINNING
+            return 0, beginning.read_text() if beginning.exists() else ""
         last = rows[-1]
         # a loss says how learning goes where there is no score
         names = [name for name in _TELLING if last.get(name) is not None and (name != "loss" or "score" not in last)]

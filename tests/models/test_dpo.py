@@ -15,6 +15,7 @@ from models.network import checkpoint
 from models.objectives import dpo as objectives
 from models.objectives.answers import answer_log_probs, as_rows
 from models.text.packing import Answers
+from models.training.figures import BEGINNING
 from models.training.metrics import read_metrics
 
 CONFIG = DpoConfig(batch=8, steps=30, learning_rate=3e-3, eval_every=10, beta=0.2, warmup=0.0)
@@ -77,6 +78,8 @@ def test_a_model_that_is_its_own_reference_starts_at_a_margin_of_nothing(
     config = CONFIG.model_copy(update={"steps": 1, "loss": kind})
     dpo(config, **world, out=tmp_path)
     (row,) = read_metrics(tmp_path / "metrics.jsonl")
+    beginning = (tmp_path / BEGINNING).read_text()
+    assert beginning == "the model before its first step: 20 of 20 passes over answers"  # those held out come last
     assert row["loss"] == pytest.approx(start, rel=1e-4)
     assert row["margin"] == pytest.approx(0, abs=1e-5)
 

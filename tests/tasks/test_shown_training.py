@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.training.figures import FIGURES, bars, lines, marked, table
+from models.training.figures import BEGINNING, FIGURES, bars, lines, marked, table
 from models.training.metrics import SAMPLES, read_metrics
 from tasks import learning
 from tasks.shown import figures
@@ -23,6 +23,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_progress_tells_the_last_step_by_what_there_is(tmp_path: Path) -> None:
     shown = Training("ppo", tmp_path)
     assert shown.progress() == (0, "")
+    (tmp_path / BEGINNING).write_text("the model before its first step: 3 of 8 passes over answers")
+    assert shown.progress() == (0, "the model before its first step: 3 of 8 passes over answers")
     rows = [{"step": 1, "loss": 2.0, "mfu": None}, {"step": 2, "loss": 1.5, "heldout_loss": 1.75}]
     write(tmp_path / "metrics.jsonl", rows)
     assert shown.progress() == (2, "loss 1.500")
