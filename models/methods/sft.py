@@ -215,7 +215,7 @@ def prepare(
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = data.report("dialogues", ended.step)
-        report |= {"mixture": data.mixture(ended.step), "figures": [trains]}
+        report["mixture"] = data.mixture(ended.step)
         if judged:
             report |= {
                 "heldout_dialogues": len(drawn),
