@@ -8,7 +8,10 @@ from typing import Any
 from datalake.lake.funnel import Fate, by_source, funnel_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageRecord, StageReport, read_record
+from datalake.printable import one_line
 from flows.report import shares
+from flows.report.words import excerpt
+from tasks.shown import figures as own
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RULES = 60  # of the proposed thresholds, shown
@@ -58,9 +61,14 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
             f"reward: accuracy {report['heldout_accuracy']:.3f} ({report['heldout_accuracy_low']:.3f} to"
             f" {report['heldout_accuracy_high']:.3f}) on {report['heldout_pairs']:,} held-out pairs"
         )
+    for stage, record in records.items():
+        for figure in record.report.get("figures", ()):
+            if figure["kind"] != "marked":  # texts were shown while it trained
+                yield from (f"{stage}: {line}" for line in own.text(figure))
     for stage in ("ppo", "grpo"):
         if stage in records:
             yield from _curves(lake, records[stage])
+            yield from _wrote(lake, records[stage])
     for stage, record in records.items():
         for finding in record.report.get("findings", ()):
             yield f"{stage}: {finding['what']}" + (f": {finding['advice']}" if finding["advice"] else "")
@@ -79,14 +87,15 @@ def archives(record: StageRecord) -> dict[str, int]:
 
 def _sources(record: StageRecord, fates: Mapping[str, Fate], curated: bool) -> Iterator[str]:
     """Every source's records: in = raw + refused + quarantined, raw = kept + rejected."""
+    wide = max([16, *(len(name) for name in fates)])
     yield (
-        f"{'source':<16} {'archives':>8} {'records':>9} = {'raw':>9} + {'refused':>8} + {'quarantined':>11}"
+        f"{'source':<{wide}} {'archives':>8} {'records':>9} = {'raw':>9} + {'refused':>8} + {'quarantined':>11}"
         + (f" ; raw = {'documents':>9} + {'rejected':>8}" if curated else "")
     )
     for row in by_source(fates, archives(record)):
         text = (
-            f"{row['source']:<16} {row['archives']:>8,} {row['records']:>9,} = {row['raw']:>9,} + {row['refused']:>8,}"
-            f" + {row['quarantined']:>11,}"
+            f"{row['source']:<{wide}} {row['archives']:>8,} {row['records']:>9,} = {row['raw']:>9,}"
+            f" + {row['refused']:>8,} + {row['quarantined']:>11,}"
         )
         fate = fates.get(row["source"], Fate())
         yield text + (f" ; raw = {fate.kept:>9,} + {fate.rejected.total():>8,}" if fate.decided else "")
@@ -124,12 +133,16 @@ _ROLLOUTS = {
     "kl_per_token": "KL, nats a token",
     "kl_per_answer": "KL, nats",
     "entropy": "entropy, nats",
+    "ratio": "ratio",
     "clip_fraction": "clip share",
     "explained_variance": "critic explains",
     "eos_rate": "answers that end",
     "answer_tokens": "answer, tokens",
+    "length_correlation": "score with length",
     "zero_variance": "equal groups",
+    "logprob_gap": "gap of sampling",
 }
+_WROTE = 2  # answers shown, of the first step and of the last
 
 
 def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
@@ -146,17 +159,32 @@ def _curves(lake: Lake, record: StageRecord) -> Iterator[str]:
             )
 
 
+def _wrote(lake: Lake, record: StageRecord) -> Iterator[str]:
+    """A few answers of the first step and of the last, each in a line with its score."""
+    rows = _rows(lake, "runs.samples", record.fingerprint)
+    for step in sorted({rows[0]["step"], rows[-1]["step"]}) if rows else []:
+        for row in [row for row in rows if row["step"] == step][:_WROTE]:
+            score = dict(row["figures"]).get("score")
+            worth = "" if score is None else f" (score {score:.3g})"
+            asked, answer = (one_line(row[name]) for name in ("prompt", "answer"))
+            yield f"{record.stage}: step {step}: {excerpt(asked, 60)} => {excerpt(answer, 100)}{worth}"
+
+
 def metrics(lake: Lake, fingerprint: str) -> dict[str, list[float]]:
     """A training stage's metrics by name, in the order of their steps."""
+    series: dict[str, list[float]] = {}
+    for row in _rows(lake, "runs.metrics", fingerprint):
+        series.setdefault(row["name"], []).append(row["value"])
+    return series
+
+
+def _rows(lake: Lake, table: str, fingerprint: str) -> list[dict[str, Any]]:
+    """A stage's rows of a table that all stages write to, in the order of their steps."""
     import pyarrow.dataset as ds
 
     from datalake.lake.parquet import dataset
 
-    files = lake.current_files("runs.metrics")
-    if not files:
-        return {}
-    table = dataset(files).to_table(filter=ds.field("fingerprint") == fingerprint).sort_by("step")
-    series: dict[str, list[Any]] = {}
-    for row in table.to_pylist():
-        series.setdefault(row["name"], []).append(row["value"])
-    return series
+    files = lake.current_files(table)
+    mine = ds.field("fingerprint") == fingerprint
+    rows: list[dict[str, Any]] = dataset(files).to_table(filter=mine).sort_by("step").to_pylist() if files else []
+    return rows

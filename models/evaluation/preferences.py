@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.intervals import wilson
+from models.training.figures import Figure, bars, lines
 
 Floats = npt.NDArray[np.float64]
 EQUAL_LENGTH = 0.1  # of the longer answer: pairs that differ by no more are of equal length
 BINS = 10
+LENGTHS = 8  # groups of as many answers each, by their length, of which the mean score is shown
 
 
 class Share(NamedTuple):
@@ -80,12 +83,13 @@ def length_bias(scored: Scored) -> dict[str, float | None]:
     return {"score_length_correlation": _correlation(scores, tokens), "margin_length_correlation": _correlation(*both)}
 
 
-def calibration(scored: Scored, bins: int = BINS) -> dict[str, Any]:
+def calibration(scored: Scored, bins: int = BINS, confidence: float = 0.95) -> dict[str, Any]:
     """How likely the scores say that the better scored answer is the chosen one, sigmoid of their distance, beside how
     often it was.
 
-    `bins` of equal width from 0.5 to 1, each with its pairs, their mean predicted probability and the observed share;
-    `ece`, the mean distance of the two over all pairs (Naeini et al. 2015, expected calibration error).
+    `bins` of equal width from 0.5 to 1, each with its pairs, their mean predicted probability and the observed share
+    with its interval; `ece`, the mean distance of the two over all pairs (Naeini et al. 2015, expected calibration
+    error).
     """
     predicted = 1 / (1 + np.exp(-np.abs(scored.chosen - scored.rejected)))
     places = np.minimum(((predicted - 0.5) * 2 * bins).astype(int), bins - 1)
@@ -94,7 +98,9 @@ def calibration(scored: Scored, bins: int = BINS) -> dict[str, Any]:
         here = places == place
         if n := int(here.sum()):
             expected, observed = float(predicted[here].mean()), float(scored.right[here].mean())
-            rows.append({"from": 0.5 + place / (2 * bins), "predicted": expected, "observed": observed, "pairs": n})
+            _, low, high, _ = _share(scored.right[here], confidence)
+            row = {"from": 0.5 + place / (2 * bins), "predicted": expected, "observed": observed}
+            rows.append(row | {"low": low, "high": high, "pairs": n})
             distance += n * abs(expected - observed)
     return {"ece": distance / max(len(predicted), 1), "bins": rows}
 
@@ -115,6 +121,54 @@ def measured(scored: Scored, said: Callable[[str], str] = "heldout_{}".format) -
     report |= {said(name): value for name, value in length_bias(scored).items()}
     report |= {said("ece"): told["ece"], said("calibration"): told["bins"]}
     return report | ({said("accuracy_by_source"): by_source} if by_source else {})
+
+
+def drawn(scored: Scored) -> list[Figure]:
+    """The same as pictures: calibration, accuracies with their intervals, and mean scores by length."""
+    told, found, bias = calibration(scored), shares(scored), length_bias(scored)
+    observed = [[row[name] for row in told["bins"]] for name in ("predicted", "observed", "low", "high")]
+    names = {"accuracy": "all pairs", "equal_length": "of equal length", "longer_wins": "rule: the longer one wins"}
+    accuracies = {names.get(name, name): share for name, share in found.items() if share.n}
+    values = list(accuracies.values())
+    related = [f"{value:.2f}" if value is not None else "none" for value in bias.values()]
+    return [
+        lines(
+            "calibration",
+            {"observed": observed, "if it were right": ([0.5, 1.0], [0.5, 1.0])},
+            "probability that the better scored answer is the chosen one",
+            "share of pairs where it is",
+            f"By the scores' distance, as the loss reads them; expected error {told['ece']:.3f}, 95% intervals.",
+        ),
+        bars(
+            "accuracy on held-out pairs",
+            [f"{name} ({share.n:,})" for name, share in accuracies.items()],
+            [share.value for share in values],
+            [share.low for share in values],
+            [share.high for share in values],
+            note="With 95% intervals; the dashed line is chance.",
+            chance=0.5,
+        ),
+        lines(
+            "score by length",
+            {
+                "chosen": _by_length(scored.chosen_tokens, scored.chosen),
+                "rejected": _by_length(scored.rejected_tokens, scored.rejected),
+            },
+            "tokens of an answer",
+            "mean score",
+            f"Correlation of score and length {related[0]}; of a pair's differences in both {related[1]}.",
+        ),
+    ]
+
+
+def _by_length(tokens: Floats, scores: Floats) -> tuple[list[float], list[float]]:
+    """Mean length and mean score of groups of answers by length, as many in each, and of one length all in one."""
+    order = np.argsort(tokens, kind="stable")
+    edges = [0, *(np.flatnonzero(np.diff(tokens[order])) + 1).tolist(), len(order)]  # where one length ends
+    even = np.linspace(0, len(order), LENGTHS + 1)
+    cuts = sorted({edges[int(np.abs(np.array(edges) - place).argmin())] for place in even})
+    groups = [order[first:last] for first, last in pairwise(cuts)]
+    return [float(tokens[group].mean()) for group in groups], [float(scores[group].mean()) for group in groups]
 
 
 def _above(better: Floats, worse: Floats) -> Floats:

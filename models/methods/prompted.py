@@ -162,6 +162,8 @@ def prepared(
             "kl_per_answer_largest": max(row["kl_per_answer"] for row in rows),
             "logprob_gap_largest": max(row["logprob_gap"] for row in rows),
             **{figure: ended.last[figure] for figure in last if figure in ended.last},
+            **{f"heldout_{name}_before": value for name, value in ended.before.items()},
+            **{f"heldout_{name}": value for name, value in ended.heldout.items()},
         }
 
     names = set(PolicyLoss.__dataclass_fields__) & set(type(config).model_fields)

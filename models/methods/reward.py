@@ -67,7 +67,7 @@ def prepare(
     What `models.evaluation.preferences` measures of all held-out pairs that fit is in the report.
     """
     from datalake.files import folder_version
-    from models.evaluation.preferences import Scored, measured
+    from models.evaluation.preferences import Scored, drawn, measured
     from models.network.build import ScalarHead
     from models.network.checkpoint import load_language_model
     from models.objectives.bradley_terry import bradley_terry, bradley_terry_loss, collate, scores_of
@@ -93,6 +93,7 @@ def prepare(
             scored = Scored.of(held.items, scores.tolist(), [heldout[n].get("source", "") for n in held.numbers])
             loss = bradley_terry_loss(scores[0::2] - scores[1::2]).mean()
             report |= {"heldout_pairs": len(held.items), "heldout_loss": float(loss)} | measured(scored)
+            report["figures"] = drawn(scored)
         seen = min(NORMALISING_PAIRS, ended.step * config.batch)
         some = draw(config.seed, 1 << 21).permutation(len(rendered))[:seen]
         return report | normalise(model, [answer for place in some for answer in rendered[place][:2]], config.batch)

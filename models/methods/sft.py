@@ -175,8 +175,9 @@ def data(
     train, judged = fit(conversations), fit(heldout)
     if not train.items:
         raise UserError(
-            f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({train.why}): give others"
-            " or another base, or raise sft.context or pretrain.context"
+            f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({train.why}): give"
+            " others, another base or an sft.template that marks answers with {% generation %}, or raise sft.context or"
+            " pretrain.context"
         )
     require_part(train.items)
     sources = [str(conversations[number].get("source", "")) for number in train.numbers]
@@ -215,7 +216,7 @@ def prepare(
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = data.report("dialogues", ended.step)
-        report |= {"mixture": data.mixture(ended.step), "figures": [trains]}
+        report["mixture"] = data.mixture(ended.step)
         if judged:
             report |= {
                 "heldout_dialogues": len(drawn),

@@ -49,7 +49,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "nanosleep": (35, 101), "getitimer": (36, 102), "alarm": (37, None), "setitimer": (38, 103), "getpid": (39, 172),
     "sendto": (44, 206), "recvfrom": (45, 207), "shutdown": (48, 210), "getsockname": (51, 204),
     "getpeername": (52, 205), "setsockopt": (54, 208), "getsockopt": (55, 209), "exit": (60, 93), "wait4": (61, 260),
-    "uname": (63, 160), "fcntl": (72, 25), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83),
+    "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83),
     "ftruncate": (77, 46), "getdents64": (217, 61), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50),
     "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34),
     "rmdir": (84, None), "creat": (85, None), "unlink": (87, None), "unlinkat": (263, 35), "readlink": (89, None),
@@ -66,13 +66,14 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "eventfd2": (290, 19), "getcpu": (309, 168), "getrandom": (318, 278), "membarrier": (324, 283),
     "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436),
 }  # fmt: skip
-_CLONE, _KILL, _TGKILL, _SOCKETPAIR, _PRLIMIT, _IOCTL, _CLONE3, _OPENAT2 = (
-    (56, 220), (62, 129), (234, 131), (53, 199), (302, 261), (16, 29), (435, 435), (437, 437),
+_CLONE, _KILL, _TGKILL, _SOCKETPAIR, _PRLIMIT, _IOCTL, _FCNTL, _CLONE3, _OPENAT2 = (
+    (56, 220), (62, 129), (234, 131), (53, 199), (302, 261), (16, 29), (72, 25), (435, 435), (437, 437),
 )  # fmt: skip
 _ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH
 _X32 = 0x40000000  # the other calls of an x86_64 kernel begin here
 
 _CLONE_THREAD, _SOCK_STREAM, _FIONBIO = 0x10000, 1, 0x5421
+_FCNTL_OWN = 0x407  # bits of the commands about descriptors, flags and locks, not of whom a signal goes to (8 to 15)
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
@@ -194,6 +195,7 @@ def _filter(column: int, arch: int) -> Iterator[bytes]:
         (_SOCKETPAIR, 1, 0xF, _SOCK_STREAM, errno.EPERM),
         (_PRLIMIT, 0, every, 0, errno.EPERM),
         (_IOCTL, 1, every, _FIONBIO, errno.ENOTTY),
+        (_FCNTL, 1, every & ~_FCNTL_OWN, 0, errno.EPERM),
     ):
         yield op(equal, numbers[column], 0, 5)
         yield op(load, 16 + 8 * argument)

@@ -17,11 +17,10 @@ FIGURES = "figures.json"  # beside `metrics.jsonl`: those known before the first
 BEGINNING = "beginning.txt"  # there too: how far the work before the first step is
 
 
-def lines(
-    title: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, note: str = ""
-) -> Figure:
-    """Lines by name, each (xs, ys); what the axes are; one line of text that says how to read it."""
-    plain = {name: [list(map(float, xs)), list(map(float, ys))] for name, (xs, ys) in series.items()}
+def lines(title: str, series: Mapping[str, Sequence[Sequence[float]]], x: str, y: str, note: str = "") -> Figure:
+    """Lines by name, each (xs, ys), or (xs, ys, low, high) with the ends of each y's interval; what the axes are; one
+    line of text that says how to read it."""
+    plain = {name: [list(map(float, part)) for part in parts] for name, parts in series.items()}
     return {"kind": "lines", "title": title, "series": plain, "x": x, "y": y, "note": note}
 
 
@@ -32,9 +31,17 @@ def bars(
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
     note: str = "",
+    chance: float | None = None,
 ) -> Figure:
-    """A value for each label, with the ends of its interval where there is one."""
-    figure = {"kind": "bars", "title": title, "labels": list(labels), "values": list(map(float, values)), "note": note}
+    """A value for each label, with the ends of its interval where there is one; `chance` is what luck alone gives."""
+    figure: Figure = {
+        "kind": "bars",
+        "title": title,
+        "labels": list(labels),
+        "values": list(map(float, values)),
+        "note": note,
+    }
+    figure |= {} if chance is None else {"chance": float(chance)}
     if low is not None and high is not None:
         figure |= {"low": list(map(float, low)), "high": list(map(float, high))}
     return figure

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 CURVES = {
     "loss": ("loss", "heldout_loss"),
     "score": ("score", "heldout_score"),
-    "rewards of DPO's answers (nats)": ("reward_chosen", "reward_rejected", "margin"),
+    "rewards of pairs' answers, and their margin": ("reward_chosen", "reward_rejected", "margin"),
     "reward and its parts": ("reward", "reward_*"),
     "held-out score by other reward models": ("heldout_other_*",),
     "KL to the reference (nats per token)": ("kl_per_token",),
@@ -67,24 +68,27 @@ def _figure(height: float = 3.2) -> Iterator[tuple[Axes, list[str]]]:
 
 
 def curve_svg(
-    points: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    points: Sequence[Sequence[Any]],
     ylabel: str,
     xlabel: str = "step",
     marks: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """A line chart as an SVG text: one line per (label, steps, values), with dots where points are few; stretches of
-    steps are marked."""
+    """A line chart as an SVG text: one line per (label, steps, values), or (label, steps, values, low, high) with
+    intervals; dots where points are few; stretches of steps are marked."""
     from matplotlib.ticker import MaxNLocator
 
     with _figure() as (axes, svg):
         for first, last in marks:
             axes.axvspan(first, last, color="#d98b2b", alpha=0.18, linewidth=0)
-        for label, steps, values in points:
-            axes.plot(steps, values, label=label, linewidth=1.6, marker="o" if len(steps) <= 30 else None, markersize=3)
+        for label, steps, values, *ends in points:
+            (line,) = axes.plot(steps, values, label=label, linewidth=1.6, markersize=3)
+            line.set_marker("o" if len(steps) <= 30 else "")
+            if ends:
+                axes.errorbar(steps, values, _sides(values, *ends), fmt="none", ecolor=line.get_color(), capsize=2)
         axes.set_xlabel(xlabel)
         if xlabel == "step":
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel(fill(ylabel, 30))
         if len(points) > 1 or points[0][0] != ylabel:
             axes.legend(frameon=False)
     return svg[0]
@@ -95,25 +99,29 @@ def bar_svg(
     values: Sequence[float],
     low: Sequence[float] | None = None,
     high: Sequence[float] | None = None,
+    chance: float | None = None,
 ) -> str:
-    """A bar for each label, from above, with its interval where there is one."""
+    """A bar for each label, from above, with its interval where there is one, and a line at what luck alone gives."""
     with _figure(max(1.4, 0.6 + 0.34 * len(labels))) as (axes, svg):
         places = range(len(labels))
-        ends = None
-        if low is not None and high is not None:
-            sides = list(zip(values, low, high, strict=True))
-            ends = [[max(v - a, 0.0) for v, a, _ in sides], [max(b - v, 0.0) for v, _, b in sides]]
+        ends = None if low is None or high is None else _sides(values, low, high)
         axes.barh(places, values, xerr=ends, height=0.7, color="#2b6ca3", error_kw={"ecolor": "#1d2530", "capsize": 3})
+        if chance is not None:
+            axes.axvline(chance, color="#1d2530", linewidth=1, linestyle="--")
         axes.set_yticks(places, labels)
         axes.invert_yaxis()
     return svg[0]
 
 
+def _sides(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> list[list[float]]:
+    """How far the ends of intervals lie below and above their values."""
+    both = list(zip(values, low, high, strict=True))
+    return [[max(value - end, 0.0) for value, end, _ in both], [max(end - value, 0.0) for value, _, end in both]]
+
+
 def bands_svg(points: Sequence[tuple[float, float]], threshold: float | None = None) -> str:
     """The S-curve of deduplication's bands, (similarity, probability of being compared), with its threshold."""
-    lines: list[tuple[str, Sequence[float], Sequence[float]]] = [
-        ("probability of being compared", [x for x, _ in points], [y for _, y in points])
-    ]
+    lines = [("probability of being compared", [x for x, _ in points], [y for _, y in points])]
     if threshold is not None:
         lines.append((f"threshold {threshold:g}", [threshold, threshold], [0.0, 1.0]))
     return curve_svg(lines, "probability", "Jaccard similarity of word n-grams")

@@ -34,7 +34,8 @@ def markdown(figure: Figure) -> str:
 
 def text(figure: Figure) -> list[str]:
     """The figure as lines for a terminal: values instead of pictures."""
-    return [figure["title"], *(f"  {line}" for line in _LINES[figure["kind"]](figure))]
+    head = f"{figure['title']}: {figure['note']}" if figure["note"] else figure["title"]
+    return [head, *(f"  {line}" for line in _LINES[figure["kind"]](figure))]
 
 
 def cell(value: Any) -> str:
@@ -57,12 +58,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _lines_svg(figure: Figure) -> str:
-    points = [(name, xs, ys) for name, (xs, ys) in figure["series"].items()]
+    points = [(name, *parts) for name, parts in figure["series"].items()]
     return curve_svg(points, figure["y"], figure["x"])
 
 
 def _bars_svg(figure: Figure) -> str:
-    return bar_svg(figure["labels"], figure["values"], figure.get("low"), figure.get("high"))
+    return bar_svg(figure["labels"], figure["values"], figure.get("low"), figure.get("high"), figure.get("chance"))
 
 
 def _of_table(figure: Figure) -> str:
@@ -85,8 +86,14 @@ def _values(figure: Figure) -> list[str]:
     ]
 
 
-def _ends(figure: Figure) -> list[str]:
-    return [f"{name}: {ys[0]:.4g} to {ys[-1]:.4g}" for name, (_, ys) in figure["series"].items() if ys]
+def _points(figure: Figure) -> list[str]:
+    """Of a line of few points each, of others the first and the last."""
+    told = []
+    for name, (xs, ys, *_) in figure["series"].items():
+        points = [f"{x:.3g} → {y:.3g}" for x, y in zip(xs, ys, strict=True)]
+        if points:
+            told.append(f"{name}: " + (", ".join(points) if len(points) <= SHOWN else f"{points[0]} ... {points[-1]}"))
+    return told
 
 
 def _cells(figure: Figure) -> list[str]:
@@ -108,7 +115,7 @@ def _plain(value: Any) -> str:
 _PICTURES: dict[str, Callable[[Figure], str]] = {"lines": _lines_svg, "bars": _bars_svg}
 _TEXTS: dict[str, Callable[[Figure], str]] = {"table": _of_table, "marked": _of_marked}
 _LINES: dict[str, Callable[[Figure], list[str]]] = {
-    "lines": _ends,
+    "lines": _points,
     "bars": _values,
     "table": _cells,
     "marked": _brackets,

@@ -372,6 +372,15 @@ def test_the_terminal_tells_findings_and_every_curve_of_rollouts(lake: Lake) -> 
     assert any(re.match(r"ppo: other judge +0.100 -> +0.300", line) for line in told)
 
 
+def test_the_terminal_tells_a_methods_own_figures_and_some_answers(lake: Lake) -> None:
+    told = list(summary(lake, find_manifest(lake, "last").stages))
+    assert "ppo: calibration" in told
+    assert "ppo:   said: 0.1 → 0.2, 0.9 → 0.8" in told
+    wrote = [line for line in told if "=>" in line]
+    assert [line.partition(": <|user|>")[0] for line in wrote] == ["ppo: step 1", "ppo: step 9"]
+    assert wrote[-1].endswith("=> answer 9 (score 0.9)")
+
+
 def test_it_leads_nowhere_but_within_itself(page: str) -> None:
     links = Page(page).links
     assert links

@@ -196,6 +196,25 @@ class TestAgainstTheOthers:
         found = leave_one_out(grade(rewards, MASK, groups=(0, 0, 1)))
         assert found.tolist() == [[2, 2, 2, 0], [-2, -2, -2, -2], [0, 0, 0, 0]]
 
+    @pytest.mark.parametrize("name", ["group", "leave_one_out"])
+    def test_groups_of_any_size_in_any_order_are_each_by_itself(self, name):
+        draw = torch.Generator().manual_seed(0)
+        rewards, groups = torch.randn(9, 1, generator=draw), torch.tensor([2, 0, 2, 1, 0, 2, 2, 0, 3])
+        mask = torch.ones(9, 1)
+        whole = ADVANTAGES[name](Graded(rewards, mask, groups))
+        for number in range(4):
+            rows = groups == number
+            alone = ADVANTAGES[name](Graded(rewards[rows], mask[rows], torch.zeros(int(rows.sum()), dtype=torch.long)))
+            assert torch.allclose(whole[rows], alone, atol=1e-6)
+        assert float(whole[8]) == 0  # a group of one
+
+    def test_one_answer_apart_from_seven_alike_is_no_outlier_without_end(self):
+        rewards = torch.tensor([0.0] + [0.95] * 7)[:, None]
+        for estimate in (ADVANTAGES["group"], ADVANTAGES["leave_one_out"]):
+            found = estimate(Graded(rewards, torch.ones(8, 1), torch.zeros(8, dtype=torch.long)))
+            assert float(found.abs().max()) < 3
+            assert float(found.sum().abs()) < 1e-5
+
     def test_groups_that_scored_alike_are_told(self):
         scores = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 5.0])
         assert without_variance(scores, torch.tensor([0, 0, 0, 1, 2, 1, 3])).tolist() == [

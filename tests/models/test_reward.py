@@ -158,3 +158,6 @@ def test_held_out_pairs_tell_accuracy_by_source_calibration_and_what_length_does
     assert report["heldout_score_length_correlation"] is None
     assert sum(row["pairs"] for row in report["heldout_calibration"]) == 200
     assert 0 <= report["heldout_ece"] < 0.2
+    assert [figure["title"] for figure in report["figures"]] == [
+        "calibration", "accuracy on held-out pairs", "score by length",
+    ]  # fmt: skip

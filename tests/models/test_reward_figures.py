@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.intervals import wilson
-from models.evaluation.preferences import Scored, calibration, length_bias, measured, shares
+from models.evaluation.preferences import Scored, calibration, drawn, length_bias, measured, shares
 from models.methods.pairs import contradictions, margin_of
 
 
@@ -50,9 +50,33 @@ def test_probabilities_that_are_right_as_often_as_they_say_have_no_error() -> No
     odds = math.log(3)  # three of four
     told = calibration(scored([odds] * 3 + [0.0], [0.0] * 3 + [odds], [(1, 1)] * 4))
     assert told["ece"] == pytest.approx(0, abs=1e-12)
-    assert told["bins"] == [{"from": 0.75, "predicted": pytest.approx(0.75), "observed": 0.75, "pairs": 4}]
+    low, high = wilson(3, 4)
+    (row,) = told["bins"]
+    assert row.pop("predicted") == pytest.approx(0.75)
+    assert row == {"from": 0.75, "observed": 0.75, "low": low, "high": high, "pairs": 4}
     sure = calibration(scored([20.0] * 3 + [0.0], [0.0] * 3 + [20.0], [(1, 1)] * 4))
     assert sure["ece"] == pytest.approx(0.25, abs=1e-6)
+
+
+def test_pictures_show_calibration_accuracy_by_source_and_what_length_does() -> None:
+    pairs = scored([20.0, 20, 20, 0], [0.0, 0, 0, 20], [(9, 5), (9, 5), (9, 6), (5, 9)], "aabb")
+    calibrated, accuracies, by_length = drawn(pairs)
+    assert calibrated["series"]["observed"] == [[pytest.approx(1)], [0.75], *([end] for end in wilson(3, 4))]
+    assert "0.250" in calibrated["note"]
+    assert dict(zip(accuracies["labels"], accuracies["values"], strict=True)) == {
+        "all pairs (4)": 0.75, "rule: the longer one wins (4)": 0.75, "accuracy: a (2)": 1.0, "accuracy: b (2)": 0.5,
+    }  # fmt: skip
+    assert (accuracies["low"][0], accuracies["high"][0]) == wilson(3, 4)
+    assert by_length["series"] == {"chosen": [[5, 9], [0, 20]], "rejected": [[5, 6, 9], [0, 0, 20]]}
+    assert "0.99" in by_length["note"]
+
+
+def test_groups_by_length_are_few_and_hold_all_answers() -> None:
+    draw = np.random.default_rng(0)
+    lengths = [(float(a), float(b)) for a, b in draw.integers(5, 50, (500, 2))]
+    tokens, scores = drawn(scored([a for a, _ in lengths], [b for _, b in lengths], lengths))[2]["series"]["chosen"]
+    assert tokens == scores == sorted(tokens)
+    assert 6 <= len(tokens) <= 8
 
 
 def test_a_report_holds_plain_values() -> None:

@@ -61,8 +61,8 @@ def test_figures_known_before_the_first_step_are_shown_once(tmp_path: Path, caps
 
 
 ALL = [
-    lines("calibration", {"said": ([0.0, 1.0], [0.25, 0.75])}, "said", "true"),
-    bars("by source", ["a", "zh"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0]),
+    lines("calibration", {"said": ([0.0, 1.0], [0.25, 0.75], [0.0, 0.5], [0.5, 1.0])}, "said", "true"),
+    bars("by source", ["a", "zh"], [0.5, 0.75], [0.25, 0.5], [0.75, 1.0], chance=0.5),
     table("rows", ["name", "n"], [["x|y\n<b>", 1], ["z", None]], note="read them"),
     marked("what trains", [[("a ", False), ("b", True)]]),
 ]
@@ -73,11 +73,26 @@ def test_every_kind_of_figure_is_plain_and_is_shown_everywhere(figure: dict[str,
     assert json.loads(json.dumps(figure)) == figure
     page, told = figures.markdown(figure), figures.text(figure)
     assert page.startswith(f"### {figure['title']}\n\n")
-    assert told[0] == figure["title"]
+    assert told[0] == ": ".join(filter(None, (figure["title"], figure["note"])))
     assert len(told) > 1
     drawn = figures.picture(figure)
     assert (drawn is None) == (figure["kind"] in ("table", "marked"))
     assert drawn is None or drawn == figures.picture(figure), "the same bytes for the same values"
+
+
+def test_a_line_of_few_points_is_told_whole_and_of_many_by_its_ends() -> None:
+    few, many = range(3), range(99)
+    figure = lines("t", {"few": (few, few), "many": (many, many), "none": ((), ())}, "x", "y")
+    assert figures.text(figure) == ["t", "  few: 0 → 0, 1 → 1, 2 → 2", "  many: 0 → 0 ... 98 → 98"]
+
+
+def test_intervals_and_chance_are_drawn() -> None:
+    points, ends = ([0, 1], [0.5, 0.5]), ([0.1, 0.1], [0.6, 0.6])
+    for plain, more in (
+        (lines("t", {"a": points}, "x", "y"), lines("t", {"a": (*points, *ends)}, "x", "y")),
+        (bars("t", ["a"], [0.5]), bars("t", ["a"], [0.5], chance=0.25)),
+    ):
+        assert str(figures.picture(more)).count("<path") > str(figures.picture(plain)).count("<path")
 
 
 def test_a_cell_is_never_markup() -> None:

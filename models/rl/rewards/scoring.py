@@ -21,7 +21,10 @@ from datalake.printable import one_line
 from models.rl.rewards.config import RewardFunction, labels
 
 _LARGEST = 3e38  # what float32 holds, in which rewards are learned from
-_GOES_ON = "mend it and run again: the run goes on from its last saved step"
+_GOES_ON = (
+    "mend what it calls on and run again: the run goes on from its last saved step; one that is itself changed is"
+    " another reward, which is learned from the first step on"
+)
 
 
 class Asked(NamedTuple):

@@ -1,0 +1,173 @@
+"""What goes wrong in alignment: one line that says what to do, and the next run goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+
+from datalake.errors import UserError
+from models.methods.dpo import DpoConfig, dpo
+from models.methods.grpo import GrpoConfig, grpo
+from models.methods.kto import KtoConfig, kto
+from models.methods.ppo import PpoConfig, ppo
+from models.methods.reward import RewardConfig, reward
+from models.methods.sft import SftConfig, sft
+from models.network import checkpoint
+from models.network.build import ScalarHead
+from models.text.tokenizer import load
+from models.training.metrics import read_metrics
+
+# A reward that calls on something else, which fails after so many calls while `fault` says how.
+CALLS = """
+import json, pathlib, time
+
+def score(prompt, answer, row):
+    fault = pathlib.Path({fault!r})
+    if fault.exists():
+        told = json.loads(fault.read_text())
+        fault.write_text(json.dumps(told | {{"left": told["left"] - 1}}))
+        if told["left"] <= 0 and told["how"] == "raises":
+            raise ConnectionError("the judge is away\\nTraceback")
+        if told["left"] <= 0 and told["how"] == "hangs":
+            time.sleep(600)
+        if told["left"] <= 0:
+            return float("nan")
+    return len(answer) / 10
+"""
+SMALL: dict[str, Any] = {"batch": 4, "steps": 3, "new_tokens": 4, "checkpoint_every": 1, "eval_every": 0}
+ROWS = toys.asked(toys.reversals(12, seed=5))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A base, a reward model from it, and one that reads other tokens."""
+    folder = tmp_path_factory.mktemp("faults")
+    words = toys.words(folder / "words")
+    base = toys.base(folder / "base", words)
+    other = toys.words(folder / "other words")
+    other.add_tokens(["another"])
+    for name, its in (("judge", words), ("foreign", other)):
+        network, _ = checkpoint.load(toys.base(folder / f"{name} trunk", its))
+        checkpoint.save(ScalarHead(network, "zero"), its, folder / name)
+    return {"folder": folder, "base": base, "judge": folder / "judge", "foreign": folder / "foreign"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: dict[str, Any]) -> tuple[Path, bytes]:
+    """The file of a reward, and the weights of a run in which it never failed."""
+    file, out = world["folder"] / "mine.py", world["folder"] / "undisturbed"
+    file.write_text(CALLS.format(fault=str(world["folder"] / "fault.json")))
+    grpo(GrpoConfig(group=2, rewards=(f"{file}:score",), **SMALL), world["base"], ROWS, [], None, out)
+    return file, (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raises", r"ConnectionError: the judge is away \(line \d+ of <grpo\.rewards>\); mend what it calls on"),
+        ("nan", "it gave nan, which is no reward; mend"),
+        ("hangs", r"it took longer than 0\.5 s; mend"),
+    ],
+)
+def test_a_reward_that_fails_costs_the_step_it_failed_in(
+    world: dict[str, Any], undisturbed: tuple[Path, bytes], tmp_path: Path, how: str, said: str
+) -> None:
+    file, weights = undisturbed
+    fault = world["folder"] / "fault.json"
+    entry = {"function": f"{file}:score", "seconds": 0.5 if how == "hangs" else 60.0}
+    config = GrpoConfig(group=2, rewards=(entry,), **SMALL)  # type: ignore[arg-type]
+    fault.write_text(json.dumps({"how": how, "left": 10}))
+    with pytest.raises(UserError, match=rf"^grpo\.rewards: score \(.*\) failed on row [0-9a-f]{{32}}: {said}") as error:
+        grpo(config, world["base"], ROWS, [], None, tmp_path)
+    assert "\n" not in str(error.value)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+    fault.unlink()
+    report = grpo(config, world["base"], ROWS, [], None, tmp_path)
+    assert report["computed"]["from_step"] == 2
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_reward_that_is_itself_changed_is_another_and_is_learned_from_the_start(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    for body in ("    return 1 / 0", "    return len(answer) / 10"):
+        file.write_text(f"def score(prompt, answer, row):\n    if len(answer) < 0:\n        return 0\n{body}\n")
+        config = GrpoConfig(group=2, rewards=(f"{file}:score",), **SMALL)  # type: ignore[arg-type]
+        if "/ 0" in body:
+            with pytest.raises(UserError, match=r"ZeroDivisionError.*another reward, which is learned from the first"):
+                grpo(config, world["base"], ROWS, [], None, tmp_path, states=tmp_path / "states")
+    report = grpo(config, world["base"], ROWS, [], None, tmp_path, states=tmp_path / "states")
+    assert (report["computed"]["from_step"], report["steps"]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"), [("foreign", "have different tokenizers"), ("base", "is not a reward model")]
+)
+@pytest.mark.parametrize("method", [ppo, grpo], ids=lambda method: method.name)
+def test_a_judge_that_cannot_judge_is_one_line_before_anything_is_written(
+    world: dict[str, Any], tmp_path: Path, judge: str, said: str, method: Any
+) -> None:
+    config = (PpoConfig if method is ppo else GrpoConfig)(**SMALL | {"group": 2})
+    with pytest.raises(UserError, match=said) as error:
+        method(config, world["base"], ROWS, [], world[judge], tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prompt_longer_than_the_context_is_cut_and_counted(world: dict[str, Any], tmp_path: Path) -> None:
+    rows = [*ROWS[:5], *toys.asked([("7 " * 40, "")]), *ROWS[5:]]
+    report = ppo(PpoConfig(**SMALL | {"steps": 2}), world["base"], rows, [], world["judge"], tmp_path)
+    assert (report["steps"], report["prompts"], report["cut"], report["left_out"]) == (2, len(rows), 1, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [(dpo, DpoConfig), (kto, KtoConfig), (reward, RewardConfig)],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_answers_that_are_all_equal_are_one_line(
+    world: dict[str, Any], tmp_path: Path, method: Any, config: Any
+) -> None:
+    pairs = [
+        {"prompt": toys.dialogue(question, "")[:1], "chosen": answer, "rejected": answer, "source": "s"}
+        for question, answer in toys.reversals(6, seed=1)
+    ]
+    with pytest.raises(UserError, match="two equal answers") as error:
+        method(config(batch=2, steps=1), world["base"], pairs, [], tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for m in messages %}[{{ m['content'] if loop.last else 'x' }}]{% endfor %}",
+            r"can't write it.*generation",
+        ),
+        ("{% generation %}{% for m in messages %}{{ m['content'] }}{% endfor %}{% endgeneration %}", "every token"),
+        (
+            "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}",
+            r"no answer of the assistant.*generation",
+        ),
+    ],
+    ids=["no marks", "marks all", "marks nothing"],
+)
+def test_a_template_that_does_not_tell_what_the_assistant_said_is_one_line(
+    world: dict[str, Any], tmp_path: Path, template: str, said: str
+) -> None:
+    words = load(world["base"])
+    words.chat_template = template
+    base = toys.base(tmp_path / "base", words)
+    talks = toys.conversations([toys.dialogue(*pair) * 2 for pair in toys.reversals(4, seed=1, digits=2)])
+    with pytest.raises(UserError, match=said) as error:
+        sft(SftConfig(batch=2, steps=1), base, talks, [], tmp_path / "out")
+    assert "generation" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "checkpoint").exists()
