@@ -28,7 +28,7 @@ SHARED: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "grpo": SHARED | {"batch": 256, "group": 8},
     "ppo": SHARED
-    | {"batch": 128, "epochs": 2, "critic_learning_rate": 1e-3, "schedule": "cosine", "floor": 0.1}
+    | {"batch": 256, "epochs": 2, "critic_learning_rate": 1e-3, "schedule": "cosine", "floor": 0.1}
     | {"kl_control": "fixed", "kl_coefficient": 0.02},
 }
 
