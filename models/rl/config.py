@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,15 @@ from models.network.config import OpenModel
 from models.rl.rewards.config import RewardFunction
 from models.rl.tools.config import ToolUse
 from models.training.config import EvaluatedConfig
+
+
+class Estimation(NamedTuple):
+    """How advantages are told from rewards: the discount, the lambda of GAE, and whether a group's are divided by its
+    deviation."""
+
+    gamma: float = 1.0
+    lam: float = 1.0
+    scale: bool = True
 
 
 class RolloutConfig(EvaluatedConfig):
@@ -148,6 +157,11 @@ class RolloutConfig(EvaluatedConfig):
     def judged(self) -> bool:
         """Whether a reward model is asked."""
         return not self.rewards or bool(self.reward_model_weight)
+
+    @property
+    def estimation(self) -> Estimation:
+        """Of advantages; a method that can be told otherwise says so."""
+        return Estimation()
 
     @property
     def rows(self) -> int:

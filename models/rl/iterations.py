@@ -16,6 +16,7 @@ from torch import nn
 from datalake.errors import UserError
 from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Engine, Observe
+from models.rl.config import RolloutConfig
 from models.rl.kl import KLController
 from models.rl.policy import ActorCritic, Rollouts
 from models.rl.recorder import Recorder
@@ -49,7 +50,7 @@ class Iterations(Callback):
 
     def __init__(
         self,
-        config: Any,
+        config: RolloutConfig,
         model: nn.Module,
         reference: nn.Module,
         engine: Engine,
