@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from models.rl.answers import Sampling
     from models.rl.iterations import Prompts
+    from models.rl.tools.search import Library
     from models.rl.tools.tool import Tool
     from models.text.packing import Fitted
 
@@ -70,9 +71,10 @@ def prompted(
     prompts: Sequence[Row],
     heldout: Sequence[Row],
     reward_model: Path | None = None,
+    documents: Library | None = None,
 ) -> Prompted:
     """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
-    Raises UserError when none is left."""
+    Raises UserError when none is left, or a tool has no `documents` to look through."""
     from datalake.errors import UserError
     from models.network.checkpoint import context_of
     from models.rl.tools.tool import build, schemas
@@ -82,7 +84,7 @@ def prompted(
     words = tokenizers.load(policy)
     folders = [folder for folder in (policy, reward_model) if folder is not None]
     room = min(map(context_of, folders)) - config.new_tokens
-    tools = build(config.tools)
+    tools = build(config.tools, documents)
     offered = schemas(tools)
     fitted, held = (
         fit_all([row["messages"] for row in rows], lambda prompt: fit_prompt(prompt, words, room, offered))
@@ -104,6 +106,7 @@ def prepared(
     prompts: Sequence[Row],
     heldout: Sequence[Row],
     reward_model: Path | None = None,
+    documents: Library | None = None,
 ) -> Prepared:
     """The model in `policy` learns from its own answers; `reward_model` is a folder that `reward` wrote, with the
     policy's tokenizer.
@@ -197,6 +200,7 @@ def prepared(
             "reward_model": reward_model and folder_version(reward_model),
             "prompts": rendered,
             "rows": chosen if config.rewards else [],
+            **({} if documents is None else {"documents": documents.version}),
         },
         written=actor,
         units=units,

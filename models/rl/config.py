@@ -113,7 +113,7 @@ class RolloutConfig(EvaluatedConfig):
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
     tools: tuple[ToolUse, ...] = Field(
-        (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`."
+        (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`, `search`."
     )
     turns: int = Field(4, ge=1, le=1000, title="Turns", description="Results of tools that one answer may ask for.")
     samples_every: Annotated[int, Place()] = Field(
@@ -157,6 +157,11 @@ class RolloutConfig(EvaluatedConfig):
     def judged(self) -> bool:
         """Whether a reward model is asked."""
         return not self.rewards or bool(self.reward_model_weight)
+
+    @property
+    def searches(self) -> bool:
+        """Whether answers may look through the recipe's documents."""
+        return any(use.tool == "search" for use in self.tools)
 
     @property
     def estimation(self) -> Estimation:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from test_rendering import TEXTS
@@ -15,7 +18,7 @@ from models.rl.answers import Answer
 from models.rl.tools import ToolUse
 from models.rl.tools.calculator import calculate
 from models.rl.tools.config import built_in
-from models.rl.tools.search import Index
+from models.rl.tools.search import Index, Library
 from models.rl.tools.tool import Tool, build, schemas
 from models.rl.tools.turns import observer
 from models.sandbox import guards
@@ -109,6 +112,21 @@ def test_search_finds_documents_by_their_words_rare_ones_first() -> None:
     assert search.result({"query": "city london"}).splitlines()[0] == "1. page/2"
     assert "page/3" in search.result({"query": "冰"})
     assert search.result({"query": "!"}) == search.result({"query": "Paris"}) == "nothing was found"
+
+
+def test_a_library_is_what_a_corpus_keeps_in_the_order_of_ids(tmp_path: Path) -> None:
+    ids = [bytes([number] * 16) for number in (3, 1, 2)]
+    columns = {
+        "documents": {"id": ids, "uri": ["c", "a", "b"], "text": ["third", "fir|st", "second"]},
+        "duplicates": {"id": ids, "duplicate_of": [None, None, ids[0]]},
+        "spans": {"id": ids[1:2], "start": [3], "end": [4]},
+    }
+    files = {name: [str(tmp_path / f"{name}.parquet")] for name in columns}
+    for name, table in columns.items():
+        pq.write_table(pa.table(table), files[name][0])
+    library = Library(**files)
+    assert list(library) == list(library) == [("a", "first"), ("c", "third")]
+    assert build(uses("search"), library)["search"].result({"query": "first"}) == "1. a\nfirst"
 
 
 def test_scores_are_those_of_bm25_by_hand() -> None:
