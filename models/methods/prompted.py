@@ -119,7 +119,7 @@ def prepared(
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
     from models.rl.engine import Engine
-    from models.rl.exact import holds
+    from models.rl.engines import engine_of
     from models.rl.heldout import heldout as on_heldout
     from models.rl.heldout import other_reward_model
     from models.rl.iterations import Iterations
@@ -151,13 +151,14 @@ def prepared(
         units["critic"] = model.critic
     rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
     sampling = sampling_of(config, data.words, actor)
-    engine = Engine(actor, sampling)
     recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
     observe = observer(data.tools, data.words, config.turns) if data.tools else None
+    engine = Engine(actor, sampling)  # until it is known where answers are written
     iterations = Iterations(
         config, model, reference, engine, rendered, chosen, data.words, rewards, judge, observe, recorder
     )
     held = [heldout[number] for number in data.heldout.numbers][: config.eval_rows]
+    questions = data.heldout.items[: config.eval_rows]
 
     def score(answers: Sequence[Any]) -> list[float]:
         return rewards.total(iterations.scores(answers, held))
@@ -169,8 +170,8 @@ def prepared(
         scorers[other] = by_other
         frozen.append(network)
 
-    def begin(_: Begun) -> None:
-        engine.exact = config.exact == "on" or (config.exact == "auto" and holds(actor, sampling))
+    def begin(begun: Begun) -> None:
+        iterations.engine = engine_of(config, actor, sampling, data.words, begun.actors)
 
     def finish(ended: Ended) -> dict[str, Any]:
         rows = read_metrics(ended.metrics)
@@ -206,7 +207,7 @@ def prepared(
         units=units,
         rates={"critic": config.critic_learning_rate} if critic is not None else {},
         callbacks=[iterations, recorder],
-        measure=on_heldout(engine, data.heldout.items[: config.eval_rows], scorers, config.seed) if held else None,
+        measure=on_heldout(iterations.answers, questions, scorers, config.seed) if held else None,
         frozen=frozen,
         finish=finish,
         begin=begin,

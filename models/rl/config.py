@@ -112,6 +112,14 @@ class RolloutConfig(EvaluatedConfig):
     )
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
+    engine: Annotated[Literal["process", "ray"], Place("process", "ray")] = Field(
+        "process",
+        title="Engine",
+        description="Where answers are written: in the process that trains, or by Ray actors; they are the same.",
+    )
+    workers: Annotated[int, Place()] = Field(
+        2, ge=1, le=10_000, title="Workers", description="Actors that write answers, with engine ray."
+    )
     tools: tuple[ToolUse, ...] = Field(
         (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`, `search`."
     )
