@@ -112,10 +112,11 @@ class RolloutConfig(EvaluatedConfig):
     )
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
-    engine: Annotated[Literal["process", "ray"], Place("process", "ray")] = Field(
+    engine: Annotated[Literal["process", "ray", "vllm"], Place("process", "ray")] = Field(
         "process",
         title="Engine",
-        description="Where answers are written: in the process that trains, or by Ray actors; they are the same.",
+        description="Where answers are written: in the process that trains; by Ray actors, which gives the same ones;"
+        " or by vLLM on a GPU, whose log-probabilities differ (see `importance_cap`).",
     )
     workers: Annotated[int, Place()] = Field(
         2, ge=1, le=10_000, title="Workers", description="Actors that write answers, with engine ray."
@@ -157,6 +158,8 @@ class RolloutConfig(EvaluatedConfig):
             raise ValueError(f"batch {self.batch} must be a multiple of group ({self.group}): answers to each prompt")
         if self.advantage != "gae" and self.group == 1:
             raise ValueError(f"advantage {self.advantage} compares the answers to a prompt: set group to 2 at least")
+        if self.engine == "vllm" and self.exact == "on":
+            raise ValueError("vLLM's log-probabilities aren't training's to the bit: set exact to auto")
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError("k1 has no gradient on average: set kl_estimator to k2 or k3, or kl_in to reward")
         return self

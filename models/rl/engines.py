@@ -13,6 +13,7 @@ from models.rl import exact
 from models.rl.answers import Actors, Engine, Sampling
 from models.rl.config import RolloutConfig
 from models.rl.engine import Engine as InProcess
+from models.rl.vllm import Vllm
 
 
 def engine_of(
@@ -39,4 +40,8 @@ def _by_actors(
     return actors(model, sampling, config.workers, _exact(config, model, sampling))
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"process": _in_process, "ray": _by_actors}
+def _by_vllm(config: RolloutConfig, model: nn.Module, sampling: Sampling, words: Any, actors: Any) -> Engine:
+    return Vllm(model, sampling, words)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"process": _in_process, "ray": _by_actors, "vllm": _by_vllm}

@@ -46,8 +46,9 @@ class Actors:
         self.close()
         ray, retries = connect(self.config), self.config.retries
         everywhere = min(self.config.workers, int(ray.cluster_resources().get("CPU", 0)))
+        spare = everywhere - cpus_of_one(ray, self.config) if self.config.ranks == 1 else 0  # ranks hold all
         actor = ray.remote(
-            num_cpus=max(0, everywhere - cpus_of_one(ray, self.config)) // workers,
+            num_cpus=max(0, spare) // workers,
             scheduling_strategy="SPREAD",
             max_restarts=retries,
             max_task_retries=retries,

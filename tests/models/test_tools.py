@@ -23,8 +23,9 @@ from models.rl.tools.tool import Tool, build, schemas
 from models.rl.tools.turns import observer
 from models.sandbox import guards
 from models.text import tokenizer
-from models.text.config import SPECIALS, TokenizerConfig
+from models.text.config import SPECIALS, TEMPLATES, TokenizerConfig
 from models.text.rendering import render
+from models.text.templating import with_template
 
 DOCUMENTS = [
     ("page/1", "The river Thames flows through London. " * 20 + "Its source is near Kemble."),
@@ -222,6 +223,21 @@ def test_a_long_result_is_cut_between_characters(words: Any) -> None:
 def test_more_calls_than_are_answered_are_told(words: Any) -> None:
     seen = observer(TOOLS, words, turns=1)(0, answered(words, calls(*[("echo", {"text": "a"})] * 10)))
     assert words.decode(seen, skip_special_tokens=True) == "a" * 8 + "error: too many calls" * 2
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(TEMPLATES.glob("*.jinja")) if path.stem != "headwater"])
+@pytest.mark.parametrize("content", ["", "so:"])
+def test_calls_of_every_template_that_is_shipped_are_answered(name: str, content: str) -> None:
+    theirs = with_template(foreign("llama-3", "alpaca"), (TEMPLATES / f"{name}.jinja").read_text(), 2000)
+    first = calls(("echo", {"text": "水 {}"}), ("calculator", {"expression": "1 + 2"}), content=content)
+    prompt = render(talk(), theirs, prompt=True)[0]
+    ids, said = render(talk(first), theirs)
+    end = len(said) - said[::-1].index(True)
+    answer = Answer(prompt, ids[len(prompt) : end], said[len(prompt) : end])
+    seen = observer(TOOLS, theirs, turns=1)(0, answer)
+    assert seen is not None
+    whole = render(talk(first, *results("水 {}", "3")), theirs, prompt=True)[0]
+    assert answer.prompt + answer.tokens + seen == whole
 
 
 def test_calls_of_another_models_template_are_answered_in_its_words() -> None:
