@@ -57,7 +57,7 @@ class Actors:
         held = ray.put(model if device == "cpu" else deepcopy(model).cpu())
         shape = sampling, exact, device, torch.get_num_threads()
         self.running = [actor.remote(number, held, *shape) for number in range(workers)]
-        return _Engine(ray, model, self.running)
+        return _Engine(ray, model, self.running, held)
 
     def close(self) -> None:
         """End the actors."""
@@ -110,10 +110,11 @@ class _Actor:
 
 
 class _Engine:
-    """All of them as one engine. The weights are put where actors find them once for each version."""
+    """All of them as one engine. The weights are put where actors find them once for each version; what they were
+    `made_of` is there as long as one may have to start again."""
 
-    def __init__(self, ray: Any, model: nn.Module, actors: Sequence[Any]) -> None:
-        self.ray, self.model, self.actors = ray, model, actors
+    def __init__(self, ray: Any, model: nn.Module, actors: Sequence[Any], made_of: Any) -> None:
+        self.ray, self.model, self.actors, self.made_of = ray, model, actors, made_of
         self.version = 0
         self._weights: tuple[int, Any] = (-1, None)
         self._observe: tuple[Any, Any] = (None, None)
