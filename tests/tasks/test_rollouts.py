@@ -100,7 +100,7 @@ def test_a_method_learns_the_same_where_actors_answer(ray_runtime: RuntimeConfig
     """Training holds all CPUs of the cluster; its actors find room all the same."""
     (tmp_path / "rewards.py").write_text("def sevens(prompt, answer, row):\n    return float(answer.count('7'))\n")
     config = GrpoConfig(
-        batch=16, group=4, steps=5, new_tokens=6, learning_rate=3e-3, tools=("calculator",), exact="on",
+        batch=16, group=4, steps=5, new_tokens=6, learning_rate=3e-3, exact="on",
         rewards=(f"{tmp_path / 'rewards.py'}:sevens",), eval_every=2,
     )  # fmt: skip
     prompts = asked(reversals(20, seed=2, digits=2))
