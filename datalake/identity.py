@@ -18,8 +18,15 @@ from pydantic import BaseModel
 
 class Place:
     """Marks a config field that names a place or a habit, not a meaning: `paths: Annotated[list[str], Place()]`, or how
-    often a state is saved.
+    often a state is saved. With values it is one where the field has one of these, and another is a meaning.
     """
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def names(self, value: Any) -> bool:
+        """Whether such a value of the field is a place."""
+        return not self.values or value in self.values
 
 
 Paths = Annotated[list[str], Place()]
@@ -44,7 +51,7 @@ def plain(value: Any) -> Any:
         return {
             name: plain(getattr(value, name))
             for name in sorted(fields)
-            if not any(isinstance(mark, Place) for mark in fields[name].metadata)
+            if not any(isinstance(mark, Place) and mark.names(getattr(value, name)) for mark in fields[name].metadata)
         }
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):

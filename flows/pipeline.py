@@ -99,7 +99,9 @@ def pipeline(run: Run) -> None:
     for method in ("ppo", "grpo"):
         section = recipe.method(method)
         asked = judge.model if getattr(section, "judged", True) else None
-        train(method, reward_model=asked, policy=answering, conversations=read.conversations, holdout=split)
+        searched = {"documents": kept.documents, "duplicates": once.duplicates, "spans": spans}
+        tools = searched if getattr(section, "searches", False) else {}
+        train(method, reward_model=asked, policy=answering, conversations=read.conversations, holdout=split, **tools)
 
     run(
         evaluate,

@@ -232,6 +232,17 @@ class Recipe(_Methods):
         return self
 
     @model_validator(mode="after")
+    def _searches_have_documents(self) -> Self:
+        if all(source.kind in _DIALOGUES for source in self.sources):
+            for name in METHODS:
+                if getattr(self.method(name), "searches", False):
+                    raise ValueError(
+                        f"{name}.tools: search looks through the recipe's documents, and it has none: add a source of"
+                        " documents, or leave search out"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _one_quality_classifier(self) -> Self:
         if self.quality is not None and self.curate.quality.model:
             raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from models.methods import METHODS
 from models.training.config import TrainingConfig
 from models.training.diagnosis import findings
 from models.training.metrics import read_metrics
-from tasks.cluster import run_alone, run_ranks
+from tasks.cluster import Actors, run_alone, run_ranks
 from tasks.dialogues import HoldOut
 from tasks.material import material
 from tasks.outputs import Folder
@@ -52,7 +53,8 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
         made = material(method, runtime.lake, inputs)
         steps = planned_steps(config, made.records)
         states = runtime.lake.root / "states"
-        report = train_alone(name, partial(_train, name), steps, runtime, config, made.inputs, states)
+        work = partial(_train, name, actors=Actors(runtime.config))
+        report = train_alone(name, work, steps, runtime, config, made.inputs, states)
         warnings = [*report.get("warnings", ()), *made.report.get("warnings", ())]
         report |= made.report | ({"warnings": warnings} if warnings else {})
         rows, note = left_out(report, made.items, made.noun)
@@ -64,10 +66,17 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
 
 
 def _train(
-    name: str, config: Any, inputs: dict[str, Any], states: Path, out: Path, ranks: Any = None
+    name: str,
+    config: Any,
+    inputs: dict[str, Any],
+    states: Path,
+    out: Path,
+    ranks: Any = None,
+    actors: Actors | None = None,
 ) -> dict[str, Any]:
     """Where the work is done: torch is imported here."""
-    return METHODS[name](config, out=out, states=states, ranks=ranks, **inputs)
+    with actors or nullcontext():
+        return METHODS[name](config, out=out, states=states, ranks=ranks, actors=actors, **inputs)
 
 
 def planned_steps(config: TrainingConfig, items: int) -> int:

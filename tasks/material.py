@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.tokens import token_indices
 from models.training.method import Method
 from tasks.dialogues import HoldOut, Tables, dialogues, each, nothing_left, pairs, prompts, warn_of_one_sided
@@ -97,8 +97,20 @@ def _tokens(made: Material, method: Method[Any], lake: Lake, ref: FolderRef, inp
     made.inputs |= {"shards": token_indices(lake, ref), "train": train, "heldout": heldout}
 
 
+def _documents(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:
+    """What a policy may look through."""
+    from models.rl.tools.search import Library
+
+    if not ref.rows:
+        raise UserError("tools: search has no documents, as curation kept none: choose a milder curate.preset")
+    tables = {"documents": ref} | {name: inputs[name] for name in ("duplicates", "spans") if name in inputs}
+    files = {name: lake.files(table) for name, table in tables.items()}
+    made.inputs["documents"] = Library(**files, version=tuple(table.data_version for table in tables.values()))
+
+
 _READERS: dict[str, Callable[[Material, Method[Any], Lake, Any, Mapping[str, Any]], None]] = {
     "conversations": _conversations,
+    "documents": _documents,
     "preferences": _preferences,
     "tokens": _tokens,
 }

@@ -6,15 +6,12 @@ scored alike teach nothing: they are left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from models.methods.prompted import Prompted, Row, prepared, prompted
-from models.rl.config import RolloutConfig
-from models.training.method import Method, Prepared
+from models.methods.prompted import learned
+from models.rl.config import Estimation, RolloutConfig
 
 
 class GrpoConfig(RolloutConfig):
@@ -46,28 +43,10 @@ class GrpoConfig(RolloutConfig):
     )
     kl_coefficient: float = Field(0.0, ge=0, le=100, title="KL coefficient", description="The first, per token.")
 
-
-def data(
-    config: GrpoConfig, policy: Path, prompts: Sequence[Row], heldout: Sequence[Row], reward_model: Path | None = None
-) -> Prompted:
-    """The prompts that leave room for an answer."""
-    return prompted("grpo", config, policy, prompts, heldout, reward_model)
+    @property
+    def estimation(self) -> Estimation:
+        """By the group."""
+        return Estimation(scale=self.scale)
 
 
-def prepare(
-    config: GrpoConfig,
-    data: Prompted,
-    policy: Path,
-    prompts: Sequence[Row],
-    heldout: Sequence[Row],
-    reward_model: Path | None = None,
-) -> Prepared:
-    """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
-
-    Each step's metrics hold the score, KL to the reference, entropy, clip fraction, the share of answers that end and
-    that of groups that taught nothing.
-    """
-    return prepared("grpo", config, data, policy, prompts, heldout, reward_model)
-
-
-grpo = Method("grpo", GrpoConfig, data, prepare, title="Group-relative policy optimisation", after="ppo")
+grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo")

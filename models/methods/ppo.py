@@ -6,15 +6,13 @@ is fixed or steered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from models.methods.prompted import Prompted, Row, prepared, prompted
-from models.rl.config import RolloutConfig
-from models.training.method import Method, Prepared
+from models.methods.prompted import learned
+from models.rl.config import Estimation, RolloutConfig
 
 
 class PpoConfig(RolloutConfig):
@@ -39,38 +37,21 @@ class PpoConfig(RolloutConfig):
         description="Whose body the critic starts with (the policy's without a reward model); its head starts at zero.",
     )
 
-
-def data(
-    config: PpoConfig, policy: Path, prompts: Sequence[Row], heldout: Sequence[Row], reward_model: Path | None = None
-) -> Prompted:
-    """The prompts that leave room for an answer."""
-    return prompted("ppo", config, policy, prompts, heldout, reward_model)
+    @property
+    def estimation(self) -> Estimation:
+        """By the critic."""
+        return Estimation(self.gamma, self.lam)
 
 
-def prepare(
-    config: PpoConfig,
-    data: Prompted,
-    policy: Path,
-    prompts: Sequence[Row],
-    heldout: Sequence[Row],
-    reward_model: Path | None = None,
-) -> Prepared:
-    """The model in `policy` learns; `reward_model` is a folder that `reward` wrote, with the policy's tokenizer.
+def critic(config: PpoConfig, policy: Path, judge: Any) -> Any:
+    """A network of its own, which says 0 of everything at first."""
+    from copy import deepcopy
 
-    Each step's metrics hold the score, KL to the reference, entropy, clip fraction, approximate KL, explained variance
-    and the share of answers that end.
-    """
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load_language_model
 
-    def critic(judge: Any) -> Any:
-        from copy import deepcopy
-
-        from models.network.build import ScalarHead
-        from models.network.checkpoint import load_language_model
-
-        by_judge = judge is not None and config.critic == "reward"
-        return ScalarHead(deepcopy(judge.trunk) if by_judge else load_language_model(policy), "zero")
-
-    return prepared("ppo", config, data, policy, prompts, heldout, reward_model, critic)
+    by_judge = judge is not None and config.critic == "reward"
+    return ScalarHead(deepcopy(judge.trunk) if by_judge else load_language_model(policy), "zero")
 
 
-ppo = Method("ppo", PpoConfig, data, prepare, title="PPO", after="reward", default=True, version="4")
+ppo = learned("ppo", PpoConfig, critic, title="PPO", after="reward", default=True, version="4")

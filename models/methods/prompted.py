@@ -1,35 +1,50 @@
-"""What methods share that learn from their own answers: the prompts, who answers and who judges."""
+"""Methods that learn from their own answers: the prompts, who answers and who judges. One more is a config and a line.
+
+grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo")
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.rl.config import RolloutConfig
-from models.training.method import Ended, Prepared, Seen
+from models.training.method import Begun, Ended, Method, Prepared, Seen
 
 if TYPE_CHECKING:
     from torch import nn
 
     from models.rl.answers import Sampling
     from models.rl.iterations import Prompts
+    from models.rl.tools.search import Library
+    from models.rl.tools.tool import Tool
     from models.text.packing import Fitted
 
 Row = Mapping[str, Any]  # of a prompt: messages, id, source, the dialogue's own answer, attributes
+Critic = Callable[[Any, Path, Any], Any]  # config, the policy's folder, the reward model or None -> a network
+
+
+def learned(name: str, config: type[RolloutConfig], critic: Critic | None = None, **more: Any) -> Method[Any]:
+    """The method of a config, with the network that says what states are worth where it has one; more: of `Method`."""
+    prepare = partial(prepared, name, critic)
+    prepare.__doc__ = prepared.__doc__  # which is its stage's as well
+    return Method(name, config, partial(prompted, name), prepare, **more)
 
 
 @dataclass
 class Prompted:
-    """The prompts that leave room for an answer, as tokens, at most `room` of them, and those held out."""
+    """The prompts that leave room for an answer, as tokens, at most `room` of them, and those held out; `tools` are
+    what the policy may call."""
 
     config: RolloutConfig
     fitted: Fitted[list[int]]
     heldout: Fitted[list[int]]
     room: int
     words: Any
+    tools: Mapping[str, Tool]
 
     @property
     def steps(self) -> int:
@@ -55,10 +70,11 @@ def prompted(
     policy: Path,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
-    reward_model: Path | None,
+    reward_model: Path | None = None,
+    documents: Library | None = None,
 ) -> Prompted:
     """Prompts are messages ending with the user's, cut to leave room for an answer as `models.text.packing` has it.
-    Raises UserError when none is left."""
+    Raises UserError when none is left, or a tool has no `documents` to look through."""
     from datalake.errors import UserError
     from models.network.checkpoint import context_of
     from models.rl.tools.tool import build, schemas
@@ -68,7 +84,8 @@ def prompted(
     words = tokenizers.load(policy)
     folders = [folder for folder in (policy, reward_model) if folder is not None]
     room = min(map(context_of, folders)) - config.new_tokens
-    offered = schemas(build(config.tools)) if config.tools else []
+    tools = build(config.tools, documents)
+    offered = schemas(tools)
     fitted, held = (
         fit_all([row["messages"] for row in rows], lambda prompt: fit_prompt(prompt, words, room, offered))
         for rows in (prompts, heldout)
@@ -77,28 +94,32 @@ def prompted(
         raise UserError(
             f"none of {len(prompts)} prompts leaves room for {config.new_tokens} new tokens: lower {name}.new_tokens"
         )
-    return Prompted(config, fitted, held, room, words)
+    return Prompted(config, fitted, held, room, words, tools)
 
 
 def prepared(
     name: str,
+    critic: Critic | None,
     config: Any,
     data: Prompted,
     policy: Path,
     prompts: Sequence[Row],
     heldout: Sequence[Row],
-    reward_model: Path | None,
-    critic: Any = None,
+    reward_model: Path | None = None,
+    documents: Library | None = None,
 ) -> Prepared:
-    """The model in `policy` learns from its own answers; `critic` makes one from the judge, for those that have one.
+    """The model in `policy` learns from its own answers; `reward_model` is a folder that `reward` wrote, with the
+    policy's tokenizer.
 
-    Raises UserError where there is nothing to judge answers by, or tokenizers differ.
+    Each step's metrics hold the score, KL to the reference, entropy, clip fraction, approximate KL, the share of
+    answers that end, that of groups that taught nothing, and the explained variance of a critic. Raises UserError where
+    there is nothing to judge answers by, or tokenizers differ.
     """
     from datalake.errors import UserError
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
     from models.rl.engine import Engine
-    from models.rl.exact import holds
+    from models.rl.engines import engine_of
     from models.rl.heldout import heldout as on_heldout
     from models.rl.heldout import other_reward_model
     from models.rl.iterations import Iterations
@@ -107,7 +128,6 @@ def prepared(
     from models.rl.recorder import Recorder
     from models.rl.reward_model import load_reward_model
     from models.rl.rewards import MODEL, Rewards
-    from models.rl.tools.tool import build
     from models.rl.tools.turns import observer
     from models.training.metrics import read_metrics
 
@@ -127,17 +147,18 @@ def prepared(
     model: nn.Module = actor
     units = {"policy": actor}
     if critic is not None:
-        model = ActorCritic(actor, critic(judge))
+        model = ActorCritic(actor, critic(config, policy, judge))
         units["critic"] = model.critic
     rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
     sampling = sampling_of(config, data.words, actor)
-    engine = Engine(actor, sampling, exact=config.exact == "on" or (config.exact == "auto" and holds(actor, sampling)))
     recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
-    observe = observer(build(config.tools), data.words, config.turns) if config.tools else None
+    observe = observer(data.tools, data.words, config.turns) if data.tools else None
+    engine = Engine(actor, sampling)  # until it is known where answers are written
     iterations = Iterations(
         config, model, reference, engine, rendered, chosen, data.words, rewards, judge, observe, recorder
     )
     held = [heldout[number] for number in data.heldout.numbers][: config.eval_rows]
+    questions = data.heldout.items[: config.eval_rows]
 
     def score(answers: Sequence[Any]) -> list[float]:
         return rewards.total(iterations.scores(answers, held))
@@ -148,6 +169,9 @@ def prepared(
         other, by_other, network = other_reward_model(folder, data.words, config.rows)
         scorers[other] = by_other
         frozen.append(network)
+
+    def begin(begun: Begun) -> None:
+        iterations.engine = engine_of(config, actor, sampling, data.words, begun.actors)
 
     def finish(ended: Ended) -> dict[str, Any]:
         rows = read_metrics(ended.metrics)
@@ -179,14 +203,16 @@ def prepared(
             "reward_model": reward_model and folder_version(reward_model),
             "prompts": rendered,
             "rows": chosen if config.rewards else [],
+            **({} if documents is None else {"documents": documents.version}),
         },
         written=actor,
         units=units,
         rates={"critic": config.critic_learning_rate} if critic is not None else {},
         callbacks=[iterations, recorder],
-        measure=on_heldout(engine, data.heldout.items[: config.eval_rows], scorers, config.seed) if held else None,
+        measure=on_heldout(iterations.answers, questions, scorers, config.seed) if held else None,
         frozen=frozen,
         finish=finish,
+        begin=begin,
     )
 
 

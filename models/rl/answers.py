@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(slots=True)
@@ -13,7 +16,7 @@ class Answer:
 
     written: which of the tokens the policy wrote; the others are observations and train nothing. log_probs: of
     sampling, in nats at the sampling temperature, one a token, 0 for observations. ended: with a stop token; else the
-    answer is truncated. version: of the policy that wrote it, the number of its updates.
+    answer is truncated. version: of the policy that wrote it, the steps that it had learned from.
     """
 
     prompt: list[int]
@@ -40,7 +43,12 @@ Observe = Callable[[int, Answer], "list[int] | None"]  # the row's place and wha
 
 
 class Engine(Protocol):
-    """Whatever answers prompts, in process, in Ray's actors or in another program."""
+    """Whatever answers prompts, in process, in Ray's actors or in another program.
+
+    version: of the weights that answers are written with; whoever changes those, moves it.
+    """
+
+    version: int
 
     def __call__(
         self, prompts: Sequence[list[int]], seeds: Sequence[int], observe: Observe | None = None
@@ -50,3 +58,10 @@ class Engine(Protocol):
         `observe` is asked when a row has written a stop token: for the ids that follow, an observation and what opens
         the next turn, or None where the dialogue is over.
         """
+
+
+class Actors(Protocol):
+    """Makes an engine of other processes that hold the model as well; a stage that runs on a cluster has one."""
+
+    def __call__(self, model: nn.Module, sampling: Sampling, workers: int, exact: bool) -> Engine:
+        """An engine of so many; exact: as of `models.rl.engine.Engine`."""

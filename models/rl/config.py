@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,15 @@ from models.network.config import OpenModel
 from models.rl.rewards.config import RewardFunction
 from models.rl.tools.config import ToolUse
 from models.training.config import EvaluatedConfig
+
+
+class Estimation(NamedTuple):
+    """How advantages are told from rewards: the discount, the lambda of GAE, and whether a group's are divided by its
+    deviation."""
+
+    gamma: float = 1.0
+    lam: float = 1.0
+    scale: bool = True
 
 
 class RolloutConfig(EvaluatedConfig):
@@ -103,8 +112,17 @@ class RolloutConfig(EvaluatedConfig):
     )
     entropy_coefficient: float = Field(0.0, ge=0, le=10, title="Entropy bonus", description="Weight of the entropy.")
 
+    engine: Annotated[Literal["process", "ray", "vllm"], Place("process", "ray")] = Field(
+        "process",
+        title="Engine",
+        description="Where answers are written: in the process that trains; by Ray actors, which gives the same ones;"
+        " or by vLLM on a GPU, whose log-probabilities differ (see `importance_cap`).",
+    )
+    workers: Annotated[int, Place()] = Field(
+        2, ge=1, le=10_000, title="Workers", description="Actors that write answers, with engine ray."
+    )
     tools: tuple[ToolUse, ...] = Field(
-        (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`."
+        (), title="Tools", description="That the policy may call while it answers: `calculator`, `python`, `search`."
     )
     turns: int = Field(4, ge=1, le=1000, title="Turns", description="Results of tools that one answer may ask for.")
     samples_every: Annotated[int, Place()] = Field(
@@ -140,6 +158,8 @@ class RolloutConfig(EvaluatedConfig):
             raise ValueError(f"batch {self.batch} must be a multiple of group ({self.group}): answers to each prompt")
         if self.advantage != "gae" and self.group == 1:
             raise ValueError(f"advantage {self.advantage} compares the answers to a prompt: set group to 2 at least")
+        if self.engine == "vllm" and self.exact == "on":
+            raise ValueError("vLLM's log-probabilities aren't training's to the bit: set exact to auto")
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError("k1 has no gradient on average: set kl_estimator to k2 or k3, or kl_in to reward")
         return self
@@ -148,6 +168,16 @@ class RolloutConfig(EvaluatedConfig):
     def judged(self) -> bool:
         """Whether a reward model is asked."""
         return not self.rewards or bool(self.reward_model_weight)
+
+    @property
+    def searches(self) -> bool:
+        """Whether answers may look through the recipe's documents."""
+        return any(use.tool == "search" for use in self.tools)
+
+    @property
+    def estimation(self) -> Estimation:
+        """Of advantages; a method that can be told otherwise says so."""
+        return Estimation()
 
     @property
     def rows(self) -> int:

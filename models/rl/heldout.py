@@ -15,7 +15,7 @@ from torch import nn
 
 from datalake.errors import UserError
 from models.objectives.bradley_terry import scores_of
-from models.rl.answers import Answer, Engine
+from models.rl.answers import Answer
 from models.rl.reward_model import load_reward_model
 from models.training.epochs import draw
 
@@ -25,16 +25,20 @@ _STREAM = 1 << 23  # of random numbers: the seeds of held-out answers
 
 
 def heldout(
-    engine: Engine, prompts: Sequence[list[int]], scorers: Mapping[str, Scorer], seed: int
+    answered: Callable[[Sequence[list[int]], Sequence[int]], Sequence[Answer]],
+    prompts: Sequence[list[int]],
+    scorers: Mapping[str, Scorer],
+    seed: int,
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A `measure` of `Prepared`: the mean of each scorer over one answer to each prompt, by the engine's own weights.
+    """A `measure` of `Prepared`: the mean of each scorer over one answer to each prompt; `answered` has them written,
+    by prompts and seeds.
 
     A prompt's random numbers are the same each time, so figures differ by what the policy learned and not by luck.
     """
     seeds = draw(seed, _STREAM).integers(2**62, size=len(prompts)).tolist()
 
     def measure(_: nn.Module) -> dict[str, float]:
-        answers = engine(prompts, seeds)
+        answers = answered(prompts, seeds)
         return {name: _mean(scorer(answers)) for name, scorer in scorers.items()}
 
     return measure

@@ -16,6 +16,7 @@ from torch import nn
 from datalake.errors import UserError
 from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Engine, Observe
+from models.rl.config import RolloutConfig
 from models.rl.kl import KLController
 from models.rl.policy import ActorCritic, Rollouts
 from models.rl.recorder import Recorder
@@ -49,7 +50,7 @@ class Iterations(Callback):
 
     def __init__(
         self,
-        config: Any,
+        config: RolloutConfig,
         model: nn.Module,
         reference: nn.Module,
         engine: Engine,
@@ -101,7 +102,8 @@ class Iterations(Callback):
         self.model.eval()
         device = device_of(self.policy)
         seeds = draw(config.seed, 1, step).integers(2**62, size=len(items)).tolist()
-        answers = self.engine([self.prompts[item] for item in items], seeds, self.observe)
+        self.engine.version = step
+        answers = self.answers([self.prompts[item] for item in items], seeds)
         laid = lay_out(answers, device)
         columns = self.scores(answers, [self.rows[item] for item in items])
         total = self.rewards.total(columns)
@@ -124,6 +126,10 @@ class Iterations(Callback):
             )
         return rollouts, teaching.nonzero()[:, 0].tolist()
 
+    def answers(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
+        """An answer to each prompt, with what tools give back."""
+        return self.engine(prompts, seeds, self.observe)
+
     def scores(self, answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
         """Each reward of each answer."""
         scored: dict[str, list[float]] = {}
@@ -141,6 +147,7 @@ class Iterations(Callback):
 
     def on_step(self, run: Run, row: dict[str, float]) -> None:
         """Adds the rollouts' figures and moves the coefficient by their KL."""
+        self.engine.version = run.state.step
         row |= {**self.figures, "kl_coefficient": self.controller.coefficient}
         self.controller.update(self.figures["kl_per_answer"], self.config.batch)
 

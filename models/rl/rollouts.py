@@ -77,7 +77,7 @@ def _passes(laid: Laid, config: RolloutConfig) -> list[slice]:
 
 
 def graded(
-    config: Any,
+    config: RolloutConfig,
     laid: Laid,
     scores_B: Tensor,
     old_BA: Tensor,
@@ -102,10 +102,7 @@ def graded(
     penalties = ESTIMATORS[config.kl_estimator](difference) * (kl_coefficient if in_reward else 0.0)
     rewards = token_rewards(final, penalties, mask)
     groups = torch.arange(len(mask), device=mask.device) // config.group
-    # PPO alone has these two
-    gamma, lam = getattr(config, "gamma", 1.0), getattr(config, "lam", 1.0)
-    scale = getattr(config, "scale", True)
-    advantages = ADVANTAGES[config.advantage](Graded(rewards, mask, groups, values_BA, gamma, lam, scale))
+    advantages = ADVANTAGES[config.advantage](Graded(rewards, mask, groups, values_BA, *config.estimation))
     teaching = torch.ones_like(laid.ended)
     alike = torch.zeros_like(laid.ended)
     returns = None

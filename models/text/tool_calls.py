@@ -3,8 +3,9 @@
     <|tool_call|>{"name": "add", "arguments": {"a": 1, "b": 2}}<|/tool_call|>   the assistant's, after what it says
     <|tool_result|>3<|/tool_result|>                                            a turn of its own, which trains nothing
 
-Both stand between special tokens (`models.text.config.TOOLS`), which no text can spell. Tokenizers of other models have
-their own frames around the same JSON: `calls_in` reads Hermes' and Qwen's <tool_call>, too.
+Both stand between special tokens (`models.text.config.TOOLS`), which no text can spell. Other templates put their
+own frames around the same JSON, which `calls_in` reads as well: Hermes' and Qwen's, Llama 3's, Mistral's list of calls,
+and calls in plain lines where a template has no words for them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from typing import Any, NamedTuple
 from models.text.config import TOOLS
 
 CALL, CALL_END, RESULT, RESULT_END = TOOLS
-_CALLS = re.compile(rf"(?:{re.escape(CALL)}|<tool_call>)(.*?)(?:{re.escape(CALL_END)}|</tool_call>|\Z)", re.S)
+OPENS = (CALL, "<tool_call>", "<|python_tag|>", "[TOOL_CALLS]")  # a call in a frame of each template, or a list of some
+_OPENS = re.compile("|".join(map(re.escape, OPENS)))
+_LINES = re.compile(r"^(?=\{)", re.M)
+_SPACE = re.compile(r"\s*")
+_JSON = json.JSONDecoder()
 
 
 class Call(NamedTuple):
@@ -44,20 +49,40 @@ def tool_text(tool: Mapping[str, Any]) -> str:
 def read_call(text: str) -> Call | None:
     """The call that a text is; None where it is none: no JSON, no name, arguments that aren't an object."""
     try:
-        found = json.loads(text)
-        arguments = found.get("arguments", {})
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except (ValueError, RecursionError, AttributeError):
+        return _call(json.loads(text))
+    except (ValueError, RecursionError):
         return None
+
+
+def _call(found: Any) -> Call | None:
+    if not isinstance(found, dict):
+        return None
+    arguments = found.get("arguments", found.get("parameters", {}))  # as Llama 3 has it
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return None
     if not isinstance(found.get("name"), str) or not isinstance(arguments, dict):
         return None
     return Call(found["name"], arguments)
 
 
-def calls_in(text: str) -> list[Call | None]:
+def calls_in(text: str, framed: bool = True) -> list[Call | None]:
     """The calls in what an assistant wrote, decoded with its special tokens, in their order; None for one that can't be
-    read."""
-    return [read_call(found) for found in _CALLS.findall(text)]
+    read. framed: whether the template has words for calls; else they are lines, and what can't be read is a text.
+    """
+    calls: list[Call | None] = []
+    at = 0
+    while opening := (_OPENS if framed else _LINES).search(text, at):
+        start = _SPACE.match(text, opening.end()).end()  # type: ignore[union-attr]
+        try:
+            found, at = _JSON.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            found, at = None, opening.end() + (not framed)
+        if framed or (isinstance(found, dict) and "arguments" in found):  # an object with a name may be an answer
+            calls += map(_call, found if isinstance(found, list) else [found])
+    return calls if framed else [call for call in calls if call is not None]
 
 
 def as_json(value: Any) -> str:

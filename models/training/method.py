@@ -68,6 +68,7 @@ class Begun:
     device: Device
     ranks: Ranks
     say: Callable[[str], None]
+    actors: Any = None  # makes other processes that hold the model as well, where the stage has a cluster
 
 
 @dataclass
@@ -146,21 +147,23 @@ class Method(Generic[C]):
         states: Path | None = None,
         ranks: Ranks | None = None,
         device: str | None = None,
+        actors: Any = None,
         **named: Any,
     ) -> dict[str, Any]:
         """Trains, and writes `checkpoint`, `metrics.jsonl` and states to the folder `out`, the last of the inputs;
         returns a report of plain values.
 
         `states`: where states of all such runs lie, so that a longer one finds a shorter one's; `out/state` unless
-        given. `on_step` is told of every step's metrics. Raises UserError for what a user can mend.
+        given. `on_step` is told of every step's metrics; `actors` makes other processes for a method that wants some.
+        Raises UserError for what a user can mend.
         """
         *first, out = inputs if "out" not in named else (*inputs, named.pop("out"))
         given = dict(zip(self.inputs, first, strict=False)) | named
-        report = _train(self, config, out, given, on_step, states, ranks, device)
+        report = _train(self, config, out, given, on_step, states, ranks, device, actors)
         stopped = report.get("stopped")
         if stopped is not None and stopped["good"] < stopped["step"]:
             # up to the last good step once more, from a state before it: the same weights, bit for bit
-            report = _train(self, config, out, given, on_step, states, ranks, device, stopped)
+            report = _train(self, config, out, given, on_step, states, ranks, device, actors, stopped)
         return report
 
 
@@ -173,6 +176,7 @@ def _train(
     states: Path | None,
     ranks: Ranks | None,
     place: str | None,
+    actors: Any = None,
     stopped: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains until the end, or, where it is known that the run `stopped`, until its last good step. Of a run that finds
@@ -237,7 +241,8 @@ def _train(
     if (done := _told(out, told)) is not None:
         return done
     if prepared.begin is not None:
-        prepared.begin(Begun(model, out if states is None else states, device, ranks, partial(_say, out, ranks)))
+        say = partial(_say, out, ranks)
+        prepared.begin(Begun(model, out if states is None else states, device, ranks, say, actors))
     steps = stopped["good"] if stopped else data.steps
     whole_run = {path: path.read_bytes() for path in out.glob("*.jsonl")} if stopped else {}
     if ranks.leads and prepared.figures:

@@ -10,7 +10,7 @@ from typing import Any
 
 from datalake.errors import UserError
 from tasks.cluster.connect import connect, require
-from tasks.runtime import Runtime
+from tasks.runtime import Runtime, RuntimeConfig
 
 # So long an interrupted task may take to end its step and save its state; what takes longer is ended by force.
 SAVING_S = 30.0
@@ -32,9 +32,7 @@ def run_alone(
         return work(*arguments)
     ray = connect(config)
 
-    # One task lives on one node: it can't have more CPUs than the largest one has.
-    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
-    cpus = max(1, min(config.workers, largest))
+    cpus = cpus_of_one(ray, config)
 
     def call(*values: Any) -> Any:
         # Ray fixes a process's threads when it starts; this one may have started for a task with a single CPU.
@@ -46,6 +44,13 @@ def run_alone(
 
     task = ray.remote(num_cpus=cpus, memory=int(config.memory_gb * (1 << 30)), max_retries=0)(call)
     return wait_for(task.remote(*arguments), ray, poll)
+
+
+def cpus_of_one(ray: Any, config: RuntimeConfig) -> int:
+    """The CPUs that one task has where it is to have all of the run's: it lives on one node, and no node has more than
+    the largest one."""
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    return max(1, min(config.workers, largest))
 
 
 def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Callable[[], None] | None = None) -> Any:
@@ -71,7 +76,7 @@ def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Cal
         raise
     except BaseException:
         with contextlib.suppress(Exception):
-            end() if end else ray.cancel(reference)
+            end() if end else ray.cancel(reference, recursive=False)  # what it waits for it needs to end its step
             ray.wait([reference], timeout=SAVING_S)
         with contextlib.suppress(Exception):
             ray.cancel(reference, force=True)

@@ -503,6 +503,14 @@ def test_thresholds_are_proposed_for_the_rules_of_curation() -> None:
     assert "leave it out" in mistake(LEAST | {"thresholds": {"preset": "gopher"}})
 
 
+def test_search_needs_documents() -> None:
+    talks = {"sources": [{"kind": "conversations", "paths": TABLE["paths"]}]}
+    said = mistake(LEAST | talks | {"grpo": {"tools": ["calculator", "search"]}})
+    assert said.startswith("grpo.tools: search looks through the recipe's documents, and it has none: add")
+    validate(LEAST | talks | {"grpo": {"tools": ["calculator"]}}, "r")
+    validate(LEAST | {"grpo": {"tools": ["search"]}}, "r")
+
+
 def test_one_classifier_tells_a_documents_quality() -> None:
     assert "nothing tells" in mistake(LEAST | {"curate": {"quality": {"minimum": 0.5}}})
     assert validate(LEAST | {"quality": QUALITY, "curate": {"quality": {"minimum": 0.5}}}, "r").quality is not None

@@ -14,7 +14,7 @@ from models.methods.reward import RewardConfig, reward
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.network.build import ScalarHead
-from models.network.config import OpenModel
+from models.network.config import LoraConfig, OpenModel
 from models.rl import iterations, rollouts
 from models.rl.engine import Engine
 from models.rl.iterations import Iterations
@@ -249,6 +249,16 @@ def test_what_a_tool_gives_back_is_seen_and_trains_nothing(world, tmp_path, monk
     assert all(answer.log_probs[place] == 0.0 for answer in seen for place, on in enumerate(answer.written) if not on)
     assert row["targets"] <= sum(sum(answer.written) for answer in laid)
     assert row["answer_tokens"] == pytest.approx(sum(sum(answer.written) for answer in laid) / 8)
+
+
+def test_the_self_test_asks_the_model_that_trains(half, tmp_path, monkeypatch):
+    """On its device, adapters and all: not the one that was loaded."""
+    start, rows, rewards = half
+    adapted = []
+    monkeypatch.setattr("models.rl.exact.holds", lambda model, sampling: bool(adapted.append(hasattr(model, "lora"))))
+    config = GrpoConfig(batch=8, group=4, steps=1, new_tokens=2, lora=LoraConfig(rank=2), rewards=rewards)
+    grpo(config, start, rows, [], None, tmp_path)
+    assert adapted == [True]
 
 
 def test_nothing_that_judges_is_said_in_one_line(half, tmp_path):

@@ -105,6 +105,23 @@ def test_what_follows_a_call_is_its_result_and_the_assistants_turn(words) -> Non
     assert other.decode(observation(["3"], other)) == "\n<|im_start|>tool\n3<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "framed", "found"),
+    [
+        ('<|python_tag|>{"name": "a", "parameters": {"b": 1}}<|python_tag|>{"name": "c"}<|eot_id|>', True, "ac"),
+        ('[TOOL_CALLS] [{"name": "a", "arguments": {"b": 1}}, {"name": "c"}]</s>', True, "ac"),
+        ('[TOOL_CALLS] [{"name": "a", "arguments": {"b": 1}}, 7]', True, "a-"),
+        ('[TOOL_CALLS] [{"name": "a"', True, "-"),
+        ('<tool_call>{"name": "a", "arguments": {"b": "<tool_call>{}"}}</tool_call>', True, "a"),
+        ('Well.\n{"name": "a", "arguments": {"b": 1}}\n{"name": "c", "arguments": {}}</s>', False, "ac"),
+        ('{"price": 3}\n{ and\n{"name": "a"}', False, ""),
+        ('{"name": "a", "arguments": {"b": 1}}', True, ""),
+    ],
+)
+def test_calls_are_read_in_the_frames_of_other_templates(text: str, framed: bool, found: str) -> None:
+    assert "".join("-" if call is None else call.name for call in calls_in(text, framed)) == found
+
+
 def test_calls_that_cant_be_read_are_told() -> None:
     text = (
         'Well<|tool_call|>{"name": "a", "arguments": "{\\"b\\": 1}"}<|/tool_call|><|tool_call|>{"name": <|/tool_call|>'

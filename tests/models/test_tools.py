@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from test_rendering import TEXTS
@@ -15,13 +18,14 @@ from models.rl.answers import Answer
 from models.rl.tools import ToolUse
 from models.rl.tools.calculator import calculate
 from models.rl.tools.config import built_in
-from models.rl.tools.search import Index
+from models.rl.tools.search import Index, Library
 from models.rl.tools.tool import Tool, build, schemas
 from models.rl.tools.turns import observer
 from models.sandbox import guards
 from models.text import tokenizer
-from models.text.config import SPECIALS, TokenizerConfig
+from models.text.config import SPECIALS, TEMPLATES, TokenizerConfig
 from models.text.rendering import render
+from models.text.templating import with_template
 
 DOCUMENTS = [
     ("page/1", "The river Thames flows through London. " * 20 + "Its source is near Kemble."),
@@ -109,6 +113,21 @@ def test_search_finds_documents_by_their_words_rare_ones_first() -> None:
     assert search.result({"query": "city london"}).splitlines()[0] == "1. page/2"
     assert "page/3" in search.result({"query": "冰"})
     assert search.result({"query": "!"}) == search.result({"query": "Paris"}) == "nothing was found"
+
+
+def test_a_library_is_what_a_corpus_keeps_in_the_order_of_ids(tmp_path: Path) -> None:
+    ids = [bytes([number] * 16) for number in (3, 1, 2)]
+    columns = {
+        "documents": {"id": ids, "uri": ["c", "a", "b"], "text": ["third", "fir|st", "second"]},
+        "duplicates": {"id": ids, "duplicate_of": [None, None, ids[0]]},
+        "spans": {"id": ids[1:2], "start": [3], "end": [4]},
+    }
+    files = {name: [str(tmp_path / f"{name}.parquet")] for name in columns}
+    for name, table in columns.items():
+        pq.write_table(pa.table(table), files[name][0])
+    library = Library(**files)
+    assert list(library) == list(library) == [("a", "first"), ("c", "third")]
+    assert build(uses("search"), library)["search"].result({"query": "first"}) == "1. a\nfirst"
 
 
 def test_scores_are_those_of_bm25_by_hand() -> None:
@@ -204,6 +223,21 @@ def test_a_long_result_is_cut_between_characters(words: Any) -> None:
 def test_more_calls_than_are_answered_are_told(words: Any) -> None:
     seen = observer(TOOLS, words, turns=1)(0, answered(words, calls(*[("echo", {"text": "a"})] * 10)))
     assert words.decode(seen, skip_special_tokens=True) == "a" * 8 + "error: too many calls" * 2
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(TEMPLATES.glob("*.jinja")) if path.stem != "headwater"])
+@pytest.mark.parametrize("content", ["", "so:"])
+def test_calls_of_every_template_that_is_shipped_are_answered(name: str, content: str) -> None:
+    theirs = with_template(foreign("llama-3", "alpaca"), (TEMPLATES / f"{name}.jinja").read_text(), 2000)
+    first = calls(("echo", {"text": "水 {}"}), ("calculator", {"expression": "1 + 2"}), content=content)
+    prompt = render(talk(), theirs, prompt=True)[0]
+    ids, said = render(talk(first), theirs)
+    end = len(said) - said[::-1].index(True)
+    answer = Answer(prompt, ids[len(prompt) : end], said[len(prompt) : end])
+    seen = observer(TOOLS, theirs, turns=1)(0, answer)
+    assert seen is not None
+    whole = render(talk(first, *results("水 {}", "3")), theirs, prompt=True)[0]
+    assert answer.prompt + answer.tokens + seen == whole
 
 
 def test_calls_of_another_models_template_are_answered_in_its_words() -> None:

@@ -1,5 +1,5 @@
-"""Search over documents by their words: BM25 (Robertson and Zaragoza 2009, The Probabilistic Relevance Framework: BM25
-and Beyond, equation 3.15) with k1 1.2 and b 0.75, over an index in memory that is made once."""
+"""Search over the documents of a corpus by their words: BM25 (Robertson and Zaragoza 2009, The Probabilistic Relevance
+Framework: BM25 and Beyond, equation 3.15) with k1 1.2 and b 0.75, over an index in memory that is made once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
+import pyarrow as pa
+
+from datalake.dedup.spans.cut import cut_texts, read_cuts
 from datalake.errors import UserError
-from datalake.lake.parquet import read_batches
+from datalake.lake.parquet import read_batches, read_table
 from models.rl.tools.tool import Tool, parameters
 
 _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
@@ -63,30 +68,45 @@ class Index:
         return min(words, key=lambda word: len(self._postings[word][0]), default="")
 
 
-def documents_of(files: Sequence[str], without: frozenset[bytes] = frozenset()) -> Iterator[tuple[str, str]]:
-    """(address, text) of the documents in files of a corpus' `documents`, but for the ids `without`: its duplicates."""
-    for file in files:
-        for batch in read_batches(file, ["id", "uri", "text"]):
-            for number, uri, text in zip(
-                *(batch.column(name).to_pylist() for name in ("id", "uri", "text")), strict=True
-            ):
-                if number not in without:
-                    yield uri, text
+@dataclass(frozen=True)
+class Library:
+    """The documents (address, text) of a corpus that are no duplicates, without what is cut from them, by their ids:
+    Parquet files of its `documents`, `duplicates` and `spans`; `version` is that of their content."""
+
+    documents: Sequence[str]
+    duplicates: Sequence[str] = ()
+    spans: Sequence[str] = ()
+    version: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        decided = [read_table(file, ["id", "duplicate_of"]).to_pylist() for file in self.duplicates]
+        repeated = {row["id"] for rows in decided for row in rows if row["duplicate_of"] is not None}
+        found: list[tuple[bytes, str, str]] = []
+        for file in self.documents:
+            for batch in read_batches(file, ["id", "uri", "text"]):
+                ids, uris, texts = (batch.column(name) for name in ("id", "uri", "text"))
+                left = cut_texts(ids, texts, read_cuts(self.spans, pa.array(ids)) if self.spans else {})
+                found += zip(ids.to_pylist(), uris.to_pylist(), left.to_pylist(), strict=True)
+        yield from ((uri, text) for id, uri, text in sorted(found) if id not in repeated)
 
 
 def tool(*, documents: Iterable[tuple[str, str]] | None, results: int = 3, characters: int = 400) -> Tool:
-    """results: documents that are shown for a query; characters: of each, from about where the query's rarest word is.
+    """documents: read when something is first looked for. results: that are shown for a query; characters: of each,
+    from about where the query's rarest word is.
 
     Raises:
         UserError: where there are no documents.
     """
-    index = Index(documents or ())
-    if not index.documents:
+    if documents is None:
         raise UserError("tools: search has no documents to look through: give the recipe a source of documents")
 
+    @cache
+    def index() -> Index:
+        return Index(documents)
+
     def search(query: str) -> str:
-        found = index.search(query, results)
-        word = index.rarest(query)
+        found = index().search(query, results)
+        word = index().rarest(query)
         shown = (
             f"{place}. {one.address}\n{_excerpt(one.text, word, characters)}" for place, one in enumerate(found, 1)
         )

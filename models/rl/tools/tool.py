@@ -55,7 +55,7 @@ def parameters(required: Sequence[str] = (), **properties: tuple[str, str]) -> d
 
 
 def build(uses: Sequence[ToolUse], documents: Iterable[tuple[str, str]] | None = None) -> dict[str, Tool]:
-    """The tools that a recipe names, by name. documents: (address, text) of what `search` looks through; read once.
+    """The tools that a recipe names, by name. documents: (address, text) of what `search` looks through.
 
     Raises:
         UserError: where one doesn't take its options, or has no documents to look through.

@@ -57,7 +57,8 @@ def _calls(turn: list[int], tokenizer: Any) -> list[Call | None]:
     """The calls of a turn; None for one that can't be read."""
     opens, closes = (tokenizer.get_vocab().get(name) for name in (CALL, CALL_END))
     if opens is None or closes is None:  # another model's tokenizer, whose calls are text
-        return calls_in(tokenizer.decode(turn, skip_special_tokens=False))
+        framed = "tool_calls" in (tokenizer.chat_template or "")
+        return calls_in(tokenizer.decode(turn, skip_special_tokens=False), framed)
     calls = []
     while opens in turn:
         turn = turn[turn.index(opens) + 1 :]
