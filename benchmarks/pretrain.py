@@ -30,7 +30,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SHAPE = {"vocabulary": 8192, "width": 256, "hidden": 688, "layers": 6, "heads": 4}
+from _llama import SHAPE, ours, theirs
+
 GOALS = {"trainer": 1.2, "bare_kept": 1.0}
 FIRST = 2  # steps that make things ready
 
@@ -52,8 +53,6 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
     import torch
 
     from models.methods.pretrain import PretrainConfig
-    from models.network.build import build_model
-    from models.network.config import NetworkConfig
     from models.objectives.next_token import next_token
     from models.text.sampler import Batch
     from models.training.compilation import compiled
@@ -63,7 +62,7 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
     from models.training.state import State
 
     steps = FIRST + options.steps
-    model = build_model(NetworkConfig(**SHAPE, context=options.length, tie=False), 0)
+    model = ours(options.length)
     tokens = rows(options, steps)
     targets = tokens.roll(-1, 2)
     targets[..., -1] = -100
@@ -85,25 +84,6 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
         steps=steps,
     )
     return ended
-
-
-def llama(options: argparse.Namespace) -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    shape = LlamaConfig(
-        vocab_size=SHAPE["vocabulary"],
-        hidden_size=SHAPE["width"],
-        intermediate_size=SHAPE["hidden"],
-        num_hidden_layers=SHAPE["layers"],
-        num_attention_heads=SHAPE["heads"],
-        num_key_value_heads=SHAPE["heads"],
-        max_position_embeddings=options.length,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(shape).float()
 
 
 def trainer(options: argparse.Namespace) -> list[tuple[float, float]]:
@@ -136,7 +116,7 @@ def trainer(options: argparse.Namespace) -> list[tuple[float, float]]:
             disable_tqdm=True,
             learning_rate=3e-4,
         )
-        Trainer(model=llama(options), args=arguments, train_dataset=Rows(), callbacks=[Clock()]).train()
+        Trainer(model=theirs(options.length), args=arguments, train_dataset=Rows(), callbacks=[Clock()]).train()
     return ended
 
 
@@ -147,7 +127,7 @@ def bare(options: argparse.Namespace, kept: bool = False) -> list[tuple[float, f
 
     if kept:
         keep_freed_memory()
-    model = llama(options).train()
+    model = theirs(options.length).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
     ended: list[tuple[float, float]] = []
     for batch in rows(options, FIRST + options.steps):
