@@ -60,7 +60,11 @@ def taking_turns(contestants: dict[str, Callable[[], dict[str, float]]], rounds:
 def in_turns(script: str, names: list[str], rounds: int, words: list[str], threads: int) -> Iterator[tuple[str, Any]]:
     """What each contestant of a script prints last, as JSON, in rounds whose order rotates: each in a process of its
     own, `script --contestant NAME WORDS...`, with so many threads."""
-    surroundings = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    surroundings = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
     for turn in range(rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:

@@ -1,7 +1,8 @@
 """Alignment on a CPU with a Llama of 8.9M parameters, beside TRL's trainers: SFT, reward models, GRPO; and what
 exactness costs.
 
-    .venv/bin/python benchmarks/align.py [sft reward grpo curves] [--rounds 5] [--steps 8] [--threads 2] [--exactness]
+    .venv/bin/python benchmarks/align.py [sft reward grpo curves] [--rounds 5] [--steps 8] [--threads 2] [--kl 0]
+                                                                    [--exactness]
 
 Contestants, each in a process of its own, in turns, in an order that rotates from round to round:
 
@@ -14,9 +15,9 @@ Contestants, each in a process of its own, in turns, in an order that rotates fr
 - `--exactness`: GRPO and PPO with `exact: on` beside `exact: off`, and nothing else.
 
 All start from one folder that both read, train in float32 without dropout at a constant rate, save and log nothing.
-Dialogues and pairs are those of Alpaca's demonstration and of HH-RLHF; the policy learned sums for a minute before. What
-counts are tokens of dialogues, padding left out, and answers. The first two steps aren't counted: they are start-up. The
-script itself checks that the work is equal: tokens, answers, updates, and the loss of the first steps.
+Dialogues and pairs are Alpaca's demonstration and HH-RLHF; the policy has seen what sums look like. What counts are
+tokens of dialogues, padding left out, and answers. The first two steps aren't counted: they are start-up. The script
+itself checks that the work is equal: tokens, answers, updates, and the loss of the first step.
 
 Prints medians and, over the rounds, the median of the ratios, by the clock and by processor time, which other work on
 the machine touches less. The last line is one JSON object.
@@ -33,22 +34,24 @@ import platform
 import random
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from _command import in_turns
 from _llama import ours
+from _sums import right_digits, sums
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = Path(os.environ.get("HEADWATER_SAMPLES", ROOT.parent / "shared" / "samples"))
+REWARD = str(Path(__file__).with_name("_sums.py")) + ":right_digits"
 CONTEXT = 512
 FIRST = 2  # steps that make things ready
-DIALOGUES, PAIRS, PROMPTS, GROUP, NEW = 16, 8, 8, 8, 40  # of a step; answers to a prompt, tokens of an answer
-WARM_UP = 40  # steps in which the policy learns what a sum looks like
+DIALOGUES, PAIRS, PROMPTS, GROUP, NEW = 16, 8, 8, 8, 32  # of a step; answers to a prompt, tokens of an answer
+WARM_UP = 30  # steps in which the policy learns what a sum looks like
 RATE = {"sft": 5e-4, "reward": 3e-4, "grpo": 1e-4, "ppo": 1e-4}
 EQUAL = 1e-4  # largest difference of two losses that are the same
 GOALS = {"sft": 1.8, "grpo": 1.5, "exactness grpo": 1 / 1.3, "exactness ppo": 1 / 1.3}
@@ -81,7 +84,7 @@ def preferences() -> list[Record]:
     """HH-RLHF's pairs: the prompt as messages, two answers."""
     path = SAMPLES / "preference" / "hh-rlhf-harmless-base-test.jsonl.gz"
     pairs = []
-    for line in gzip.open(path, "rt", encoding="utf-8"):
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
         row = json.loads(line)
         chosen, rejected = (re.split(r"\n\n(Human|Assistant): ?", row[side])[1:] for side in ("chosen", "rejected"))
         if chosen[:-1] == rejected[:-1] and chosen[-1].strip() and rejected[-1].strip() and chosen != rejected:
@@ -90,26 +93,6 @@ def preferences() -> list[Record]:
             prompt = [{"role": roles[who], "content": text.strip()} for who, text in turns]
             pairs.append({"prompt": prompt, "chosen": chosen[-1].strip(), "rejected": rejected[-1].strip()})
     return pairs
-
-
-def sums(number: int, seed: int) -> list[Record]:
-    """Prompts of three numbers to add, as a policy's rows; `working` is how to."""
-    draw = random.Random(seed)
-    rows = []
-    for place in range(number):
-        a, b, c = (draw.randint(1, 99) for _ in range(3))
-        asked = [{"role": "user", "content": f"{a} + {b} + {c} = ?"}]
-        working = f"{a} + {b} = {a + b}; {a + b} + {c} = {a + b + c}"
-        row = {"id": f"{place:032x}", "source": "sums", "messages": asked, "answer": str(a + b + c)}
-        rows.append(row | {"working": working})
-    return rows
-
-
-def right_digits(prompt: str, answer: str, row: Record) -> float:
-    """The share of right digits, place by place from the last, in the number that an answer ends in."""
-    found = re.findall(r"\d+", answer)
-    gold, given = row["answer"][::-1], found[-1][::-1] if found else ""
-    return sum(one == other for one, other in zip(gold, given, strict=False)) / max(len(gold), len(given))
 
 
 def tuned(name: str, options: argparse.Namespace, **more: Any) -> Any:
@@ -178,6 +161,17 @@ class Steps:
         self.rows.append({"s": went, "cpu_s": used, **more})
 
 
+class Stopwatch:
+    """How long the latest sampling took, by both clocks."""
+
+    def __enter__(self) -> None:
+        self._start = now()
+
+    def __exit__(self, *_: object) -> None:
+        (start, used), (end, used_then) = self._start, now()
+        self.told = {"sampling_s": end - start, "sampling_cpu_s": used_then - used}
+
+
 def tuning(name: str, options: argparse.Namespace, given: list[Any], batch: int) -> tuple[Steps, list[int]]:
     """A method that goes through items once, and the items of its steps in their order."""
     from models import methods
@@ -229,22 +223,22 @@ def rollouts(name: str, options: argparse.Namespace, **more: Any) -> Record:
     from models import methods
     from models.rl.engine import Engine
 
-    method, steps, sampling = methods.METHODS[name], Steps(), [0.0]
+    method, steps, sampled = methods.METHODS[name], Steps(), Stopwatch()
     config = tuned(
         name, options, batch=PROMPTS * GROUP, new_tokens=NEW, epsilon=1e-8, samples_every=1_000_000,
-        rewards=[f"{__file__}:right_digits"], **more,
+        rewards=[REWARD], kl_coefficient=options.kl, **more,
     )  # fmt: skip
     given, answer = sums(PROMPTS * config.steps, seed=2), Engine.__call__
 
     def timed(self: Any, prompts: Any, *others: Any) -> Any:
-        start = time.perf_counter()
-        answers = answer(self, prompts, *others)
-        sampling.append(time.perf_counter() - start)
-        return answers
+        if len(prompts) != config.batch:  # the self-test of exactness
+            return answer(self, prompts, *others)
+        with sampled:
+            return answer(self, prompts, *others)
 
     def on_step(row: Record) -> None:
         told = ("score", "answer_tokens", "eos_rate", "zero_variance", "logprob_gap", "loss")
-        steps(answers=config.batch, sampling_s=sampling[-1], **{key: row[key] for key in told if key in row})
+        steps(answers=config.batch, **sampled.told, **{key: row[key] for key in told if key in row})
 
     Engine.__call__ = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
@@ -388,11 +382,12 @@ def trl_grpo(options: argparse.Namespace) -> Record:
 
     start, steps = options.work / "start" / "checkpoint", Steps()
     given = sums(PROMPTS * (FIRST + options.steps), seed=2)
-    config = tuned("grpo", options, batch=PROMPTS * GROUP, group=GROUP, rewards=[f"{__file__}:right_digits"])
+    config = tuned("grpo", options, batch=PROMPTS * GROUP, group=GROUP, rewards=[REWARD])
     order = grpo.data(config, start, given, []).order
     items = [item for step in range(config.steps) for item in order.items(step)[::GROUP]]
     rows = [{"prompt": given[item]["messages"], "answer": given[item]["answer"]} for item in items]
     latest: Record = {}
+    sampled = Stopwatch()
 
     def scored(prompts: Any, completions: Any, answer: Any, **_: Any) -> list[float]:
         values = [
@@ -406,9 +401,9 @@ def trl_grpo(options: argparse.Namespace) -> Record:
 
     class Timed(GRPOTrainer):
         def _generate_single_turn(self, *given: Any, **named: Any) -> Any:
-            start = time.perf_counter()
-            found = super()._generate_single_turn(*given, **named)
-            latest["sampling_s"] = time.perf_counter() - start
+            with sampled:
+                found = super()._generate_single_turn(*given, **named)
+            latest.update(sampled.told)
             latest["answer_tokens"] = sum(map(len, found[0])) / len(found[0])
             return found
 
@@ -421,6 +416,7 @@ def trl_grpo(options: argparse.Namespace) -> Record:
             steps_per_generation=1,
             shuffle_dataset=False,
             epsilon_high=0.28,
+            beta=options.kl,
         )
         trainer = Timed(
             model=AutoModelForCausalLM.from_pretrained(start),
@@ -464,7 +460,8 @@ def figures(part: str, rows: list[Record]) -> Record:
     told = {f"{unit}_per_{clock}": amount / (rows[-1][clock] - rows[FIRST - 1][clock]) for clock in ("s", "cpu_s")}
     told |= {"updates": len(counted), unit: amount}
     if unit == "answers":
-        told["sampled_per_s"] = amount / sum(row["sampling_s"] for row in counted)
+        for clock in ("s", "cpu_s"):
+            told[f"sampled_per_{clock}"] = amount / sum(row[f"sampling_{clock}"] for row in counted)
         told["answer_tokens"] = sum(row["answer_tokens"] for row in counted) / len(counted)
     return told
 
@@ -475,14 +472,13 @@ def check_equal(part: str, steps: dict[str, list[Record]]) -> None:
     unit = "tokens" if part in ("sft", "reward") else "answers"
     for name in others:
         ours, theirs = steps[first], steps[name]
-        packed = name == "trl_packed"  # other dialogues in a step, and one update more or less
         amounts = [[row[unit] for row in rows] for rows in (ours, theirs)]
-        if sum(amounts[0]) != sum(amounts[1]) if packed else amounts[0] != amounts[1]:
+        packed = name == "trl_packed"  # other dialogues in a step, and one update more or less
+        if sum(amounts[0]) != sum(amounts[1]) or not (packed or amounts[0] == amounts[1]):
             raise SystemExit(f"{part}: {first} and {name} did other work: {unit} of their steps {amounts}")
-        if unit == "tokens" and not packed:
-            apart = [abs(one["loss"] - other["loss"]) for one, other in zip(ours[:1], theirs[:1], strict=True)]
-            if max(apart) > EQUAL:
-                raise SystemExit(f"{part}: the losses of {first} and {name} differ by {max(apart):.2g} at first")
+        apart = 0.0 if packed or unit == "answers" else abs(ours[0]["loss"] - theirs[0]["loss"])
+        if apart > EQUAL:
+            raise SystemExit(f"{part}: the first losses of {first} and {name} differ by {apart:.2g}")
 
 
 def tenths(rows: list[Record]) -> list[float]:
@@ -490,7 +486,7 @@ def tenths(rows: list[Record]) -> list[float]:
     bounds = [round(len(rows) * part / 10) for part in range(11)]
     return [
         round(statistics.mean(row["score"] for row in rows[start:stop]), 3)
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in pairwise(bounds)
         if start < stop
     ]
 
@@ -518,6 +514,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART")
     for name, value in {"rounds": 5, "steps": 8, "threads": 2, "curve-steps": 100}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--kl", type=float, default=0.0, help="weight of the KL to the start, in both losses")
     parser.add_argument("--exactness", action="store_true", help="GRPO and PPO exact beside not, and nothing else")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -537,7 +534,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
 
         def run(names: list[str], rounds: int, steps: int) -> Any:
-            words = ["--steps", str(steps), "--threads", str(options.threads), "--work", work]
+            words = ["--steps", str(steps), "--threads", str(options.threads), "--kl", str(options.kl), "--work", work]
             return in_turns(__file__, names, rounds, words, options.threads)
 
         for _, start in run(["prepare"], 1, options.steps):
@@ -547,12 +544,12 @@ def main() -> None:
             rounds, steps = (1, options.curve_steps - FIRST) if curves else (options.rounds, options.steps)
             found: dict[str, list[Record]] = {name: [] for name in PARTS[part]}
             latest: dict[str, list[Record]] = {}
-            for place, (name, printed) in enumerate(run([f"{part}:{name}" for name in found], rounds, steps)):
-                name = name.partition(":")[2]
+            for contestant, printed in run([f"{part}:{name}" for name in found], rounds, steps):
+                name = contestant.partition(":")[2]
                 latest[name] = printed["steps"]
                 found[name].append(figures(part, printed["steps"]))
                 shown = {key: round(value, 1) for key, value in found[name][-1].items()}
-                print(f"{part} round {place // len(found) + 1} {name}: {shown}", flush=True)
+                print(f"{part} round {len(found[name])} {name}: {shown}", flush=True)
                 if curves:
                     print(f"{part} {name}: score by tenths {tenths(latest[name])}", flush=True)
             check_equal(part, latest)

@@ -20,16 +20,14 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+from _command import in_turns
 from _llama import SHAPE, ours, theirs
 
 GOALS = {"trainer": 1.2, "bare_kept": 1.0}
@@ -168,17 +166,6 @@ def contend(options: argparse.Namespace) -> None:
     print(json.dumps(figures))
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """One contestant in a process of its own."""
-    given = {"threads": options.threads, "steps": options.steps, "batch": options.batch, "length": options.length}
-    command = [sys.executable, __file__, "--contestant", name]
-    command += [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    surroundings = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=surroundings)
-    figures: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
-    return figures
-
-
 def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians of every contestant's figures, and the median over rounds of Headwater's ratio to each: by the time that
     went by, and by processor time, which other work on the machine touches less."""
@@ -213,12 +200,12 @@ def main() -> None:
         return
     names = [name for name in CONTESTANTS if options.compiled or name != "headwater_compiled"]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for number in range(options.rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            rounds[name].append(measure(name, options))
-            went, used = rounds[name][-1]["tokens_per_s"], rounds[name][-1]["tokens_per_cpu_s"]
-            print(f"round {number + 1}  {name:18s} {went:8.0f} tokens/s {used:8.0f} tokens/cpu s", flush=True)
+    given = {"threads": options.threads, "steps": options.steps, "batch": options.batch, "length": options.length}
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    for name, figures in in_turns(__file__, names, options.rounds, words, options.threads):
+        rounds[name].append(figures)
+        went, used = figures["tokens_per_s"], figures["tokens_per_cpu_s"]
+        print(f"round {len(rounds[name])}  {name:18s} {went:8.0f} tokens/s {used:8.0f} tokens/cpu s", flush=True)
     told = summary(rounds)
     for name, figures in told["medians"].items():
         goal = f"  (goal {GOALS[name]})" if name in GOALS else ""
