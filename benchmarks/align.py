@@ -37,7 +37,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def preferences() -> list[Record]:
     """HH-RLHF's pairs: the prompt as messages, two answers."""
     path = SAMPLES / "preference" / "hh-rlhf-harmless-base-test.jsonl.gz"
     pairs = []
-    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+    for line in gzip.decompress(path.read_bytes()).splitlines():
         row = json.loads(line)
         chosen, rejected = (re.split(r"\n\n(Human|Assistant): ?", row[side])[1:] for side in ("chosen", "rejected"))
         if chosen[:-1] == rejected[:-1] and chosen[-1].strip() and rejected[-1].strip() and chosen != rejected:
@@ -131,8 +131,8 @@ def prepare(options: argparse.Namespace) -> Record:
     draw = random.Random(0)
     draw.shuffle(dialogues)
     draw.shuffle(pairs)
-    some = {"dialogues": list(filter(fits, dialogues))[: steps * DIALOGUES]}
-    some["pairs"] = list(filter(both_fit, pairs))[: steps * PAIRS]
+    some = {"dialogues": list(islice(filter(fits, dialogues), steps * DIALOGUES))}
+    some["pairs"] = list(islice(filter(both_fit, pairs), steps * PAIRS))
     (options.work / "data.json").write_text(json.dumps(some), encoding="utf-8")
     first = [
         {"messages": [*row["messages"], {"role": "assistant", "content": row["working"]}]} for row in sums(2048, seed=1)
@@ -279,7 +279,7 @@ def settings(name: str, options: argparse.Namespace, folder: str, **more: Any) -
     }
 
 
-def in_order(trainer: Any, steps: Steps) -> Any:
+def in_order(trainer: Any) -> Any:
     """A trainer that takes its rows as they come, and remembers of each step its loss and the tokens it read."""
     import torch
 
@@ -289,7 +289,7 @@ def in_order(trainer: Any, steps: Steps) -> Any:
 
         def training_step(self, model: Any, inputs: Any, *others: Any) -> Any:
             mask = inputs.get("attention_mask")
-            self.read = int((inputs["input_ids"] if mask is None else mask).numel() if mask is None else mask.sum())
+            self.read = inputs["input_ids"].numel() if mask is None else int(mask.sum())
             self.loss = super().training_step(model, inputs, *others)
             return self.loss
 
@@ -323,7 +323,7 @@ def trl_sft(options: argparse.Namespace, packing: bool = False) -> Record:
             **settings("sft", options, folder, **once),
             per_device_train_batch_size=batch, max_length=CONTEXT, packing=packing, assistant_only_loss=True,
         )  # fmt: skip
-        trainer = in_order(SFTTrainer, steps)(
+        trainer = in_order(SFTTrainer)(
             model=AutoModelForCausalLM.from_pretrained(base),
             args=config,
             train_dataset=datasets.Dataset.from_list(rows),
@@ -360,7 +360,7 @@ def trl_reward(options: argparse.Namespace) -> Record:
         config = RewardConfig(
             **settings("reward", options, folder), per_device_train_batch_size=PAIRS, max_length=CONTEXT
         )
-        trainer = in_order(RewardTrainer, steps)(
+        trainer = in_order(RewardTrainer)(
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(
