@@ -87,7 +87,8 @@ def preferences() -> list[Record]:
     for line in gzip.decompress(path.read_bytes()).splitlines():
         row = json.loads(line)
         chosen, rejected = (re.split(r"\n\n(Human|Assistant): ?", row[side])[1:] for side in ("chosen", "rejected"))
-        if chosen[:-1] == rejected[:-1] and chosen[-1].strip() and rejected[-1].strip() and chosen != rejected:
+        answers = {chosen[-1].strip(), rejected[-1].strip()}
+        if chosen[:-1] == rejected[:-1] and len(answers - {""}) == 2:
             turns = zip(chosen[0:-2:2], chosen[1:-2:2], strict=True)
             roles = {"Human": "user", "Assistant": "assistant"}
             prompt = [{"role": roles[who], "content": text.strip()} for who, text in turns]
