@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +55,19 @@ def taking_turns(contestants: dict[str, Callable[[], dict[str, float]]], rounds:
     first, *others = contestants
     ratios = {f"times {name}": round(medians[first]["whole"] / medians[name]["whole"], 3) for name in others}
     return medians | ratios
+
+
+def in_turns(script: str, names: list[str], rounds: int, words: list[str], threads: int) -> Iterator[tuple[str, Any]]:
+    """What each contestant of a script prints last, as JSON, in rounds whose order rotates: each in a process of its
+    own, `script --contestant NAME WORDS...`, with so many threads."""
+    surroundings = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            command = [sys.executable, script, "--contestant", name, *words]
+            ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=surroundings)
+            yield name, json.loads(ended.stdout.splitlines()[-1])

@@ -20,17 +20,16 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
-SHAPE = {"vocabulary": 8192, "width": 256, "hidden": 688, "layers": 6, "heads": 4}
+from _command import in_turns
+from _llama import SHAPE, ours, theirs
+
 GOALS = {"trainer": 1.2, "bare_kept": 1.0}
 FIRST = 2  # steps that make things ready
 
@@ -52,8 +51,6 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
     import torch
 
     from models.methods.pretrain import PretrainConfig
-    from models.network.build import build_model
-    from models.network.config import NetworkConfig
     from models.objectives.next_token import next_token
     from models.text.sampler import Batch
     from models.training.compilation import compiled
@@ -63,7 +60,7 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
     from models.training.state import State
 
     steps = FIRST + options.steps
-    model = build_model(NetworkConfig(**SHAPE, context=options.length, tie=False), 0)
+    model = ours(options.length)
     tokens = rows(options, steps)
     targets = tokens.roll(-1, 2)
     targets[..., -1] = -100
@@ -85,25 +82,6 @@ def headwater(options: argparse.Namespace, compile: str = "off") -> list[tuple[f
         steps=steps,
     )
     return ended
-
-
-def llama(options: argparse.Namespace) -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    shape = LlamaConfig(
-        vocab_size=SHAPE["vocabulary"],
-        hidden_size=SHAPE["width"],
-        intermediate_size=SHAPE["hidden"],
-        num_hidden_layers=SHAPE["layers"],
-        num_attention_heads=SHAPE["heads"],
-        num_key_value_heads=SHAPE["heads"],
-        max_position_embeddings=options.length,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
-    return LlamaForCausalLM(shape).float()
 
 
 def trainer(options: argparse.Namespace) -> list[tuple[float, float]]:
@@ -136,7 +114,7 @@ def trainer(options: argparse.Namespace) -> list[tuple[float, float]]:
             disable_tqdm=True,
             learning_rate=3e-4,
         )
-        Trainer(model=llama(options), args=arguments, train_dataset=Rows(), callbacks=[Clock()]).train()
+        Trainer(model=theirs(options.length), args=arguments, train_dataset=Rows(), callbacks=[Clock()]).train()
     return ended
 
 
@@ -147,7 +125,7 @@ def bare(options: argparse.Namespace, kept: bool = False) -> list[tuple[float, f
 
     if kept:
         keep_freed_memory()
-    model = llama(options).train()
+    model = theirs(options.length).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
     ended: list[tuple[float, float]] = []
     for batch in rows(options, FIRST + options.steps):
@@ -188,17 +166,6 @@ def contend(options: argparse.Namespace) -> None:
     print(json.dumps(figures))
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """One contestant in a process of its own."""
-    given = {"threads": options.threads, "steps": options.steps, "batch": options.batch, "length": options.length}
-    command = [sys.executable, __file__, "--contestant", name]
-    command += [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    surroundings = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=surroundings)
-    figures: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
-    return figures
-
-
 def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians of every contestant's figures, and the median over rounds of Headwater's ratio to each: by the time that
     went by, and by processor time, which other work on the machine touches less."""
@@ -233,12 +200,12 @@ def main() -> None:
         return
     names = [name for name in CONTESTANTS if options.compiled or name != "headwater_compiled"]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for number in range(options.rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            rounds[name].append(measure(name, options))
-            went, used = rounds[name][-1]["tokens_per_s"], rounds[name][-1]["tokens_per_cpu_s"]
-            print(f"round {number + 1}  {name:18s} {went:8.0f} tokens/s {used:8.0f} tokens/cpu s", flush=True)
+    given = {"threads": options.threads, "steps": options.steps, "batch": options.batch, "length": options.length}
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    for name, figures in in_turns(__file__, names, options.rounds, words, options.threads):
+        rounds[name].append(figures)
+        went, used = figures["tokens_per_s"], figures["tokens_per_cpu_s"]
+        print(f"round {len(rounds[name])}  {name:18s} {went:8.0f} tokens/s {used:8.0f} tokens/cpu s", flush=True)
     told = summary(rounds)
     for name, figures in told["medians"].items():
         goal = f"  (goal {GOALS[name]})" if name in GOALS else ""

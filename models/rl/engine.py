@@ -26,7 +26,7 @@ class Engine:
     version: what answers say of the weights; whoever changes those, moves it.
     """
 
-    def __init__(self, model: nn.Module, sampling: Sampling, rows: int = 32, exact: bool = False) -> None:
+    def __init__(self, model: nn.Module, sampling: Sampling, rows: int = 64, exact: bool = False) -> None:
         self.model, self.sampling, self.rows = model, sampling, rows
         self.version = 0
         self.exact = exact

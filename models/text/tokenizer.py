@@ -229,7 +229,7 @@ def beginning(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], roo
 
 def special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     """The id of a special token. Raises UserError for a tokenizer that has it not."""
-    number = tokenizer.get_vocab().get(token)
+    number = tokenizer.backend_tokenizer.token_to_id(token)  # not `get_vocab`, which copies every token
     if number is None:
         raise UserError(f"this tokenizer has no {token}: use one that the tokenizer stage trained")
     return int(number)

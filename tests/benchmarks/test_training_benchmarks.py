@@ -9,6 +9,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+import align
 import gpu
 import pretrain
 
@@ -63,3 +64,47 @@ def test_a_ratio_is_the_median_of_each_rounds():
     assert told["ratios"] == {"trainer": 1.5}
     assert told["cpu_ratios"] == {"trainer": 1.225}
     assert told["medians"]["headwater"]["tokens_per_s"] == 8.0
+
+
+def steps_of(amounts, unit="tokens", loss=9.0, **more):
+    """Steps of a second each, of two that make things ready."""
+    return [
+        {"s": float(place), "cpu_s": place / 2, unit: amount, "loss": loss, **more}
+        for place, amount in enumerate(amounts)
+    ]
+
+
+class TestAlign:
+    def test_what_makes_things_ready_isnt_counted(self):
+        told = align.figures("sft", steps_of([1000, 1000, 30, 50]))
+        assert told == {"tokens_per_s": 40.0, "tokens_per_cpu_s": 80.0, "updates": 2, "tokens": 80}
+
+    def test_sampling_is_told_apart_from_the_step(self):
+        rows = steps_of([64] * 4, "answers", sampling_s=0.25, sampling_cpu_s=0.125, answer_tokens=20.0)
+        told = align.figures("grpo", rows)
+        assert (told["answers_per_s"], told["sampled_per_s"], told["sampled_per_cpu_s"]) == (64, 256, 512)
+
+    def test_unequal_work_is_refused(self):
+        align.check_equal("sft", {"headwater": steps_of([3, 4]), "trl": steps_of([3, 4], loss=9.00005)})
+        align.check_equal("sft", {"headwater": steps_of([3, 4]), "trl_packed": steps_of([5, 1, 1], loss=8.0)})
+        for other in (steps_of([3, 5]), steps_of([4, 3]), steps_of([3, 4], loss=9.001)):
+            with pytest.raises(SystemExit, match="headwater and trl"):
+                align.check_equal("sft", {"headwater": steps_of([3, 4]), "trl": other})
+        with pytest.raises(SystemExit, match="did other work"):
+            align.check_equal("grpo", {"on": steps_of([8], "answers"), "off": steps_of([7], "answers")})
+
+    def test_a_curve_is_the_mean_of_each_tenth(self):
+        assert align.tenths([{"score": place / 100} for place in range(20)])[:2] == [0.005, 0.025]
+        assert len(align.tenths([{"score": 1.0}] * 3)) == 3
+
+    def test_the_reward_grows_with_each_right_digit(self):
+        (row,) = align.sums(1, seed=0)
+        assert align.right_digits("", row["working"], row) == 1.0
+        assert [align.right_digits("", text, {"answer": "17"}) for text in ("it is 27", "7", "1", "none")] == [
+            0.5, 0.5, 0.0, 0.0,
+        ]  # fmt: skip
+
+    def test_the_ratio_is_the_median_of_each_rounds(self):
+        speeds = {"headwater": (1.0, 30.0, 8.0), "trl": (2.0, 20.0, 4.0)}
+        told = align.summary({name: [{"tokens_per_s": one} for one in all_of] for name, all_of in speeds.items()})
+        assert told["ratios"] == {"trl": {"tokens_per_s": 1.5}}
