@@ -4,6 +4,7 @@
 asked as well. Where ours differ, it is on purpose: `test_where_ours_differ` says so.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import importlib.util
@@ -98,7 +99,10 @@ WRITTEN = {
         "<s>Be brief.\n\n### Instruction:\n 水? \n\n### Response:\n🌊</s>\n\n### Instruction:\nb\n\n### Response:\n</s>\n\n",
         "### Response:\n",
     ),
-    "alpaca-zh": ("<s>Be brief.\n\n### 指令：\n 水? \n\n### 回答：\n🌊</s>\n\n### 指令：\nb\n\n### 回答：\n</s>\n\n", "### 回答：\n"),
+    "alpaca-zh": (
+        "<s>Be brief.\n\n### 指令：\n 水? \n\n### 回答：\n🌊</s>\n\n### 指令：\nb\n\n### 回答：\n</s>\n\n",
+        "### 回答：\n",
+    ),
     "headwater": (
         "<|bos|><|system|>Be brief.<|end|><|user|> 水? <|end|><|assistant|>🌊<|end|><|user|>b<|end|><|assistant|><|end|>",
         "<|assistant|>",
@@ -267,7 +271,9 @@ class TestAnyDialogue:
                 return  # they are put into the texts
             assert (ids, mask) == asked_of_transformers(words, known, offered)
             prompt = render(known[:-1], words, prompt=True, tools=offered or ())[0]
-            assert prompt == words.apply_chat_template(known[:-1], tools=offered, add_generation_prompt=True)["input_ids"]
+            assert (
+                prompt == words.apply_chat_template(known[:-1], tools=offered, add_generation_prompt=True)["input_ids"]
+            )
 
         holds()
 
