@@ -65,6 +65,18 @@ class Console:
         """Print text on stdout."""
         write(printable(text), sys.stdout, end)
 
+    def marked(self, pieces: Sequence[tuple[str, bool]], color: bool = True) -> None:
+        """Print a text in pieces, those that are marked in colour where stdout is a terminal that has some."""
+        from rich.console import Console
+
+        from tasks.shown.figures import bracketed, coloured
+
+        terminal = Console(file=sys.stdout)
+        if color and terminal.color_system and not terminal.no_color:
+            terminal.print(coloured(pieces))
+        else:
+            self.line(bracketed(pieces))
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], full: bool = True) -> None:
         """Print rows as a table on stdout; a pipe gets tab-separated values, always whole.
 

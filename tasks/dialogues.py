@@ -43,19 +43,29 @@ def each(tables: Tables) -> Sequence[TableRef]:
     return [tables] if isinstance(tables, TableRef) else tables
 
 
-def rows_of(lake: Lake, tables: Tables, columns: list[str]) -> list[dict[str, Any]]:
-    """The rows of tables sorted by id, so that their order doesn't depend on how the archives were sharded."""
-    rows = [row for ref in each(tables) for file in lake.files(ref) for row in read_table(file, columns).to_pylist()]
+def files_of(lake: Lake, tables: Tables) -> list[str]:
+    """The files of one table, or of several that are read as one."""
+    return [file for ref in each(tables) for file in lake.files(ref)]
+
+
+def rows_in(files: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of files sorted by id, so that their order doesn't depend on how the archives were sharded."""
+    rows = [row for file in files for row in read_table(file, columns).to_pylist()]
     return sorted(rows, key=lambda row: row["id"])
 
 
 def dialogues(lake: Lake, ref: Tables, holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Conversations as (training, held out), each a dict of id, source, group, messages, tools, attributes.
+    """Conversations as (training, held out), see `dialogues_in`."""
+    return dialogues_in(files_of(lake, ref), holdout)
+
+
+def dialogues_in(files: Sequence[str], holdout: HoldOut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Conversations of files as (training, held out), each a dict of id, source, group, messages, tools, attributes.
 
     A message that isn't to be learned has `weight` "0"; one that calls tools has `tool_calls`, as OpenAI's.
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for row in rows_of(lake, ref, ["id", "source", "messages", "attributes"]):
+    for row in rows_in(files, ["id", "source", "messages", "attributes"]):
         attributes = dict(row["attributes"] or ())
         messages = row["messages"]
         if "weights" in attributes:
@@ -105,7 +115,7 @@ def pairs(
     where `unpaired` ones are asked for.
     """
     split: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for row in rows_of(lake, ref, ["id", "source", "prompt", "chosen", "rejected", "attributes"]):
+    for row in rows_in(files_of(lake, ref), ["id", "source", "prompt", "chosen", "rejected", "attributes"]):
         attributes = dict(row.pop("attributes") or ())
         if not unpaired and (row["chosen"] is None or row["rejected"] is None):
             continue

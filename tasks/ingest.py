@@ -24,7 +24,7 @@ from tasks.cluster import Shard
 from tasks.outputs import Table
 from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import files_of, map_all, total
+from tasks.shards import Mapped, Tell, files_of, map_all, total
 from tasks.stage import stage
 
 # Entries are turned into Arrow in blocks of this many, so that a shard's memory stays bounded.
@@ -86,6 +86,12 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     return out.result
 
 
+def read_archives(config: IngestConfig, runtime: Runtime, archives: list[Archive], tell: Tell | str) -> Mapped:
+    """Every archive read into its tables, a shard each."""
+    work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
+    return map_all(work, _shards(config, runtime, archives), runtime, tell)
+
+
 class Ingested(NamedTuple):
     """Every record that was read, in one of these."""
 
@@ -135,8 +141,7 @@ def _shards(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> 
 )
 def ingest(config: IngestConfig, runtime: Runtime, archives: list[Archive]) -> Produced:
     """Read every archive of every source: each record becomes raw, refused or quarantined."""
-    work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
-    done = map_all(work, _shards(config, runtime, archives), runtime, "ingest")
+    done = read_archives(config, runtime, archives, "ingest")
     names = [name for name in ("raw", *_DIALOGUES) if name not in _absent(config)] + ["refused", "quarantine"]
     fates = funnel({name: done.paths(name) for name in names})
     every = whole(fates.values())

@@ -151,22 +151,36 @@ class Dialogues(Items["Dialogue"]):
 def data(
     config: SftConfig, base: Path, conversations: Sequence[Conversation], heldout: Sequence[Conversation]
 ) -> Dialogues:
+    """Dialogues as tokens and assistant masks, for the model in `base`: see `taught`."""
+    from models.network import checkpoint
+    from models.text import tokenizer as tokenizers
+
+    words, longest, rows = tokenizers.load(base), checkpoint.context_of(base), checkpoint.vocabulary_of(base)
+    return taught(config, words, longest, rows, conversations, heldout)
+
+
+def taught(
+    config: SftConfig,
+    words: Any,
+    longest: int,
+    rows: int,
+    conversations: Sequence[Conversation],
+    heldout: Sequence[Conversation] = (),
+) -> Dialogues:
     """Dialogues as tokens and assistant masks, at most a token longer than the context: the last is only ever a target.
 
+    `words` is the tokenizer of a model that takes `longest` tokens and has `rows` of them in its embedding.
     `models.text.packing` says what is cut and what is left out. Raises UserError when none is left, and where no token
     or every token would train.
     """
     from datalake.errors import UserError
-    from models.network import checkpoint
-    from models.text import tokenizer as tokenizers
-    from models.text.mask import require_part
-    from models.text.packing import fit_all, fit_dialogue
+    from models.text.mask import all_or_nothing, require_part
+    from models.text.packing import NO_ANSWER, fit_all, fit_dialogue
     from models.text.template import read
     from models.text.templating import with_template
 
-    words, longest = tokenizers.load(base), checkpoint.context_of(base)
     if config.template:
-        words = with_template(words, read(Path(config.template.path)), checkpoint.vocabulary_of(base))
+        words = with_template(words, read(Path(config.template.path)), rows)
     context = min(config.context or longest, longest)
 
     def fit(some: Sequence[Conversation]) -> Fitted[Dialogue]:
@@ -174,6 +188,9 @@ def data(
 
     train, judged = fit(conversations), fit(heldout)
     if not train.items:
+        answered = sum(any(_learned(turn) for turn in one["messages"]) for one in conversations)
+        if train.why == NO_ANSWER and answered:
+            raise all_or_nothing("no token", answered)
         raise UserError(
             f"none of {len(conversations)} dialogues can be learned from in {context} tokens ({train.why}): give"
             " others, another base or an sft.template that marks answers with {% generation %}, or raise sft.context or"
@@ -182,6 +199,11 @@ def data(
     require_part(train.items)
     sources = [str(conversations[number].get("source", "")) for number in train.numbers]
     return Dialogues(config, train, judged, lambda dialogue: len(dialogue[0]), context, words, sources=sources)
+
+
+def _learned(turn: Mapping[str, Any]) -> bool:
+    """Whether a message is the assistant's, and to be learned."""
+    return turn["role"] == "assistant" and turn.get("weight") != "0"
 
 
 def prepare(
@@ -195,16 +217,15 @@ def prepare(
     from datalake.files import folder_version
     from models.network.checkpoint import load_language_model
     from models.objectives.assistant_tokens import assistant_tokens, collate
-    from models.text.mask import view
+    from models.text.mask import SHOWN, said, stretches, visible
     from models.training.figures import marked
     from models.training.loop import mean_loss
 
     model = load_language_model(base)
     drawn = data.drawn()
     judged = data.in_batches(drawn, collate)
-    seen = view(data.fitted.items, data.words)
-    note = f"{seen['trained']:,} of {seen['tokens']:,} tokens train"
-    trains = marked("What the dialogues teach: marked tokens train", seen["dialogues"], note)
+    shown = [visible(stretches(*dialogue, data.words)) for dialogue in data.fitted.items[:SHOWN]]
+    trains = marked("What the dialogues teach: marked tokens train", shown, said(data.fitted.items))
 
     def objective(network: nn.Module, batch: Batch) -> Loss:
         return assistant_tokens(network, batch, config.balance)

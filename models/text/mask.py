@@ -11,6 +11,7 @@ SHOWN = 3  # dialogues
 _LONGEST = 400  # characters of a stretch
 
 Stretch = tuple[str, bool]
+Dialogues = Sequence[tuple[list[int], list[bool]]]
 
 
 def stretches(ids: Sequence[int], mask: Sequence[bool], words: Any) -> list[Stretch]:
@@ -29,31 +30,35 @@ def stretches(ids: Sequence[int], mask: Sequence[bool], words: Any) -> list[Stre
     return found
 
 
-def view(dialogues: Sequence[tuple[list[int], list[bool]]], words: Any, shown: int = SHOWN) -> dict[str, Any]:
-    """How many tokens of how many train, and some of the dialogues, the middle of long stretches left out."""
-    targets = sum(sum(mask[1:]) for _, mask in dialogues)
-    return {
-        "tokens": sum(len(ids) for ids, _ in dialogues),
-        "trained": targets,
-        "dialogues": [
-            [[_short(text), trains] for text, trains in stretches(ids, mask, words)]
-            for ids, mask in dialogues[:: max(len(dialogues) // shown, 1)][:shown]
-        ],
-    }
+def counts(dialogues: Dialogues) -> tuple[int, int]:
+    """How many tokens train, and of how many."""
+    return sum(sum(mask[1:]) for _, mask in dialogues), sum(len(ids) for ids, _ in dialogues)
 
 
-def require_part(dialogues: Sequence[tuple[list[int], list[bool]]]) -> None:
-    """Raises UserError unless some tokens of these dialogues train and some don't."""
-    targets, tokens = sum(sum(mask[1:]) for _, mask in dialogues), sum(len(mask) - 1 for _, mask in dialogues)
-    what = "no token" if not targets else "every token" if targets == tokens else ""
-    if what:
-        raise UserError(
-            f"{what} of {len(dialogues):,} dialogues would train: the chat template marks "
-            f"{'nothing' if not targets else 'everything'} as the assistant's; mend its generation blocks"
-            " or name another sft.template"
-        )
+def said(dialogues: Dialogues) -> str:
+    """The same in words."""
+    trained, tokens = counts(dialogues)
+    return f"{trained:,} of {tokens:,} tokens train ({trained / max(tokens, 1):.1%})"
 
 
-def _short(text: str) -> str:
+def visible(pieces: Sequence[Stretch]) -> list[Stretch]:
+    """Stretches for people: the middle of a long one is left out, and the ends of lines are to be seen."""
     half = _LONGEST // 2
-    return text if len(text) <= _LONGEST else f"{text[:half]} … {text[-half:]}"
+    cut = ((t if len(t) <= _LONGEST else f"{t[:half]} … {t[-half:]}", trains) for t, trains in pieces)
+    return [(text.replace("\n", "⏎\n"), trains) for text, trains in cut]
+
+
+def require_part(dialogues: Dialogues) -> None:
+    """Raises UserError where every token of these dialogues would train."""
+    trained, tokens = counts(dialogues)
+    if trained == tokens - len(dialogues):  # a first token is no target
+        raise all_or_nothing("every token", len(dialogues))
+
+
+def all_or_nothing(which: str, dialogues: int) -> UserError:
+    """The error of dialogues of which "no token" or "every token" would train."""
+    marks = "nothing" if which == "no token" else "everything"
+    return UserError(
+        f"{which} of {dialogues:,} dialogues would train: the chat template marks {marks} as the assistant's;"
+        " mend its generation blocks or name another sft.template"
+    )

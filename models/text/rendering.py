@@ -22,7 +22,7 @@ from models.text.config import BOS, END
 from models.text.control import Controls, Quoting, controls_of, signs
 from models.text.template import CHAT_TEMPLATE, ROLES
 from models.text.tokenizer import encode, ours, special
-from models.text.tool_calls import CALL, CALL_END, RESULT, RESULT_END, as_json, call_text, tool_text
+from models.text.tool_calls import CALL, CALL_END, RESULT, RESULT_END, as_json, call_text, read_call, tool_text
 
 _GENERATION = re.compile(r"\{%-?\s*generation\b")
 _ADVICE = "so what the assistant said can't be told: give it a template with {% generation %}"
@@ -134,7 +134,7 @@ def _by_template(
         )
     controls = controls_of(tokenizer)
     coder: Controls | Quoting = controls
-    messages, tools = _known(messages, tools, tokenizer.get_chat_template())
+    messages, tools = _known(messages, tools, tokenizer)
     written = [text for message in messages for text in _texts(message)] + [tool_text(tool) for tool in tools]
     if any(controls.spells(text, m["role"]) for m in messages for text in _texts(m)) or any(
         controls.spells(tool_text(tool), "system") for tool in tools
@@ -166,8 +166,9 @@ def marks_answers(tokenizer: Any) -> bool:
     return bool(_GENERATION.search(tokenizer.get_chat_template()))
 
 
-def _known(messages: Messages, tools: Tools, template: str) -> tuple[Messages, Tools]:
+def _known(messages: Messages, tools: Tools, tokenizer: Any) -> tuple[Messages, Tools]:
     """Messages and tools as a template knows them; one that knows no tools has them in the texts, as lines of JSON."""
+    template = tokenizer.get_chat_template()
     if tools and not re.search(r"\btools\b", template):
         messages, tools = _offering(messages, tools), ()
     calls = re.search(r"\btool_calls\b", template)
@@ -179,8 +180,28 @@ def _known(messages: Messages, tools: Tools, template: str) -> tuple[Messages, T
             message = {k: v for k, v in message.items() if k != "tool_calls"} | {
                 "content": "\n".join(filter(None, lines))
             }
+        elif message.get("tool_calls"):
+            message["tool_calls"] = [_called_as(call, tokenizer) for call in message["tool_calls"]]
         found.append(message)
     return found, tools
+
+
+def _called_as(call: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """A call with its arguments as the template takes them, an object or a text: with the other it fails, or writes a
+    text in quotes. One that asks which it is takes both."""
+    function = call.get("function", call)
+    arguments = function.get("arguments", {})
+    if "is string" in tokenizer.get_chat_template():
+        return dict(call)
+    if isinstance(arguments, str):
+        read = read_call(as_json({"name": "-", "arguments": arguments}))
+        arguments = read.arguments if read else arguments
+    asked = [{"role": "user", "content": "-"}, {"role": "assistant", "content": "-"}]
+    try:
+        _write(tokenizer, [asked[0], asked[1] | {"tool_calls": [call | {"function": function | {"arguments": {}}}]}])
+    except UnfitError:
+        arguments = as_json(arguments) if isinstance(arguments, Mapping) else arguments
+    return call | {"function": function | {"arguments": arguments}}
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:

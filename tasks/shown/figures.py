@@ -6,15 +6,31 @@ tables in HTML. Imports no Prefect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
+from datalake.printable import printable
 from tasks.shown.curves import bar_svg, curve_svg, svg_image
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 Figure = Mapping[str, Any]
+Pieces = Sequence[tuple[str, bool]]  # of a text, and whether each is marked
 
 SHOWN = 12  # rows of a table, texts with marks
 _LONG = 400  # characters of a text in a table
+_LINE, _CELLS = 19, 90  # of a picture of marked texts: the height of a line, characters in it at least
+_NO_XML = re.compile("[\ufffe\uffff]")
+_MARKED = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}"><style>'
+    "div{{background:#fff;color:#616a75;font:13px/{line}px monospace;white-space:pre-wrap;overflow-wrap:anywhere}}"
+    "p{{margin:0 0 {line}px}}b{{background:#bfe3ca;color:#1d2530;font-weight:400}}</style>"
+    '<foreignObject width="760" height="{height}"><div xmlns="http://www.w3.org/1999/xhtml">{body}</div>'
+    "</foreignObject></svg>"
+)
 _MARKUP = {ord(mark): f"&#{ord(mark)};" for mark in "\\`*_{}[]<>#|~&"}
 
 
@@ -36,6 +52,18 @@ def text(figure: Figure) -> list[str]:
     """The figure as lines for a terminal: values instead of pictures."""
     head = f"{figure['title']}: {figure['note']}" if figure["note"] else figure["title"]
     return [head, *(f"  {line}" for line in _LINES[figure["kind"]](figure))]
+
+
+def bracketed(pieces: Pieces) -> str:
+    """A text with its marked pieces between brackets."""
+    return "".join(f"⟦{piece}⟧" if mark else piece for piece, mark in pieces)
+
+
+def coloured(pieces: Pieces) -> Text:
+    """A text with its marked pieces in colour, whatever they hold."""
+    from rich.text import Text
+
+    return Text.assemble(*((printable(piece), "black on green" if mark else "dim") for piece, mark in pieces))
 
 
 def cell(value: Any) -> str:
@@ -72,9 +100,17 @@ def _of_table(figure: Figure) -> str:
 
 
 def _of_marked(figure: Figure) -> str:
-    texts = ("".join(f"**{cell(piece)}**" if mark and piece.strip() else cell(piece) for piece, mark in pieces)
-             for pieces in figure["texts"][:SHOWN])  # fmt: skip
-    return "\n\n".join(texts)
+    """A picture, for colour: of markdown the UI draws pictures, and no markup of a text's own."""
+    from rich.cells import cell_len
+
+    said = [[(_NO_XML.sub("\ufffd", printable(t)), mark) for t, mark in pieces] for pieces in figure["texts"][:SHOWN]]
+    lines = ("".join(piece for piece, _ in pieces).split("\n") for pieces in said)
+    height = sum(_LINE * (1 + sum(1 + cell_len(line) // _CELLS for line in text)) for text in lines)
+    body = "".join(
+        f"<p>{''.join(f'<b>{escape(piece)}</b>' if mark else escape(piece) for piece, mark in pieces)}</p>"
+        for pieces in said
+    )
+    return svg_image(_MARKED.format(height=height, line=_LINE, body=body), figure["title"])
 
 
 def _values(figure: Figure) -> list[str]:
@@ -103,8 +139,7 @@ def _cells(figure: Figure) -> list[str]:
 
 
 def _brackets(figure: Figure) -> list[str]:
-    return ["".join(f"⟦{piece}⟧" if mark else piece for piece, mark in pieces).replace("\n", "⏎").replace("⟧⟦", "")
-            for pieces in figure["texts"][:3]]  # fmt: skip
+    return [line for pieces in figure["texts"][:SHOWN] for line in bracketed(pieces).split("\n")]
 
 
 def _plain(value: Any) -> str:

@@ -78,17 +78,13 @@ class Training:
 
 
 def _coloured(figure: figures.Figure) -> None:
-    """Texts with their marked pieces in colour, whatever they hold."""
+    """Texts with their marked pieces in colour."""
     from rich.console import Console
-    from rich.text import Text
-
-    from datalake.printable import printable
 
     console = Console(stderr=True)
-    console.print(Text(printable(f"{figure['title']}: {figure['note']}".removesuffix(": "))))
-    for pieces in figure["texts"][:3]:
-        parts = [(printable(piece), "black on green" if mark else "dim") for piece, mark in pieces]
-        console.print(Text.assemble(*parts))
+    say(f"{figure['title']}: {figure['note']}".removesuffix(": "))
+    for pieces in figure["texts"]:
+        console.print(figures.coloured(pieces))
 
 
 def of_record(report: Mapping[str, Any], samples: Sequence[Row]) -> dict[str, Callable[[], str]]:

@@ -12,9 +12,11 @@ from tokenizers import models as kinds
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from datalake.errors import UserError
+from models.methods.mixing import shares_of
 from models.text import rendering, tokenizer
 from models.text.config import ASSISTANT, BOS, SPECIALS, TokenizerConfig
 from models.text.control import controls_of
+from models.text.packing import REFUSED, TOO_LONG, fit_all, fit_dialogue
 from models.text.rendering import UnfitError, render
 
 TEXTS = [
@@ -399,6 +401,87 @@ class TestTemplates:
         talk = [{"role": role, "content": "x" * 50} for _ in range(40) for role in ("user", "assistant")]
         assert sum(render(talk, words)[1]) > 0
         assert encoded < 2 * len(words.apply_chat_template(talk, tokenize=False))
+
+
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
+    "{{ '<start_of_turn>' + role + '\n' + m.content + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
+
+class TestWhatOthersReport:
+    """Inputs of our own for defects that users of other tools for supervised tuning found."""
+
+    def gemma(self) -> PreTrainedTokenizerFast:
+        words = foreign("llama-3", "chatml")
+        words.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
+        words.chat_template = GEMMA
+        return words
+
+    def test_a_turn_that_ends_otherwise_than_a_text_teaches_its_end(self) -> None:  # axolotl#3754, LlamaFactory#2761
+        words = self.gemma()
+        assert words.eos_token == "</s>"
+        ids, mask = render(PLAIN[1:], words)
+        assert said(ids, mask, words) == "Downhill 🌊.\nAlways: downhill.<end_of_turn>user<end_of_turn>"
+        assert words.eos_token_id not in ids  # axolotl#1921: nor is another end put beside it
+
+    def test_turns_that_say_the_same_are_told_apart(self) -> None:  # axolotl#2089
+        words = foreign("llama-3", "mistral")
+        talk = [{"role": role, "content": text} for text in ("a", "a a", "a") for role in ("user", "assistant")]
+        ids, mask = render(talk, words)
+        assert said(ids, mask, words) == " a</s> a a</s> a</s>"
+        assert words.decode(ids) == words.apply_chat_template(talk, tokenize=False)
+
+    def test_the_first_word_of_an_answer_trains_and_what_opens_it_does_not(self) -> None:  # alpaca-lora#306, trl#4147
+        words = foreign("llama-3", "llama-3")
+        ids, mask = render(PLAIN[:3], words)
+        first = mask.index(True)
+        assert words.decode(ids[:first]).endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
+        assert words.decode(ids[first:]).startswith("Downhill")
+
+    def test_a_text_begins_once(self) -> None:  # OpenRLHF#393, open-r1#462
+        words = foreign("llama-3", "mistral")
+        words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", words.bos_token_id), ("</s>", words.eos_token_id)]
+        )
+        ids, _ = render(PLAIN[:3], words)
+        assert (ids.count(words.bos_token_id), ids.count(words.eos_token_id)) == (1, 1)
+
+    def test_a_turn_that_is_not_learned_keeps_its_end_to_itself(self) -> None:  # LlamaFactory#10827
+        words = foreign("llama-3", "chatml")
+        talk = [m | ({"weight": "0"} if place == 2 else {}) for place, m in enumerate(PLAIN)]
+        found = fit_dialogue(talk, words, 500).item
+        assert found is not None
+        assert said(*found, words) == "user<|im_end|>"
+
+    def test_one_that_just_fits_is_whole_and_one_whose_answer_cant_begin_is_cut_before_it(self) -> None:
+        words = foreign("llama-3", "chatml")  # neuronx-distributed-training#22, trl#6668, trl#6320
+        ids, mask = render(PLAIN[1:3], words)
+        last = len(mask) - mask[::-1].index(True)
+        whole = fit_dialogue(PLAIN[1:3], words, last)
+        assert (whole.item, whole.cut) == ((ids[:last], mask[:last]), False)
+        long = [PLAIN[1] | {"content": "many words " * 200}, PLAIN[2]]
+        found = fit_dialogue(long, words, 40)
+        assert found.item is not None
+        assert found.cut
+        assert any(found.item[1])
+        nothing = fit_dialogue(long, words, 3)
+        assert (nothing.item, nothing.reason) == (None, TOO_LONG)
+
+    def test_a_template_that_refuses_the_beginning_of_a_dialogue_leaves_that_one_out(self) -> None:
+        words = foreign("llama-3", "chatml")
+        words.chat_template = (
+            "{% if not messages | selectattr('role', 'equalto', 'user') | list %}{{ raise_exception('no question') }}"
+            "{% endif %}" + CHATML
+        )
+        talk = [PLAIN[0], PLAIN[2], *PLAIN[1:3]]  # open-instruct#1746
+        fitted = fit_all([talk, PLAIN], lambda one: fit_dialogue(one, words, 500))
+        assert [(one.number, one.reason) for one in fitted.left_out] == [(0, REFUSED)]
+        assert fitted.numbers == [1]
+
+    def test_sources_without_dialogues_get_no_share(self) -> None:  # datasets#8626
+        assert shares_of({"a": [3, 4]}, {"a": 1, "empty": 3}) == {"a": 1.0}
 
 
 class TestOurOwn:

@@ -132,3 +132,14 @@ def test_calls_that_cant_be_read_are_told() -> None:
         read_call(text) for text in ("[]", '"a"', '{"name": 1}', '{"name": "a", "arguments": [1]}', "[" * 9999)
     ] == ([None] * 5)
     assert read_call('{"name": "a"}') == Call("a", {})
+
+
+@pytest.mark.parametrize("arguments", [{"a": 1, "b": "水"}, '{"a": 1, "b": "水"}'])
+def test_arguments_are_given_as_the_template_takes_them(arguments) -> None:
+    """An object's text given to a template that quotes texts, an object to one that joins texts (oumi#2599, #2605)."""
+    words = foreign("llama-3", "chatml")
+    talk = [TALK[0], calling(("sum", arguments), content="So")]
+    written = "{{ '\n<tool_call>\n' + c.function | tojson + '\n</tool_call>' }}"
+    for takes in ("c.function.arguments | tojson", "c.function.arguments"):
+        words.chat_template = QWEN_TOOLS.replace(written, "{{ '(' + c.function.name + ' ' + " + takes + " + ')' }}")
+        assert said(*render(talk, words), words) == 'So(sum {"a": 1, "b": "水"})<|im_end|>'

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -100,6 +102,29 @@ def test_a_cell_is_never_markup() -> None:
     assert "| x&#124;y<br>&#60;b&#62; | 1 |" in page
     assert "read them" in page
     assert figures.text(ALL[1])[1:] == ["  a        0.5  (0.25 to 0.75)", "  zh      0.75  (0.5 to 1)"]
+
+
+def test_marked_texts_are_pictures_in_colour_whatever_they_hold() -> None:
+    odd = "⏎\n<b>&amp; ** | 水 \x1b[2J\x00\u202e\ufffe"
+    page = figures.markdown(marked("what trains", [[(odd, False), (odd + "yes", True)]] * 2, note="2 of 4"))
+    title, note, image = page.split("\n\n")
+    assert (title, note) == ("### what trains", "2 of 4")
+    svg = base64.b64decode(image.partition("base64,")[2].removesuffix(")")).decode()
+    drawn = ElementTree.fromstring(svg)
+    shown = (
+        odd.replace("\x1b", "\\x1b").replace("\x00", "\\x00").replace("\u202e", "\\u202e").replace("\ufffe", "\ufffd")
+    )
+    assert [one.text for one in drawn.iter("{http://www.w3.org/1999/xhtml}b")] == [shown + "yes"] * 2
+    assert int(drawn.attrib["height"]) == 2 * 19 * 4  # three lines and a gap each
+
+
+def test_marked_texts_have_colours_or_brackets() -> None:
+    pieces = [("user: ", False), ("yes\x1b", True)]
+    assert figures.bracketed(pieces) == "user: ⟦yes\x1b⟧"
+    assert [(span.start, span.end, span.style) for span in figures.coloured(pieces).spans] == [
+        (0, 6, "dim"),
+        (6, 13, "black on green"),
+    ]
 
 
 WROTE = [
