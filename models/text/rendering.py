@@ -198,10 +198,10 @@ def _called_as(call: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
         arguments = read.arguments if read else arguments
     asked = [{"role": "user", "content": "-"}, {"role": "assistant", "content": "-"}]
     try:
-        _write(tokenizer, [asked[0], asked[1] | {"tool_calls": [call | {"function": function | {"arguments": {}}}]}])
+        _write(tokenizer, [asked[0], asked[1] | {"tool_calls": [{**call, "function": {**function, "arguments": {}}}]}])
     except UnfitError:
         arguments = as_json(arguments) if isinstance(arguments, Mapping) else arguments
-    return call | {"function": function | {"arguments": arguments}}
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:
