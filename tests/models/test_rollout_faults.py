@@ -154,7 +154,7 @@ def test_answers_that_are_all_equal_are_one_line(
         ("{% generation %}{% for m in messages %}{{ m['content'] }}{% endfor %}{% endgeneration %}", "every token"),
         (
             "{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}",
-            r"no answer of the assistant.*generation",
+            r"marks nothing as the assistant's.*generation",
         ),
     ],
     ids=["no marks", "marks all", "marks nothing"],
