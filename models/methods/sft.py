@@ -264,5 +264,5 @@ def prepare(
 
 
 sft = Method(
-    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="4"
+    "sft", SftConfig, data, prepare, title="Supervised fine-tuning", after="pretrain", default=True, version="5"
 )

@@ -99,10 +99,11 @@ class Controls:
         found: str = normalizer.normalize_str(text)
         return any(normalizer.normalize_str(name) in found for name in self._normalized)
 
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of a text, control tokens where it spells them, and the place in it where each begins."""
+    def encode(self, text: str) -> tuple[list[int], list[int], list[int]]:
+        """Ids of a text, control tokens where it spells them, and the places in it where each begins and ends."""
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return list(found["input_ids"]), [start for start, _ in found["offset_mapping"]]
+        offsets = found["offset_mapping"]
+        return list(found["input_ids"]), [start for start, _ in offsets], [end for _, end in offsets]
 
     def twin(self, sign: str) -> tuple[Tokenizer, dict[int, int]]:
         """The tokenizer with `sign` before the name of each control token, and what its added tokens' ids were."""
@@ -148,7 +149,7 @@ class Quoting:
         kept = _any(self.controls.kept(speaker))
         return kept.sub(lambda match: "".join(self._quote + letter for letter in match[0]), text)
 
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
+    def encode(self, text: str) -> tuple[list[int], list[int], list[int]]:
         """As `Controls.encode`, of a text with quoted characters; places are in the text as given.
 
         Raises UserError where the tokenizer makes a control token of ordinary text even so.
@@ -172,8 +173,12 @@ class Quoting:
                 "this tokenizer makes special tokens of ordinary text, so what somebody writes could pass for them: "
                 "take another tokenizer"
             )
-        starts = [start + shifts[bisect_right(places, start) - 1] for start, _ in encoding.offsets]
-        return found, starts
+
+        def placed(place: int) -> int:
+            return place + shifts[bisect_right(places, place) - 1]
+
+        starts = [placed(start) for start, _ in encoding.offsets]
+        return found, starts, [min(placed(end - 1) + 1, placed(end)) if end else 0 for _, end in encoding.offsets]
 
 
 def signs(texts: Iterable[str], count: int = 2) -> list[str]:

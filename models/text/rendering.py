@@ -144,10 +144,13 @@ def _by_template(
         tools = [_each(tool, partial(quoting.quoted, speaker="system")) for tool in tools]
     write = partial(_write, tokenizer, tools=tools)
     text, marked = write(messages, prompt, marks=True)
-    ids, starts = coder.encode(text)
+    ids, starts, ends = coder.encode(text)
     if marks_answers(tokenizer):
-        ends = [*starts[1:], len(text)]
-        return ids, [any(e > first and s < last for first, last in marked) for s, e in zip(starts, ends, strict=True)]
+        # a space that begins a word may have no place of its own, and all tokens of one character have the same
+        return ids, [
+            any(start < last and (start >= first or end > first) for first, last in marked)
+            for start, end in zip(starts, ends, strict=True)
+        ]
     mask = [False] * len(ids)
     if prompt or not masked or not any(message["role"] == "assistant" for message in messages):
         return ids, mask  # what is asked has no part to learn
