@@ -4,8 +4,8 @@
     <|tool_result|>3<|/tool_result|>                                            a turn of its own, which trains nothing
 
 Both stand between special tokens (`models.text.config.TOOLS`), which no text can spell. Other templates put their
-own frames around the same JSON, which `calls_in` reads as well: Hermes' and Qwen's, Llama 3's, Mistral's list of calls,
-and calls in plain lines where a template has no words for them.
+own frames around the same JSON, which `calls_in` reads as well: Hermes' and Qwen's, Mistral's list of calls, DeepSeek's
+with the name apart, and bare JSON, as Llama 3 has it and where a template has no words for calls.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 from models.text.config import TOOLS
 
 CALL, CALL_END, RESULT, RESULT_END = TOOLS
-OPENS = (CALL, "<tool_call>", "<|python_tag|>", "[TOOL_CALLS]")  # a call in a frame of each template, or a list of some
+# What opens a call in a frame of a template, or a list of some
+OPENS = (CALL, "<tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "<｜tool▁call▁begin｜>")
 _OPENS = re.compile("|".join(map(re.escape, OPENS)))
-_LINES = re.compile(r"^(?=\{)", re.M)
+_BARE = re.compile(r"(?:^|; )(?=\{)", re.M)
+_NAMED = re.compile(r"function<｜tool▁sep｜>(.*)\n```json\n")  # DeepSeek's: the name, then arguments alone
 _SPACE = re.compile(r"\s*")
 _JSON = json.JSONDecoder()
 
@@ -70,19 +72,29 @@ def _call(found: Any) -> Call | None:
 
 def calls_in(text: str, framed: bool = True) -> list[Call | None]:
     """The calls in what an assistant wrote, decoded with its special tokens, in their order; None for one that can't be
-    read. framed: whether the template has words for calls; else they are lines, and what can't be read is a text.
+    read. framed: whether the template has a frame for calls, see `frames_calls`; else they are bare objects at the
+    beginning of a line or behind another, and what can't be read is a text.
     """
     calls: list[Call | None] = []
     at = 0
-    while opening := (_OPENS if framed else _LINES).search(text, at):
-        start = _SPACE.match(text, opening.end()).end()  # type: ignore[union-attr]
+    while opening := (_OPENS if framed else _BARE).search(text, at):
+        named = _NAMED.match(text, opening.end())
+        start = named.end() if named else _SPACE.match(text, opening.end()).end()  # type: ignore[union-attr]
         try:
             found, at = _JSON.raw_decode(text, start)
         except (ValueError, RecursionError):
             found, at = None, opening.end() + (not framed)
-        if framed or (isinstance(found, dict) and "arguments" in found):  # an object with a name may be an answer
+        if named:
+            found = {"name": named[1], "arguments": found}
+        # an object with a name alone may be an answer
+        if framed or (isinstance(found, dict) and not found.keys().isdisjoint(("arguments", "parameters"))):
             calls += map(_call, found if isinstance(found, list) else [found])
     return calls if framed else [call for call in calls if call is not None]
+
+
+def frames_calls(template: str | None) -> bool:
+    """Whether a chat template puts calls into a frame."""
+    return _OPENS.search(template or "") is not None
 
 
 def as_json(value: Any) -> str:

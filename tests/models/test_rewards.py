@@ -170,7 +170,7 @@ def test_a_function_that_fails_is_one_line_with_function_row_and_cause(
     file: Path, function: str, answer: str, why: str
 ) -> None:
     good = "1" if function == "gives" else "a"
-    expected = rf"^grpo.rewards: {function} \(mine.py:{function}\) failed on row 01: {why}.*; mend it and run again"
+    expected = rf"^grpo.rewards: {function} \(mine.py:{function}\) failed on row 01: {why}.*; mend what it calls on and"
     with pytest.raises(UserError, match=expected) as caught:
         rewards(f"{file}:{function}")(asked(good, answer))
     assert "\n" not in str(caught.value)

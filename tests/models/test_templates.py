@@ -282,7 +282,8 @@ class TestAnyDialogue:
             expected = asked_of_transformers(words, known, offered)
             assert ids == expected[0]
             # Transformers asks for the token at an answer's first character, which a space has not in every tokenizer
-            assert mask == expected[1] or backend == "llama" or name == "mistral"
+            spaced = any(message["role"] == "assistant" and message["content"][:1].isspace() for message in talk)
+            assert mask == expected[1] or backend == "llama" or name == "mistral" or spaced
             prompt = render(known[:-1], words, prompt=True, tools=offered or ())[0]
             assert (
                 prompt == words.apply_chat_template(known[:-1], tools=offered, add_generation_prompt=True)["input_ids"]

@@ -13,7 +13,7 @@ from models.rl.answers import Answer, Observe
 from models.rl.tools.tool import Tool
 from models.text.rendering import observation
 from models.text.tokenizer import beginning, encode
-from models.text.tool_calls import CALL, CALL_END, Call, calls_in, read_call
+from models.text.tool_calls import CALL, CALL_END, Call, calls_in, frames_calls, read_call
 
 _CALLS = 8  # of one turn that are answered
 
@@ -57,8 +57,8 @@ def _calls(turn: list[int], tokenizer: Any) -> list[Call | None]:
     """The calls of a turn; None for one that can't be read."""
     opens, closes = (tokenizer.get_vocab().get(name) for name in (CALL, CALL_END))
     if opens is None or closes is None:  # another model's tokenizer, whose calls are text
-        framed = "tool_calls" in (tokenizer.chat_template or "")
-        return calls_in(tokenizer.decode(turn, skip_special_tokens=False), framed)
+        text = tokenizer.decode(turn, skip_special_tokens=False)
+        return calls_in(text, frames_calls(tokenizer.chat_template))
     calls = []
     while opens in turn:
         turn = turn[turn.index(opens) + 1 :]
