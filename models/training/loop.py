@@ -145,7 +145,7 @@ def _step(run: Run, objective: Objective, batches: Batches, clip: float) -> dict
     started = time.perf_counter()
     rate = set_rate(optimizer, run.schedule(state.step))
     sums: dict[str, float] = {}
-    counted, norms, loss, skipped, updates, waited = 0, 0.0, math.nan, 0, 0, 0.0
+    counted, norms, loss, skipped, updates, waited = 0, 0.0, 0.0, 0, 0, 0.0  # no update: nothing to pay
     tokens = flops = 0.0
     following = iter(batches(state.step))
     while True:

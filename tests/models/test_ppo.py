@@ -211,6 +211,7 @@ def test_groups_that_scored_alike_teach_nothing_and_are_counted(half, tmp_path):
     grpo(config, start, rows, [], None, tmp_path)
     for row in read_metrics(tmp_path / "metrics.jsonl"):
         assert row["zero_variance"] == 1
+        assert row["loss"] == 0
         assert row["targets"] == 0
         assert row["score"] == 1
     weights = [(folder / "model.safetensors").read_bytes() for folder in (start, tmp_path / "checkpoint")]
