@@ -435,6 +435,10 @@ WHOLE = [row for _, row, expected, _ in (*DIALOGUES, *PAIRS) if expected[0] != "
     whole={"instruction": "q", "output": "r"},
     others={"data": [{"role": "user", "content": "WORD"}, {"role": "assistant", "content": "WORD"}]},
 )
+@example(
+    whole={"instruction": "q", "output": "r"},
+    others={"instruction": "WORD", "inputs_pretokenized": "WORD", "inputs": "WORD"},
+)
 @settings(max_examples=150, deadline=None)
 def test_every_word_of_a_row_is_in_what_it_becomes(
     tmp_path_factory: pytest.TempPathFactory, whole: Row, others: Row

@@ -91,7 +91,7 @@ class Columns:
                 raise InvalidError("media", f"the row has {name!r}"[:200])
             if low in _REPEATING and _repeats(value, said, whole):
                 continue
-            if low in _ABOUT and not (isinstance(value, list) and all(isinstance(item, int) for item in value)):
+            if low in _ABOUT and not is_tokens(value):
                 raise InvalidError("column", f"{name!r} is no part of what is asked"[:200])
             name = f"row.{name}" if name in _RESERVED else name
             if isinstance(value, str) and (spelt := mappings.spelt(value)) is not None:
@@ -104,6 +104,11 @@ class Columns:
             longest = max(found, key=lambda name: len(found[name]))
             raise InvalidError("column", f"{longest!r} is more than an attribute holds"[:200])
         return found
+
+
+def is_tokens(value: Any) -> bool:
+    """Whether a column holds ids of tokens, a text written otherwise."""
+    return isinstance(value, list) and all(isinstance(item, int) for item in value)
 
 
 def _plain(text: str) -> str:

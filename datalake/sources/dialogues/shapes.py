@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datalake.sources.dialogues import trees
-from datalake.sources.dialogues.columns import Columns
+from datalake.sources.dialogues.columns import Columns, is_tokens
 from datalake.sources.dialogues.turns import (
     InvalidError,
     Messages,
@@ -197,7 +197,8 @@ def prompt(columns: Columns) -> Messages | None:
         if not any(name in columns for name in _asks(columns)):
             return None
         question = ""
-    columns.use(*(name for name in ("inputs", "targets") if f"{name}_pretokenized" in columns))  # its tokens
+    tokens = (name for name in ("inputs", "targets") if f"{name}_pretokenized" in columns)
+    columns.use(*(name for name in tokens if is_tokens(columns.get(name))))
     if isinstance(question, list | dict):
         return with_system(columns, [*history(columns), *turns(question if isinstance(question, list) else [question])])
     text = message("user", question)["content"]
