@@ -14,14 +14,21 @@ import pytest
 from harness import ROOT, PrefectServer, free_port
 from xdist.scheduler import LoadScopeScheduling
 
-# Seconds say nothing about what is right: the machine may be busy.
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("suite")
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Random examples are the same in every run, but in one with the slow tests, which looks for new ones; seconds say
+    nothing about what is right, since the machine may be busy.
 
-def pytest_configure() -> None:
-    """Signals have their usual meaning, also for a suite begun in the background or under nohup: what it starts is
-    interrupted as at a terminal."""
+    Signals have their usual meaning, also for a suite begun in the background or under nohup: what it starts is
+    interrupted as at a terminal.
+    """
+    hypothesis.settings.register_profile(
+        "suite",
+        deadline=None,
+        derandomize="slow or not slow" not in config.getoption("-m"),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("suite")
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_IGN:
