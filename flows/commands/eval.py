@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +19,8 @@ from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 
 if TYPE_CHECKING:
+    from datalake.lake.lake import Lake
+    from models.evaluation.benchmark import Benchmark
     from models.evaluation.judge import Judged, Progress, Settings
 
 
@@ -30,6 +35,7 @@ def eval(
     reasons: str = "yes",
     chat: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
+    training: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
@@ -57,6 +63,8 @@ def eval(
         Put prompts as a user's turn, by the model's chat template.
     out
         Also write every item as asked, answered and scored: .jsonl or .parquet.
+    training
+        Files with the training documents of a model that no lake made, to look for the items in.
     trust_remote_code
         Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
     """
@@ -92,38 +100,95 @@ def eval(
         for count in counts
         for why in {"yes": (True,), "no": (False,), "both": (True, False)}[reasons]
     ]
-    judged = [_judge(one, asked, ways, trust_remote_code) for one in chosen]
+    from datalake.lake.lake import Lake
     from models.evaluation.compare import compare
-    from models.evaluation.judge import results
+    from models.evaluation.judge import contamination, results
 
+    lake = Lake(common.folder) if (common.folder / "catalog.db").exists() else None
+    judged: list[list[Judged]] = []
     rows: list[dict[str, Any]] = []
-    for one, found in zip(chosen, judged, strict=True):
-        for way, answers in zip(ways, found, strict=True):
-            more: dict[str, Any] = {"checkpoint": str(one)} if len(chosen) > 1 else {}
-            for result in results(answers):
-                own = (
-                    {"shots": _shots(answers, result.task), "reasons": _reasons(answers, result.task)}
-                    if several
-                    else {}
-                )
-                rows.append(
-                    {name: getattr(result, name) for name in ("task", "metric", "value", "low", "high", "n")}
-                    | more
-                    | own
-                )
-    cut: dict[str, int] = {}
-    for answer in (answer for found in judged for answers in found for answer in answers):
-        cut[answer.task] = cut.get(answer.task, 0) + answer.cut
-    answer_ = {"results": rows, "cut": {task: number for task, number in cut.items() if number}}
+    dirty: list[dict[str, Any]] = []
+    for place in chosen:
+        mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
+        found = _judge(place, asked, ways, trust_remote_code)
+        documents = _documents(lake, place, training)
+        for answers in found:
+            rows += [
+                row | mine | (_way(answers, row["task"]) if several else {}) for row in map(asdict, results(answers))
+            ]
+            if documents is not None:
+                dirty += [mine | row for row in contamination(answers, asked, documents)]
+        judged.append([answer for answers in found for answer in answers])
+        if lake is not None or out is not None:
+            _keep(lake, out, place, judged[-1], rows, first=place is chosen[0])
+    answer: dict[str, Any] = {"results": rows}
     if len(chosen) > 1:
-        first = [answer for answers in judged[0] for answer in answers]
-        answer_["compared"] = [
-            {"checkpoint": str(one), "with": str(chosen[0])} | row
-            for one, found in zip(chosen[1:], judged[1:], strict=True)
-            for row in compare(first, [answer for answers in found for answer in answers])
+        answer["compared"] = [
+            {"checkpoint": str(place), "with": str(chosen[0])} | row
+            for place, found_ in zip(chosen[1:], judged[1:], strict=True)
+            for row in compare(judged[0], found_)
         ]
-    common.output.answer(answer_, _draw)
+    if dirty:
+        answer["contamination"] = dirty
+    cut = Counter(row.task for found_ in judged for row in found_ if row.cut)
+    if cut:
+        answer["cut"] = dict(cut)
+    common.output.answer(answer, _draw)
     return 0
+
+
+def _documents(lake: Lake | None, chosen: Chosen, training: Sequence[str]) -> list[tuple[str, str]] | None:
+    """What trained a checkpoint, (name, text): the files that are named, or what its stages read; None where neither
+    is known."""
+    if training:
+        from datalake.curate.checks.evaluation_sets import evaluation_rows
+        from datalake.paths import expand
+
+        return [
+            (f"{row.set}#{row.number}", row.readings[0])
+            for name, path in expand(list(training))
+            for row in evaluation_rows(name, path)
+        ]
+    if lake is None or chosen.fingerprint is None:
+        return None
+    from tasks.evaluate import training_texts
+
+    return list(training_texts(lake, chosen.fingerprint))
+
+
+def _keep(
+    lake: Lake | None, out: Path | None, chosen: Chosen, judged: Sequence[Judged], results: list[Any], first: bool
+) -> None:
+    """Every item as asked, answered and scored: into the lake's `runs.answers`, and to a file."""
+    from datalake.files import file_digest, folder_version
+    from datalake.identity import fingerprint
+    from datalake.lake.records import ANSWERS, EVALUATIONS
+    from models.evaluation.judge import as_row
+
+    folder = chosen.folder
+    made = chosen.fingerprint or (folder_version(folder) if folder.is_dir() else file_digest(str(folder)))
+    rows = [{"fingerprint": made, "checkpoint": chosen.stage or str(folder)} | as_row(one) for one in judged]
+    if lake is not None:
+        owner = fingerprint({"stage": "eval", "rows": rows})
+        lake.append_rows("runs.answers", ANSWERS, rows, owner, once=True)
+        shared = {"fingerprint": owner, "checkpoint": chosen.stage or str(folder)}
+        own = [row for row in results if row.get("checkpoint", str(chosen)) == str(chosen)]
+        figures = [{name: row[name] for name in EVALUATIONS.names if name in row} | shared for row in own]
+        lake.append_rows("runs.evaluations", EVALUATIONS, figures, owner, once=True)
+    if out is None:
+        return
+    try:
+        if out.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            table = pa.Table.from_pylist(rows, ANSWERS)
+            pq.write_table(table if first else pa.concat_tables([pq.read_table(out, schema=ANSWERS), table]), out)
+        else:
+            with out.open("w" if first else "a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written ({error.strerror}): choose another place") from None
 
 
 def _counts(shots: str | None) -> list[int | None]:
@@ -141,7 +206,7 @@ def _chosen(name: str, lake: Path) -> Chosen:
 
 
 def _judge(
-    chosen: Chosen, asked: Sequence[Any], ways: Sequence[Settings], trust_remote_code: bool
+    chosen: Chosen, asked: Sequence[Benchmark], ways: Sequence[Settings], trust_remote_code: bool
 ) -> list[list[Judged]]:
     """What a checkpoint says of every benchmark, for each way of asking."""
     import torch
@@ -177,20 +242,21 @@ def _bar(title: str, total: int) -> Iterator[Progress]:
         yield lambda items: bar.advance(task, items)
 
 
-def _shots(rows: Sequence[Judged], task: str) -> int:
-    return next(row.shots for row in rows if row.task == task)
-
-
-def _reasons(rows: Sequence[Judged], task: str) -> bool:
-    return next(row.reasons for row in rows if row.task == task)
+def _way(rows: Sequence[Judged], task: str) -> dict[str, Any]:
+    """How a task was asked, where several ways stand beside each other."""
+    row = next(row for row in rows if row.task == task)
+    return {"shots": row.shots, "reasons": row.reasons}
 
 
 def _draw(console: Console, answer: dict[str, Any]) -> None:
     for name in ("results", "compared"):
         rows = answer.get(name)
         if rows:
-            columns = list(rows[0])
-            console.table(columns, [[row[column] for column in columns] for row in rows])
+            console.table(list(rows[0]), [list(row.values()) for row in rows])
             console.line()
-    for task, number in answer["cut"].items():
+    for row in answer.get("contamination", ()):
+        without = ", ".join(f"{one['metric']} {one['value']:.4g}" for one in row["without"])
+        rest = f"; without them {without} (n {row['clean']})" if row["items"] and without else ""
+        console.line(f"{row['task']}: training documents hold {row['share']:.1%} of {row['n']} items{rest}")
+    for task, number in answer.get("cut", {}).items():
         note(f"{task}: {number} prompts were longer than the context and lost their beginning")

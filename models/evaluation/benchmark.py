@@ -58,9 +58,9 @@ class Benchmark(BaseModel):
     name: str = Field(description="What the command calls it: the file's name.")
     about: str = Field("", description="What it asks, and the paper that it comes from.")
     kind: Kind = Field(
-        description="`choice`: the likeliest of some answers; `continuation`: how likely one is; `generation`: an answer "
-        "is written and compared; `code`: it is run against tests; `text`: how well a text is predicted; `dialogue`: "
-        "turns are answered"
+        description="`choice`: the likeliest of some answers; `continuation`: how likely one is; `generation`: an "
+        "answer is written and compared; `code`: it is run against tests; `text`: how well a text is predicted; "
+        "`dialogue`: turns are answered"
     )
     source: str = Field(description="A file of rows below the samples' `eval` folder, a path of yours, or an address.")
     members: str = Field("*", description="Of an archive, the members that count (a glob over their paths).")

@@ -24,10 +24,10 @@ def compare(
     """One row for each task, way of asking and metric that both have: `first`, `second` and their `difference` (second
     less first) over the `n` items that both answered, `low` and `high` of the difference, `p`, and `real`.
 
-    The interval is the percentile bootstrap's over items. p is that of the sign test by flips (Fisher 1935, chapter 3):
-    how often a difference as large comes about when each item's two answers are swapped at random; of right and wrong
-    answers it is McNemar's. `real`: p stays below 1 - confidence when all rows are judged together (Holm 1979, Scand. J.
-    Statist. 6:65-70).
+    The interval is the percentile bootstrap's over items. p is that of the test by swaps (Fisher 1935, chapter 3): how
+    often a difference as large comes about when each item's two answers are swapped at random; of right and wrong
+    answers it is McNemar's. `real`: p stays below 1 - confidence when all rows are judged together (Holm 1979, Scand.
+    J. Statist. 6:65-70).
     """
     theirs = {_key(row): row for row in second}
     paired: dict[tuple[str, int, bool, str], list[tuple[float, float, float, float]]] = {}

@@ -19,7 +19,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
-from models.evaluation.benchmark import WORDS, Asked, Benchmark, asked
+from models.evaluation.benchmark import WORDS, Asked, Benchmark, asked, text_of
+from models.evaluation.contamination import contaminated
 from models.evaluation.evaluate import Result
 from models.evaluation.intervals import bootstrap, wilson
 from models.evaluation.tasks import Likelihood, log_likelihoods, shortened
@@ -185,7 +186,7 @@ class _Asker(NamedTuple):
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What every text begins with: the token that the tokenizer, or training here, puts before documents; often none."""
+    """What every text begins with: the token that the tokenizer or training here puts before it; often none."""
     begin = tokenizer.bos_token_id
     if begin is None:
         return []
@@ -401,6 +402,31 @@ def results(rows: Sequence[Judged], confidence: float = 0.95, resamples: int = 1
         else:
             low, high = (figure(metric, end, 1.0) for end in bootstrap(above, below, confidence, resamples, seed))
         made.append(Result(task, metric, figure(metric, float(above.sum()), float(below.sum())), low, high, len(parts)))
+    return made
+
+
+def contamination(
+    rows: Sequence[Judged], benchmarks: Sequence[Benchmark], documents: Sequence[tuple[str, str]], **options: Any
+) -> list[dict[str, Any]]:
+    """For each benchmark how many of the judged items the training documents (name, text) contain: `task`, `share` with
+    `low` and `high`, `n`, `items` (`item`, `documents`), and the results `without` them, over `clean` items.
+
+    The rows are told their documents. `options`: those of `results`.
+    """
+    made = []
+    for benchmark in benchmarks:
+        own = [row for row in rows if row.task == benchmark.name]
+        by_name = {item.name: item for item in benchmark.items}
+        found = contaminated([text_of(benchmark, by_name[row.item]) for row in own], documents)
+        for row, names in zip(own, found, strict=True):
+            row.documents = names
+        held = [{"item": row.item, "documents": row.documents} for row in own if row.documents]
+        clean = [row for row in own if not row.documents]
+        low, high = wilson(len(held), len(own))
+        share = {"task": benchmark.name, "share": len(held) / len(own), "low": low, "high": high, "n": len(own)}
+        made.append(
+            share | {"items": held, "clean": len(clean), "without": list(map(asdict, results(clean, **options)))}
+        )
     return made
 
 
