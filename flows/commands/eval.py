@@ -89,8 +89,11 @@ def eval(
     asked = [benchmarks.load(name) for name in dict.fromkeys(names)]
     if len({one.name for one in asked}) < len(asked):
         raise UserError("two tasks have one name: rename one of the files")
-    for one in asked:
-        _ = one.items  # what is missing is said before a model is loaded
+    for one in asked:  # what is missing or wrong is said before a model is loaded
+        for count in counts:
+            shots_ = 0 if one.kind in ("text", "dialogue") else one.shots if count is None else count
+            benchmarks.asked(one, one.items[0], shots_, seed)
+    named = _named(training) if training else None
 
     from models.evaluation.judge import Settings
 
@@ -110,8 +113,8 @@ def eval(
     dirty: list[dict[str, Any]] = []
     for place in chosen:
         mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
-        found = _judge(place, asked, ways, trust_remote_code)
-        documents = _documents(lake, place, training)
+        found = _judge(place, asked, ways, reasons == "both", trust_remote_code)
+        documents = named if named is not None else _documents(lake, place)
         for answers in found:
             rows += [
                 row | mine | (_way(answers, row["task"]) if several else {}) for row in map(asdict, results(answers))
@@ -137,18 +140,20 @@ def eval(
     return 0
 
 
-def _documents(lake: Lake | None, chosen: Chosen, training: Sequence[str]) -> list[tuple[str, str]] | None:
-    """What trained a checkpoint, (name, text): the files that are named, or what its stages read; None where neither
-    is known."""
-    if training:
-        from datalake.curate.checks.evaluation_sets import evaluation_rows
-        from datalake.paths import expand
+def _named(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """The rows of files, (name, text)."""
+    from datalake.curate.checks.evaluation_sets import evaluation_rows
+    from datalake.paths import expand
 
-        return [
-            (f"{row.set}#{row.number}", row.readings[0])
-            for name, path in expand(list(training))
-            for row in evaluation_rows(name, path)
-        ]
+    return [
+        (f"{row.set}#{row.number}", row.readings[0])
+        for name, path in expand(paths)
+        for row in evaluation_rows(name, path)
+    ]
+
+
+def _documents(lake: Lake | None, chosen: Chosen) -> list[tuple[str, str]] | None:
+    """What trained a checkpoint, (id, text), as its stages have it; None where no lake made it."""
     if lake is None or chosen.fingerprint is None:
         return None
     from tasks.evaluate import training_texts
@@ -173,7 +178,9 @@ def _keep(
         lake.append_rows("runs.answers", ANSWERS, rows, owner, once=True)
         shared = {"fingerprint": owner, "checkpoint": chosen.stage or str(folder)}
         own = [row for row in results if row.get("checkpoint", str(chosen)) == str(chosen)]
-        figures = [{name: row[name] for name in EVALUATIONS.names if name in row} | shared for row in own]
+        figures = [
+            {name: row[name] for name in EVALUATIONS.names if name in row} | shared | _named_way(row) for row in own
+        ]
         lake.append_rows("runs.evaluations", EVALUATIONS, figures, owner, once=True)
     if out is None:
         return
@@ -206,7 +213,7 @@ def _chosen(name: str, lake: Path) -> Chosen:
 
 
 def _judge(
-    chosen: Chosen, asked: Sequence[Benchmark], ways: Sequence[Settings], trust_remote_code: bool
+    chosen: Chosen, asked: Sequence[Benchmark], ways: Sequence[Settings], both: bool, trust_remote_code: bool
 ) -> list[list[Judged]]:
     """What a checkpoint says of every benchmark, for each way of asking."""
     import torch
@@ -225,6 +232,9 @@ def _judge(
     for way in ways:
         found.append([])
         for one in asked:
+            shots = one.shots if way.shots is None else way.shots
+            if both and not way.reasons and not (one.reasons and shots):
+                continue  # asked the other way, it is the same
             with _bar(one.name, len(one.items[: way.limit])) as told:
                 found[-1] += judge(model, tokenizer, one, way, told)
     return found
@@ -246,6 +256,13 @@ def _way(rows: Sequence[Judged], task: str) -> dict[str, Any]:
     """How a task was asked, where several ways stand beside each other."""
     row = next(row for row in rows if row.task == task)
     return {"shots": row.shots, "reasons": row.reasons}
+
+
+def _named_way(row: dict[str, Any]) -> dict[str, str]:
+    """The task with how it was asked, where it was asked in several ways."""
+    if "shots" not in row:
+        return {}
+    return {"task": f"{row['task']} ({row['shots']} shots{', reasons' if row['reasons'] else ''})"}
 
 
 def _draw(console: Console, answer: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def judge(
         "code": _code,
         "text": _texts,
         "dialogue": _dialogues,
-    }[benchmark.kind](_Asker(model, tokenizer, settings), benchmark, questions, rows, told)
+    }[benchmark.kind](Asker(model, tokenizer, settings), benchmark, questions, rows, told)
     return rows
 
 
@@ -125,7 +125,7 @@ def _row(benchmark: Benchmark, question: Asked, settings: Settings, shots: int) 
     return Judged(benchmark.name, question.item.name, settings.seed, shots, reasons, prompt, "", question.target, {})
 
 
-class _Asker(NamedTuple):
+class Asker(NamedTuple):
     """A model, and how it is asked."""
 
     model: nn.Module
@@ -133,6 +133,7 @@ class _Asker(NamedTuple):
     settings: Settings
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts, up to where the answer begins."""
         if self.settings.chat:
             turns = [[{"role": "user", "content": text}] for text in texts]
             return [render(messages, self.tokenizer, prompt=True)[0] for messages in turns]
@@ -147,6 +148,7 @@ class _Asker(NamedTuple):
         return pairs(self.tokenizer, texts)
 
     def likelihoods(self, texts: Sequence[tuple[str, str]], told: Progress | None = None) -> list[Likelihood]:
+        """Of (prompt, answer), how likely the answer is."""
         return log_likelihoods(self.model, self.pairs(texts), self.settings.batch, told)
 
     def written(
@@ -229,7 +231,7 @@ def windows(
 
 
 def _choices(
-    asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
     """accuracy: whether the right choice is the likeliest; accuracy_norm: by the likelihood per byte of its text."""
     texts, owners = [], []
@@ -268,7 +270,7 @@ class _Whole:
 
 
 def _continuations(
-    asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
     """accuracy: whether greedy decoding writes the right one; perplexity: of the right ones, by item."""
     found = asker.likelihoods([(question.prompts[0], question.answers[0]) for question in questions], told)
@@ -278,7 +280,7 @@ def _continuations(
         row.scores = {"log_likelihood": one.nats}
 
 
-def _texts(asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress) -> None:
+def _texts(asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress) -> None:
     """bits_per_byte, and perplexity by token, which can't be compared between tokenizers."""
     context, before = int(asker.model.config.context), beginning_of_text(asker.tokenizer)  # type: ignore[union-attr, arg-type]
     texts = [question.answers[0] for question in questions]
@@ -297,7 +299,7 @@ def _texts(asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows
 
 
 def _generations(
-    asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
     """exact_match: whether the answer ends in the right number, or has the right words; ended: by itself."""
     prompts = asker.prompts([question.prompts[0] for question in questions])
@@ -321,7 +323,7 @@ def equal(answer: str, target: str, compare: str) -> bool:
     return given is not None and same(given, right)
 
 
-def _code(asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress) -> None:
+def _code(asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress) -> None:
     """pass@k, for k of 1, 10 and 100 that there are samples for: the share of items that one of k samples solves."""
     samples = asker.settings.samples
     prompts = asker.prompts([question.prompts[0] for question in questions for _ in range(samples)])
@@ -353,7 +355,7 @@ def pass_at(samples: int, right: int, k: int) -> float:
 
 
 def _dialogues(
-    asker: _Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
     """ended: the share of answers that end by themselves; what they are worth, a reward model or a person says."""
     talks: list[list[dict[str, str]]] = [[] for _ in questions]
@@ -416,6 +418,8 @@ def contamination(
     made = []
     for benchmark in benchmarks:
         own = [row for row in rows if row.task == benchmark.name]
+        if not own:
+            continue
         by_name = {item.name: item for item in benchmark.items}
         found = contaminated([text_of(benchmark, by_name[row.item]) for row in own], documents)
         for row, names in zip(own, found, strict=True):

@@ -157,12 +157,16 @@ def test_choices_are_judged_by_likelihood_and_by_likelihood_per_byte(tiny, tmp_p
 def test_no_score_depends_on_batch_or_order(tiny, tmp_path: Path) -> None:
     model, tokenizer = tiny
     choices = own(tmp_path)
-    generation = {"kind": "generation", "target": "1", "choices": "", "gold": "", "new_tokens": 12, "stop": [" the"]}
-    for one in (choices, choices.model_copy(update=generation)):
+    written = choices.model_copy(update={"kind": "generation", "target": "1", "new_tokens": 12})
+    for one in (choices, written):
         alone = judge(model, tokenizer, one, Settings(batch=1, shots=2))
         for batch in (3, 16):
             assert judge(model, tokenizer, one, Settings(batch=batch, shots=2)) == alone
         assert len({(row.answer, *row.scores.values()) for row in alone}) > 1
+    stop = alone[0].answer[2:4]
+    stopped = judge(model, tokenizer, written.model_copy(update={"stop": [stop]}), Settings(batch=5, shots=2))
+    assert [row.answer for row in stopped] == [row.answer.partition(stop)[0].strip() for row in alone]
+    assert stopped[0].figures["ended"] == (1.0, 1.0)
     texts = [(row["q"], " " + choice) for row in ROWS for choice in row["c"]]
     forth = log_likelihoods(model, pairs(tokenizer, texts), 5)
     back = log_likelihoods(model, pairs(tokenizer, texts[::-1]), 4)
@@ -244,7 +248,7 @@ def test_a_difference_is_real_where_mcnemar_says_so() -> None:
     assert row["p"] == pytest.approx(exact, abs=2e-3)
     assert row["real"]
     assert row["high"] < 0
-    assert row["difference"] == pytest.approx((worse.mean() - first.mean()))
+    assert row["difference"] == pytest.approx(worse.mean() - first.mean())
     (same,) = compare(judged(first.tolist()), judged(first.tolist()))
     assert (same["p"], same["real"], same["difference"]) == (1.0, False, 0.0)
     gained = first.copy()
@@ -285,7 +289,7 @@ def test_planted_overlaps_are_found_and_nothing_else(samples: Path) -> None:
         elif way == 1:
             said = text.upper().replace(",", " ;").replace("\n", "  ")
         elif way == 2:  # half of it: a quotation that both have
-            said = ("" if " " not in text else " ").join(words[: len(words) // 2])
+            said = " ".join(words[: len(words) // 2])
         elif way == 3:  # every fifth word is another
             said = " ".join("zebra" if k % 5 == 4 else word for k, word in enumerate(words))
         else:
