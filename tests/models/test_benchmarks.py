@@ -35,7 +35,11 @@ CHOICE = {"kind": "choice", "source": "rows.jsonl", "prompt": "{{ q }}", "choice
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("tiny")
     words = toys.words(folder / "words")
-    return load_checkpoint(toys.base(folder / "base", words, context=128))
+    model, tokenizer = load_checkpoint(toys.base(folder / "base", words, context=128))
+    with torch.no_grad():  # fresh weights say `the the the` to everything; large ones are moved by what they read
+        for part in model.parameters():
+            part.mul_(6 if part.ndim > 1 else 1)
+    return model, tokenizer
 
 
 def own(folder: Path, rows=ROWS, **changes) -> benchmarks.Benchmark:
@@ -283,7 +287,7 @@ def test_planted_overlaps_are_found_and_nothing_else(samples: Path) -> None:
     documents, truth = [], set()
     for number, text in enumerate(texts):
         way = number % 5
-        words = text.split(" ") if " " in text else list(text)
+        words = benchmarks.WORDS.findall(text)
         if way == 0:
             said = text
         elif way == 1:
