@@ -21,7 +21,7 @@ from flows.output import Console, note
 if TYPE_CHECKING:
     from datalake.lake.lake import Lake
     from models.evaluation.benchmark import Benchmark
-    from models.evaluation.judge import Judged, Progress, Settings
+    from models.evaluation.judge import Judged, Progress, Scorer, Settings
 
 
 def eval(
@@ -34,6 +34,7 @@ def eval(
     samples: int = 1,
     reasons: str = "yes",
     chat: Annotated[bool, Parameter(negative="")] = False,
+    judge: str | None = None,
     out: Path | None = None,
     training: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
@@ -61,6 +62,8 @@ def eval(
         Whether worked examples show the way to their answers: yes, no, or both beside each other.
     chat
         Put prompts as a user's turn, by the model's chat template.
+    judge
+        A reward model (`reward`, or a folder) that scores answers to open questions (mt_bench).
     out
         Also write every item as asked, answered and scored: .jsonl or .parquet.
     training
@@ -103,17 +106,17 @@ def eval(
         for count in counts
         for why in {"yes": (True,), "no": (False,), "both": (True, False)}[reasons]
     ]
-    from datalake.lake.lake import Lake
     from models.evaluation.compare import compare
     from models.evaluation.judge import contamination, results
 
-    lake = Lake(common.folder) if (common.folder / "catalog.db").exists() else None
+    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge else None
+    lake = _lake(common.folder)
     judged: list[list[Judged]] = []
     rows: list[dict[str, Any]] = []
     dirty: list[dict[str, Any]] = []
     for place in chosen:
         mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
-        found = _judge(place, asked, ways, reasons == "both", trust_remote_code)
+        found = _judge(place, asked, ways, reasons == "both", scorer, trust_remote_code)
         documents = named if named is not None else _documents(lake, place)
         for answers in found:
             rows += [
@@ -138,6 +141,16 @@ def eval(
         answer["cut"] = dict(cut)
     common.output.answer(answer, _draw)
     return 0
+
+
+def _lake(folder: Path) -> Lake | None:
+    """The lake there, if there is one: it keeps the answers."""
+    from datalake.lake.lake import Lake
+
+    try:
+        return Lake(folder).require()
+    except UserError:
+        return None
 
 
 def _named(paths: Sequence[str]) -> list[tuple[str, str]]:
@@ -213,7 +226,12 @@ def _chosen(name: str, lake: Path) -> Chosen:
 
 
 def _judge(
-    chosen: Chosen, asked: Sequence[Benchmark], ways: Sequence[Settings], both: bool, trust_remote_code: bool
+    chosen: Chosen,
+    asked: Sequence[Benchmark],
+    ways: Sequence[Settings],
+    both: bool,
+    scorer: Scorer | None,
+    trust_remote_code: bool,
 ) -> list[list[Judged]]:
     """What a checkpoint says of every benchmark, for each way of asking."""
     import torch
@@ -236,8 +254,18 @@ def _judge(
             if both and not way.reasons and not (one.reasons and shots):
                 continue  # asked the other way, it is the same
             with _bar(one.name, len(one.items[: way.limit])) as told:
-                found[-1] += judge(model, tokenizer, one, way, told)
+                found[-1] += judge(model, tokenizer, one, way, told, scorer)
     return found
+
+
+def _scorer(chosen: Chosen, trust_remote_code: bool) -> Scorer:
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load
+
+    model, tokenizer = load(chosen.folder, trust_remote_code)
+    if not isinstance(model, ScalarHead):
+        raise UserError(f"--judge {chosen} is no reward model: name the one that the stage `reward` made")
+    return model, tokenizer
 
 
 @contextmanager

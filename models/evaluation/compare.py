@@ -22,7 +22,8 @@ def compare(
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One row for each task, way of asking and metric that both have: `first`, `second` and their `difference` (second
-    less first) over the `n` items that both answered, `low` and `high` of the difference, `p`, and `real`.
+    less first) over the `n` items that both answered, `low` and `high` of the difference, `p`, `real`, and `higher`,
+    the share of items on which the second's figure is the higher one, ties counted half; of scores the win rate.
 
     The interval is the percentile bootstrap's over items. p is that of the test by swaps (Fisher 1935, chapter 3): how
     often a difference as large comes about when each item's two answers are swapped at random; of right and wrong
@@ -43,6 +44,7 @@ def compare(
     for (task, shots, reasons, metric), values in paired.items():
         table = np.array(values, np.float64)
         one, other = (figure(metric, *table[:, part].sum(0)) for part in (slice(0, 2), slice(2, 4)))
+        gaps = table[:, 2] / table[:, 3] - table[:, 0] / table[:, 1]
         low, high = _interval(metric, table, confidence, resamples, seed)
         rows.append(
             {
@@ -55,6 +57,7 @@ def compare(
                 "difference": other - one,
                 "low": low,
                 "high": high,
+                "higher": float((gaps > 0).mean() + (gaps == 0).mean() / 2),
                 "p": _p(metric, table, seed),
                 "n": len(values),
             }

@@ -25,6 +25,7 @@ from models.evaluation.evaluate import Result
 from models.evaluation.intervals import bootstrap, wilson
 from models.evaluation.tasks import Likelihood, log_likelihoods, shortened
 from models.network.bitwise import possible
+from models.objectives.bradley_terry import scores_of
 from models.rl.answers import Answer, Sampling
 from models.rl.engine import Engine
 from models.rl.rewards.numbers import final, same
@@ -35,6 +36,7 @@ from models.text.tokenizer import edges, encode, ours, stop_ids
 
 Figures = dict[str, tuple[float, float]]  # by metric what an item adds above and below the fraction bar
 Progress = Callable[[int], object]
+Scorer = tuple[nn.Module, PreTrainedTokenizerBase]  # a reward model
 _EXPONENTIAL = ("perplexity",)  # exp of the ratio; others are the ratio
 _TAIL = 24  # tokens in which a stop text is looked for, as they are written
 
@@ -89,8 +91,11 @@ def judge(
     benchmark: Benchmark,
     settings: Settings = Settings(),
     progress: Progress | None = None,
+    reward: Scorer | None = None,
 ) -> list[Judged]:
     """The items of a benchmark, each answered by a model and scored; `progress` is told how many more are done.
+
+    reward: a reward model and its tokenizer, which score the answers of a `dialogue`.
 
     Raises:
         UserError: for a model that predicts no next token, a benchmark whose rows don't fit its file, one that needs a
@@ -115,7 +120,7 @@ def judge(
         "code": _code,
         "text": _texts,
         "dialogue": _dialogues,
-    }[benchmark.kind](Asker(model, tokenizer, settings), benchmark, questions, rows, told)
+    }[benchmark.kind](Asker(model, tokenizer, settings, reward), benchmark, questions, rows, told)
     return rows
 
 
@@ -131,6 +136,7 @@ class Asker(NamedTuple):
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     settings: Settings
+    reward: Scorer | None = None
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of prompts, up to where the answer begins."""
@@ -357,7 +363,8 @@ def pass_at(samples: int, right: int, k: int) -> float:
 def _dialogues(
     asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
-    """ended: the share of answers that end by themselves; what they are worth, a reward model or a person says."""
+    """ended: the share of answers that end by themselves; score: of whole dialogues by a reward model, where one is
+    given. Whose answers score higher, and how often, `compare` says."""
     talks: list[list[dict[str, str]]] = [[] for _ in questions]
     turns = [list(question.item.row.get("turns") or question.prompts) for question in questions]
     ended, cuts = [0.0] * len(questions), [False] * len(questions)
@@ -372,10 +379,18 @@ def _dialogues(
             talks[number].append({"role": "assistant", "content": text})
             ended[number] += end
             cuts[number] |= cut
+    scores: list[float] = []
+    if asker.reward is not None:
+        scorer, words = asker.reward
+        context = int(scorer.config.context)  # type: ignore[union-attr, arg-type]
+        whole = [render(talk, words, masked=False)[0][:context] for talk in talks]
+        scores = scores_of(scorer.eval(), whole, 1).tolist()  # one by one: no score depends on its neighbours
     for number, row in enumerate(rows):
         said = [message["content"] for message in talks[number]]
         row.prompt, row.answer = "\n\n".join(said[::2]), "\n\n".join(said[1::2])
         row.cut, row.figures = cuts[number], {"ended": (ended[number], float(len(turns[number])))}
+        if scores:
+            row.figures["score"] = (scores[number], 1.0)
         told(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -19,9 +20,12 @@ from models.evaluation.compare import compare
 from models.evaluation.contamination import contaminated
 from models.evaluation.judge import Judged, Settings, equal, judge, pairs, pass_at, results, windows
 from models.evaluation.tasks import log_likelihoods
+from models.network.build import ScalarHead
 from models.network.checkpoint import load as load_checkpoint
+from models.objectives.bradley_terry import scores_of
 from models.rl.rewards.unit_tests import verdict
 from models.sandbox import Limits, guards
+from models.text.rendering import render
 
 ROWS = [
     {"q": f"the {a} {b} the", "c": ["bird.", "tree", "milk and the cat"], "g": (i + j) % 3}
@@ -322,3 +326,23 @@ def test_an_item_is_known_by_its_question_and_a_short_one_by_more(samples: Path)
     assert "A. " in text_of(cmmlu, Item("x", 0, {**cmmlu.items[0].row, "Question": "下列正确的是"}))
     assert text_of(copa, copa.items[0]).endswith(copa.items[0].row["choices"][copa.items[0].row["gold"]])
     assert not text_of(load("arc_easy"), load("arc_easy").items[0]).startswith("Question")
+
+
+def test_a_reward_model_scores_open_answers_and_tells_whose_are_better(tiny, tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    open_ended = {"kind": "dialogue", "prompt": "{{ turns[0] }}", "new_tokens": 4}
+    one = own(tmp_path, [{"turns": ["the cat?", "the dog?"]}, {"turns": ["the cow"]}], **open_ended)
+    torch.manual_seed(0)
+    scorer = ScalarHead(load_checkpoint(toys.base(tmp_path / "b", tokenizer, context=128))[0])
+    torch.nn.init.normal_(scorer.head.weight)
+    rows = judge(model, tokenizer, one, Settings(batch=2), None, (scorer, tokenizer))
+    assert rows == judge(model, tokenizer, one, Settings(batch=1), None, (scorer, tokenizer))
+    assert rows[0].prompt == "the cat?\n\nthe dog?"
+    said = [{"role": "user", "content": "the cow"}, {"role": "assistant", "content": rows[1].answer}]
+    ids = render(said, tokenizer)[0]
+    assert rows[1].figures["score"][0] == pytest.approx(float(scores_of(scorer, [ids], 1)))
+    better = [
+        dataclasses.replace(row, figures={"score": (row.figures["score"][0] + n, 1.0)}) for n, row in enumerate(rows)
+    ]
+    (row,) = compare(rows, better)
+    assert row["higher"] == 0.75  # one won, one tied
