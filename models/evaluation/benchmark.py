@@ -23,7 +23,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from datalake.curate.checks.evaluation_sets import stem
+from datalake.curate.checks.evaluation_sets import readings, stem
 from datalake.document import Passed, Quarantined
 from datalake.errors import UserError, first_line
 from datalake.formats.rows.files import RowFile, row_files
@@ -44,7 +44,6 @@ METRICS: dict[str, tuple[str, ...]] = {
 WORDS = re.compile(
     r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+"
 )  # a Chinese character is a word, as everywhere in this house
-_LABEL = re.compile(r"\A\s*(?:question|answer)\s*:\s*|\s*(?:answer:|答案：)\s*\Z", re.IGNORECASE)
 _LONGEST = 1 << 26  # bytes of a line
 _BETWEEN = "\n\n"  # shots, as EleutherAI's harness has it
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -64,7 +63,9 @@ class Benchmark(BaseModel):
     )
     source: str = Field(description="A file of rows below the samples' `eval` folder, a path of yours, or an address.")
     members: str = Field("*", description="Of an archive, the members that count (a glob over their paths).")
-    begins: str = Field("", description="Of a text file: lines that match begin a document; without it a line is one.")
+    begins: str = Field(
+        "", description="Expression: whether a `line` of a text file begins a document; else each is one."
+    )
     intro: str = Field("", description="Template of what stands before all, once.")
     prompt: str = Field("", description="Template of what is asked.")
     choices: str = Field("", description="Expression: the answers to choose from.")
@@ -104,9 +105,8 @@ class Benchmark(BaseModel):
             raise UserError(f"benchmark {self.name}: {self.kind} needs {' and '.join(map(repr, missing))}")
         for field in ("intro", "prompt", "target", "reasons", "question"):
             _guarded(self, field, lambda text: _JINJA.from_string(text))
-        for field in ("choices", "contexts", "gold", "group"):
+        for field in ("choices", "contexts", "gold", "group", "begins"):
             _guarded(self, field, lambda text: _JINJA.compile_expression(text or "0"))
-        _guarded(self, "begins", re.compile)
 
     def rendered(self, field: str, row: Mapping[str, Any]) -> str:
         """A template of its own, filled with an item's columns."""
@@ -141,7 +141,7 @@ def _expression(source: str) -> Any:
 def _guarded(benchmark: Benchmark, field: str, use: Any) -> Any:
     try:
         return use(getattr(benchmark, field))
-    except (TemplateError, re.error, TypeError, ValueError, KeyError) as error:
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"benchmark {benchmark.name}: {field} is wrong ({first_line(error)}): correct its file"
         ) from None
@@ -282,7 +282,7 @@ def _rows(benchmark: Benchmark, file: RowFile) -> Iterator[tuple[str, Any]]:
             yield name, line.value
             continue
         text = line[1].decode("utf-8", "replace").rstrip("\n")
-        if held and (not benchmark.begins or re.search(benchmark.begins, text)):
+        if held and (not benchmark.begins or benchmark.value("begins", {"line": text})):
             yield from document()
         held.append(text)
     yield from document()
@@ -334,12 +334,17 @@ def text_of(benchmark: Benchmark, item: Item, least: int = 8) -> str:
         return one.answers[0]
     prompt = one.prompts[max(one.gold, 0) if benchmark.contexts else 0]
     text = benchmark.rendered("question", item.row) if benchmark.question else prompt
-    words = WORDS.findall(_LABEL.sub("", text))
+    words = WORDS.findall(_bare(text))
     if 2 * len(words) - sum(word >= "\u3400" for word in words) < 2 * least or benchmark.contexts:
         text = prompt if benchmark.question else f"{prompt.rstrip()} {one.target}"
     elif benchmark.kind == "continuation":
         text = prompt + benchmark.between + one.target
-    return _LABEL.sub("", text)
+    return _bare(text)
+
+
+def _bare(text: str) -> str:
+    """A text without the labels of a prompt (`Question:`, `Answer:`) at its ends."""
+    return next(iter(readings(text)), "")
 
 
 def _examples(benchmark: Benchmark, item: Item, shots: int, seed: int) -> Sequence[Item]:

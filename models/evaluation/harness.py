@@ -27,7 +27,7 @@ def adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: int = 1
     try:
         from lm_eval.api.model import LM
     except ImportError:
-        raise UserError("EleutherAI's harness isn't installed: pip install 'headwater[harness]'") from None
+        raise UserError("EleutherAI's harness isn't installed: pip install lm_eval") from None
 
     class Checkpoint(LM):  # type: ignore[misc]
         """Answers requests; each has its arguments in `args`."""
