@@ -40,7 +40,9 @@ def eval(
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> int:
-    """Judge checkpoints by benchmarks; of several, each is compared with the first.
+    """Judge checkpoints by benchmarks, with intervals; compare several.
+
+    Of several, each is compared with the first.
 
     Parameters
     ----------
