@@ -267,7 +267,7 @@ def _files(benchmark: Benchmark, path: Path, members: str) -> Iterator[RowFile]:
 def _rows(benchmark: Benchmark, file: RowFile) -> Iterator[tuple[str, Any]]:
     """(the member's own name, row) of a file; of a text file its documents, as `{"text": ...}`."""
     name = Path(stem(file.name)).name
-    lines = split_lines(file.chunks, file.origin, _LONGEST) if file.form == "text" else file.rows()
+    lines: Iterator[Any] = split_lines(file.chunks, file.origin, _LONGEST) if file.form == "text" else file.rows()
     held: list[str] = []
 
     def document() -> Iterator[tuple[str, Any]]:

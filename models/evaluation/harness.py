@@ -29,7 +29,7 @@ def adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch: int = 1
     except ImportError:
         raise UserError("EleutherAI's harness isn't installed: pip install lm_eval") from None
 
-    class Checkpoint(LM):  # type: ignore[misc]
+    class Checkpoint(LM):
         """Answers requests; each has its arguments in `args`."""
 
         def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ def log_likelihoods(
         rows.setdefault((*opening, *answer[:-1]), []).append((number, len(opening) - 1, answer))
     found = [Likelihood(0.0, True)] * len(pairs)
     widths = {row: min(round_up(max(len(row), 1), _WIDTH), max(context, len(row))) for row in rows}
-    around = Passes if possible(model) else nullcontext
+    around: Callable[[], AbstractContextManager[Any]] = Passes if possible(model) else nullcontext
     order = sorted(rows, key=lambda row: widths[row], reverse=True)  # what needs most memory first
     for part in _alike(order, widths, batch):
         tokens_BT = torch.zeros(len(part), widths[part[0]], dtype=torch.long)
