@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
+from datalake.dedup.spans.cut import read_cuts
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, TableRef
+from datalake.lake.lake import FolderRef, Lake, TableRef
+from datalake.lake.records import lineage, read_record
 from datalake.lake.tokens import token_indices
 from models.evaluation.config import EvaluateConfig
 from models.methods import METHODS
@@ -19,7 +23,7 @@ from tasks.learning import LEARNING
 from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.stage import stage
-from tasks.tokens import training_documents
+from tasks.tokens import selected_texts, split_documents, training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 
@@ -123,3 +127,41 @@ def evaluate(
         records_out=len(rows),
         report={"results": rows, "answers": answers},
     )
+
+
+def training_texts(lake: Lake, fingerprint: str) -> Iterator[tuple[str, str]]:
+    """What a checkpoint was trained on, (id in hex, text): documents, dialogues and pairs of every stage it rests on,
+    each once."""
+    record = read_record(lake, fingerprint)
+    behind = lineage(lake, record) if record else {}
+    seen: set[str] = set()
+    for one in behind.values():
+        if one is None:
+            continue
+        tables = {name: [ref for ref in refs if isinstance(ref, TableRef)] for name, refs in one.inputs.items()}
+        said = one.payload.get("inputs", {})
+        pieces: list[tuple[bytes, str]] = []
+        if one.stage == "tokenize":
+            seed = int(said.get("repetition_seed") or 0)
+            wanted = pa.array(
+                [id for ref in tables["mixture"] for id, times in split_documents(lake, ref, seed)[0] if times],
+                pa.binary(16),
+            )
+            cuts = read_cuts([file for ref in tables.get("spans", ()) for file in lake.files(ref)], wanted)
+            for file in (file for ref in tables["documents"] for file in lake.files(ref)):
+                for ids, texts in selected_texts(file, pa.chunked_array([wanted]), cuts):
+                    yield from ((id.hex(), text) for id, text in zip(ids.to_pylist(), texts.to_pylist(), strict=True))
+        elif one.stage in METHODS:
+            holdout = HoldOut.model_validate(said["holdout"]) if "holdout" in said else HoldOut(seed=0, share=0.0)
+            if tables.get("conversations"):
+                for talk in dialogues(lake, tables["conversations"], holdout)[0]:
+                    pieces.append((talk["id"], "\n".join(str(turn["content"] or "") for turn in talk["messages"])))
+            if tables.get("preferences"):
+                for pair in pairs(lake, tables["preferences"], holdout, unpaired=True)[0]:
+                    turns = [str(turn["content"] or "") for turn in pair["prompt"]]
+                    answers = [str(pair[name]) for name in ("chosen", "rejected") if pair.get(name)]
+                    pieces.append((pair["id"], "\n".join([*turns, *answers])))
+        for id, text in pieces:
+            if id.hex() not in seen:
+                seen.add(id.hex())
+                yield id.hex(), text

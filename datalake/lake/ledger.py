@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 # Columns of `curation` that the ledger shows elsewhere or under another name.
 _DECIDED = ("id", "source", "language", "verdict", "rule")
 RECORDS = ("raw", "conversations", "preferences", "refused")  # the tables whose rows the ledger has
-SHARED = ("runs.stages", "runs.metrics", "runs.evaluations", "runs.left_out", "runs.samples", "models.checkpoints")
+SHARED = (
+    "runs.stages",
+    "runs.metrics",
+    "runs.evaluations",
+    "runs.answers",
+    "runs.left_out",
+    "runs.samples",
+    "models.checkpoints",
+)
 
 
 def connect(

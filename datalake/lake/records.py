@@ -86,6 +86,23 @@ EVALUATIONS = pa.schema(
         ("n", pa.int64()),
     ]
 )
+ANSWERS = pa.schema(
+    [
+        ("fingerprint", pa.string()),  # the checkpoint's, or its files' version where no stage made it
+        ("checkpoint", pa.string()),
+        ("task", pa.string()),
+        ("item", pa.string()),
+        ("seed", pa.int64()),
+        ("shots", pa.int64()),
+        ("reasons", pa.bool_()),
+        ("prompt", pa.large_string()),
+        ("answer", pa.large_string()),
+        ("target", pa.large_string()),
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        ("cut", pa.bool_()),
+        ("documents", pa.list_(pa.string())),
+    ]
+)
 CHECKPOINTS = pa.schema(
     [
         ("fingerprint", pa.string()),

@@ -52,6 +52,7 @@ class Chosen:
     stage: str | None = None
     run: str | None = None
     corpus: str | None = None
+    fingerprint: str | None = None
 
     def __str__(self) -> str:
         return f"{self.stage} of run {self.run} ({self.corpus}): {self.folder}" if self.stage else str(self.folder)
@@ -78,7 +79,7 @@ def choose(name: str, lake: Path) -> Chosen:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is gone or not a checkpoint: run the recipe again")
     manifest = find_manifest_of(opened, record)
-    return Chosen(folder, record.stage, manifest.run, manifest.corpus)
+    return Chosen(folder, record.stage, manifest.run, manifest.corpus, record.fingerprint)
 
 
 @dataclass

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from models.evaluation.preferences import Scored
+from models.network.bitwise import Passes, possible
+from models.network.config import round_up
 from models.network.decoder import within_documents
 from models.network.generate import generate
 from models.objectives.bradley_terry import scores_of
@@ -29,6 +31,8 @@ from models.text.sampler import IGNORED, Batch
 from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
+_WIDTH = 32  # tokens: rows are padded to a multiple
+_TARGETS = 512  # of a row, whose logits are held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +72,81 @@ def losses(model: nn.Module, batches: Iterable[Batch]) -> Losses:
     )
 
 
+class Likelihood(NamedTuple):
+    """log p(answer | prompt) in nats; whether each of its tokens is the likeliest; whether the pair had to be cut."""
+
+    nats: float
+    greedy: bool
+    cut: bool = False
+
+
 @torch.no_grad()
-def log_likelihoods(model: nn.Module, pairs: Sequence[tuple[list[int], list[int]]], batch: int) -> list[float]:
-    """log p(answer | prompt) in nats of each pair of token lists.
+def log_likelihoods(
+    model: nn.Module,
+    pairs: Sequence[tuple[list[int], list[int]]],
+    batch: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[Likelihood]:
+    """The likelihood of the answer of each pair (prompt, answer) of token lists.
 
     A pair too long for the context loses the oldest of its prompt but the first token; an answer that alone is too long
     is cut to the context.
+
+    A row is as wide as its own length asks for, a multiple of `_WIDTH`, and rows of like width are read together: on a
+    CPU in float32 a row's numbers are then the same to the bit in any batch and order (`models.network.bitwise`).
+    Pairs that read the same tokens, as letters behind one question do, are read once. `progress` is told how many more
+    pairs are done.
     """
     network: Any = model
     device = next(model.parameters()).device
     context = int(network.config.context)
-    rows = []
-    for prompt, answer in pairs:
-        answer = answer[: context - 1]
-        prompt = shortened(prompt, context + 1 - len(answer))  # the last token of a row is a target only
-        rows.append((prompt + answer, len(prompt)))
-    found = [0.0] * len(rows)
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
-    for first in range(0, len(order), batch):
-        numbers = order[first : first + batch]
-        width = max(len(rows[number][0]) for number in numbers) - 1
-        tokens = torch.zeros(len(numbers), width, dtype=torch.long)
-        targets = torch.full((len(numbers), width), IGNORED)
-        for place, number in enumerate(numbers):
-            ids, opening = torch.tensor(rows[number][0]), rows[number][1]
-            tokens[place, : len(ids) - 1] = ids[:-1]
-            targets[place, opening - 1 : len(ids) - 1] = ids[opening:]
-        tokens, targets = tokens.to(device), targets.to(device)
-        hidden_BTD = network(tokens)
-        chosen = targets != IGNORED
-        logs_N = -F.cross_entropy(
-            network.logits(hidden_BTD[chosen]).float(), targets[chosen], reduction="none"
-        ).double()
-        row_N = torch.where(chosen)[0]
-        for number, value in zip(
-            numbers,
-            torch.zeros(len(numbers), dtype=torch.float64, device=device).index_add(0, row_N, logs_N),
-            strict=True,
-        ):
-            found[number] = float(value)
+    rows: dict[
+        tuple[int, ...], list[tuple[int, int, list[int]]]
+    ] = {}  # what is read: pair, first target's place, answer
+    cut = []
+    for number, (prompt, whole) in enumerate(pairs):
+        answer = whole[: context - 1]
+        opening = shortened(prompt, context + 1 - len(answer))  # the last token of a row is a target only
+        cut.append(len(opening) < len(prompt) or len(answer) < len(whole))
+        rows.setdefault((*opening, *answer[:-1]), []).append((number, len(opening) - 1, answer))
+    found = [Likelihood(0.0, True)] * len(pairs)
+    widths = {row: min(round_up(max(len(row), 1), _WIDTH), max(context, len(row))) for row in rows}
+    around: Callable[[], AbstractContextManager[Any]] = Passes if possible(model) else nullcontext
+    order = sorted(rows, key=lambda row: widths[row], reverse=True)  # what needs most memory first
+    for part in _alike(order, widths, batch):
+        tokens_BT = torch.zeros(len(part), widths[part[0]], dtype=torch.long)
+        asked = [(place, *entry) for place, row in enumerate(part) for entry in rows[row] if entry[2]]
+        for place, row in enumerate(part):
+            tokens_BT[place, : len(row)] = torch.tensor(row, dtype=torch.long)
+        with around():
+            hidden_BTD = network(tokens_BT.to(device))
+            for place, number, first, answer in asked:
+                nats, greedy = 0.0, True
+                for start in range(0, len(answer), _TARGETS):
+                    targets_N = torch.tensor(answer[start : start + _TARGETS], device=device)
+                    at = first + start
+                    logits_NV = network.logits(hidden_BTD[place, at : at + len(targets_N)]).double()
+                    logs_N = F.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
+                    nats += float(logs_N.sum())
+                    greedy = greedy and bool((logits_NV.argmax(-1) == targets_N).all())
+                found[number] = Likelihood(nats, greedy, cut[number])
+        if progress is not None:
+            progress(sum(len(rows[row]) for row in part))
     return found
+
+
+def _alike(
+    order: Sequence[tuple[int, ...]], widths: dict[tuple[int, ...], int], batch: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """At most `batch` rows at a time, all of one width."""
+    part: list[tuple[int, ...]] = []
+    for row in order:
+        if part and (len(part) == batch or widths[row] != widths[part[0]]):
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part
 
 
 def shortened(prompt: list[int], room: int) -> list[int]:
@@ -201,7 +240,9 @@ def multiple_choice(
                 answer, size = beginning(tokenizer, choice, ids, context - 1)
             pairs.append((prompt, answer))
             sizes.append(max(size, 1))
-    scores = iter(np.array(log_likelihoods(model, pairs, batch)) / np.array(sizes or [1])[: len(pairs)])
+    scores = iter(
+        np.array([one.nats for one in log_likelihoods(model, pairs, batch)]) / np.array(sizes or [1])[: len(pairs)]
+    )
     return [int(np.argmax([next(scores) for _ in item.choices])) == item.right for item in items]
 
 

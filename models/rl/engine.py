@@ -7,7 +7,7 @@ or how many rows are written at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -23,11 +23,19 @@ class Engine:
     """Answers with the model as it is when called. `rows`: how many are written at once.
 
     exact: whether log-probabilities are to be those of the training pass; ask `models.rl.exact.holds`.
-    version: what answers say of the weights; whoever changes those, moves it.
+    version: what answers say of the weights; whoever changes those, moves it. over: whether an answer is to end where
+    it stands, asked after every token, as by a text that stops it.
     """
 
-    def __init__(self, model: nn.Module, sampling: Sampling, rows: int = 64, exact: bool = False) -> None:
-        self.model, self.sampling, self.rows = model, sampling, rows
+    def __init__(
+        self,
+        model: nn.Module,
+        sampling: Sampling,
+        rows: int = 64,
+        exact: bool = False,
+        over: Callable[[Answer], bool] | None = None,
+    ) -> None:
+        self.model, self.sampling, self.rows, self.over = model, sampling, rows, over
         self.version = 0
         self.exact = exact
 
@@ -63,6 +71,8 @@ class Engine:
             answer.log_probs.append(log_prob)
             written[row] += 1
             more: list[int] = []
+            if self.over is not None and self.over(answer):
+                return ()
             if token in sampling.stop_ids:
                 reply = observe(row, answer) if observe else None
                 if reply is None:

@@ -193,7 +193,7 @@ def test_log_likelihoods_are_sums_over_the_answer(tokenizer) -> None:
         for p, a in ((3, 5), (1, 1), (10, 2), (20, 30), (60, 20), (5, 90))
     ]
     found = tasks.log_likelihoods(model, pairs, batch=3)
-    for (prompt, answer), value in zip(pairs, found, strict=True):
+    for (prompt, answer), (value, _greedy, _cut) in zip(pairs, found, strict=True):
         answer = answer[:63]
         if len(prompt) + len(answer) > 65:
             room = 65 - len(answer)

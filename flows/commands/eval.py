@@ -1,0 +1,309 @@
+"""`headwater eval`: judge any checkpoint by benchmarks, compare several, and say which differences are real."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from datalake.errors import UserError
+from flows.commands.chat import Chosen, choose
+from flows.commands.common import COMMON, Common
+from flows.output import Console, note
+
+if TYPE_CHECKING:
+    from datalake.lake.lake import Lake
+    from models.evaluation.benchmark import Benchmark
+    from models.evaluation.judge import Judged, Progress, Scorer, Settings
+
+
+def eval(
+    *checkpoints: str,
+    tasks: str,
+    limit: int | None = None,
+    batch: int = 16,
+    shots: str | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    reasons: str = "yes",
+    chat: Annotated[bool, Parameter(negative="")] = False,
+    judge: str | None = None,
+    out: Path | None = None,
+    training: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> int:
+    """Judge checkpoints by benchmarks, with intervals; compare several.
+
+    Of several, each is compared with the first.
+
+    Parameters
+    ----------
+    checkpoints
+        Stages of the last run (`sft`), folders, fingerprints, or .gguf files.
+    tasks
+        Benchmarks by name or as YAML files of yours, parted by commas: arc_easy,piqa,mine.yaml
+    limit
+        The first so many items of each.
+    batch
+        Rows in one pass. It changes no score.
+    shots
+        Worked examples before each question: a number, or several parted by commas for a curve.
+    seed
+        Of worked examples and of what is drawn.
+    samples
+        Answers to an item of code, for pass@k; one is greedy.
+    reasons
+        Whether worked examples show the way to their answers: yes, no, or both beside each other.
+    chat
+        Put prompts as a user's turn, by the model's chat template.
+    judge
+        A reward model (`reward`, or a folder) that scores answers to open questions (mt_bench).
+    out
+        Also write every item as asked, answered and scored: .jsonl or .parquet.
+    training
+        Files with the training documents of a model that no lake made, to look for the items in.
+    trust_remote_code
+        Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
+    """
+    if not checkpoints:
+        raise UserError("name a checkpoint: a stage (sft), a folder, or a .gguf file")
+    bounds = (("limit", limit, 1, 1 << 31), ("batch", batch, 1, 4096), ("samples", samples, 1, 1000))
+    for name, value, least, most in (*bounds, ("seed", seed, 0, (1 << 31) - 1)):
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name} {value}: a number from {least} to {most}")
+    if reasons not in ("yes", "no", "both"):
+        raise UserError(f"--reasons {reasons}: choose yes, no or both")
+    if out is not None and out.suffix not in (".jsonl", ".parquet"):
+        raise UserError(f"--out {out}: give a name that ends in .jsonl or .parquet")
+    counts = _counts(shots)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UserError("--tasks names nothing: give benchmarks, such as arc_easy,piqa")
+    chosen = [_chosen(name, common.folder) for name in checkpoints]
+
+    from models.evaluation import benchmark as benchmarks
+
+    asked = [benchmarks.load(name) for name in dict.fromkeys(names)]
+    if len({one.name for one in asked}) < len(asked):
+        raise UserError("two tasks have one name: rename one of the files")
+    for one in asked:  # what is missing or wrong is said before a model is loaded
+        for count in counts:
+            shots_ = 0 if one.kind in ("text", "dialogue") else one.shots if count is None else count
+            benchmarks.asked(one, one.items[0], shots_, seed)
+    named = _named(training) if training else None
+
+    from models.evaluation.judge import Settings
+
+    several = len(counts) > 1 or reasons == "both"
+    ways = [
+        Settings(limit, batch, count, seed, samples, reasons=why, chat=chat)
+        for count in counts
+        for why in {"yes": (True,), "no": (False,), "both": (True, False)}[reasons]
+    ]
+    from models.evaluation.compare import compare
+    from models.evaluation.judge import contamination, results
+
+    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge else None
+    lake = _lake(common.folder)
+    judged: list[list[Judged]] = []
+    rows: list[dict[str, Any]] = []
+    dirty: list[dict[str, Any]] = []
+    for place in chosen:
+        mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
+        found = _judge(place, asked, ways, reasons == "both", scorer, trust_remote_code)
+        documents = named if named is not None else _documents(lake, place)
+        for answers in found:
+            rows += [
+                row | mine | (_way(answers, row["task"]) if several else {}) for row in map(asdict, results(answers))
+            ]
+            if documents is not None:
+                dirty += [mine | row for row in contamination(answers, asked, documents)]
+        judged.append([answer for answers in found for answer in answers])
+        if lake is not None or out is not None:
+            _keep(lake, out, place, judged[-1], rows, first=place is chosen[0])
+    answer: dict[str, Any] = {"results": rows}
+    if len(chosen) > 1:
+        answer["compared"] = [
+            {"checkpoint": str(place), "with": str(chosen[0])} | row
+            for place, found_ in zip(chosen[1:], judged[1:], strict=True)
+            for row in compare(judged[0], found_)
+        ]
+    if dirty:
+        answer["contamination"] = dirty
+    cut = Counter(row.task for found_ in judged for row in found_ if row.cut)
+    if cut:
+        answer["cut"] = dict(cut)
+    common.output.answer(answer, _draw)
+    return 0
+
+
+def _lake(folder: Path) -> Lake | None:
+    """The lake there, if there is one: it keeps the answers."""
+    from datalake.lake.lake import Lake
+
+    try:
+        return Lake(folder).require()
+    except UserError:
+        return None
+
+
+def _named(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """The rows of files, (name, text)."""
+    from datalake.curate.checks.evaluation_sets import evaluation_rows
+    from datalake.paths import expand
+
+    return [
+        (f"{row.set}#{row.number}", row.readings[0])
+        for name, path in expand(paths)
+        for row in evaluation_rows(name, path)
+    ]
+
+
+def _documents(lake: Lake | None, chosen: Chosen) -> list[tuple[str, str]] | None:
+    """What trained a checkpoint, (id, text), as its stages have it; None where no lake made it."""
+    if lake is None or chosen.fingerprint is None:
+        return None
+    from tasks.evaluate import training_texts
+
+    return list(training_texts(lake, chosen.fingerprint))
+
+
+def _keep(
+    lake: Lake | None, out: Path | None, chosen: Chosen, judged: Sequence[Judged], results: list[Any], first: bool
+) -> None:
+    """Every item as asked, answered and scored: into the lake's `runs.answers`, and to a file."""
+    from datalake.files import file_digest, folder_version
+    from datalake.identity import fingerprint
+    from datalake.lake.records import ANSWERS, EVALUATIONS
+    from models.evaluation.judge import as_row
+
+    folder = chosen.folder
+    made = chosen.fingerprint or (folder_version(folder) if folder.is_dir() else file_digest(str(folder)))
+    rows = [{"fingerprint": made, "checkpoint": chosen.stage or str(folder)} | as_row(one) for one in judged]
+    if lake is not None:
+        owner = fingerprint({"stage": "eval", "rows": rows})
+        lake.append_rows("runs.answers", ANSWERS, rows, owner, once=True)
+        shared = {"fingerprint": owner, "checkpoint": chosen.stage or str(folder)}
+        own = [row for row in results if row.get("checkpoint", str(chosen)) == str(chosen)]
+        figures = [
+            {name: row[name] for name in EVALUATIONS.names if name in row} | shared | _named_way(row) for row in own
+        ]
+        lake.append_rows("runs.evaluations", EVALUATIONS, figures, owner, once=True)
+    if out is None:
+        return
+    try:
+        if out.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            table = pa.Table.from_pylist(rows, ANSWERS)
+            pq.write_table(table if first else pa.concat_tables([pq.read_table(out, schema=ANSWERS), table]), out)
+        else:
+            with out.open("w" if first else "a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        raise UserError(f"--out {out} can't be written ({error.strerror}): choose another place") from None
+
+
+def _counts(shots: str | None) -> list[int | None]:
+    if shots is None:
+        return [None]
+    parts = [part.strip() for part in shots.split(",")]
+    if not all(part.isdecimal() and int(part) <= 64 for part in parts):
+        raise UserError(f"--shots {shots}: a number from 0 to 64, or several parted by commas")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+def _chosen(name: str, lake: Path) -> Chosen:
+    path = Path(name).expanduser()
+    return Chosen(path) if path.suffix == ".gguf" and path.is_file() else choose(name, lake)
+
+
+def _judge(
+    chosen: Chosen,
+    asked: Sequence[Benchmark],
+    ways: Sequence[Settings],
+    both: bool,
+    scorer: Scorer | None,
+    trust_remote_code: bool,
+) -> list[list[Judged]]:
+    """What a checkpoint says of every benchmark, for each way of asking."""
+    import torch
+
+    from models.evaluation.judge import judge
+    from models.network.build import ScalarHead, keep_freed_memory
+    from models.network.checkpoint import load
+
+    keep_freed_memory()
+    model, tokenizer = load(chosen.folder, trust_remote_code)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"{chosen} is a reward model, which scores answers and writes none: judge another")
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    found: list[list[Judged]] = []
+    for way in ways:
+        found.append([])
+        for one in asked:
+            shots = one.shots if way.shots is None else way.shots
+            if both and not way.reasons and not (one.reasons and shots):
+                continue  # asked the other way, it is the same
+            with _bar(one.name, len(one.items[: way.limit])) as told:
+                found[-1] += judge(model, tokenizer, one, way, told, scorer)
+    return found
+
+
+def _scorer(chosen: Chosen, trust_remote_code: bool) -> Scorer:
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load
+
+    model, tokenizer = load(chosen.folder, trust_remote_code)
+    if not isinstance(model, ScalarHead):
+        raise UserError(f"--judge {chosen} is no reward model: name the one that the stage `reward` made")
+    return model, tokenizer
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Progress]:
+    from rich.console import Console as Terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Terminal(stderr=True), transient=True, disable=not terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda items: bar.advance(task, items)
+
+
+def _way(rows: Sequence[Judged], task: str) -> dict[str, Any]:
+    """How a task was asked, where several ways stand beside each other."""
+    row = next(row for row in rows if row.task == task)
+    return {"shots": row.shots, "reasons": row.reasons}
+
+
+def _named_way(row: dict[str, Any]) -> dict[str, str]:
+    """The task with how it was asked, where it was asked in several ways."""
+    if "shots" not in row:
+        return {}
+    return {"task": f"{row['task']} ({row['shots']} shots{', reasons' if row['reasons'] else ''})"}
+
+
+def _draw(console: Console, answer: dict[str, Any]) -> None:
+    for name in ("results", "compared"):
+        rows = answer.get(name)
+        if rows:
+            console.table(list(rows[0]), [list(row.values()) for row in rows])
+            console.line()
+    for row in answer.get("contamination", ()):
+        without = ", ".join(f"{one['metric']} {one['value']:.4g}" for one in row["without"])
+        rest = f"; without them {without} (n {row['clean']})" if row["items"] and without else ""
+        console.line(f"{row['task']}: training documents hold {row['share']:.1%} of {row['n']} items{rest}")
+    for task, number in answer.get("cut", {}).items():
+        note(f"{task}: {number} prompts were longer than the context and lost their beginning")
