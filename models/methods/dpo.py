@@ -99,4 +99,4 @@ def prepare(
     )
 
 
-dpo = Method("dpo", DpoConfig, data, prepare, title="Direct preference optimisation", after="sft", version="2")
+dpo = Method("dpo", DpoConfig, data, prepare, title="Direct preference optimisation", after="sft", version="3")

@@ -154,4 +154,4 @@ def prepare(
     )
 
 
-kto = Method("kto", KtoConfig, data, prepare, title="Kahneman-Tversky optimisation", after="sft")
+kto = Method("kto", KtoConfig, data, prepare, title="Kahneman-Tversky optimisation", after="sft", version="2")

@@ -118,6 +118,6 @@ reward = Method(
     title="Reward model",
     after="sft",
     default=True,
-    version="4",
+    version="5",
     writes=False,
 )

@@ -19,6 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from datalake.errors import UserError
 from models.text.rendering import Messages, Tools, UnfitError, render
+from models.text.tokenizer import end_of_turn
 
 T = TypeVar("T")
 Dialogue = tuple[list[int], list[bool]]  # token ids, and which of them are the assistant's
@@ -262,7 +263,8 @@ def _fit_answers(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answe
             for answer in ("chosen", "rejected")
         )
         opening = render(messages, words, prompt=True)[0]
-        return Answers(chosen, rejected, _alike(opening, chosen, rejected))
+        start = _alike(opening, chosen, rejected)
+        return Answers(_said(chosen, start, stop), _said(rejected, start, stop), start)
 
     def fitting(number: int) -> Answers | None:
         found = both(latest(number))
@@ -274,11 +276,14 @@ def _fit_answers(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answe
         needed = _beginning(found.longest - found.start, context)
         return found if found.start + needed <= context else None
 
+    stop = end_of_turn(words)
     count, latest = latest_turns(pair["prompt"])
     if not count:
         return Fit(None, 0, reason=NO_QUESTION)
     whole = both(pair["prompt"])
     tokens = whole.longest
+    if whole.chosen == whole.rejected:  # but for white space that the template leaves out
+        return Fit(None, tokens, reason=EQUAL)
     if tokens <= context:
         return Fit(whole, tokens)
     found = most(count - 1, fitting)
@@ -288,6 +293,13 @@ def _fit_answers(pair: Mapping[str, Any], words: Any, context: int) -> Fit[Answe
     if cut is None or cut.chosen[:context] == cut.rejected[:context]:
         return Fit(None, tokens, reason=TOO_LONG)
     return Fit(Answers(cut.chosen[:context], cut.rejected[:context], cut.start), tokens, cut=True)
+
+
+def _said(ids: list[int], start: int, stop: int | None) -> list[int]:
+    """A dialogue up to the token that ends its answer, which begins at `start`: what a template writes behind that, as
+    a line's end, no policy writes, and a score read there is of another token than in rollouts."""
+    last = next((place for place in range(len(ids) - 1, start - 1, -1) if ids[place] == stop), len(ids) - 1)
+    return ids[: last + 1]
 
 
 def _alike(*sequences: Sequence[int]) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from test_rendering import foreign
 from toys import base, words
 
 from models.methods.dpo import DpoConfig, dpo
 from models.methods.kto import KtoConfig, kto
-from models.methods.reward import RewardConfig, data
+from models.methods.reward import RewardConfig, data, reward
 from models.network.build import ScalarHead
 from models.network.checkpoint import load
 from models.objectives import dpo as objectives
@@ -20,7 +21,8 @@ from models.objectives.base import IGNORED
 from models.objectives.bradley_terry import scores_of
 from models.objectives.kto import Judged, mismatched
 from models.text.config import BOS, END
-from models.text.packing import fit_pair
+from models.text.packing import EQUAL, fit_answer, fit_pair
+from models.text.tokenizer import end_of_turn
 from models.training.metrics import read_metrics
 
 CONTEXT = 24
@@ -112,3 +114,41 @@ def test_the_context_holds_both_answers_after_the_same_prompt(
     assert found.longest <= CONTEXT
     assert found.chosen[: found.start] == found.rejected[: found.start]
     assert min(len(found.chosen), len(found.rejected)) > found.start
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama-3", "mistral", "alpaca"])
+def test_what_a_template_writes_behind_an_answer_is_no_part_of_it(family: str) -> None:
+    """TRL 5813: a reward model was asked at another token than it was trained at; TRL 4481: two ends were trained.
+    ChatML ends its turns with a line's end, which no policy writes in a rollout."""
+    tokenizer = foreign("llama-3", family)
+    tokenizer.pad_token = tokenizer.eos_token  # llm-course 33: what is padding too is trained all the same
+    end, given = end_of_turn(tokenizer), pair("here", "there", "Where?")
+    both = fit_pair(given, tokenizer, 200).item
+    one = fit_answer(given["prompt"], "here", tokenizer, 200).item
+    assert both is not None
+    for ids in both[:2]:
+        assert ids[-1] == end
+        assert ids[both.start :].count(end) == 1
+    assert one == (both.chosen, both.start)
+    learned = objectives.collate([both], torch.zeros(1, 2)).targets
+    assert [row[row != IGNORED][-1].item() for row in learned[0]] == [end, end]
+
+
+def test_answers_that_differ_in_nothing_that_is_read_are_equal() -> None:
+    """OpenRLHF 1311: pairs that became one on the way to tokens stayed, and taught nothing."""
+    tokenizer = foreign("llama-3", "llama-3")  # its template strips white space
+    assert fit_pair(pair("here", "here ", "Where?"), tokenizer, 200).reason == EQUAL
+    assert fit_pair(pair("here", "there", "Where?"), tokenizer, 200).item is not None
+    long = "the cat sees the bird. " * 90
+    assert fit_pair(pair(f"{long} yes", f"{long} no", "Where?"), tokenizer, 60).item is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_margin_counts_whichever_row_of_a_batch_has_it(world: dict[str, Any], tmp_path: Path, order: int) -> None:
+    """TRL 5539: the first row of a batch decided for all; ms-swift 9927: and each margin met every pair."""
+    margins = [None, 2.0, "", 1.0][::order]
+    rows = [pair("the cat", "the dog", str(number)) | {"margin": margin} for number, margin in enumerate(margins)]
+    report = reward(RewardConfig(batch=4, steps=1, eval_every=0), world["base"], rows, [], tmp_path)
+    loss = sum(math.log1p(math.exp(float(margin or 0))) for margin in margins) / 4
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert (report["pairs"], report["margin_mean"]) == (4, 0.75)
