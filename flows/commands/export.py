@@ -83,8 +83,11 @@ def export_checkpoint(
         if gguf:
             llama_cpp.check(loaded.model, loaded.tokenizer)
         hub.write(loaded, place)
-        own = _card_of(common, chosen.folder if chosen else source, out.name, run, license)
-        (place / CARD).write_text(own or bare_card(out.name, license), encoding="utf-8")
+        if chosen is not None and chosen.stage:
+            own: str | None = common.open().card(name, out.name, run=run, license=license)
+        else:
+            own = _card_of(common, source, out.name, license)
+        (place / CARD).write_text(own or bare_card(out.name, license, loaded.base), encoding="utf-8")
         if gguf:
             file = place / f"{out.name}.gguf"
             llama_cpp.write(loaded.model, loaded.tokenizer, file, type or str(loaded.dtype).removeprefix("torch."))
@@ -96,12 +99,12 @@ def export_checkpoint(
     return {"export": str(out), "checkpoint": str(source), **made, "files": files}
 
 
-def _card_of(common: Common, folder: Path, name: str, run: str | None, license: str | None) -> str | None:
-    """The card of a checkpoint by the lake's records; None for one that no lake here made."""
+def _card_of(common: Common, folder: Path, name: str, license: str | None) -> str | None:
+    """The card of a folder by the lake's records; None for one that no lake here made."""
     from flows.lake import Lake
 
     try:
-        return Lake(common.folder).card(str(folder), name, run=run, license=license)
+        return Lake(common.folder).card(str(folder), name, license=license)
     except UserError:
         return None
 

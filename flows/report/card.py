@@ -23,6 +23,9 @@ from flows.stages import TRAINING
 
 Row = dict[str, Any]
 UNKNOWN = "unknown"
+_TASKS = {"masked_tokens": "fill-mask", "span_corruption": "text2text-generation"}  # by the objective of pretraining
+_CLASSES = {"fill-mask": "AutoModelForMaskedLM", "text2text-generation": "AutoModelForSeq2SeqLM"}
+_AUTO = "AutoModelForCausalLM"
 # Settings of a training stage that a reader asks for first, as far as it has them.
 _SETTINGS = (
     "objective", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "batch", "accumulation", "context",
@@ -34,12 +37,13 @@ _SEEN = {"pretrain": "documents", "sft": "dialogues", "dpo": "pairs", "kto": "ju
 
 def model_card(lake: Lake, record: StageRecord, manifest: Manifest, name: str, licence: str | None = None) -> str:
     """The README.md of a checkpoint that the lake made, by the record of its stage and the run that used it."""
-    return render("model_card.md.j2", facts(lake, record, manifest) | {"name": name}, licence)
+    said = facts(lake, record, manifest)
+    return render("model_card.md.j2", said | {"name": name, "auto": _CLASSES.get(said["task"], _AUTO)}, licence)
 
 
-def bare_card(name: str, licence: str | None = None) -> str:
-    """The card of a folder that no lake knows: it says so."""
-    return render("model_card.md.j2", {"name": name, "stage": None}, licence)
+def bare_card(name: str, licence: str | None = None, base: str = "") -> str:
+    """The card of a folder that no lake knows: it says so. `base`: what its adapters were added to."""
+    return render("model_card.md.j2", {"name": name, "stage": None, "base": Path(base).name or None}, licence)
 
 
 def facts(lake: Lake, record: StageRecord, manifest: Manifest) -> Row:
@@ -57,6 +61,7 @@ def facts(lake: Lake, record: StageRecord, manifest: Manifest) -> Row:
     base = records["base"].report.get("from") if "base" in records else None
     return {
         "stage": record.stage,
+        "task": _TASKS.get(trained[0].payload["config"].get("objective"), "text-generation") if trained else None,
         "fingerprint": record.fingerprint,
         "run": manifest.run,
         "corpus": record.corpus,
@@ -152,7 +157,7 @@ def _model_head(facts: Mapping[str, Any], licence: str | None) -> str:
 
     results = [
         EvalResult(
-            task_type="text-generation",
+            task_type=facts.get("task") or "text-generation",
             dataset_type=row["task"],
             dataset_name=row["task"],
             metric_type=row["metric"],
@@ -165,7 +170,7 @@ def _model_head(facts: Mapping[str, Any], licence: str | None) -> str:
         language=facts.get("languages") or None,
         license=hub_licences(facts.get("licences") or (), licence),
         library_name="transformers",
-        pipeline_tag=facts.get("task", "text-generation"),
+        pipeline_tag=facts.get("task") or "text-generation",
         tags=["headwater"],
         datasets=facts.get("sources") or None,
         base_model=facts.get("base"),

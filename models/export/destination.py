@@ -32,6 +32,9 @@ def destination(out: Path, force: bool = False) -> Iterator[Path]:
     try:
         with whole_folder(out) as folder:
             yield folder
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # Writers in Rust say what the system told them in words alone.
+        if not isinstance(error, OSError | SafetensorError) and "(os error " not in str(error):
+            raise
         why = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{out} can't be written ({why}): make room there, or name another folder") from None

@@ -96,7 +96,8 @@ def architecture(config: NetworkConfig) -> str:
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The chat template for readers that know Jinja alone: Transformers' marks of what the assistant says become
     comments, which trim as they did."""
-    return _BLOCK.sub(r"{#\1 \2#}", str(tokenizer.chat_template or ""))
+    template = tokenizer.chat_template
+    return _BLOCK.sub(r"{#\1 \2#}", template) if isinstance(template, str) else ""
 
 
 def _add_shape(writer: Any, config: NetworkConfig) -> None:
