@@ -6,6 +6,7 @@ Rows come in batches, so a table needn't fit in memory. Maps become lists of `ke
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,8 @@ def write_rows(lake: Lake, asked: str, folder: Path, run: str | None = None) -> 
 def _write(result: duckdb.DuckDBPyConnection, folder: Path, exported: Exported) -> None:
     import pyarrow.parquet as pq
 
-    reader: Any = result.to_arrow_reader(ROWS_A_GROUP)
+    with warnings.catch_warnings(action="ignore"):  # that a query's result is copied once more
+        reader: Any = result.to_arrow_reader(ROWS_A_GROUP)
     schema = _plain_schema(reader.schema)
     exported.columns = [(field.name, str(field.type)) for field in schema]
     keys = [name for name in GROUPS if name in schema.names]

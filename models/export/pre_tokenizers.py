@@ -65,7 +65,7 @@ def _steps(described: Any) -> tuple[str, ...]:
         return ("digits",)
     if kind == "ByteLevel" and not described.get("add_prefix_space"):
         return (_GPT2,) if described.get("use_regex", True) else ()
-    pattern = described.get("pattern")
+    pattern = described.get("pattern") or {}
     if kind == "Split" and described.get("behavior") == "Isolated" and not described.get("invert"):
         return (_plain(pattern.get("Regex", "")),)
     return (f"unknown {kind}",)

@@ -119,7 +119,7 @@ def test_a_table_is_read_by_datasets(whole: Whole, headwater: Command, tmp_path:
 def test_bad_inputs_are_one_line_and_leave_nothing(lake: Lake, headwater: Command, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "empty").mkdir()
     for arguments, why in (
-        (["toy.nothing", "out"], "nothing wrote a table toy.nothing"),
+        (["toy.nothing", "out"], "nothing wrote a table nothing"),
         (["SELECT x FROM toy.documents", "out"], "the query failed"),
         (["toy.documents", "out", "--gguf"], "are for checkpoints"),
         (["toy.documents", "out", "--run", "1999"], "no finished run 1999"),
