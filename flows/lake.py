@@ -114,6 +114,44 @@ class Lake:
 
         return write_report(self.store, run, out)
 
+    def card(self, checkpoint: str, name: str, run: str | None = None, license: str | None = None) -> str:
+        """The model card of a checkpoint that this lake made, in Markdown with the hub's head, called `name`.
+
+        `checkpoint` as for `trace`, of the last run that has it or of `run`. Raises UserError where there is none.
+        """
+        from datalake.lake.records import find_manifest
+        from datalake.lake.trace import find_checkpoint, find_manifest_of
+        from flows.report.card import model_card
+        from flows.stages import ANSWERING, TRAINING
+
+        record = find_checkpoint(self.store, checkpoint, TRAINING, ANSWERING, run)
+        manifest = find_manifest(self.store, run) if run else find_manifest_of(self.store, record)
+        return model_card(self.store, record, manifest, name, license)
+
+    def export_table(
+        self, table: str, out: str | Path, run: str | None = None, license: str | None = None, force: bool = False
+    ) -> Row:
+        """Write a table (`demo.documents`) or the rows of a query as Parquet files with a dataset card.
+
+        `run`: as that run left it. Raises UserError where there is no such table, or `out` is there already.
+        """
+        from datalake.lake.export import write_rows
+        from flows.report.card import dataset_card
+        from models.export.destination import CARD, destination
+
+        out = Path(out).expanduser().absolute()
+        with destination(out, force) as place:
+            exported = write_rows(self.store, table, place / "data", run)
+            card = dataset_card(self.store, table, exported, out.name, run, license)
+            (place / CARD).write_text(card, encoding="utf-8")
+        for said in exported.notes:
+            note(said)
+        return {
+            "export": str(out),
+            "rows": exported.rows,
+            "files": [CARD, *(f"data/{name}" for name in exported.files)],
+        }
+
 
 def _arrow(result: duckdb.DuckDBPyConnection) -> pa.Table:
     """DuckDB's result as an Arrow table; sums of integers, 128 bits wide there, are int64 where they fit."""

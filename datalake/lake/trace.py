@@ -15,8 +15,10 @@ from datalake.lake.records import Manifest, StageRecord, find_manifest, lineage,
 Row = dict[str, Any]
 
 
-def find_checkpoint(lake: Lake, name: str, training: Sequence[str], answering: Sequence[str]) -> StageRecord:
-    """The record of a training stage by stage name (of the last run that has it), folder, or fingerprint.
+def find_checkpoint(
+    lake: Lake, name: str, training: Sequence[str], answering: Sequence[str], run: str | None = None
+) -> StageRecord:
+    """The record of a training stage by stage name (of the last run that has it, or of `run`), folder, or fingerprint.
 
     `last` is the last model that answers (`ppo`, else `sft`...) of the last run that went on to the last training
     stage; where none did, of the last one that has any. `training` are the stages that make a model and `answering`
@@ -25,18 +27,19 @@ def find_checkpoint(lake: Lake, name: str, training: Sequence[str], answering: S
     Raises:
         UserError: when there is none, or the folder is not a checkpoint of this lake.
     """
+    runs = [find_manifest(lake, run)] if run else list(reversed(manifests(lake)))
+    those = f"run {runs[0].run} of {lake.root} has no" if run else f"no finished run in {lake.root} has a"
     if name == "last":
-        runs = list(reversed(manifests(lake)))
-        for run in sorted(runs, key=lambda run: _cut_short(run, training)):  # in their order otherwise
+        for one in sorted(runs, key=lambda one: _cut_short(one, training)):  # in their order otherwise
             for stage in reversed(answering):
-                if record := _record_of(lake, run, stage):
+                if record := _record_of(lake, one, stage):
                     return record
-        raise UserError(f"no finished run in {lake.root} has a model: run a recipe without --until")
+        raise UserError(f"{those} model: run a recipe without --until")
     if name in training:
-        for run in reversed(manifests(lake)):
-            if record := _record_of(lake, run, name):
+        for one in runs:
+            if record := _record_of(lake, one, name):
                 return record
-        raise UserError(f"no finished run in {lake.root} has a model of stage {name}: run a recipe up to it")
+        raise UserError(f"{those} model of stage {name}: run a recipe up to it")
     prints = [file.stem for file in (lake.root / "records").glob("*.json")]
     known = [found for found in prints if name and found.startswith(name)]
     if len(known) == 1 and (record := read_record(lake, known[0])):

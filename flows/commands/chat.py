@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
+from datalake.lake.records import find_manifest
 from datalake.lake.trace import find_checkpoint, find_manifest_of
 from datalake.printable import from_terminal
 from flows.commands.common import COMMON, Common
@@ -58,8 +59,8 @@ class Chosen:
         return f"{self.stage} of run {self.run} ({self.corpus}): {self.folder}" if self.stage else str(self.folder)
 
 
-def choose(name: str, lake: Path) -> Chosen:
-    """A checkpoint by stage, fingerprint or folder. A folder needn't belong to the lake."""
+def choose(name: str, lake: Path, run: str | None = None) -> Chosen:
+    """A checkpoint by stage (of the last run, or of `run`), fingerprint or folder, which needn't be in the lake."""
     if name != "last" and name not in TRAINING:
         try:
             path = Path(name).expanduser()
@@ -71,14 +72,14 @@ def choose(name: str, lake: Path) -> Chosen:
         if there:
             raise UserError(f"{path} is not a checkpoint: it has no config.json")
     opened = Lake(lake).require()
-    record = find_checkpoint(opened, name, TRAINING, ANSWERING)
+    record = find_checkpoint(opened, name, TRAINING, ANSWERING, run)
     folder = next((opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)), None)
     if folder is None or record.stage not in TRAINING:
         models = f"{', '.join(ANSWERING[:-1])} or {ANSWERING[-1]}"
         raise UserError(f"{name} is a record of {record.stage}, which makes no model: chat with {models}")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is gone or not a checkpoint: run the recipe again")
-    manifest = find_manifest_of(opened, record)
+    manifest = find_manifest(opened, run) if run else find_manifest_of(opened, record)
     return Chosen(folder, record.stage, manifest.run, manifest.corpus, record.fingerprint)
 
 

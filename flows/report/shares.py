@@ -34,32 +34,9 @@ class Share:
 
 def shares(lake: Lake, refs: Mapping[str, Ref], weights: Mapping[str, float]) -> tuple[list[Share], list[Share]]:
     """The mixture by source and by language, largest first; empty where the run has none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    ref = refs.get("mixture")
-    files = lake.files(ref) if isinstance(ref, TableRef) else []
-    if not files or "words" not in pq.read_schema(files[0]).names:  # as earlier versions had it
+    found = _mixed(lake, refs)
+    if found is None:
         return [], []
-    columns = ["id", "source", "language", "split", "epochs", "words"]
-    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files]).combine_chunks()
-    lengths = _lengths(lake, refs.get("tokens"))
-    if lengths is None:
-        size = pa.nulls(len(table), pa.int64())
-    else:
-        size = lengths["length"].combine_chunks().take(pc.index_in(table["id"], lengths["id"])).fill_null(0)
-    trains = pc.equal(table["split"], "train")
-    found = pa.table(
-        {
-            "source": table["source"],
-            "language": table["language"],
-            "trains": pc.cast(trains, pa.int64()),
-            "own": pc.if_else(trains, table["words"], 0),
-            "words": pc.multiply(table["epochs"], table["words"]),  # no epochs of what is held out
-            "tokens": pc.multiply(table["epochs"], size),
-        }
-    )
     sums = [(name, "sum") for name in ("trains", "own", "words", "tokens")] + [("trains", "count")]
     by_source: dict[str, Share] = {}
     by_language: dict[str, Share] = {}
@@ -79,6 +56,69 @@ def shares(lake: Lake, refs: Mapping[str, Ref], weights: Mapping[str, float]) ->
     for share in by_source.values():
         share.asked = weights.get(share.name, 1.0) / whole if whole else None
     return _of_the_whole(by_source.values()), _of_the_whole(by_language.values())
+
+
+def composition(lake: Lake, refs: Mapping[str, Ref]) -> list[dict[str, Any]]:
+    """What there is to learn from, by `kind` (documents that train, dialogues, pairs), `source`, `licence`, `language`:
+    `rows` and `tokens`, the latter None where they weren't counted. Most first within a kind.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from datalake.lake.funnel import tally
+    from datalake.lake.parquet import read_table
+
+    keys = ("source", "licence", "language")
+    rows: list[dict[str, Any]] = []
+    mixed, documents = _mixed(lake, refs), refs.get("documents")
+    if mixed is not None and isinstance(documents, TableRef):
+        parts = [read_table(path, ["id", "licence"]) for path in lake.files(documents)]
+        known = pa.concat_tables(parts).combine_chunks()
+        licence = known["licence"].combine_chunks().take(pc.index_in(mixed["id"], known["id"]))
+        mixed = mixed.append_column("licence", licence).filter(pc.greater(mixed["trains"], 0))
+        sums = [("trains", "sum"), ("tokens", "sum")]
+        for row in mixed.group_by(list(keys)).aggregate(sums).to_pylist():
+            tokens = None if row["tokens_sum"] is None else round(row["tokens_sum"])
+            counts = {"rows": row["trains_sum"], "tokens": tokens}
+            rows.append({"kind": "documents"} | {key: row[key] for key in keys} | counts)
+    for name in ("conversations", "preferences"):
+        if isinstance(ref := refs.get(name), TableRef):
+            for values, count in tally(lake.files(ref), *keys).items():
+                rows.append({"kind": name} | dict(zip(keys, values, strict=True)) | {"rows": count, "tokens": None})
+    kinds = ("documents", "conversations", "preferences")
+    return sorted(rows, key=lambda row: (kinds.index(row["kind"]), -row["rows"], [str(row[key]) for key in keys]))
+
+
+def _mixed(lake: Lake, refs: Mapping[str, Ref]) -> Any:
+    """The mixture's documents with `words` and `tokens` times their epochs, `own` words, and whether each `trains`;
+    None where the run has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    ref = refs.get("mixture")
+    files = lake.files(ref) if isinstance(ref, TableRef) else []
+    if not files or "words" not in pq.read_schema(files[0]).names:  # as earlier versions had it
+        return None
+    columns = ["id", "source", "language", "split", "epochs", "words"]
+    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files]).combine_chunks()
+    lengths = _lengths(lake, refs.get("tokens"))
+    if lengths is None:
+        size = pa.nulls(len(table), pa.int64())
+    else:
+        size = lengths["length"].combine_chunks().take(pc.index_in(table["id"], lengths["id"])).fill_null(0)
+    trains = pc.equal(table["split"], "train")
+    return pa.table(
+        {
+            "id": table["id"],
+            "source": table["source"],
+            "language": table["language"],
+            "trains": pc.cast(trains, pa.int64()),
+            "own": pc.if_else(trains, table["words"], 0),
+            "words": pc.multiply(table["epochs"], table["words"]),  # no epochs of what is held out
+            "tokens": pc.multiply(table["epochs"], size),
+        }
+    )
 
 
 def _of_the_whole(groups: Any) -> list[Share]:

@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
 from models.network.build import ScalarHead
-from models.network.checkpoint import VALUE_HEAD
+from models.network.checkpoint import VALUE_HEAD, load_model
 from models.network.config import LoraConfig
 from models.network.experts import Mixture
 from models.network.foreign import Foreign
+
+ADAPTER = "adapter_config.json"
 
 
 def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module:
@@ -100,8 +103,45 @@ def save_adapter(model: nn.Module, folder: Path | str, base: Path | str = "") ->
         if isinstance(model, ScalarHead):
             save_file(model.head.state_dict(), temporary / VALUE_HEAD, {"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-        (temporary / "adapter_config.json").write_text(text, encoding="utf-8")
+        (temporary / ADAPTER).write_text(text, encoding="utf-8")
     return Path(folder)
+
+
+def load_adapter(folder: Path | str) -> tuple[nn.Module, str]:
+    """The base that a folder of adapters names, with the adapters added to its weights, and where the base lies.
+
+    Raises:
+        UserError: where the base isn't on this machine, or the adapters don't fit it or do more than `W + s B A`.
+    """
+    folder = Path(folder)
+    try:
+        settings = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        weights = load_file(folder / "adapter_model.safetensors")
+        base, config = settings["base_model_name_or_path"], LoraConfig(rank=settings["r"], alpha=settings["lora_alpha"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"the adapters in {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
+    more = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
+    other = [name for name in more if settings.get(name)] or [name for name in weights if ".lora_" not in name]
+    if settings.get("peft_type") != "LORA" or other:
+        raise UserError(f"{folder} holds other adapters than plain LoRA ({', '.join(other[:3])}): merge them with peft")
+    place = next((path for path in (Path(base or ""), folder / (base or "")) if base and path.exists()), None)
+    if place is None and (folder.parent / "config.json").is_file():
+        raise UserError(f"{folder} holds adapters alone: {folder.parent} is the model with them, take that")
+    if place is None:
+        raise UserError(f"{folder} holds adapters of {base or 'an unnamed base'}, which isn't here: fetch it first")
+    model = load_model(place)
+    prefix = "base_model.model." if isinstance(model, Foreign) else "base_model.model.model."
+    lead = "inner." if isinstance(model, Foreign) else ""
+    found = {lead + name.removeprefix(prefix): weight for name, weight in weights.items()}
+    layers = tuple(sorted({name.split(".lora_")[0] for name in found}))
+    apply_lora(model, config.model_copy(update={"targets": layers}))
+    try:
+        _, unknown = model.load_state_dict(found, strict=False)
+    except RuntimeError:
+        unknown = list(found)
+    if unknown:
+        raise UserError(f"the adapters in {folder} don't fit {place}: they change {unknown[0]}, which it hasn't so")
+    return merged(model).eval(), str(place)
 
 
 def _add(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
