@@ -20,6 +20,7 @@ COMMANDS = {
     "flows.commands.what_if:what_if": "What another threshold, preset or languages would keep, without rerunning.",
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",
     "flows.commands.chat:chat": "Talk to a model.",
+    "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",
     "flows.commands.runs:runs": "The runs of the lake: when, how long, how far; two named ones compared.",
     "flows.commands.service:up": "Start the Prefect server, apply the deployments and run a worker.",

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from models.text.config import TOOLS
 
 CALL, CALL_END, RESULT, RESULT_END = TOOLS
-_CALLS = re.compile(rf"(?:{re.escape(CALL)}|<tool_call>)(.*?)(?:{re.escape(CALL_END)}|</tool_call>|\Z)", re.S)
+OPENINGS = (CALL, "<tool_call>")
+_CALLS = re.compile(rf"(?:{'|'.join(map(re.escape, OPENINGS))})(.*?)(?:{re.escape(CALL_END)}|</tool_call>|\Z)", re.S)
 
 
 class Call(NamedTuple):
