@@ -29,6 +29,7 @@ def headers() -> dict[str, str]:
         f"script-src {script}",
         f"style-src {style}",
         "connect-src 'self'",
+        "img-src data:",  # the icon, which is empty
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",

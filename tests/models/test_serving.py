@@ -10,14 +10,13 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import toys
-import uvicorn
+from served import Server, scripted, serving, until
 from transformers import AutoModelForCausalLM
 
 from models.network.checkpoint import load
@@ -31,46 +30,6 @@ openai = pytest.importorskip("openai", reason="no openai: pip install -e .[dev]"
 
 ASKED = [{"role": "user", "content": "the cat sees"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds", "parameters": {"type": "object"}}}]
-
-
-class Server:
-    """A server in this process: `base` is its API's root, `client` OpenAI's, `models` what it serves."""
-
-    def __init__(self, models: dict[str, api.Served], token: str = "") -> None:
-        self.models = models
-        self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.listen(256)
-        self.address = self.socket.getsockname()
-        self.home = f"http://127.0.0.1:{self.address[1]}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(api.application(models, token), log_level="critical", lifespan="off")
-        )
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
-        self._thread.start()
-
-    @property
-    def base(self) -> str:
-        return f"{self.home}/v1"
-
-    def client(self, key: str = "none") -> Any:
-        return openai.OpenAI(base_url=self.base, api_key=key, max_retries=0, timeout=120)
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
-        self._thread.join()
-        for served in self.models.values():
-            served.close()
-
-
-@contextmanager
-def serving(models: dict[str, api.Served], token: str = "") -> Iterator[Server]:
-    server = Server(models, token)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -91,32 +50,6 @@ def server(folders: dict[str, Path]) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def client(server: Server) -> Any:
     return server.client()
-
-
-def until(ready: Callable[[], Any]) -> None:
-    """Wait for a condition; a test's own time limit ends a wait for nothing."""
-    for _ in range(120_000):
-        if ready():
-            return
-        threading.Event().wait(0.001)
-    raise AssertionError("it didn't come")
-
-
-@contextmanager
-def scripted(model: Any, tokens: list[int]) -> Iterator[None]:
-    """A model that writes these tokens, whatever it is asked; one request at a time."""
-    coming = iter(tokens)
-
-    def logits(hidden_ND: torch.Tensor) -> torch.Tensor:
-        found = torch.zeros(len(hidden_ND), model.config.vocabulary)
-        found[:, next(coming)] = 30.0
-        return found
-
-    model.logits = logits
-    try:
-        yield
-    finally:
-        del model.logits
 
 
 # Answers ------------------------------------------------------------------------------------------------------------
@@ -489,7 +422,7 @@ def test_the_row_of_a_client_that_goes_away_is_freed(server: Server, stream: boo
             threading.Event().wait(0.01)
 
     body = json.dumps({"model": "small", "messages": ASKED, "stream": stream}).encode()
-    with scripted(served.model, words()):  # type: ignore[arg-type]
+    with scripted(served.model, words()):
         with socket.create_connection(server.address, timeout=120) as there:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             there.sendall(head.encode() + body)
