@@ -45,8 +45,8 @@ def serve(
     Parameters
     ----------
     checkpoints
-        Stages of the last run (`sft ppo`), checkpoints' folders, or `last`; each is a model named after its stage or
-        folder.
+        Stages of the last run (`sft ppo`), checkpoints' folders or GGUF files, or `last`; each is a model named after
+        its stage, folder or file.
     port
         Where to listen; 0: wherever there is room.
     host
@@ -124,7 +124,7 @@ def names(chosen: Iterable[Chosen]) -> list[str]:
     """A name for each checkpoint: its stage, or its folder; numbered where that is taken."""
     found: list[str] = []
     for one in chosen:
-        name = one.stage or one.folder.resolve().name
+        name = one.stage or one.folder.resolve().name.removesuffix(".gguf")
         if name == "checkpoint":  # as a stage calls it
             name = one.folder.resolve().parent.name
         again = 2
