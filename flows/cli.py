@@ -23,6 +23,7 @@ COMMANDS = {
     "flows.commands.chat:chat": "Talk to a model.",
     "flows.commands.eval:eval": "Judge checkpoints by benchmarks, with intervals; compare several.",
     "flows.commands.export:export": "Write a checkpoint or a table for others, with a card from its lineage.",
+    "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",
     "flows.commands.runs:runs": "The runs of the lake: when, how long, how far; two named ones compared.",
     "flows.commands.service:up": "Start the Prefect server, apply the deployments and run a worker.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import find_manifest
 from datalake.lake.trace import find_checkpoint, find_manifest_of
 from datalake.printable import from_terminal
+from flows.commands.chat_commands import Commands, EndChat
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 from flows.stages import ANSWERING, TRAINING
@@ -60,11 +62,12 @@ class Chosen:
 
 
 def choose(name: str, lake: Path, run: str | None = None) -> Chosen:
-    """A checkpoint by stage (of the last run, or of `run`), fingerprint or folder, which needn't be in the lake."""
+    """A checkpoint by stage (of the last run, or of `run`), fingerprint, folder or GGUF file; these needn't
+    be in the lake."""
     if name != "last" and name not in TRAINING:
         try:
             path = Path(name).expanduser()
-            if (path / "config.json").is_file():
+            if (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
                 return Chosen(path)
             there = path.exists()
         except (OSError, RuntimeError, ValueError):  # too long, or of a user that there isn't
@@ -91,6 +94,7 @@ class Dialogue:
     tokenizer: Any
     sampling: Sampling
     messages: list[dict[str, str]] = field(default_factory=list)
+    name: str = ""
 
     def answer(self, text: str, show: Callable[[str], None]) -> None:
         """Say something and get the answer, piece by piece; what an interruption cuts short stays as it is.
@@ -139,7 +143,8 @@ def chat(
     Parameters
     ----------
     checkpoint
-        A stage of the last run (`ppo`), a checkpoint's folder, or `last`: the last model of the last complete run.
+        A stage of the last run (`ppo`), a checkpoint's folder or GGUF file, or `last`: the last model of the last
+        complete run.
     message
         Ask this one thing and end.
     temperature
@@ -158,18 +163,18 @@ def chat(
         raise UserError("the message is empty: give --message something to answer, or leave it out for a dialogue")
     if message is None and common.json:
         raise UserError("--json needs --message")
-    chosen = choose(checkpoint, common.folder)
-    from models.network.build import ScalarHead
-    from models.network.checkpoint import load
 
-    model, tokenizer = load(chosen.folder, trust_remote_code)
-    if isinstance(model, ScalarHead):
-        raise UserError(f"a reward model scores answers and can't write any: chat with {' or '.join(ANSWERING[1:])}")
-    dialogue = Dialogue(model, tokenizer, sampling)
+    def load(name: str) -> tuple[Any, Any, str]:
+        chosen = choose(name, common.folder)
+        return *_writer(chosen, trust_remote_code), str(chosen)
+
+    chosen = choose(checkpoint, common.folder)
+    dialogue = Dialogue(*_writer(chosen, trust_remote_code), sampling, name=str(chosen))
     if chosen.stage:
         note(str(chosen))
     if message is None:
-        return converse(dialogue)
+        console = Console()
+        return converse(dialogue, Commands(dialogue, console.line, console.stream, load), _history())
     output = common.output
     dialogue.answer(from_terminal(message), output.stream)
     made = {"stage": chosen.stage, "run": chosen.run} if chosen.stage else {}
@@ -178,21 +183,38 @@ def chat(
     return 0
 
 
-def converse(dialogue: Dialogue) -> int:
+def _writer(chosen: Chosen, trust_remote_code: bool) -> tuple[Any, Any]:
+    """The model and the tokenizer of a checkpoint that writes. Raises UserError for a reward model."""
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load
+
+    model, tokenizer = load(chosen.folder, trust_remote_code)
+    if isinstance(model, ScalarHead):
+        raise UserError(f"a reward model scores answers and can't write any: chat with {' or '.join(ANSWERING[1:])}")
+    return model, tokenizer
+
+
+def converse(dialogue: Dialogue, commands: Commands | None = None, history: Path | None = None) -> int:
     """Answer line by line what is typed or piped in, until an empty line or the end; returns the exit status.
 
-    At a terminal Ctrl-C stops an answer and a message that doesn't fit is said so; in a pipe both end the dialogue.
+    At a terminal lines with a slash are commands, Ctrl-C stops an answer and a message that doesn't fit is said so; in
+    a pipe everything is a message, and both end the dialogue. `history`: the file of what was typed, over dialogues.
     """
     console = Console()
     person = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
     if person:
-        note("an empty line or Ctrl-D ends the chat, Ctrl-C stops an answer, Alt-Enter begins a line")
+        note("an empty line or Ctrl-D ends the chat, Ctrl-C stops an answer, Alt-Enter begins a line, /help")
     try:
-        for text in typed() if person else piped():
+        for text in typed(history) if person else piped():
             if not text.strip():
                 break
             try:
-                dialogue.answer(text.strip(), console.stream)
+                said = commands.take(text.strip()) if person and commands else text.strip()
+                if said is None:
+                    continue
+                dialogue.answer(said, console.stream)
+            except EndChat:
+                break
             except UserError as error:
                 if not person:
                     raise
@@ -215,9 +237,22 @@ def piped() -> Iterator[str]:
         yield raw.decode("utf-8-sig" if number == 0 else "utf-8", "replace")
 
 
-def typed() -> Iterator[str]:
+def _history() -> Path | None:
+    """Where what was typed is kept, for its owner alone; None where there is no such place."""
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        path = Path(state) / "headwater" / "chat_history"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))
+    except (OSError, RuntimeError):
+        return None
+    return path
+
+
+def typed(history: Path | None = None) -> Iterator[str]:
     """What a person types at the prompt, with editing and a history; a paste of several lines is one message."""
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import FileHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.output import create_output
 
@@ -232,7 +267,9 @@ def typed() -> Iterator[str]:
         event.current_buffer.insert_text("\n")
 
     output = create_output(stdout=None if sys.stdout is not None and sys.stdout.isatty() else sys.stderr)
-    session: PromptSession[str] = PromptSession("> ", key_bindings=keys, multiline=True, output=output)
+    session: PromptSession[str] = PromptSession(
+        "> ", key_bindings=keys, multiline=True, output=output, history=FileHistory(str(history)) if history else None
+    )
     while True:
         try:
             yield from_terminal(session.prompt())

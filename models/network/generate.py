@@ -8,7 +8,7 @@ its neighbours, its slot or when it came.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -69,13 +69,14 @@ Follow = Callable[[int, int, Any], Sequence[int]]
 @torch.no_grad()
 def write(
     model: nn.Module,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] | Mapping[int, Sequence[int]],
     width: int,
     slots: int,
     choose: Choose,
     follow: Follow,
     least: int = 1,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    arrivals: Callable[[], Iterable[int]] | None = None,
 ) -> Iterator[Sequence[int]]:
     """Writes on from all prompts, `slots` at once; yields the tokens of each pass.
 
@@ -83,11 +84,12 @@ def write(
     follow: (a row's number, its new token, what was said more) -> what the row reads next, the token itself and
     whatever comes after it; nothing where the row has ended.
     width: tokens a row is likely to need. least: rows in every pass, and around: what every pass runs in; for results
-    that are equal to the bit (`models.rl.exact`). Runs in evaluation mode and restores the mode.
+    that are equal to the bit (`models.rl.exact`). arrivals: asked before every pass for the numbers of rows that came
+    meanwhile, whose prompts stand in `prompts`, a mapping, by then. Runs in evaluation mode and restores the mode.
     """
-    waiting = deque(range(len(prompts)))
-    capacity = max(min(slots, len(prompts)), least)
-    slots = min(slots, len(prompts))
+    waiting = deque(range(len(prompts)) if arrivals is None else arrivals())
+    slots = min(slots, len(prompts)) if arrivals is None else slots
+    capacity = max(slots, least)
     store = slots_for(model, capacity, width)
     device = next(model.parameters()).device
     rows = [-1] * slots  # the row of each slot, -1 for none
@@ -117,6 +119,7 @@ def write(
     model.eval()
     try:
         while True:
+            waiting.extend(arrivals() if arrivals is not None else ())
             free = [slot for slot, row in enumerate(rows) if row < 0]
             # Reading a prompt costs a pass: some come together.
             if waiting and (len(free) >= min(len(waiting), max(1, slots // 4)) or len(free) == slots):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -61,21 +61,46 @@ def fitting(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBa
 
 
 def pieces(tokens: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Text from tokens as soon as it is sure; see `Pieces`."""
+    text = Pieces(tokenizer)
+    for token in tokens:
+        if piece := text.push(token):
+            yield piece
+    if rest := text.rest():
+        yield rest
+
+
+class Pieces:
     """Text from tokens as soon as it is sure: a character whose bytes come in several tokens is held until it is whole.
 
     Each piece is what a token adds to the text before it, so that tokenizers which write spaces by context come out
-    right too.
+    right too. Special tokens aren't shown, but for those `shown`.
     """
-    ids: list[int] = []
-    before, shown = 0, 0  # tokens already settled, and those already shown
-    for token in tokens:
-        ids.append(token)
-        prefix = str(tokenizer.decode(ids[before:shown], skip_special_tokens=True))
-        text = str(tokenizer.decode(ids[before:], skip_special_tokens=True))
-        if len(text) > len(prefix) and not text.endswith(_BROKEN):
-            yield text[len(prefix) :]
-            before, shown = shown, len(ids)
-    prefix = str(tokenizer.decode(ids[before:shown], skip_special_tokens=True))
-    rest = str(tokenizer.decode(ids[before:], skip_special_tokens=True))[len(prefix) :]
-    if rest:
-        yield rest
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, shown: Collection[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder if shown else {}
+        self.hidden = {number for number, token in added.items() if token.special and number not in shown}
+        self.skip = not shown
+        self.ids: list[int] = []
+        self.before, self.after = 0, 0  # tokens already settled, and those already shown
+
+    def push(self, token: int) -> str:
+        """What a token adds; nothing while it is unsure."""
+        if token in self.hidden:
+            return ""
+        self.ids.append(token)
+        prefix, text = self._decode(self.ids[self.before : self.after]), self._decode(self.ids[self.before :])
+        if len(text) <= len(prefix) or text.endswith(_BROKEN):
+            return ""
+        self.before, self.after = self.after, len(self.ids)
+        return text[len(prefix) :]
+
+    def rest(self) -> str:
+        """What was held back when no more tokens come."""
+        prefix, text = self._decode(self.ids[self.before : self.after]), self._decode(self.ids[self.before :])
+        self.before = self.after = len(self.ids)
+        return text[len(prefix) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=self.skip))

@@ -39,17 +39,21 @@ class Echo:
         show("[" + ascii(text) + "]" if len(text) < 100 else f"[{len(text)}]")
 sys.exit(converse(Echo()))
 """
+# The same with commands, and what was typed in a file.
+COMMANDED = ECHO.replace(
+    "converse(Echo())", "converse(Echo(), Commands(Echo(), print, print, None), Path(sys.argv[1]))"
+).replace("import sys", "import sys\nfrom pathlib import Path\nfrom flows.commands.chat_commands import Commands")
 
 
 class Terminal:
     """A process at a terminal of its own, typed at and read as a person does."""
 
-    def __init__(self, code: str):
+    def __init__(self, code: str, *arguments: str):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
             environment = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm", "PYTHONUTF8": "1"}
-            os.execve(sys.executable, [sys.executable, "-c", code], environment)
+            os.execve(sys.executable, [sys.executable, "-c", code, *arguments], environment)
         self.shown = b""
 
     def until(self, text: bytes) -> None:
@@ -121,6 +125,30 @@ def test_ctrl_c_gives_up_a_line_stops_an_answer_and_ends_the_chat(terminal: Term
     terminal.until(PROMPT)
     terminal.type(b"\x03")
     assert terminal.ended() == 130
+
+
+def test_a_line_with_a_slash_is_for_the_chat_itself_and_all_of_it_is_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "history"
+    for keys, shown in ((b"/help\r", b"/system"), (b"\x1b[A\r", b"/system")):  # in the next chat by one key
+        terminal = Terminal(COMMANDED, str(file))
+        try:
+            terminal.until(PROMPT)
+            terminal.type(keys)
+            terminal.until(shown)
+            terminal.until(PROMPT)
+            terminal.type(b"//etc\r")
+            terminal.until(b"['/etc']")
+            terminal.until(PROMPT)
+            terminal.type(b"/nothing\r")
+            terminal.until(b"there is no command /nothing")
+            terminal.until(PROMPT)
+            terminal.type(b"/help\r")
+            terminal.until(PROMPT)
+            terminal.type(b"\x04")
+            assert terminal.ended() == 0
+        finally:
+            os.close(terminal.fd)
+    assert "+//etc" in file.read_text()
 
 
 class Echo:

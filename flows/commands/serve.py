@@ -1,0 +1,181 @@
+"""`headwater serve`: OpenAI's API over checkpoints in this process, and a page to chat with them."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from datalake.errors import UserError
+from flows.commands.chat import Chosen, choose
+from flows.commands.common import COMMON, Common
+from flows.output import note
+
+HOST = "127.0.0.1"
+_SHOWN = (
+    "stage",
+    "fingerprint",
+    "version",
+    "started",
+    "seconds",
+    "records_in",
+    "records_out",
+    "git_commit",
+    "git_dirty",
+)
+_ARCHIVES = 50  # of a stage that are told
+
+
+def serve(
+    checkpoints: Annotated[list[str], Parameter(negative="")] = ["last"],  # noqa: B006
+    *,
+    port: int = 8000,
+    host: str = HOST,
+    token: Annotated[str, Parameter(env_var="HEADWATER_TOKEN")] = "",
+    slots: int = 16,
+    trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> None:
+    """OpenAI's API over checkpoints, under /v1, and a page to chat with them, at /. Ctrl-C ends it.
+
+    Parameters
+    ----------
+    checkpoints
+        Stages of the last run (`sft ppo`), checkpoints' folders or GGUF files, or `last`; each is a model named after
+        its stage, folder or file.
+    port
+        Where to listen; 0: wherever there is room.
+    host
+        On which address. Beyond this machine only with a token.
+    token
+        The key that clients have to bring (`Authorization: Bearer KEY`); without one, this machine's programs and pages
+        alone are answered. Better in the environment than in the command, which others see.
+    slots
+        Answers of a model that are written at once; more wait.
+    trust_remote_code
+        Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
+    """
+    if not 1 <= slots <= 1024:
+        raise UserError(f"--slots {slots}: a number from 1 to 1024")
+    if not _loopback(host) and not token:
+        raise UserError(f"{host} can be reached by others: set a key that they need, in HEADWATER_TOKEN or --token")
+    if not token.isascii():
+        raise UserError("the token can't be sent in a header: choose one of ASCII characters")
+    chosen = [choose(name, common.folder) for name in checkpoints]
+    import uvicorn
+
+    from flows.service.guard import Guard
+    from models.serving.api import application
+
+    with listener(host, port) as listening:
+        served = dict(zip(names(chosen), loaded(chosen, common.folder, slots, trust_remote_code), strict=True))
+        for name, model in served.items():
+            model.name = name
+        app = application(served, token)
+        # A page of another site can send requests to loopback: without a key, its name and origin are looked at.
+        app = app if token else Guard(app, {})
+        number = listening.getsockname()[1]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{number}"
+        answer = {"url": url, "models": {name: str(one.folder) for name, one in zip(served, chosen, strict=True)}}
+        common.output.answer(
+            answer, lambda console, _: console.line(f"{url}/ to chat, {url}/v1 for programs\nCtrl-C ends it")
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False)
+        )
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:
+            return
+        finally:
+            for model in served.values():
+                model.close()
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UserError where it can't."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{host} port {port} can't be used ({why.lower()}): choose another with --port") from None
+    listening.listen(1024)
+    return listening
+
+
+def names(chosen: Iterable[Chosen]) -> list[str]:
+    """A name for each checkpoint: its stage, or its folder; numbered where that is taken."""
+    found: list[str] = []
+    for one in chosen:
+        name = one.stage or one.folder.resolve().name.removesuffix(".gguf")
+        if name == "checkpoint":  # as a stage calls it
+            name = one.folder.resolve().parent.name
+        again = 2
+        while (numbered := name if again == 2 and name not in found else f"{name}-{again}") in found:
+            again += 1
+        found.append(numbered)
+    return found
+
+
+def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: bool) -> Iterable[Any]:
+    """The models of checkpoints, as `models.serving.api.Served`, on the GPU where there is one."""
+    import torch
+
+    from models.network.build import ScalarHead
+    from models.network.checkpoint import load
+    from models.network.decoder import Decoder
+    from models.serving.api import Served
+    from models.training.device import choose as choose_device
+
+    device = choose_device()
+    for one in chosen:
+        note(f"loading {one}")
+        model, tokenizer = load(one.folder, trust_remote_code)
+        if isinstance(model, ScalarHead):
+            raise UserError(f"{one.folder} is a reward model, which scores answers: serve a model that writes them")
+        # Transformers' models keep tables in float32 that a cast would spoil.
+        model.to(device.device, device.compute if isinstance(model, Decoder) else torch.float32)
+        about = {"checkpoint": str(one.folder), "stage": one.stage, "run": one.run, "corpus": one.corpus}
+        yield Served("", model, tokenizer, about | {"ancestors": ancestry(one.folder, lake)}, slots)
+
+
+def ancestry(folder: Path, lake: Path) -> list[dict[str, Any]]:
+    """The stages that a checkpoint rests on, nearest first, as `headwater trace` knows them; none where no lake has it.
+
+    The lake is the one it lies in, else the one that is named.
+    """
+    from flows.lake import Lake
+
+    within = [above for above in folder.resolve().parents if (above / "records").is_dir()]
+    for place in [*within, lake]:
+        try:
+            found = Lake(place).trace(str(folder.resolve()))
+        except UserError:
+            continue
+        return [_told(one) for one in found]
+    return []
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    """A stage's record as the page shows it."""
+    outputs = [ref.get("table") or ref.get("name", "") for ref in record["outputs"]]
+    archives = [{"kind": one["kind"], "name": one["name"]} for one in record["archives"]]
+    told = {name: record.get(name) for name in _SHOWN}
+    return told | {"outputs": outputs, "archives": archives[:_ARCHIVES], "archives_in_all": len(archives)}

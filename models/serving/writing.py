@@ -1,0 +1,100 @@
+"""An answer as it is written: from tokens to text, up to a stop string, with tool calls and log-probabilities apart."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from models.serving.chat import Pieces
+from models.serving.engine import Token
+from models.text.tool_calls import CALL, CALL_END, OPENS, Call, as_json, calls_in
+
+
+class Writing:
+    """One answer. `push` takes tokens and gives the text that is sure; after the last, `rest` what was held back.
+
+    calls: what it asks of tools, as in OpenAI's messages. reason: why it ended.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = (), tools: bool = False) -> None:
+        self.tokenizer, self.stops = tokenizer, list(stops)
+        vocabulary = tokenizer.get_vocab() if tools else {}
+        self.pieces = Pieces(tokenizer, {vocabulary[name] for name in (CALL, CALL_END) if name in vocabulary})
+        # Templates write a call in a line of its own.
+        self.openings = [*(f"\n{mark}" for mark in OPENS), *OPENS] if tools else []
+        self.calls: list[dict[str, Any]] = []
+        self.reason: str | None = None
+        self.tokens = 0
+        self.log_probs: list[dict[str, Any]] = []
+        self._held = ""
+        self._called: str | None = None  # all from where a call begins
+        self._cut = False  # by a stop string
+
+    def push(self, token: Token) -> str:
+        """The text that a token makes sure; `reason` is set where it ends the answer."""
+        self.tokens += 1
+        said = ""
+        if token.ended != "stop":
+            if token.log_prob is not None:
+                self.log_probs.append(self._told(token))
+            said = self._take(self.pieces.push(token.id))
+        self.reason = self.reason or token.ended
+        return said
+
+    def rest(self) -> str:
+        """What was held back, once the answer has ended; calls of tools are read now."""
+        if self._cut:
+            return ""
+        said = self._take(self.pieces.rest())
+        if self._cut:
+            return said
+        said += self._held
+        if self._called is not None:
+            found = calls_in(self._called)
+            if None in found:  # it can't be read: it stands as it was written
+                return said + self._called
+            self.calls = [_as_call(call) for call in found if call]
+            self.reason = "tool_calls" if self.reason == "stop" else self.reason
+        return said
+
+    def _take(self, piece: str) -> str:
+        """The part of what is held and a new piece that is sure; sets `reason` at a stop string."""
+        if self._called is not None:
+            self._called += piece
+            return ""
+        text, marks = self._held + piece, [*self.stops, *self.openings]
+        found = [(place, mark not in self.stops) for mark in marks if (place := text.find(mark)) >= 0]
+        if found:
+            place, opens = min(found)
+            self._held = ""
+            if opens:
+                self._called = text[place:]
+            else:
+                self.reason, self._cut = "stop", True
+            return text[:place]
+        held = max((_overlap(text, mark) for mark in marks), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def _told(self, token: Token) -> dict[str, Any]:
+        told = self._alternative(token.id, token.log_prob or 0.0)
+        return told | {"top_logprobs": [self._alternative(id, log_prob) for id, log_prob in token.top]}
+
+    def _alternative(self, id: int, log_prob: float) -> dict[str, Any]:
+        text = str(self.tokenizer.decode([id]))
+        # A token may be a part of a character only, which has no text of its own.
+        return {"token": text, "logprob": log_prob, "bytes": None if "\ufffd" in text else list(text.encode())}
+
+
+def _as_call(call: Call) -> dict[str, Any]:
+    """A call as OpenAI's messages have it."""
+    function = {"name": call.name, "arguments": as_json(call.arguments)}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _overlap(text: str, mark: str) -> int:
+    """How many characters at the end of a text may begin a mark."""
+    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])), 0)
