@@ -16,7 +16,7 @@ from datalake.atomic import write_atomically
 from datalake.errors import UserError
 
 if TYPE_CHECKING:
-    from flows.commands.chat import Dialogue
+    from flows.commands.dialogue import Dialogue
 
 _SETTINGS: dict[str, Callable[[str], Any]] = {
     "temperature": float,

@@ -136,7 +136,7 @@ def render(template: str, facts: Mapping[str, Any], licence: str | None) -> str:
     )  # Markdown, not HTML: `cell` does the escaping
     environment.filters |= {"number": number, "share": share, "seconds": seconds, "cell": cell}
     head = {"model_card.md.j2": _model_head, "dataset_card.md.j2": _dataset_head}[template](facts, licence)
-    body = environment.get_template(template).render(facts | {"licence": licence})
+    body = environment.get_template(template).render({**facts, "licence": licence})
     return f"---\n{head}\n---\n\n{body.strip()}\n"
 
 

@@ -40,10 +40,10 @@ def compare(
             if metric in other.figures:
                 key = (row.task, row.shots, row.reasons, metric)
                 paired.setdefault(key, []).append((*parts, *other.figures[metric]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (task, shots, reasons, metric), values in paired.items():
         table = np.array(values, np.float64)
-        one, other = (figure(metric, *table[:, part].sum(0)) for part in (slice(0, 2), slice(2, 4)))
+        before, after = (figure(metric, *table[:, part].sum(0)) for part in (slice(0, 2), slice(2, 4)))
         gaps = table[:, 2] / table[:, 3] - table[:, 0] / table[:, 1]
         low, high = _interval(metric, table, confidence, resamples, seed)
         rows.append(
@@ -52,9 +52,9 @@ def compare(
                 "shots": shots,
                 "reasons": reasons,
                 "metric": metric,
-                "first": one,
-                "second": other,
-                "difference": other - one,
+                "first": before,
+                "second": after,
+                "difference": after - before,
                 "low": low,
                 "high": high,
                 "higher": float((gaps > 0).mean() + (gaps == 0).mean() / 2),

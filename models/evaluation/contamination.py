@@ -26,7 +26,7 @@ def contaminated(texts: Sequence[str], documents: Iterable[tuple[str, str]]) -> 
 
     An item of fewer than 8 words (a Chinese character being half a word, 13 characters) is found in none.
     """
-    config = DecontaminateConfig.model_construct(ngram=13, shortest=RUN, max_rows=None, share=0.0)
+    config = DecontaminateConfig.model_construct(paths=(), ngram=13, shortest=RUN, max_rows=None, share=0.0)
     index = Index((EvaluationRow("item", "item", number, [text]) for number, text in enumerate(texts)), config)
     words = [_words(text) for text in texts]
     grams: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # a run: items, and where it begins in each

@@ -412,13 +412,13 @@ def results(rows: Sequence[Judged], confidence: float = 0.95, resamples: int = 1
         for metric, parts in row.figures.items():
             found.setdefault((row.task, metric), []).append(parts)
     made = []
-    for (task, metric), parts in found.items():
-        above, below = np.array(parts, np.float64).T
+    for (task, metric), items in found.items():
+        above, below = np.array(items, np.float64).T
         if set(below) == {1.0} and set(above) <= {0.0, 1.0}:
-            low, high = wilson(float(above.sum()), len(parts), confidence)
+            low, high = wilson(float(above.sum()), len(items), confidence)
         else:
             low, high = (figure(metric, end, 1.0) for end in bootstrap(above, below, confidence, resamples, seed))
-        made.append(Result(task, metric, figure(metric, float(above.sum()), float(below.sum())), low, high, len(parts)))
+        made.append(Result(task, metric, figure(metric, float(above.sum()), float(below.sum())), low, high, len(items)))
     return made
 
 

@@ -21,7 +21,8 @@ from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import Manifest, StageRecord, StageReport, write_manifest
 from flows.cli import main
-from flows.commands.chat import Sampling, choose, converse, piped
+from flows.commands.chat import choose, converse, piped
+from flows.commands.dialogue import Sampling
 
 ROOT = Path(__file__).parents[2]
 PROMPT = b"\x1b[?2004h"  # what opens a line to be edited: pastes are asked for as such

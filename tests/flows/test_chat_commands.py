@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from datalake.errors import UserError
-from flows.commands.chat import Dialogue, Sampling, _history
+from flows.commands.chat import _history
 from flows.commands.chat_commands import Commands, EndChat
+from flows.commands.dialogue import Dialogue, Sampling
 
 
 class Echo(Dialogue):
