@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
 from tokenizers import Tokenizer
 
@@ -218,6 +219,29 @@ def test_a_token_behind_a_gap_of_the_vocabulary_can_be_written(world: dict[str, 
     words._tokenizer = Tokenizer.from_str(json.dumps(told))
     assert len(words) < largest + 6
     assert sampling_of(GrpoConfig(), words).vocabulary == largest + 6
+
+
+def test_a_judge_of_a_shorter_context_is_asked_about_nothing_that_it_cannot_read(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tinker-cookbook 506: with what tools gave back a dialogue went beyond what was read."""
+    words = load(world["base"])
+    start = toys.base(tmp_path / "base", words, context=4096)
+    config = PpoConfig(**SMALL | {"steps": 1, "batch": 8, "new_tokens": 16, "exact": "off", "tools": ("calculator",)})
+    short = [row | {"messages": toys.dialogue("1", "")[:1]} for row in ROWS]
+    context = 18 + max(map(len, ppo.data(config, start, short, []).fitted.items))  # the prompt, an answer, no more
+    judge, _ = checkpoint.load(toys.base(tmp_path / "trunk", words, context=context))
+    checkpoint.save(ScalarHead(judge, "zero"), words, tmp_path / "judge")
+    monkeypatch.setattr("models.rl.tools.turns._calls", lambda turn, words: [None] if turn else [])
+    stops = list(range(0, len(words), 2))  # half of all tokens end a turn
+    monkeypatch.setattr("models.text.tokenizer.stop_ids", lambda *_: stops)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "models.rl.iterations.scores_of",
+        lambda model, dialogues, batch: seen.extend(map(len, dialogues)) or torch.zeros(len(dialogues)),
+    )
+    ppo(config, start, short, [], tmp_path / "judge", tmp_path / "out")
+    assert 0 < max(seen) <= context
 
 
 def test_another_reward_model_that_reads_less_than_is_written_is_one_line(world: dict[str, Any]) -> None:
