@@ -28,7 +28,7 @@ from models.objectives.bradley_terry import scores_of
 from models.text.packing import fit_all, fit_pair
 from models.text.rendering import UnfitError, render, writes_all
 from models.text.sampler import IGNORED, Batch
-from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids
+from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids, vocabulary_size
 
 WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 _WIDTH = 32  # tokens: rows are padded to a multiple
@@ -274,7 +274,12 @@ def written(
     for first in range(0, len(order), batch):
         numbers = order[first : first + batch]
         found = generate(
-            model, [prompts[n] for n in numbers], new, temperature=0, eos_id=stops, vocabulary=len(tokenizer)
+            model,
+            [prompts[n] for n in numbers],
+            new,
+            temperature=0,
+            eos_id=stops,
+            vocabulary=vocabulary_size(tokenizer),
         )
         for number, answer in zip(numbers, found, strict=True):
             answers[number] = answer

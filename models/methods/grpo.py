@@ -49,4 +49,4 @@ class GrpoConfig(RolloutConfig):
         return Estimation(scale=self.scale)
 
 
-grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo")
+grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo", version="2")

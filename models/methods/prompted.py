@@ -150,7 +150,7 @@ def prepared(
         model = ActorCritic(actor, critic(config, policy, judge))
         units["critic"] = model.critic
     rendered, chosen = data.fitted.items, [prompts[number] for number in data.fitted.numbers]
-    sampling = sampling_of(config, data.words, actor)
+    sampling = sampling_of(config, data.words, actor, data.room + config.new_tokens)
     recorder = Recorder(data.words, config.seed, config.samples_every, config.samples)
     observe = observer(data.tools, data.words, config.turns) if data.tools else None
     engine = Engine(actor, sampling)  # until it is known where answers are written
@@ -166,7 +166,8 @@ def prepared(
     scorers: dict[str, Any] = {"score": score}
     if config.other_reward_model is not None and held:
         folder = Path(config.other_reward_model.paths[0])
-        other, by_other, network = other_reward_model(folder, data.words, config.rows)
+        longest = (data.room if data.tools else max(map(len, questions))) + config.new_tokens
+        other, by_other, network = other_reward_model(folder, data.words, config.rows, longest)
         scorers[other] = by_other
         frozen.append(network)
 
@@ -194,7 +195,7 @@ def prepared(
     return Prepared(
         model=model,
         objective=objective(
-            PolicyLoss(vocabulary=len(data.words), **{field: getattr(config, field) for field in names})
+            PolicyLoss(vocabulary=iterations.vocabulary, **{field: getattr(config, field) for field in names})
         ),
         batches=iterations,
         words=data.words,
@@ -216,9 +217,10 @@ def prepared(
     )
 
 
-def sampling_of(config: RolloutConfig, words: Any, model: Any = None) -> Sampling:
-    """How a config samples."""
+def sampling_of(config: RolloutConfig, words: Any, model: Any = None, longest: int | None = None) -> Sampling:
+    """How a config samples; longest: as of `models.rl.answers.Sampling`."""
     from models.rl.answers import Sampling
-    from models.text.tokenizer import stop_ids
+    from models.text.tokenizer import stop_ids, vocabulary_size
 
-    return Sampling(config.new_tokens, config.temperature, tuple(stop_ids(words, model)), len(words))
+    stops = tuple(stop_ids(words, model))
+    return Sampling(config.new_tokens, config.temperature, stops, vocabulary_size(words), longest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,12 +31,19 @@ class Answer:
 class Sampling:
     """How answers are drawn: `new_tokens` at most are written for a prompt, over all its turns; `vocabulary` rules out
     ids from there on, the embedding's spare rows. Nothing else narrows what can be drawn: any top-p would sample from
-    another distribution than the log-probabilities describe."""
+    another distribution than the log-probabilities describe. `longest`: tokens of a prompt with its answer and what
+    tools gave back, where a model that judges it holds fewer than the policy."""
 
     new_tokens: int
     temperature: float
     stop_ids: tuple[int, ...]
     vocabulary: int | None = None
+    longest: int | None = None
+
+    def room(self, model: Any) -> int:
+        """Tokens of a prompt with its answer that a policy may come to."""
+        context = int(model.config.context)
+        return context if self.longest is None else min(context, self.longest)
 
 
 Observe = Callable[[int, Answer], "list[int] | None"]  # the row's place and what it wrote -> what comes next, if any

@@ -158,6 +158,9 @@ class RolloutConfig(EvaluatedConfig):
             raise ValueError(f"batch {self.batch} must be a multiple of group ({self.group}): answers to each prompt")
         if self.advantage != "gae" and self.group == 1:
             raise ValueError(f"advantage {self.advantage} compares the answers to a prompt: set group to 2 at least")
+        weights = [reward.weight for reward in self.rewards] + [self.reward_model_weight or 0.0]
+        if not any(weights) and (self.rewards or self.reward_model_weight is not None):
+            raise ValueError("every reward weighs 0, which teaches nothing: give one of them a weight")
         if self.engine == "vllm" and self.exact == "on":
             raise ValueError("vLLM's log-probabilities aren't training's to the bit: set exact to auto")
         if self.kl_in == "loss" and self.kl_estimator == "k1":

@@ -46,7 +46,7 @@ class Engine:
 
         Raises UserError where a prompt is empty, or leaves no room for an answer.
         """
-        sampling, context = self.sampling, int(self.model.config.context)  # type: ignore[union-attr, arg-type]
+        sampling, context = self.sampling, self.sampling.room(self.model)
         require_room(prompts, context)
         answers = [Answer(list(prompt), version=self.version) for prompt in prompts]
         written = [0] * len(answers)

@@ -44,12 +44,19 @@ def heldout(
     return measure
 
 
-def other_reward_model(folder: Path, words: Any, batch: int) -> tuple[str, Scorer, nn.Module]:
+def other_reward_model(folder: Path, words: Any, batch: int, longest: int = 0) -> tuple[str, Scorer, nn.Module]:
     """Another reward model by its folder: the name of its figure, `other_<name>`, its scorer, and its network, which
-    has to go to the device. Raises UserError where it reads other tokens than `words` writes."""
+    has to go to the device. Raises UserError where it reads other tokens than `words` writes, or fewer than the
+    `longest` prompt with its answer may have."""
     judge, judges_words = load_reward_model(folder)
     if words.get_vocab() != judges_words.get_vocab():
         raise UserError(f"{folder} has another tokenizer than the policy: name a reward model trained from its base")
+    context = int(judge.trunk.config.context)  # type: ignore[union-attr, arg-type]
+    if context < longest:
+        raise UserError(
+            f"{folder} reads {context} tokens, and a held-out prompt with its answer may have {longest}: lower"
+            " new_tokens, or name a reward model with a longer context"
+        )
     judge.eval().requires_grad_(False)
     place = folder.parent if folder.name in ("checkpoint", "model") else folder
 

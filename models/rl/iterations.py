@@ -22,9 +22,12 @@ from models.rl.policy import ActorCritic, Rollouts
 from models.rl.recorder import Recorder
 from models.rl.rewards import MODEL, Asked, Rewards
 from models.rl.rollouts import graded, lay_out, log_probs_of, rows_of, values_of
+from models.text.tokenizer import vocabulary_size
 from models.training.device import device_of
 from models.training.epochs import Epochs, draw
 from models.training.loop import Callback, Run
+
+_LARGEST = 1e15  # score, long clipped where it is learned from: figures of larger ones overflow float32
 
 
 class Prompts:
@@ -78,7 +81,7 @@ class Iterations(Callback):
     @cached_property
     def vocabulary(self) -> int:
         """Ids that can be written."""
-        return len(self.words)
+        return vocabulary_size(self.words)
 
     def __call__(self, step: int) -> Iterator[list[Rollouts]]:
         """The updates of a step. The first pass keeps the order in which the old log-probabilities were taken."""
@@ -107,7 +110,7 @@ class Iterations(Callback):
         laid = lay_out(answers, device)
         columns = self.scores(answers, [self.rows[item] for item in items])
         total = self.rewards.total(columns)
-        scores = torch.tensor(total, dtype=torch.float32, device=device)
+        scores = torch.tensor(total, dtype=torch.float64).clamp(-_LARGEST, _LARGEST).float().to(device)
         old = log_probs_of(self.policy, laid, config, self.vocabulary)
         reference = log_probs_of(self.reference, laid, config, self.vocabulary)
         values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
@@ -143,7 +146,8 @@ class Iterations(Callback):
         turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
         ids = answer.tokens[: -1 if answer.ended else None]
         last = max((place + 1 for place, on in enumerate(answer.written[: len(ids)]) if not on), default=0)
-        return Asked(turns[-1] if turns else "", str(self.words.decode(ids[last:])), dict(row))
+        text = str(self.words.decode(ids[last:], clean_up_tokenization_spaces=False))
+        return Asked(turns[-1] if turns else "", text, dict(row))
 
     def on_step(self, run: Run, row: dict[str, float]) -> None:
         """Adds the rollouts' figures and moves the coefficient by their KL."""

@@ -94,7 +94,7 @@ class Recorder(Callback):
 
     def _text(self, ids: Sequence[int]) -> str:
         """Tokens as people read them, special ones included; the middle of what is long is left out."""
-        text: str = self.words.decode(list(ids))
+        text: str = self.words.decode(list(ids), clean_up_tokenization_spaces=False)
         return text if len(text) <= LONG else f"{text[: LONG // 2]} … {text[-LONG // 2 :]}"
 
 

@@ -42,7 +42,7 @@ class Vllm:
             ) from None
         self.model, self.sampling = model, sampling
         self.version = self._loaded = 0
-        self.context = int(model.config.context)  # type: ignore[union-attr, arg-type]
+        self.context = sampling.room(model)
         with TemporaryDirectory() as folder:
             self.llm: Any = self.vllm.LLM(
                 model=str(self._write(folder, words)),

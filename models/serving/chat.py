@@ -12,7 +12,7 @@ from datalake.errors import UserError
 from models.network.generate import stream
 from models.text.packing import latest_turns, most
 from models.text.rendering import render
-from models.text.tokenizer import stop_ids
+from models.text.tokenizer import stop_ids, vocabulary_size
 
 _BROKEN = "\ufffd"  # what a decoder shows for bytes that are no character, or not yet
 
@@ -41,7 +41,7 @@ def reply(
     prompt = fitting(messages, tokenizer, context - new)
     stops = set(stop_ids(tokenizer, model))
     draw = torch.Generator().manual_seed(seed)
-    tokens = stream(model, prompt, new, temperature, top_p, top_k, stops, draw, len(tokenizer))
+    tokens = stream(model, prompt, new, temperature, top_p, top_k, stops, draw, vocabulary_size(tokenizer))
     return pieces((token for token in tokens if token not in stops), tokenizer)
 
 

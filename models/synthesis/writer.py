@@ -154,7 +154,7 @@ class Local(_Counted):
         import torch
 
         from models.network.generate import generate
-        from models.text.tokenizer import stop_ids
+        from models.text.tokenizer import stop_ids, vocabulary_size
 
         model, words = self._loaded
         config, context = self.config, int(model.config.context)
@@ -171,7 +171,7 @@ class Local(_Counted):
             config.top_p,
             eos_id=stops,
             generator=draw,
-            vocabulary=len(words),
+            vocabulary=vocabulary_size(words),
         )
         for place, ids in zip(fits, written, strict=True):
             ended = bool(ids) and ids[-1] in stops

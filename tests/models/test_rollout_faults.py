@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
+from tokenizers import Tokenizer
 
 from datalake.errors import UserError
 from models.methods.dpo import DpoConfig, dpo
 from models.methods.grpo import GrpoConfig, grpo
 from models.methods.kto import KtoConfig, kto
 from models.methods.ppo import PpoConfig, ppo
+from models.methods.prompted import sampling_of
 from models.methods.reward import RewardConfig, reward
 from models.methods.sft import SftConfig, sft
 from models.network import checkpoint
 from models.network.build import ScalarHead
+from models.rl.heldout import other_reward_model
 from models.text.tokenizer import load
 from models.training.metrics import read_metrics
 
@@ -171,3 +175,76 @@ def test_a_template_that_does_not_tell_what_the_assistant_said_is_one_line(
     assert "generation" in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+def rewarded(folder: Path, body: str) -> str:
+    (folder / "told.py").write_text(f"def told(prompt, answer, row):\n    {body}\n")
+    return f"{folder / 'told.py'}:told"
+
+
+@pytest.mark.parametrize(("weight", "score"), [(1e6, 1e15), (1e-37, 25.0)])
+@pytest.mark.parametrize("method", [ppo, grpo], ids=lambda method: method.name)
+def test_rewards_without_measure_are_clipped_and_every_figure_is_a_number(
+    world: dict[str, Any], tmp_path: Path, method: Any, weight: float, score: float
+) -> None:
+    """OpenRLHF 1240, verl 6361: one value that isn't finite, and all that is summed with it is none."""
+    entry = {"function": rewarded(tmp_path, "return 3e38 if len(answer) % 2 else 2e38"), "weight": weight}
+    given = {"rewards": (entry,), "minibatches": 1, "group": 2, "steps": 2, "missing_eos_penalty": 0.0}
+    report = method(method.config(**SMALL | given), world["base"], ROWS, ROWS[:2], None, tmp_path / "out")
+    rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    figures = ("score", "score_std", "reward", "loss", "length_correlation")
+    assert all(isinstance(row[figure], int | float) for row in rows for figure in figures)
+    assert report["score_first"] == pytest.approx(score, rel=0.3)
+    assert 9 < rows[0]["reward"] <= 10
+
+
+@pytest.mark.parametrize(
+    "weights", [{"reward_model_weight": 0.0}, {"function": 0.0}, {"function": 0.0, "reward_model_weight": 0.0}]
+)
+def test_rewards_that_all_weigh_nothing_are_refused(tmp_path: Path, weights: dict[str, float]) -> None:
+    given: dict[str, Any] = {name: value for name, value in weights.items() if name != "function"}
+    if "function" in weights:
+        given["rewards"] = ({"function": rewarded(tmp_path, "return 1"), "weight": weights["function"]},)
+    with pytest.raises(ValueError, match="every reward weighs 0"):
+        GrpoConfig(**given)
+
+
+def test_a_token_behind_a_gap_of_the_vocabulary_can_be_written(world: dict[str, Any]) -> None:
+    """tokenspeed 326: where ids have gaps, their number is less than the largest, and the end couldn't be drawn."""
+    words = load(world["base"])
+    told = json.loads(words.backend_tokenizer.to_str())
+    largest = max(words.get_vocab().values())
+    told["added_tokens"].append(told["added_tokens"][-1] | {"id": largest + 5, "content": "<|far|>"})
+    told["model"]["vocab"]["<|far|>"] = largest + 5
+    words._tokenizer = Tokenizer.from_str(json.dumps(told))
+    assert len(words) < largest + 6
+    assert sampling_of(GrpoConfig(), words).vocabulary == largest + 6
+
+
+def test_a_judge_of_a_shorter_context_is_asked_about_nothing_that_it_cannot_read(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tinker-cookbook 506: with what tools gave back a dialogue went beyond what was read."""
+    words = load(world["base"])
+    start = toys.base(tmp_path / "base", words, context=4096)
+    config = PpoConfig(**SMALL | {"steps": 1, "batch": 8, "new_tokens": 16, "exact": "off", "tools": ("calculator",)})
+    short = [row | {"messages": toys.dialogue("1", "")[:1]} for row in ROWS]
+    context = 18 + max(map(len, ppo.data(config, start, short, []).fitted.items))  # the prompt, an answer, no more
+    judge, _ = checkpoint.load(toys.base(tmp_path / "trunk", words, context=context))
+    checkpoint.save(ScalarHead(judge, "zero"), words, tmp_path / "judge")
+    monkeypatch.setattr("models.rl.tools.turns._calls", lambda turn, words: [None] if turn else [])
+    stops = list(range(0, len(words), 2))  # half of all tokens end a turn
+    monkeypatch.setattr("models.text.tokenizer.stop_ids", lambda *_: stops)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "models.rl.iterations.scores_of",
+        lambda model, dialogues, batch: seen.extend(map(len, dialogues)) or torch.zeros(len(dialogues)),
+    )
+    ppo(config, start, short, [], tmp_path / "judge", tmp_path / "out")
+    assert 0 < max(seen) <= context
+
+
+def test_another_reward_model_that_reads_less_than_is_written_is_one_line(world: dict[str, Any]) -> None:
+    assert other_reward_model(world["judge"], load(world["base"]), 4, 24)[0] == f"other_{world['judge'].name}"
+    with pytest.raises(UserError, match="judge reads 24 tokens, and a held-out prompt with its answer may have 25"):
+        other_reward_model(world["judge"], load(world["base"]), 4, 25)
