@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from datalake.curate.checks.decontaminate import Index
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.checks.evaluation_sets import EvaluationRow
+from datalake.files import Files
 
 RUN = 8  # words (or Chinese characters) in a row
 COVERED = 0.8  # of an item's words
@@ -26,7 +27,7 @@ def contaminated(texts: Sequence[str], documents: Iterable[tuple[str, str]]) -> 
 
     An item of fewer than 8 words (a Chinese character being half a word, 13 characters) is found in none.
     """
-    config = DecontaminateConfig.model_construct(paths=(), ngram=13, shortest=RUN, max_rows=None, share=0.0)
+    config = DecontaminateConfig.model_construct(paths=Files(), ngram=13, shortest=RUN, max_rows=None, share=0.0)
     index = Index((EvaluationRow("item", "item", number, [text]) for number, text in enumerate(texts)), config)
     words = [_words(text) for text in texts]
     grams: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # a run: items, and where it begins in each
