@@ -22,7 +22,7 @@ COMMANDS = {
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",
     "flows.commands.chat:chat": "Talk to a model.",
     "flows.commands.eval:eval": "Judge checkpoints by benchmarks, with intervals; compare several.",
-    "flows.commands.export:export": "Write a checkpoint or a table for others, with a card from its lineage.",
+    "flows.commands.export:export": "Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card.",
     "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",
     "flows.commands.runs:runs": "The runs of the lake: when, how long, how far; two named ones compared.",

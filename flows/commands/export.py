@@ -23,7 +23,7 @@ def export(
     force: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card written from the lineage.
+    """Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from models.parallel.parts import Parts
@@ -39,6 +39,12 @@ class FullyShard(Parts):
                 sharded.set_gradient_divide_factor(1.0)
                 sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         return model
+
+    def settle(self, model: nn.Module) -> None:
+        """What stands around the blocks stays whole until a backward pass: an optimizer would be given that."""
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """They are sums over ranks already."""

@@ -48,6 +48,9 @@ class Ranks:
         is the type of products."""
         return model
 
+    def settle(self, model: nn.Module) -> None:
+        """Hold no more than this rank's share again, after passes that no backward pass followed."""
+
     def share(self, update: Sequence[T]) -> Sequence[tuple[T, bool]]:
         """This rank's micro-batches of an update, and whether each counts: every rank computes equally many, as what
         they tell each other has to match. Where too few are there, some compute one that is another's and adds nothing.

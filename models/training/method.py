@@ -243,6 +243,7 @@ def _train(
     if prepared.begin is not None:
         say = partial(_say, out, ranks)
         prepared.begin(Begun(model, out if states is None else states, device, ranks, say, actors))
+        ranks.settle(model)
     steps = stopped["good"] if stopped else data.steps
     whole_run = {path: path.read_bytes() for path in out.glob("*.jsonl")} if stopped else {}
     if ranks.leads and prepared.figures:

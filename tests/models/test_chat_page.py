@@ -302,7 +302,7 @@ def test_errors_of_the_server_are_shown(server: Server, chromium: Any) -> None:
     tab.context.close()
     with serving({"sft": server.models["sft"]}, "a key") as guarded:
         guarded.models = {}  # they are closed with the other server
-        opened = chromium.new_context()
+        opened = chromium.new_context(bypass_csp=True)
         page = opened.new_page()
         page.goto(guarded.home)
         page.wait_for_function("document.activeElement.id === 'key'", timeout=PATIENCE_MS)

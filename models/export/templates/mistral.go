@@ -4,8 +4,8 @@
 {{- if eq .Role "system" }}{{ $system = .Content }}
 {{- else if eq .Role "user" }}{{ "[INST] " }}
 {{- if ne $system "" }}{{ $system }}{{ "\n\n" }}{{ $system = "" }}{{ end }}
-{{- .Content }}{{ " [/INST]" }}
+{{- .Content }}{{ "[/INST]" }}
 {{- else if eq .Role "assistant" }}{{ " " }}{{ .Content }}{{ "<eos_token>" }}
-{{- else if eq .Role "tool" }}{{ "[TOOL_RESULTS] " }}{{ .Content }}{{ "[/TOOL_RESULTS]" }}
+{{- else if eq .Role "tool" }}{{ "[TOOL_RESULTS] {\"content\": " }}{{ .Content }}{{ "}[/TOOL_RESULTS]" }}
 {{- end }}
 {{- end }}

@@ -1,6 +1,6 @@
 {{- $before := "" }}
 {{- range .Messages }}
-{{- if and (eq $before "") (ne .Role "system") }}{{ "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" }}
+{{- if and (eq $before "") (ne .Role "system") }}{{ "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n" }}
 {{- end }}
 {{- if eq .Role "tool" }}
 {{- if ne $before "tool" }}{{ "<|im_start|>user" }}{{ end }}
