@@ -390,9 +390,10 @@ def test_a_huge_body_is_refused_before_it_is_read(server: Server) -> None:
         try:
             for _ in range(api.BODY_BYTES // 65536 + 2):
                 there.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
-        except OSError:  # it has answered and closed
+            status = answer_of(there)[0]
+        except OSError:  # it has answered and closed, with some of the body unread
             return
-        assert answer_of(there)[0] == 413
+        assert status == 413
 
 
 def test_a_body_that_never_comes_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
