@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -23,7 +22,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from datalake.curate.checks.evaluation_sets import readings, stem
+from datalake.curate.checks.evaluation_sets import WORD, readings, stem
 from datalake.document import Passed, Quarantined
 from datalake.errors import UserError, first_line
 from datalake.formats.rows.files import RowFile, row_files
@@ -41,9 +40,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "text": ("bits_per_byte", "perplexity"),
     "dialogue": ("ended",),
 }
-WORDS = re.compile(
-    r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+"
-)  # a Chinese character is a word, as everywhere in this house
 _LONGEST = 1 << 26  # bytes of a line
 _BETWEEN = "\n\n"  # shots, as EleutherAI's harness has it
 _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -334,7 +330,7 @@ def text_of(benchmark: Benchmark, item: Item, least: int = 8) -> str:
         return one.answers[0]
     prompt = one.prompts[max(one.gold, 0) if benchmark.contexts else 0]
     text = benchmark.rendered("question", item.row) if benchmark.question else prompt
-    words = WORDS.findall(_bare(text))
+    words = WORD.findall(_bare(text))
     if 2 * len(words) - sum(word >= "\u3400" for word in words) < 2 * least or benchmark.contexts:
         text = prompt if benchmark.question else f"{prompt.rstrip()} {one.target}"
     elif benchmark.kind == "continuation":

@@ -8,18 +8,16 @@ compared in lower case and NFKC; punctuation and white space don't count.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from datalake.curate.checks.decontaminate import Index
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
-from datalake.curate.checks.evaluation_sets import EvaluationRow
+from datalake.curate.checks.evaluation_sets import WORD, EvaluationRow
 from datalake.files import Files
 
 RUN = 8  # words (or Chinese characters) in a row
 COVERED = 0.8  # of an item's words
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
 
 
 def contaminated(texts: Sequence[str], documents: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -50,4 +48,4 @@ def contaminated(texts: Sequence[str], documents: Iterable[tuple[str, str]]) -> 
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return WORD.findall(unicodedata.normalize("NFKC", text).lower())

@@ -18,8 +18,9 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from datalake.curate.checks.evaluation_sets import WORD
 from datalake.errors import UserError
-from models.evaluation.benchmark import WORDS, Asked, Benchmark, asked, text_of
+from models.evaluation.benchmark import Asked, Benchmark, asked, text_of
 from models.evaluation.contamination import contaminated
 from models.evaluation.evaluate import Result
 from models.evaluation.intervals import bootstrap, wilson
@@ -322,7 +323,7 @@ def _generations(
 def equal(answer: str, target: str, compare: str) -> bool:
     """Whether an answer's final number is the target's, or its words are the same."""
     if compare == "text":
-        return [word.lower() for word in WORDS.findall(answer)] == [word.lower() for word in WORDS.findall(target)]
+        return [word.lower() for word in WORD.findall(answer)] == [word.lower() for word in WORD.findall(target)]
     right, given = final(target), final(answer)
     if right is None:
         raise UserError(f"the right answer {target[:80]!r} has no number to compare with: set `compare: text`")

@@ -13,6 +13,7 @@ import pytest
 import torch
 import toys
 
+from datalake.curate.checks.evaluation_sets import WORD
 from datalake.errors import UserError
 from models.evaluation import benchmark as benchmarks
 from models.evaluation.benchmark import Item, asked, load, text_of
@@ -291,7 +292,7 @@ def test_planted_overlaps_are_found_and_nothing_else(samples: Path) -> None:
     documents, truth = [], set()
     for number, text in enumerate(texts):
         way = number % 5
-        words = benchmarks.WORDS.findall(text)
+        words = WORD.findall(text)
         if way == 0:
             said = text
         elif way == 1:
@@ -317,7 +318,7 @@ def test_planted_overlaps_are_found_and_nothing_else(samples: Path) -> None:
 
 def weight(text: str) -> int:
     """Of an item's words, in halves: a Chinese character is half a word."""
-    words = benchmarks.WORDS.findall(text)
+    words = WORD.findall(text)
     return 2 * len(words) - sum(word >= "\u3400" for word in words)
 
 

@@ -26,7 +26,7 @@ _ENDINGS = {*COMPRESSIONS, ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", 
 _LABEL = re.compile(
     r"\A\s*(?:question|problem|answer|问题|答案|q|a|问|答)\s*+[:：]\s*+|\b(?:answer|答案)\s*+[:：]\s*+\Z", re.IGNORECASE
 )
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+")
 _COLUMN = re.compile(r"[A-Z]")
 _STEM = 3  # words; the question of a row has at least so many, its number or category doesn't
 _LONGEST = 1 << 26  # bytes of a row
@@ -109,9 +109,9 @@ def readings(value: Any, near: int = 26) -> list[str]:
         return []
     found = ["\n".join(texts)]
     among = {id(text) for choices in alternatives for text in choices}
-    rest = "\n".join(text for text in texts if id(text) not in among and len(_WORD.findall(text)) >= _STEM)
+    rest = "\n".join(text for text in texts if id(text) not in among and len(WORD.findall(text)) >= _STEM)
     if rest and alternatives:
-        words = list(_WORD.finditer(rest))
+        words = list(WORD.finditer(rest))
         # Farther from the seam there is nothing that isn't in the first reading.
         head, tail = (rest, rest) if len(words) <= near else (rest[: words[near].start()], rest[words[-near].start() :])
         found.append(rest)
