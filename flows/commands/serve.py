@@ -40,7 +40,9 @@ def serve(
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> None:
-    """OpenAI's API over checkpoints, under /v1, and a page to chat with them, at /. Ctrl-C ends it.
+    """OpenAI's API over checkpoints, and a page to chat with them.
+
+    The API is under /v1, the page at /; Ctrl-C ends both.
 
     Parameters
     ----------

@@ -35,7 +35,8 @@ class Letters:
 
     decoded = 0
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int], clean_up_tokenization_spaces: bool = True) -> str:
+        assert not clean_up_tokenization_spaces  # every space is shown
         self.decoded += 1
         return "".join(map(chr, ids))
 
