@@ -18,6 +18,7 @@ COMMANDS = {
     "flows.commands.browse:browse": "Read kept and dropped texts in a browser, with what-if beside them.",
     "flows.commands.similar:similar": "Near duplicates of a text in the lake.",
     "flows.commands.what_if:what_if": "What another threshold, preset or languages would keep, without rerunning.",
+    "flows.commands.plan:plan": "What to train for a budget: parameters, tokens, batch, rate, loss, memory, time.",
     "flows.commands.mask:mask": "Which tokens of a recipe's dialogues would train, before any does.",
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",
     "flows.commands.chat:chat": "Talk to a model.",
