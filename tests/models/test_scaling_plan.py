@@ -1,4 +1,4 @@
-"""Plans for a budget: compute-optimal by the law, in time and memory as the trainer has them, refused where they don't fit."""
+"""Plans for a budget: optimal by the law, in time and memory as the trainer has them, refused where they don't fit."""
 
 from __future__ import annotations
 
