@@ -70,8 +70,15 @@ class TrackedRun(Run):
 RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 
 
-def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageName, lake: str) -> list[StageReport]:
-    """Open the lake, run the pipeline up to a stage, and write the manifest once all of it has ended well."""
+def run_recipe(
+    recipe: str | dict[str, Any],
+    overrides: Sequence[str],
+    until: StageName,
+    lake: str,
+    then: Callable[[TrackedRun], object] | None = None,
+) -> list[StageReport]:
+    """Open the lake, run the pipeline up to a stage, do what comes `then`, and write the manifest once all of it has
+    ended well."""
     chosen = RECIPE.get() or resolve(recipe, overrides)
     load_metrics(chosen.curate)  # what can't be imported is said before any work
     opened = Lake(lake_folder(lake)).create()
@@ -85,7 +92,10 @@ def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageNam
     artifacts.name_run(f"{chosen.corpus} {log.run}")
     token = RUN_LOG.set(log)
     try:
-        stages(TrackedRun(chosen, opened, until, log))
+        run = TrackedRun(chosen, opened, until, log)
+        stages(run)
+        if then is not None:
+            then(run)
     except (KeyboardInterrupt, TerminationSignal):
         disconnect()  # a process that is told to end may have no other moment for it
         raise
@@ -143,14 +153,14 @@ def pipeline(
         until: the last stage to run.
         lake: folder of the lake; the server's own when empty.
     """
-    return _run(recipe, set, until, lake)
+    return run_recipe(recipe, set, until, lake)
 
 
 def _up_to(last: StageName, name: str, says: str) -> Flow[..., list[StageReport]]:
     """The pipeline up to a stage, as a flow of its own."""
 
     def part(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-        return _run(recipe, set, last, lake)
+        return run_recipe(recipe, set, last, lake)
 
     part.__doc__ = f"""{says}
 

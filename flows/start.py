@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,12 @@ def start(
     follow: Callable[[RunLog], object],
     say: Callable[[str], None],
     lose: Callable[[str], None],
-) -> None:
+    flow: str = "pipeline",
+    **parameters: Any,
+) -> Any:
     """Run a valid recipe whose inputs are there. `follow` gets the run's log before the first stage begins.
+
+    `flow` is another of `flows.trials` than the pipeline, with `parameters` of its own; what it returns is returned.
 
     `named` and `overrides` are what Prefect shows as the run's parameters; `say` gets lines for people, and `lose` is
     called, in another thread, where the server is gone for good.
@@ -88,11 +93,11 @@ def start(
     url = prepare(lake)
     there = f", shown at {url.removesuffix('/api')}" if url else ""
     say(f"{recipe.corpus}: {named if isinstance(named, str) else 'a recipe'} in {lake}{there}")
-    if url is None:
+    if url is None and flow == "pipeline":
         from flows.unchanged import report_unchanged
 
         if report_unchanged(recipe, opened, until, follow):
-            return
+            return None
     from tasks.cluster.connect import leaving
 
     found = LastingServer(url, lose) if url else TemporaryServer(lake, say, lose)
@@ -114,7 +119,11 @@ def start(
             set_ = [without_secrets(text) for text in overrides]
             try:
                 server.wait()
-                pipeline(recipe=named, set=set_, until=until or LAST, lake=str(lake))
+                if flow == "pipeline":
+                    return pipeline(recipe=named, set=set_, until=until or LAST, lake=str(lake))
+                return getattr(import_module("flows.trials"), flow)(
+                    recipe=named, set=set_, lake=str(lake), **parameters
+                )
             except StageError as error:
                 if isinstance(error.__cause__, UserError):
                     raise error.__cause__ from None
