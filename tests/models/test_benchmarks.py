@@ -19,7 +19,9 @@ from models.evaluation import benchmark as benchmarks
 from models.evaluation.benchmark import Item, asked, load, text_of
 from models.evaluation.compare import compare
 from models.evaluation.contamination import contaminated
-from models.evaluation.judge import Judged, Settings, equal, judge, pairs, pass_at, results, windows
+from models.evaluation.exam import Settings
+from models.evaluation.judge import equal, judge, pairs, pass_at, windows
+from models.evaluation.judged import Judged, results
 from models.evaluation.tasks import log_likelihoods
 from models.network.build import ScalarHead
 from models.network.checkpoint import load as load_checkpoint
