@@ -1,4 +1,4 @@
-"""Checkpoints judged by benchmarks through the cluster: a grid of checkpoints and exams, no cell of which is judged twice.
+"""Checkpoints judged by benchmarks through the cluster: a grid of checkpoints and exams, no cell judged twice.
 
 A shard is some questions put to one checkpoint; its key is what is asked and the checkpoint's content, so every run of
 the lake, schedules and promotions included, takes answers that are there. No answer depends on its neighbours.
@@ -16,17 +16,18 @@ import pyarrow.parquet as pq
 
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
-from datalake.lake.records import ANSWERS, EVALUATIONS, StageRecord, lineage, read_record
+from datalake.lake.records import ANSWERS, EVALUATIONS, lineage, read_record
 from datalake.lake.shards import ShardResult, ShardWriter
+from models.evaluation.compare import compare
 from models.evaluation.contamination import contaminated
 from models.evaluation.exam import Exam
-from models.evaluation.judged import Judged, as_row, figures_of, named, tell_documents
+from models.evaluation.judged import Judged, as_row, contamination, figures_of, named, tell_documents
 from tasks.cluster import Shard, map_shards
 from tasks.learning import LEARNING
 from tasks.runtime import Runtime, StageKey
 from tasks.shown.artifacts import progress
 from tasks.stage import library_versions
-from tasks.training_texts import texts_of
+from tasks.training_texts import READING, texts_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,10 +54,41 @@ class Judgeable(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What checkpoints said, by their names; and the cells that couldn't be judged, with why."""
+    """What checkpoints said, by their names; the cells that couldn't be judged, with why; the checkpoints in whose
+    training documents the items were looked for."""
 
     judged: dict[str, list[Judged]]
     unfinished: dict[str, str]
+    searched: set[str]
+
+    def figures(self, confidence: float = 0.95, resamples: int = 1000) -> dict[str, list[dict[str, Any]]]:
+        """`results`, `compared` (every checkpoint with the first) and `contamination`, as `headwater eval` prints them.
+
+        Beside a result stand `seen`, the share of its items that documents which trained the checkpoint hold, and its
+        value `without` them; where no documents are known neither does.
+        """
+        options: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
+        results, compared, dirty = [], [], []
+        first, *others = self.judged
+        for name, rows in self.judged.items():
+            mine = {"checkpoint": name}
+            held = [mine | row for row in contamination(rows, **options)] if name in self.searched else []
+            dirty += held
+            beside = {
+                (row["task"], row.get("shots"), row.get("reasons"), one["metric"]): {
+                    "seen": row["share"],
+                    "without": one["value"],
+                }
+                for row in held
+                for one in row["without"] or [{"metric": None, "value": None}]
+            }
+            for row in figures_of(rows, **options):
+                key = row["task"], row.get("shots"), row.get("reasons")
+                results.append(mine | row | beside.get((*key, row["metric"]), beside.get((*key, None), {})))
+        for name in others:
+            pair = {"checkpoint": name, "with": first}
+            compared += [pair | row for row in compare(self.judged[first], self.judged[name], **options)]
+        return {"results": results, "compared": compared, "contamination": dirty}
 
 
 def grid(checkpoints: Sequence[Judgeable], exams: Sequence[Exam], runtime: Runtime, trust: bool = False) -> Grid:
@@ -86,7 +118,7 @@ def grid(checkpoints: Sequence[Judgeable], exams: Sequence[Exam], runtime: Runti
         judged[one.name] = [row for row in judged[one.name] if f"{one.name} {row.task}" not in unfinished]
         if one.record is not None:
             tell_documents(judged[one.name], exams, partial(_documents, runtime, one.record))
-    return Grid(judged, unfinished)
+    return Grid(judged, unfinished, {one.name for one in checkpoints if one.record is not None})
 
 
 def _done(work: Any, shards: Sequence[Shard], runtime: Runtime, title: str) -> dict[str, ShardResult]:
@@ -135,7 +167,7 @@ def _documents(runtime: Runtime, record: str, texts: list[str]) -> list[list[str
     """For each text the training documents of a checkpoint that contain it: those of each stage it rests on, which are
     looked through once."""
     made = read_record(runtime.lake, record)
-    behind = [one for one in lineage(runtime.lake, made).values() if one] if made else []
+    behind = [one for one in lineage(runtime.lake, made).values() if one and one.stage in READING] if made else []
     shards = {}
     for one in behind:
         key = runtime.shard_key({"texts": texts}, one.fingerprint)
@@ -173,8 +205,8 @@ def ledger_rows(version: str, name: str, judged: Sequence[Judged]) -> list[dict[
     return [{"fingerprint": version, "checkpoint": name} | as_row(one) for one in judged]
 
 
-def keep(lake: Lake, rows: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]]) -> None:
-    """Append answers of one checkpoint, and the figures over them, to the lake; those that it has stand."""
+def keep(lake: Lake, rows: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Append answers of one checkpoint, and figures over them, to the lake; those that it has stand."""
     if not rows:
         return
     owner = fingerprint({"stage": "eval", "rows": rows})

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from datalake.dedup.spans.cut import read_cuts
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, Lake, TableRef
-from datalake.lake.records import lineage, read_record
+from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.tokens import token_indices
 from models.evaluation.config import EvaluateConfig
+from models.evaluation.exam import Exam
+from models.evaluation.judged import named
 from models.methods import METHODS
+from tasks.benchmarks import Judgeable, grid, keep, ledger_rows
 from tasks.cluster import run_alone
 from tasks.dialogues import HoldOut, dialogues, pairs
 from tasks.learning import LEARNING
 from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.stage import stage
-from tasks.tokens import selected_texts, split_documents, training_documents
+from tasks.tokens import training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 
@@ -96,9 +95,11 @@ def evaluate(
     mixture: TableRef | None = None,
     conversations: TableRef | None = None,
     preferences: TableRef | None = None,
+    exams: list[Exam] | None = None,
     **models: FolderRef | None,
 ) -> Produced:
-    """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
+    """Judge every model that is there on what no stage trained on, and by benchmarks: each figure comes with its
+    interval, those of benchmarks with what of them is among the documents that trained the model."""
     lake = runtime.lake
     there = {name: model for name, model in models.items() if model is not None}
     if not there:
@@ -120,10 +121,30 @@ def evaluate(
         judged,
         runtime=runtime,
     )
+    put = _benchmarks(config, runtime, exams, {name: there[name] for name in ASKED if name in there})
     return Produced(
-        evaluations=rows,
+        evaluations=rows + list(map(named, put["results"])),
+        unfinished=put.pop("unfinished"),
         counts={"documents": len(documents), "dialogues": len(asked), "pairs": len(judged)},
         records_in=len(documents) + len(asked) + len(judged),
-        records_out=len(rows),
-        report={"results": rows, "answers": answers},
+        records_out=len(rows) + len(put["results"]),
+        report={"results": rows + list(map(named, put.pop("results"))), "answers": answers} | put,
     )
+
+
+def _benchmarks(
+    config: EvaluateConfig, runtime: Runtime, exams: list[Exam] | None, models: dict[str, FolderRef]
+) -> dict[str, Any]:
+    """What the models that write say of benchmarks: `results`, how each `compared` with the first, `contamination`."""
+    if not exams:
+        return {"results": [], "unfinished": {}}
+    lake = runtime.lake
+    judgeable = [
+        Judgeable(name, lake.path(ref), ref.data_version, ref.fingerprint)
+        for name, ref in models.items()
+        if "perplexity" in ASKED[name]
+    ]
+    found = grid(judgeable, exams, runtime)
+    for one in judgeable:
+        keep(lake, ledger_rows(one.record or one.version, one.name, found.judged[one.name]))
+    return found.figures(config.confidence, config.resamples) | {"unfinished": found.unfinished}

@@ -13,6 +13,8 @@ from models.methods import METHODS
 from tasks.dialogues import HoldOut, dialogues, pairs
 from tasks.tokens import selected_texts, split_documents
 
+READING = ("tokenize", *METHODS)  # the stages that read what trains a model
+
 
 def training_texts(lake: Lake, fingerprint: str) -> Iterator[tuple[str, str]]:
     """What a checkpoint was trained on, (id in hex, text), each once."""

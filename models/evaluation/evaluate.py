@@ -18,7 +18,6 @@ from models.evaluation.intervals import Result, bootstrap, wilson
 from models.evaluation.preferences import shares
 from models.text.sampler import Batch
 
-
 Keep = Callable[[Sequence[dict[str, Any]], Sequence[tasks.Written]], None]
 
 

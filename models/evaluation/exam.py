@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.evaluation.benchmark import Asked, Benchmark, asked, text_of
+from models.evaluation.benchmark import Asked, Benchmark, asked, load, text_of
+from models.evaluation.config import EvaluateConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,9 @@ def ways_of(shots: Sequence[int | None], reasons: str, **more: Any) -> list[Sett
     """Settings for each number of shots; `reasons` is yes, no or both. `more`: as `Settings` has them."""
     shown = {"yes": (True,), "no": (False,), "both": (True, False)}[reasons]
     return [Settings(shots=count, reasons=why, **more) for count in shots or [None] for why in shown]
+
+
+def exams_of(config: EvaluateConfig) -> list[Exam]:
+    """The exams that a recipe asks for; see `exam` for what is raised."""
+    ways = ways_of(config.shots, config.reasons, limit=config.limit, batch=config.batch, seed=config.seed)
+    return exams([load(name) for name in config.benchmarks], ways)

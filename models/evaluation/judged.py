@@ -13,6 +13,8 @@ from models.evaluation.exam import Exam
 from models.evaluation.intervals import Result, bootstrap, wilson
 
 Figures = dict[str, tuple[float, float]]  # by metric what an item adds above and below the fraction bar
+_LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "loss_over_entropy")
+_NO_BETTER = ("ended", "chance", "unigram_entropy", "unigram_cross_entropy", "longer_wins")
 _EXPONENTIAL = ("perplexity",)  # exp of the ratio; others are the ratio
 
 
@@ -39,6 +41,11 @@ class Judged:
     documents: list[str] = field(default_factory=list)
 
 
+def better(metric: str) -> int:
+    """1 where a metric is better higher, -1 where lower, 0 where it says nothing about which model is the better one."""
+    return -1 if metric in _LESS_IS_BETTER else 0 if metric in _NO_BETTER else 1
+
+
 def figure(metric: str, above: float, below: float) -> float:
     """A metric's value from what all items add above and below the fraction bar."""
     value = above / below if below else math.nan
@@ -63,9 +70,7 @@ def results(rows: Sequence[Judged], confidence: float = 0.95, resamples: int = 1
     return made
 
 
-def tell_documents(
-    rows: Iterable[Judged], exams: Sequence[Exam], find: Callable[[list[str]], list[list[str]]]
-) -> None:
+def tell_documents(rows: Iterable[Judged], exams: Sequence[Exam], find: Callable[[list[str]], list[list[str]]]) -> None:
     """Tell rows the documents that hold their items; `find` gives for each text the names of those that contain it."""
     texts = {
         (one.benchmark.name, question.item.name): text

@@ -270,6 +270,7 @@ def publish(
                 "interval": f"{row['low']:.3f} to {row['high']:.3f}",
                 "n": row["n"],
             }
+            | ({"seen in training": f"{row['seen']:.1%}"} if "seen" in row else {})
             for row in evaluations
         ]
         _show(partial(_publish_table, _key(record.stage, "table"), "Evaluation, with 95% intervals", rows))
