@@ -1,4 +1,4 @@
-"""Names that people give to checkpoints of a lake: `current`, `v3`. A name can move on; the table keeps where it was."""
+"""Names that people give to checkpoints of a lake: `current`, `v3`. A name can move; the table keeps where it was."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def tags(lake: Lake) -> dict[str, dict[str, Any]]:
 def check_name(name: str, taken: frozenset[str] | set[str] = frozenset()) -> None:
     """Raises UserError for a name that no tag may have: `taken` ones (stages), and those of fingerprints."""
     if not _NAME.fullmatch(name) or _HEX.fullmatch(name):
-        raise UserError(f"{name!r} can't be a tag: use lower-case letters, digits, dots and dashes, not hex digits alone")
+        raise UserError(
+            f"{name!r} can't be a tag: use lower-case letters, digits, dots and dashes, not hex digits alone"
+        )
     if name in taken:
         raise UserError(f"{name!r} can't be a tag: it is a stage, or means one; choose another name")
 
@@ -55,7 +57,9 @@ def tag(
     if there and there["fingerprint"] == record.fingerprint:
         return there
     if there and not move:
-        raise UserError(f"{name} is a tag already, of {there['stage']} {there['fingerprint'][:16]}: choose another, or --move")
+        raise UserError(
+            f"{name} is a tag already, of {there['stage']} {there['fingerprint'][:16]}: choose another, or --move"
+        )
     row = {
         "tag": name,
         "fingerprint": record.fingerprint,

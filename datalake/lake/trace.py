@@ -22,9 +22,10 @@ def find_checkpoint(
     """The record of a training stage by stage name (of the last run that has it, or of `run`), tag, folder, or
     fingerprint.
 
-    `newest` is the model that was made last, of a run that hasn't finished too. `last` is the last model that answers (`ppo`, else `sft`...) of the last run that went on to the last training
-    stage; where none did, of the last one that has any. `training` are the stages that make a model and `answering`
-    those of them whose model writes, in the pipeline's order.
+    `newest` is the model that was made last, of a run that hasn't finished too. `last` is the last model that
+    answers (`ppo`, else `sft`...) of the last run that went on to the last training stage; where none did, of the
+    last one that has any. `training` are the stages that make a model and `answering` those of them whose model
+    writes, in the pipeline's order.
 
     Raises:
         UserError: when there is none, or the folder is not a checkpoint of this lake.
@@ -63,8 +64,7 @@ def find_checkpoint(
         if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):
             return record
     raise UserError(
-        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a tag, a checkpoint's folder, or a "
-        "fingerprint"
+        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a tag, a checkpoint's folder, or a fingerprint"
     )
 
 

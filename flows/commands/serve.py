@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from datalake.errors import UserError
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.output import note
 
