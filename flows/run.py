@@ -60,7 +60,7 @@ class Run(ABC):
             return None
         from models.evaluation.exam import exams_of
 
-        return exams_of(config)
+        return exams_of(config, self.lake.root)
 
     @abstractmethod
     def do(self, stage: Stage[C, Any, O], config: C, inputs: Mapping[str, Any]) -> O:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from datalake.errors import UserError
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 
+_KEY = "HEADWATER_JUDGE_KEY"  # the variable that holds the key of a judge behind an address
+
 if TYPE_CHECKING:
     from datalake.lake.lake import Lake
+    from models.evaluation.arena import Judge
     from models.evaluation.exam import Exam
     from models.evaluation.judge import Progress, Scorer
     from models.evaluation.judged import Judged
@@ -36,6 +40,7 @@ def eval(
     reasons: str = "yes",
     chat: Annotated[bool, Parameter(negative="")] = False,
     judge: str | None = None,
+    judge_model: str | None = None,
     out: Path | None = None,
     training: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
@@ -66,7 +71,11 @@ def eval(
     chat
         Put prompts as a user's turn, by the model's chat template.
     judge
-        A reward model (`reward`, or a folder) that scores answers to open questions (mt_bench).
+        Who judges answers to open questions (mt_bench): a reward model (`reward`, or a folder) scores each; the address
+        of an OpenAI-compatible server says whose of two is better, asked in both orders. Its key, where it needs one,
+        stands in HEADWATER_JUDGE_KEY.
+    judge_model
+        What that server calls the model that judges.
     out
         Also write every item as asked, answered and scored: .jsonl or .parquet.
     training
@@ -92,7 +101,7 @@ def eval(
 
     from models.evaluation import benchmark as benchmarks
 
-    asked = [benchmarks.load(name) for name in dict.fromkeys(names)]
+    asked = [benchmarks.load(name, common.folder) for name in dict.fromkeys(names)]
     if len({one.name for one in asked}) < len(asked):
         raise UserError("two tasks have one name: rename one of the files")
 
@@ -103,11 +112,15 @@ def eval(
     put = exams(asked, ways)
     named = _named(training) if training else None
 
+    from models.evaluation.arena import win_rates
     from models.evaluation.compare import compare
     from models.evaluation.contamination import contaminated
     from models.evaluation.judged import contamination, figures_of, tell_documents
 
-    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge else None
+    remote = _remote(judge, judge_model, common.folder) if judge and "://" in judge else None
+    if remote and len(chosen) < 2:
+        raise UserError("--judge with an address compares: name two checkpoints")
+    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge and not remote else None
     lake = _lake(common.folder)
     judged: list[list[Judged]] = []
     rows: list[dict[str, Any]] = []
@@ -129,6 +142,12 @@ def eval(
             {"checkpoint": str(place), "with": str(chosen[0])} | row
             for place, found_ in zip(chosen[1:], judged[1:], strict=True)
             for row in compare(judged[0], found_)
+        ]
+    if remote:
+        answer["wins"] = [
+            {"checkpoint": str(place), "with": str(chosen[0])} | row
+            for place, found_ in zip(chosen[1:], judged[1:], strict=True)
+            for row in win_rates(remote, _written(judged[0], put), _written(found_, put))
         ]
     if dirty:
         answer["contamination"] = dirty
@@ -234,6 +253,40 @@ def _judge(chosen: Chosen, put: Sequence[Exam], scorer: Scorer | None, trust_rem
     return found
 
 
+def _remote(url: str, model: str | None, lake: Path) -> Judge:
+    """A judge behind an address; what it says is kept in the lake, or for this command alone.
+
+    Raises UserError where it can't be reached.
+    """
+    import tempfile
+
+    from pydantic import ValidationError
+
+    from models.serving.config import Endpoint
+    from models.serving.endpoint import Answers
+    from models.synthesis.config import WriterConfig
+    from models.synthesis.writer import Remote
+
+    if not model:
+        raise UserError("--judge with an address: say with --judge-model which of its models judges")
+    key = os.environ.get(_KEY, "")
+    try:
+        endpoint = Endpoint(url=url, model=model, key_variable=_KEY)
+    except ValidationError as error:
+        raise UserError(f"--judge {url}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    with tempfile.TemporaryDirectory() as folder:  # whether it answers is seen before any model is asked
+        once = WriterConfig(endpoint=endpoint.model_copy(update={"retries": 0}), new_tokens=8)
+        Remote(once, key, Answers(Path(folder))).choose([[{"role": "user", "content": "Say A."}]], [0])
+    kept = lake / "judgements" if _lake(lake) else Path(tempfile.mkdtemp(prefix="headwater-judge-"))
+    return Remote(WriterConfig(endpoint=endpoint, new_tokens=8), key, Answers(kept))
+
+
+def _written(judged: Sequence[Judged], put: Sequence[Exam]) -> list[Judged]:
+    """The answers in words, which a judge can read."""
+    written = {one.benchmark.name for one in put if one.benchmark.kind in ("dialogue", "checked", "generation")}
+    return [row for row in judged if row.task in written]
+
+
 def _scorer(chosen: Chosen, trust_remote_code: bool) -> Scorer:
     from models.network.build import ScalarHead
     from models.network.checkpoint import load
@@ -257,7 +310,7 @@ def _bar(title: str, total: int) -> Iterator[Progress]:
 
 
 def _draw(console: Console, answer: dict[str, Any]) -> None:
-    for name in ("results", "compared"):
+    for name in ("results", "compared", "wins"):
         rows = answer.get(name)
         if rows:
             console.table(list(rows[0]), [list(row.values()) for row in rows])

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from models.evaluation.benchmark import Asked, Benchmark, asked, load, text_of
@@ -33,6 +34,9 @@ class Settings:
     unshielded: bool = False
 
 
+AS_THEY_ARE = Settings()
+
+
 @dataclass(frozen=True, slots=True)
 class Exam:
     """A benchmark as it is put to every model: its items, asked one way. Parts of it can be judged apart."""
@@ -57,7 +61,7 @@ class Exam:
         said = [(one.item.name, one.prompts, one.answers, one.gold, one.target) for one in self.questions]
         rows = [one.item.row for one in self.questions]
         content = json.dumps([said, rows], sort_keys=True, default=str, ensure_ascii=False)
-        benchmark = self.benchmark.model_dump(exclude={"about", "source", "examples"})
+        benchmark = self.benchmark.model_dump(exclude={"about", "source", "examples", "rows", "documents"})
         asked_ = {name: getattr(self.settings, name) for name in ("seed", "samples", "temperature", "chat")}
         digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
         return benchmark | asked_ | {"shots": self.shots, "reasons": self.reasons, "questions": digest}
@@ -81,7 +85,7 @@ def shots_of(benchmark: Benchmark, settings: Settings) -> int:
     return benchmark.shots if settings.shots is None else settings.shots
 
 
-def exam(benchmark: Benchmark, settings: Settings = Settings()) -> Exam:
+def exam(benchmark: Benchmark, settings: Settings = AS_THEY_ARE) -> Exam:
     """A benchmark's items as these settings ask them.
 
     Raises:
@@ -106,7 +110,7 @@ def ways_of(shots: Sequence[int | None], reasons: str, **more: Any) -> list[Sett
     return [Settings(shots=count, reasons=why, **more) for count in shots or [None] for why in shown]
 
 
-def exams_of(config: EvaluateConfig) -> list[Exam]:
-    """The exams that a recipe asks for; see `exam` for what is raised."""
+def exams_of(config: EvaluateConfig, lake: Path | None = None) -> list[Exam]:
+    """The exams that a recipe asks for, of a lake's documents too; see `exam` for what is raised."""
     ways = ways_of(config.shots, config.reasons, limit=config.limit, batch=config.batch, seed=config.seed)
-    return exams([load(name) for name in config.benchmarks], ways)
+    return exams([load(name, lake) for name in config.benchmarks], ways)

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from datalake.curate.checks.evaluation_sets import WORD
 from datalake.errors import UserError
 from models.evaluation.benchmark import Asked, Benchmark
-from models.evaluation.exam import Exam, Settings, exam
+from models.evaluation.exam import AS_THEY_ARE, Exam, Settings, exam
 from models.evaluation.judged import Judged
 from models.evaluation.tasks import Likelihood, log_likelihoods, shortened
 from models.network.bitwise import possible
@@ -42,7 +42,7 @@ def judge(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
-    settings: Settings = Settings(),
+    settings: Settings = AS_THEY_ARE,
     progress: Progress | None = None,
     reward: Scorer | None = None,
 ) -> list[Judged]:
@@ -80,6 +80,7 @@ def answered(
         "code": _code,
         "text": _texts,
         "dialogue": _dialogues,
+        "checked": _checked,
     }[benchmark.kind](Asker(model, tokenizer, settings, reward), benchmark, questions, rows, told)
     return rows
 
@@ -125,9 +126,10 @@ class Asker(NamedTuple):
         new: int,
         temperature: float,
         told: Progress,
+        special: bool = False,
     ) -> list[tuple[str, bool, bool]]:
         """(text, whether it ended by itself, whether its prompt was cut) of each prompt; a row's random numbers are
-        those of its place."""
+        those of its place. special: whether special tokens, but the one that ends an answer, stand in the texts."""
         context = int(self.model.config.context)  # type: ignore[union-attr, arg-type]
         new = min(new, context // 2)
         whole, prompts = prompts, [shortened(prompt, context - new) for prompt in prompts]
@@ -146,7 +148,8 @@ class Asker(NamedTuple):
             answers = engine(prompts[start : start + step], seeds[start : start + step])
             told(len(answers))
             for number, answer in enumerate(answers, start):
-                text = str(self.tokenizer.decode(answer.tokens, skip_special_tokens=True))
+                tokens = answer.tokens[:-1] if special and answer.ended else answer.tokens
+                text = str(self.tokenizer.decode(tokens, skip_special_tokens=not special))
                 first = min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))
                 ended = answer.ended or first < len(text)
                 found.append((text[:first], ended, len(prompts[number]) < len(whole[number])))
@@ -318,6 +321,41 @@ def pass_at(samples: int, right: int, k: int) -> float:
     """The unbiased estimate of the chance that one of k answers is right (Chen et al. 2021, arXiv 2107.03374, section
     2.1): 1 - C(samples - right, k) / C(samples, k)."""
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def _checked(
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+) -> None:
+    """What the benchmark's checks say of answers, of all items and of each part; ended: by themselves. Asked in a
+    dialogue, where the tokenizer has a chat template."""
+    items = [question.item.row for question in questions]
+    tools = [benchmark.value("tools", row) if benchmark.tools else [] for row in items]
+    if asker.tokenizer.chat_template:
+        turns = [[{"role": "user", "content": question.prompts[0]}] for question in questions]
+        prompts = [
+            render(turn, asker.tokenizer, prompt=True, masked=False, tools=offered)[0]
+            for turn, offered in zip(turns, tools, strict=True)
+        ]
+    elif benchmark.tools:
+        raise UserError(f"{benchmark.name} offers tools, and this tokenizer has no chat template: leave the task out")
+    else:
+        prompts = asker.prompts([question.prompts[0] for question in questions])
+    places = [(question.item.place,) for question in questions]
+    found = asker.written(
+        prompts, places, benchmark.stop, benchmark.new_tokens, 0.0, told, special=bool(benchmark.tools)
+    )
+    verifiers = benchmark.verifiers
+    for row, item, (text, ended, cut) in zip(rows, items, found, strict=True):
+        row.answer, row.cut = text.strip(), cut
+        part = f"_{benchmark.value('part', item)}" if benchmark.part else ""
+        for metric, verifier in verifiers.items():
+            try:
+                row.figures[metric] = (float(verifier(row.prompt, row.answer, item)), 1.0)
+            except ValueError as error:
+                raise UserError(f"benchmark {benchmark.name}: item {row.item}: {error}") from None
+            if part:
+                row.figures[metric + part] = row.figures[metric]
+        row.figures["ended"] = (float(ended), 1.0)
 
 
 def _dialogues(

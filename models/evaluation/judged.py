@@ -13,8 +13,9 @@ from models.evaluation.exam import Exam
 from models.evaluation.intervals import Result, bootstrap, wilson
 
 Figures = dict[str, tuple[float, float]]  # by metric what an item adds above and below the fraction bar
-_LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "loss_over_entropy")
-_NO_BETTER = ("ended", "chance", "unigram_entropy", "unigram_cross_entropy", "longer_wins")
+# What metrics begin with
+_LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "invented")
+_NO_BETTER = ("ended", "chance", "unigram_", "longer_wins", "refused")
 _EXPONENTIAL = ("perplexity",)  # exp of the ratio; others are the ratio
 
 
@@ -42,8 +43,8 @@ class Judged:
 
 
 def better(metric: str) -> int:
-    """1 where a metric is better higher, -1 where lower, 0 where it says nothing about which model is the better one."""
-    return -1 if metric in _LESS_IS_BETTER else 0 if metric in _NO_BETTER else 1
+    """1 where a metric is better higher, -1 where lower, 0 where it says nothing about which model is better."""
+    return -1 if metric.startswith(_LESS_IS_BETTER) else 0 if metric.startswith(_NO_BETTER) else 1
 
 
 def figure(metric: str, above: float, below: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from typing import Any
 import pytest
 import toys
 import world
+from browser import Browser
 from harness import Command, PrefectServer
 
 from datalake.document import Conversation
 from datalake.errors import UserError
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
-from datalake.lake.records import Manifest, StageRecord, StageReport, write_manifest, write_record
+from datalake.lake.records import Manifest, StageRecord, StageReport, read_record, write_manifest, write_record
 from datalake.lake.shards import ShardWriter
+from datalake.lake.tags import tag
 from datalake.tables import CONVERSATIONS, to_table
 from flows.checkpoints import choose
 
@@ -212,3 +215,56 @@ def test_a_tag_that_moved_while_a_person_was_asked_stays(lake: Path) -> None:
 
     with pytest.raises(UserError, match="promote again"):
         _give(Lake(lake), "current", fingerprint("sft"), fingerprint("dpo"), "")
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ui", ["v1", "v2"])
+def test_a_person_fills_in_the_form_of_a_waiting_run(
+    lake: Path, prefect_server: PrefectServer, browser: Browser, monkeypatch: pytest.MonkeyPatch, ui: str
+) -> None:
+    from flows import promotion
+
+    monkeypatch.setattr(promotion, "_POLL_S", 1)
+    asked = {"candidate": "dpo", "benchmarks": [str(lake.parent / "mine.yaml")], "losses": True, "lake": str(lake)}
+    record = read_record(Lake(lake), fingerprint("sft"))
+    assert record
+    tag(Lake(lake), "current", record)
+
+    def waiting() -> list[dict[str, Any]]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["PAUSED"]}}}}
+        return list(prefect_server.call("/flow_runs/filter", wanted))
+
+    def person() -> str:
+        (run,) = browser.wait(waiting)
+        try:
+            wanted = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": ["promote-comparison"]}}}
+            (page,) = prefect_server.call("/artifacts/filter", wanted)
+            browser.open(f"/artifacts/artifact/{page['id']}", ui)
+            browser.see("Differences", "seen in training", "accuracy", "20.0%")
+            browser.shot(f"comparison-{ui}")
+            browser.open(f"/runs/flow-run/{run['id']}", ui)
+            browser.see("promote dpo", "Paused")
+            browser.press("Resume")
+            browser.see("Approve", "Note", "Differences")
+            browser.shot(f"approval-{ui}")
+            browser.toggle("Approve")
+            browser.fill("Note", "read and found good", "input")
+            browser.shot(f"approved-{ui}")
+            browser.submit()
+            browser.wait(lambda: not waiting())
+        except BaseException:
+            browser.shot(f"approval-failed-{ui}")
+            if waiting():
+                prefect_server.call(f"/flow_runs/{run['id']}/resume", {"run_input": {}})
+            raise
+        return str(run["id"])
+
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(person)
+        answer = promotion.promote(**asked, cluster="inline")
+        browser.open(f"/runs/flow-run/{done.result()}", ui)
+    assert (answer["approved"], answer["note"]) == (True, "read and found good")
+    assert choose("current", lake).stage == "dpo"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +102,29 @@ def test_a_grid_says_what_each_checkpoint_says_alone_and_judges_no_cell_twice(
     assert len(again) == len(marks) + 2  # the fifth item, of both
 
 
+def test_a_cell_can_be_told_to_a_worker_elsewhere(
+    inline: Callable[..., Runtime], task: Path, models: list[FolderRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(benchmarks, "_done", lambda work, shards, *_: told.extend(shards) or {})
+    with pytest.raises(KeyError):
+        grid(judgeable(inline(), models), exams([load(str(task))], ways_of([], "yes")), inline())
+    (part,) = {pickle.dumps(shard.payload[1]) for shard in told}
+    task.with_name("rows.jsonl").unlink()  # what is asked travels with it, the rest of its rows don't
+    assert [one.item.row["q"] for one in pickle.loads(part).questions] == [row["q"] for row in ROWS]
+    assert len(part) < 8_000
+
+
+@pytest.mark.slow
+def test_ray_works_through_a_grid(on_ray: Callable[..., Runtime], task: Path, models: list[FolderRef]) -> None:
+    put = exams([load(str(task)), load("safety")], ways_of([], "yes", limit=3))
+    config = on_ray().config
+    here = Runtime(config.model_copy(update={"cluster": "inline"}), task.parent, "tests")
+    asked = [one._replace(record=None) for one in judgeable(here, models)]
+    away = grid(asked, put, on_ray())  # in another lake
+    assert grid(asked, put, here).judged == away.judged
+
+
 def test_scores_stand_beside_what_trained_the_checkpoint(
     inline: Callable[..., Runtime], task: Path, models: list[FolderRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +191,6 @@ def test_the_stage_judges_a_runs_models_by_the_recipes_benchmarks(
 
 @pytest.mark.parametrize("name", ["arc_esay", "none.yaml"])
 def test_a_recipe_names_benchmarks_that_there_are(name: str) -> None:
-    with pytest.raises(ValueError, match="did you mean arc_easy|can't be read"):
+    with pytest.raises(ValueError, match=r"did you mean arc_easy|can't be read"):
         EvaluateConfig(benchmarks=(name,))
     assert EvaluateConfig.model_validate({"benchmarks": [name]}, context={"stored": True}).benchmarks == (name,)
