@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,3 +59,17 @@ def choose(name: str, lake: Path, run: str | None = None) -> Chosen:
         except UserError:  # the newest one, of a run that hasn't finished
             of = record.run, record.corpus
     return Chosen(folder, record.stage, *of, record.fingerprint)
+
+
+def names(chosen: Iterable[Chosen]) -> list[str]:
+    """A name for each checkpoint: its stage, or its folder; numbered where that is taken."""
+    found: list[str] = []
+    for one in chosen:
+        name = one.stage or one.folder.resolve().name.removesuffix(".gguf")
+        if name == "checkpoint":  # as a stage calls it
+            name = one.folder.resolve().parent.name
+        again = 2
+        while (numbered := name if again == 2 and name not in found else f"{name}-{again}") in found:
+            again += 1
+        found.append(numbered)
+    return found

@@ -27,14 +27,14 @@ from datalake.files import file_digest, folder_version
 from datalake.lake import tags
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
-from flows.checkpoints import Chosen, choose
+from flows.checkpoints import Chosen, choose, names
 from flows.flows import in_one_line, lake_folder, surroundings
 from flows.parameters import LakeFolder
 from flows.stages import STAGES
 from models.evaluation.benchmark import load
 from models.evaluation.exam import exams, ways_of
 from models.evaluation.judged import better
-from tasks.benchmarks import Grid, Judgeable, grid, keep, ledger_rows
+from tasks.benchmarks import Judgeable, grid, keep, ledger_rows
 from tasks.cluster.connect import leaving
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.shown import artifacts
@@ -85,13 +85,12 @@ def judge(
     opened = Lake(lake_folder(lake)).require()
     with surroundings(opened):
         put = exams(_loaded(benchmarks, opened), ways_of(shots, reasons, limit=limit))
-        chosen = [_judgeable(choose(name, opened.root)) for name in dict.fromkeys(checkpoints)]
-        artifacts.name_run(f"judge {', '.join(one.name for one in chosen)}")
-        found = _grid(opened, {one.name: one for one in chosen}, put, cluster)
-        figures = found.figures()
-        for one in chosen:
-            own = [row for row in figures["results"] if row["checkpoint"] == one.name]
-            keep(opened, ledger_rows(one.record or one.version, one.name, found.judged[one.name]), own)
+        chosen = {one.folder: one for one in (choose(name, opened.root) for name in checkpoints)}
+        named = dict(zip(names(chosen.values()), chosen.values(), strict=True))
+        if not named:
+            raise UserError("no checkpoint is named: give one, such as newest")
+        artifacts.name_run(f"judge {', '.join(named)}")
+        figures = _figures(opened, named, put, cluster)
         artifacts.publish_evaluations("judge", figures["results"])
         return figures
 
@@ -135,10 +134,7 @@ def promote(
         artifacts.name_run(f"promote {asked.stage} {asked.fingerprint[:8]}")
         sides = {"current": choose(tag, opened.root)} if before else {}  # others are compared with the first one
         sides["candidate"] = asked
-        found = _grid(opened, {side: _judgeable(one)._replace(name=side) for side, one in sides.items()}, put, cluster)
-        for side, one in sides.items():
-            keep(opened, ledger_rows(str(one.fingerprint), str(one.stage), found.judged[side]))
-        figures = found.figures()
+        figures = _figures(opened, sides, put, cluster)
         against = objections(figures, contamination, losses)
         said = f"{before['stage']} {before['fingerprint'][:16]}" if before else None
         page = comparison(str(asked), said, tag, figures, against)
@@ -181,21 +177,24 @@ def _loaded(names: Sequence[str], lake: Lake) -> list[Any]:
     return [load(name, lake.root) for name in dict.fromkeys(names)]
 
 
-def _judgeable(chosen: Chosen) -> Judgeable:
-    folder = chosen.folder
-    version = folder_version(folder) if folder.is_dir() else file_digest(str(folder))
-    return Judgeable(chosen.stage or str(folder), folder, version, chosen.fingerprint)
-
-
-def _grid(lake: Lake, chosen: dict[str, Judgeable], put: Sequence[Exam], cluster: str) -> Grid:
+def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster: str) -> dict[str, Any]:
+    """Judge checkpoints, keep what they said, and give the figures over it."""
     config = RuntimeConfig(cluster=cluster)
-    corpus = ""
+    judgeable = []
+    for name, one in named.items():
+        version = folder_version(one.folder) if one.folder.is_dir() else file_digest(str(one.folder))
+        judgeable.append(Judgeable(name, one.folder, version, one.fingerprint))
     with leaving(config, at_once=False) if cluster != "inline" else nullcontext():
-        found = grid(list(chosen.values()), put, Runtime(config, lake.root, corpus))
+        found = grid(judgeable, put, Runtime(config, lake.root, ""))
     if found.unfinished:
         name, why = next(iter(found.unfinished.items()))
         raise StageError(f"{len(found.unfinished)} not judged ({name}: {why}); run it again to do just these")
-    return found
+    figures = found.figures()
+    for one in judgeable:
+        own = [row for row in figures["results"] if row["checkpoint"] == one.name]
+        stage = named[one.name].stage or str(one.folder)
+        keep(lake, ledger_rows(one.record or one.version, stage, found.judged[one.name]), own)
+    return figures
 
 
 def _asked(page: str, key: str) -> Approval:

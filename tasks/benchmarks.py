@@ -108,6 +108,7 @@ def grid(checkpoints: Sequence[Judgeable], exams: Sequence[Exam], runtime: Runti
             shards[key] = Shard(name, key, (str(one.folder), part, trust), folder)
             cells.append((one, part, key))
     done = _done(_judge, list(shards.values()), runtime, "benchmarks")
+    _loaded.cache_clear()  # where this process judged itself
     judged: dict[str, list[Judged]] = {one.name: [] for one in checkpoints}
     unfinished: dict[str, str] = {}
     for one, part, key in cells:

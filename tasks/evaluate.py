@@ -136,14 +136,14 @@ def _benchmarks(
     config: EvaluateConfig, runtime: Runtime, exams: list[Exam] | None, models: dict[str, FolderRef]
 ) -> dict[str, Any]:
     """What the models that write say of benchmarks: `results`, how each `compared` with the first, `contamination`."""
-    if not exams:
-        return {"results": [], "unfinished": {}}
     lake = runtime.lake
     judgeable = [
         Judgeable(name, lake.path(ref), ref.data_version, ref.fingerprint)
         for name, ref in models.items()
         if "perplexity" in ASKED[name]
     ]
+    if not exams or not judgeable:
+        return {"results": [], "unfinished": {}}
     found = grid(judgeable, exams, runtime)
     for one in judgeable:
         keep(lake, ledger_rows(one.record or one.version, one.name, found.judged[one.name]))

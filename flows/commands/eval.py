@@ -117,9 +117,9 @@ def eval(
     from models.evaluation.contamination import contaminated
     from models.evaluation.judged import contamination, figures_of, tell_documents
 
-    remote = _remote(judge, judge_model, common.folder) if judge and "://" in judge else None
-    if remote and len(chosen) < 2:
+    if judge and "://" in judge and len(chosen) < 2:
         raise UserError("--judge with an address compares: name two checkpoints")
+    remote = _remote(judge, judge_model, common.folder) if judge and "://" in judge else None
     scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge and not remote else None
     lake = _lake(common.folder)
     judged: list[list[Judged]] = []

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
 from completions import Fault, completions
 
 from flows.lake import Lake
+from models.network import checkpoint
 
 ROWS = [
     {"q": f"the {a} {b} the", "c": ["bird", "tree"], "g": 0} for a in ("cat", "dog", "cow") for b in ("sees", "eats")
@@ -151,7 +153,7 @@ def test_a_judge_behind_an_address_says_whose_answer_is_better_in_both_orders(
 ) -> None:
     (tmp_path / "open.yaml").write_text(json.dumps(OPEN))
     monkeypatch.setenv("HEADWATER_JUDGE_KEY", "secret-key-of-the-judge")
-    models = (place / "model0", place / "model1")
+    models = [loud(place / name, tmp_path / name) for name in ("model0", "model1")]
     with completions(lambda body: "A") as server:
         asked = [*models, "--tasks", tmp_path / "open.yaml", "--judge", server.url, "--judge-model", "m"]
         told = ran(capsys, *asked, "--lake", tmp_path / "none")
@@ -161,6 +163,15 @@ def test_a_judge_behind_an_address_says_whose_answer_is_better_in_both_orders(
     assert wins["swayed"] > 0
     assert {headers["authorization"] for headers in map(_lower, server.headers)} == {"Bearer secret-key-of-the-judge"}
     assert "secret-key" not in json.dumps(told)
+
+
+def loud(folder: Path, out: Path) -> Path:
+    """A model with large weights: fresh ones say the same to everything."""
+    model, tokenizer = checkpoint.load(folder)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.mul_(6 if part.ndim > 1 else 1)
+    return checkpoint.save(model, tokenizer, out)
 
 
 def _lower(headers: dict[str, str]) -> dict[str, str]:

@@ -157,6 +157,7 @@ def test_a_cell_that_fails_takes_its_exam_along_and_is_said(
             raise RuntimeError("out of memory")
         return load_(folder, trust)
 
+    loaded.cache_clear = load_.cache_clear  # type: ignore[attr-defined]
     monkeypatch.setattr(benchmarks, "_loaded", loaded)
     found = grid([broken, *judgeable(runtime, models)], exams([load(str(task))], ways_of([], "yes")), runtime)
     assert list(found.unfinished) == ["broken mine"]
