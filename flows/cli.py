@@ -25,6 +25,8 @@ COMMANDS = {
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",
     "flows.commands.chat:chat": "Talk to a model.",
     "flows.commands.eval:eval": "Judge checkpoints by benchmarks, with intervals; compare several.",
+    "flows.commands.promote:promote": "Judge a checkpoint beside the current one; once a person agrees, it is current.",
+    "flows.commands.tag:tag": "Names of checkpoints, such as current; give one.",
     "flows.commands.export:export": "Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card.",
     "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",

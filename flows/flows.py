@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
@@ -70,6 +71,21 @@ class TrackedRun(Run):
 RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 
 
+@contextmanager
+def surroundings(lake: Lake) -> Iterator[None]:
+    """What every flow needs around its work: the lake's settings, an orderly end, errors without secrets."""
+    enter(lake.root)
+    ending.listen()  # Prefect's flow has just put a handler of its own there
+    try:
+        yield
+    except (KeyboardInterrupt, TerminationSignal):
+        disconnect()  # a process that is told to end may have no other moment for it
+        raise
+    except Exception as error:
+        scrub(error)  # Prefect keeps its message
+        raise
+
+
 def run_recipe(
     recipe: str | dict[str, Any],
     overrides: Sequence[str],
@@ -82,28 +98,21 @@ def run_recipe(
     chosen = RECIPE.get() or resolve(recipe, overrides)
     load_metrics(chosen.curate)  # what can't be imported is said before any work
     opened = Lake(lake_folder(lake)).create()
-    enter(opened.root)
-    ending.listen()  # Prefect's flow has just put a handler of its own there
-    started = now()
-    log = RUN_LOG.get() or RunLog(new_run_id(started))
-    context = FlowRunContext.get()
-    flow_run = str(context.flow_run.id) if context and context.flow_run else None
-    log.on_report = _to_the_log(log.on_report)
-    artifacts.name_run(f"{chosen.corpus} {log.run}")
-    token = RUN_LOG.set(log)
-    try:
-        run = TrackedRun(chosen, opened, until, log)
-        stages(run)
-        if then is not None:
-            then(run)
-    except (KeyboardInterrupt, TerminationSignal):
-        disconnect()  # a process that is told to end may have no other moment for it
-        raise
-    except Exception as error:
-        scrub(error)  # Prefect keeps its message
-        raise
-    finally:
-        RUN_LOG.reset(token)
+    with surroundings(opened):
+        started = now()
+        log = RUN_LOG.get() or RunLog(new_run_id(started))
+        context = FlowRunContext.get()
+        flow_run = str(context.flow_run.id) if context and context.flow_run else None
+        log.on_report = _to_the_log(log.on_report)
+        artifacts.name_run(f"{chosen.corpus} {log.run}")
+        token = RUN_LOG.set(log)
+        try:
+            run = TrackedRun(chosen, opened, until, log)
+            stages(run)
+            if then is not None:
+                then(run)
+        finally:
+            RUN_LOG.reset(token)
     leave_manifest(chosen, opened, until, log, started, flow_run)
     return log.reports
 
