@@ -92,21 +92,32 @@ class Documents:
             values += [asked.words, asked.words]
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         [(total,)] = self._ask(f"SELECT count(*) FROM ({self._documents}) {where}", values)
+        rows = self._rows(f"{where} ORDER BY id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}", values)
+        for row in rows:
+            text = row.pop("text")
+            row |= {"characters": len(text), "excerpt": excerpt(text, asked.words)}
+        return rows, total
+
+    def sample(self, asked: Filter, number: int, seed: int) -> list[Row]:
+        """So many of the documents asked for, by the digest of their ids and the seed; with their `text`, as read."""
+        conditions, values = _conditions(asked, self.judged)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._rows(f"{where} ORDER BY md5(concat(?, hex(id))) LIMIT {number}", [*values, str(seed)])
+
+    def _rows(self, chosen: str, values: list[Any]) -> list[Row]:
+        """Documents with the ledger's first columns, the failed `rules` and their `text`."""
         rules = "rules" if self.judged else "[]::VARCHAR[] AS rules"
         rows = self._ask(
             f"SELECT id, uri, source, language, verdict, rule, duplicate_of, similarity, {rules}"
-            f" FROM ({self._documents}) {where} ORDER BY id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}",
+            f" FROM ({self._documents}) {chosen}",
             values,
         )
+        ids = [row[0] for row in rows]
         texts = dict(
-            self._ask(f'SELECT id, text FROM "{name}".raw WHERE id IN (SELECT unnest(?))', [[row[0] for row in rows]])
+            self._ask(f'SELECT id, text FROM "{self.corpus.name}".raw WHERE id IN (SELECT unnest(?))', [ids])
         )
         names = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "rules")
-        return [
-            dict(zip(names, row, strict=True))
-            | {"id": row[0].hex(), "characters": len(texts[row[0]]), "excerpt": excerpt(texts[row[0]], asked.words)}
-            for row in rows
-        ], total
+        return [dict(zip(names, row, strict=True)) | {"id": row[0].hex(), "text": texts[row[0]]} for row in rows]
 
     def texts(self, id: str) -> tuple[str, str | None]:
         """A document's text as it was read, and as it is kept where it is, nothing cut from it for its duplicates."""

@@ -63,13 +63,11 @@ def serve(
     """
     if not 1 <= slots <= 1024:
         raise UserError(f"--slots {slots}: a number from 1 to 1024")
-    if not _loopback(host) and not token:
+    if not is_loopback(host) and not token:
         raise UserError(f"{host} can be reached by others: set a key that they need, in HEADWATER_TOKEN or --token")
     if not token.isascii():
         raise UserError("the token can't be sent in a header: choose one of ASCII characters")
     chosen = [choose(name, common.folder) for name in checkpoints]
-    import uvicorn
-
     from flows.service.guard import Guard
     from models.serving.api import application
 
@@ -80,25 +78,31 @@ def serve(
         app = application(served, token)
         # A page of another site can send requests to loopback: without a key, its name and origin are looked at.
         app = app if token else Guard(app, {})
-        number = listening.getsockname()[1]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{number}"
+        url = address(host, listening)
         answer = {"url": url, "models": {name: str(one.folder) for name, one in zip(served, chosen, strict=True)}}
         common.output.answer(
             answer, lambda console, _: console.line(f"{url}/ to chat, {url}/v1 for programs\nCtrl-C ends it")
         )
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False)
-        )
         try:
-            server.run(sockets=[listening])
-        except KeyboardInterrupt:
-            return
+            answer_requests(app, listening)
         finally:
             for model in served.values():
                 model.close()
 
 
-def _loopback(host: str) -> bool:
+def answer_requests(app: Any, listening: socket.socket) -> None:
+    """Answer with an ASGI application until Ctrl-C."""
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        return
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
     if host == "localhost":
         return True
     try:
@@ -120,6 +124,11 @@ def listener(host: str, port: int) -> socket.socket:
         raise UserError(f"{host} port {port} can't be used ({why.lower()}): choose another with --port") from None
     listening.listen(1024)
     return listening
+
+
+def address(host: str, listening: socket.socket) -> str:
+    """The beginning of the addresses that a socket is reached by."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def names(chosen: Iterable[Chosen]) -> list[str]:
