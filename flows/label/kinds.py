@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import xxhash
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Row = dict[str, Any]
 LONGEST = 100_000  # characters of what a person writes
 
 
-def _writable(text: str) -> str:
+def _writable(text: Any) -> Any:
     """A text without what can't be written: halves of characters, NUL."""
+    if not isinstance(text, str):
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
-Text = Annotated[str, StringConstraints(max_length=LONGEST, strip_whitespace=True), AfterValidator(_writable)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST, strip_whitespace=True), BeforeValidator(_writable)]
 
 
 class Asked(BaseModel):

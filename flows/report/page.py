@@ -17,6 +17,8 @@ from datalake.explain import curated_by
 from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from flows.label.labels import Labels
+from flows.label.summary import summary
 from flows.output import command, note
 from flows.report import headlines
 from flows.report.summary import archives
@@ -128,6 +130,7 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
         "s_curve": _s_curve(records, manifest),
         "training": _training(connection, manifest, records),
         "evaluations": headlines.by_model(evaluations),
+        "labels": summary(Labels(lake.root)),
         "lineage": _lineage(records),
         "recipe": json.dumps(manifest.recipe, indent=1, ensure_ascii=False),
         "versions": next((record.versions for record in records.values()), {}),
