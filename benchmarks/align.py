@@ -12,7 +12,7 @@ Contestants, each in a process of its own, in turns, in an order that rotates fr
 - `grpo`: Headwater's `grpo` and `trl.GRPOTrainer`: the same prompts in the same steps, 8 answers to each, the same
   reward function, optimizer, rate, clips and loss; sampling alone beside the whole step. `curves`: the same for longer,
   once, with the mean score of each tenth of the steps;
-- `--exactness`: GRPO and PPO with `exact: on` beside `exact: off`, and nothing else.
+- `--exactness`: GRPO and PPO with `exact: auto`, which holds here, beside `off` and `on`, and nothing else.
 
 All start from one folder that both read, train in float32 without dropout at a constant rate, save and log nothing.
 Dialogues and pairs are Alpaca's demonstration and HH-RLHF; the policy has seen what sums look like. What counts are
@@ -37,6 +37,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -440,13 +441,11 @@ PARTS: dict[str, dict[str, Callable[[argparse.Namespace], Record]]] = {
     "reward": {"headwater": headwater_reward, "trl": trl_reward},
     "grpo": {"headwater": headwater_grpo, "trl": trl_grpo},
     "curves": {"headwater": headwater_grpo, "trl": trl_grpo},
-    "exactness grpo": {
-        "on": lambda options: headwater_grpo(options, "on"),
-        "off": lambda options: headwater_grpo(options, "off"),
-    },
-    "exactness ppo": {
-        "on": lambda options: headwater_ppo(options, "on"),
-        "off": lambda options: headwater_ppo(options, "off"),
+    **{
+        f"exactness {method.__name__.removeprefix('headwater_')}": {
+            exact: partial(method, exact=exact) for exact in ("auto", "off", "on")
+        }
+        for method in (headwater_grpo, headwater_ppo)
     },
 }
 
@@ -558,7 +557,7 @@ def main() -> None:
             if curves:
                 told[part]["scores"] = {name: tenths(rows) for name, rows in latest.items()}
             if part.startswith("exactness"):
-                gaps = [row["logprob_gap"] for row in latest["on"]]
+                gaps = [row["logprob_gap"] for row in latest["auto"]]
                 told[part]["logprob_gap"] = max(gaps)
             for name, ratios in told[part]["ratios"].items():
                 goal = f" (goal {GOALS[part]:.2f})" if part in GOALS else ""

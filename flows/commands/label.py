@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,7 +105,7 @@ def label(
     labels, kind = Labels(lake.root), KINDS["documents" if documents else "pairs"]
     foreign = any(place and place not in TABLES for place in (answers, prompts))
     (lake.create if foreign or labels.root.is_dir() else lake.require)()
-    with labels.held(kind.name), listener(host, port) as listening:
+    with labels.held(kind.name), listener(host, port) as listening, suppress(KeyboardInterrupt):
         items = labels.items(kind.name)
         if checkpoints or answers or rule or not items.rows:
             if documents:
@@ -117,7 +118,7 @@ def label(
                 _put(items, *_written(lake.root, asked, chosen, sampling))
         keys = keys_of(labels, [name.strip() for name in annotators.split(",") if name.strip()])
         desk = Desk(labels, kind, keys, overlap)
-        url = address(host, listening)
+        url = address(host, listening.getsockname()[1])
         links = {name: f"{url}/#{key}" for name, key in keys.items()}
         answer = {"url": url, "kind": kind.name, "items": len(items.rows), "annotators": links}
         common.output.answer(answer | {"labels": str(labels.root)}, _show)

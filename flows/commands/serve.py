@@ -1,10 +1,13 @@
-"""`headwater serve`: OpenAI's API over checkpoints in this process, and a page to chat with them."""
+"""`headwater serve`: OpenAI's API over checkpoints, in this process or on a cluster, and a page to chat with them."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +40,8 @@ def serve(
     host: str = HOST,
     token: Annotated[str, Parameter(env_var="HEADWATER_TOKEN")] = "",
     slots: int = 16,
+    replicas: int | None = None,
+    cluster: str = "local",
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
     common: Common = COMMON,
 ) -> None:
@@ -58,6 +63,11 @@ def serve(
         alone are answered. Better in the environment than in the command, which others see.
     slots
         Answers of a model that are written at once; more wait.
+    replicas
+        So many processes with all the models, on Ray Serve; this process alone unless given.
+    cluster
+        Where replicas are, as `runtime.cluster` of a recipe: `local` starts Ray on this machine, `auto` or an address
+        joins a cluster, whose nodes must see the checkpoints' folders and answer at --port each.
     trust_remote_code
         Run the Python code that a checkpoint's folder brings along. It can do all that you can: know who made it.
     """
@@ -67,38 +77,79 @@ def serve(
         raise UserError(f"{host} can be reached by others: set a key that they need, in HEADWATER_TOKEN or --token")
     if not token.isascii():
         raise UserError("the token can't be sent in a header: choose one of ASCII characters")
+    if replicas is not None and not 1 <= replicas <= 10_000:
+        raise UserError(f"--replicas {replicas}: a number from 1 to 10,000")
     chosen = [choose(name, common.folder) for name in checkpoints]
-    from flows.service.guard import Guard
-    from models.serving.api import application
+    models = dict(zip(names(chosen), chosen, strict=True))
 
-    with listener(host, port) as listening:
-        served = dict(zip(names(chosen), loaded(chosen, common.folder, slots, trust_remote_code), strict=True))
-        for name, model in served.items():
-            model.name = name
-        app = application(served, token)
-        # A page of another site can send requests to loopback: without a key, its name and origin are looked at.
-        app = app if token else Guard(app, {})
-        url = address(host, listening)
-        answer = {"url": url, "models": {name: str(one.folder) for name, one in zip(served, chosen, strict=True)}}
+    def tell(number: int) -> None:
+        url = address(host, number)
+        answer = {"url": url, "models": {name: str(one.folder) for name, one in models.items()}}
         common.output.answer(
             answer, lambda console, _: console.line(f"{url}/ to chat, {url}/v1 for programs\nCtrl-C ends it")
         )
-        try:
-            answer_requests(app, listening)
-        finally:
-            for model in served.values():
-                model.close()
+
+    build = partial(_application, models, common.folder, slots, trust_remote_code, token)
+    with listener(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
+        number = listening.getsockname()[1]
+        if replicas is None:
+            _here(*build(), listening, lambda: tell(number))
+        else:
+            listening.close()
+            _on_ray(lambda: build()[0], replicas, host, number, cluster, lambda: tell(number))
+
+
+def _application(
+    models: Mapping[str, Chosen], lake: Path, slots: int, trust_remote_code: bool, token: str
+) -> tuple[Any, list[Any]]:
+    """The application over checkpoints, by name, and what it serves."""
+    from flows.service.guard import Guard
+    from models.serving.api import application
+
+    served = dict(zip(models, loaded(models.values(), lake, slots, trust_remote_code), strict=True))
+    for name, model in served.items():
+        model.name = name
+    app = application(served, token)
+    # A page of another site can send requests to loopback: without a key, its name and origin are looked at.
+    return (app if token else Guard(app, {})), list(served.values())
+
+
+def _here(app: Any, served: Sequence[Any], listening: socket.socket, tell: Callable[[], None]) -> None:
+    """Serve in this process until it is interrupted."""
+    tell()
+    try:
+        answer_requests(app, listening)
+    finally:
+        for model in served:
+            model.close()
+
+
+def _on_ray(
+    build: Callable[[], Any], replicas: int, host: str, port: int, cluster: str, tell: Callable[[], None]
+) -> None:
+    """Serve from processes of a cluster until this one is interrupted, or the cluster ends."""
+    from tasks.cluster import deploy
+    from tasks.cluster.connect import leaving
+    from tasks.runtime import RuntimeConfig
+
+    config = RuntimeConfig(cluster=cluster)
+    config = config if config.workers >= replicas else config.model_copy(update={"workers": replicas})
+    note(f"loading {replicas} replicas")
+    with leaving(config, at_once=False), deploy(build, replicas, host, port, config) as check:
+        tell()
+        while True:
+            time.sleep(1)
+            check()
 
 
 def answer_requests(app: Any, listening: socket.socket) -> None:
-    """Answer with an ASGI application until Ctrl-C."""
+    """Answer with an ASGI application in this process until it is interrupted."""
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        return
+    settings: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "server_header": False}
+    # One way for all installations, whatever else happens to be there.
+    settings |= {"http": "h11", "loop": "asyncio", "timeout_graceful_shutdown": 1}
+    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
 
 
 def is_loopback(host: str) -> bool:
@@ -126,9 +177,9 @@ def listener(host: str, port: int) -> socket.socket:
     return listening
 
 
-def address(host: str, listening: socket.socket) -> str:
-    """The beginning of the addresses that a socket is reached by."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+def address(host: str, port: int) -> str:
+    """The beginning of a server's addresses."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def names(chosen: Iterable[Chosen]) -> list[str]:

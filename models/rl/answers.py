@@ -52,10 +52,12 @@ Observe = Callable[[int, Answer], "list[int] | None"]  # the row's place and wha
 class Engine(Protocol):
     """Whatever answers prompts, in process, in Ray's actors or in another program.
 
-    version: of the weights that answers are written with; whoever changes those, moves it.
+    version: of the weights that answers are written with; whoever changes those, moves it. exact: its log-probabilities
+    are those of training's pass, to the bit.
     """
 
     version: int
+    exact: bool
 
     def __call__(
         self, prompts: Sequence[list[int]], seeds: Sequence[int], observe: Observe | None = None

@@ -66,7 +66,8 @@ class RolloutConfig(EvaluatedConfig):
         "auto",
         title="Exactly on policy",
         description="Sampling's log-probabilities are training's, to the bit. auto: where a self-test finds that this"
-        " machine allows it, and else the gap is a metric; on: the run ends where they differ.",
+        " machine allows it, and some answers of every step are looked at; else the gap is a metric. on: all answers of"
+        " every step are looked at, and the run ends where they differ.",
     )
     other_reward_model: Annotated[OpenModel | None, Place()] = Field(
         None,

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datalake.errors import UserError
 from models.objectives.bradley_terry import scores_of
@@ -21,7 +21,7 @@ from models.rl.kl import KLController
 from models.rl.policy import ActorCritic, Rollouts
 from models.rl.recorder import Recorder
 from models.rl.rewards import MODEL, Asked, Rewards
-from models.rl.rollouts import graded, lay_out, log_probs_of, rows_of, values_of
+from models.rl.rollouts import Laid, graded, lay_out, log_probs_of, rows_of, values_of
 from models.text.tokenizer import vocabulary_size
 from models.training.device import device_of
 from models.training.epochs import Epochs, draw
@@ -111,7 +111,7 @@ class Iterations(Callback):
         columns = self.scores(answers, [self.rows[item] for item in items])
         total = self.rewards.total(columns)
         scores = torch.tensor(total, dtype=torch.float64).clamp(-_LARGEST, _LARGEST).float().to(device)
-        old = log_probs_of(self.policy, laid, config, self.vocabulary)
+        old = self.old_log_probs(laid, step)
         reference = log_probs_of(self.reference, laid, config, self.vocabulary)
         values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
         rollouts, teaching, self.figures = graded(
@@ -128,6 +128,20 @@ class Iterations(Callback):
                 "machine can't be exact with this model; set exact to auto, or use one thread (OMP_NUM_THREADS=1)"
             )
         return rollouts, teaching.nonzero()[:, 0].tolist()
+
+    def old_log_probs(self, laid: Laid, step: int) -> Tensor:
+        """Log-probabilities (B, A) by the weights that answered, as training's pass computes them.
+
+        Where sampling is exact these are sampling's own: one micro-batch is computed to see that it still is so, and
+        everything where it isn't, or where the run is to end at the first difference.
+        """
+        config = self.config
+        if self.engine.exact and config.exact == "auto":
+            first = int(draw(config.seed, 3, step).integers(len(laid.tokens))) // config.rows * config.rows
+            some = laid.rows(slice(first, first + config.rows))
+            if torch.equal(log_probs_of(self.policy, some, config, self.vocabulary), some.sampled):
+                return laid.sampled
+        return log_probs_of(self.policy, laid, config, self.vocabulary)
 
     def answers(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         """An answer to each prompt, with what tools give back."""

@@ -31,6 +31,10 @@ class Laid:
     sampled: Tensor
     ended: Tensor
 
+    def rows(self, some: slice) -> Laid:
+        """Some of them, as wide as all."""
+        return Laid(*(getattr(self, part.name)[some] for part in fields(self)))
+
 
 def lay_out(answers: Sequence[Answer], device: torch.device) -> Laid:
     """Answers as tensors on a device."""

@@ -32,6 +32,8 @@ MEMORY = 0.4  # of the GPU: training has the rest
 class Vllm:
     """Answers with the model as it was when `version` last moved. Raises UserError where vLLM isn't there."""
 
+    exact = False
+
     def __init__(self, model: nn.Module, sampling: Sampling, words: Any) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # read when it is imported
         try:

@@ -57,7 +57,7 @@ class Actors:
         held = ray.put(model if device == "cpu" else deepcopy(model).cpu())
         shape = sampling, exact, device, torch.get_num_threads()
         self.running = [actor.remote(number, held, *shape) for number in range(workers)]
-        return _Engine(ray, model, self.running, held)
+        return _Engine(ray, model, self.running, held, exact)
 
     def close(self) -> None:
         """End the actors."""
@@ -113,8 +113,8 @@ class _Engine:
     """All of them as one engine. The weights are put where actors find them once for each version; what they were
     `made_of` is there as long as one may have to start again."""
 
-    def __init__(self, ray: Any, model: nn.Module, actors: Sequence[Any], made_of: Any) -> None:
-        self.ray, self.model, self.actors, self.made_of = ray, model, actors, made_of
+    def __init__(self, ray: Any, model: nn.Module, actors: Sequence[Any], made_of: Any, exact: bool) -> None:
+        self.ray, self.model, self.actors, self.made_of, self.exact = ray, model, actors, made_of, exact
         self.version = 0
         self._weights: tuple[int, Any] = (-1, None)
         self._observe: tuple[Any, Any] = (None, None)

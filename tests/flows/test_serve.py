@@ -94,7 +94,8 @@ def test_the_ancestry_of_a_checkpoint_is_that_of_its_lake(tmp_path: Path) -> Non
     assert ancestry(tmp_path, tmp_path / "another") == []
 
 
-def test_the_command_serves_until_it_is_interrupted(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), pytest.param(("--replicas", "2"), marks=pytest.mark.slow)], ids=["here", "ray"])
+def test_the_command_serves_until_it_is_interrupted(folder: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     command = [
         sys.executable,
         "-m",
@@ -106,6 +107,7 @@ def test_the_command_serves_until_it_is_interrupted(folder: Path, tmp_path: Path
         "--json",
         "--lake",
         str(tmp_path),
+        *more,
     ]
     environment = {name: value for name, value in os.environ.items() if name != "HEADWATER_TOKEN"}
     running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -25,7 +25,9 @@ class Server:
         self.address = self.socket.getsockname()
         self.home = f"http://127.0.0.1:{self.address[1]}"
         self._server = uvicorn.Server(
-            uvicorn.Config(api.application(models, token), log_level="critical", lifespan="off")
+            uvicorn.Config(
+                api.application(models, token), log_level="critical", lifespan="off", http="h11", loop="asyncio"
+            )
         )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self._thread.start()

@@ -262,6 +262,43 @@ def test_the_self_test_asks_the_model_that_trains(half, tmp_path, monkeypatch):
     assert adapted == [True]
 
 
+@pytest.mark.parametrize("method", [ppo, grpo])
+def test_where_sampling_is_exact_its_log_probabilities_are_taken_and_looked_at(half, tmp_path, monkeypatch, method):
+    """The weights are those of a run that computes all of them; a sampler that errs is found out, and not believed."""
+    start, rows, rewards = half
+    said, plain, lay_out = [], iterations.log_probs_of, iterations.lay_out
+
+    def wrong(answers, device):
+        laid = lay_out(answers, device)
+        laid.sampled.mul_(1 + 2**-20)
+        return laid
+
+    def counting(network, laid, config, vocabulary):
+        said.append(len(laid.tokens))
+        return plain(network, laid, config, vocabulary)
+
+    monkeypatch.setattr(iterations, "log_probs_of", counting)
+    ends, counts = {}, {}
+    for name, exact in (("on", "on"), ("auto", "auto"), ("wrong", "auto")):
+        if name == "wrong":
+            monkeypatch.setattr(iterations, "lay_out", wrong)
+        said.clear()
+        config = method.config(
+            batch=16, accumulation=4, steps=2, new_tokens=4, learning_rate=1e-3, exact=exact, rewards=rewards
+        )
+        method(config, start, rows, [], None, tmp_path / name)
+        ends[name], _ = checkpoint.load(tmp_path / name / "checkpoint")
+        counts[name] = sum(said) - 2 * config.batch  # but for the reference's
+        gaps = {row["logprob_gap"] for row in read_metrics(tmp_path / name / "metrics.jsonl")}
+        assert (gaps == {0.0}) is (name != "wrong")
+    assert counts["on"] == 2 * config.batch
+    assert counts["auto"] == 2 * config.rows < counts["on"]
+    assert counts["wrong"] == counts["on"] + counts["auto"]
+    for name in ("auto", "wrong"):
+        for ours, theirs in zip(ends[name].parameters(), ends["on"].parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_nothing_that_judges_is_said_in_one_line(half, tmp_path):
     start, rows, _ = half
     with pytest.raises(UserError, match=r"name functions in grpo\.rewards"):

@@ -420,7 +420,7 @@ def test_the_row_of_a_client_that_goes_away_is_freed(server: Server, stream: boo
         while True:
             going.set()
             yield word[0]
-            threading.Event().wait(0.01)
+            threading.Event().wait(0.05)
 
     body = json.dumps({"model": "small", "messages": ASKED, "stream": stream}).encode()
     with scripted(served.model, words()):
