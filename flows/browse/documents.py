@@ -113,9 +113,7 @@ class Documents:
             values,
         )
         ids = [row[0] for row in rows]
-        texts = dict(
-            self._ask(f'SELECT id, text FROM "{self.corpus.name}".raw WHERE id IN (SELECT unnest(?))', [ids])
-        )
+        texts = dict(self._ask(f'SELECT id, text FROM "{self.corpus.name}".raw WHERE id IN (SELECT unnest(?))', [ids]))
         names = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "rules")
         return [dict(zip(names, row, strict=True)) | {"id": row[0].hex(), "text": texts[row[0]]} for row in rows]
 

@@ -35,7 +35,9 @@ def annotators(labels: Labels, names: Sequence[str] = ()) -> dict[str, str]:
         if not _NAME.fullmatch(name):
             raise UserError(f"--annotators {name!r}: letters, digits, dots and dashes, at most 48, parted by commas")
         if other := next((old for old in known if old != name and old.casefold() == name.casefold()), None):
-            raise UserError(f"--annotators {name!r}: there is {other!r} already, and a file system may take them for one")
+            raise UserError(
+                f"--annotators {name!r}: there is {other!r} already, and a file system may take them for one"
+            )
     if new := {name: secrets.token_urlsafe(18) for name in wanted if name not in known}:
         known |= new
         write_atomically(path, json.dumps(known, ensure_ascii=False, indent=1).encode(), private=True)

@@ -108,7 +108,9 @@ class Desk:
         with self._lock:
             mine = self._journals[annotator]
             tables = (self.kind.table, self._skipped)
-            done = [(row["time"], table, id) for table in tables for id, row in mine[table].rows.items() if id in self.items]
+            done = [
+                (row["time"], table, id) for table in tables for id, row in mine[table].rows.items() if id in self.items
+            ]
             if not done:
                 return None
             _, table, id = max(done)

@@ -133,7 +133,9 @@ def prompts_of(lake: Lake, place: str, corpus: str | None) -> list[Messages]:
         return [_asked(row["messages"]) for row in rows_in(files_of(lake, ref), ["id", "messages"])]
     found = [prompt for row in _rows(place) if (prompt := _prompt(row, place))]
     if not found:
-        raise UserError(f"{place} holds no prompts: give rows with `prompt`, `messages`, or as docs/sources.md has them")
+        raise UserError(
+            f"{place} holds no prompts: give rows with `prompt`, `messages`, or as docs/sources.md has them"
+        )
     return found
 
 

@@ -135,7 +135,9 @@ class Labels:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"another `headwater label` asks for {kind} of {self.root.parent}: end that first") from None
+            raise UserError(
+                f"another `headwater label` asks for {kind} of {self.root.parent}: end that first"
+            ) from None
         try:
             yield
         finally:

@@ -15,9 +15,9 @@ from models.evaluation.agreement import cohen_kappa, krippendorff_alpha
 def summary(labels: Labels) -> dict[str, Row]:
     """Of each kind that something was said of, by its name.
 
-    `labels`, `items` that have some, `shared` by two annotators or more; `annotators`: what each did; `agreement`: a row
-    for each measure, with Krippendorff's `alpha` of all, and Cohen's `kappa` of every two annotators, with the `items`
-    that both judged. A figure is None where nothing can be said.
+    `labels`, `items` that have some, `shared` by two annotators or more; `annotators`: what each did; `agreement`: a
+    row for each measure, with Krippendorff's `alpha` of all, and Cohen's `kappa` of every two annotators, with the
+    `items` that both judged. A figure is None where nothing can be said.
     """
     found = {}
     for name, kind in KINDS.items():
@@ -43,7 +43,9 @@ def _of(kind: Kind, rows: Mapping[str, dict[str, Row]], labels: Labels) -> Row:
         for measure, (units, ordinal) in measures.items()
     ]
     for first, second in combinations([one["annotator"] for one in people], 2):
-        both = [{name: said[name] for name in (first, second)} for said in items.values() if {first, second} <= said.keys()]
+        both = [
+            {name: said[name] for name in (first, second)} for said in items.values() if {first, second} <= said.keys()
+        ]
         for row in agreement if both else ():
             pairs: Any = kind.measures(both)[row["measure"]][0]
             row["kappa"].append({"first": first, "second": second, "items": len(both), "kappa": cohen_kappa(pairs)})

@@ -34,8 +34,8 @@ def krippendorff_alpha(units: Iterable[Sequence[Any]], ordinal: bool = False) ->
     """Alpha of units, each with the values that people gave to it; whoever gave none is left out: 1 - D_o / D_e.
 
     A value paired with another of its unit adds 1 / (values of the unit - 1) to the coincidences o; n_c are their sums
-    by value, n that of all. D_o sums o_ck times the difference of c and k, D_e what n_c n_k / (n - 1) would. Differences
-    are 0 or 1 (nominal), or of the order of values: (n_c / 2 + those between + n_k / 2) squared (ordinal).
+    by value, n that of all. D_o sums o_ck times the difference of c and k, D_e so does with n_c n_k / (n - 1). It is
+    0 or 1 (nominal), or that of the places of values in their order: (n_c / 2 + those between + n_k / 2) squared.
 
     None where no unit has two values, or all values are one: nothing can then be said.
     """

@@ -1,4 +1,4 @@
-"""Pages of one file each, which load nothing and, by their policy, can't; their own scripts and styles run by their hashes.
+"""Pages of one file each, which load nothing and, by their policy, can't; own scripts and styles run by their hashes.
 
 What a model or a person writes reaches a page as text nodes alone: under the policy no script can turn a text into
 HTML. What pages share stands once, in files beside this one that a page names (`/* common.js */` on a line).

@@ -1,4 +1,4 @@
-"""Labels by people: what is written of them, whose queue holds what, who is answered, what nothing can undo or spoil."""
+"""Labels by people: what is written of them, whose queue holds what, who is answered, what nothing can spoil."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flows.label.annotators import annotators
 from flows.label.app import COOKIE, application
 from flows.label.desk import KINDS, Desk
 from flows.label.kinds import Row
-from flows.label.labels import CONVERSATIONS, DOCUMENTS, PREFERENCES, Journal, Labels
+from flows.label.labels import CONVERSATIONS, PREFERENCES, Journal, Labels
 from flows.label.pairs import Comparison, flipped
 
 # What a prompt, an answer or a note may hold to become more than a text, here or where it is read again.
@@ -110,7 +110,9 @@ def test_sides_differ_by_item_and_annotator_and_are_recorded(tmp_path: Path) -> 
             assert shown[0] == row[f"response_{row['left']}"]["content"]
             assert row["winner"] == row["left"]
             assert (row["harmless_a"], row["harmless_b"]) == ((True, False) if row["left"] == "a" else (False, True))
-    lefts = {name: {id: row["left"] for id, row in mine.items()} for name, mine in Labels(tmp_path).rows(PREFERENCES).items()}
+    lefts = {
+        name: {id: row["left"] for id, row in mine.items()} for name, mine in Labels(tmp_path).rows(PREFERENCES).items()
+    }
     assert all(15 < list(side.values()).count("a") < 45 for side in lefts.values())
     assert 15 < sum(lefts["ann"][id] == lefts["bob"][id] for id in lefts["ann"]) < 45
 
@@ -332,7 +334,9 @@ def test_other_sites_and_other_names_are_refused(tmp_path: Path, desk: Desk, cli
     assert client.post("/labels", data={"item": "x"}).status_code == 415
     assert not Labels(tmp_path).rows(PREFERENCES)["ann"]
     wide = TestClient(application(desk, keys(tmp_path), None), "http://labels.example")
-    assert wide.post("/login", json={"key": keys(tmp_path)["ann"]}, headers={"origin": "https://labels.example"}).is_success
+    assert wide.post(
+        "/login", json={"key": keys(tmp_path)["ann"]}, headers={"origin": "https://labels.example"}
+    ).is_success
     assert wide.post("/undo", json={}, headers={"origin": "http://evil.example"}).status_code == 403
 
 
@@ -402,7 +406,10 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     rows = Labels(tmp_path).rows(PREFERENCES)
-    assert {name: {row["winner"] for row in mine.values()} for name, mine in rows.items()} == {"ann": {"a"}, "bob": {"b"}}
+    assert {name: {row["winner"] for row in mine.values()} for name, mine in rows.items()} == {
+        "ann": {"a"},
+        "bob": {"b"},
+    }
     assert all(len(mine) == 30 for mine in rows.values())
     assert Labels(tmp_path).compared() == 30
 
@@ -437,7 +444,9 @@ def test_prompts_come_from_files_of_dialogues_pairs_and_questions(tmp_path: Path
         {"else": 1},
     ]
     found = items.prompts_of(lake, str(world.jsonl(tmp_path / "p.jsonl", rows)), None)
-    assert [prompt[-1]["content"] for prompt in found] == [f"{name}?" for name in "one two three four five six".split()]
+    assert [prompt[-1]["content"] for prompt in found] == [
+        f"{name}?" for name in ["one", "two", "three", "four", "five", "six"]
+    ]
     assert all([turn["role"] for turn in prompt] == ["user"] for prompt in found)
     assert len(items.sample([*found, *found], 4, 0)) == 4
     assert sorted(map(str, items.sample([*found, *found], 40, 0))) == sorted(map(str, found))
