@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake.corpora import Corpus
+from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import Lake
 from datalake.lake.ledger import connect
 
@@ -167,3 +167,23 @@ def paging(total: int, number: int) -> Mapping[str, int]:
         "first_shown": PAGE * (number - 1) + 1 if total else 0,
         "last_shown": min(PAGE * number, total),
     }
+
+
+def both_sides(lake: Lake, corpus: str | None, rule: str | None, number: int, seed: int) -> list[Row]:
+    """Documents to be judged by people: half of those that were dropped, or failed the rule, the others kept ones.
+
+    Of the corpus of this name, or of the last run that judged some. Raises UserError where there are none.
+    """
+    found = [one for one in corpora(lake) if corpus in (None, one.name) and "curation" in one.tables]
+    if not found:
+        raise UserError(f"{f'the corpus {corpus!r}' if corpus else 'no run'} has judged documents: run a recipe first")
+    opened = Documents(lake, max(found, key=lambda one: one.manifest.finished))
+    failed = [name for name, _ in opened.facets()["rule"]]
+    if rule is not None and rule not in failed:
+        some = f"some failed {', '.join(failed)}" if failed else "all were kept"
+        raise UserError(f"--rule {rule}: no document of {opened.corpus.name} failed it; {some}")
+    dropped = opened.sample(Filter(verdict="" if rule else "rejected", rule=rule or ""), number // 2, seed)
+    rows = [*dropped, *opened.sample(Filter(verdict="kept"), number - len(dropped), seed)]
+    names = ("id", "uri", "source", "language", "verdict", "rules", "text")
+    about = {"corpus": opened.corpus.name, "run": opened.corpus.manifest.run}
+    return [{name: row[name] for name in names} | about for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,6 +96,7 @@ def label(
         raise UserError(f"--rule {rule} goes with --documents")
     sampling = Sampling(temperature, top_p, max_tokens, seed)
 
+    from flows.browse.documents import both_sides
     from flows.label.annotators import annotators as keys_of
     from flows.label.app import application
     from flows.label.desk import KINDS, Desk
@@ -109,11 +111,11 @@ def label(
         items = labels.items(kind.name)
         if checkpoints or answers or rule or not items.rows:
             if documents:
-                _put(items, making.documents(lake, rule, corpus, number, seed), Counter())
+                _put(items, both_sides(lake, corpus, rule, number, seed), Counter())
             elif answers:
                 _put(items, making.compared(making.pairs_of(lake, answers, corpus))[:number], Counter())
             else:
-                chosen = [choose(name, common.folder) for name in checkpoints or ["last"]]
+                chosen = [_checkpoint(choose(name, common.folder)) for name in checkpoints or ["last"]]
                 asked = making.sample(making.prompts_of(lake, prompts, corpus), number, seed)
                 _put(items, *_written(lake.root, asked, chosen, sampling))
         keys = keys_of(labels, [name.strip() for name in annotators.split(",") if name.strip()])
@@ -125,13 +127,21 @@ def label(
         answer_requests(application(desk, keys, HOSTS if is_loopback(host) else None), listening)
 
 
+def _checkpoint(chosen: Chosen) -> making.Checkpoint:
+    return making.Checkpoint(chosen.folder, {name: str(value) for name, value in asdict(chosen).items() if value})
+
+
 def _written(
-    lake: Path, prompts: list[Any], chosen: list[Chosen], sampling: Sampling
+    lake: Path, prompts: list[Any], checkpoints: list[making.Checkpoint], sampling: Sampling
 ) -> tuple[list[Row], Counter[str]]:
     """The pairs that checkpoints write, telling of it, and why other prompts have none."""
+    from models.synthesis.config import WriterConfig
+
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "new_tokens": sampling.max_tokens}
+    config = WriterConfig(model="sft", **drawn)  # a model at hand: its folder says which
     pairs: list[Row] = []
     left_out: Counter[str] = Counter()
-    for rows, why in making.written(lake, prompts, chosen, sampling):
+    for rows, why in making.written(lake, prompts, checkpoints, config, sampling.seed):
         pairs += rows
         left_out += why
         note(f"{len(pairs) + left_out.total():,} of {len(prompts):,} prompts are answered")

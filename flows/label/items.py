@@ -1,4 +1,4 @@
-"""What there is to judge: answers that checkpoints write, pairs that others wrote, documents of a corpus.
+"""Pairs of answers to judge: those that checkpoints write, and those that others wrote.
 
 An item is known by its content: asking for the same again makes none twice. What can't be compared (an answer that is
 empty, two that are equal, a prompt that doesn't fit the context) is left out and counted.
@@ -8,65 +8,62 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError
-from datalake.lake.lake import Lake
-from flows.label.kinds import Row, identity
+from datalake.identity import fingerprint
+from datalake.lake.corpora import corpora
+from datalake.lake.lake import Lake, TableRef
+from flows.label.kinds import Row
 
 if TYPE_CHECKING:
-    from datalake.lake.corpora import Corpus
-    from flows.commands.chat import Chosen
-    from flows.commands.dialogue import Sampling
+    from models.synthesis.config import WriterConfig
 
 CONVERSATIONS, PREFERENCES = TABLES = ("conversations", "preferences")
-_AT_ONCE = 8  # prompts that a checkpoint answers in one pass
 
 Messages = list[dict[str, str]]
 
 
+class Checkpoint(NamedTuple):
+    """Who writes answers: a model's folder, and what is recorded of it."""
+
+    folder: Path
+    about: Row
+
+
 def written(
-    lake: Path, prompts: Sequence[Messages], chosen: Sequence[Chosen], sampling: Sampling
+    lake: Path, prompts: Sequence[Messages], checkpoints: Sequence[Checkpoint], config: WriterConfig, seed: int | None
 ) -> Iterator[tuple[list[Row], Counter[str]]]:
     """Pairs of answers that one checkpoint writes, or two, a few at a time, and why others are none.
 
     What a checkpoint was asked before it isn't asked again (`lake/answers`).
     """
-    from datalake.identity import fingerprint
-    from models.synthesis.config import WriterConfig
     from models.synthesis.writer import writer
 
-    config = WriterConfig(
-        model="sft",
-        temperature=max(sampling.temperature, 0.0),
-        top_p=sampling.top_p,
-        new_tokens=sampling.max_tokens,
-        batch=_AT_ONCE,
-    )
-    writers = [writer(config, one.folder, "", lake / "answers") for one in chosen]
-    sides = [(writers[-side], chosen[-side]) for side in (0, 1)]  # of one both
-    for first in range(0, len(prompts), _AT_ONCE):
-        some = prompts[first : first + _AT_ONCE]
-        replies = []
-        for side, (ask, _) in enumerate(sides):
-            replies.append(ask(some, [int(fingerprint([sampling.seed, side, one])[:15], 16) for one in some]))
+    writers = [writer(config, one.folder, "", lake / "answers") for one in checkpoints]
+    sides = [(writers[-side], checkpoints[-side].about) for side in (0, 1)]  # of one checkpoint both
+    for first in range(0, len(prompts), config.batch):
+        some = prompts[first : first + config.batch]
+        replies = [
+            ask(some, [int(fingerprint([seed, side, one])[:15], 16) for one in some])
+            for side, (ask, _) in enumerate(sides)
+        ]
         rows, why = [], Counter[str]()
         for prompt, *said in zip(some, *replies, strict=True):
             problem = next((reply.problem.partition(":")[0] for reply in said if reply.problem), "")
             texts = [reply.text.strip() for reply in said]
             if problem or texts[0] == texts[1]:
                 why[problem or "equal"] += 1
-                continue
-            who = [{name: str(value) for name, value in asdict(one).items() if value} for _, one in sides]
-            rows.append(_pair(prompt, texts, who))
+            else:
+                rows.append(pair(prompt, texts, [about for _, about in sides]))
         yield rows, why
 
 
-def _pair(prompt: Messages, answers: list[str], checkpoints: list[Row]) -> Row:
+def pair(prompt: Messages, answers: list[str], checkpoints: list[Row]) -> Row:
+    """An item, known by its content."""
     return {
-        "id": identity(prompt, answers, checkpoints),
+        "id": fingerprint([prompt, answers, checkpoints])[:32],
         "prompt": prompt,
         "answers": answers,
         "checkpoints": checkpoints,
@@ -79,7 +76,7 @@ def compared(pairs: Iterable[tuple[Messages, str | None, str | None]]) -> list[R
     for prompt, *answers in pairs:
         texts = sorted(text.strip() for text in answers if text and text.strip())
         if len(texts) == 2 and texts[0] != texts[1]:
-            rows.append(_pair(_plain(prompt), texts, [{}, {}]))
+            rows.append(pair(_plain(prompt), texts, [{}, {}]))
     return rows
 
 
@@ -90,15 +87,13 @@ def _plain(messages: Iterable[Any]) -> Messages:
 # Where prompts and pairs come from ----------------------------------------------------------------------------------
 
 
-def corpus_with(lake: Lake, table: str, corpus: str | None) -> Corpus:
-    """The corpus of this name, or the one of the last run that has the table. Raises UserError where there is none."""
-    from datalake.lake.corpora import corpora
-
+def _table(lake: Lake, table: str, corpus: str | None) -> TableRef:
+    """The table of the corpus of this name, or of the last run that has it. Raises UserError where there is none."""
     found = [one for one in corpora(lake) if corpus in (None, one.name) and table in one.tables]
     if not found:
-        named = f"the corpus {corpus!r}" if corpus else "no run"
-        raise UserError(f"{named} has {'no ' if corpus else ''}{table}: name a file, or run a recipe that reads some")
-    return max(found, key=lambda one: one.manifest.finished)
+        what = f"the corpus {corpus!r} has no" if corpus else "no run has"
+        raise UserError(f"{what} {table}: name a file, or run a recipe that reads some")
+    return max(found, key=lambda one: one.manifest.finished).tables[table]
 
 
 def pairs_of(lake: Lake, place: str, corpus: str | None) -> list[tuple[Messages, str | None, str | None]]:
@@ -106,7 +101,7 @@ def pairs_of(lake: Lake, place: str, corpus: str | None) -> list[tuple[Messages,
     if place == PREFERENCES:
         from tasks.dialogues import files_of, rows_in
 
-        ref = corpus_with(lake, PREFERENCES, corpus).tables[PREFERENCES]
+        ref = _table(lake, PREFERENCES, corpus)
         rows = rows_in(files_of(lake, ref), ["id", "prompt", "chosen", "rejected"])
         return [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
     from datalake.document import Preference
@@ -129,7 +124,7 @@ def prompts_of(lake: Lake, place: str, corpus: str | None) -> list[Messages]:
     if place == CONVERSATIONS:
         from tasks.dialogues import files_of, rows_in
 
-        ref = corpus_with(lake, CONVERSATIONS, corpus).tables[CONVERSATIONS]
+        ref = _table(lake, CONVERSATIONS, corpus)
         return [_asked(row["messages"]) for row in rows_in(files_of(lake, ref), ["id", "messages"])]
     found = [prompt for row in _rows(place) if (prompt := _prompt(row, place))]
     if not found:
@@ -162,7 +157,7 @@ def _prompt(row: Any, place: str) -> Messages:
     """What a row asks; nothing where it asks nothing."""
     from datalake.sources.dialogues.columns import Columns
     from datalake.sources.dialogues.config import Preferences
-    from datalake.sources.dialogues.preferences import pair
+    from datalake.sources.dialogues.preferences import pair as pair_in
     from datalake.sources.dialogues.shapes import dialogues, prompt
     from datalake.sources.dialogues.turns import InvalidError, validate
 
@@ -170,7 +165,7 @@ def _prompt(row: Any, place: str) -> Messages:
         return []
     try:
         try:
-            found = pair(row, Preferences(paths=(place,)))[0].prompt
+            found = pair_in(row, Preferences(paths=(place,)))[0].prompt
         except InvalidError:
             said = next((one.messages for one in dialogues(row) if one.problem is None), None)
             found = prompt(Columns(row)) or [] if said is None else said
@@ -183,24 +178,5 @@ def _prompt(row: Any, place: str) -> Messages:
 
 def sample(prompts: Iterable[Messages], number: int, seed: int) -> list[Messages]:
     """So many of them, none twice, by the hash of each and the seed."""
-    known = {identity(seed, one): one for one in prompts if one}
+    known = {fingerprint([seed, one]): one for one in prompts if one}
     return [known[key] for key in sorted(known)[:number]]
-
-
-# Documents ------------------------------------------------------------------------------------------------------------
-
-
-def documents(lake: Lake, rule: str | None, corpus: str | None, number: int, seed: int) -> list[Row]:
-    """Documents of a corpus: half of those that were kept, half of those that were dropped, or failed the rule."""
-    from flows.browse.documents import Documents, Filter
-
-    found = corpus_with(lake, "curation", corpus)
-    opened = Documents(lake, found)
-    known = [name for name, _ in opened.facets()["rule"]]
-    if rule is not None and rule not in known:
-        raise UserError(f"--rule {rule}: no document of {found.name} failed it; some failed {', '.join(known)}")
-    dropped = opened.sample(Filter(verdict="" if rule else "rejected", rule=rule or ""), number // 2, seed)
-    kept = opened.sample(Filter(verdict="kept"), number - len(dropped), seed)
-    names = ("id", "uri", "source", "language", "verdict", "rules", "text")
-    about = {"corpus": found.name, "run": found.manifest.run}
-    return [{name: row[name] for name in names} | about for row in (*dropped, *kept)]

@@ -64,10 +64,3 @@ class Kind(ABC):
 def draw(*parts: str) -> float:
     """An even number in [0, 1) by a hash of the parts: the same in every process."""
     return (xxhash.xxh3_64_intdigest("\x1f".join(parts).encode("utf-8", "surrogatepass")) >> 11) * 2.0**-53
-
-
-def identity(*parts: Any) -> str:
-    """What an item is known by: its content."""
-    from datalake.identity import fingerprint
-
-    return fingerprint(list(parts))[:32]

@@ -42,7 +42,7 @@ HOSTILE = (
 
 def pairs(number: int) -> list[Row]:
     return [
-        items._pair(
+        items.pair(
             [{"role": "user", "content": f"What is {n} and {n}?"}],
             [f"It is {2 * n}.", f"It is {2 * n + 1}."],
             [{"stage": "sft", "fingerprint": "aa"}, {"stage": "ppo", "fingerprint": "bb"}],
@@ -167,7 +167,7 @@ def test_a_corrected_answer_is_a_dialogue_and_an_unchanged_one_is_none(tmp_path:
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_what_was_written_for_a_reader_stays_a_text(tmp_path: Path, hostile: str) -> None:
     labels = Labels(tmp_path)
-    row = items._pair([{"role": "user", "content": "What now?"}], [hostile, "Nothing."], [{}, {}])
+    row = items.pair([{"role": "user", "content": "What now?"}], [hostile, "Nothing."], [{}, {}])
     labels.items("pairs").add(row)
     desk = Desk(labels, KINDS["pairs"], annotators(labels, ["ann"]), 1)
     desk.judge("ann", better(row["id"], "ann", "a").model_copy(update={"note": hostile, "correction": f"{hostile}!"}))

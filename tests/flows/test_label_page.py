@@ -69,7 +69,7 @@ def labels(tmp_path: Path) -> Labels:
         (TALK[1:], "At a spring.", "Nobody knows."),
         ([{"role": "user", "content": HOSTILE}], HOSTILE, f"{HOSTILE} too"),
     ):
-        labels.items("pairs").add(items._pair(prompt, answers, [{"stage": "sft"}, {"stage": "ppo"}]))
+        labels.items("pairs").add(items.pair(prompt, answers, [{"stage": "sft"}, {"stage": "ppo"}]))
     for n, text in enumerate((f"{HOSTILE}\n\n{world.prose(1)}", world.CHINESE)):
         labels.items("documents").add(
             {"id": f"{n:032x}", "text": text, "corpus": "small", "verdict": "kept", "rules": []}
