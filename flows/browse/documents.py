@@ -176,7 +176,7 @@ def both_sides(lake: Lake, corpus: str | None, rule: str | None, number: int, se
     """
     found = [one for one in corpora(lake) if corpus in (None, one.name) and "curation" in one.tables]
     if not found:
-        raise UserError(f"{f'the corpus {corpus!r}' if corpus else 'no run'} has judged documents: run a recipe first")
+        raise UserError(f"no run has judged documents{f' of {corpus}' if corpus else ''}: run a recipe first")
     opened = Documents(lake, max(found, key=lambda one: one.manifest.finished))
     failed = [name for name, _ in opened.facets()["rule"]]
     if rule is not None and rule not in failed:

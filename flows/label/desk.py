@@ -89,7 +89,8 @@ class Desk:
                     if _timeless(mine[table].rows.get(said.item)) != _timeless(found.get(table)):
                         raise TakenError(said.item)
                 return False
-            mine[self._skipped].remove(said.item)
+            for table in (self._skipped, *self.kind.beside):  # also what a write that failed half-way left
+                mine[table].remove(said.item)
             for table in reversed(found):  # the judgement itself last: it is what counts
                 mine[table].add(found[table])
             return True

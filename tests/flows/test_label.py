@@ -231,6 +231,24 @@ def test_a_kill_between_a_dialogue_and_its_preference_leaves_neither(tmp_path: P
     assert len(read(CONVERSATIONS, tmp_path)) == 1
 
 
+def test_a_judgement_that_failed_half_way_is_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = asked(tmp_path, 1)
+    [id] = desk.items
+    add = Journal.add
+
+    def fails(journal: Journal, row: Row) -> bool:
+        if journal.path.parent.name == PREFERENCES:
+            raise UserError("full")
+        return add(journal, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", fails)
+        with pytest.raises(UserError, match="full"):
+            desk.judge("ann", Comparison(item=id, choice=2, correction="First."))
+    desk.judge("ann", Comparison(item=id, choice=2, correction="Second."))
+    assert [entry.messages[-1]["content"] for entry in read(CONVERSATIONS, tmp_path)] == ["Second."]
+
+
 def test_labels_survive_a_kill_of_the_server(tmp_path: Path) -> None:
     file = world.preferences(tmp_path / "pairs.jsonl", 40)
     command = [sys.executable, "-m", "flows.cli", "label", "--answers", str(file), "--overlap", "1", "--port", "0"]
