@@ -29,6 +29,7 @@ COMMANDS = {
     "flows.commands.tag:tag": "Names of checkpoints, such as current; give one.",
     "flows.commands.export:export": "Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card.",
     "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
+    "flows.commands.label:label": "A page on which people compare answers, or judge documents, for training.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",
     "flows.commands.runs:runs": "The runs of the lake: when, how long, how far; two named ones compared.",
     "flows.commands.service:up": "Start the Prefect server, apply the deployments and run a worker.",

@@ -29,6 +29,7 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport, now
 from datalake.secrets import masked, scrub
 from flows import ending
+from flows.output import command
 from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName, resolve
 from flows.pipeline import pipeline as stages
 from flows.recipe import Recipe
@@ -187,3 +188,38 @@ curate = _up_to("mixture", "curate", "Clean, deduplicate and mix the documents o
 train = _up_to("pretrain", "train", "Pretrain a decoder on the recipe's mixture.")
 align = _up_to("ppo", "align", "Make the pretrained decoder a chat model.")
 evaluate = _up_to("evaluate", "evaluate", "Evaluate the recipe's models; what isn't built yet is built first.")
+
+
+@flow(name="label")
+@in_one_line
+def label(
+    recipe: RecipeOrPath = DEMO,
+    set: Overrides = NONE,
+    judged: StageName = "sft",
+    pairs: int = 50,
+    lake: LakeFolder = "",
+) -> list[StageReport]:
+    """Make a model, wait until people have compared enough of its answers, and go on with what they said.
+
+    The recipe has the lake's `labels/preferences` as a source of preferences, and `labels/conversations` if it likes.
+
+    Args:
+        recipe: what to read, how to clean it, what to train; relative paths begin at the repository's root.
+        set: values to override, such as `reward.steps=100`.
+        judged: the last stage before the wait, whose answers people compare on the page of `headwater label`.
+        pairs: how many they are to compare; whoever resumes the run before goes on with fewer.
+        lake: folder of the lake; the server's own when empty.
+    """
+    from flows.label.annotators import annotators
+    from flows.label.labels import Labels
+    from flows.label.waiting import wait_for_pairs
+
+    folder = lake_folder(lake)
+    labels = Labels(Lake(folder).create().root)
+    annotators(labels)  # from now on there are files for the sources to read
+    run_recipe(recipe, set, judged, lake)
+    if (RECIPE.get() or resolve(recipe, set)).runtime.cluster != "inline":
+        disconnect()  # nobody needs Ray meanwhile
+    artifacts.note(f"waiting for {pairs:,} pairs: {command('label', judged, lake=folder)} shows the page")
+    artifacts.note(f"{wait_for_pairs(labels, pairs):,} pairs are compared: the run goes on")
+    return run_recipe(recipe, set, LAST, lake)

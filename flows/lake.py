@@ -135,6 +135,13 @@ class Lake:
 
         return write_report(self.store, run, out)
 
+    def labels(self) -> Row:
+        """What people said of answers (`pairs`) and of `documents`: how many labels, whose, how far they agree."""
+        from flows.label.labels import Labels
+        from flows.label.summary import summary
+
+        return summary(Labels(self.store.root))
+
     def card(self, checkpoint: str, name: str, run: str | None = None, license: str | None = None) -> str:
         """The model card of a checkpoint that this lake made, in Markdown with the hub's head, called `name`.
 

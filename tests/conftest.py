@@ -12,7 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from harness import ROOT, PrefectServer, free_port
+from harness import ROOT, PrefectServer, browsing, free_port
 from xdist.scheduler import LoadScopeScheduling
 
 
@@ -93,3 +93,10 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             APILogHandler().flush()  # else the last logs find no server and say so behind pytest's summary
     finally:
         service.stop(lake)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser under Playwright, for tests that run no flows beside it."""
+    with browsing() as browser:
+        yield browser

@@ -8,7 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +93,36 @@ def up(lake: Path, port: int, **more: str) -> dict[str, Any]:
     done = headwater("up", "--lake", str(lake), "--port", str(port), "--json", **more)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
+
+
+@contextmanager
+def answering(app: Any) -> Iterator[str]:
+    """A server of an ASGI application in this process: where it is."""
+    import uvicorn
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", http="h11", loop="asyncio"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """Debian's Chromium under Playwright; the test skips where there is none. Prefect's flows can't run beside it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e .[dev]")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not binary:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"]
+        browser = running.chromium.launch(executable_path=binary, args=options, timeout=120_000)
+        yield browser
+        browser.close()
 
 
 def chromium(*arguments: str, profile: Path) -> str:

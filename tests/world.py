@@ -54,6 +54,12 @@ CHINESE = """
 毛病往往就藏在那一点点不同里。
 """.strip()
 
+# Of models that others made.
+TEMPLATE = (
+    "{% for m in messages %}{{ '<s>' + m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% endif %}"
+)
+
 
 def prose(seed: int, sentences: int = 12) -> str:
     """English sentences that the usual filters keep; other seeds share few word 5-grams."""

@@ -6,6 +6,7 @@
     folders/STAGE/FINGERPRINT/ what isn't a table: tokenizers, token shards, checkpoints
     records/  runs/            one JSON per finished stage; one manifest per finished run
     leases/  results/          who builds what just now; Prefect's results
+    labels/                    what people said (`flows.label.labels`)
 
 Every table is replaced whole by one commit of one stage. A `TableRef` names its content, so an older run's tables stay
 readable after a newer one has committed. All paths are relative to the lake: it can be moved and copied.

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from datalake.errors import UserError
-from datalake.lake.corpora import Corpus
+from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import Lake
 from datalake.lake.ledger import connect
 
@@ -92,21 +92,30 @@ class Documents:
             values += [asked.words, asked.words]
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         [(total,)] = self._ask(f"SELECT count(*) FROM ({self._documents}) {where}", values)
+        rows = self._rows(f"{where} ORDER BY id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}", values)
+        for row in rows:
+            text = row.pop("text")
+            row |= {"characters": len(text), "excerpt": excerpt(text, asked.words)}
+        return rows, total
+
+    def sample(self, asked: Filter, number: int, seed: int) -> list[Row]:
+        """So many of the documents asked for, by the digest of their ids and the seed; with their `text`, as read."""
+        conditions, values = _conditions(asked, self.judged)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._rows(f"{where} ORDER BY md5(concat(?, hex(id))) LIMIT {number}", [*values, str(seed)])
+
+    def _rows(self, chosen: str, values: list[Any]) -> list[Row]:
+        """Documents with the ledger's first columns, the failed `rules` and their `text`."""
         rules = "rules" if self.judged else "[]::VARCHAR[] AS rules"
         rows = self._ask(
             f"SELECT id, uri, source, language, verdict, rule, duplicate_of, similarity, {rules}"
-            f" FROM ({self._documents}) {where} ORDER BY id LIMIT {PAGE} OFFSET {PAGE * (number - 1)}",
+            f" FROM ({self._documents}) {chosen}",
             values,
         )
-        texts = dict(
-            self._ask(f'SELECT id, text FROM "{name}".raw WHERE id IN (SELECT unnest(?))', [[row[0] for row in rows]])
-        )
+        ids = [row[0] for row in rows]
+        texts = dict(self._ask(f'SELECT id, text FROM "{self.corpus.name}".raw WHERE id IN (SELECT unnest(?))', [ids]))
         names = ("id", "uri", "source", "language", "verdict", "rule", "duplicate_of", "similarity", "rules")
-        return [
-            dict(zip(names, row, strict=True))
-            | {"id": row[0].hex(), "characters": len(texts[row[0]]), "excerpt": excerpt(texts[row[0]], asked.words)}
-            for row in rows
-        ], total
+        return [dict(zip(names, row, strict=True)) | {"id": row[0].hex(), "text": texts[row[0]]} for row in rows]
 
     def texts(self, id: str) -> tuple[str, str | None]:
         """A document's text as it was read, and as it is kept where it is, nothing cut from it for its duplicates."""
@@ -158,3 +167,23 @@ def paging(total: int, number: int) -> Mapping[str, int]:
         "first_shown": PAGE * (number - 1) + 1 if total else 0,
         "last_shown": min(PAGE * number, total),
     }
+
+
+def both_sides(lake: Lake, corpus: str | None, rule: str | None, number: int, seed: int) -> list[Row]:
+    """Documents to be judged by people: half of those that were dropped, or failed the rule, the others kept ones.
+
+    Of the corpus of this name, or of the last run that judged some. Raises UserError where there are none.
+    """
+    found = [one for one in corpora(lake) if corpus in (None, one.name) and "curation" in one.tables]
+    if not found:
+        raise UserError(f"no run has judged documents{f' of {corpus}' if corpus else ''}: run a recipe first")
+    opened = Documents(lake, max(found, key=lambda one: one.manifest.finished))
+    failed = [name for name, _ in opened.facets()["rule"]]
+    if rule is not None and rule not in failed:
+        some = f"some failed {', '.join(failed)}" if failed else "all were kept"
+        raise UserError(f"--rule {rule}: no document of {opened.corpus.name} failed it; {some}")
+    dropped = opened.sample(Filter(verdict="" if rule else "rejected", rule=rule or ""), number // 2, seed)
+    rows = [*dropped, *opened.sample(Filter(verdict="kept"), number - len(dropped), seed)]
+    names = ("id", "uri", "source", "language", "verdict", "rules", "text")
+    about = {"corpus": opened.corpus.name, "run": opened.corpus.manifest.run}
+    return [{name: row[name] for name in names} | about for row in rows]

@@ -12,6 +12,8 @@ from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 
 if TYPE_CHECKING:
+    from datalake.lake.lake import Lake
+    from datalake.lake.records import Manifest
     from models.scaling.fit import Fit
     from models.scaling.plan import Machine, Plan, Planner
 
@@ -123,11 +125,10 @@ def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Any, int, 
     asked_for = common.lake != Path("lake") or corpus is not None
     if not asked_for and not common.folder.is_dir():
         return usual
-    from datalake.lake.tokens import tokenized
     from models.scaling.plan import Text
 
     try:
-        name, tokens, manifest = tokenized(lake.require(), corpus)
+        name, tokens, manifest = _tokenized(lake.require(), corpus)
     except UserError as error:
         if asked_for:
             raise
@@ -175,3 +176,25 @@ def _print(console: Console, answer: Mapping[str, Any], made: Plan, machine: Mac
         f" context: {shape.context}, batch: {batch}, accumulation: {-(-batch // (made.rows * machine.count))},"
         f" tokens: {made.tokens}, learning_rate: {made.learning_rate:.3g}}}"
     )
+
+
+def _tokenized(lake: Lake, corpus: str | None = None) -> tuple[str, int, Manifest]:
+    """The corpus of this name, or the only one with tokens: its name, the different tokens that train, and the run that
+    left them. Raises UserError where there is none, or several and none is named."""
+    from datalake.lake.corpora import corpora
+    from datalake.lake.ledger import connect
+
+    shown = [one for one in corpora(lake) if corpus in (None, one.name)]
+    if corpus is not None and not shown:
+        raise UserError(f"no finished run of a corpus {corpus!r}: `headwater runs` lists what there is")
+    connection = connect(lake, shown=shown)
+    views = {
+        row[0] for row in connection.execute("SELECT schema FROM (SHOW ALL TABLES) WHERE name = 'tokens'").fetchall()
+    }
+    found = [one for one in shown if one.name in views]
+    if not found:
+        raise UserError(f"{lake.root} has no tokens to train on: run a recipe up to `--until tokenize` first")
+    if len(found) > 1:
+        raise UserError(f"the lake has tokens of {', '.join(one.name for one in found)}: choose one with --corpus")
+    [total] = connection.execute(f'SELECT sum(distinct_tokens) FROM "{found[0].name}".tokens').fetchone() or (0,)
+    return found[0].name, int(total or 0), found[0].manifest

@@ -73,7 +73,7 @@ def serve(
     """
     if not 1 <= slots <= 1024:
         raise UserError(f"--slots {slots}: a number from 1 to 1024")
-    if not _loopback(host) and not token:
+    if not is_loopback(host) and not token:
         raise UserError(f"{host} can be reached by others: set a key that they need, in HEADWATER_TOKEN or --token")
     if not token.isascii():
         raise UserError("the token can't be sent in a header: choose one of ASCII characters")
@@ -83,7 +83,7 @@ def serve(
     models = dict(zip(names(chosen), chosen, strict=True))
 
     def tell(number: int) -> None:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{number}"
+        url = address(host, number)
         answer = {"url": url, "models": {name: str(one.folder) for name, one in models.items()}}
         common.output.answer(
             answer, lambda console, _: console.line(f"{url}/ to chat, {url}/v1 for programs\nCtrl-C ends it")
@@ -116,15 +116,9 @@ def _application(
 
 def _here(app: Any, served: Sequence[Any], listening: socket.socket, tell: Callable[[], None]) -> None:
     """Serve in this process until it is interrupted."""
-    import uvicorn
-
     tell()
-    settings: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "server_header": False}
-    # One way for all installations, whatever else happens to be there.
-    settings |= {"http": "h11", "loop": "asyncio", "timeout_graceful_shutdown": 1}
-    server = uvicorn.Server(uvicorn.Config(app, **settings))
     try:
-        server.run(sockets=[listening])
+        answer_requests(app, listening)
     finally:
         for model in served:
             model.close()
@@ -148,7 +142,18 @@ def _on_ray(
             check()
 
 
-def _loopback(host: str) -> bool:
+def answer_requests(app: Any, listening: socket.socket) -> None:
+    """Answer with an ASGI application in this process until it is interrupted."""
+    import uvicorn
+
+    settings: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "server_header": False}
+    # One way for all installations, whatever else happens to be there.
+    settings |= {"http": "h11", "loop": "asyncio", "timeout_graceful_shutdown": 1}
+    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
     if host == "localhost":
         return True
     try:
@@ -170,6 +175,11 @@ def listener(host: str, port: int) -> socket.socket:
         raise UserError(f"{host} port {port} can't be used ({why.lower()}): choose another with --port") from None
     listening.listen(1024)
     return listening
+
+
+def address(host: str, port: int) -> str:
+    """The beginning of a server's addresses."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: bool) -> Iterable[Any]:

@@ -17,6 +17,8 @@ from datalake.explain import curated_by
 from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from flows.label.labels import Labels
+from flows.label.summary import summary
 from flows.output import command, note
 from flows.report import headlines
 from flows.report.summary import archives
@@ -129,6 +131,7 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
         "training": _training(connection, manifest, records),
         "evaluations": headlines.by_model(evaluations),
         "compared": records["evaluate"].report.get("compared", []) if "evaluate" in records else [],
+        "labels": summary(Labels(lake.root)),
         "lineage": _lineage(records),
         "recipe": json.dumps(manifest.recipe, indent=1, ensure_ascii=False),
         "versions": next((record.versions for record in records.values()), {}),

@@ -7,7 +7,7 @@ policy. The policy also keeps Prefect's pages from calling other hosts: their an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -37,19 +37,23 @@ HEADERS = {
 }
 
 
-def trusted(host: str, origin: str | None) -> bool:
-    """Whether a request with these two headers is from this machine's own pages or programs."""
+def trusted(host: str, origin: str | None, hosts: Collection[str] | None = HOSTS) -> bool:
+    """Whether a request with these two headers is from a server's own pages or programs, under one of these names.
+
+    Under any (None), where a server is for other machines too: its pages may then come through a proxy with TLS.
+    """
+    own = {None, f"http://{host}"} | ({f"https://{host}"} if hosts is None else set())
     try:
-        return urlsplit(f"//{host}").hostname in HOSTS and origin in (None, f"http://{host}")
+        return (hosts is None or urlsplit(f"//{host}").hostname in hosts) and origin in own
     except ValueError:
         return False
 
 
 class Guard:
-    """An ASGI app around another one; `headers` go with each of its answers."""
+    """An ASGI app around another one; `headers` go with each of its answers, `hosts` are the names it answers to."""
 
-    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = HEADERS):
-        self.app, self.headers = app, headers
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = HEADERS, hosts: Collection[str] | None = HOSTS):
+        self.app, self.headers, self.hosts = app, headers, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with 403 (a socket: before it is accepted)."""
@@ -60,7 +64,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        if not trusted(headers.get("host", ""), headers.get("origin")):
+        if not trusted(headers.get("host", ""), headers.get("origin"), self.hosts):
             if scope["type"] == "websocket":
                 return await WebSocketClose(1008, "another site")(scope, receive, send)
             refused = PlainTextResponse("refused: this server answers its own pages and programs alone\n", 403)

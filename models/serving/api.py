@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
-import json
 import secrets
 import struct
 import time
@@ -21,8 +20,7 @@ from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
+from models.serving import bodies
 from models.serving.engine import BusyError, Engine, Row, Sampling, Token, embedding
 from models.serving.page import headers, page
 from models.serving.protocol import ApiError, ChatBody, CompletionBody, EmbeddingBody, Sampled, read, several
@@ -38,8 +37,6 @@ from models.text.config import BOS
 from models.text.rendering import render
 from models.text.tokenizer import encode, ours, special, stop_ids
 
-BODY_BYTES = 8 << 20
-PATIENCE_S = 60.0  # for a client to send its request, or to take a part of the answer
 CHARACTERS = 64  # a token has fewer, all in all: a text with more than so many for each place isn't even tokenized
 _TINY = 0.001  # a temperature below it is 0: the quotient of a score may overflow
 _COMPLETION_TOKENS = 16  # where a completion says nothing, as with OpenAI
@@ -144,7 +141,7 @@ class Api:
         self.models, self.token = models, token
 
     def application(self) -> ASGIApp:
-        """The routes; errors, Starlette's own included, are OpenAI's objects."""
+        """The routes; errors are OpenAI's objects."""
         routes = [
             Route("/", self._page),
             Route("/health", self._health),
@@ -154,14 +151,13 @@ class Api:
             Route("/v1/completions", self._allowed(self._complete), methods=["POST"]),
             Route("/v1/embeddings", self._allowed(self._embed), methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {ApiError: _told, HTTPException: _http, Exception: _failed}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        return Starlette(routes=routes, exception_handlers=bodies.HANDLERS)
 
     async def _page(self, request: Request) -> Response:
         return HTMLResponse(page(), headers=headers())
 
     async def _health(self, request: Request) -> Response:
-        return _json({"status": "ok"})
+        return bodies.answer({"status": "ok"})
 
     def _allowed(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
@@ -183,13 +179,13 @@ class Api:
         return self.models[name]
 
     async def _list(self, request: Request) -> Response:
-        return _json({"object": "list", "data": [served.card() for served in self.models.values()]})
+        return bodies.answer({"object": "list", "data": [served.card() for served in self.models.values()]})
 
     async def _model(self, request: Request) -> Response:
-        return _json(self._find(request.path_params["name"]).card(full=True))
+        return bodies.answer(self._find(request.path_params["name"]).card(full=True))
 
     async def _embed(self, request: Request) -> Response:
-        body = read(EmbeddingBody, await _body(request))
+        body = read(EmbeddingBody, await bodies.body_of(request))
         served = self._find(body.model)
         width = None
 
@@ -212,10 +208,10 @@ class Api:
             data.append({"object": "embedding", "index": number, "embedding": told})
         tokens = sum(map(len, texts))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return _json({"object": "list", "data": data, "model": served.name, "usage": usage})
+        return bodies.answer({"object": "list", "data": data, "model": served.name, "usage": usage})
 
     async def _chat(self, request: Request) -> Response:
-        body = read(ChatBody, await _body(request))
+        body = read(ChatBody, await bodies.body_of(request))
         served = self._writer(body.model)
         wanted = body.max_completion_tokens or body.max_tokens
         prompt = await _in(served, partial(served.prompt, body))
@@ -223,7 +219,7 @@ class Api:
         return await self._answer(request, served, body, [prompt], new, body.top, Chat(served.name, bool(body.offered)))
 
     async def _complete(self, request: Request) -> Response:
-        body = read(CompletionBody, await _body(request))
+        body = read(CompletionBody, await bodies.body_of(request))
         served = self._writer(body.model)
         prompts = await _in(served, lambda: [served.ids(one) for one in several(body.prompt)])
         new = min(served.room(prompt, body.max_tokens or _COMPLETION_TOKENS, "prompt") for prompt in prompts)
@@ -297,7 +293,7 @@ class Api:
 
         texts = await _unless_gone(request, asyncio.ensure_future(whole()))
         choices = [form.choice(*one) for one in zip(range(len(rows)), texts, writings, strict=True)]
-        return _json(form.head | {"choices": choices, "usage": usage})
+        return bodies.answer(form.head | {"choices": choices, "usage": usage})
 
 
 class Form:
@@ -403,16 +399,16 @@ class Events(Response):
 
         async def give(data: bytes, more: bool = True) -> None:
             event = {"type": "http.response.body", "body": data, "more_body": more}
-            await asyncio.wait_for(send(event), PATIENCE_S)
+            await asyncio.wait_for(send(event), bodies.PATIENCE_S)
 
         async def give_all() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 async for part in self.parts:
-                    await give(b"data: " + _bytes(part) + b"\n\n")
+                    await give(b"data: " + bodies.as_bytes(part) + b"\n\n")
                 await give(b"data: [DONE]\n\n")
             except ApiError as error:
-                await give(b"data: " + _bytes(error.body) + b"\n\n")
+                await give(b"data: " + bodies.as_bytes(error.body) + b"\n\n")
             await give(b"", more=False)
 
         sending, leaving = asyncio.ensure_future(give_all()), asyncio.ensure_future(_left(receive))
@@ -437,26 +433,6 @@ def _deliver(
     return deliver
 
 
-async def _body(request: Request) -> bytes:
-    """A request's body. Raises ApiError where it is too large or doesn't come."""
-    too_large = ApiError(413, f"the body is larger than {BODY_BYTES >> 20} MiB", "body_too_large")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > 15 or int(length) > BODY_BYTES):
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            async for part in request.stream():
-                body += part
-                if len(body) > BODY_BYTES:
-                    raise too_large
-    except TimeoutError:
-        raise ApiError(408, f"the body didn't come within {PATIENCE_S:g} s", "timeout") from None
-    except ClientDisconnect:
-        raise ApiError(400, "the client went away") from None
-    return bytes(body)
-
-
 async def _in(served: Served, work: Callable[[], Any]) -> Any:
     return await asyncio.get_running_loop().run_in_executor(served.reading, work)
 
@@ -478,24 +454,3 @@ async def _unless_gone(request: Request, work: asyncio.Future[Any]) -> Any:
         return await work
     finally:
         leaving.cancel()
-
-
-def _bytes(value: Any) -> bytes:
-    return json.dumps(value).encode()  # in ASCII: no surrogate is in its way
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(_bytes(value), status, media_type="application/json", headers={"cache-control": "no-store"})
-
-
-async def _told(request: Request, error: Any) -> Response:
-    return _json(error.body, error.status)
-
-
-async def _http(request: Request, error: Any) -> Response:
-    why = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} isn't answered here"}
-    return _json(ApiError(error.status_code, why.get(error.status_code, str(error.detail))).body, error.status_code)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    return _json(ApiError(500, f"the server failed: {type(error).__name__}", "internal_error").body, 500)

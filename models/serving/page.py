@@ -1,6 +1,7 @@
-"""The chat page: one file, which loads nothing and, by its policy, can't; its own script and style run by their hashes.
+"""Pages of one file each, which load nothing and, by their policy, can't; own scripts and styles run by their hashes.
 
-What a model writes reaches the page as text nodes alone: under the policy no script can turn a text into HTML.
+What a model or a person writes reaches a page as text nodes alone: under the policy no script can turn a text into
+HTML. What pages share stands once, in files beside this one that a page names (`/* common.js */` on a line).
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import re
 from functools import cache
 from pathlib import Path
 
-_FILE = Path(__file__).with_name("page.html")
+HERE = Path(__file__).parent
+CHAT = HERE / "page.html"
+_SHARED = re.compile(r"^/\* (common\.(?:js|css)) \*/$", re.M)
 
 
 @cache
-def page() -> str:
-    """The page's HTML."""
-    return _FILE.read_text(encoding="utf-8")
+def page(file: Path = CHAT) -> str:
+    """The HTML of a page."""
+    return _SHARED.sub(lambda name: (HERE / name[1]).read_text(encoding="utf-8"), file.read_text(encoding="utf-8"))
 
 
 @cache
-def headers() -> dict[str, str]:
+def headers(file: Path = CHAT) -> dict[str, str]:
     """What goes with it."""
-    script, style = (_hash(re.findall(rf"<{tag}>(.*?)</{tag}>", page(), re.S)) for tag in ("script", "style"))
+    script, style = (_hash(re.findall(rf"<{tag}>(.*?)</{tag}>", page(file), re.S)) for tag in ("script", "style"))
     policy = (
         "default-src 'none'",
         f"script-src {script}",

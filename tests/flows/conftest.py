@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -108,3 +109,28 @@ def browser(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFact
     with chromium(binary, driver, prefect_server.ui, tmp_path_factory.mktemp("browser")) as opened:
         opened.log_in(prefect_server.login)
         yield opened
+
+
+@pytest.fixture(scope="session")
+def open_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the hub has them: another family, its own tokenizer and template, settings we don't know."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from models.text.config import TokenizerConfig
+    from models.text.tokenizer import train
+
+    folder = tmp_path_factory.mktemp("open") / "model"
+    words = train([world.prose(n) for n in range(20)], TokenizerConfig(vocabulary=400), folder.parent / "words")
+    words.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    words.chat_template = world.TEMPLATE
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=128, bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id, attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"an_unknown_setting": 7}))
+    return folder

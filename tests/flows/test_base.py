@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,41 +9,15 @@ from typing import Any
 import pytest
 import torch
 import world
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from datalake.lake.records import read_record
 from flows.lake import Lake
-from models.text.config import TokenizerConfig
-from models.text.tokenizer import train
-
-TEMPLATE = (
-    "{% for m in messages %}{{ '<s>' + m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% endif %}"
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _server(prefect_server: Any) -> None:
     """Every test here runs flows."""
-
-
-@pytest.fixture(scope="module")
-def open_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the hub has them: another family, its own tokenizer and template, settings we don't know."""
-    folder = tmp_path_factory.mktemp("open") / "model"
-    words = train([world.prose(n) for n in range(20)], TokenizerConfig(vocabulary=400), folder.parent / "words")
-    words.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
-    words.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=128, bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id, attn_pdrop=0.1, resid_pdrop=0.1, embd_pdrop=0.1,
-    )  # fmt: skip
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    words.save_pretrained(folder)
-    settings = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(settings | {"an_unknown_setting": 7}))
-    return folder
 
 
 def recipe(folder: Path, base: Path, *more: dict[str, Any], **sections: Any) -> dict[str, Any]:
@@ -68,7 +41,7 @@ def test_dialogues_alone_make_it_ones_own(open_model: Path, tmp_path: Path) -> N
         assert type(model) is GPT2LMHeadModel
         assert (model.config.attn_pdrop, model.config.an_unknown_setting) == (0.1, 7)
         words = AutoTokenizer.from_pretrained(folder)
-        assert words.chat_template == TEMPLATE
+        assert words.chat_template == world.TEMPLATE
         assert words.get_vocab() == AutoTokenizer.from_pretrained(open_model).get_vocab()
     ancestors = Lake(lake).trace("ppo")
     assert {"base", "sft", "reward", "ingest"} <= {row["stage"] for row in ancestors}

@@ -146,9 +146,25 @@ def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
         assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
 
 
+def test_a_run_that_waits_for_people_keeps_no_other_from_running(
+    running: dict[str, Any], prefect_server: PrefectServer
+) -> None:
+    deployment = prefect_server.call("/deployments/name/label/label")
+    assert deployment["global_concurrency_limit"] is None
+    assert deployment["enforce_parameter_schema"]
+
+
+_FORMS = (
+    ("pipeline/pipeline", ["until"]),
+    ("ingest/ingest", []),
+    ("evaluate/evaluate", []),
+    ("label/label", ["judged", "pairs"]),
+)
+
+
 def test_the_form_is_short_and_filled_in_with_the_demo(running: dict[str, Any], prefect_server: PrefectServer) -> None:
     others = [path for path in (service.ROOT / "recipes").glob("*.yaml") if path.name != "demo.yaml"]
-    for name, last in (("pipeline/pipeline", ["until"]), ("ingest/ingest", []), ("evaluate/evaluate", [])):
+    for name, last in _FORMS:
         deployment = prefect_server.call(f"/deployments/name/{name}")
         fields = deployment["parameter_openapi_schema"]["properties"]
         assert sorted(fields) == sorted(["recipe", "set", "lake", *last])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -50,19 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     about = {"sft": {"checkpoint": "/lake/folders/sft", "ancestors": ANCESTORS}, "base": {"checkpoint": "/models/base"}}
     with serving({name: api.Served(name, *one, about[name]) for name, one in made.items()}) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e .[dev]")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not binary:
-        pytest.skip("no Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"]
-        browser = running.chromium.launch(executable_path=binary, args=options, timeout=PATIENCE_MS)
-        yield browser
-        browser.close()
 
 
 class Tab:

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from models.network.checkpoint import load
 from models.network.generate import generate
-from models.serving import api
+from models.serving import api, bodies
 from models.serving.engine import Engine, Row, Sampling
 from models.text.rendering import render
 from models.text.tokenizer import encode, special, stop_ids
@@ -388,7 +388,7 @@ def test_a_huge_body_is_refused_before_it_is_read(server: Server) -> None:
             b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         )
         try:
-            for _ in range(api.BODY_BYTES // 65536 + 2):
+            for _ in range(bodies.BODY_BYTES // 65536 + 2):
                 there.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
             status = answer_of(there)[0]
         except OSError:  # it has answered and closed, with some of the body unread
@@ -397,7 +397,7 @@ def test_a_huge_body_is_refused_before_it_is_read(server: Server) -> None:
 
 
 def test_a_body_that_never_comes_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.05)
     with socket.create_connection(server.address, timeout=120) as there:
         there.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{")
         status, told = answer_of(there)
