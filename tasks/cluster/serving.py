@@ -49,7 +49,7 @@ def deploy(
         http_options={"host": host, "port": port},
         logging_config=quiet,
     )
-    application = serve.deployment(
+    application: Any = serve.deployment(
         serve.ingress(build)(),
         name=_NAME,
         num_replicas=replicas,
