@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from datalake.document import Conversation, Preference
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.sources import config_of, reader
+from flows.commands.label import _filling
 from flows.label import items
 from flows.label.annotators import annotators
 from flows.label.app import COOKIE, application
@@ -472,6 +474,33 @@ def test_prompts_come_from_files_of_dialogues_pairs_and_questions(tmp_path: Path
         items.prompts_of(lake, str(world.jsonl(tmp_path / "q.jsonl", [{"else": 1}])), None)
     with pytest.raises(UserError, match="no pairs"):
         items.pairs_of(lake, str(tmp_path / "q.jsonl"), None)
+
+
+def test_the_page_opens_with_the_first_items_and_others_follow(tmp_path: Path) -> None:
+    desk, made, go = asked(tmp_path, 0), pairs(3), threading.Event()
+
+    def slowly() -> Iterator[tuple[list[Row], Counter[str]]]:
+        yield [], Counter(empty=2)
+        yield made[:1], Counter()
+        go.wait(60)
+        yield made, Counter()
+
+    with _filling(desk, slowly()):
+        assert (len(desk.items), desk.coming) == (1, True)
+        go.set()
+        for _ in range(60_000):
+            if not desk.coming:
+                break
+            threading.Event().wait(0.001)
+        assert (len(desk.items), desk.coming) == (3, False)
+    with _filling(desk, iter([])):
+        assert (len(desk.items), desk.coming) == (3, False)
+    with pytest.raises(UserError, match="nothing is left"), _filling(asked(tmp_path / "other", 0), slowly_nothing()):
+        raise AssertionError
+
+
+def slowly_nothing() -> Iterator[tuple[list[Row], Counter[str]]]:
+    yield [], Counter(equal=4)
 
 
 def test_pairs_of_others_come_without_what_they_think_of_them(tmp_path: Path) -> None:
