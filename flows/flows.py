@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
@@ -71,30 +72,48 @@ class TrackedRun(Run):
 RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 
 
-def _run(recipe: str | dict[str, Any], overrides: Sequence[str], until: StageName, lake: str) -> list[StageReport]:
-    """Open the lake, run the pipeline up to a stage, and write the manifest once all of it has ended well."""
-    chosen = RECIPE.get() or resolve(recipe, overrides)
-    load_metrics(chosen.curate)  # what can't be imported is said before any work
-    opened = Lake(lake_folder(lake)).create()
-    enter(opened.root)
+@contextmanager
+def surroundings(lake: Lake) -> Iterator[None]:
+    """What every flow needs around its work: the lake's settings, an orderly end, errors without secrets."""
+    enter(lake.root)
     ending.listen()  # Prefect's flow has just put a handler of its own there
-    started = now()
-    log = RUN_LOG.get() or RunLog(new_run_id(started))
-    context = FlowRunContext.get()
-    flow_run = str(context.flow_run.id) if context and context.flow_run else None
-    log.on_report = _to_the_log(log.on_report)
-    artifacts.name_run(f"{chosen.corpus} {log.run}")
-    token = RUN_LOG.set(log)
     try:
-        stages(TrackedRun(chosen, opened, until, log))
+        yield
     except (KeyboardInterrupt, TerminationSignal):
         disconnect()  # a process that is told to end may have no other moment for it
         raise
     except Exception as error:
         scrub(error)  # Prefect keeps its message
         raise
-    finally:
-        RUN_LOG.reset(token)
+
+
+def run_recipe(
+    recipe: str | dict[str, Any],
+    overrides: Sequence[str],
+    until: StageName,
+    lake: str,
+    then: Callable[[TrackedRun], object] | None = None,
+) -> list[StageReport]:
+    """Open the lake, run the pipeline up to a stage, do what comes `then`, and write the manifest once all of it has
+    ended well."""
+    chosen = RECIPE.get() or resolve(recipe, overrides)
+    load_metrics(chosen.curate)  # what can't be imported is said before any work
+    opened = Lake(lake_folder(lake)).create()
+    with surroundings(opened):
+        started = now()
+        log = RUN_LOG.get() or RunLog(new_run_id(started))
+        context = FlowRunContext.get()
+        flow_run = str(context.flow_run.id) if context and context.flow_run else None
+        log.on_report = _to_the_log(log.on_report)
+        artifacts.name_run(f"{chosen.corpus} {log.run}")
+        token = RUN_LOG.set(log)
+        try:
+            run = TrackedRun(chosen, opened, until, log)
+            stages(run)
+            if then is not None:
+                then(run)
+        finally:
+            RUN_LOG.reset(token)
     leave_manifest(chosen, opened, until, log, started, flow_run)
     return log.reports
 
@@ -144,14 +163,14 @@ def pipeline(
         until: the last stage to run.
         lake: folder of the lake; the server's own when empty.
     """
-    return _run(recipe, set, until, lake)
+    return run_recipe(recipe, set, until, lake)
 
 
 def _up_to(last: StageName, name: str, says: str) -> Flow[..., list[StageReport]]:
     """The pipeline up to a stage, as a flow of its own."""
 
     def part(recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "") -> list[StageReport]:
-        return _run(recipe, set, last, lake)
+        return run_recipe(recipe, set, last, lake)
 
     part.__doc__ = f"""{says}
 
@@ -198,9 +217,9 @@ def label(
     folder = lake_folder(lake)
     labels = Labels(Lake(folder).create().root)
     annotators(labels)  # from now on there are files for the sources to read
-    _run(recipe, set, judged, lake)
+    run_recipe(recipe, set, judged, lake)
     if (RECIPE.get() or resolve(recipe, set)).runtime.cluster != "inline":
         disconnect()  # nobody needs Ray meanwhile
     artifacts.note(f"waiting for {pairs:,} pairs: {command('label', judged, lake=folder)} shows the page")
     artifacts.note(f"{wait_for_pairs(labels, pairs):,} pairs are compared: the run goes on")
-    return _run(recipe, set, LAST, lake)
+    return run_recipe(recipe, set, LAST, lake)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import note
+from datalake.errors import UserError, note
 from datalake.lake.lake import Lake as Store
 from datalake.lake.ledger import ask, plain_value
 
@@ -57,7 +57,7 @@ class Lake:
     def trace(self, checkpoint: str = "last", step: int | None = None) -> list[Row]:
         """The stages that a model rests on, nearest first; or, with a `step` from 1, what that training step saw.
 
-        `checkpoint` is a stage of the last run (`ppo`), a folder, or a fingerprint. What a step saw has `uri`,
+        `checkpoint` is a stage of the last run (`ppo`), a tag, a folder, or a fingerprint. What a step saw has `uri`,
         `source`, `language`, `id` and `tokens`, a row each, of a document also `first_token`.
 
         Raises:
@@ -73,6 +73,27 @@ class Lake:
 
         tables, seen = rows_of_step(self.store, record, step)
         return [plain_value(row) for row in with_addresses(self.store, record, seen, tables)]
+
+    def tags(self) -> list[Row]:
+        """The names that people gave to checkpoints, by name: `tag`, `fingerprint`, `stage`, `note`, `created`..."""
+        from datalake.lake.tags import tags
+
+        return [plain_value(row) for _, row in sorted(tags(self.store).items())]
+
+    def tag(self, checkpoint: str, name: str, note: str = "", move: bool = False) -> Row:
+        """Give a checkpoint, as for `trace`, a name that commands take for it.
+
+        Raises UserError where another has it and it isn't to `move`, or no tag may be called so.
+        """
+        from datalake.lake.tags import tag
+        from datalake.lake.trace import find_checkpoint
+        from flows.stages import ANSWERING, STAGES, TRAINING
+
+        record = find_checkpoint(self.store, checkpoint, TRAINING, ANSWERING)
+        if record.stage not in TRAINING:
+            raise UserError(f"{checkpoint} is a record of {record.stage}, which makes no model: tag a checkpoint")
+        row: Row = plain_value(tag(self.store, name, record, note, move, frozenset((*STAGES, "last", "newest"))))
+        return row
 
     def runs(self) -> list[Row]:
         """The runs of the lake, oldest first: when, how long, how far, with which figures."""

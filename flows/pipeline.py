@@ -33,6 +33,7 @@ def pipeline(run: Run) -> None:
     """Call every stage with what it takes of those before it."""
     recipe = run.recipe
     split, seed = HoldOut.of(recipe.mixture), recipe.mixture.seed
+    exams = run.exams()
 
     models: dict[str, FolderRef | None] = {}
 
@@ -112,5 +113,6 @@ def pipeline(run: Run) -> None:
         conversations=maybe(read.conversations),
         preferences=maybe(read.preferences),
         holdout=split,
+        exams=exams,
         **models,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -21,6 +21,9 @@ from flows.stages import STAGES, StageName
 from tasks.log import RunLog
 from tasks.outputs import Missing
 from tasks.stage import C, O, P, Stage
+
+if TYPE_CHECKING:
+    from models.evaluation.exam import Exam
 
 
 class Run(ABC):
@@ -49,6 +52,15 @@ class Run(ABC):
     def archives(self, sources: Sequence[Source]) -> list[Archive]:
         """Every archive of the sources with the version of its content."""
         return list_archives(sources, self.lake, self.recipe.runtime.remote)
+
+    def exams(self) -> list[Exam] | None:
+        """The benchmarks of the recipe, if this run goes on to them: what is wrong with one is said before any work."""
+        config = self.recipe.evaluate
+        if config is None or not config.benchmarks or self.until not in (None, "evaluate"):
+            return None
+        from models.evaluation.exam import exams_of
+
+        return exams_of(config, self.lake.root)
 
     @abstractmethod
     def do(self, stage: Stage[C, Any, O], config: C, inputs: Mapping[str, Any]) -> O:

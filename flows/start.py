@@ -1,4 +1,4 @@
-"""A run begun outside Prefect, by the command or from a notebook: its surroundings and server first, then the flow."""
+"""A flow begun outside Prefect, by a command or from a notebook: its surroundings and server first, then the flow."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
-from datalake.lake.records import StageReport
+from datalake.lake.records import StageReport, now
 from flows.parameters import LAST, resolve
 from flows.recipe import Recipe, whereabouts, without_secrets
 from flows.stages import StageName
 
 if TYPE_CHECKING:
+    from flows.service.servers import LastingServer, TemporaryServer
     from tasks.log import RunLog
+    from tasks.runtime import RuntimeConfig
+
+T = TypeVar("T")
 
 
 class FailedRunError(RuntimeError):
@@ -71,8 +76,12 @@ def start(
     follow: Callable[[RunLog], object],
     say: Callable[[str], None],
     lose: Callable[[str], None],
-) -> None:
+    flow: str = "pipeline",
+    **parameters: Any,
+) -> Any:
     """Run a valid recipe whose inputs are there. `follow` gets the run's log before the first stage begins.
+
+    `flow` is another of `flows.trials` than the pipeline, with `parameters` of its own; what it returns is returned.
 
     `named` and `overrides` are what Prefect shows as the run's parameters; `say` gets lines for people, and `lose` is
     called, in another thread, where the server is gone for good.
@@ -83,53 +92,96 @@ def start(
     """
     opened = Lake(lake).create()
     from flows.service.environment import end_own, prepare
-    from flows.service.servers import LastingServer, ServerError, TemporaryServer
+    from flows.service.servers import LastingServer, TemporaryServer
 
     url = prepare(lake)
     there = f", shown at {url.removesuffix('/api')}" if url else ""
     say(f"{recipe.corpus}: {named if isinstance(named, str) else 'a recipe'} in {lake}{there}")
-    if url is None:
+    if url is None and flow == "pipeline":
         from flows.unchanged import report_unchanged
 
         if report_unchanged(recipe, opened, until, follow):
-            return
-    from tasks.cluster.connect import leaving
+            return None
+
+    def call() -> Any:
+        from flows.flows import RECIPE, pipeline
+        from flows.run import new_run_id
+        from tasks.log import RunLog
+        from tasks.tracked import RUN_LOG
+
+        log = RunLog(new_run_id(now()))
+        follow(log)
+        token, chosen = RUN_LOG.set(log), RECIPE.set(recipe)
+        # The server keeps a run's parameters: values of variables may be secret.
+        set_ = [without_secrets(text) for text in overrides]
+        try:
+            if flow == "pipeline":
+                return pipeline(recipe=named, set=set_, until=until or LAST, lake=str(lake))
+            return getattr(import_module("flows.trials"), flow)(recipe=named, set=set_, lake=str(lake), **parameters)
+        finally:
+            RUN_LOG.reset(token)
+            RECIPE.reset(chosen)
 
     found = LastingServer(url, lose) if url else TemporaryServer(lake, say, lose)
     try:
-        with found as server, leaving(recipe.runtime, at_once=url is None), _prefect(server.url):
-            import httpx
-            from prefect.exceptions import PrefectException
-
-            from datalake.lake.records import now
-            from flows.flows import RECIPE, pipeline
-            from flows.run import new_run_id
-            from tasks.log import RunLog
-            from tasks.tracked import RUN_LOG, StageError
-
-            log = RunLog(new_run_id(now()))
-            follow(log)
-            token, chosen = RUN_LOG.set(log), RECIPE.set(recipe)
-            # The server keeps a run's parameters: values of variables may be secret.
-            set_ = [without_secrets(text) for text in overrides]
-            try:
-                server.wait()
-                pipeline(recipe=named, set=set_, until=until or LAST, lake=str(lake))
-            except StageError as error:
-                if isinstance(error.__cause__, UserError):
-                    raise error.__cause__ from None
-                raise FailedRunError(f"{error}; the same command goes on from what is finished") from error
-            except ServerError as error:
-                raise FailedRunError(str(error)) from None
-            except (httpx.HTTPError, PrefectException) as error:
-                words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-                place = server.url.removesuffix("/api")
-                raise FailedRunError(f"the Prefect server at {place} can't be used: {words}") from error
-            finally:
-                RUN_LOG.reset(token)
-                RECIPE.reset(chosen)
+        return _called(call, found, recipe.runtime, at_once=url is None)
     finally:
         end_own()
+
+
+def promote(lake: Path, say: Callable[[str], None], lose: Callable[[str], None], **asked: Any) -> dict[str, Any]:
+    """Run the flow `promote` of `flows.promotion`, with what it is asked, on the server that `headwater up` started.
+
+    Raises:
+        UserError: for what can be put right; where there is no server, for one.
+        FailedRunError: where a checkpoint can't be judged, or the Prefect server can't be used.
+    """
+    opened = Lake(lake).require()
+    from flows.service.environment import end_own, prepare
+    from flows.service.servers import LastingServer
+    from tasks.runtime import RuntimeConfig
+
+    url = prepare(opened.root)
+    if url is None:
+        raise UserError("a person has to agree in Prefect's pages, and no server runs: start it with `headwater up`")
+    say(f"the comparison and the form will be at {url.removesuffix('/api')}, Runs")
+
+    def call() -> dict[str, Any]:
+        from flows.promotion import promote
+
+        answer: dict[str, Any] = promote(lake=str(opened.root), **asked)
+        return answer
+
+    try:
+        return _called(call, LastingServer(url, lose), RuntimeConfig(), at_once=False)
+    finally:
+        end_own()
+
+
+def _called(call: Callable[[], T], found: LastingServer | TemporaryServer, runtime: RuntimeConfig, at_once: bool) -> T:
+    """Call what runs a flow, with its server and cluster around it; see `start` for what is raised."""
+    from flows.service.servers import ServerError
+    from tasks.cluster.connect import leaving
+
+    with found as server, leaving(runtime, at_once), _prefect(server.url):
+        import httpx
+        from prefect.exceptions import PrefectException
+
+        from tasks.tracked import StageError
+
+        try:
+            server.wait()
+            return call()
+        except StageError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise FailedRunError(f"{error}; the same command goes on from what is finished") from error
+        except ServerError as error:
+            raise FailedRunError(str(error)) from None
+        except (httpx.HTTPError, PrefectException) as error:
+            words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            place = server.url.removesuffix("/api")
+            raise FailedRunError(f"the Prefect server at {place} can't be used: {words}") from error
 
 
 @contextmanager

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from datalake.dedup.spans.cut import read_cuts
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, Lake, TableRef
-from datalake.lake.records import lineage, read_record
+from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.tokens import token_indices
 from models.evaluation.config import EvaluateConfig
+from models.evaluation.exam import Exam
+from models.evaluation.judged import named
 from models.methods import METHODS
+from tasks.benchmarks import Judgeable, grid, keep, ledger_rows
 from tasks.cluster import run_alone
 from tasks.dialogues import HoldOut, dialogues, pairs
 from tasks.learning import LEARNING
 from tasks.produced import Produced
 from tasks.runtime import Runtime
 from tasks.stage import stage
-from tasks.tokens import selected_texts, split_documents, training_documents
+from tasks.tokens import training_documents
 
 SHOWN, LONG = 4, 2_000  # answers of each model kept to be read, characters of each
 
@@ -96,9 +95,11 @@ def evaluate(
     mixture: TableRef | None = None,
     conversations: TableRef | None = None,
     preferences: TableRef | None = None,
+    exams: list[Exam] | None = None,
     **models: FolderRef | None,
 ) -> Produced:
-    """Judge every model that is there on what no stage trained on; each figure comes with its interval."""
+    """Judge every model that is there on what no stage trained on, and by benchmarks: each figure comes with its
+    interval, those of benchmarks with what of them is among the documents that trained the model."""
     lake = runtime.lake
     there = {name: model for name, model in models.items() if model is not None}
     if not there:
@@ -120,48 +121,30 @@ def evaluate(
         judged,
         runtime=runtime,
     )
+    put = _benchmarks(config, runtime, exams, {name: there[name] for name in ASKED if name in there})
     return Produced(
-        evaluations=rows,
+        evaluations=rows + list(map(named, put["results"])),
+        unfinished=put.pop("unfinished"),
         counts={"documents": len(documents), "dialogues": len(asked), "pairs": len(judged)},
         records_in=len(documents) + len(asked) + len(judged),
-        records_out=len(rows),
-        report={"results": rows, "answers": answers},
+        records_out=len(rows) + len(put["results"]),
+        report={"results": rows + list(map(named, put.pop("results"))), "answers": answers} | put,
     )
 
 
-def training_texts(lake: Lake, fingerprint: str) -> Iterator[tuple[str, str]]:
-    """What a checkpoint was trained on, (id in hex, text): documents, dialogues and pairs of every stage it rests on,
-    each once."""
-    record = read_record(lake, fingerprint)
-    behind = lineage(lake, record) if record else {}
-    seen: set[str] = set()
-    for one in behind.values():
-        if one is None:
-            continue
-        tables = {name: [ref for ref in refs if isinstance(ref, TableRef)] for name, refs in one.inputs.items()}
-        said = one.payload.get("inputs", {})
-        pieces: list[tuple[bytes, str]] = []
-        if one.stage == "tokenize":
-            seed = int(said.get("repetition_seed") or 0)
-            wanted = pa.array(
-                [id for ref in tables["mixture"] for id, times in split_documents(lake, ref, seed)[0] if times],
-                pa.binary(16),
-            )
-            cuts = read_cuts([file for ref in tables.get("spans", ()) for file in lake.files(ref)], wanted)
-            for file in (file for ref in tables["documents"] for file in lake.files(ref)):
-                for ids, texts in selected_texts(file, pa.chunked_array([wanted]), cuts):
-                    yield from ((id.hex(), text) for id, text in zip(ids.to_pylist(), texts.to_pylist(), strict=True))
-        elif one.stage in METHODS:
-            holdout = HoldOut.model_validate(said["holdout"]) if "holdout" in said else HoldOut(seed=0, share=0.0)
-            if tables.get("conversations"):
-                for talk in dialogues(lake, tables["conversations"], holdout)[0]:
-                    pieces.append((talk["id"], "\n".join(str(turn["content"] or "") for turn in talk["messages"])))
-            if tables.get("preferences"):
-                for pair in pairs(lake, tables["preferences"], holdout, unpaired=True)[0]:
-                    turns = [str(turn["content"] or "") for turn in pair["prompt"]]
-                    answers = [str(pair[name]) for name in ("chosen", "rejected") if pair.get(name)]
-                    pieces.append((pair["id"], "\n".join([*turns, *answers])))
-        for id, text in pieces:
-            if id.hex() not in seen:
-                seen.add(id.hex())
-                yield id.hex(), text
+def _benchmarks(
+    config: EvaluateConfig, runtime: Runtime, exams: list[Exam] | None, models: dict[str, FolderRef]
+) -> dict[str, Any]:
+    """What the models that write say of benchmarks: `results`, how each `compared` with the first, `contamination`."""
+    lake = runtime.lake
+    judgeable = [
+        Judgeable(name, lake.path(ref), ref.data_version, ref.fingerprint)
+        for name, ref in models.items()
+        if "perplexity" in ASKED[name]
+    ]
+    if not exams or not judgeable:
+        return {"results": [], "unfinished": {}}
+    found = grid(judgeable, exams, runtime)
+    for one in judgeable:
+        keep(lake, ledger_rows(one.record or one.version, one.name, found.judged[one.name]))
+    return found.figures(config.confidence, config.resamples) | {"unfinished": found.unfinished}

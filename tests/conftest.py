@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -34,6 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
             if signal.getsignal(number) is signal.SIG_IGN:
                 usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 signal.signal(number, usual)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests live to the end: the collector need not look at them again, each time and in each training."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Else libraries report at the end of the process that what was frozen is never freed."""
+    gc.unfreeze()
 
 
 class Sharing(LoadScopeScheduling):

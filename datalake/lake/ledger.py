@@ -38,6 +38,7 @@ SHARED = (
     "runs.left_out",
     "runs.samples",
     "models.checkpoints",
+    "models.tags",
 )
 
 

@@ -11,6 +11,7 @@ from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.ledger import connect
 from datalake.lake.records import Manifest, StageRecord, find_manifest, lineage, manifests, read_record
+from datalake.lake.tags import tags
 
 Row = dict[str, Any]
 
@@ -18,11 +19,13 @@ Row = dict[str, Any]
 def find_checkpoint(
     lake: Lake, name: str, training: Sequence[str], answering: Sequence[str], run: str | None = None
 ) -> StageRecord:
-    """The record of a training stage by stage name (of the last run that has it, or of `run`), folder, or fingerprint.
+    """The record of a training stage by stage name (of the last run that has it, or of `run`), tag, folder, or
+    fingerprint.
 
-    `last` is the last model that answers (`ppo`, else `sft`...) of the last run that went on to the last training
-    stage; where none did, of the last one that has any. `training` are the stages that make a model and `answering`
-    those of them whose model writes, in the pipeline's order.
+    `newest` is the model that was made last, of a run that hasn't finished too. `last` is the last model that
+    answers (`ppo`, else `sft`...) of the last run that went on to the last training stage; where none did, of the
+    last one that has any. `training` are the stages that make a model and `answering` those of them whose model
+    writes, in the pipeline's order.
 
     Raises:
         UserError: when there is none, or the folder is not a checkpoint of this lake.
@@ -40,6 +43,14 @@ def find_checkpoint(
             if record := _record_of(lake, one, name):
                 return record
         raise UserError(f"{those} model of stage {name}: run a recipe up to it")
+    if name == "newest":
+        if made := _newest(lake, answering):
+            return made
+        raise UserError(f"{lake.root} has no model: run a recipe")
+    if (tagged := tags(lake).get(name)) is not None:
+        if record := read_record(lake, tagged["fingerprint"]):
+            return record
+        raise UserError(f"the tag {name} names {tagged['fingerprint'][:16]}, whose record is gone: tag another")
     prints = [file.stem for file in (lake.root / "records").glob("*.json")]
     known = [found for found in prints if name and found.startswith(name)]
     if len(known) == 1 and (record := read_record(lake, known[0])):
@@ -53,8 +64,15 @@ def find_checkpoint(
         if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):
             return record
     raise UserError(
-        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a checkpoint's folder, or a fingerprint"
+        f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a tag, a checkpoint's folder, or a fingerprint"
     )
+
+
+def _newest(lake: Lake, stages: Sequence[str]) -> StageRecord | None:
+    """The model of these stages that was made last."""
+    records = [read_record(lake, file.stem) for file in (lake.root / "records").glob("*.json")]
+    made = [one for one in records if one and one.stage in stages and any(map(lake.present, one.outputs.values()))]
+    return max(made, key=lambda one: (one.started, one.fingerprint), default=None)
 
 
 def _cut_short(run: Manifest, training: Sequence[str]) -> bool:

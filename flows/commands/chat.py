@@ -5,63 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from datalake.errors import UserError
-from datalake.lake.lake import FolderRef, Lake
-from datalake.lake.records import find_manifest
-from datalake.lake.trace import find_checkpoint, find_manifest_of
 from datalake.printable import from_terminal
+from flows.checkpoints import Chosen, choose
 from flows.commands.chat_commands import Commands, EndChat
 from flows.commands.common import COMMON, Common
 from flows.commands.dialogue import Dialogue, Sampling
 from flows.output import Console, note
-from flows.stages import ANSWERING, TRAINING
+from flows.stages import ANSWERING
 
 _STOPPED = 130  # the exit status after Ctrl-C, as shells have it
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A checkpoint: its folder and, of one that the lake made, the stage and the run."""
-
-    folder: Path
-    stage: str | None = None
-    run: str | None = None
-    corpus: str | None = None
-    fingerprint: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.stage} of run {self.run} ({self.corpus}): {self.folder}" if self.stage else str(self.folder)
-
-
-def choose(name: str, lake: Path, run: str | None = None) -> Chosen:
-    """A checkpoint by stage (of the last run, or of `run`), fingerprint, folder or GGUF file; these needn't
-    be in the lake."""
-    if name != "last" and name not in TRAINING:
-        try:
-            path = Path(name).expanduser()
-            if (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
-                return Chosen(path)
-            there = path.exists()
-        except (OSError, RuntimeError, ValueError):  # too long, or of a user that there isn't
-            there = False
-        if there:
-            raise UserError(f"{path} is not a checkpoint: it has no config.json")
-    opened = Lake(lake).require()
-    record = find_checkpoint(opened, name, TRAINING, ANSWERING, run)
-    folder = next((opened.path(ref) for ref in record.outputs.values() if isinstance(ref, FolderRef)), None)
-    if folder is None or record.stage not in TRAINING:
-        models = f"{', '.join(ANSWERING[:-1])} or {ANSWERING[-1]}"
-        raise UserError(f"{name} is a record of {record.stage}, which makes no model: chat with {models}")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is gone or not a checkpoint: run the recipe again")
-    manifest = find_manifest(opened, run) if run else find_manifest_of(opened, record)
-    return Chosen(folder, record.stage, manifest.run, manifest.corpus, record.fingerprint)
 
 
 def chat(
@@ -80,8 +38,8 @@ def chat(
     Parameters
     ----------
     checkpoint
-        A stage of the last run (`ppo`), a checkpoint's folder or GGUF file, or `last`: the last model of the last
-        complete run.
+        A stage of the last run (`ppo`), a tag (`current`), a checkpoint's folder or GGUF file, or `last`: the last
+        model of the last complete run.
     message
         Ask this one thing and end.
     temperature

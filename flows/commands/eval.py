@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from datalake.errors import UserError
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 
+_KEY = "HEADWATER_JUDGE_KEY"  # the variable that holds the key of a judge behind an address
+
 if TYPE_CHECKING:
     from datalake.lake.lake import Lake
-    from models.evaluation.benchmark import Benchmark
-    from models.evaluation.judge import Judged, Progress, Scorer, Settings
+    from models.evaluation.arena import Judge
+    from models.evaluation.exam import Exam
+    from models.evaluation.judge import Progress, Scorer
+    from models.evaluation.judged import Judged
 
 
 def eval(
@@ -35,6 +40,7 @@ def eval(
     reasons: str = "yes",
     chat: Annotated[bool, Parameter(negative="")] = False,
     judge: str | None = None,
+    judge_model: str | None = None,
     out: Path | None = None,
     training: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     trust_remote_code: Annotated[bool, Parameter(negative="")] = False,
@@ -65,7 +71,11 @@ def eval(
     chat
         Put prompts as a user's turn, by the model's chat template.
     judge
-        A reward model (`reward`, or a folder) that scores answers to open questions (mt_bench).
+        Who judges answers to open questions (mt_bench): a reward model (`reward`, or a folder) scores each; the address
+        of an OpenAI-compatible server says whose of two is better, asked in both orders. Its key, where it needs one,
+        stands in HEADWATER_JUDGE_KEY.
+    judge_model
+        What that server calls the model that judges.
     out
         Also write every item as asked, answered and scored: .jsonl or .parquet.
     training
@@ -91,50 +101,53 @@ def eval(
 
     from models.evaluation import benchmark as benchmarks
 
-    asked = [benchmarks.load(name) for name in dict.fromkeys(names)]
+    asked = [benchmarks.load(name, common.folder) for name in dict.fromkeys(names)]
     if len({one.name for one in asked}) < len(asked):
         raise UserError("two tasks have one name: rename one of the files")
-    for one in asked:  # what is missing or wrong is said before a model is loaded
-        for count in counts:
-            shots_ = 0 if one.kind in ("text", "dialogue") else one.shots if count is None else count
-            benchmarks.asked(one, one.items[0], shots_, seed)
+
+    from models.evaluation.exam import exams, ways_of
+
+    # What is missing or wrong is said before a model is loaded.
+    ways = ways_of(counts, reasons, limit=limit, batch=batch, seed=seed, samples=samples, chat=chat)
+    put = exams(asked, ways)
     named = _named(training) if training else None
 
-    from models.evaluation.judge import Settings
-
-    several = len(counts) > 1 or reasons == "both"
-    ways = [
-        Settings(limit, batch, count, seed, samples, reasons=why, chat=chat)
-        for count in counts
-        for why in {"yes": (True,), "no": (False,), "both": (True, False)}[reasons]
-    ]
+    from models.evaluation.arena import win_rates
     from models.evaluation.compare import compare
-    from models.evaluation.judge import contamination, results
+    from models.evaluation.contamination import contaminated
+    from models.evaluation.judged import contamination, figures_of, tell_documents
 
-    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge else None
+    if judge and "://" in judge and len(chosen) < 2:
+        raise UserError("--judge with an address compares: name two checkpoints")
+    remote = _remote(judge, judge_model, common.folder) if judge and "://" in judge else None
+    scorer = _scorer(_chosen(judge, common.folder), trust_remote_code) if judge and not remote else None
     lake = _lake(common.folder)
     judged: list[list[Judged]] = []
     rows: list[dict[str, Any]] = []
     dirty: list[dict[str, Any]] = []
     for place in chosen:
         mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
-        found = _judge(place, asked, ways, reasons == "both", scorer, trust_remote_code)
+        judged.append(_judge(place, put, scorer, trust_remote_code))
+        figures = figures_of(judged[-1])
+        rows += [figure | mine for figure in figures]
         documents = named if named is not None else _documents(lake, place)
-        for answers in found:
-            rows += [
-                row | mine | (_way(answers, row["task"]) if several else {}) for row in map(asdict, results(answers))
-            ]
-            if documents is not None:
-                dirty += [mine | row for row in contamination(answers, asked, documents)]
-        judged.append([answer for answers in found for answer in answers])
+        if documents is not None:
+            tell_documents(judged[-1], put, partial(contaminated, documents=documents))
+            dirty += [mine | row for row in contamination(judged[-1])]
         if lake is not None or out is not None:
-            _keep(lake, out, place, judged[-1], rows, first=place is chosen[0])
+            _keep(lake, out, place, judged[-1], figures, first=place is chosen[0])
     answer: dict[str, Any] = {"results": rows}
     if len(chosen) > 1:
         answer["compared"] = [
             {"checkpoint": str(place), "with": str(chosen[0])} | row
             for place, found_ in zip(chosen[1:], judged[1:], strict=True)
             for row in compare(judged[0], found_)
+        ]
+    if remote:
+        answer["wins"] = [
+            {"checkpoint": str(place), "with": str(chosen[0])} | row
+            for place, found_ in zip(chosen[1:], judged[1:], strict=True)
+            for row in win_rates(remote, _written(judged[0], put), _written(found_, put))
         ]
     if dirty:
         answer["contamination"] = dirty
@@ -171,32 +184,24 @@ def _documents(lake: Lake | None, chosen: Chosen) -> list[tuple[str, str]] | Non
     """What trained a checkpoint, (id, text), as its stages have it; None where no lake made it."""
     if lake is None or chosen.fingerprint is None:
         return None
-    from tasks.evaluate import training_texts
+    from tasks.training_texts import training_texts
 
     return list(training_texts(lake, chosen.fingerprint))
 
 
 def _keep(
-    lake: Lake | None, out: Path | None, chosen: Chosen, judged: Sequence[Judged], results: list[Any], first: bool
+    lake: Lake | None, out: Path | None, chosen: Chosen, judged: Sequence[Judged], figures: list[Any], first: bool
 ) -> None:
     """Every item as asked, answered and scored: into the lake's `runs.answers`, and to a file."""
     from datalake.files import file_digest, folder_version
-    from datalake.identity import fingerprint
-    from datalake.lake.records import ANSWERS, EVALUATIONS
-    from models.evaluation.judge import as_row
+    from datalake.lake.records import ANSWERS
+    from tasks.benchmarks import keep, ledger_rows
 
     folder = chosen.folder
     made = chosen.fingerprint or (folder_version(folder) if folder.is_dir() else file_digest(str(folder)))
-    rows = [{"fingerprint": made, "checkpoint": chosen.stage or str(folder)} | as_row(one) for one in judged]
+    rows = ledger_rows(made, chosen.stage or str(folder), judged)
     if lake is not None:
-        owner = fingerprint({"stage": "eval", "rows": rows})
-        lake.append_rows("runs.answers", ANSWERS, rows, owner, once=True)
-        shared = {"fingerprint": owner, "checkpoint": chosen.stage or str(folder)}
-        own = [row for row in results if row.get("checkpoint", str(chosen)) == str(chosen)]
-        figures = [
-            {name: row[name] for name in EVALUATIONS.names if name in row} | shared | _named_way(row) for row in own
-        ]
-        lake.append_rows("runs.evaluations", EVALUATIONS, figures, owner, once=True)
+        keep(lake, rows, figures)
     if out is None:
         return
     try:
@@ -227,18 +232,11 @@ def _chosen(name: str, lake: Path) -> Chosen:
     return Chosen(path) if path.suffix == ".gguf" and path.is_file() else choose(name, lake)
 
 
-def _judge(
-    chosen: Chosen,
-    asked: Sequence[Benchmark],
-    ways: Sequence[Settings],
-    both: bool,
-    scorer: Scorer | None,
-    trust_remote_code: bool,
-) -> list[list[Judged]]:
-    """What a checkpoint says of every benchmark, for each way of asking."""
+def _judge(chosen: Chosen, put: Sequence[Exam], scorer: Scorer | None, trust_remote_code: bool) -> list[Judged]:
+    """What a checkpoint says in every exam."""
     import torch
 
-    from models.evaluation.judge import judge
+    from models.evaluation.judge import answered
     from models.network.build import ScalarHead, keep_freed_memory
     from models.network.checkpoint import load
 
@@ -248,16 +246,45 @@ def _judge(
         raise UserError(f"{chosen} is a reward model, which scores answers and writes none: judge another")
     if torch.cuda.is_available():
         model = model.to("cuda")
-    found: list[list[Judged]] = []
-    for way in ways:
-        found.append([])
-        for one in asked:
-            shots = one.shots if way.shots is None else way.shots
-            if both and not way.reasons and not (one.reasons and shots):
-                continue  # asked the other way, it is the same
-            with _bar(one.name, len(one.items[: way.limit])) as told:
-                found[-1] += judge(model, tokenizer, one, way, told, scorer)
+    found: list[Judged] = []
+    for one in put:
+        with _bar(one.benchmark.name, len(one.questions)) as told:
+            found += answered(model, tokenizer, one, told, scorer)
     return found
+
+
+def _remote(url: str, model: str | None, lake: Path) -> Judge:
+    """A judge behind an address; what it says is kept in the lake, or for this command alone.
+
+    Raises UserError where it can't be reached.
+    """
+    import tempfile
+
+    from pydantic import ValidationError
+
+    from models.serving.config import Endpoint
+    from models.serving.endpoint import Answers
+    from models.synthesis.config import WriterConfig
+    from models.synthesis.writer import Remote
+
+    if not model:
+        raise UserError("--judge with an address: say with --judge-model which of its models judges")
+    key = os.environ.get(_KEY, "")
+    try:
+        endpoint = Endpoint(url=url, model=model, key_variable=_KEY)
+    except ValidationError as error:
+        raise UserError(f"--judge {url}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    with tempfile.TemporaryDirectory() as folder:  # whether it answers is seen before any model is asked
+        once = WriterConfig(endpoint=endpoint.model_copy(update={"retries": 0}), new_tokens=8)
+        Remote(once, key, Answers(Path(folder))).choose([[{"role": "user", "content": "Say A."}]], [0])
+    kept = lake / "judgements" if _lake(lake) else Path(tempfile.mkdtemp(prefix="headwater-judge-"))
+    return Remote(WriterConfig(endpoint=endpoint, new_tokens=8), key, Answers(kept))
+
+
+def _written(judged: Sequence[Judged], put: Sequence[Exam]) -> list[Judged]:
+    """The answers in words, which a judge can read."""
+    written = {one.benchmark.name for one in put if one.benchmark.kind in ("dialogue", "checked", "generation")}
+    return [row for row in judged if row.task in written]
 
 
 def _scorer(chosen: Chosen, trust_remote_code: bool) -> Scorer:
@@ -282,21 +309,8 @@ def _bar(title: str, total: int) -> Iterator[Progress]:
         yield lambda items: bar.advance(task, items)
 
 
-def _way(rows: Sequence[Judged], task: str) -> dict[str, Any]:
-    """How a task was asked, where several ways stand beside each other."""
-    row = next(row for row in rows if row.task == task)
-    return {"shots": row.shots, "reasons": row.reasons}
-
-
-def _named_way(row: dict[str, Any]) -> dict[str, str]:
-    """The task with how it was asked, where it was asked in several ways."""
-    if "shots" not in row:
-        return {}
-    return {"task": f"{row['task']} ({row['shots']} shots{', reasons' if row['reasons'] else ''})"}
-
-
 def _draw(console: Console, answer: dict[str, Any]) -> None:
-    for name in ("results", "compared"):
+    for name in ("results", "compared", "wins"):
         rows = answer.get(name)
         if rows:
             console.table(list(rows[0]), [list(row.values()) for row in rows])

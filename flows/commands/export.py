@@ -65,7 +65,7 @@ def export_checkpoint(
     force: bool = False,
 ) -> dict[str, Any]:
     """Write the folder of a checkpoint; see `export`. Gives its place, files and what it was made from."""
-    from flows.commands.chat import choose
+    from flows.checkpoints import choose
     from flows.report.card import bare_card
     from models.export import folder as hub
     from models.export import gguf as llama_cpp

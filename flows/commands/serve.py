@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from datalake.errors import UserError
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose, names
 from flows.commands.common import COMMON, Common
 from flows.output import note
 
@@ -180,20 +180,6 @@ def listener(host: str, port: int) -> socket.socket:
 def address(host: str, port: int) -> str:
     """The beginning of a server's addresses."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def names(chosen: Iterable[Chosen]) -> list[str]:
-    """A name for each checkpoint: its stage, or its folder; numbered where that is taken."""
-    found: list[str] = []
-    for one in chosen:
-        name = one.stage or one.folder.resolve().name.removesuffix(".gguf")
-        if name == "checkpoint":  # as a stage calls it
-            name = one.folder.resolve().parent.name
-        again = 2
-        while (numbered := name if again == 2 and name not in found else f"{name}-{again}") in found:
-            again += 1
-        found.append(numbered)
-    return found
 
 
 def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: bool) -> Iterable[Any]:

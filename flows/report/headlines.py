@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.lake.records import Manifest, StageRecord
 from flows.report.words import amount, number
+from models.evaluation.judged import better
 
 if TYPE_CHECKING:
     from flows.report.shares import Share
@@ -121,8 +122,6 @@ _ITEMS = {
     "ppo": "prompts",
     "grpo": "prompts",
 }
-_LESS_IS_BETTER = {"loss", "loss_over_entropy", "bits_per_byte"}
-_MORE_IS_BETTER = {"accuracy", "token_f1"}
 
 
 def by_model(rows: list[Row]) -> Row:
@@ -135,7 +134,7 @@ def by_model(rows: list[Row]) -> Row:
         line["cells"][row["checkpoint"]] = row
     for line in table.values():
         values = {model: cell["value"] for model, cell in line["cells"].items()}
-        choose = min if line["metric"] in _LESS_IS_BETTER else max if line["metric"] in _MORE_IS_BETTER else None
+        choose = {-1: min, 0: None, 1: max}[better(line["metric"])]
         top = choose(values.values()) if choose and len(set(values.values())) > 1 else None
         line["best"] = [model for model, value in values.items() if value == top]
         counts = sorted({cell["n"] for cell in line["cells"].values()})

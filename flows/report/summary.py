@@ -77,7 +77,8 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
         for row in records["evaluate"].report["results"]:
             interval = "" if row["low"] == row["high"] else f"({row['low']:.3f} to {row['high']:.3f})"
             what = f"{row['task']}.{row['metric']}"
-            yield f"  {row['checkpoint']:<10} {what:<32} {row['value']:>8.3f}  {interval:<20} n={row['n']}"
+            seen = f"  {row['seen']:.1%} seen in training" if "seen" in row else ""
+            yield f"  {row['checkpoint']:<10} {what:<32} {row['value']:>8.3f}  {interval:<20} n={row['n']}{seen}"
 
 
 def archives(record: StageRecord) -> dict[str, int]:

@@ -40,7 +40,7 @@ class Api:
         )
         for attempt in range(8):
             try:
-                with _OPENER.open(request, timeout=30) as answer:
+                with _OPENER.open(request, timeout=120) as answer:
                     text = answer.read()
                 return json.loads(text) if text else None
             except urllib.error.HTTPError as error:

@@ -7,8 +7,9 @@ columns; `choices`, `contexts` and `gold` are Jinja expressions over them.
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache, cached_property
@@ -29,9 +30,11 @@ from datalake.formats.rows.files import RowFile, row_files
 from datalake.formats.rows.json import split_lines
 from datalake.origin import Origin
 from datalake.remote.address import base_name, is_remote, shown
+from models.rl import rewards
+from models.rl.rewards.config import built_in
 
 FOLDER = Path(__file__).with_name("benchmarks")
-Kind = Literal["choice", "continuation", "generation", "code", "text", "dialogue"]
+Kind = Literal["choice", "continuation", "generation", "code", "text", "dialogue", "checked"]
 METRICS: dict[str, tuple[str, ...]] = {
     "choice": ("accuracy", "accuracy_norm"),
     "continuation": ("accuracy", "perplexity"),
@@ -39,6 +42,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "code": ("pass",),
     "text": ("bits_per_byte", "perplexity"),
     "dialogue": ("ended",),
+    "checked": ("ended",),
 }
 _LONGEST = 1 << 26  # bytes of a line
 _BETWEEN = "\n\n"  # shots, as EleutherAI's harness has it
@@ -55,9 +59,16 @@ class Benchmark(BaseModel):
     kind: Kind = Field(
         description="`choice`: the likeliest of some answers; `continuation`: how likely one is; `generation`: an "
         "answer is written and compared; `code`: it is run against tests; `text`: how well a text is predicted; "
-        "`dialogue`: turns are answered"
+        "`dialogue`: turns are answered; `checked`: an answer is written in a dialogue and held to `checks`"
     )
-    source: str = Field(description="A file of rows below the samples' `eval` folder, a path of yours, or an address.")
+    source: str = Field(
+        "", description="A file of rows below the samples' `eval` folder, a path of yours, or an address."
+    )
+    rows: list[dict[str, Any]] = Field([], description="Instead of a source the rows themselves.")
+    documents: int = Field(
+        0, ge=0, le=100_000, description="Instead of a source: so many questions, made of the lake's own documents."
+    )
+    lake: str = Field("", exclude=True, description="The lake's folder, as the command knows it.")
     members: str = Field("*", description="Of an archive, the members that count (a glob over their paths).")
     begins: str = Field(
         "", description="Expression: whether a `line` of a text file begins a document; else each is one."
@@ -78,13 +89,20 @@ class Benchmark(BaseModel):
     example_members: str = Field("*", description="As `members`, of `examples`.")
     group: str = Field("", description="Expression: an example is of the same group as its item.")
     compare: Literal["number", "text"] = Field("number", description="Of a generation: numbers, or words alone.")
+    checks: dict[str, str] = Field(
+        {},
+        description="Metrics of a `checked` answer, each by a reward that can be verified: a file of models/rl/rewards "
+        "or a function of one (`constraints:share`). They see the item's columns. The first is the main one.",
+    )
+    part: str = Field("", description="Expression: the part that an item belongs to; each has figures of its own.")
+    tools: str = Field("", description="Expression: the tools that a `checked` answer may call, as OpenAI has them.")
     stop: list[str] = Field([], description="What ends a written answer.")
     new_tokens: int = Field(256, ge=1, le=65536, description="Longest written answer.")
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of its figures, the first one the main one."""
-        return METRICS[self.kind]
+        return (*self.checks, *METRICS[self.kind])
 
     def check(self) -> None:
         """Raises UserError where a field that its kind needs is missing, or a template isn't one."""
@@ -95,13 +113,18 @@ class Benchmark(BaseModel):
             "code": ("prompt",),
             "text": (),
             "dialogue": ("prompt",),
+            "checked": ("prompt", "checks"),
         }
         missing = [field for field in needs[self.kind] if not getattr(self, field)]
         if missing:
             raise UserError(f"benchmark {self.name}: {self.kind} needs {' and '.join(map(repr, missing))}")
+        if (bool(self.source), bool(self.rows), bool(self.documents)).count(True) != 1:
+            raise UserError(f"benchmark {self.name}: give it a `source`, `rows` or `documents`, one of them")
+        for metric, name in self.checks.items():
+            _verifier(self, metric, name)
         for field in ("intro", "prompt", "target", "reasons", "question"):
             _guarded(self, field, lambda text: _JINJA.from_string(text))
-        for field in ("choices", "contexts", "gold", "group", "begins"):
+        for field in ("choices", "contexts", "gold", "group", "begins", "part", "tools"):
             _guarded(self, field, lambda text: _JINJA.compile_expression(text or "0"))
 
     def rendered(self, field: str, row: Mapping[str, Any]) -> str:
@@ -116,7 +139,15 @@ class Benchmark(BaseModel):
     @cached_property
     def items(self) -> list[Item]:
         """All items; where there are several members, the first of each, then the second of each..."""
+        if self.rows or self.documents:
+            rows = self.rows or _made(self)
+            return [Item(str(place), place, row) for place, row in enumerate(rows)]
         return list(_read(self, self.source, self.members, "source"))
+
+    @property
+    def verifiers(self) -> dict[str, Callable[..., float]]:
+        """The functions behind `checks`, by metric."""
+        return {metric: _verifier(self, metric, name) for metric, name in self.checks.items()}
 
     @cached_property
     def pool(self) -> list[Item]:
@@ -132,6 +163,18 @@ def _template(source: str) -> Template:
 @cache
 def _expression(source: str) -> Any:
     return _JINJA.compile_expression(source, undefined_to_none=False)
+
+
+def _verifier(benchmark: Benchmark, metric: str, name: str) -> Callable[..., float]:
+    """A reward that can be verified, by its name."""
+    file, _, function = name.partition(":")
+    if file not in built_in():
+        raise UserError(f"benchmark {benchmark.name}: checks: {metric}: there is no {file!r} in models/rl/rewards")
+    found = getattr(importlib.import_module(f"{rewards.__name__}.{file}"), function or "correct", None)
+    if not callable(found):
+        raise UserError(f"benchmark {benchmark.name}: checks: {metric}: {file} has no {function or 'correct'!r}")
+    verifier: Callable[..., float] = found
+    return verifier
 
 
 def _guarded(benchmark: Benchmark, field: str, use: Any) -> Any:
@@ -172,8 +215,8 @@ def known() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> Benchmark:
-    """A benchmark by its name, or by the path of its file (`.yaml`).
+def load(name: str, lake: Path | None = None) -> Benchmark:
+    """A benchmark by its name, or by the path of its file (`.yaml`); `lake` is where documents are taken from.
 
     Raises:
         UserError: where there is none, or its file has a mistake.
@@ -195,7 +238,7 @@ def load(name: str) -> Benchmark:
     if own and isinstance(source := told.get("source"), str) and not is_remote(source):
         told = {**told, **{key: _beside(path, told[key]) for key in ("source", "examples") if told.get(key)}}
     try:
-        benchmark = Benchmark.model_validate({"name": path.stem, **told})
+        benchmark = Benchmark.model_validate({"name": path.stem, **told, "lake": str(lake or "")})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -250,6 +293,26 @@ def _read(benchmark: Benchmark, source: str, members: str, field: str) -> Iterat
         if not isinstance(row, dict):
             raise UserError(f"benchmark {benchmark.name}: row {number} of {shown(source)} is no object")
         yield Item(f"{name}#{number}" if several else str(number), place, {**row, "member": name})
+
+
+def _made(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """Questions made of the documents that the lake's last run kept."""
+    from datalake.lake.lake import Lake
+    from datalake.lake.ledger import query
+    from datalake.lake.records import manifests
+    from models.evaluation.grounded import items
+
+    if not benchmark.lake:
+        raise UserError(f"benchmark {benchmark.name} asks about a lake's documents: name the lake")
+    lake = Lake(benchmark.lake).require()
+    with_documents = (one for one in reversed(manifests(lake)) if "documents" in one.refs)
+    if (run := next(with_documents, None)) is None:
+        raise UserError(f"benchmark {benchmark.name}: no run in {lake.root} has documents: run a recipe that has some")
+    sql = f'SELECT hex(id), text, language FROM "{run.corpus}"."documents" ORDER BY id LIMIT {20 * benchmark.documents}'
+    rows = items(query(lake, sql, run.run)[1], benchmark.documents)
+    if not rows:
+        raise UserError(f"benchmark {benchmark.name}: no document in {lake.root} states a number to ask for")
+    return rows
 
 
 def _files(benchmark: Benchmark, path: Path, members: str) -> Iterator[RowFile]:
@@ -325,6 +388,8 @@ def _single(benchmark: Benchmark, item: Item) -> Asked:
 def text_of(benchmark: Benchmark, item: Item, least: int = 8) -> str:
     """The text by which an item is known in other documents: its question. Where that is short (fewer than `least`
     words, two Chinese characters being one), or only the beginning of a sentence, with the choices or the answer."""
+    if benchmark.documents:
+        return ""  # what is asked about is to be known
     one = _single(benchmark, item)
     if benchmark.kind == "text":
         return one.answers[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.judge import Judged, figure
+from models.evaluation.judged import Judged, figure
 
 Floats = npt.NDArray[np.float64]
 _FLIPS = 10_000

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from datalake.identity import Place
 
 Task = Literal["perplexity", "multiple_choice", "generation", "reward_accuracy"]
 
@@ -20,8 +23,24 @@ class EvaluateConfig(BaseModel):
         description="perplexity of held-out documents; the right answer among wrong ones by likelihood; answers "
         "written against the reference; which answer of a pair the reward model prefers",
     )
+    # What they ask is an input of the stage; their names, and those of files, shape nothing.
+    benchmarks: Annotated[tuple[str, ...], Place()] = Field(
+        default=(),
+        title="Benchmarks",
+        description="Benchmarks that every model which writes is judged by, by name (arc_easy) or as YAML files",
+    )
+    shots: Annotated[tuple[Annotated[int, Field(ge=0, le=64)], ...], Place()] = Field(
+        default=(), title="Shots", description="Worked examples before a benchmark's question; several for a curve"
+    )
+    reasons: Annotated[Literal["yes", "no", "both"], Place()] = Field(
+        "yes", title="Reasons", description="Whether worked examples show the way to their answers"
+    )
     limit: int = Field(
-        200, ge=1, le=1_000_000, title="Items", description="Held-out items per task at most, drawn by the seed."
+        200,
+        ge=1,
+        le=1_000_000,
+        title="Items",
+        description="Items per task at most: held-out ones drawn by the seed, the first ones of a benchmark.",
     )
     generation_limit: int = Field(
         50, ge=1, le=1_000_000, title="Written answers", description="Answers to generate at most: the slowest task."
@@ -34,3 +53,14 @@ class EvaluateConfig(BaseModel):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, title="Confidence", description="Of every interval.")
     seed: int = Field(0, ge=0, lt=2**31, title="Seed", description="Of the items, the wrong answers and the bootstrap.")
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _can_be_read(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not names or (info.context or {}).get("stored"):
+            return names
+        from models.evaluation.benchmark import load
+
+        for name in names:
+            load(name)
+        return tuple(name if Path(name).suffix == "" else str(Path(name).expanduser().absolute()) for name in names)

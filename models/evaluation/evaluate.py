@@ -14,22 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.heldout import unigram_losses
-from models.evaluation.intervals import bootstrap, wilson
+from models.evaluation.intervals import Result, bootstrap, wilson
 from models.evaluation.preferences import shares
 from models.text.sampler import Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One figure: its interval and how many items it is over. A figure that is no estimate has low = high = value."""
-
-    task: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-
 
 Keep = Callable[[Sequence[dict[str, Any]], Sequence[tasks.Written]], None]
 

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
-from models.evaluation.judge import Asker, Settings, beginning_of_text, pairs, windows
+from models.evaluation.exam import Settings
+from models.evaluation.judge import Asker, beginning_of_text, pairs, windows
 from models.evaluation.tasks import log_likelihoods
 from models.text.tokenizer import encode
 

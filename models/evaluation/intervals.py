@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One figure: its interval and how many items it is over. A figure that is no estimate has low = high = value."""
+
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.curate.checks.evaluation_sets import WORD
 from datalake.errors import UserError
-from models.evaluation.benchmark import Asked, Benchmark, asked, text_of
-from models.evaluation.contamination import contaminated
-from models.evaluation.evaluate import Result
-from models.evaluation.intervals import bootstrap, wilson
+from models.evaluation.benchmark import Asked, Benchmark
+from models.evaluation.exam import AS_THEY_ARE, Exam, Settings, exam
+from models.evaluation.judged import Judged
 from models.evaluation.tasks import Likelihood, log_likelihoods, shortened
 from models.network.bitwise import possible
 from models.objectives.bradley_terry import scores_of
@@ -35,66 +33,31 @@ from models.sandbox import Limits
 from models.text.rendering import render
 from models.text.tokenizer import edges, encode, ours, stop_ids
 
-Figures = dict[str, tuple[float, float]]  # by metric what an item adds above and below the fraction bar
 Progress = Callable[[int], object]
 Scorer = tuple[nn.Module, PreTrainedTokenizerBase]  # a reward model
-_EXPONENTIAL = ("perplexity",)  # exp of the ratio; others are the ratio
 _TAIL = 24  # tokens in which a stop text is looked for, as they are written
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How items are asked.
-
-    limit: the first so many of each benchmark. batch: rows at once, which changes no score. shots: worked examples;
-    None is the benchmark's own number. samples: answers to a code item, of which pass@k is estimated; one alone is
-    greedy. reasons: whether worked examples show the way to their answers. chat: whether prompts are put as a user's
-    turn in the tokenizer's chat template.
-    """
-
-    limit: int | None = None
-    batch: int = 16
-    shots: int | None = None
-    seed: int = 0
-    samples: int = 1
-    temperature: float = 0.8
-    reasons: bool = True
-    chat: bool = False
-    unshielded: bool = False
-
-
-@dataclass(slots=True)
-class Judged:
-    """An item as it was asked, answered and scored: a row of the ledger.
-
-    prompt: as the model was given it. answer: what it wrote, or the choice it found likeliest. figures: see `Figures`.
-    scores: plain numbers behind them, such as each choice's log-likelihood. cut: whether the prompt was longer than the
-    context. documents: those that trained it and hold the item's text.
-    """
-
-    task: str
-    item: str
-    seed: int
-    shots: int
-    reasons: bool
-    prompt: str
-    answer: str
-    target: str
-    figures: Figures
-    scores: dict[str, float] = field(default_factory=dict)
-    cut: bool = False
-    documents: list[str] = field(default_factory=list)
 
 
 def judge(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
-    settings: Settings = Settings(),
+    settings: Settings = AS_THEY_ARE,
     progress: Progress | None = None,
     reward: Scorer | None = None,
 ) -> list[Judged]:
-    """The items of a benchmark, each answered by a model and scored; `progress` is told how many more are done.
+    """The items of a benchmark, each answered by a model and scored; see `answered`."""
+    return answered(model, tokenizer, exam(benchmark, settings), progress, reward)
+
+
+def answered(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    exam: Exam,
+    progress: Progress | None = None,
+    reward: Scorer | None = None,
+) -> list[Judged]:
+    """The questions of an exam, each answered by a model and scored; `progress` is told how many more are done.
 
     reward: a reward model and its tokenizer, which score the answers of a `dialogue`.
 
@@ -102,16 +65,12 @@ def judge(
         UserError: for a model that predicts no next token, a benchmark whose rows don't fit its file, one that needs a
             chat template where there is none, or a sandbox that has no walls here.
     """
+    benchmark, settings, questions = exam.benchmark, exam.settings, exam.questions
     if not getattr(model, "causal", True) or not hasattr(model, "logits"):
         raise UserError("this model predicts no next token, so benchmarks can't ask it: take a causal language model")
-    shots = benchmark.shots if settings.shots is None else settings.shots
-    if benchmark.kind in ("text", "dialogue"):
-        shots = 0
     if benchmark.kind == "dialogue" and not tokenizer.chat_template:
         raise UserError(f"{benchmark.name} asks in turns, and this tokenizer has no chat template: leave the task out")
-    items = benchmark.items[: settings.limit]
-    questions = [asked(benchmark, item, shots, settings.seed, settings.reasons) for item in items]
-    rows = [_row(benchmark, question, settings, shots) for question in questions]
+    rows = [_row(exam, question) for question in questions]
     model.eval()
     told = progress or (lambda _: None)
     {
@@ -121,14 +80,15 @@ def judge(
         "code": _code,
         "text": _texts,
         "dialogue": _dialogues,
+        "checked": _checked,
     }[benchmark.kind](Asker(model, tokenizer, settings, reward), benchmark, questions, rows, told)
     return rows
 
 
-def _row(benchmark: Benchmark, question: Asked, settings: Settings, shots: int) -> Judged:
-    reasons = bool(settings.reasons and benchmark.reasons and shots)
+def _row(exam: Exam, question: Asked) -> Judged:
     prompt = question.prompts[0] if len(question.prompts) == 1 else "\n".join(question.prompts)
-    return Judged(benchmark.name, question.item.name, settings.seed, shots, reasons, prompt, "", question.target, {})
+    name, seed = exam.benchmark.name, exam.settings.seed
+    return Judged(name, question.item.name, seed, exam.shots, exam.reasons, prompt, "", question.target, {})
 
 
 class Asker(NamedTuple):
@@ -166,9 +126,10 @@ class Asker(NamedTuple):
         new: int,
         temperature: float,
         told: Progress,
+        special: bool = False,
     ) -> list[tuple[str, bool, bool]]:
         """(text, whether it ended by itself, whether its prompt was cut) of each prompt; a row's random numbers are
-        those of its place."""
+        those of its place. special: whether special tokens, but the one that ends an answer, stand in the texts."""
         context = int(self.model.config.context)  # type: ignore[union-attr, arg-type]
         new = min(new, context // 2)
         whole, prompts = prompts, [shortened(prompt, context - new) for prompt in prompts]
@@ -187,7 +148,8 @@ class Asker(NamedTuple):
             answers = engine(prompts[start : start + step], seeds[start : start + step])
             told(len(answers))
             for number, answer in enumerate(answers, start):
-                text = str(self.tokenizer.decode(answer.tokens, skip_special_tokens=True))
+                tokens = answer.tokens[:-1] if special and answer.ended else answer.tokens
+                text = str(self.tokenizer.decode(tokens, skip_special_tokens=not special))
                 first = min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))
                 ended = answer.ended or first < len(text)
                 found.append((text[:first], ended, len(prompts[number]) < len(whole[number])))
@@ -361,6 +323,41 @@ def pass_at(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
+def _checked(
+    asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
+) -> None:
+    """What the benchmark's checks say of answers, of all items and of each part; ended: by themselves. Asked in a
+    dialogue, where the tokenizer has a chat template."""
+    items = [question.item.row for question in questions]
+    tools = [benchmark.value("tools", row) if benchmark.tools else [] for row in items]
+    if asker.tokenizer.chat_template:
+        turns = [[{"role": "user", "content": question.prompts[0]}] for question in questions]
+        prompts = [
+            render(turn, asker.tokenizer, prompt=True, masked=False, tools=offered)[0]
+            for turn, offered in zip(turns, tools, strict=True)
+        ]
+    elif benchmark.tools:
+        raise UserError(f"{benchmark.name} offers tools, and this tokenizer has no chat template: leave the task out")
+    else:
+        prompts = asker.prompts([question.prompts[0] for question in questions])
+    places = [(question.item.place,) for question in questions]
+    found = asker.written(
+        prompts, places, benchmark.stop, benchmark.new_tokens, 0.0, told, special=bool(benchmark.tools)
+    )
+    verifiers = benchmark.verifiers
+    for row, item, (text, ended, cut) in zip(rows, items, found, strict=True):
+        row.answer, row.cut = text.strip(), cut
+        part = f"_{benchmark.value('part', item)}" if benchmark.part else ""
+        for metric, verifier in verifiers.items():
+            try:
+                row.figures[metric] = (float(verifier(row.prompt, row.answer, item)), 1.0)
+            except ValueError as error:
+                raise UserError(f"benchmark {benchmark.name}: item {row.item}: {error}") from None
+            if part:
+                row.figures[metric + part] = row.figures[metric]
+        row.figures["ended"] = (float(ended), 1.0)
+
+
 def _dialogues(
     asker: Asker, benchmark: Benchmark, questions: Sequence[Asked], rows: list[Judged], told: Progress
 ) -> None:
@@ -397,64 +394,3 @@ def _dialogues(
 
 def _seed(parts: tuple[int, ...]) -> int:
     return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])
-
-
-def figure(metric: str, above: float, below: float) -> float:
-    """A metric's value from what all items add above and below the fraction bar."""
-    value = above / below if below else math.nan
-    return math.exp(value) if metric in _EXPONENTIAL else value
-
-
-def results(rows: Sequence[Judged], confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> list[Result]:
-    """Figures over items, each with its interval: Wilson's where every item is right or wrong, else the bootstrap's
-    over items. In the order of tasks, and of each one's metrics."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in rows:
-        for metric, parts in row.figures.items():
-            found.setdefault((row.task, metric), []).append(parts)
-    made = []
-    for (task, metric), items in found.items():
-        above, below = np.array(items, np.float64).T
-        if set(below) == {1.0} and set(above) <= {0.0, 1.0}:
-            low, high = wilson(float(above.sum()), len(items), confidence)
-        else:
-            low, high = (figure(metric, end, 1.0) for end in bootstrap(above, below, confidence, resamples, seed))
-        made.append(Result(task, metric, figure(metric, float(above.sum()), float(below.sum())), low, high, len(items)))
-    return made
-
-
-def contamination(
-    rows: Sequence[Judged], benchmarks: Sequence[Benchmark], documents: Sequence[tuple[str, str]], **options: Any
-) -> list[dict[str, Any]]:
-    """For each benchmark how many of the judged items the training documents (name, text) contain: `task`, `share` with
-    `low` and `high`, `n`, `items` (`item`, `documents`), and the results `without` them, over `clean` items.
-
-    The rows are told their documents. `options`: those of `results`.
-    """
-    made = []
-    for benchmark in benchmarks:
-        own = [row for row in rows if row.task == benchmark.name]
-        if not own:
-            continue
-        by_name = {item.name: item for item in benchmark.items}
-        found = contaminated([text_of(benchmark, by_name[row.item]) for row in own], documents)
-        for row, names in zip(own, found, strict=True):
-            row.documents = names
-        held = [{"item": row.item, "documents": row.documents} for row in own if row.documents]
-        clean = [row for row in own if not row.documents]
-        low, high = wilson(len(held), len(own))
-        share = {"task": benchmark.name, "share": len(held) / len(own), "low": low, "high": high, "n": len(own)}
-        made.append(
-            share | {"items": held, "clean": len(clean), "without": list(map(asdict, results(clean, **options)))}
-        )
-    return made
-
-
-def as_row(judged: Judged) -> dict[str, Any]:
-    """A row of `runs.answers`: plain values, a metric's value in `scores` beside the numbers behind it."""
-    row = asdict(judged)
-    figures = row.pop("figures")
-    row["scores"] = {name: above / below if below else math.nan for name, (above, below) in figures.items()} | row[
-        "scores"
-    ]
-    return row

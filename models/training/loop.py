@@ -113,7 +113,7 @@ def fit(
         state.saved = None
     for callback in callbacks:
         callback.on_start(run)
-    frozen = False
+    frozen, others = False, bool(gc.get_freeze_count())  # a caller who froze what was his has left little to look at
     model.train()
     interrupts = Interrupts()
     try:
@@ -121,7 +121,7 @@ def fit(
             row = _step(run, objective, batches, clip)
             for callback in callbacks:
                 callback.on_step(run, row)
-            if not frozen:
+            if not (frozen or others):
                 # What lives now lives to the end: the collector need not look at it again (nanochat: pauses of 0.5 s).
                 gc.collect()
                 gc.freeze()

@@ -261,20 +261,26 @@ def publish(
     if metrics:
         Curves(record.stage).draw(metrics)
     if evaluations:
-        rows = [
-            {
-                "model": row["checkpoint"],
-                "task": row["task"],
-                "metric": row["metric"],
-                "value": round(row["value"], 4),
-                "interval": f"{row['low']:.3f} to {row['high']:.3f}",
-                "n": row["n"],
-            }
-            for row in evaluations
-        ]
-        _show(partial(_publish_table, _key(record.stage, "table"), "Evaluation, with 95% intervals", rows))
+        publish_evaluations(record.stage, evaluations)
     for name, page in pages.items():
         _show(partial(_publish_page, _key(record.stage, name), page))
+
+
+def publish_evaluations(stage: str, evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Show figures with their intervals as a table."""
+    rows = [
+        {
+            "model": row["checkpoint"],
+            "task": row["task"],
+            "metric": row["metric"],
+            "value": round(row["value"], 4),
+            "interval": f"{row['low']:.3f} to {row['high']:.3f}",
+            "n": row["n"],
+        }
+        | ({"seen in training": f"{row['seen']:.1%}"} if "seen" in row else {})
+        for row in evaluations
+    ]
+    _show(partial(_publish_table, _key(stage, "table"), "Evaluation, with 95% intervals", rows))
 
 
 def publish_page(stage: str, name: str, write: Callable[[], str]) -> None:

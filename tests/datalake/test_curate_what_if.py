@@ -165,7 +165,13 @@ def opened(base: CurateConfig, but: tuple[str, str]) -> dict[str, float]:
     return {f"{s}/{rule.name}": wide.get(rule.op, rule.threshold) for s, rule in rules}
 
 
-@pytest.mark.parametrize(("preset", "compat"), READINGS)
+@pytest.mark.parametrize(
+    ("preset", "compat"),
+    [
+        pytest.param(preset, compat, marks=[pytest.mark.slow] if compat or preset in ("dclm", "fineweb2") else [])
+        for preset, compat in READINGS
+    ],
+)
 def test_every_rule_of_every_preset_is_answered_as_by_a_rerun(raw: pa.Table, preset: str, compat: str) -> None:
     base = config(preset, compat=compat)
     curation, _ = curate_batch(raw, base)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
+from completions import Fault, completions
 
 from flows.lake import Lake
+from models.network import checkpoint
 
 ROWS = [
     {"q": f"the {a} {b} the", "c": ["bird", "tree"], "g": 0} for a in ("cat", "dog", "cow") for b in ("sees", "eats")
@@ -137,3 +140,64 @@ def test_missing_samples_and_models_that_cannot_answer_are_said(
         err = capsys.readouterr().err
         assert said in err
         assert len(err.splitlines()) == 1
+
+
+# A judge behind an address --------------------------------------------------------------------------------------------
+
+OPEN = {"kind": "checked", "prompt": "{{ q }}", "checks": {"kept": "constraints"}, "new_tokens": 4}
+OPEN |= {"rows": [{"q": row["q"], "constraints": [{"lacks": ["zebra"]}]} for row in ROWS[:3]]}
+
+
+def test_a_judge_behind_an_address_says_whose_answer_is_better_in_both_orders(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open.yaml").write_text(json.dumps(OPEN))
+    monkeypatch.setenv("HEADWATER_JUDGE_KEY", "secret-key-of-the-judge")
+    models = [loud(place / name, tmp_path / name) for name in ("model0", "model1")]
+    with completions(lambda body: "A") as server:
+        asked = [*models, "--tasks", tmp_path / "open.yaml", "--judge", server.url, "--judge-model", "m"]
+        told = ran(capsys, *asked, "--lake", tmp_path / "none")
+    (wins,) = told["wins"]
+    assert (wins["metric"], wins["n"], wins["value"]) == ("win_rate", 3, 0.5)  # it always prefers the first
+    assert len(server.asked) == 1 + 2 * round(3 * wins["swayed"])  # the probe; equal answers aren't asked about
+    assert wins["swayed"] > 0
+    assert {headers["authorization"] for headers in map(_lower, server.headers)} == {"Bearer secret-key-of-the-judge"}
+    assert "secret-key" not in json.dumps(told)
+
+
+def loud(folder: Path, out: Path) -> Path:
+    """A model with large weights: fresh ones say the same to everything."""
+    model, tokenizer = checkpoint.load(folder)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.mul_(6 if part.ndim > 1 else 1)
+    return checkpoint.save(model, tokenizer, out)
+
+
+def _lower(headers: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def test_a_judge_that_can_not_be_asked_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from flows.cli import main
+
+    (tmp_path / "open.yaml").write_text(json.dumps(OPEN))
+    with completions(lambda body: Fault(status=401)) as server:
+        refused = server.url
+    two = [str(place / "model0"), str(place / "model1"), "--tasks", str(tmp_path / "open.yaml")]
+    with completions(lambda body: Fault(status=401)) as server:
+        for arguments, said in (
+            ([*two, "--judge", server.url, "--judge-model", "m"], "401"),
+            ([*two, "--judge", server.url], "--judge-model"),
+            ([two[0], *two[2:], "--judge", server.url, "--judge-model", "m"], "name two checkpoints"),
+            ([*two, "--judge", "ftp://x/v1", "--judge-model", "m"], "an address is wanted"),
+            ([*two, "--judge", refused, "--judge-model", "m"], "fails after one try"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                main(["eval", *arguments, "--lake", str(tmp_path / "none")])
+            err = capsys.readouterr().err
+            assert ended.value.code == 2, arguments
+            assert said in err, err
+            assert len(err.splitlines()) == 1

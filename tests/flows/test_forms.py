@@ -103,7 +103,7 @@ def test_the_form_untouched_runs_the_demo(
     assert made["parameters"] == {"recipe": "recipes/demo.yaml", "set": [], "until": "evaluate", "lake": ""}
 
 
-@pytest.mark.parametrize("ui", ["v1", "v2"])
+@pytest.mark.parametrize("ui", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_the_form_filled_in_runs_what_it_says(
     scheduled: str, prefect_server: PrefectServer, browser: Browser, tmp_path: Path, ui: str
 ) -> None:

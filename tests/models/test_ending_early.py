@@ -64,7 +64,7 @@ def test_the_weights_are_those_before_it_went_wrong_and_the_rows_tell_why(root: 
     assert [row["step"] for row in read_metrics(tmp_path / "stopped" / "metrics.jsonl")] == list(range(1, FIRED + 2))
 
 
-@pytest.mark.parametrize("killed", [15, FIRED + 1])
+@pytest.mark.parametrize("killed", [15, pytest.param(FIRED + 1, marks=pytest.mark.slow)])
 def test_a_killed_run_stops_where_it_would_have(root: Path, tmp_path: Path, killed: int) -> None:
     def kill(row: dict[str, Any]) -> None:
         if row["step"] == killed:

@@ -16,8 +16,9 @@ import toys
 import yaml
 
 from models.evaluation import benchmark
+from models.evaluation.exam import Settings
 from models.evaluation.harness import run
-from models.evaluation.judge import Settings, judge
+from models.evaluation.judge import judge
 from models.network.checkpoint import load
 from models.text.tokenizer import load as load_tokenizer
 

@@ -46,10 +46,12 @@ def handlers() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("number", "raised"),
-    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+    ("number", "raised", "step"),
+    [
+        *((signal.SIGINT, KeyboardInterrupt, step) for step in (1, 5, 6, STEPS)),
+        *((number, SystemExit, 5) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
 )
-@pytest.mark.parametrize("step", [1, 5, 6, STEPS])
 def test_training_ends_after_the_step_saves_it_and_goes_on_bit_equal(
     tmp_path: Path, handlers: Any, number: int, raised: type[BaseException], step: int
 ) -> None:

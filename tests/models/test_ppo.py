@@ -178,9 +178,10 @@ LEARNING = {
         (ppo, {"epochs": 4, "minibatches": 1, "learning_rate": 2e-3, "critic_learning_rate": 3e-3, "lam": 1.0,
                "kl_control": "fixed", "kl_coefficient": 0.01}),
         (grpo, {"epochs": 2, "learning_rate": 2e-3}),
-        (grpo, {"epochs": 2, "learning_rate": 2e-3, "advantage": "leave_one_out", "aggregate": "sequence",
-                "kl_in": "reward", "kl_estimator": "k1", "kl_coefficient": 0.01}),
-        (grpo, {"epochs": 2, "learning_rate": 2e-3, "scale": False, "aggregate": "constant", "kl_coefficient": 0.01}),
+        pytest.param(grpo, {"epochs": 2, "learning_rate": 2e-3, "advantage": "leave_one_out", "aggregate": "sequence",
+                "kl_in": "reward", "kl_estimator": "k1", "kl_coefficient": 0.01}, marks=pytest.mark.slow),
+        pytest.param(grpo, {"epochs": 2, "learning_rate": 2e-3, "scale": False, "aggregate": "constant",
+                "kl_coefficient": 0.01}, marks=pytest.mark.slow),
     ],
     ids=["ppo", "grpo", "rloo", "dr_grpo"],
 )  # fmt: skip

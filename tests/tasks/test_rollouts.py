@@ -83,6 +83,7 @@ def test_an_actor_that_dies_amid_its_answers_is_replaced(pair: tuple[Engine, Any
     assert len(set(seen)) == len(seen) > 3  # rows are called by their places among all
 
 
+@pytest.mark.slow
 def test_what_is_the_users_to_mend_and_deaths_without_end_are_told(pair: tuple[Engine, Any]) -> None:
     def refuses(row: int, answer: Answer) -> None:
         raise UserError("no sandbox here")

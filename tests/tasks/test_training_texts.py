@@ -16,7 +16,7 @@ from datalake.lake.records import StageRecord, write_record
 from datalake.lake.shards import ShardWriter
 from datalake.mixture.build import MIXTURE
 from datalake.tables import CONVERSATIONS, DOCUMENTS, PREFERENCES, to_table
-from tasks.evaluate import training_texts
+from tasks.training_texts import training_texts
 
 
 def test_training_texts_are_those_of_every_stage_that_a_checkpoint_rests_on(tmp_path: Path) -> None:
