@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake as Store
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.commands.dialogue import Sampling
 from flows.commands.serve import HOST, address, answer_requests, is_loopback, listener
