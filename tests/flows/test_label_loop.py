@@ -13,6 +13,7 @@ import world
 from harness import Command, PrefectServer, answering, browsing
 
 from datalake.lake.lake import Lake
+from flows.checkpoints import choose
 from flows.label import items
 from flows.label.annotators import annotators
 from flows.label.app import application
@@ -40,7 +41,7 @@ def recipe(folder: Path, base: Path, lake: Path) -> dict[str, Any]:
     }
 
 
-def judge_all(browser: Any, home: str, key: str, choose: Any) -> None:
+def judge_all(browser: Any, home: str, key: str, pick: Any) -> None:
     """Compare every pair of a queue on the page."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US", bypass_csp=True)
     context.set_default_timeout(PATIENCE_MS)
@@ -49,7 +50,7 @@ def judge_all(browser: Any, home: str, key: str, choose: Any) -> None:
     page.wait_for_selector("#task:not([hidden])")
     for done in range(PAIRS):
         answers = page.locator("#pairs .answer .text").all_inner_texts()
-        page.keyboard.press(choose(done, *map(len, answers)))
+        page.keyboard.press(pick(done, *answers))
         page.keyboard.press("Enter")
         page.wait_for_function("n => document.getElementById('count').textContent.startsWith(`${n} `)", arg=done + 1)
     assert "That was all" in page.locator("#done").inner_text()
@@ -120,16 +121,11 @@ def loop(
     def people() -> None:
         run = paused(prefect_server, "label", over)
         try:
-            made = Lake(lake)
-            chosen = Shown(lake).trace("sft")[0]
-            prompts = items.sample(items.prompts_of(made, "conversations", None), 70, 0)
-            sft = items.Checkpoint(made.folder("sft", chosen["fingerprint"]) / "checkpoint", {"stage": "sft"})
-            if not sft.folder.is_dir():
-                sft = sft._replace(folder=made.folder("sft", chosen["fingerprint"]))
+            prompts = items.sample(items.prompts_of(Lake(lake), "conversations", None), 70, 0)
+            sft = items.Checkpoint(choose("sft", lake).folder, {"stage": "sft"})
             config = WriterConfig(model="sft", temperature=1.0, new_tokens=12)
-            *rows, last = [row for some, _ in items.written(lake, prompts, [sft], config, 0) for row in some][
-                : PAIRS + 1
-            ]
+            made = [row for some, _ in items.written(lake, prompts, [sft], config, 0) for row in some]
+            *rows, last = made[: PAIRS + 1]
             assert len(rows) == PAIRS
             for row in rows:
                 labels.items("pairs").add(row)
@@ -137,9 +133,7 @@ def loop(
             app = application(Desk(labels, KINDS["pairs"], keys, 1.0), keys)
             with answering(app) as home, browsing() as browser:
                 judge_all(browser, home, keys["ann"], lambda _, left, right: "3" if left > right else "7")
-                judge_all(
-                    browser, home, keys["bob"], lambda n, left, right: "2" if (left > right) ^ (n % 5 == 0) else "8"
-                )
+                judge_all(browser, home, keys["bob"], lambda n, left, right: "28"[(left > right) ^ (n % 5 > 0)])
             labels.items("pairs").add(last)
             Desk(labels, KINDS["pairs"], keys, 1.0).judge("ann", Comparison(item=last["id"], choice=4))
         except BaseException:
