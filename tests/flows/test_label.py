@@ -31,6 +31,7 @@ from flows.label.desk import KINDS, Desk
 from flows.label.kinds import Row
 from flows.label.labels import CONVERSATIONS, PREFERENCES, Journal, Labels
 from flows.label.pairs import Comparison, flipped
+from flows.label.summary import summary
 
 # What a prompt, an answer or a note may hold to become more than a text, here or where it is read again.
 HOSTILE = (
@@ -432,6 +433,18 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     }
     assert all(len(mine) == 30 for mine in rows.values())
     assert Labels(tmp_path).compared() == 30
+
+
+def test_a_recipe_may_name_labels_before_there_are_any(tmp_path: Path) -> None:
+    Labels(tmp_path).prepare()
+    assert read(PREFERENCES, tmp_path) == read(CONVERSATIONS, tmp_path) == []
+    desk = asked(tmp_path, 2, overlap=0)
+    assert len(desk.queue("ann")) + len(desk.queue("bob")) == 2  # nobody has no share
+    Labels(tmp_path).prepare()
+    assert summary(Labels(tmp_path)) == {}
+    desk.judge("bob", better(next(iter(desk.items)), "bob", "a"))
+    [told] = summary(Labels(tmp_path))["pairs"]["annotators"]
+    assert told == {"annotator": "bob", "labels": 1, "skipped": 0, "conversations": 0}
 
 
 def test_keys_are_the_owners_alone_and_stay(tmp_path: Path) -> None:
