@@ -210,13 +210,12 @@ def label(
         pairs: how many they are to compare; whoever resumes the run before goes on with fewer.
         lake: folder of the lake; the server's own when empty.
     """
-    from flows.label.annotators import annotators
     from flows.label.labels import Labels
     from flows.label.waiting import wait_for_pairs
 
     folder = lake_folder(lake)
     labels = Labels(Lake(folder).create().root)
-    annotators(labels)  # from now on there are files for the sources to read
+    labels.prepare()
     run_recipe(recipe, set, judged, lake)
     if (RECIPE.get() or resolve(recipe, set)).runtime.cluster != "inline":
         disconnect()  # nobody needs Ray meanwhile

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake as Store
-from flows.commands.chat import Chosen, choose
+from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.commands.dialogue import Sampling
 from flows.commands.serve import HOST, address, answer_requests, is_loopback, listener
@@ -21,8 +23,10 @@ from flows.label.items import TABLES
 from flows.output import Console, note
 
 if TYPE_CHECKING:
+    from flows.label.desk import Desk
     from flows.label.kinds import Row
-    from flows.label.labels import Journal
+
+    Made = tuple[list[Row], Counter[str]]  # items, and why others are none
 
 _MOST = 100_000  # items asked for at once
 
@@ -108,23 +112,67 @@ def label(
     foreign = any(place and place not in TABLES for place in (answers, prompts))
     (lake.create if foreign or labels.root.is_dir() else lake.require)()
     with labels.held(kind.name), listener(host, port) as listening, suppress(KeyboardInterrupt):
-        items = labels.items(kind.name)
-        if checkpoints or answers or rule or not items.rows:
+        made: Iterator[Made] = iter(())
+        if checkpoints or answers or rule or not labels.items(kind.name).rows:
             if documents:
-                _put(items, both_sides(lake, corpus, rule, number, seed), Counter())
+                made = iter([(both_sides(lake, corpus, rule, number, seed), Counter())])
             elif answers:
-                _put(items, making.compared(making.pairs_of(lake, answers, corpus))[:number], Counter())
+                made = iter([(making.compared(making.pairs_of(lake, answers, corpus))[:number], Counter())])
             else:
                 chosen = [_checkpoint(choose(name, common.folder)) for name in checkpoints or ["last"]]
                 asked = making.sample(making.prompts_of(lake, prompts, corpus), number, seed)
-                _put(items, *_written(lake.root, asked, chosen, sampling))
+                made = _written(lake.root, asked, chosen, sampling)
         keys = keys_of(labels, [name.strip() for name in annotators.split(",") if name.strip()])
         desk = Desk(labels, kind, keys, overlap)
-        url = address(host, listening.getsockname()[1])
-        links = {name: f"{url}/#{key}" for name, key in keys.items()}
-        answer = {"url": url, "kind": kind.name, "items": len(items.rows), "annotators": links}
-        common.output.answer(answer | {"labels": str(labels.root)}, _show)
-        answer_requests(application(desk, keys, HOSTS if is_loopback(host) else None), listening)
+        with _filling(desk, made):
+            url = address(host, listening.getsockname()[1])
+            links = {name: f"{url}/#{key}" for name, key in keys.items()}
+            answer = {"url": url, "kind": kind.name, "items": len(desk.items), "annotators": links}
+            common.output.answer(answer | {"labels": str(labels.root)}, _show)
+            answer_requests(application(desk, keys, HOSTS if is_loopback(host) else None), listening)
+
+
+@contextmanager
+def _filling(desk: Desk, made: Iterator[Made]) -> Iterator[None]:
+    """Put items on a desk as they are made: until there are some before the block begins, the rest meanwhile.
+
+    Raises UserError where there are none.
+    """
+    over = Event()
+    new, left_out = 0, Counter[str]()
+
+    def fill(enough: Callable[[], bool]) -> None:
+        nonlocal new, left_out
+        for rows, why in made:
+            new += desk.ask(rows)
+            left_out += why
+            if enough():
+                return
+        why_not = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.items())
+        note(f"{new:,} new {desk.kind.name} to be judged, {len(desk.items):,} in all{why_not}")
+        over.set()
+
+    def fill_all() -> None:
+        try:
+            fill(over.is_set)
+        except UserError as error:
+            note(str(error))
+        finally:
+            desk.coming = False
+
+    fill(lambda: bool(desk.items))
+    if not desk.items:
+        raise UserError("nothing is left to be judged: give other prompts, or draw with a higher --temperature")
+    desk.coming = not over.is_set()
+    filling = Thread(target=fill_all)
+    if desk.coming:
+        filling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if filling.is_alive():
+            filling.join()
 
 
 def _checkpoint(chosen: Chosen) -> making.Checkpoint:
@@ -133,28 +181,17 @@ def _checkpoint(chosen: Chosen) -> making.Checkpoint:
 
 def _written(
     lake: Path, prompts: list[Any], checkpoints: list[making.Checkpoint], sampling: Sampling
-) -> tuple[list[Row], Counter[str]]:
+) -> Iterator[Made]:
     """The pairs that checkpoints write, telling of it, and why other prompts have none."""
     from models.synthesis.config import WriterConfig
 
     drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "new_tokens": sampling.max_tokens}
     config = WriterConfig(model="sft", **drawn)  # a model at hand: its folder says which
-    pairs: list[Row] = []
-    left_out: Counter[str] = Counter()
+    done = 0
     for rows, why in making.written(lake, prompts, checkpoints, config, sampling.seed):
-        pairs += rows
-        left_out += why
-        note(f"{len(pairs) + left_out.total():,} of {len(prompts):,} prompts are answered")
-    return pairs, left_out
-
-
-def _put(items: Journal, rows: list[Row], left_out: Counter[str]) -> None:
-    """Ask for these, too. Raises UserError where nothing is asked for then."""
-    new = sum(items.add(row) for row in rows)
-    why = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.items())
-    note(f"{new:,} new to be judged, {len(items.rows):,} in all{why}")
-    if not items.rows:
-        raise UserError("nothing is left to be judged: give other prompts, or draw with a higher --temperature")
+        done += len(rows) + why.total()
+        note(f"{done:,} of {len(prompts):,} prompts are answered")
+        yield rows, why
 
 
 def _show(console: Console, answer: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ item leaves it to the next. Every queue has its own order. Whoever is logged in 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from threading import RLock
 
 from flows.label.documents import Documents
@@ -32,7 +32,9 @@ class Desk:
     def __init__(self, labels: Labels, kind: Kind, annotators: Collection[str], overlap: float):
         """Open what was said; `overlap` is the share of items that everybody judges."""
         self.kind, self.overlap = kind, overlap
-        self.items = labels.items(kind.name).rows
+        self._asked = labels.items(kind.name)
+        self.items = self._asked.rows
+        self.coming = False  # more items are being made
         self._lock = RLock()
         self._skipped = f"{SKIPPED}/{kind.name}"
         self._journals = {
@@ -43,6 +45,11 @@ class Desk:
             for table in kind.beside:
                 for id in mine[table].rows.keys() - mine[kind.table].rows.keys():
                     mine[table].remove(id)
+
+    def ask(self, rows: Iterable[Row]) -> int:
+        """Put more items on the desk; how many are new."""
+        with self._lock:
+            return sum(self._asked.add(row) for row in rows)
 
     def queue(self, annotator: str) -> list[str]:
         """The items that an annotator is still asked about, in his order."""
@@ -69,7 +76,7 @@ class Desk:
             done, skipped = (len(mine[table].rows.keys() & self.items.keys()) for table in tables)
             item = self.kind.shown(self.items[waiting[0]], annotator) if waiting else None
             counts = {"done": done, "left": len(waiting), "skipped": skipped}
-            return {"annotator": annotator, "kind": self.kind.name, "item": item, **counts}
+            return {"annotator": annotator, "kind": self.kind.name, "item": item, "coming": self.coming, **counts}
 
     def judge(self, annotator: str, said: Judgement) -> bool:
         """Write down what was said; whether it is new. It is on the disk when this returns.

@@ -121,6 +121,12 @@ class Labels:
         rows = self.rows(PREFERENCES).values()
         return len({id for mine in rows for id, row in mine.items() if row.get("winner") != "tie"})
 
+    def prepare(self) -> None:
+        """Make sure that each table has a file, which a recipe may name before anybody has said anything."""
+        for table in TABLES:
+            if not any((self.root / table).glob("*.jsonl")):
+                Journal(self.path(table, "nobody"))
+
     def items(self, kind: str) -> Journal:
         """What there is to judge of a kind."""
         return Journal(self.root / "items" / f"{kind}.jsonl")

@@ -9,7 +9,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout, NotPausedError
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 
-from datalake.errors import UserError
+from datalake.errors import UserError, first_line, note
 from flows.label.labels import Labels
 
 _POLL_S = 2
@@ -28,11 +28,12 @@ def wait_for_pairs(labels: Labels, wanted: int) -> int:
 
     def resume_when_enough() -> None:
         while not over.is_set():
-            if labels.compared() >= wanted:
-                try:
+            try:
+                if labels.compared() >= wanted:
                     return resume_flow_run(run)
-                except NotPausedError:  # not yet, or a person was faster
-                    pass
+            except Exception as error:  # a server that is busy, a file that a person has to correct: the run waits on
+                if not isinstance(error, NotPausedError):  # not yet, or a person was faster
+                    note(f"the run goes on waiting: {first_line(error)}")
             over.wait(_POLL_S)
         return None
 

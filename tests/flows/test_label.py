@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from datalake.document import Conversation, Preference
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.sources import config_of, reader
+from flows.commands.label import _filling
 from flows.label import items
 from flows.label.annotators import annotators
 from flows.label.app import COOKIE, application
@@ -29,6 +31,7 @@ from flows.label.desk import KINDS, Desk
 from flows.label.kinds import Row
 from flows.label.labels import CONVERSATIONS, PREFERENCES, Journal, Labels
 from flows.label.pairs import Comparison, flipped
+from flows.label.summary import summary
 
 # What a prompt, an answer or a note may hold to become more than a text, here or where it is read again.
 HOSTILE = (
@@ -432,6 +435,18 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     assert Labels(tmp_path).compared() == 30
 
 
+def test_a_recipe_may_name_labels_before_there_are_any(tmp_path: Path) -> None:
+    Labels(tmp_path).prepare()
+    assert read(PREFERENCES, tmp_path) == read(CONVERSATIONS, tmp_path) == []
+    desk = asked(tmp_path, 2, overlap=0)
+    assert len(desk.queue("ann")) + len(desk.queue("bob")) == 2  # nobody has no share
+    Labels(tmp_path).prepare()
+    assert summary(Labels(tmp_path)) == {}
+    desk.judge("bob", better(next(iter(desk.items)), "bob", "a"))
+    [told] = summary(Labels(tmp_path))["pairs"]["annotators"]
+    assert told == {"annotator": "bob", "labels": 1, "skipped": 0, "conversations": 0}
+
+
 def test_keys_are_the_owners_alone_and_stay(tmp_path: Path) -> None:
     labels = Labels(tmp_path)
     first = annotators(labels, ["ann", "老师"])
@@ -472,6 +487,33 @@ def test_prompts_come_from_files_of_dialogues_pairs_and_questions(tmp_path: Path
         items.prompts_of(lake, str(world.jsonl(tmp_path / "q.jsonl", [{"else": 1}])), None)
     with pytest.raises(UserError, match="no pairs"):
         items.pairs_of(lake, str(tmp_path / "q.jsonl"), None)
+
+
+def test_the_page_opens_with_the_first_items_and_others_follow(tmp_path: Path) -> None:
+    desk, made, go = asked(tmp_path, 0), pairs(3), threading.Event()
+
+    def slowly() -> Iterator[tuple[list[Row], Counter[str]]]:
+        yield [], Counter(empty=2)
+        yield made[:1], Counter()
+        go.wait(60)
+        yield made, Counter()
+
+    with _filling(desk, slowly()):
+        assert (len(desk.items), desk.coming) == (1, True)
+        go.set()
+        for _ in range(60_000):
+            if not desk.coming:
+                break
+            threading.Event().wait(0.001)
+        assert (len(desk.items), desk.coming) == (3, False)
+    with _filling(desk, iter([])):
+        assert (len(desk.items), desk.coming) == (3, False)
+    with pytest.raises(UserError, match="nothing is left"), _filling(asked(tmp_path / "other", 0), slowly_nothing()):
+        raise AssertionError
+
+
+def slowly_nothing() -> Iterator[tuple[list[Row], Counter[str]]]:
+    yield [], Counter(equal=4)
 
 
 def test_pairs_of_others_come_without_what_they_think_of_them(tmp_path: Path) -> None:

@@ -149,6 +149,23 @@ def test_pairs_are_judged_by_keys_taken_back_and_skipped(chromium: Any, labels: 
     tab.close()
 
 
+def test_what_comes_later_is_shown_by_itself(chromium: Any, tmp_path: Path) -> None:
+    labels = Labels(tmp_path)
+    keys = annotators(labels, ["ann"])
+    desk = Desk(labels, KINDS["pairs"], keys, 1)
+    desk.coming = True
+    with answering(application(desk, keys)) as home:
+        tab = Tab(chromium, home, keys["ann"])
+        assert "More is being written" in tab.page.locator("#done").inner_text()
+        assert desk.ask([items.pair(TALK, ["At its source.", "In the sea."], [{}, {}])]) == 1
+        tab.count("0 / 1")
+        desk.coming = False
+        tab.press("1", "Enter")
+        tab.count("1 / 1")
+        assert "That was all" in tab.page.locator("#done").inner_text()
+        tab.close()
+
+
 def test_what_is_written_for_the_page_stays_a_text(chromium: Any, labels: Labels, home: str, key: str) -> None:
     tab = Tab(chromium, home, key)
     for _ in range(3):
