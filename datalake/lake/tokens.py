@@ -10,15 +10,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datalake.errors import LostDataError, UserError, first_line
+from datalake.errors import LostDataError, first_line
 from datalake.holdout import repetitions
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.parquet import scan
 
 if TYPE_CHECKING:
     import duckdb
-
-    from datalake.lake.records import Manifest
 
 
 def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
@@ -29,28 +27,6 @@ def token_indices(lake: Lake, tokens: FolderRef) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LostDataError(str(path), first_line(error)) from None
     return [lake.inside(index) for index in listed]
-
-
-def tokenized(lake: Lake, corpus: str | None = None) -> tuple[str, int, Manifest]:
-    """The corpus of this name, or the only one with tokens: its name, the different tokens that train, and the run that
-    left them. Raises UserError where there is none, or several and none is named."""
-    from datalake.lake.corpora import corpora
-    from datalake.lake.ledger import connect
-
-    shown = [one for one in corpora(lake) if corpus in (None, one.name)]
-    if corpus is not None and not shown:
-        raise UserError(f"no finished run of a corpus {corpus!r}: `headwater runs` lists what there is")
-    connection = connect(lake, shown=shown)
-    views = {
-        row[0] for row in connection.execute("SELECT schema FROM (SHOW ALL TABLES) WHERE name = 'tokens'").fetchall()
-    }
-    found = [one for one in shown if one.name in views]
-    if not found:
-        raise UserError(f"{lake.root} has no tokens to train on: run a recipe up to `--until tokenize` first")
-    if len(found) > 1:
-        raise UserError(f"the lake has tokens of {', '.join(one.name for one in found)}: choose one with --corpus")
-    [total] = connection.execute(f'SELECT sum(distinct_tokens) FROM "{found[0].name}".tokens').fetchone() or (0,)
-    return found[0].name, int(total or 0), found[0].manifest
 
 
 def add_tokens_view(connection: duckdb.DuckDBPyConnection, corpus: str, indices: list[Path], seed: int) -> None:

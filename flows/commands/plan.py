@@ -13,9 +13,10 @@ from flows.output import Console, note
 
 if TYPE_CHECKING:
     from models.scaling.fit import Fit
-    from models.scaling.plan import Machine, Plan, Planner
+    from models.scaling.plan import Machine, Plan, Planner, Text
 
 FIELDS = "parameters tokens batch learning_rate loss loss_low loss_high memory_gb hours".split()  # noqa: SIM905
+USUAL = 32_768, 2048  # words of a tokenizer, tokens in a row
 
 
 def plan(
@@ -113,29 +114,23 @@ def plan(
     )
 
 
-def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Any, int, int]:
+def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Text | None, int, int]:
     """The lake's text, its tokenizer's size and its recipe's context. Without a lake in the usual place, and without
     one asked for: none, and what is usual."""
-    from datalake.lake.lake import Lake
-
-    usual = None, 32_768, 2048
-    lake = Lake(common.folder)
-    asked_for = common.lake != Path("lake") or corpus is not None
-    if not asked_for and not common.folder.is_dir():
-        return usual
-    from datalake.lake.tokens import tokenized
     from models.scaling.plan import Text
 
+    asked_for = common.lake != Path("lake") or corpus is not None
+    if not asked_for and not common.folder.is_dir():
+        return None, *USUAL
     try:
-        name, tokens, manifest = tokenized(lake.require(), corpus)
+        there = common.open().tokens(corpus)
     except UserError as error:
         if asked_for:
             raise
         note(f"without a corpus: {error}")
-        return usual
-    recipe = manifest.recipe
-    vocabulary = (recipe.get("tokenizer") or {}).get("vocabulary") or usual[1]
-    return Text(name, tokens, epochs), vocabulary, (recipe.get("pretrain") or {}).get("context") or usual[2]
+        return None, *USUAL
+    text = Text(there["corpus"], there["tokens"], epochs)
+    return text, there["vocabulary"] or USUAL[0], there["context"] or USUAL[1]
 
 
 def _law(fit: Fit) -> dict[str, Any]:
