@@ -129,6 +129,36 @@ class Lake:
 
         return [plain_value(row) for row in similar(self.store, text, corpus, threshold)]
 
+    def tokens(self, corpus: str | None = None) -> Row:
+        """What there is to train on: `corpus`, its different `tokens`, and of the recipe that left them the tokenizer's
+        `vocabulary` and pretraining's `context` (None: it has none).
+
+        Raises UserError where no corpus has tokens, or several have and none is named.
+        """
+        from datalake.lake.corpora import corpora
+        from datalake.lake.ledger import connect
+
+        shown = {one.name: one for one in corpora(self.store) if corpus in (None, one.name)}
+        if corpus is not None and not shown:
+            raise UserError(f"no finished run of a corpus {corpus!r}: `headwater runs` lists what there is")
+        connection = connect(self.store, shown=list(shown.values()))
+        rows = connection.execute("SELECT schema FROM (SHOW ALL TABLES) WHERE name = 'tokens'").fetchall()
+        found = [name for name in shown if (name,) in rows]
+        if len(found) > 1:
+            raise UserError(f"the lake has tokens of {', '.join(found)}: choose one with --corpus")
+        total = 0
+        for name in found:
+            [[total]] = connection.execute(f'SELECT sum(distinct_tokens) FROM "{name}".tokens').fetchall()
+        if not total:
+            raise UserError(f"{self.store.root} has no tokens: run a recipe up to `--until tokenize` first")
+        recipe = shown[found[0]].manifest.recipe
+        return {
+            "corpus": found[0],
+            "tokens": int(total),
+            "vocabulary": (recipe.get("tokenizer") or {}).get("vocabulary"),
+            "context": (recipe.get("pretrain") or {}).get("context"),
+        }
+
     def report(self, run: str = "last", out: Path | None = None) -> Row:
         """Write one HTML page about a run into the lake, or to `out`: `report` is its place."""
         from flows.report.page import write_report

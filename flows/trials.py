@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import tasks.apart  # noqa: F401
+
+# isort: split
 from prefect import flow
 
 from datalake.errors import UserError

@@ -8,7 +8,7 @@ taken by every later sweep and ablation that asks for it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -83,6 +83,11 @@ def _given(
     return made, {name: ref.data_version for name, ref in refs.items()} | {"repetition_seed": str(seed)}
 
 
+def _judge_on(made: Material, documents: Collection[bytes], count: int) -> None:
+    """Judge models on so many of these documents. Ids are hashes: the first of them are a sample like any other."""
+    made.inputs["heldout"] = sorted(documents)[:count]
+
+
 def _done(shards: Sequence[Shard], runtime: Runtime, title: str) -> dict[str, ShardResult]:
     """The trainings by name. Raises UserError where one has failed: what is said of them all needs each."""
     mapped: Mapped = map_all(_train, shards, runtime, title, on_gpus=True)
@@ -116,6 +121,7 @@ def sweep(
     from models.text.tokenizer import load, vocabulary_size
 
     made, versions = _given(runtime, tokens, mixture, tokenizer, repetition_seed)
+    _judge_on(made, made.inputs["heldout"], config.documents)
     vocabulary = vocabulary_size(load(runtime.lake.path(tokenizer)))
     wanted = [(depth, ratio) for depth in config.depths for ratio in config.ratios]
     wanted.append((config.held_out, sorted(config.ratios)[len(config.ratios) // 2]))
@@ -210,7 +216,7 @@ def ablate(
     if not both:
         raise UserError("no document is held out by both mixtures: give them the same mixture.holdout and mixture.seed")
     for made, _ in sides:
-        made.inputs["heldout"] = sorted(both)
+        _judge_on(made, both, config.documents)
     seeds = [config.pretrain.seed + number for number in range(config.seeds)]
     shards = [
         [

@@ -12,12 +12,11 @@ from flows.commands.common import COMMON, Common
 from flows.output import Console, note
 
 if TYPE_CHECKING:
-    from datalake.lake.lake import Lake
-    from datalake.lake.records import Manifest
     from models.scaling.fit import Fit
-    from models.scaling.plan import Machine, Plan, Planner
+    from models.scaling.plan import Machine, Plan, Planner, Text
 
 FIELDS = "parameters tokens batch learning_rate loss loss_low loss_high memory_gb hours".split()  # noqa: SIM905
+USUAL = 32_768, 2048  # words of a tokenizer, tokens in a row
 
 
 def plan(
@@ -115,28 +114,23 @@ def plan(
     )
 
 
-def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Any, int, int]:
+def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Text | None, int, int]:
     """The lake's text, its tokenizer's size and its recipe's context. Without a lake in the usual place, and without
     one asked for: none, and what is usual."""
-    from datalake.lake.lake import Lake
-
-    usual = None, 32_768, 2048
-    lake = Lake(common.folder)
-    asked_for = common.lake != Path("lake") or corpus is not None
-    if not asked_for and not common.folder.is_dir():
-        return usual
     from models.scaling.plan import Text
 
+    asked_for = common.lake != Path("lake") or corpus is not None
+    if not asked_for and not common.folder.is_dir():
+        return None, *USUAL
     try:
-        name, tokens, manifest = _tokenized(lake.require(), corpus)
+        there = common.open().tokens(corpus)
     except UserError as error:
         if asked_for:
             raise
         note(f"without a corpus: {error}")
-        return usual
-    recipe = manifest.recipe
-    vocabulary = (recipe.get("tokenizer") or {}).get("vocabulary") or usual[1]
-    return Text(name, tokens, epochs), vocabulary, (recipe.get("pretrain") or {}).get("context") or usual[2]
+        return None, *USUAL
+    text = Text(there["corpus"], there["tokens"], epochs)
+    return text, there["vocabulary"] or USUAL[0], there["context"] or USUAL[1]
 
 
 def _law(fit: Fit) -> dict[str, Any]:
@@ -176,25 +170,3 @@ def _print(console: Console, answer: Mapping[str, Any], made: Plan, machine: Mac
         f" context: {shape.context}, batch: {batch}, accumulation: {-(-batch // (made.rows * machine.count))},"
         f" tokens: {made.tokens}, learning_rate: {made.learning_rate:.3g}}}"
     )
-
-
-def _tokenized(lake: Lake, corpus: str | None = None) -> tuple[str, int, Manifest]:
-    """The corpus of this name, or the only one with tokens: its name, the different tokens that train, and the run that
-    left them. Raises UserError where there is none, or several and none is named."""
-    from datalake.lake.corpora import corpora
-    from datalake.lake.ledger import connect
-
-    shown = [one for one in corpora(lake) if corpus in (None, one.name)]
-    if corpus is not None and not shown:
-        raise UserError(f"no finished run of a corpus {corpus!r}: `headwater runs` lists what there is")
-    connection = connect(lake, shown=shown)
-    views = {
-        row[0] for row in connection.execute("SELECT schema FROM (SHOW ALL TABLES) WHERE name = 'tokens'").fetchall()
-    }
-    found = [one for one in shown if one.name in views]
-    if not found:
-        raise UserError(f"{lake.root} has no tokens to train on: run a recipe up to `--until tokenize` first")
-    if len(found) > 1:
-        raise UserError(f"the lake has tokens of {', '.join(one.name for one in found)}: choose one with --corpus")
-    [total] = connection.execute(f'SELECT sum(distinct_tokens) FROM "{found[0].name}".tokens').fetchone() or (0,)
-    return found[0].name, int(total or 0), found[0].manifest

@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from models.methods.pretrain import PretrainConfig
 
+JUDGED = Field(
+    256, ge=2, le=1_000_000, title="Held-out documents", description="That each model is judged on: drawn by their ids."
+)
+
 
 class SweepConfig(BaseModel):
     """Small models to fit a law of scaling to, and a larger one that it has to foretell."""
@@ -26,6 +30,8 @@ class SweepConfig(BaseModel):
         4, ge=1, le=256, title="Held-out depth", description="Of the larger model; it takes the middle ratio."
     )
 
+    documents: int = JUDGED
+
     @field_validator("depths", "ratios")
     @classmethod
     def _enough(cls, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -41,3 +47,4 @@ class AblationConfig(BaseModel):
 
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig, title="Pretraining")
     seeds: int = Field(5, ge=2, le=1000, title="Seeds", description="Trainings of each mixture, paired by their seed.")
+    documents: int = JUDGED

@@ -76,14 +76,15 @@ def fit(points: Points, law: Law | None = None, resamples: int = 400, seed: int 
         losses, slopes = _huber(law, parameters[None], x, y, z, once)
         return losses[0] / DELTA, slopes[0] / DELTA
 
-    best = np.argsort(_huber(law, starts, x, y, z, once)[0], kind="stable")[:TRIED]
-    ended = [minimize(of_one, starts[place], jac=True, method="L-BFGS-B", options=_LAST) for place in best]
-    least = min(ended, key=lambda one: float(one.fun))
     n = len(points)
     weights = np.random.Generator(np.random.Philox(seed)).multinomial(n, np.full(n, 1 / n), size=resamples)
-    draws = _redrawn(law, least.x, x, y, z, weights.astype(np.float64))
-    errors = law.log_loss(least.x[None], x, y)[0][0] - z
-    spread = float(1.4826 * np.median(np.abs(errors)))
+    with np.errstate(all="ignore"):  # a search may look where the law has no numbers
+        best = np.argsort(_huber(law, starts, x, y, z, once)[0], kind="stable")[:TRIED]
+        ended = [minimize(of_one, starts[place], jac=True, method="L-BFGS-B", options=_LAST) for place in best]
+        least = min(ended, key=lambda one: float(np.nan_to_num(one.fun, nan=np.inf)))
+        draws = _redrawn(law, least.x, x, y, z, weights.astype(np.float64))
+    errors = np.sort(np.abs(law.log_loss(least.x[None], x, y)[0][0] - z))
+    spread = float(1.4826 * np.median(errors[len(least.x) :]))  # such a fit passes through as many as it has constants
     return Fit(law, least.x, float(least.fun) * DELTA, draws, spread, *_reach(points))
 
 

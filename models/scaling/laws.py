@@ -95,7 +95,7 @@ class Chinchilla(Law):
         _, a, b, *_ = parameters
         alpha, beta = math.exp(parameters[3]), math.exp(parameters[-1])
         logarithm = (math.log(alpha / beta) + a - b + beta * math.log(flops / 6)) / (alpha + beta)
-        return math.exp(logarithm)
+        return math.exp(min(logarithm, LARGEST))
 
 
 @dataclass(frozen=True)

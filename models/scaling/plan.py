@@ -108,11 +108,11 @@ class Planner:
 
     def of_flops(self, flops: float) -> Plan:
         """The plan that spends so many. Raises UserError where the text or the machine doesn't bear it."""
-        size, tokens = self._split(flops)
-        if not size >= SMALLEST or flops > MOST:
+        size, tokens = self._split(min(flops, MOST))
+        if size < SMALLEST or flops > MOST:
             raise UserError(
-                f"a budget of {flops:.3g} FLOPs makes a model of {size:.3g} parameters: plans are made from"
-                f" {self._least:.1g} to {MOST:.0e} FLOPs"
+                f"a budget of {flops:.3g} FLOPs makes no model: plans are made from {self._least:.1g} to {MOST:.0e}"
+                " FLOPs"
             )
         epochs = self._epochs(tokens)
         seen = self._worth(tokens)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from models.scaling.fit import Fit
-from models.scaling.laws import Chinchilla, Kaplan
+from models.scaling.laws import Chinchilla
 
 # Hoffmann et al. 2022 as they print it (E, A, B, alpha, beta), and Kaplan et al. 2020 (N_c, D_c, alpha_N, alpha_D).
 HOFFMANN = (1.69, 406.4, 410.7, 0.34, 0.28)
@@ -35,13 +35,6 @@ def chinchilla() -> Fit:
     draw = np.random.Generator(np.random.Philox(0))
     draws = draw.multivariate_normal(_LOGARITHMS, _COVARIANCE, size=400, method="cholesky")
     return Fit(Chinchilla(), np.array(_LOGARITHMS), _OBJECTIVE, draws, _SPREAD, _SIZES, _TOKENS)
-
-
-def kaplan() -> Fit:
-    """Kaplan's law by the constants that are printed; without draws."""
-    n_c, d_c, alpha, beta = KAPLAN
-    logs = np.array([alpha * math.log(n_c), beta * math.log(d_c), math.log(alpha), math.log(beta)])
-    return Fit(Kaplan(), logs, math.nan, logs[None], 0.0, (768.0, 1.5e9), (2.2e7, 2.3e10))
 
 
 def worth(tokens: float, distinct: float) -> float:
