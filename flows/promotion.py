@@ -38,7 +38,7 @@ from tasks.benchmarks import Judgeable, grid, keep, ledger_rows
 from tasks.cluster.connect import leaving
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.shown import artifacts
-from tasks.shown.comparison import comparison
+from tasks.shown.comparison import comparison, differences
 from tasks.tracked import StageError
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ def promote(
         figures = _figures(opened, sides, put, cluster)
         against = objections(figures, contamination, losses)
         said = f"{before['stage']} {before['fingerprint'][:16]}" if before else None
-        page = comparison(str(asked), said, tag, figures, against)
-        artifacts.publish_page("promote", "comparison", lambda: page)
+        short = differences(str(asked), said, tag, figures, against)
+        artifacts.publish_page("promote", "comparison", lambda: comparison(short, figures))
         answer = {"candidate": asked.fingerprint, "tag": tag, "current": before and before["fingerprint"], **figures}
         if against:
             raise UserError(f"{candidate} isn't promoted: {'; '.join(against)}")
-        approval = _asked(page, f"{asked.fingerprint[:16]}-{before['fingerprint'][:16] if before else 'none'}")
+        artifacts.note("waiting for a person: Resume, at the top of this page or in its menu, opens the form")
+        approval = _asked(
+            f"{short}\n\nAll scores: the artifact `promote-comparison` of this run.",
+            f"{asked.fingerprint[:16]}-{before['fingerprint'][:16] if before else 'none'}",
+        )
         if approval.approve:
             _give(opened, tag, asked.fingerprint, before and before["fingerprint"], approval.note)
         artifacts.note(f"{asked}: {'is' if approval.approve else 'is not'} {tag} now{_because(approval.note)}")

@@ -247,13 +247,17 @@ def test_a_person_fills_in_the_form_of_a_waiting_run(
             browser.shot(f"comparison-{ui}")
             browser.open(f"/runs/flow-run/{run['id']}", ui)
             browser.see("promote dpo", "Paused")
-            browser.press("Resume")
+            if ui == "v1":
+                browser.press("Resume")
+            else:
+                browser.find("//button[@aria-haspopup='menu']").click()
+                browser.find("//*[@role='menuitem' and normalize-space(.)='Resume']").click()
             browser.see("Approve", "Note", "Differences")
             browser.shot(f"approval-{ui}")
             browser.toggle("Approve")
-            browser.fill("Note", "read and found good", "input")
+            browser.fill("Note", "read and found good")
             browser.shot(f"approved-{ui}")
-            browser.submit()
+            browser.press("Submit" if ui == "v1" else "Resume")
             browser.wait(lambda: not waiting())
         except BaseException:
             browser.shot(f"approval-failed-{ui}")
