@@ -201,9 +201,9 @@ def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster:
     return figures
 
 
-def _asked(page: str, key: str) -> Approval:
-    """A person's answer. The key is what they were shown: where that has changed since, they are asked again."""
-    form = Approval.with_initial_data(description=page)
+def _asked(page: str, candidate: str, current: str | None) -> Approval:
+    """A person's answer. Where one of the two has changed since they were asked, they are asked again."""
+    form, key = Approval.with_initial_data(description=page), f"{candidate[:16]}-{(current or 'none')[:16]}"
     context = FlowRunContext.get()
     if context and context.flow_run and context.flow_run.deployment_id:
         return suspend_flow_run(wait_for_input=form, timeout=_WAIT_S, key=key)
