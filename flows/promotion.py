@@ -143,10 +143,8 @@ def promote(
         if against:
             raise UserError(f"{candidate} isn't promoted: {'; '.join(against)}")
         artifacts.note("waiting for a person: Resume, at the top of this page or in its menu, opens the form")
-        approval = _asked(
-            f"{short}\n\nAll scores: the artifact `promote-comparison` of this run.",
-            f"{asked.fingerprint[:16]}-{before['fingerprint'][:16] if before else 'none'}",
-        )
+        shown = asked.fingerprint, before and before["fingerprint"]
+        approval = _asked(f"{short}\n\nAll scores: the artifact `promote-comparison` of this run.", *shown)
         if approval.approve:
             _give(opened, tag, asked.fingerprint, before and before["fingerprint"], approval.note)
         artifacts.note(f"{asked}: {'is' if approval.approve else 'is not'} {tag} now{_because(approval.note)}")
