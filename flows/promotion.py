@@ -27,10 +27,11 @@ from datalake.files import file_digest, folder_version
 from datalake.lake import tags
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
+from datalake.lake.trace import find_checkpoint
 from flows.checkpoints import Chosen, choose, names
 from flows.flows import in_one_line, lake_folder, surroundings
 from flows.parameters import LakeFolder
-from flows.stages import STAGES
+from flows.stages import ANSWERING, STAGES, TRAINING
 from models.evaluation.benchmark import load
 from models.evaluation.exam import exams, ways_of
 from models.evaluation.judged import better
@@ -126,8 +127,9 @@ def promote(
             raise UserError(f"contamination {contamination}: a share from 0 to 1")
         put = exams(_loaded(benchmarks, opened), ways_of((), "yes", limit=limit))
         asked = choose(candidate, opened.root)
-        if asked.fingerprint is None:
-            raise UserError(f"{candidate}: this lake didn't make it, so it can have no tag: name a checkpoint of a run")
+        if asked.fingerprint is None:  # a folder: of this lake, else it can have no tag
+            asked = choose(find_checkpoint(opened, str(asked.folder), TRAINING, ANSWERING).fingerprint, opened.root)
+        assert asked.fingerprint, "it has a record"
         before = tags.tags(opened).get(tag)
         if before and before["fingerprint"] == asked.fingerprint:
             raise UserError(f"{candidate} is {tag} already: nothing to promote")

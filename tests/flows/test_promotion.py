@@ -160,6 +160,7 @@ def test_a_person_agrees_and_the_tag_moves(
         ({"candidate": "sft", "contamination": 0.1}, "hold 20.0% of mine's items, more than 10.0%"),
         ({"candidate": "sft", "tag": "sft"}, "can't be a tag"),
         ({"candidate": str(lake.parent / "foreign")}, "is not a checkpoint"),
+        ({"candidate": str(choose("dpo", lake).folder)}, "is current already"),
         ({"candidate": "sft", "benchmarks": ["arc_esay"]}, "did you mean arc_easy"),
         ({"candidate": "sft", "benchmarks": []}, "no benchmark is named"),
     ):
@@ -208,6 +209,25 @@ def test_a_real_loss_and_what_was_seen_in_training_forbid_a_promotion() -> None:
     assert objections({"compared": [], "contamination": dirty}, 0.5, losses=False) == []
     (said,) = objections({"compared": [], "contamination": dirty}, 0.49, losses=False)
     assert said == "its training documents hold 50.0% of t's items, more than 49.0%"
+
+
+def test_names_in_the_comparison_are_no_markup() -> None:
+    from tasks.shown.comparison import comparison, differences
+
+    row = {"checkpoint": "candidate", "task": "a|b <img src=x>", "metric": "accuracy", "value": 0.5, "low": 0.1}
+    row |= {"high": 0.9, "n": 5, "seen": 0.2, "without": None, "share": 0.2, "shots": 1, "reasons": True}
+    held = [{"item": "7", "documents": ["ab"]}] * 6
+    figures: dict[str, Any] = {"results": [row], "compared": [], "contamination": [row | {"items": held}]}
+    short = differences("**x**", None, "current", figures, ["it is [worse](http://evil)"])
+    page = comparison(short, figures)
+    assert page.startswith(short)
+    assert "against it: it is \\[worse\\](http://evil)" in short
+    (line,) = [line for line in page.splitlines() if line.startswith("| candidate")]
+    assert line.count("|") - line.count("\\|") == 9
+    assert "\\<img" in line
+    assert "(1 shots, reasons)" in line
+    assert page.endswith("and 1 more")
+    assert "nothing is `current` yet" in page
 
 
 def test_a_tag_that_moved_while_a_person_was_asked_stays(lake: Path) -> None:
