@@ -27,10 +27,11 @@ from datalake.files import file_digest, folder_version
 from datalake.lake import tags
 from datalake.lake.lake import Lake
 from datalake.lake.records import read_record
+from datalake.lake.trace import find_checkpoint
 from flows.checkpoints import Chosen, choose, names
 from flows.flows import in_one_line, lake_folder, surroundings
 from flows.parameters import LakeFolder
-from flows.stages import STAGES
+from flows.stages import ANSWERING, STAGES, TRAINING
 from models.evaluation.benchmark import load
 from models.evaluation.exam import exams, ways_of
 from models.evaluation.judged import better
@@ -38,7 +39,7 @@ from tasks.benchmarks import Judgeable, grid, keep, ledger_rows
 from tasks.cluster.connect import leaving
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.shown import artifacts
-from tasks.shown.comparison import comparison
+from tasks.shown.comparison import comparison, differences
 from tasks.tracked import StageError
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def promote(
             raise UserError(f"contamination {contamination}: a share from 0 to 1")
         put = exams(_loaded(benchmarks, opened), ways_of((), "yes", limit=limit))
         asked = choose(candidate, opened.root)
-        if asked.fingerprint is None:
-            raise UserError(f"{candidate}: this lake didn't make it, so it can have no tag: name a checkpoint of a run")
+        if asked.fingerprint is None:  # a folder: of this lake, else it can have no tag
+            asked = choose(find_checkpoint(opened, str(asked.folder), TRAINING, ANSWERING).fingerprint, opened.root)
+        assert asked.fingerprint, "it has a record"
         before = tags.tags(opened).get(tag)
         if before and before["fingerprint"] == asked.fingerprint:
             raise UserError(f"{candidate} is {tag} already: nothing to promote")
@@ -137,12 +139,14 @@ def promote(
         figures = _figures(opened, sides, put, cluster)
         against = objections(figures, contamination, losses)
         said = f"{before['stage']} {before['fingerprint'][:16]}" if before else None
-        page = comparison(str(asked), said, tag, figures, against)
-        artifacts.publish_page("promote", "comparison", lambda: page)
+        short = differences(str(asked), said, tag, figures, against)
+        artifacts.publish_page("promote", "comparison", lambda: comparison(short, figures))
         answer = {"candidate": asked.fingerprint, "tag": tag, "current": before and before["fingerprint"], **figures}
         if against:
             raise UserError(f"{candidate} isn't promoted: {'; '.join(against)}")
-        approval = _asked(page, f"{asked.fingerprint[:16]}-{before['fingerprint'][:16] if before else 'none'}")
+        artifacts.note("waiting for a person: Resume, at the top of this page or in its menu, opens the form")
+        shown = asked.fingerprint, before and before["fingerprint"]
+        approval = _asked(f"{short}\n\nAll scores: the artifact `promote-comparison` of this run.", *shown)
         if approval.approve:
             _give(opened, tag, asked.fingerprint, before and before["fingerprint"], approval.note)
         artifacts.note(f"{asked}: {'is' if approval.approve else 'is not'} {tag} now{_because(approval.note)}")
@@ -197,9 +201,9 @@ def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster:
     return figures
 
 
-def _asked(page: str, key: str) -> Approval:
-    """A person's answer. The key is what they were shown: where that has changed since, they are asked again."""
-    form = Approval.with_initial_data(description=page)
+def _asked(page: str, candidate: str, current: str | None) -> Approval:
+    """A person's answer. Where one of the two has changed since they were asked, they are asked again."""
+    form, key = Approval.with_initial_data(description=page), f"{candidate[:16]}-{(current or 'none')[:16]}"
     context = FlowRunContext.get()
     if context and context.flow_run and context.flow_run.deployment_id:
         return suspend_flow_run(wait_for_input=form, timeout=_WAIT_S, key=key)

@@ -102,9 +102,8 @@ class Browser:
         box.send_keys(value)
 
     def toggle(self, label: str) -> None:
-        """Switch what stands at a label on, or off."""
-        switch = "*[self::input[@type='checkbox'] or self::button[@role='switch' or @role='checkbox']]"
-        self.find(f"(//*[normalize-space(text())='{label}']/ancestor::*[.//{switch}])[last()]//{switch}").click()
+        """Switch what stands below a label on, or off."""
+        self.field(label, "*[@role='switch']").click()
 
     def choose(self, label: str, option: str) -> None:
         """Choose from the list below a label."""

@@ -6,30 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-_DIFFERENCES = ("task", "metric", "current", "candidate", "difference", "interval", "p", "real", "items")
+_DIFFERENCES = ("task", "metric", "current", "candidate", "difference", "real", "interval", "p", "items")
 _SCORES = ("model", "task", "metric", "value", "interval", "items", "seen in training", "without these")
 
 
-def comparison(
+def differences(
     candidate: str, current: str | None, tag: str, figures: Mapping[str, Sequence[Row]], against: Sequence[str]
 ) -> str:
-    """The page: what speaks against it, which differences are real, every score, what of it was seen in training.
+    """In short, for the form: what speaks against the candidate, what it has seen in training, how it differs.
 
     `figures`: as `tasks.benchmarks.Grid.figures` gives them; `current`: None where nothing has the tag yet.
     """
     beside = f"beside **{_cell(current)}**, which is `{tag}`" if current else f"; nothing is `{tag}` yet"
     lines = [f"**{_cell(candidate)}** {beside}.", ""]
     lines += [f"- against it: {_cell(one)}" for one in against] or ["Nothing that was asked for speaks against it."]
+    own = [row for row in figures["contamination"] if row["checkpoint"] == "candidate"]
+    seen = ", ".join(f"{_cell(row['task'])} {row['share']:.1%}" for row in own)
+    lines += ["", f"Of its items the candidate has seen in training: {seen or 'unknown'}."]
     if compared := figures["compared"]:
         lines += ["", "### Differences", "", f"| {' | '.join(_DIFFERENCES)} |"]
-        lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |"]
         for row in compared:
             real = ("higher" if row["difference"] > 0 else "lower") if row["real"] else "no"
             cells = (row["task"] + _way(row, compared), row["metric"], f"{row['first']:.4g}", f"{row['second']:.4g}")
-            cells += (f"{row['difference']:+.4g}", f"{row['low']:+.4g} to {row['high']:+.4g}", f"{row['p']:.2g}", real)
+            cells += (f"{row['difference']:+.4g}", real, f"{row['low']:+.4g} to {row['high']:+.4g}", f"{row['p']:.2g}")
             lines.append(f"| {' | '.join(map(_cell, cells))} | {row['n']:,} |")
         lines += ["", "Paired by item; intervals of 95%; real: when all rows are judged together (Holm)."]
-    lines += ["", "### Scores", "", f"| {' | '.join(_SCORES)} |"]
+    return "\n".join(lines)
+
+
+def comparison(short: str, figures: Mapping[str, Sequence[Row]]) -> str:
+    """The page: the differences, every score, and which items were seen in training."""
+    lines = [short, "", "### Scores", "", f"| {' | '.join(_SCORES)} |"]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in figures["results"]:
         seen = f"{row['seen']:.1%}" if "seen" in row else "unknown"

@@ -160,6 +160,7 @@ def test_a_person_agrees_and_the_tag_moves(
         ({"candidate": "sft", "contamination": 0.1}, "hold 20.0% of mine's items, more than 10.0%"),
         ({"candidate": "sft", "tag": "sft"}, "can't be a tag"),
         ({"candidate": str(lake.parent / "foreign")}, "is not a checkpoint"),
+        ({"candidate": str(choose("dpo", lake).folder)}, "is current already"),
         ({"candidate": "sft", "benchmarks": ["arc_esay"]}, "did you mean arc_easy"),
         ({"candidate": "sft", "benchmarks": []}, "no benchmark is named"),
     ):
@@ -210,6 +211,25 @@ def test_a_real_loss_and_what_was_seen_in_training_forbid_a_promotion() -> None:
     assert said == "its training documents hold 50.0% of t's items, more than 49.0%"
 
 
+def test_names_in_the_comparison_are_no_markup() -> None:
+    from tasks.shown.comparison import comparison, differences
+
+    row = {"checkpoint": "candidate", "task": "a|b <img src=x>", "metric": "accuracy", "value": 0.5, "low": 0.1}
+    row |= {"high": 0.9, "n": 5, "seen": 0.2, "without": None, "share": 0.2, "shots": 1, "reasons": True}
+    held = [{"item": "7", "documents": ["ab"]}] * 6
+    figures: dict[str, Any] = {"results": [row], "compared": [], "contamination": [row | {"items": held}]}
+    short = differences("**x**", None, "current", figures, ["it is [worse](http://evil)"])
+    page = comparison(short, figures)
+    assert page.startswith(short)
+    assert "against it: it is \\[worse\\](http://evil)" in short
+    (line,) = [line for line in page.splitlines() if line.startswith("| candidate")]
+    assert line.count("|") - line.count("\\|") == 9
+    assert "\\<img" in line
+    assert "(1 shots, reasons)" in line
+    assert page.endswith("and 1 more")
+    assert "nothing is `current` yet" in page
+
+
 def test_a_tag_that_moved_while_a_person_was_asked_stays(lake: Path) -> None:
     from flows.promotion import _give
 
@@ -247,13 +267,17 @@ def test_a_person_fills_in_the_form_of_a_waiting_run(
             browser.shot(f"comparison-{ui}")
             browser.open(f"/runs/flow-run/{run['id']}", ui)
             browser.see("promote dpo", "Paused")
-            browser.press("Resume")
+            if ui == "v1":
+                browser.press("Resume")
+            else:
+                browser.find("//button[@aria-haspopup='menu']").click()
+                browser.find("//*[@role='menuitem' and normalize-space(.)='Resume']").click()
             browser.see("Approve", "Note", "Differences")
             browser.shot(f"approval-{ui}")
             browser.toggle("Approve")
-            browser.fill("Note", "read and found good", "input")
+            browser.fill("Note", "read and found good")
             browser.shot(f"approved-{ui}")
-            browser.submit()
+            browser.press("Submit" if ui == "v1" else "Resume")
             browser.wait(lambda: not waiting())
         except BaseException:
             browser.shot(f"approval-failed-{ui}")
