@@ -7,7 +7,7 @@ float32, equal threads).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -173,8 +173,10 @@ def prepare(
     from models.network.checkpoint import load_model
     from models.network.decoder import Decoder
     from models.objectives.base import IGNORED
+    from models.objectives.next_token import losses_of_tokens
     from models.objectives.pretraining import KINDS
     from models.text import tokenizer as tokenizers
+    from models.training.device import moved
     from models.training.epochs import draw
     from models.training.loop import mean_loss, split
 
@@ -194,8 +196,15 @@ def prepare(
     plain = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
     judged = [kind.changed(batch, draw(config.seed, HIDDEN, HELDOUT + place)) for place, batch in enumerate(plain)]
 
-    def changed(step: int) -> Any:
-        return kind.changed(sampler.batch(step), draw(config.seed, HIDDEN, step))
+    def blame(network: Any, step: int) -> Iterator[tuple[str, int, float]]:
+        batch = sampler.batch(step)
+        losses = losses_of_tokens(network, moved(batch, next(network.parameters()).device), config.mask_documents).cpu()
+        documents = iter(sampler.documents(step))
+        for row, segments in enumerate(batch.segments):
+            for segment in range(int(segments.max()) + 1):
+                targets = (segments == segment) & (batch.targets[row] != IGNORED)
+                document, _, _ = next(documents)
+                yield document.hex(), int(targets.sum()), float(losses[row][targets].sum())
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = {
@@ -233,6 +242,7 @@ def prepare(
         measure=(lambda network: mean_loss(network, judged, kind.plain)) if judged else None,
         compiles=isinstance(model, Decoder) and not model.config.experts,
         finish=finish,
+        blame=blame if config.objective == "next_token" else None,
     )
 
 
