@@ -89,21 +89,27 @@ def chosen(
 ) -> tuple[list[tuple[bytes, int]], dict[str, float], dict[str, str]]:
     """How often each document (id, its length in tokens) is seen, so that together they are `tokens` of them in these
     shares of the sources, to within half a document each; the shares that were asked, which add up to 1; and why the
-    share of a source is another by more than 1%."""
+    share of a source is another by more than 1%. A document is seen as often as others of its source, or once more."""
     kept = [id for id in lengths if not shares.weights or shares.weights.get(sources[id], 1.0)]
     totals: dict[str, int] = {}
     for id in kept:
         totals[sources[id]] = totals.get(sources[id], 0) + lengths[id]
     config = MixtureConfig(**shares.model_dump(), tokens=tokens)
     epochs = epochs_by_source(totals, config)
-    free = config.model_copy(update={"max_epochs": float("inf"), "caps": {}})
-    wanted = {source: often * totals[source] for source, often in epochs_by_source(totals, free).items()}
-    whole = sum(wanted.values())
+    names = sorted({*totals, *(source for source, weight in shares.weights.items() if weight)})
+    sizes = {source: totals.get(source, 0) ** (1.0 / shares.temperature) for source in names}
+    rates = {source: shares.weights.get(source, 1.0) if shares.weights else sizes[source] for source in names}
+    asked = {source: rate / sum(rates.values()) for source, rate in rates.items()}
     why: dict[str, str] = {}
-    for source, share in wanted.items():
-        if abs(epochs[source] * totals[source] - share) > 0.01 * share:
-            most = f"its {totals[source]:,} tokens are seen {config.most(source):g} times at most"
-            why[source] = most if epochs[source] == config.most(source) else "it has what other sources can't give"
+    for source, share in asked.items():
+        if abs(epochs.get(source, 0.0) * totals.get(source, 0) - share * tokens) <= 0.01 * share * tokens:
+            continue
+        if source not in totals:
+            why[source] = "it has no document"
+        elif epochs[source] == config.most(source):
+            why[source] = f"its {totals[source]:,} tokens are seen {config.most(source):g} times at most"
+        else:
+            why[source] = "it has what other sources can't give"
     times: dict[bytes, int] = {}
     by_source: dict[str, list[bytes]] = {}
     for id in kept:
@@ -111,11 +117,15 @@ def chosen(
     for source, ids in by_source.items():
         often = int(epochs[source])
         left = (epochs[source] - often) * totals[source]
+        unseen: list[bytes] = []
         for id in sorted(ids, key=lambda id: xxhash.xxh3_64_digest(b"%d %d " % (seed, phase) + id)):
-            more = lengths[id] <= 2 * left  # nearer to what is left with it than without
+            more = lengths[id] <= left
             left -= lengths[id] if more else 0
             times[id] = often + more
-    asked = {source: share / whole for source, share in sorted(wanted.items())}
+            unseen += [] if more else [id]
+        shortest = min(unseen, key=lambda id: lengths[id], default=None)
+        if shortest is not None and lengths[shortest] < 2 * left:  # nearer to the share with it than without
+            times[shortest] += 1
     return [(id, times[id]) for id in kept], asked, why
 
 

@@ -115,18 +115,18 @@ PLAN = (
 
 def test_every_phase_has_its_shares_its_rows_and_its_steps(shards: TokenShards, origins) -> None:
     sources = {id: source for id, (source, _) in origins.items()}
-    phases = phased(shards, sources, PLAN, 90, 7, 64, 4, False)
-    assert [(phase.first, phase.steps) for phase in phases.phases] == [(0, 60), (60, 30)]
-    assert phases.batch(59).tokens.shape == (8, 32)
-    assert phases.batch(60).tokens.shape == (4, 64)
-    seen = phases.tokens_seen(90)
-    assert abs(seen.sum() - 90 * 256) <= 256
-    for (first, last), (_, shares, _) in zip(((0, 60), (60, 90)), PLAN, strict=True):
+    phases = phased(shards, sources, PLAN, 180, 7, 64, 4, False)
+    assert [(phase.first, phase.steps) for phase in phases.phases] == [(0, 120), (120, 60)]
+    assert phases.batch(119).tokens.shape == (8, 32)
+    assert phases.batch(120).tokens.shape == (4, 64)
+    seen = phases.tokens_seen(180)
+    assert abs(seen.sum() - 180 * 256) <= 256
+    for (first, last), (_, mixture, _) in zip(((0, 120), (120, 180)), PLAN, strict=True):
         part = phases.tokens_seen(last) - phases.tokens_seen(first)
-        for source, share in shares.weights.items():
+        for source, share in mixture.weights.items():
             got = sum(int(part[shards.number(id)]) for id in sources if sources[id] == source) / part.sum()
             assert got == pytest.approx(share, rel=0.01)
-    assert phases.asked(90)["wiki"] == pytest.approx((2 * 0.2 + 0.7) / 3)
+    assert phases.asked(180)["wiki"] == pytest.approx((2 * 0.2 + 0.7) / 3)
     assert phases.why == {}
 
 
@@ -147,6 +147,9 @@ def test_what_a_source_cant_give_goes_to_the_others_and_is_said() -> None:
     assert evened["large"] == pytest.approx(3 / 4)  # sizes 9 to 1, so 3 to 1
     without = chosen(lengths, sources, Shares(weights={"small": 0, "large": 1}), 400, 0, 0)
     assert {sources[id] for id, _ in without[0]} == {"large"}
+    _, asked, why = chosen(lengths, sources, Shares(weights={"small": 1, "large": 2, "other": 1}), 400, 0, 0)
+    assert asked == {"large": 0.5, "other": 0.25, "small": 0.25}
+    assert why["other"] == "it has no document"
 
 
 def test_two_rules_for_shares_or_rows_that_dont_fit_are_refused() -> None:
