@@ -28,7 +28,7 @@ from datalake.lake.running import RUNNING
 from datalake.tables import ID
 from models.methods import METHODS
 from models.training.config import TrainingConfig
-from models.training.diagnosis import findings
+from models.training.diagnosis import Finding, findings
 from models.training.method import Method
 from models.training.metrics import read_metrics
 from tasks.cluster import Actors, run_alone, run_ranks
@@ -47,6 +47,7 @@ from tasks.stage import Stage, refs_of, stage
 LEARNING = ("torch", "numpy", "tokenizers", "transformers", "safetensors")
 
 
+FINDINGS = 5  # spikes that are told by themselves
 MANY = 0.03  # of what a stage was given: where more is left out, it is a warning
 
 
@@ -209,6 +210,24 @@ def spikes(
     return rows, ", ".join(said)
 
 
+def _spiked(report: dict[str, Any]) -> list[Finding]:
+    """The worst document of each spike as a finding; of many spikes of the first ones."""
+    advice = "look at it with headwater explain"
+    return [
+        Finding(
+            "spiked",
+            f"the loss spikes at step {one['spike']:,}; worst of its documents {one['uri']} at step {one['step']:,}"
+            f" ({one['loss']:.3g} nats a token)",
+            "loss",
+            one["spike"],
+            one["spike"],
+            advice,
+            "note",
+        )  # fmt: skip
+        for one in report.get("spike_culprits", ())[:FINDINGS]
+    ]
+
+
 def addresses(lake: Lake, inputs: dict[str, Any], ids: set[bytes]) -> dict[bytes, str]:
     """The addresses of these records in the tables that a stage was given, or in those that these were made of."""
     refs = [ref for value in inputs.values() for ref in refs_of(value) if isinstance(ref, TableRef)]
@@ -225,7 +244,8 @@ def addresses(lake: Lake, inputs: dict[str, Any], ids: set[bytes]) -> dict[bytes
 
 def trained(name: str, report: dict[str, Any], runtime: Runtime, records_in: int, **more: Any) -> Produced:
     """What every training stage produces: a checkpoint, metrics with what they say, a report, answers it wrote."""
-    report["findings"] = [one._asdict() for one in findings(read_metrics(runtime.folder / "metrics.jsonl"))]
+    found = [*findings(read_metrics(runtime.folder / "metrics.jsonl")), *_spiked(report)]
+    report["findings"] = [one._asdict() for one in found]
     samples = sample_rows(runtime.folder)
     return Produced(
         folders={name: runtime.folder / "checkpoint"},

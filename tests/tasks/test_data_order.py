@@ -124,6 +124,7 @@ def test_the_document_that_made_the_loss_spike_is_named_everywhere(built: Built)
     _, rows = query(built.lake, "SELECT DISTINCT uri FROM runs.spikes WHERE rank = 1")
     assert rows == [(POISON,)]
     assert POISON in record.note
+    assert any(POISON in finding["what"] for finding in record.report["findings"])
     assert {culprit["uri"] for culprit in record.report["spike_culprits"]} == {POISON}
     _, told = query(built.lake, "SELECT spike, step, loss, run FROM runs.spikes WHERE rank = 1 ORDER BY spike")
     assert all(run == "run" and loss > 4 for _, _, loss, run in told)
