@@ -223,7 +223,7 @@ def _spiked(report: dict[str, Any]) -> list[Finding]:
             one["spike"],
             advice,
             "note",
-        )  # fmt: skip
+        )
         for one in report.get("spike_culprits", ())[:FINDINGS]
     ]
 
