@@ -235,7 +235,7 @@ def addresses(lake: Lake, inputs: dict[str, Any], ids: set[bytes]) -> dict[bytes
     refs += [ref for maker in makers for of in maker.inputs.values() for ref in of if isinstance(ref, TableRef)]
     found: dict[bytes, str] = {}
     for ref in refs if ids else ():
-        if {"id", "uri"} <= set(lake.schema(ref).names):
+        if ref.rows and {"id", "uri"} <= set(lake.schema(ref).names):
             for file in lake.files(ref):
                 rows = read_table(file, ["id", "uri"], [("id", "in", sorted(ids))])
                 found |= zip(rows["id"].to_pylist(), rows["uri"].to_pylist(), strict=True)
