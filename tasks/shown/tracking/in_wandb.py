@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tasks.shown.tracking import Tracked, Write, address
 
@@ -17,13 +18,14 @@ def track(place: Path, tracked: Tracked) -> Iterator[Write]:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    mode: Any = address("WANDB_MODE", "offline")
     run = wandb.init(
         project=tracked.corpus,
         name=tracked.name,
         id=tracked.fingerprint[:16],
         resume="allow",
         dir=str(place),
-        mode=address("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        mode=mode,
         config=dict(tracked.settings),
         settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True, save_code=False),
         reinit="create_new",
