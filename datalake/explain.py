@@ -30,7 +30,8 @@ def explain(lake: Lake, document: str) -> list[Row]:
     """The story of every record with this address or id (in hex), in each corpus of a lake.
 
     A document's names source, verdict, rule and place, its provenance, its metrics, every rule with value and outcome,
-    what edits changed, its duplicates, its place in the mixture, and the stages that decided. Of a record that is no
+    what edits changed, its duplicates, its place in the mixture, spikes of a loss that it was part of, and the stages
+    that decided. Of a record that is no
     document, and of an archive a part of which couldn't be read, it is the row that there is.
 
     Raises:
@@ -75,15 +76,17 @@ def stories_in(lake: Lake, corpus: Corpus, document: str) -> list[Row]:
     connection = connect(lake, shown=[corpus])
     manifest = corpus.manifest
     tables = {name for base in RECORDS for name in corpus.joined(base)} | corpus.joined("quarantine").keys()
+    shared = {name for name in ("runs.spikes",) if lake.current_files(name)}  # of all runs
     try:
         id = bytes.fromhex(document)
     except ValueError:
         id = b""
 
     def rows(table: str, condition: str, *values: Any) -> list[Row]:
-        if table not in tables | {"ledger"}:
+        if table not in tables | {"ledger"} | shared:
             return []
-        cursor = connection.execute(f'SELECT * FROM "{corpus.name}"."{table}" WHERE {condition}', list(values))
+        place = table if table in shared else f'"{corpus.name}"."{table}"'
+        cursor = connection.execute(f"SELECT * FROM {place} WHERE {condition}", list(values))
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -221,6 +224,10 @@ def _document_story(corpus: Corpus, ledger: Row, rows: Any, config: CurateConfig
     mixed = rows("mixture", "id = ?", id)
     if mixed:
         story["mixture"] = {name: mixed[0][name] for name in ("split", "weight", "epochs", "words") if name in mixed[0]}
+    spikes = rows("runs.spikes", "id = ? ORDER BY stage, spike", id)
+    if spikes:
+        shown = ("stage", "run", "spike", "step", "tokens", "loss", "rank")
+        story["spikes"] = [{name: row[name] for name in shown} for row in spikes]
     deciding = ("ingest",) if "refused" in story else _DATA_STAGES
     earlier = [corpus.earlier[name] for name in corpus.joined("raw") if name in corpus.earlier]
     stages: dict[str, str] = {}

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from datalake.lake.records import Manifest
+
 Row = dict[str, Any]
+
+
+def _order(store: Store, manifest: Manifest) -> pa.Table | None:
+    from tasks.learning import order
+
+    return order(store, manifest)
+
+
+MADE = {"order": _order}  # tables that are worked out where a query names them
 
 
 class Lake:
@@ -39,7 +50,7 @@ class Lake:
 
         `allow_files`: SQL may read and write files of this machine. Raises UserError where the SQL is wrong.
         """
-        columns, table, notes = ask(self.store, sql, run, allow_files, _arrow)
+        columns, table, notes = ask(self.store, sql, run, allow_files, _arrow, MADE)
         for said in notes:
             note(said)
         return table.rename_columns(columns)

@@ -15,7 +15,7 @@ from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.tokens import token_indices
 from models.training.method import Method
 from tasks.dialogues import HoldOut, Tables, dialogues, each, nothing_left, pairs, prompts, warn_of_one_sided
-from tasks.tokens import training_documents
+from tasks.tokens import origins, training_documents
 
 
 @dataclass
@@ -95,6 +95,7 @@ def _tokens(made: Material, method: Method[Any], lake: Lake, ref: FolderRef, inp
         raise UserError("no document is left to train on: lower mixture.holdout, or choose a milder curate.preset")
     made.records = len(train)
     made.inputs |= {"shards": token_indices(lake, ref), "train": train, "heldout": heldout}
+    made.inputs["origins"] = origins(lake, inputs["mixture"])
 
 
 def _documents(made: Material, method: Method[Any], lake: Lake, ref: TableRef, inputs: Mapping[str, Any]) -> None:

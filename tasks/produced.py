@@ -20,9 +20,9 @@ class Produced:
     name to the files of shards that the folder speaks of. `unfinished`
     names shards that failed: the stage is then `partial`. `equations` are sums that must be equal, checked before
     the commit. `left_out` are rows of `runs.left_out`: what the stage was given and couldn't use, and why; `samples`
-    rows of `runs.samples`: some of what a model wrote while it learned. `note` is
-    one line that a person should read. `pages` are texts for the UI in markdown, by name: written only where there is a
-    UI, after the commit.
+    rows of `runs.samples`: some of what a model wrote while it learned; `spikes` rows of `runs.spikes`: documents of
+    steps whose loss jumped, ranked. `note` is one line that a person should read. `pages` are texts for the UI in
+    markdown, by name: written only where there is a UI, after the commit.
     """
 
     tables: dict[str, tuple[pa.Schema, list[ShardFile]]] = field(default_factory=dict)
@@ -39,6 +39,7 @@ class Produced:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    spikes: list[dict[str, Any]] = field(default_factory=list)
     note: str = ""
     checkpoint: str | None = None
     pages: dict[str, Callable[[], str]] = field(default_factory=dict)

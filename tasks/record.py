@@ -20,6 +20,7 @@ from datalake.lake.records import (
     LEFT_OUT,
     METRICS,
     SAMPLES,
+    SPIKES,
     StageRecord,
     lineage,
     now,
@@ -100,7 +101,7 @@ def commit(
 
 
 def _append(record: StageRecord, produced: Produced, lake: Lake) -> None:
-    """Add metrics, evaluations, samples, what was left out and the checkpoint to the tables of all runs, once."""
+    """Add what a stage tells of itself (metrics, evaluations, samples...) to the tables of all runs, once."""
     checkpoints = []
     if produced.checkpoint:
         checkpoints.append(
@@ -117,6 +118,7 @@ def _append(record: StageRecord, produced: Produced, lake: Lake) -> None:
         ("runs.evaluations", EVALUATIONS, produced.evaluations),
         ("runs.left_out", LEFT_OUT, produced.left_out),
         ("runs.samples", SAMPLES, produced.samples),
+        ("runs.spikes", SPIKES, [row | {"run": record.run} for row in produced.spikes]),
         ("models.checkpoints", CHECKPOINTS, checkpoints),
     ):
         shared = {"fingerprint": record.fingerprint, "stage": record.stage}

@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
 from datalake.remote.config import RemoteConfig
+from tasks.shown.tracking import known
 
 
 class RuntimeConfig(BaseModel):
@@ -65,6 +66,12 @@ class RuntimeConfig(BaseModel):
         title="Parallel",
         description="How ranks share a model: each holds all of it (data), a part of every weight (fsdp), "
         "computes a share of every matrix (tensor), or has experts of its own (expert)",
+    )
+    tracking: Annotated[tuple[str, ...], AfterValidator(known)] = Field(
+        (),
+        title="Tracking",
+        description="Where the curves of training show beside the Prefect UI, while it trains: tensorboard, mlflow,"
+        " wandb (offline); below `tracking` in the lake",
     )
     remote: RemoteConfig = Field(
         default_factory=RemoteConfig, title="Remote files", description="How patiently and how fast they are read"

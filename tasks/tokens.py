@@ -52,6 +52,16 @@ def split_documents(lake: Lake, mixture: TableRef, seed: int) -> tuple[list[tupl
     return train, heldout
 
 
+def origins(lake: Lake, mixture: TableRef) -> dict[bytes, tuple[str, str]]:
+    """Source and language of each document that may train."""
+    found: dict[bytes, tuple[str, str]] = {}
+    for file in lake.files(mixture):
+        rows = read_table(file, ["id", "source", "language"], [("split", "=", "train")])
+        sources, languages = rows["source"].to_pylist(), rows["language"].to_pylist()
+        found |= zip(rows["id"].to_pylist(), zip(sources, languages, strict=True), strict=True)
+    return found
+
+
 def training_documents(
     lake: Lake, mixture: TableRef, tokens: FolderRef, seed: int
 ) -> tuple[list[tuple[bytes, int]], list[bytes]]:

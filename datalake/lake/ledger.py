@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,15 @@ from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.parquet import distinct, literal, quoted, scan
+from datalake.lake.records import METRICS
+from datalake.lake.running import running_metrics
 from datalake.lake.tokens import add_tokens_view, token_indices
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+    from datalake.lake.records import Manifest
 
 # Columns of `curation` that the ledger shows elsewhere or under another name.
 _DECIDED = ("id", "source", "language", "verdict", "rule")
@@ -37,6 +41,7 @@ SHARED = (
     "runs.answers",
     "runs.left_out",
     "runs.samples",
+    "runs.spikes",
     "models.checkpoints",
     "models.tags",
 )
@@ -63,6 +68,11 @@ def connect(
     # DuckDB takes a schema called as a database is for that database, so this one has a name that no corpus can have.
     connection.execute("ATTACH ':memory:' AS \"lake's\"; USE \"lake's\"; DETACH memory")
     connection.execute("SET TimeZone = 'UTC'")
+    for name in SHARED:
+        files = lake.current_files(name)
+        if files:
+            _view(connection, name, files, by_name=True)
+    _add_running(connection, lake)
     shown = corpora(lake, run) if shown is None else shown
     for corpus in shown:
         try:
@@ -73,10 +83,6 @@ def connect(
             if len(shown) == 1:
                 raise lost from None
             note(str(lost))
-    for name in SHARED:
-        files = lake.current_files(name)
-        if files:
-            _view(connection, name, files, by_name=True)
     schemas = {row[0] for row in connection.execute("SELECT schema FROM (SHOW ALL TABLES)").fetchall()}
     path = [name for name in (*(c.name for c in shown if len(shown) == 1), "runs", "models") if name in schemas]
     if path:
@@ -144,8 +150,36 @@ def _corpus_views(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corp
         if "curation" in recorded:
             rows = connection.execute(f"DESCRIBE {_name(corpus)}.curation").fetchall()
             metrics = [row[0] for row in rows if row[0] not in _DECIDED]
-        connection.execute(ledger_view(corpus, recorded, metrics))
+        connection.execute(ledger_view(corpus, recorded, metrics, _spiked(connection, shown)))
     _tokens_view(connection, lake, shown)
+
+
+def _add_running(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Puts the rows of stages that still train into `runs.metrics`, as they are now."""
+    rows = running_metrics(lake)
+    if not rows:
+        return
+    import pyarrow as pa
+
+    connection.register("running", pa.Table.from_pylist(rows, METRICS))
+    connection.execute("CREATE SCHEMA IF NOT EXISTS runs")
+    both = "SELECT * FROM running"
+    if ("runs", "metrics") in connection.execute("SELECT schema, name FROM (SHOW ALL TABLES)").fetchall():
+        told = "SELECT fingerprint FROM runs.metrics"  # by a stage that is being recorded
+        both = f"SELECT * FROM runs.metrics UNION ALL BY NAME {both} WHERE fingerprint NOT IN ({told})"
+    connection.execute(f"CREATE TABLE runs.both AS {both}")
+    connection.unregister("running")
+    connection.execute("DROP VIEW IF EXISTS runs.metrics")
+    connection.execute("ALTER TABLE runs.both RENAME TO metrics")
+
+
+def _spiked(connection: duckdb.DuckDBPyConnection, shown: Corpus) -> list[str]:
+    """The stages of the run that is shown, by their fingerprints, in which a loss spiked."""
+    there = connection.execute("SELECT schema, name FROM (SHOW ALL TABLES)").fetchall()
+    if ("runs", "spikes") not in there:
+        return []
+    known = {row[0] for row in connection.execute("SELECT DISTINCT fingerprint FROM runs.spikes").fetchall()}
+    return sorted(known.intersection(report.fingerprint for report in shown.manifest.stages))
 
 
 def _tokens_view(connection: duckdb.DuckDBPyConnection, lake: Lake, shown: Corpus) -> None:
@@ -195,17 +229,19 @@ def _gaps(corpus: str) -> str:
         GROUP BY id"""
 
 
-def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
+def ledger_view(corpus: str, tables: set[str], metrics: list[str], spiked: Sequence[str] = ()) -> str:
     """SQL that makes `<corpus>.ledger`: one row per record that was read, with the decisions known so far.
 
     It begins with id, uri, source, language, verdict, rule, duplicate_of, similarity; metrics follow. `verdict` is
     `kept`, `rejected` (by a rule of curation), `duplicate` or `refused` (when it was read: `rule` is the reason); null
     for a document that no stage has decided about yet. Dialogues and preference pairs are kept as they are read. Where
-    there are spans, `cut` is how many characters of a kept document they take, and `cut_by` at which levels.
+    there are spans, `cut` is how many characters of a kept document they take, and `cut_by` at which levels. Where a
+    loss spiked in the stages `spiked`, `spike_rank` is a document's best rank among those of a spike, by their own loss
+    in nats a token, and `spike_loss` the largest such loss.
     """
     parts = []
     if "raw" in tables:
-        parts.append(_raw_rows(corpus, tables, metrics))
+        parts.append(_raw_rows(corpus, tables, metrics, spiked))
     for name, verdict, rule in (
         ("conversations", "kept", "NULL::VARCHAR"),
         ("preferences", "kept", "NULL::VARCHAR"),
@@ -219,8 +255,10 @@ def ledger_view(corpus: str, tables: set[str], metrics: list[str]) -> str:
     return f'CREATE VIEW "{corpus}".ledger AS {" UNION ALL BY NAME ".join(parts)}'
 
 
-def _raw_rows(corpus: str, tables: set[str], metrics: list[str]) -> str:
+def _raw_rows(corpus: str, tables: set[str], metrics: list[str], spiked: Sequence[str]) -> str:
     """SQL: the ledger's rows of documents."""
+    ranked = f"""SELECT id, min(rank) AS spike_rank, max(loss) AS spike_loss FROM runs.spikes
+                 WHERE fingerprint IN {quoted(spiked)} GROUP BY id"""
     curated, deduplicated, spans = "curation" in tables, "duplicates" in tables, "spans" in tables
     verdict = "c.verdict" if curated else "NULL"
     if deduplicated:
@@ -233,11 +271,13 @@ def _raw_rows(corpus: str, tables: set[str], metrics: list[str]) -> str:
                {"d.duplicate_of" if deduplicated else "NULL::BLOB"} AS duplicate_of,
                {"d.similarity" if deduplicated else "NULL::DOUBLE"} AS similarity,
                r.archive, r."offset"
-               {", coalesce(s.size, 0)::BIGINT AS cut, coalesce(s.levels, []) AS cut_by" if spans else ""} {more}
+               {", coalesce(s.size, 0)::BIGINT AS cut, coalesce(s.levels, []) AS cut_by" if spans else ""}
+               {", k.spike_rank, k.spike_loss" if spiked else ""} {more}
         FROM "{corpus}".raw r
         {f'LEFT JOIN "{corpus}".curation c ON c.id = r.id' if curated else ""}
         {f'LEFT JOIN "{corpus}".duplicates d ON d.id = r.id' if deduplicated else ""}
-        {f"LEFT JOIN ({_gaps(corpus)}) s ON s.id = r.id" if spans else ""}"""
+        {f"LEFT JOIN ({_gaps(corpus)}) s ON s.id = r.id" if spans else ""}
+        {f"LEFT JOIN ({ranked}) k ON k.id = r.id" if spiked else ""}"""
 
 
 # Statements that write files or open other databases, which DuckDB would still do among the lake's own files.
@@ -262,10 +302,12 @@ def ask(
     run: str | None = None,
     allow_files: bool = False,
     fetch: Callable[[duckdb.DuckDBPyConnection], Any] = lambda result: result.fetchall(),
+    made: Mapping[str, Callable[[Lake, Manifest], pa.Table | None]] | None = None,
 ) -> tuple[list[str], Any, list[str]]:
     """What `query` gives, and what has to be said of the tables in it: which of them an earlier run left.
 
-    `fetch` takes the rows from DuckDB's result, as tuples or as an Arrow table.
+    `fetch` takes the rows from DuckDB's result, as tuples or as an Arrow table. `made`: tables of a corpus that are
+    worked out where a query names them, from the run that it is shown by.
     """
     import duckdb
 
@@ -277,6 +319,13 @@ def ask(
                 explained = statement.type.name == "EXPLAIN" and re.search(r"(?i)\b(copy|export)\b", statement.query)
                 if statement.type.name in _WRITES or explained:
                     raise UserError(f"the query failed: {_FILES}")
+        asked = _asked(sql)
+        for corpus in shown:
+            for name, make in (made or {}).items():
+                if {name, f"{corpus.name}.{name}"} & asked and (table := make(lake, corpus.manifest)) is not None:
+                    connection.register("made", table)
+                    connection.execute(f"CREATE TABLE {_name(corpus.name)}.{_name(name)} AS SELECT * FROM made")
+                    connection.unregister("made")
         result = connection.execute(_TABLES if _SHOW_TABLES.fullmatch(sql) else sql)
         if result is None:
             raise UserError("the query is empty: give one, such as 'SHOW TABLES'")
@@ -303,16 +352,21 @@ _TABLES = """
     FROM (SHOW ALL TABLES) ORDER BY ALL"""
 
 
-def _notes(shown: Sequence[Corpus], sql: str) -> list[str]:
-    """For the tables that a query names, which of them (or of what their views join) an earlier run left."""
+def _asked(sql: str) -> set[str]:
+    """The tables that a query names, as it writes them."""
     import duckdb
 
     try:
         # Asked where nothing is: names as they are written, those of common table expressions left out.
         with duckdb.connect() as nowhere:
-            asked = {name.replace('"', "").lower() for name in nowhere.get_table_names(sql, qualified=True)}
+            return {name.replace('"', "").lower() for name in nowhere.get_table_names(sql, qualified=True)}
     except duckdb.Error:  # several statements
-        asked = set(re.findall(r"[\w.]+", sql.lower()))
+        return set(re.findall(r"[\w.]+", sql.lower()))
+
+
+def _notes(shown: Sequence[Corpus], sql: str) -> list[str]:
+    """For the tables that a query names, which of them (or of what their views join) an earlier run left."""
+    asked = _asked(sql)
     notes = []
     for corpus in shown:
         parts = [name.rpartition(".") for name in asked]

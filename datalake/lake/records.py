@@ -74,6 +74,20 @@ LEFT_OUT = pa.schema(
         ("room", pa.int64()),
     ]
 )
+SPIKES = pa.schema(
+    [
+        ("fingerprint", pa.string()),
+        ("stage", pa.string()),
+        ("run", pa.string()),
+        ("spike", pa.int64()),
+        ("step", pa.int64()),
+        ("id", ID),
+        ("uri", pa.string()),
+        ("tokens", pa.int64()),
+        ("loss", pa.float64()),
+        ("rank", pa.int64()),
+    ]
+)
 EVALUATIONS = pa.schema(
     [
         ("fingerprint", pa.string()),

@@ -4,8 +4,8 @@ A document is clean when curation kept it and deduplication names no other in it
 by the definition in dedup/shingles.py: an estimate that needs no tokenizer and doesn't change when one does.
 
 Shares: of T words in all, source s is given w_s / sum(w) * T, so each of its n_s words is seen e_s = that / n_s times.
-No e_s exceeds the cap; what a capped source can't take goes to the others by their weights (water-filling). Where all
-are capped, the mixture is shorter than T.
+No e_s exceeds the cap, its own or that of all; what a capped source can't take goes to the others by their weights
+(water-filling). Where all are capped, the mixture is shorter than T.
 
 Rehydration multiplies how often a document is seen by a weight that goes by how many documents it stands for; a
 source's words count by these weights, and the cap holds for every document.
@@ -87,7 +87,8 @@ def build(
     weighted = np.bincount(index[train], (words * weight)[train], len(names))
     epochs = epochs_by_source(dict(zip(names, weighted.tolist(), strict=True)), config)
     often = np.array([epochs[name] for name in names])[index] * weight
-    often = np.where(train, np.minimum(often, config.max_epochs), 0.0)
+    most = np.array([config.most(name) for name in names])[index]
+    often = np.where(train, np.minimum(often, most), 0.0)
     seen = np.bincount(index, often * words, len(names))
     share = seen / seen.sum() if seen.any() else seen
     columns = [
@@ -120,20 +121,21 @@ def _weights(copies: npt.NDArray[np.int64], table: Weights) -> npt.NDArray[np.fl
 
 def epochs_by_source(words: Mapping[str, float], config: MixtureConfig) -> dict[str, float]:
     """How often each source's documents are seen, given its words to train on. Sources without words are seen once."""
-    epochs = {source: min(1.0, config.max_epochs) for source in words}
+    epochs = {source: min(1.0, config.most(source)) for source in words}
     sources = sorted(source for source, count in words.items() if count)
     total = float(config.tokens or sum(words.values()))
-    # Without weights every source's share is what it has.
-    weight = {source: config.weights.get(source, 1.0) if config.weights else float(words[source]) for source in sources}
+    # Without weights every source's share is what it has, evened out by the temperature.
+    size = {source: float(words[source]) ** (1.0 / config.temperature) for source in sources}
+    weight = {source: config.weights.get(source, 1.0) if config.weights else size[source] for source in sources}
     left, open_sources = total, list(sources)
     while open_sources:
         unit = left / sum(weight[source] for source in open_sources)
-        capped = [s for s in open_sources if unit * weight[s] > config.max_epochs * words[s]]
+        capped = [s for s in open_sources if unit * weight[s] > config.most(s) * words[s]]
         for source in capped or open_sources:
-            epochs[source] = config.max_epochs if capped else unit * weight[source] / words[source]
+            epochs[source] = config.most(source) if capped else unit * weight[source] / words[source]
         if not capped:
             break
-        left -= sum(config.max_epochs * words[source] for source in capped)
+        left -= sum(config.most(source) * words[source] for source in capped)
         open_sources = [source for source in open_sources if source not in capped]
     return epochs
 

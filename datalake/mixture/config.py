@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datalake.text.language_code import LanguageCode
 
@@ -14,8 +14,8 @@ FINEWEB2 = {1: 1.0, 2: 2.0, 3: 3.0, 5: 5.0, 100: 8.0, 1000: 1.0}
 Weights = tuple[tuple[int, float], ...]
 
 
-class MixtureConfig(BaseModel):
-    """The mixture: shares of the sources, repetition, languages, and the held-out groups."""
+class Shares(BaseModel):
+    """What share each source gets, and how often its documents are seen at most."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,11 +25,13 @@ class MixtureConfig(BaseModel):
         description="Share of the training words each source gets, relative to the others; a source that isn't named "
         "weighs 1, one that weighs 0 is left out. Without any weights every document is seen once",
     )
-    tokens: int | None = Field(
-        None,
-        ge=1,
-        title="Words to train on",
-        description="Total length of the mixture in words, repetitions included; by default as many as there are",
+    temperature: float = Field(
+        1.0,
+        ge=1.0,
+        le=1000.0,
+        title="Temperature",
+        description="Without weights: shares follow the sources' sizes to the power of 1 / temperature; above 1 evens "
+        "out large and small ones",
     )
     max_epochs: float = Field(
         4.0,
@@ -38,6 +40,50 @@ class MixtureConfig(BaseModel):
         title="Epochs at most",
         description="No document is seen more often; what a small source can't give goes to the others. "
         "Four epochs are almost as good as new text (Muennighoff et al. 2023)",
+    )
+    caps: dict[str, float] = Field(
+        default_factory=dict,
+        title="Epochs at most, by source",
+        description="In place of the former for the sources that are named",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_shares(cls, weights: dict[str, float]) -> dict[str, float]:
+        for source, weight in weights.items():
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {source} is {weight}: give a number of at least 0")
+        if weights and not any(weights.values()):
+            raise ValueError("all weights are 0: leave weights out to take every source as it comes")
+        return weights
+
+    @field_validator("caps")
+    @classmethod
+    def _caps_are_epochs(cls, caps: dict[str, float]) -> dict[str, float]:
+        for source, most in caps.items():
+            if not 0.0 < most <= 1000.0:
+                raise ValueError(f"the cap of {source} is {most}: give epochs above 0, up to 1000")
+        return caps
+
+    @model_validator(mode="after")
+    def _shares_by_one_rule(self) -> Self:
+        if self.weights and self.temperature != 1.0:
+            raise ValueError("weights and temperature are two rules for shares: leave one out")
+        return self
+
+    def most(self, source: str) -> float:
+        """How often a source's documents are seen at most."""
+        return self.caps.get(source, self.max_epochs)
+
+
+class MixtureConfig(Shares):
+    """The mixture: shares of the sources, repetition, languages, and the held-out groups."""
+
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        title="Words to train on",
+        description="Total length of the mixture in words, repetitions included; by default as many as there are",
     )
     rehydration: Weights = Field(
         default=(),
@@ -73,13 +119,3 @@ class MixtureConfig(BaseModel):
         if len(dict(table)) < len(table):
             raise ValueError("a size has two weights")
         return tuple(sorted(table))
-
-    @field_validator("weights")
-    @classmethod
-    def _weights_are_shares(cls, weights: dict[str, float]) -> dict[str, float]:
-        for source, weight in weights.items():
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"the weight of {source} is {weight}: give a number of at least 0")
-        if weights and not any(weights.values()):
-            raise ValueError("all weights are 0: leave weights out to take every source as it comes")
-        return weights

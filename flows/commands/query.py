@@ -33,9 +33,10 @@ def query(
     """
     from datalake.lake.ledger import ask
     from datalake.printable import from_terminal
+    from flows.lake import MADE
 
     # Rows as Python has them, where the method's Arrow table has types of fewer kinds.
-    columns, rows, notes = ask(common.open().store, from_terminal(sql), run, allow_files)
+    columns, rows, notes = ask(common.open().store, from_terminal(sql), run, allow_files, made=MADE)
     for said in notes:
         note(said)
     answer = [dict(zip(columns, row, strict=True)) for row in rows]

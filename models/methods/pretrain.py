@@ -7,25 +7,43 @@ float32, equal threads).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from datalake.mixture.config import Shares
 from models.network.config import NetworkConfig, RopeScaling
 from models.training.config import EvaluatedConfig
 from models.training.method import Ended, Method, Prepared, Seen
 
 if TYPE_CHECKING:
+    from models.text.phases import Phases
     from models.text.sampler import Sampler
     from models.text.shards import TokenShards
 
 
 HIDDEN = 1 << 22  # beside the seeds of orders: what is hidden of a batch
 HELDOUT = 1 << 40  # held-out rows have theirs drawn as if they were steps from here on
+
+
+class PhaseConfig(BaseModel):
+    """A stretch of a run with a mixture and a length of rows of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(gt=0, le=1e9, title="Share", description="Of the run's tokens, relative to the other phases.")
+    mixture: Shares = Field(
+        default_factory=Shares,
+        title="Mixture",
+        description="Shares of the sources in tokens, among the documents of the recipe's mixture.",
+    )
+    context: int | None = Field(
+        None, ge=8, title="Context", description="Tokens in a row, in as many more rows; empty: the run's."
+    )
 
 
 class PretrainConfig(EvaluatedConfig):
@@ -73,6 +91,18 @@ class PretrainConfig(EvaluatedConfig):
     tokens: int | None = Field(
         None, ge=1, title="Token budget", description="Tokens to train on; steps are then tokens / (batch x context)."
     )
+    packing: Literal["stream", "best_fit"] = Field(
+        "stream",
+        title="Packing",
+        description="stream: documents end to end, cut where a row ends. best_fit: each whole in a row, where none is"
+        " longer, with padding where nothing fits.",
+    )
+    phases: tuple[PhaseConfig, ...] = Field(
+        (),
+        title="Phases",
+        description="A curriculum: stretches with other shares of the sources (in tokens) and shorter rows. Empty: the"
+        " recipe's mixture from first to last.",
+    )
     mask_documents: bool = Field(
         True, title="Mask documents", description="A token attends to its own document only, however rows are packed."
     )
@@ -83,6 +113,13 @@ class PretrainConfig(EvaluatedConfig):
     @model_validator(mode="after")
     def _shapes(self) -> PretrainConfig:
         self.network(64)
+        for phase in self.phases:
+            length = phase.context or self.context
+            if length > self.context or self.batch * self.context % length:
+                raise ValueError(
+                    f"a phase's context is {length}: give one of at most pretrain.context ({self.context}) that divides"
+                    f" batch x context ({self.batch * self.context})"
+                )
         return self
 
     def network(self, vocabulary: int) -> NetworkConfig:
@@ -116,6 +153,7 @@ class Corpus:
     shards: TokenShards
     train: Sequence[tuple[bytes, int]]
     heldout: Sequence[bytes]
+    origins: Mapping[bytes, tuple[str, str]]
 
     @property
     def steps(self) -> int:
@@ -123,12 +161,17 @@ class Corpus:
         return self.config.total_steps
 
     @cached_property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Sampler | Phases:
         """Which tokens each step sees."""
+        from models.text.phases import phased
         from models.text.sampler import Sampler
 
-        config = self.config
-        return Sampler(self.shards, self.train, config.seed, config.context, config.batch)
+        config, packed = self.config, self.config.packing == "best_fit"
+        if not config.phases:
+            return Sampler(self.shards, self.train, config.seed, config.context, config.batch, packed)
+        sources = {document: self.origins.get(document, ("", ""))[0] for document, times in self.train if times}
+        plan = [(phase.share, phase.mixture, phase.context or config.context) for phase in config.phases]
+        return phased(self.shards, sources, plan, self.steps, config.seed, config.context, config.batch, packed)
 
     def seen(self, step: int) -> list[Seen]:
         """The documents of a step, row by row: (id, its first token in the row, how many)."""
@@ -136,17 +179,22 @@ class Corpus:
 
 
 def data(
-    config: PretrainConfig, shards: Sequence[Path], train: Sequence[tuple[bytes, int]], heldout: Sequence[bytes]
+    config: PretrainConfig,
+    shards: Sequence[Path],
+    train: Sequence[tuple[bytes, int]],
+    heldout: Sequence[bytes],
+    origins: Mapping[bytes, tuple[str, str]] | None = None,
 ) -> Corpus:
     """`shards`: token shards or folders of them. `train`: document ids and how often each is seen in an epoch.
-    `heldout`: documents that no step sees. Raises UserError where a document is on both sides."""
+    `heldout`: documents that no step sees. `origins`: source and language of those that train. Raises UserError where a
+    document is on both sides."""
     from datalake.errors import UserError
     from models.text.shards import TokenShards
 
     shared = {document for document, times in train if times}.intersection(heldout)
     if shared:
         raise UserError(f"document {min(shared).hex()} is in training and held out: take it from one of them")
-    return Corpus(config, TokenShards(list(shards)), train, heldout)
+    return Corpus(config, TokenShards(list(shards)), train, heldout, origins or {})
 
 
 def prepare(
@@ -157,6 +205,7 @@ def prepare(
     heldout: Sequence[bytes],
     tokenizer: Path,
     base: Path | None = None,
+    origins: Mapping[bytes, tuple[str, str]] | None = None,
 ) -> Prepared:
     """A decoder of the config's shape from nothing, or the model in `base`, of its own shape, goes on learning.
 
@@ -173,8 +222,10 @@ def prepare(
     from models.network.checkpoint import load_model
     from models.network.decoder import Decoder
     from models.objectives.base import IGNORED
+    from models.objectives.next_token import losses_of_tokens
     from models.objectives.pretraining import KINDS
     from models.text import tokenizer as tokenizers
+    from models.training.device import moved
     from models.training.epochs import draw
     from models.training.loop import mean_loss, split
 
@@ -194,13 +245,22 @@ def prepare(
     plain = heldout_rows(tokens, heldout, config.seed, config.context, config.batch, config.eval_rows)
     judged = [kind.changed(batch, draw(config.seed, HIDDEN, HELDOUT + place)) for place, batch in enumerate(plain)]
 
-    def changed(step: int) -> Any:
-        return kind.changed(sampler.batch(step), draw(config.seed, HIDDEN, step))
+    def blame(network: Any, step: int) -> Iterator[tuple[str, int, float]]:
+        batch = sampler.batch(step)
+        losses = losses_of_tokens(network, moved(batch, next(network.parameters()).device), config.mask_documents).cpu()
+        documents = iter(sampler.documents(step))
+        for row, segments in enumerate(batch.segments):
+            for segment in range(int(segments.max()) + 1):
+                targets = (segments == segment) & (batch.targets[row] != IGNORED)
+                document, _, _ = next(documents)
+                yield document.hex(), int(targets.sum()), float(losses[row][targets].sum())
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "epochs": ended.step / sampler.steps_per_epoch,
+            **_packing(config, data),
+            **_seen(data, ended),
         }
         if not judged:
             return report
@@ -229,11 +289,39 @@ def prepare(
             "heldout": list(heldout),
             "tokenizer": file_digest(str(tokenizer / "tokenizer.json")),
             **({} if base is None else {"base": folder_version(base)}),
+            **({"sources": [data.origins[id][0] for id, _ in train]} if config.phases and data.origins else {}),
         },
         measure=(lambda network: mean_loss(network, judged, kind.plain)) if judged else None,
-        compiles=isinstance(model, Decoder) and not model.config.experts,
+        compiles=isinstance(model, Decoder) and not model.config.experts and not config.phases,
         finish=finish,
+        blame=blame if config.objective == "next_token" else None,
     )
+
+
+def _seen(data: Corpus, ended: Ended) -> dict[str, Any]:
+    """The tokens that trained by source and language, and what share was asked of each source by phases."""
+    from collections import Counter
+
+    from models.text.phases import Phases
+
+    if not data.origins:
+        return {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for id, tokens in zip(data.shards.ids, data.sampler.tokens_seen(ended.step, ended.without).tolist(), strict=True):
+        if tokens:
+            counts[data.origins[id]] += tokens
+    seen = [{"source": of[0], "language": of[1], "tokens": tokens} for of, tokens in sorted(counts.items())]
+    phases = data.sampler if isinstance(data.sampler, Phases) else None
+    return {"tokens_seen": seen} | ({"asked": phases.asked(ended.step), "why": phases.why} if phases else {})
+
+
+def _packing(config: PretrainConfig, data: Corpus) -> dict[str, Any]:
+    """Of best fit: how much of the rows isn't padding, and which documents are longer than a row."""
+    if config.packing != "best_fit":
+        return {}
+    room = min(phase.context or config.context for phase in config.phases) if config.phases else config.context
+    lengths = ((id, int(data.shards.lengths[data.shards.number(id)])) for id, times in data.train if times)
+    return {"in_pieces": [[id.hex(), length, room] for id, length in lengths if length > room]}
 
 
 pretrain = Method("pretrain", PretrainConfig, data, prepare, title="Pretraining", default=True, version="2")

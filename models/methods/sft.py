@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -218,6 +218,7 @@ def prepare(
     from models.network.checkpoint import load_language_model
     from models.objectives.assistant_tokens import assistant_tokens, collate
     from models.text.mask import SHOWN, said, stretches, visible
+    from models.training.device import moved
     from models.training.figures import marked
     from models.training.loop import mean_loss
 
@@ -234,6 +235,12 @@ def prepare(
         items = data.of_step(step)
         part = -(-len(items) // config.accumulation)
         return [collate(items[first : first + part], config.packing) for first in range(0, len(items), part)]
+
+    def blame(network: nn.Module, step: int) -> Iterator[tuple[int, int, float]]:
+        for item in data.epochs.items(step):
+            batch = moved(collate([data.fitted.items[item]]), next(network.parameters()).device)
+            loss = assistant_tokens(network, batch, 0.0)
+            yield data.fitted.numbers[item], int(loss.targets), float(loss.sums["loss"])
 
     def finish(ended: Ended) -> dict[str, Any]:
         report = data.report("dialogues", ended.step)
@@ -260,6 +267,7 @@ def prepare(
         measure=(lambda network: mean_loss(network, judged, assistant_tokens)) if judged else None,
         figures=[trains],
         finish=finish,
+        blame=blame,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.network.decoder import within_documents
-from models.objectives.base import Loss, Objective, pay_for_balance, token_loss, without_looking
+from models.objectives.base import IGNORED, Loss, Objective, pay_for_balance, token_loss, without_looking
 
 
 def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float = 0.01) -> Objective:
@@ -31,3 +33,17 @@ def next_token(mask_documents: bool = True, z_loss: float = 0.0, balance: float 
         return loss
 
     return objective
+
+
+def losses_of_tokens(model: nn.Module, batch: Any, mask_documents: bool = True) -> Tensor:
+    """-log p of each target of a batch in nats, (B, T), 0 where there is none; a row at a time, for little memory."""
+    losses_BT = torch.zeros(batch.targets.shape, device=batch.targets.device)
+    for row, targets_T in enumerate(batch.targets):
+        one = slice(row, row + 1)
+        mask = within_documents(batch.segments[one]) if mask_documents else None
+        hidden_1TD = model(batch.tokens[one], batch.positions[one] if mask_documents else None, mask)
+        chosen_T = targets_T != IGNORED
+        for places in chosen_T.nonzero().flatten().split(512):
+            logits = model.logits(hidden_1TD[0, places])  # type: ignore[operator]
+            losses_BT[row, places] = F.cross_entropy(logits.float(), targets_T[places], reduction="none")
+    return losses_BT

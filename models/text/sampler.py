@@ -6,11 +6,15 @@ one stream; cuts it into windows of `context` tokens; and visits the windows in 
 so that a long document doesn't fill whole batches. Every token of an epoch is in exactly one window, and every token
 but a document's first is a target exactly once. A step is `batch` windows in turn, and can be turned back into
 documents.
+
+Or documents are packed: each whole in one row, by best fit, so that none is cut that needn't be (Ding et al. 2024,
+"Fewer Truncations Improve Language Modeling", arXiv 2404.10830). The same holds of an epoch then, and rows end in
+padding where nothing fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +78,48 @@ class Stream:
             segments[offset : offset + count] = place if named else ordinal
 
 
+class Packed(Stream):
+    """Documents in rows of `context` tokens, by best fit, longest first: each goes where it leaves the least room.
+
+    One that is longer than a row fills rows, and what is left of it is packed as if it were a document. How many rows
+    there are depends on the lengths alone, not on the order.
+    """
+
+    def __init__(self, shards: TokenShards, numbers: np.ndarray, context: int):
+        super().__init__(shards, numbers)
+        lengths = shards.lengths[numbers]
+        pieces = [
+            (place, first, min(context, int(length) - first))
+            for place, length in enumerate(lengths)
+            for first in range(0, int(length), context)
+        ]
+        pieces.sort(key=lambda piece: -piece[2])  # those of one length stay in the order drawn
+        self.context, self.rows = context, list[list[tuple[int, int, int]]]()
+        open_rows: list[list[int]] = [[] for _ in range(context + 1)]  # by the room that they have left
+        rooms = 0  # as bits: which room some row has
+        for piece in pieces:
+            fitting = rooms >> piece[2]
+            if fitting:
+                room = piece[2] + (fitting & -fitting).bit_length() - 1
+                row = open_rows[room].pop()
+                if not open_rows[room]:
+                    rooms ^= 1 << room
+                self.rows[row].append(piece)
+            else:
+                room, row = context, len(self.rows)
+                self.rows.append([piece])
+            if room > piece[2]:
+                open_rows[room - piece[2]].append(row)
+                rooms |= 1 << (room - piece[2])
+
+    def parts(self, start: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """The documents of the row that begins at `start`, as a stream's window has them."""
+        offset = 0
+        for place, first, count in self.rows[start // self.context]:
+            yield place, first, count, offset
+            offset += count
+
+
 def _rows(batch: int, context: int) -> tuple[np.ndarray, ...]:
     shape = (batch, context)
     return np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64), np.zeros(shape, np.int64), np.full(shape, -1)
@@ -87,14 +133,20 @@ class Sampler:
     """Training batches from documents and how often each is seen in an epoch.
 
     `documents`: (id, repetitions), in an order that is part of the input; repetitions 0 leaves a document out.
-    `batch(step)` and `documents(step)` may be asked for any step, in any order.
+    `batch(step)` and `documents(step)` may be asked for any step, in any order. `packed`: by best fit.
 
     Raises:
         UserError: where there is nothing to sample, or a document isn't in the shards.
     """
 
     def __init__(
-        self, shards: TokenShards, documents: Sequence[tuple[bytes, int]], seed: int, context: int, batch: int
+        self,
+        shards: TokenShards,
+        documents: Sequence[tuple[bytes, int]],
+        seed: int,
+        context: int,
+        batch: int,
+        packed: bool = False,
     ):
         missing = next((number for number, _ in documents if number not in shards), None)
         if missing is not None:
@@ -106,7 +158,10 @@ class Sampler:
         self.tokens_per_epoch = int(shards.lengths[self._numbers].sum())
         if not self.tokens_per_epoch:
             raise UserError("no document to train on: lower mixture.holdout, or look at mixture.weights")
+        self.packed = packed
         self.windows = -(-self.tokens_per_epoch // context)
+        if packed:
+            self.windows = len(Packed(shards, self._numbers, context).rows)
         self._epochs: dict[int, tuple[Stream, np.ndarray]] = {}
 
     @property
@@ -117,7 +172,8 @@ class Sampler:
     def _epoch(self, epoch: int) -> tuple[Stream, np.ndarray]:
         if epoch not in self._epochs:
             draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-            stream = Stream(self.shards, self._numbers[draw.permutation(len(self._numbers))])
+            order = self._numbers[draw.permutation(len(self._numbers))]
+            stream = Packed(self.shards, order, self.context) if self.packed else Stream(self.shards, order)
             self._epochs = {number: kept for number, kept in self._epochs.items() if number == epoch - 1}
             self._epochs[epoch] = stream, draw.permutation(self.windows)
         return self._epochs[epoch]
@@ -126,6 +182,21 @@ class Sampler:
         for row in range(step * self.batch_size, (step + 1) * self.batch_size):
             stream, order = self._epoch(row // self.windows)
             yield stream, int(order[row % self.windows]) * self.context
+
+    def tokens_seen(self, steps: int, without: Iterable[int] = ()) -> np.ndarray:
+        """How many tokens of each document of the shards, by its number, the first `steps` steps see but those in
+        `without` (from 0). Whole epochs are counted at once."""
+        epochs, rest = divmod(steps * self.batch_size, self.windows)
+        times = np.bincount(self._numbers, minlength=len(self.shards))
+        seen = epochs * times * self.shards.lengths
+        last = (self._epoch(epochs) for _ in range(1 if rest else 0))
+        windows = [(stream, int(start) * self.context, 1) for stream, order in last for start in order[:rest]]
+        for step in without:
+            windows += [(stream, start, -1) for stream, start in self._windows(step)]
+        for stream, start, sign in windows:
+            for place, _, count, _ in stream.parts(start, self.context):
+                seen[stream.numbers[place]] += sign * count
+        return seen
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""

@@ -1,4 +1,4 @@
-"""What watches a run: metrics on disk, states to resume from, the spike guard, held-out evaluation, progress.
+"""What watches a run: metrics on disk, states to resume from, held-out evaluation, progress; `spikes` has the guard.
 
 Callbacks carry saved state, as in OLMo-core: after a resume the spike guard remembers its history and the metrics file
 holds every step once. Order matters: those that add to a step's row come first, then `Metrics`, then `Checkpoints`.
@@ -7,7 +7,6 @@ holds every step once. Order matters: those that add to a step's row come first,
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,63 +107,6 @@ class Checkpoints(Callback):
             self._background(save_state, self.folder, copied(saved), self.identity, self.keep, rates, branch, run.ranks)
         elif not run.ranks.whole_model:
             self._background(save_part, self.folder, copied(saved), run.ranks)
-
-
-class SpikeGuard(Callback):
-    """Refuses an update whose loss lies more than `sigma` deviations above the recent mean, or isn't finite.
-
-    The history is the last `window` accepted losses and judges from `least` on; their deviation counts as at least
-    `smallest` of the mean, so that a flat stretch doesn't make every wobble a spike. Raises FloatingPointError after
-    `patience` refusals in a row: that is no spike but the end of learning. `sigma` 0 refuses only what isn't finite.
-    """
-
-    name = "spike_guard"
-
-    def __init__(
-        self, sigma: float, window: int = 128, least: int = 16, smallest: float = 0.01, patience: int = 20
-    ) -> None:
-        self.sigma, self.window, self.least, self.smallest, self.patience = sigma, window, least, smallest, patience
-        self.history: list[float] = []
-        self.events: list[dict[str, float]] = []
-        self.in_a_row = 0
-
-    def accept(self, run: Run, loss: float, norm: float) -> bool:
-        """Judges a loss (nats) and a gradient norm; what is accepted becomes history."""
-        limit = math.inf
-        if self.sigma and len(self.history) >= self.least:
-            mean = sum(self.history) / len(self.history)
-            variance = sum((value - mean) ** 2 for value in self.history) / len(self.history)
-            limit = mean + self.sigma * max(math.sqrt(variance), self.smallest * abs(mean))
-        if math.isfinite(loss) and math.isfinite(norm) and loss <= limit:
-            self.history = [*self.history, loss][-self.window :]
-            self.in_a_row = 0
-            return True
-        self.events.append({"step": run.state.step + 1, "loss": loss, "grad_norm": norm, "limit": limit})
-        self.in_a_row += 1
-        if self.in_a_row >= self.patience:
-            raise FloatingPointError(
-                f"{self.in_a_row} updates in a row were refused, the last for loss {loss:.4g} at step "
-                f"{run.state.step + 1}: lower the learning rate"
-            )
-        return False
-
-    def on_end(self, run: Run) -> None:
-        """Raises FloatingPointError where no update was ever taken: what would be written is the model as it came."""
-        if self.events and not self.history:
-            last = self.events[-1]
-            raise FloatingPointError(
-                f"none of {len(self.events)} updates could be taken, the last for loss {last['loss']:.4g} and gradient"
-                f" norm {last['grad_norm']:.4g}: lower the learning rate, or look at the data"
-            )
-
-    def saved(self) -> dict[str, Any]:
-        """History and events."""
-        return {"history": self.history, "events": self.events, "in_a_row": self.in_a_row}
-
-    def load(self, saved: dict[str, Any]) -> None:
-        """Puts them back."""
-        self.history, self.in_a_row = list(saved["history"]), saved["in_a_row"]
-        self.events = [dict(event) for event in saved["events"]]
 
 
 class Evaluation(Callback):

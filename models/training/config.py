@@ -83,6 +83,15 @@ class TrainingConfig(BaseModel):
         title="Spike guard",
         description="Deviations above the recent mean that skip a step; 0 is off.",
     )
+    spike_window: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Spike window",
+        description="Where three updates in a row spike, training goes back to before so many steps ahead of them and"
+        " leaves out these steps' data; gradient norms are then judged as well. 0: an update that spikes is left out,"
+        " and no more.",
+    )
     stop_when: Annotated[tuple[str, ...], AfterValidator(named)] = Field(
         (),
         title="Stop when",

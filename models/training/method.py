@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from models.parallel.ranks import Ranks
     from models.training.device import Device
     from models.training.loop import Batches, Callback
+    from models.training.spikes import Blame, Window
 
 C = TypeVar("C", bound=TrainingConfig)
 Seen = tuple[Any, ...]
@@ -55,6 +56,7 @@ class Ended:
     before: Mapping[str, float]  # held-out figures before the first step
     heldout: Mapping[str, float]  # and the last ones
     metrics: Path
+    without: Sequence[int] = ()  # steps (from 0) that trained nothing, as a spike was undone
 
 
 @dataclass
@@ -82,7 +84,8 @@ class Prepared:
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
     report, `figures` of its own among it. frozen: other models that are used and not trained: they go to the device as
     well. figures: what there is to show before the first step. begin: called before a state is put back, for what the
-    model says with the weights it starts from.
+    model says with the weights it starts from. blame: what a step (from 0) saw and the loss of each document of it, for
+    the ranking of what made a loss spike.
     """
 
     model: nn.Module
@@ -100,6 +103,7 @@ class Prepared:
     frozen: Sequence[nn.Module] = ()
     figures: Sequence[Figure] = ()
     begin: Callable[[Begun], None] | None = None
+    blame: Blame | None = None
 
 
 @dataclass(frozen=True)
@@ -159,12 +163,17 @@ class Method(Generic[C]):
         """
         *first, out = inputs if "out" not in named else (*inputs, named.pop("out"))
         given = dict(zip(self.inputs, first, strict=False)) | named
-        report = _train(self, config, out, given, on_step, states, ranks, device, actors)
-        stopped = report.get("stopped")
-        if stopped is not None and stopped["good"] < stopped["step"]:
-            # up to the last good step once more, from a state before it: the same weights, bit for bit
-            report = _train(self, config, out, given, on_step, states, ranks, device, actors, stopped)
-        return report
+        undone: dict[str, Any] = {}
+        while True:
+            report = _train(self, config, out, given, on_step, states, ranks, device, actors, **undone)
+            stopped = report.get("stopped")
+            if "windows" in report:  # from a state before the spike, without the data of those steps
+                undone["windows"] = report["windows"]
+            elif stopped is not None and stopped["good"] < stopped["step"] and "stopped" not in undone:
+                # up to the last good step once more, from a state before it: the same weights, bit for bit
+                undone["stopped"] = stopped
+            else:
+                return report
 
 
 def _train(
@@ -178,9 +187,11 @@ def _train(
     place: str | None,
     actors: Any = None,
     stopped: dict[str, Any] | None = None,
+    windows: Sequence[Window] = (),
 ) -> dict[str, Any]:
-    """Trains until the end, or, where it is known that the run `stopped`, until its last good step. Of a run that finds
-    itself stopped and has a good step to go back to, the report is `stopped` alone, and nothing else is written."""
+    """Trains until the end, or, where it is known that the run `stopped`, until its last good step; without the steps
+    in `windows`. Of a run that finds itself stopped and has a good step to go back to, the report is `stopped` alone,
+    of one that has to undo some steps `windows`, and nothing else is written."""
     import torch
 
     from datalake.atomic import write_atomically
@@ -191,13 +202,14 @@ def _train(
     from models.parallel.ranks import ALONE
     from models.text.tokenizer import check_rows
     from models.training import device as devices
-    from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
+    from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress
     from models.training.compilation import compiled
     from models.training.diagnosis import LEAST
     from models.training.loop import fit
     from models.training.optimizer import build_optimizer
     from models.training.schedule import branch_of, schedule_of
-    from models.training.state import load_state, rates_digest
+    from models.training.spikes import CONFIRMED, SpikeGuard
+    from models.training.state import drop_states, load_state, rates_digest
     from models.training.stops import Stops
 
     ranks = ranks or ALONE
@@ -221,11 +233,14 @@ def _train(
     identity = fingerprint({"stage": method.name, "config": shaping, **prepared.inputs})
     schedule, branch = schedule_of(config, data.steps), branch_of(config, data.steps)
     folder = out / "state" if states is None else states / identity
-    guard, metrics = SpikeGuard(config.spike_sigma), Metrics(out / "metrics.jsonl")
+    back, metrics = config.spike_window, Metrics(out / "metrics.jsonl")
+    guard = SpikeGuard(config.spike_sigma, back=back, blame=prepared.blame, windows=windows)
     stops, keep = Stops(() if stopped else config.stop_when, metrics), 2
+    if back:  # a state from before the window is there when it is wanted
+        keep = min(3 + (back + CONFIRMED) // config.checkpoint_every, 12)
     if config.stop_when:
         # back to a good step it is a stretch of a rule: states of that many steps are kept, unless that is too many
-        keep = min(3 + max(LEAST, data.steps // 10) // config.checkpoint_every, 12)
+        keep = max(keep, min(3 + max(LEAST, data.steps // 10) // config.checkpoint_every, 12))
         if config.keep_state and states is not None:
             unruled = shaping.model_copy(update={"stop_when": ()})
             other = fingerprint({"stage": method.name, "config": unruled, **prepared.inputs})
@@ -254,7 +269,7 @@ def _train(
     state = fit(
         model,
         compiled(prepared.objective, config.compile, device.device, prepared.compiles and ranks.whole_model),
-        prepared.batches,
+        guard.but_those(prepared.batches),
         build_optimizer(config, units, dict(prepared.rates)),
         schedule,
         [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
@@ -264,6 +279,12 @@ def _train(
         device=device,
         ranks=ranks,
     )
+    if guard.found is not None:
+        ranks.barrier()
+        if ranks.leads:
+            drop_states(folder, guard.found.first)
+        ranks.barrier()
+        return {"windows": [*guard.windows, guard.found]}
     stopped = stopped or stops.told(state.step)
     if stopped is not None and stopped["good"] < state.step:
         return {"stopped": stopped}
@@ -273,11 +294,11 @@ def _train(
     report: dict[str, Any] = {
         "steps": state.step,
         "target_tokens": state.targets,
-        "loss": metrics.last["loss"],
+        "loss": metrics.last.get("loss"),
         "tokens_per_s": metrics.mean("tokens"),
         "mfu": None if math.isnan(metrics.mean("mfu")) else metrics.mean("mfu"),
         "memory_mb": metrics.last["memory_mb"],
-        "skipped": len(guard.events),
+        "skipped": guard.skipped,
         "computed": {
             "device": str(device),
             "threads": torch.get_num_threads(),
@@ -286,9 +307,11 @@ def _train(
         },
     }
     with torch.no_grad():
-        report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path))
+        without = [step - 1 for window in guard.windows for step in range(window.first, window.last + 1)]
+        report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path, sorted(set(without))))
     if prepared.figures:
         report["figures"] = [*prepared.figures, *report.get("figures", ())]
+    report |= guard.report()
     if stopped is not None:
         report["stopped"] = stopped
     if ranks.leads:

@@ -137,6 +137,13 @@ def clear_states(folder: Path, but: int | None = None) -> None:
         folder.rmdir()
 
 
+def drop_states(folder: Path, first: int) -> None:
+    """Removes the states of a folder from step `first` on: what they hold was undone."""
+    for path in _saved_folders(folder):
+        if path >= _folder(folder, first):
+            shutil.rmtree(path)
+
+
 def copied(value: Any) -> Any:
     """A copy on the CPU of everything in a state: what is written while training goes on."""
     if isinstance(value, Tensor):

@@ -18,12 +18,13 @@ from models.methods.pretrain import PretrainConfig
 from models.objectives.base import Loss
 from models.parallel.ranks import ALONE
 from models.training import loop as trainer
-from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress, SpikeGuard
+from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress
 from models.training.device import choose
 from models.training.loop import Callback, fit, split
 from models.training.metrics import read_metrics
 from models.training.optimizer import build_optimizer, scale_and_clip
 from models.training.schedule import build_schedule
+from models.training.spikes import SpikeGuard
 from models.training.state import State, load_state, save_state
 
 STEPS = 12

@@ -79,7 +79,9 @@ def test_the_progress_bar_counts_steps_as_the_metrics_do(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(learning, "progress", progress)
     monkeypatch.setattr(learning, "run_alone", run_alone)
-    learning.train_alone("sft", dict, 3, SimpleNamespace(folder=tmp_path, config=SimpleNamespace(ranks=1)))  # type: ignore[arg-type]
+    config = SimpleNamespace(ranks=1, tracking=())
+    runtime: Any = SimpleNamespace(folder=tmp_path, config=config, corpus="c", fingerprint="f", lake_root=tmp_path)
+    learning.train_alone("sft", dict, 3, runtime, {})
     assert shown == [1, 2, 3]
 
 
