@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
-from flows.label.labels import TABLES, Journal, Labels
+from flows.label.labels import Labels
 
 _NAME = re.compile(r"\w[\w.-]{0,47}")  # a file is called so; a letter may take 4 bytes of 255
 
@@ -23,12 +23,12 @@ def annotators(labels: Labels, names: Sequence[str] = ()) -> dict[str, str]:
     """
     path = labels.root / "annotators.json"
     try:
-        known: dict[str, str] = json.loads(path.read_bytes())
+        known = {str(name): str(key) for name, key in json.loads(path.read_bytes()).items()}
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except FileNotFoundError:
         known = {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         raise UserError(f"{path} can't be read: correct it, or remove it for new keys") from None
     wanted = dict.fromkeys(names) if names or known else {_user(): None}
     for name in wanted:
@@ -42,8 +42,7 @@ def annotators(labels: Labels, names: Sequence[str] = ()) -> dict[str, str]:
         known |= new
         write_atomically(path, json.dumps(known, ensure_ascii=False, indent=1).encode(), private=True)
     for name in known:
-        for table in TABLES:
-            Journal(labels.path(table, name))
+        labels.begin(name)
     return known
 
 

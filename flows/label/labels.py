@@ -125,7 +125,17 @@ class Labels:
         """Make sure that each table has a file, which a recipe may name before anybody has said anything."""
         for table in TABLES:
             if not any((self.root / table).glob("*.jsonl")):
-                Journal(self.path(table, "nobody"))
+                self.begin("nobody")
+
+    def begin(self, annotator: str) -> None:
+        """Make sure that an annotator has a file in each table. Another server may be writing to what is there."""
+        try:
+            for table in TABLES:
+                path = self.path(table, annotator)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.open("ab").close()
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
 
     def items(self, kind: str) -> Journal:
         """What there is to judge of a kind."""

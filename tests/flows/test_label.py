@@ -29,7 +29,7 @@ from flows.label.annotators import annotators
 from flows.label.app import COOKIE, application
 from flows.label.desk import KINDS, Desk
 from flows.label.kinds import Row
-from flows.label.labels import CONVERSATIONS, PREFERENCES, Journal, Labels
+from flows.label.labels import CONVERSATIONS, DOCUMENTS, PREFERENCES, Journal, Labels
 from flows.label.pairs import Comparison, flipped
 from flows.label.summary import summary
 
@@ -452,13 +452,17 @@ def test_keys_are_the_owners_alone_and_stay(tmp_path: Path) -> None:
     first = annotators(labels, ["ann", "老师"])
     path = labels.root / "annotators.json"
     assert path.stat().st_mode & 0o077 == 0
+    being_written = labels.path(DOCUMENTS, "ann")
+    being_written.write_text('{"id": "1"}\n{"id": "2"')  # by a server of the other kind
     assert annotators(labels, ["bob"]) == first | {"bob": annotators(labels)["bob"]}
+    assert being_written.read_text() == '{"id": "1"}\n{"id": "2"'
     for name in ("../up", "", ".hidden", "a/b", "a b", "x" * 60, "Ann"):
         with pytest.raises(UserError, match="--annotators"):
             annotators(labels, [name])
-    path.write_text("{")
-    with pytest.raises(UserError, match="can't be read"):
-        annotators(labels)
+    for spoilt in ("{", "[]", "7"):
+        path.write_text(spoilt)
+        with pytest.raises(UserError, match="can't be read"):
+            annotators(labels)
 
 
 # What there is to judge -----------------------------------------------------------------------------------------------
