@@ -145,10 +145,11 @@ def promote(
         if against:
             raise UserError(f"{candidate} isn't promoted: {'; '.join(against)}")
         artifacts.note("waiting for a person: Resume, at the top of this page or in its menu, opens the form")
-        shown = asked.fingerprint, before and before["fingerprint"]
-        approval = _asked(f"{short}\n\nAll scores: the artifact `promote-comparison` of this run.", *shown)
+        there = before["fingerprint"] if before else None
+        page = f"{short}\n\nAll scores: the artifact `promote-comparison` of this run."
+        approval = _asked(page, asked.fingerprint, there)
         if approval.approve:
-            _give(opened, tag, asked.fingerprint, before and before["fingerprint"], approval.note)
+            _give(opened, tag, asked.fingerprint, there, approval.note)
         artifacts.note(f"{asked}: {'is' if approval.approve else 'is not'} {tag} now{_because(approval.note)}")
         return answer | {"approved": approval.approve, "note": approval.note}
 
@@ -194,10 +195,10 @@ def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster:
         name, why = next(iter(found.unfinished.items()))
         raise StageError(f"{len(found.unfinished)} not judged ({name}: {why}); run it again to do just these")
     figures = found.figures()
-    for one in judgeable:
-        own = [row for row in figures["results"] if row["checkpoint"] == one.name]
-        stage = named[one.name].stage or str(one.folder)
-        keep(lake, ledger_rows(one.record or one.version, stage, found.judged[one.name]), own)
+    for asked in judgeable:
+        own = [row for row in figures["results"] if row["checkpoint"] == asked.name]
+        stage = named[asked.name].stage or str(asked.folder)
+        keep(lake, ledger_rows(asked.record or asked.version, stage, found.judged[asked.name]), own)
     return figures
 
 

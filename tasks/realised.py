@@ -30,7 +30,7 @@ def add_shares(report: dict[str, Any], lake: Lake, mixture: TableRef) -> None:
     asked = report.pop("asked", None)
     if asked is None:
         asked, why = _of_mixture(lake, mixture, report["epochs"])
-    sources = []
+    sources: list[dict[str, Any]] = []
     for source in sorted({*by_source, *asked}, key=lambda name: (-by_source[name], name)):
         row = {"source": source, "asked": asked.get(source), "tokens": by_source[source]}
         row["share"] = by_source[source] / whole

@@ -76,7 +76,7 @@ def _given(
     """What a training is given, and the versions of it. Raises UserError where nothing is held out."""
     from models.methods import METHODS
 
-    refs = {"tokens": tokens, "mixture": mixture, "tokenizer": tokenizer}
+    refs: dict[str, Any] = {"tokens": tokens, "mixture": mixture, "tokenizer": tokenizer}
     made = material(METHODS["pretrain"], runtime.lake, refs | {"repetition_seed": seed})
     if not made.inputs["heldout"]:
         raise UserError("no document is held out to judge models on: raise mixture.holdout")

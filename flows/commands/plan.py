@@ -107,7 +107,9 @@ def plan(
     elif loss is not None:
         made = planner.of_loss(loss)
     else:
-        made = planner.of_hours(gpu_hours if money is None or price is None else money / price)
+        hours = gpu_hours if money is None or price is None else money / price
+        assert hours is not None, "one budget is given"
+        made = planner.of_hours(hours)
     _say(law, planner, made, fit)
     common.output.answer(
         {name: getattr(made, name) for name in FIELDS}, lambda console, answer: _print(console, answer, made, devices)

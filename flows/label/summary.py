@@ -31,14 +31,14 @@ def _of(kind: Kind, rows: Mapping[str, dict[str, Row]], labels: Labels) -> Row:
     items = by_item(rows)
     skipped = labels.rows(f"{SKIPPED}/{kind.name}")
     beside = {table: labels.rows(table) for table in kind.beside}
-    people = [
+    people: list[Row] = [
         {"annotator": name, "labels": len(mine), "skipped": len(skipped.get(name, {}))}
         | {table: len(theirs.get(name, {})) for table, theirs in beside.items()}
         for name, mine in rows.items()
         if mine or skipped.get(name)
     ]
     measures = kind.measures(list(items.values()))
-    agreement = [
+    agreement: list[Row] = [
         {"measure": measure, "alpha": krippendorff_alpha(units, ordinal), "kappa": []}
         for measure, (units, ordinal) in measures.items()
     ]

@@ -30,12 +30,12 @@ def wait_for_pairs(labels: Labels, wanted: int) -> int:
         while not over.is_set():
             try:
                 if labels.compared() >= wanted:
-                    return resume_flow_run(run)
+                    resume_flow_run(run)
+                    return
             except Exception as error:  # a server that is busy, a file that a person has to correct: the run waits on
                 if not isinstance(error, NotPausedError):  # not yet, or a person was faster
                     note(f"the run goes on waiting: {first_line(error)}")
             over.wait(_POLL_S)
-        return None
 
     if labels.compared() < wanted:
         watch = Thread(target=copy_context().run, args=(resume_when_enough,), daemon=True)

@@ -185,7 +185,7 @@ class SpikeGuard(Callback):
                     before = sums.setdefault(who, {}).get(step, (0, 0.0))
                     sums[who][step] = before[0] + targets, before[1] + nats
         run.model.train()
-        rows = []
+        rows: list[list[Any]] = []
         for who, by_step in sums.items():
             targets = sum(count for count, _ in by_step.values())
             if targets:

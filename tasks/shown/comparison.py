@@ -28,8 +28,8 @@ def differences(
         lines += ["| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |"]
         for row in compared:
             real = ("higher" if row["difference"] > 0 else "lower") if row["real"] else "no"
-            cells = (row["task"] + _way(row, compared), row["metric"], f"{row['first']:.4g}", f"{row['second']:.4g}")
-            cells += (f"{row['difference']:+.4g}", real, f"{row['low']:+.4g} to {row['high']:+.4g}", f"{row['p']:.2g}")
+            cells = [row["task"] + _way(row, compared), row["metric"], f"{row['first']:.4g}", f"{row['second']:.4g}"]
+            cells += [f"{row['difference']:+.4g}", real, f"{row['low']:+.4g} to {row['high']:+.4g}", f"{row['p']:.2g}"]
             lines.append(f"| {' | '.join(map(_cell, cells))} | {row['n']:,} |")
         lines += ["", "Paired by item; intervals of 95%; real: when all rows are judged together (Holm)."]
     return "\n".join(lines)
@@ -42,8 +42,8 @@ def comparison(short: str, figures: Mapping[str, Sequence[Row]]) -> str:
     for row in figures["results"]:
         seen = f"{row['seen']:.1%}" if "seen" in row else "unknown"
         without = f"{row['without']:.4g}" if row.get("seen") and row["without"] is not None else ""
-        cells = (row["checkpoint"], row["task"] + _way(row), row["metric"], f"{row['value']:.4g}")
-        cells += (f"{row['low']:.4g} to {row['high']:.4g}", f"{row['n']:,}", seen, without)
+        cells = [row["checkpoint"], row["task"] + _way(row), row["metric"], f"{row['value']:.4g}"]
+        cells += [f"{row['low']:.4g} to {row['high']:.4g}", f"{row['n']:,}", seen, without]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     held = [row for row in figures["contamination"] if row["items"]]
     if held:

@@ -11,7 +11,7 @@ import world
 import yaml
 from begun import Start
 from harness import Command, PrefectServer
-from test_base import open_model, recipe  # noqa: F401
+from test_base import recipe
 from test_dry import everything
 
 from datalake.lake.lake import Lake
@@ -29,7 +29,7 @@ ALL += "{% endgeneration %}"
 
 
 @pytest.fixture
-def written(open_model: Path, tmp_path: Path) -> Path:  # noqa: F811
+def written(open_model: Path, tmp_path: Path) -> Path:
     """A recipe of dialogues alone, as a file."""
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(tmp_path / "in", open_model, pretrain=None)))
