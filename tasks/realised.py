@@ -37,7 +37,7 @@ def add_shares(report: dict[str, Any], lake: Lake, mixture: TableRef) -> None:
         if row["asked"] and abs(row["share"] - row["asked"]) > NEAR * row["asked"]:
             row["why"] = why.get(source) or (_otherwise(in_phases) if by_source[source] else "it has no document")
         sources.append(row)
-    languages = [
+    languages: list[dict[str, Any]] = [
         {"language": language, "tokens": tokens, "share": tokens / whole}
         for language, tokens in sorted(by_language.items(), key=lambda item: (-item[1], item[0]))
     ]

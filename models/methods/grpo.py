@@ -49,4 +49,4 @@ class GrpoConfig(RolloutConfig):
         return Estimation(scale=self.scale)
 
 
-grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo", version="2")
+grpo = learned("grpo", GrpoConfig, title="Group-relative policy optimisation", after="ppo", version="3")

@@ -54,4 +54,4 @@ def critic(config: PpoConfig, policy: Path, judge: Any) -> Any:
     return ScalarHead(deepcopy(judge.trunk) if by_judge else load_language_model(policy), "zero")
 
 
-ppo = learned("ppo", PpoConfig, critic, title="PPO", after="reward", default=True, version="5")
+ppo = learned("ppo", PpoConfig, critic, title="PPO", after="reward", default=True, version="6")

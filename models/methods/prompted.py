@@ -172,7 +172,8 @@ def prepared(
         frozen.append(network)
 
     def begin(begun: Begun) -> None:
-        iterations.engine = engine_of(config, actor, sampling, data.words, begun.actors)
+        iterations.computing = begun.device.computing
+        iterations.engine = engine_of(config, actor, sampling, data.words, begun.device, begun.actors)
 
     def finish(ended: Ended) -> dict[str, Any]:
         rows = read_metrics(ended.metrics)

@@ -73,7 +73,7 @@ def _repeated(rows_T: Tensor, number: int) -> Tensor:
 def possible(model: nn.Module) -> bool:
     """Whether to try at all: on a CPU, in float32."""
     some = next(model.parameters())
-    return some.device.type == "cpu" and some.dtype == torch.float32
+    return some.device.type == "cpu" and some.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def log_softmax(model: nn.Module, hidden_ND: Tensor, temperature: float, vocabulary: int | None = None) -> Tensor:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.training.device import Device
+
 
 @dataclass(slots=True)
 class Answer:
@@ -72,5 +74,5 @@ class Engine(Protocol):
 class Actors(Protocol):
     """Makes an engine of other processes that hold the model as well; a stage that runs on a cluster has one."""
 
-    def __call__(self, model: nn.Module, sampling: Sampling, workers: int, exact: bool) -> Engine:
-        """An engine of so many; exact: as of `models.rl.engine.Engine`."""
+    def __call__(self, model: nn.Module, sampling: Sampling, workers: int, exact: bool, device: Device) -> Engine:
+        """An engine of so many; exact: as of `models.rl.engine.Engine`; device: how precisely they compute."""

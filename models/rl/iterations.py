@@ -6,7 +6,8 @@ iteration, and no prompt is skipped or seen twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +73,7 @@ class Iterations(Callback):
         target = config.kl_target if config.kl_control == "adaptive" else None
         self.controller = KLController(config.kl_coefficient, target, config.kl_horizon)
         self.figures: dict[str, float] = {}
+        self.computing: Callable[[], AbstractContextManager[Any]] = nullcontext  # as precisely as it is trained
 
     @property
     def policy(self) -> nn.Module:
@@ -111,9 +113,10 @@ class Iterations(Callback):
         columns = self.scores(answers, [self.rows[item] for item in items])
         total = self.rewards.total(columns)
         scores = torch.tensor(total, dtype=torch.float64).clamp(-_LARGEST, _LARGEST).float().to(device)
-        old = self.old_log_probs(laid, step)
-        reference = log_probs_of(self.reference, laid, config, self.vocabulary)
-        values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
+        with self.computing():
+            old = self.old_log_probs(laid, step)
+            reference = log_probs_of(self.reference, laid, config, self.vocabulary)
+            values = values_of(self.model.critic, laid, config) if isinstance(self.model, ActorCritic) else None
         rollouts, teaching, self.figures = graded(
             config, laid, scores, old, reference, values, self.controller.coefficient
         )
@@ -125,7 +128,8 @@ class Iterations(Callback):
         if config.exact == "on" and self.figures["logprob_gap"]:
             raise UserError(
                 f"sampling and training differ by {self.figures['logprob_gap']:.3g} nats at step {step + 1}: this "
-                "machine can't be exact with this model; set exact to auto, or use one thread (OMP_NUM_THREADS=1)"
+                "machine can't be exact with this model at this precision; set exact to auto, or precision to float32, "
+                "or use one thread (OMP_NUM_THREADS=1)"
             )
         return rollouts, teaching.nonzero()[:, 0].tolist()
 
@@ -145,7 +149,8 @@ class Iterations(Callback):
 
     def answers(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         """An answer to each prompt, with what tools give back."""
-        return self.engine(prompts, seeds, self.observe)
+        with self.computing():
+            return self.engine(prompts, seeds, self.observe)
 
     def scores(self, answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
         """Each reward of each answer."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from models.rl.answers import Answer, Engine, Observe, Sampling
+    from models.training.device import Device
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Actors:
     config: RuntimeConfig
     running: list[Any] = field(default_factory=list)
 
-    def __call__(self, model: nn.Module, sampling: Sampling, workers: int, exact: bool) -> Engine:
+    def __call__(self, model: nn.Module, sampling: Sampling, workers: int, exact: bool, device: Device) -> Engine:
         """The engine; `workers`: how many actors. Raises UserError where there is no cluster."""
         import torch
 
@@ -53,8 +54,7 @@ class Actors:
             max_restarts=retries,
             max_task_retries=retries,
         )(_Actor)
-        device = next(model.parameters()).device.type
-        held = ray.put(model if device == "cpu" else deepcopy(model).cpu())
+        held = ray.put(model if device.device.type == "cpu" else deepcopy(model).cpu())
         shape = sampling, exact, device, torch.get_num_threads()
         self.running = [actor.remote(number, held, *shape) for number in range(workers)]
         return _Engine(ray, model, self.running, held, exact)
@@ -77,7 +77,7 @@ class _Actor:
     """One of them, with as many threads as the process that trains: other numbers of threads give other last bits."""
 
     def __init__(
-        self, number: int, model: nn.Module, sampling: Sampling, exact: bool, device: str, threads: int
+        self, number: int, model: nn.Module, sampling: Sampling, exact: bool, device: Device, threads: int
     ) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         import torch
@@ -85,7 +85,8 @@ class _Actor:
         from models.rl.engine import Engine
 
         torch.set_num_threads(threads)
-        place = device if device == "cpu" else f"{device}:{number % torch.cuda.device_count()}"
+        self.device, kind = device, device.device.type
+        place = kind if kind == "cpu" else f"{kind}:{number % torch.cuda.device_count()}"
         self.engine = Engine(model.to(place), sampling, exact=exact)
         self.engine.version = -1  # none that was trained
 
@@ -104,9 +105,10 @@ class _Actor:
 
             self.engine.model.load_state_dict(ray.get(weights[0]), strict=False)
             self.engine.version = version
-        if observe is None:
-            return self.engine(prompts, seeds)
-        return self.engine(prompts, seeds, lambda row, answer: observe(places[row], answer))
+        with self.device.computing():
+            if observe is None:
+                return self.engine(prompts, seeds)
+            return self.engine(prompts, seeds, lambda row, answer: observe(places[row], answer))
 
 
 class _Engine:

@@ -300,6 +300,20 @@ def test_where_sampling_is_exact_its_log_probabilities_are_taken_and_looked_at(h
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("method", [ppo, grpo])
+def test_in_bfloat16_the_first_ratio_is_one_and_the_gap_is_told(half, tmp_path, method):
+    """Old log-probabilities are computed as precisely as new ones; those of sampling differ, and nobody hides it."""
+    start, rows, rewards = half
+    once = {"epochs": 1, "minibatches": 1, "batch": 16, "steps": 1, "new_tokens": 4, "rewards": rewards}
+    method(method.config(**once, precision="bfloat16"), start, rows, [], None, tmp_path)
+    [row] = read_metrics(tmp_path / "metrics.jsonl")
+    assert row["ratio"] == pytest.approx(1, abs=1e-6)
+    assert row["approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert 0 < row["logprob_gap"] < 0.2
+    with pytest.raises(UserError, match=r"precision to float32"):
+        method(method.config(**once, precision="bfloat16", exact="on"), start, rows, [], None, tmp_path / "on")
+
+
 def test_nothing_that_judges_is_said_in_one_line(half, tmp_path):
     start, rows, _ = half
     with pytest.raises(UserError, match=r"name functions in grpo\.rewards"):

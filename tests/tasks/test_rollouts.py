@@ -18,6 +18,7 @@ from models.methods.grpo import GrpoConfig
 from models.network import checkpoint
 from models.rl.answers import Answer, Observe, Sampling
 from models.rl.engine import Engine
+from models.training.device import choose
 from models.training.metrics import read_metrics
 from tasks.cluster import Actors, run_alone
 from tasks.cluster.connect import ClusterError
@@ -40,7 +41,7 @@ def pair(ray_runtime: RuntimeConfig, start: Path) -> Iterator[tuple[Engine, Any]
     """An engine in this process, and one of two actors, over one model."""
     model = checkpoint.load_model(start)
     with Actors(ray_runtime) as actors:
-        yield Engine(model, SAMPLING, exact=True), actors(model, SAMPLING, 2, True)
+        yield Engine(model, SAMPLING, exact=True), actors(model, SAMPLING, 2, True, choose("float32"))
 
 
 def tool(dies: Path | None = None) -> Observe:
@@ -123,4 +124,4 @@ def test_a_method_learns_the_same_where_actors_answer(ray_runtime: RuntimeConfig
 def test_actors_need_a_cluster(start: Path) -> None:
     inline = Actors(RuntimeConfig(workers=1, cluster="inline"))
     with pytest.raises(UserError, match=r"set runtime\.cluster to local, or engine to process"):
-        inline(checkpoint.load_model(start), SAMPLING, 2, True)
+        inline(checkpoint.load_model(start), SAMPLING, 2, True, choose("float32"))
