@@ -89,7 +89,7 @@ def _judge_on(made: Material, documents: Collection[bytes], count: int) -> None:
 
 
 def _done(shards: Sequence[Shard], runtime: Runtime, title: str) -> dict[str, ShardResult]:
-    """The trainings by their keys: two that are one by what they are given are done once. Raises UserError where one has
+    """The trainings by their keys: two that are given the same are done once. Raises UserError where one has
     failed, as what is said of them all needs each."""
     once = list({shard.key: shard for shard in shards}.values())
     mapped = map_all(_train, once, runtime, title, on_gpus=True)
