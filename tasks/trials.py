@@ -28,7 +28,7 @@ from tasks.material import Material, material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.runtime import Runtime
-from tasks.shards import Mapped, map_all
+from tasks.shards import map_all
 from tasks.stage import stage
 
 LOSSES = pa.schema([("id", ID), ("nats", pa.float64()), ("targets", pa.int64()), ("bytes", pa.int64())])
@@ -89,12 +89,14 @@ def _judge_on(made: Material, documents: Collection[bytes], count: int) -> None:
 
 
 def _done(shards: Sequence[Shard], runtime: Runtime, title: str) -> dict[str, ShardResult]:
-    """The trainings by name. Raises UserError where one has failed: what is said of them all needs each."""
-    mapped: Mapped = map_all(_train, shards, runtime, title, on_gpus=True)
+    """The trainings by their keys: two that are given the same are done once. Raises UserError where one has
+    failed, as what is said of them all needs each."""
+    once = list({shard.key: shard for shard in shards}.values())
+    mapped = map_all(_train, once, runtime, title, on_gpus=True)
     if mapped.failed:
         name, why = next(iter(mapped.failed.items()))
-        raise UserError(f"{len(mapped.failed)} of {len(shards)} trainings failed; {name}: {why}")
-    return {result.name: result for result in mapped.results}
+        raise UserError(f"{len(mapped.failed)} of {len(once)} trainings failed; {name}: {why}")
+    return {result.key: result for result in mapped.results}
 
 
 class Swept(NamedTuple):
@@ -138,7 +140,7 @@ def sweep(
     done = _done(shards, runtime, "sweep")
     rows = []
     for shard in shards:
-        result = done[shard.name]
+        result = done[shard.key]
         table = read_table(result.files[0].path)
         loss = sum(table["nats"].to_pylist()) / sum(table["targets"].to_pylist())
         rows.append((result.counts["parameters"], result.counts["tokens"], loss))
@@ -232,7 +234,7 @@ def ablate(
         for side, (made, versions) in zip(("first", "second"), sides, strict=True)
     ]
     done = _done([shard for side in shards for shard in side], runtime, "ablate")
-    tables = [[read_table(done[shard.name].files[0].path) for shard in side] for side in shards]
+    tables = [[read_table(done[shard.key].files[0].path) for shard in side] for side in shards]
     nats = [np.array([table["nats"].to_numpy() for table in side]) for side in tables]
     sizes = tables[0][0]["bytes"].to_numpy().astype(np.float64)
     sources = _sources(runtime, mixture)
