@@ -69,7 +69,9 @@ class Grid(NamedTuple):
         value `without` them; where no documents are known neither does.
         """
         options: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
-        results, compared, dirty = [], [], []
+        results: list[dict[str, Any]] = []
+        compared: list[dict[str, Any]] = []
+        dirty: list[dict[str, Any]] = []
         first, *others = self.judged
         for name, rows in self.judged.items():
             mine = {"checkpoint": name}
