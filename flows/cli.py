@@ -26,7 +26,7 @@ COMMANDS = {
     "flows.commands.chat:chat": "Talk to a model.",
     "flows.commands.eval:eval": "Judge checkpoints by benchmarks, with intervals; compare several.",
     "flows.commands.promote:promote": "Judge a checkpoint beside the current one; once a person agrees, it is current.",
-    "flows.commands.tag:tag": "Names of checkpoints, such as current; give one.",
+    "flows.commands.tag:tag": "Give a checkpoint a name, or list the names that there are.",
     "flows.commands.export:export": "Write a checkpoint as a Hugging Face folder, or a table as Parquet, with a card.",
     "flows.commands.serve:serve": "OpenAI's API over checkpoints, and a page to chat with them.",
     "flows.commands.label:label": "A page on which people compare answers, or judge documents, for training.",

@@ -85,7 +85,7 @@ def judge(
     """
     opened = Lake(lake_folder(lake)).require()
     with surroundings(opened):
-        put = exams(_loaded(benchmarks, opened), ways_of(shots, reasons, limit=limit))
+        put = _exams(opened, benchmarks, limit, shots, reasons)
         chosen = {one.folder: one for one in (choose(name, opened.root) for name in checkpoints)}
         named = dict(zip(names(chosen.values()), chosen.values(), strict=True))
         if not named:
@@ -125,7 +125,7 @@ def promote(
         tags.check_name(tag, TAKEN)
         if contamination is not None and not 0 <= contamination <= 1:
             raise UserError(f"contamination {contamination}: a share from 0 to 1")
-        put = exams(_loaded(benchmarks, opened), ways_of((), "yes", limit=limit))
+        put = _exams(opened, benchmarks, limit)
         asked = choose(candidate, opened.root)
         if asked.fingerprint is None:  # a folder: of this lake, else it can have no tag
             asked = choose(find_checkpoint(opened, str(asked.folder), TRAINING, ANSWERING).fingerprint, opened.root)
@@ -176,10 +176,15 @@ def objections(figures: dict[str, Any], contamination: float | None, losses: boo
     return said
 
 
-def _loaded(names: Sequence[str], lake: Lake) -> list[Any]:
+def _exams(
+    lake: Lake, names: Sequence[str], limit: int, shots: Sequence[int] = (), reasons: Reasons = "yes"
+) -> list[Exam]:
+    """What checkpoints are asked; what is wrong with it is said before any is loaded."""
     if not names:
         raise UserError("no benchmark is named: give some, such as arc_easy")
-    return [load(name, lake.root) for name in dict.fromkeys(names)]
+    if limit < 1 or any(not 0 <= count <= 64 for count in shots):
+        raise UserError(f"limit {limit}, shots {list(shots)}: at least one item, and from 0 to 64 worked examples")
+    return exams([load(name, lake.root) for name in dict.fromkeys(names)], ways_of(shots, reasons, limit=limit))
 
 
 def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster: str) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class Grid(NamedTuple):
         value `without` them; where no documents are known neither does.
         """
         options: dict[str, Any] = {"confidence": confidence, "resamples": resamples}
-        results, compared, dirty = [], [], []
+        results: list[dict[str, Any]] = []
+        compared: list[dict[str, Any]] = []
+        dirty: list[dict[str, Any]] = []
         first, *others = self.judged
         for name, rows in self.judged.items():
             mine = {"checkpoint": name}
@@ -107,7 +109,7 @@ def grid(checkpoints: Sequence[Judgeable], exams: Sequence[Exam], runtime: Runti
             folder = runtime.lake.shard_folder(_KEYS.name, key)
             shards[key] = Shard(name, key, (str(one.folder), part, trust), folder)
             cells.append((one, part, key))
-    done = _done(_judge, list(shards.values()), runtime, "benchmarks")
+    done = _done(_judge, list(shards.values()), runtime, "benchmarks", on_gpus=True)
     _loaded.cache_clear()  # where this process judged itself
     judged: dict[str, list[Judged]] = {one.name: [] for one in checkpoints}
     unfinished: dict[str, str] = {}
@@ -123,9 +125,11 @@ def grid(checkpoints: Sequence[Judgeable], exams: Sequence[Exam], runtime: Runti
     return Grid(judged, unfinished, {one.name for one in checkpoints if one.record is not None})
 
 
-def _done(work: Any, shards: Sequence[Shard], runtime: Runtime, title: str) -> dict[str, ShardResult]:
+def _done(
+    work: Any, shards: Sequence[Shard], runtime: Runtime, title: str, on_gpus: bool = False
+) -> dict[str, ShardResult]:
     with progress(title, len(shards)) as tell:
-        return {result.key: result for result in map_shards(work, shards, runtime, tell, on_gpus=True)}
+        return {result.key: result for result in map_shards(work, shards, runtime, tell, on_gpus)}
 
 
 @lru_cache(maxsize=1)  # a worker is given cells of one checkpoint after another

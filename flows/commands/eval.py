@@ -102,8 +102,6 @@ def eval(
     from models.evaluation import benchmark as benchmarks
 
     asked = [benchmarks.load(name, common.folder) for name in dict.fromkeys(names)]
-    if len({one.name for one in asked}) < len(asked):
-        raise UserError("two tasks have one name: rename one of the files")
 
     from models.evaluation.exam import exams, ways_of
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datalake.errors import UserError
 from models.evaluation.benchmark import Asked, Benchmark, asked, load, text_of
 from models.evaluation.config import EvaluateConfig
 
@@ -97,7 +98,12 @@ def exam(benchmark: Benchmark, settings: Settings = AS_THEY_ARE) -> Exam:
 
 
 def exams(benchmarks: Sequence[Benchmark], ways: Sequence[Settings]) -> list[Exam]:
-    """Every benchmark asked in every way, each once: without worked examples, reasons make no difference."""
+    """Every benchmark asked in every way, each once: without worked examples, reasons make no difference.
+
+    Raises UserError where two are called alike.
+    """
+    if len({one.name for one in benchmarks}) < len(benchmarks):
+        raise UserError("two tasks have one name: rename one of the files")
     found: dict[tuple[str, int, bool], Exam] = {}
     for one in (exam(benchmark, way) for benchmark in benchmarks for way in ways):
         found.setdefault((one.benchmark.name, one.shots, one.reasons), one)
@@ -113,4 +119,4 @@ def ways_of(shots: Sequence[int | None], reasons: str, **more: Any) -> list[Sett
 def exams_of(config: EvaluateConfig, lake: Path | None = None) -> list[Exam]:
     """The exams that a recipe asks for, of a lake's documents too; see `exam` for what is raised."""
     ways = ways_of(config.shots, config.reasons, limit=config.limit, batch=config.batch, seed=config.seed)
-    return exams([load(name, lake) for name in config.benchmarks], ways)
+    return exams([load(name, lake) for name in dict.fromkeys(config.benchmarks)], ways)

@@ -45,6 +45,7 @@ MADE = {
         "re.compile",
     ): "a word as it is; where it isn't found no more is looked for",
     ("datalake.secrets", "re.compile"): "texts as they are",
+    ("models.rl.rewards.constraints", "re.findall"): "a text as it is, between the edges of words",
     ("models.serving.page", "re.findall"): "one text, which is our own page",
     ("datalake.extract.wiki.chinese", "re.compile"): "a class of characters",
     ("datalake.remote.files", "re.search"): "one character of a class",

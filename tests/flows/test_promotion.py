@@ -163,6 +163,7 @@ def test_a_person_agrees_and_the_tag_moves(
         ({"candidate": str(choose("dpo", lake).folder)}, "is current already"),
         ({"candidate": "sft", "benchmarks": ["arc_esay"]}, "did you mean arc_easy"),
         ({"candidate": "sft", "benchmarks": []}, "no benchmark is named"),
+        ({"candidate": "sft", "limit": 0}, "at least one item"),
     ):
         ended = promotion.promote(**{"benchmarks": [task], "losses": True, **where, **arguments}, return_state=True)
         assert ended.is_failed()

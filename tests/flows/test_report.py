@@ -112,6 +112,12 @@ WROTE = [
 ]
 
 
+JUDGED = {"checkpoint": "ppo", "task": "arc_easy", "metric": "accuracy", "value": 0.5, "low": 0.25, "high": 0.75}
+JUDGED |= {"n": 12, "seen": 0.25, "without": 0.375}
+COMPARED = {"checkpoint": "ppo", "with": "sft", "task": "arc_easy", "metric": "accuracy", "first": 0.3, "second": 0.5}
+COMPARED |= {"difference": 0.2, "low": 0.05, "high": 0.35, "p": 0.01, "real": True, "n": 12}
+
+
 def document(name: str, text: str, source: str = "web") -> Document:
     return Document(document_id("table", "a", name), text, source, f"https://example.org/{name}", "en")
 
@@ -204,7 +210,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             | {"left_out_by_reason": {"no answer of the assistant": 153, "the chat template can't write it": 1}},
         },
         "ppo": {"counts": {}, "report": {"score_last": 0.5, "findings": FINDINGS, "figures": FIGURES}},
-        "evaluate": {"counts": {}, "report": {"answers": ANSWERS, "results": []}},
+        "evaluate": {"counts": {}, "report": {"answers": ANSWERS, "results": [JUDGED], "compared": [COMPARED]}},
     }
     reports = []
     for stage, more in said.items():
@@ -240,7 +246,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     result = {"checkpoint": "ppo", "task": "perplexity", "metric": "loss", "value": 2.5, "low": 2.25, "high": 2.75}
     row = result | {"n": 40, "fingerprint": prints["evaluate"]}
     tuned = row | {"checkpoint": "sft", "value": 2.75, "low": 2.5, "high": 3.0}
-    lake.append_rows("runs.evaluations", EVALUATIONS, [row, row, tuned], prints["evaluate"])
+    judged = JUDGED | {"fingerprint": prints["evaluate"]}
+    lake.append_rows("runs.evaluations", EVALUATIONS, [row, row, tuned, judged], prints["evaluate"])
     write_manifest(
         lake,
         Manifest(
@@ -332,9 +339,17 @@ def test_curves_and_evaluations_are_there_once(page: str) -> None:
     table = re.search(r'id="evaluation".*?</table>', page, re.S)
     assert table
     assert re.findall(r"<th[^>]*>(\w+)</th>", table[0]) == ["task", "metric", "sft", "ppo", "items"]
-    assert table[0].count("<tr>") == 2, "a row for each metric, a column for each model"
+    assert table[0].count("<tr>") == 3, "a row for each metric, a column for each model"
     assert re.search(r'<td class="n best">2\.5<br>', table[0]), "the best of a row is marked"
     assert "score last 0.5" in Page(page).text
+
+
+def test_a_benchmarks_score_stands_beside_what_of_it_was_seen_in_training(page: str) -> None:
+    part = page[page.index('id="evaluation"') : page.index('id="answers"')]
+    (row,) = [row for row in re.findall(r"<tr>.*?</tr>", part, re.S) if "arc easy" in row and "seen" in row]
+    assert "25.0% seen, without 0.375" in row
+    (row,) = [row for row in re.findall(r"<tr>.*?</tr>", part, re.S) if "+0.2" in row]
+    assert [text in row for text in ("arc easy", "sft", "+0.05 to +0.35", "yes")] == [True] * 4
 
 
 def test_findings_stand_at_the_top_and_lead_to_the_curve_that_shows_them(page: str) -> None:

@@ -137,7 +137,7 @@ def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server:
 def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
-    for name in ("pipeline/pipeline", "ingest/ingest", "ingest/crawl", "evaluate/evaluate"):
+    for name in ("pipeline/pipeline", "ingest/ingest", "ingest/crawl", "evaluate/evaluate", "judge/judge"):
         deployment = prefect_server.call(f"/deployments/name/{name}")
         assert deployment["work_pool_name"] == service.POOL
         assert deployment["global_concurrency_limit"]["limit"] == 1
@@ -176,6 +176,16 @@ def test_the_form_is_short_and_filled_in_with_the_demo(running: dict[str, Any], 
             "object",
         ]
         assert deployment["parameters"] == {"recipe": "recipes/demo.yaml"}
+
+
+def test_the_forms_of_judging_and_promoting_say_what_each_field_is(
+    running: dict[str, Any], prefect_server: PrefectServer
+) -> None:
+    for name, own in (("judge", ["checkpoints", "shots", "reasons"]), ("promote", ["candidate", "contamination"])):
+        deployment = prefect_server.call(f"/deployments/name/{name}/{name}")
+        fields = deployment["parameter_openapi_schema"]["properties"]
+        assert {"benchmarks", "limit", "lake", *own} <= fields.keys()
+        assert all(field["description"] for field in fields.values())
 
 
 def test_the_crawl_takes_an_open_range_of_snapshots_once_a_month(

@@ -106,7 +106,7 @@ def test_a_cell_can_be_told_to_a_worker_elsewhere(
     inline: Callable[..., Runtime], task: Path, models: list[FolderRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(benchmarks, "_done", lambda work, shards, *_: told.extend(shards) or {})
+    monkeypatch.setattr(benchmarks, "_done", lambda work, shards, *_, **__: told.extend(shards) or {})
     with pytest.raises(KeyError):
         grid(judgeable(inline(), models), exams([load(str(task))], ways_of([], "yes")), inline())
     (part,) = {pickle.dumps(shard.payload[1]) for shard in told}
