@@ -23,7 +23,7 @@ from models.training.loop import Batches, Callback, Run
 from models.training.metrics import Row
 
 CONFIRMED = 3  # refusals in a row: a batch may be bad by itself, three one after the other aren't
-LEAST_TARGETS = 8  # a mean over fewer says little of a document: it ranks behind the others
+PRIOR = 4  # a mean over few tokens says little: a document ranks as if it had so many more, of the mean loss of all
 KEPT = 1000  # ranked documents of a spike
 RETURNS = 3  # a run that spikes again right behind what it left out, so often, doesn't learn
 
@@ -185,13 +185,19 @@ class SpikeGuard(Callback):
                     before = sums.setdefault(who, {}).get(step, (0, 0.0))
                     sums[who][step] = before[0] + targets, before[1] + nats
         run.model.train()
-        rows = []
+        rows: list[list[Any]] = []
         for who, by_step in sums.items():
             targets = sum(count for count, _ in by_step.values())
             if targets:
                 nats = sum(loss for _, loss in by_step.values())
                 rows.append([max(by_step, key=lambda step: by_step[step][1]), who, targets, nats / targets])
-        rows.sort(key=lambda row: (row[2] < LEAST_TARGETS, -row[3] if math.isfinite(row[3]) else -math.inf, row[0]))
+        finite = [row for row in rows if math.isfinite(row[3])]
+        usual = sum(row[2] * row[3] for row in finite) / max(sum(row[2] for row in finite), 1)
+
+        def own(row: list[Any]) -> float:
+            return (row[2] * row[3] + PRIOR * usual) / (row[2] + PRIOR) if math.isfinite(row[3]) else math.inf
+
+        rows.sort(key=lambda row: (-own(row), row[0]))
         self.blamed[spike] = rows[:KEPT]
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,8 +107,9 @@ def test_a_spike_that_lasts_is_undone_with_the_steps_before_it(world, whole, tmp
     sampler = pretrain.data(CONFIG, **{k: v for k, v in world.items() if k != "tokenizer"}).sampler
     there = {document.hex() for step in range(first - 1, last) for document, _, _ in sampler.documents(step)}
     assert {who for _, _, who, *_ in blamed} == there
-    told = [loss for _, _, _, targets, loss, _ in blamed if targets >= 8]
-    assert told == sorted(told, reverse=True)
+    mean = sum(targets * loss for *_, targets, loss, _ in blamed) / sum(targets for *_, targets, _, _ in blamed)
+    told = [(targets * loss + 4 * mean) / (targets + 4) for *_, targets, loss, _ in blamed]
+    assert all(better >= worse - 1e-9 for better, worse in pairwise(told))
     assert {step for _, step, *_ in blamed[:5]} <= set(range(FIRST, last + 1))
 
 
@@ -133,15 +135,15 @@ def test_a_run_that_never_recovers_ends(world, tmp_path: Path) -> None:
 
 
 def garbage(seed: int) -> str:
-    """What a broken extractor leaves: letters without sense."""
+    """What a broken extractor leaves: characters without sense."""
     chance = random.Random(seed)
-    return "".join(chance.choice("QXZJKVW0123456789%$#@!{}<>") for _ in range(chance.randint(200, 300)))
+    return "".join(chr(chance.randint(33, 126)) for _ in range(chance.randint(100, 200)))
 
 
 def found_first(folder: Path, seed: int) -> bool:
     """Whether a poisoned document is what a run names first in every spike that it finds."""
     world = world_of(folder, seed, garbage(seed))
-    config = CONFIG.model_copy(update={"seed": seed, "steps": 70})
+    config = CONFIG.model_copy(update={"seed": seed, "batch": 4, "steps": 110})
     report = pretrain(config, **world, out=folder / "out")
     firsts = [who for _, _, who, _, _, rank in report.get("spikes", ()) if rank == 1]
     return bool(firsts) and set(firsts) == {POISON.hex()}
