@@ -53,7 +53,8 @@ class SpikeGuard(Callback):
 
     `back`: so many steps ahead of a spike that lasts are undone with it (0: none). Losses and the logarithms of
     gradient norms are then judged by what is robust and knows a trend (see `_usual`), the deviation of the latter at
-    least `smallest_log`. `blame` tells what a step (from 0) saw and how each document did under a model; `windows` are
+    least `smallest_log`: at 6 deviations a norm of eleven times the usual, since norms double or treble of themselves
+    where a model begins to learn, and stay so for as long as updates are refused. `blame` tells what a step (from 0) saw and how each document did under a model; `windows` are
     what was left out before.
     """
 
@@ -69,7 +70,7 @@ class SpikeGuard(Callback):
         back: int = 0,
         blame: Blame | None = None,
         windows: Sequence[Window] = (),
-        smallest_log: float = 0.1,
+        smallest_log: float = 0.4,
     ) -> None:
         self.sigma, self.window, self.least, self.smallest, self.patience = sigma, window, least, smallest, patience
         self.back, self.blame, self.smallest_log = back, blame, smallest_log
