@@ -54,8 +54,8 @@ class SpikeGuard(Callback):
     `back`: so many steps ahead of a spike that lasts are undone with it (0: none). Losses and the logarithms of
     gradient norms are then judged by what is robust and knows a trend (see `_usual`), the deviation of the latter at
     least `smallest_log`: at 6 deviations a norm of eleven times the usual, since norms double or treble of themselves
-    where a model begins to learn, and stay so for as long as updates are refused. `blame` tells what a step (from 0) saw and how each document did under a model; `windows` are
-    what was left out before.
+    where a model begins to learn, and stay so for as long as updates are refused. `blame` tells what a step (from 0)
+    saw and how each document did under a model; `windows` are what was left out before.
     """
 
     name = "spike_guard"
