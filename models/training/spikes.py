@@ -52,7 +52,7 @@ class SpikeGuard(Callback):
     refuses only what isn't finite.
 
     `back`: so many steps ahead of a spike that lasts are undone with it (0: none). Losses and the logarithms of
-    gradient norms are then judged by what is robust and knows a trend (see `_usual`), the deviation of the latter at
+    gradient norms are then judged by what knows a trend (see `_usual`), the deviation of the latter at
     least `smallest_log`: at 6 deviations a norm of eleven times the usual, since norms double or treble of themselves
     where a model begins to learn, and stay so for as long as updates are refused. `blame` tells what a step (from 0)
     saw and how each document did under a model; `windows` are what was left out before.
@@ -245,12 +245,13 @@ def _moments(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _usual(values: Sequence[float]) -> tuple[float, float]:
-    """Where values stand now, and their deviation from one to the next: the median of the last 8; the median absolute
-    deviation of differences times 1.4826 (a normal distribution's deviation) and 1 / sqrt 2 (each difference has the
-    noise of two). A loss that falls makes neither larger, as it does a plain deviation, nor does a spike before."""
+    """Where values stand now, and their deviation from one to the next: the median of the last 16; the mean absolute
+    deviation of differences times 1.2533 (a normal distribution's deviation) and 1 / sqrt 2 (each difference has the
+    noise of two). A loss that falls makes neither larger, as it does a plain deviation; heavy tails do, and are known
+    more exactly than by a median."""
     steps = [after - before for before, after in pairwise(values)]
     middle = median(steps)
-    return median(values[-8:]), 1.4826 * median(abs(step - middle) for step in steps) / math.sqrt(2)
+    return median(values[-16:]), 1.2533 * sum(abs(step - middle) for step in steps) / len(steps) / math.sqrt(2)
 
 
 def _log(norm: float) -> float:
