@@ -23,7 +23,7 @@ from models.training.loop import Batches, Callback, Run
 from models.training.metrics import Row
 
 CONFIRMED = 3  # refusals in a row: a batch may be bad by itself, three one after the other aren't
-LEAST_TARGETS = 8  # a mean over fewer says little of a document: it ranks behind the others
+PRIOR = 4  # a mean over few tokens says little: a document ranks as if it had so many more, of the mean loss of all
 KEPT = 1000  # ranked documents of a spike
 RETURNS = 3  # a run that spikes again right behind what it left out, so often, doesn't learn
 
@@ -52,9 +52,10 @@ class SpikeGuard(Callback):
     refuses only what isn't finite.
 
     `back`: so many steps ahead of a spike that lasts are undone with it (0: none). Losses and the logarithms of
-    gradient norms are then judged by what is robust and knows a trend (see `_usual`), the deviation of the latter at
-    least `smallest_log`. `blame` tells what a step (from 0) saw and how each document did under a model; `windows` are
-    what was left out before.
+    gradient norms are then judged by what knows a trend (see `_usual`), the deviation of the latter at
+    least `smallest_log`: at 6 deviations a norm of eleven times the usual, since norms double or treble of themselves
+    where a model begins to learn, and stay so for as long as updates are refused. `blame` tells what a step (from 0)
+    saw and how each document did under a model; `windows` are what was left out before.
     """
 
     name = "spike_guard"
@@ -69,7 +70,7 @@ class SpikeGuard(Callback):
         back: int = 0,
         blame: Blame | None = None,
         windows: Sequence[Window] = (),
-        smallest_log: float = 0.1,
+        smallest_log: float = 0.4,
     ) -> None:
         self.sigma, self.window, self.least, self.smallest, self.patience = sigma, window, least, smallest, patience
         self.back, self.blame, self.smallest_log = back, blame, smallest_log
@@ -191,7 +192,13 @@ class SpikeGuard(Callback):
             if targets:
                 nats = sum(loss for _, loss in by_step.values())
                 rows.append([max(by_step, key=lambda step: by_step[step][1]), who, targets, nats / targets])
-        rows.sort(key=lambda row: (row[2] < LEAST_TARGETS, -row[3] if math.isfinite(row[3]) else -math.inf, row[0]))
+        finite = [row for row in rows if math.isfinite(row[3])]
+        usual = sum(row[2] * row[3] for row in finite) / max(sum(row[2] for row in finite), 1)
+
+        def own(row: list[Any]) -> float:
+            return (row[2] * row[3] + PRIOR * usual) / (row[2] + PRIOR) if math.isfinite(row[3]) else math.inf
+
+        rows.sort(key=lambda row: (-own(row), row[0]))
         self.blamed[spike] = rows[:KEPT]
 
     @property
@@ -238,12 +245,13 @@ def _moments(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _usual(values: Sequence[float]) -> tuple[float, float]:
-    """Where values stand now, and their deviation from one to the next: the median of the last 8; the median absolute
-    deviation of differences times 1.4826 (a normal distribution's deviation) and 1 / sqrt 2 (each difference has the
-    noise of two). A loss that falls makes neither larger, as it does a plain deviation, nor does a spike before."""
+    """Where values stand now, and their deviation from one to the next: the median of the last 16; the mean absolute
+    deviation of differences times 1.2533 (a normal distribution's deviation) and 1 / sqrt 2 (each difference has the
+    noise of two). A loss that falls makes neither larger, as it does a plain deviation; heavy tails do, and are known
+    more exactly than by a median."""
     steps = [after - before for before, after in pairwise(values)]
     middle = median(steps)
-    return median(values[-8:]), 1.4826 * median(abs(step - middle) for step in steps) / math.sqrt(2)
+    return median(values[-16:]), 1.2533 * sum(abs(step - middle) for step in steps) / len(steps) / math.sqrt(2)
 
 
 def _log(norm: float) -> float:
