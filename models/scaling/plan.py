@@ -175,10 +175,13 @@ class Planner:
         if epochs <= text.epochs:
             return epochs
         flops = _solved(lambda flops: self._split(flops)[1], text.epochs * text.tokens, "tokens")
+        less = (
+            f"give --flops {_down(flops)} at most, " if flops > self._least else ""
+        )  # else there is no model so small
         raise UserError(
             f"the plan wants {_short(tokens)} tokens, and {text.name} has {_short(text.tokens)}: {epochs:.3g} epochs,"
             f" worth {_short(worth(tokens, text.tokens))} new tokens, where {text.epochs:g} epochs are the limit;"
-            f" give --flops {_down(flops)} at most, add text, or raise --epochs"
+            f" {less}add text, or raise --epochs"
         )
 
     def _hours(self, flops: float) -> float:

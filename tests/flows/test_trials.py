@@ -97,10 +97,10 @@ def test_a_sweep_leaves_its_points_a_law_and_what_it_foretold(recipe: dict[str, 
     assert read_points(points).loss.tolist() == [loss for _, _, loss in found["points"]]
     assert not list((tmp_path / "lake").rglob("*.safetensors"))  # models of trials go
 
-    marks = world.shard_marks(run.lake, "trials")
+    marks = world.shard_marks(run.lake.root, "trials")
     assert len(marks) == 10
     swept(run, sizes.model_copy(update={"ratios": (0.1, 0.2, 0.5)}))
-    again = world.shard_marks(run.lake, "trials")
+    again = world.shard_marks(run.lake.root, "trials")
     assert marks.items() < again.items()  # those that both have were trained once
     assert len(again) == 13
 
