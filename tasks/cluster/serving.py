@@ -34,7 +34,7 @@ def deploy(
         from ray import serve
         from ray.serve.exceptions import RayServeException
     except ImportError:
-        raise UserError("replicas are of Ray Serve, which isn't installed: pip install 'headwater[serve]'") from None
+        raise UserError("replicas are of Ray Serve, which isn't installed: pip install 'ray[serve]'") from None
     ray = connect(config)
     room = ray.cluster_resources()
     share: dict[str, Any] = {"num_cpus": max(1, int(room.get("CPU", 1)) // replicas)}

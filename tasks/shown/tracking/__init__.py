@@ -27,6 +27,8 @@ TRACKERS = {
     "wandb": ("wandb", "tasks.shown.tracking.in_wandb"),
 }
 
+PACKAGES = {"mlflow": "mlflow-skinny"}  # what is installed, where that is called otherwise
+
 Write = Callable[[int, Mapping[str, float]], None]
 
 
@@ -56,7 +58,7 @@ def required(names: Sequence[str]) -> None:
     """Raises UserError where the package of a tracker isn't installed."""
     for name in names:
         if importlib.util.find_spec(TRACKERS[name][0]) is None:
-            wanted = f"pip install 'headwater[{name}]', or leave it out"
+            wanted = f"pip install {PACKAGES.get(name, name)}, or leave it out"
             raise UserError(f"runtime.tracking names {name}, which isn't installed: {wanted}")
 
 
