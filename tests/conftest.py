@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,25 @@ def pytest_unconfigure() -> None:
 
 
 class Sharing(LoadScopeScheduling):
-    """Where the suite runs in several processes, one of them has all that needs Prefect's server and Ray, so that each
-    is started once; other files stay whole, for their fixtures. (`--dist loadgroup` does nothing under pytest 9.2.)"""
+    """Where the suite runs in several processes, one of them has all that needs Prefect's server, and one all that
+    shares a Ray, so that each is started once; other files stay whole, for their fixtures. (`--dist loadgroup` does
+    nothing under pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "services" if nodeid.startswith(("tests/flows/", "tests/tasks/")) else nodeid.partition("::")[0]
+        return _scope(nodeid.partition("::")[0])
+
+
+@cache
+def _scope(file: str) -> str:
+    """Of what a file's tests are run together with: what it shares is told by the fixtures that it names."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    if file.startswith("tests/tasks/") and ("ray_runtime" in text or "on_ray" in text):
+        return "Ray"
+    needs = file.startswith(("tests/flows/", "tests/tasks/")) and SERVED.search(text)
+    return "Prefect" if needs else file
+
+
+SERVED = re.compile(r"\b(?:prefect_server|running|whole|browser|ran|start|chromium)\b|world\.run")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:

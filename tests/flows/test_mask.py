@@ -89,7 +89,10 @@ def test_none_and_all_are_refused_in_one_line(
 
 @pytest.mark.parametrize(
     ("text", "which"),
-    [(NOTHING, "no token"), pytest.param(ALL, "every token", marks=pytest.mark.slow)],
+    [
+        pytest.param(NOTHING, "no token", marks=pytest.mark.slow),
+        pytest.param(ALL, "every token", marks=pytest.mark.slow),
+    ],
     ids=["none", "all"],
 )
 def test_a_run_stops_before_it_trains_and_loses_nothing(

@@ -127,6 +127,7 @@ def test_an_endpoint_that_is_down_is_one_line_and_the_next_run_goes_on(
     assert max(every.values()) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_asks_nothing_twice_that_was_answered(
     start: Start, prefect_server: Any, server: CompletionServer, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def begun(recipe: dict[str, Any], lake: Path) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_its_points_a_law_and_what_it_foretold(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = begun(recipe, tmp_path / "lake")
     sizes = SweepConfig(aspect=8, ratios=(0.1, 0.2, 0.4), held_out=4)
@@ -123,6 +124,7 @@ def test_an_ablation_compares_two_mixtures_and_one_with_itself(recipe: dict[str,
     assert same["first"] == whole["first"]
 
 
+@pytest.mark.slow
 def test_an_ablation_is_a_flow_after_which_the_lake_shows_the_recipes_own_mixture(
     recipe: dict[str, Any], prefect_server: Any, tmp_path: Path
 ) -> None:

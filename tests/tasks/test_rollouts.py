@@ -75,6 +75,7 @@ def test_actors_answer_as_one_process_does_by_the_weights_of_their_version(pair:
     assert two(PROMPTS[:1], SEEDS[:1]) == one(PROMPTS[:1], SEEDS[:1])
 
 
+@pytest.mark.slow
 def test_an_actor_that_dies_amid_its_answers_is_replaced(pair: tuple[Engine, Any], tmp_path: Path) -> None:
     one, two = pair
     answers = two(PROMPTS, SEEDS, tool(tmp_path / "died"))

@@ -75,6 +75,7 @@ def test_two_ranks_give_the_model_of_one_though_one_is_killed(
         learn(world, two, accumulation=3)
 
 
+@pytest.mark.slow
 def test_ranks_save_where_the_run_is_interrupted(
     world: dict[str, Any], ray_runtime: RuntimeConfig, tmp_path: Path
 ) -> None:
