@@ -79,7 +79,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     inputs = {"documents": kept, "mixture": mixed.mixture, "tokenizer": words.tokenizer, "repetition_seed": 0}
     tokens = made(tokenize, TokenizeConfig(), **inputs)
     phases = (PhaseConfig(share=1, mixture=Shares(weights=WEIGHTS)),)
-    config = PretrainConfig(**SHAPE, steps=140, phases=phases, spike_window=4)
+    config = PretrainConfig(**SHAPE, steps=140, phases=phases, spike_window=4, spike_sigma=2.5)
     inputs |= {"tokens": tokens.tokens}
     inputs.pop("documents")
     made(learning("pretrain"), config, **inputs)
