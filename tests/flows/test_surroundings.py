@@ -206,7 +206,8 @@ def others_project(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("runtime", [world.inline(), pytest.param(world.on_ray(), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [world.inline(), world.on_ray()])
 def test_a_run_among_another_projects_settings_is_like_any_other(
     start: Start, tmp_path: Path, runtime: dict[str, Any]
 ) -> None:
