@@ -19,7 +19,7 @@ COMMANDS = {
     "flows.commands.similar:similar": "Near duplicates of a text in the lake.",
     "flows.commands.what_if:what_if": "What another threshold, preset or languages would keep, without rerunning.",
     "flows.commands.plan:plan": "What to train for a budget: parameters, tokens, batch, rate, loss, memory, time.",
-    "flows.commands.trials:sweep": "Fit a law of scaling to small models trained beside each other, and foretell a larger one.",
+    "flows.commands.trials:sweep": "Small models fit a law of scaling, and foretell a larger one.",
     "flows.commands.trials:ablate": "The same small model on two mixtures, and which is better.",
     "flows.commands.mask:mask": "Which tokens of a recipe's dialogues would train, before any does.",
     "flows.commands.trace:trace": "Ancestors of a model, or what one of its training steps saw.",

@@ -30,7 +30,9 @@ def sweep(
     workers: int | None = None,
     common: Common = COMMON,
 ) -> int:
-    """Fit a law of scaling to small models trained beside each other, and foretell a larger one.
+    """Small models fit a law of scaling, and foretell a larger one.
+
+    They are trained beside each other.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def ablate(
     workers: int | None = None,
     common: Common = COMMON,
 ) -> int:
-    """Train the same small model on two mixtures, and say which is better.
+    """The same small model on two mixtures, and which is better.
 
     Parameters
     ----------
