@@ -152,3 +152,20 @@ def laid_out(html: str, folder: Path, width: int, scheme: str = "light") -> tupl
     shown = chromium(f"--window-size={width},900", dark, "--dump-dom", page.as_uri(), profile=folder / "profile")
     inner, needed, background = shown[shown.index("<title>") + 7 : shown.index("</title>")].split(";")
     return int(inner), int(needed), background
+
+
+class Tab:
+    """A page that is open: what it asks of the network, and what the console says against it."""
+
+    def __init__(self, chromium: Any, width: int, patience_ms: int, **more: Any):
+        # Playwright's own scripts are texts, which the policy stops; without it nothing else may run, either.
+        self.context = chromium.new_context(
+            viewport={"width": width, "height": 900}, bypass_csp=True, **({"locale": "en-US"} | more)
+        )
+        self.context.set_default_timeout(patience_ms)
+        self.page = self.context.new_page()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)

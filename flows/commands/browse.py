@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import socket
+from contextlib import suppress
 
-from datalake.errors import UserError
 from flows.commands.common import COMMON, Common
-
-HOST = "127.0.0.1"
+from flows.service.listening import HOST, address, answer_requests, listener
 
 
 def browse(*, port: int = 0, common: Common = COMMON) -> None:
@@ -21,24 +19,11 @@ def browse(*, port: int = 0, common: Common = COMMON) -> None:
     port
         Where to listen; 0: wherever there is room.
     """
-    import uvicorn
-
     from flows.browse.app import application
 
     token = secrets.token_urlsafe(16)
     app = application(common.open().store, token)
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise UserError(f"port {port} can't be used ({why.lower()}): choose another with --port") from None
-        listening.listen()
-        url = f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
+    with listener(HOST, port) as listening, suppress(KeyboardInterrupt):
+        url = f"{address(HOST, listening.getsockname()[1])}/{token}/"
         common.output.answer({"url": url}, lambda console, _: console.line(f"{url}\nCtrl-C ends it"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        try:
-            server.run(sockets=[listening])
-        except KeyboardInterrupt:
-            return
+        answer_requests(app, listening)

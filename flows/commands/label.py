@@ -17,10 +17,10 @@ from datalake.lake.lake import Lake as Store
 from flows.checkpoints import Chosen, choose
 from flows.commands.common import COMMON, Common
 from flows.commands.dialogue import Sampling
-from flows.commands.serve import HOST, address, answer_requests, is_loopback, listener
 from flows.label import items as making
 from flows.label.items import TABLES
 from flows.output import Console, note
+from flows.service.listening import HOST, address, answer_requests, is_loopback, listener
 
 if TYPE_CHECKING:
     from flows.label.desk import Desk

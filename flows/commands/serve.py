@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +16,8 @@ from datalake.errors import UserError
 from flows.checkpoints import Chosen, choose, names
 from flows.commands.common import COMMON, Common
 from flows.output import note
+from flows.service.listening import HOST, address, answer_requests, is_loopback, listener
 
-HOST = "127.0.0.1"
 _SHOWN = (
     "stage",
     "fingerprint",
@@ -140,46 +139,6 @@ def _on_ray(
         while True:
             time.sleep(1)
             check()
-
-
-def answer_requests(app: Any, listening: socket.socket) -> None:
-    """Answer with an ASGI application in this process until it is interrupted."""
-    import uvicorn
-
-    settings: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "server_header": False}
-    # One way for all installations, whatever else happens to be there.
-    settings |= {"http": "h11", "loop": "asyncio", "timeout_graceful_shutdown": 1}
-    uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=[listening])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listener(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises UserError where it can't."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listening.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{host} port {port} can't be used ({why.lower()}): choose another with --port") from None
-    listening.listen(1024)
-    return listening
-
-
-def address(host: str, port: int) -> str:
-    """The beginning of a server's addresses."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: bool) -> Iterable[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import harness
 import pytest
 import world
 from harness import answering
@@ -27,20 +28,11 @@ HOSTILE = (
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where does a river begin?"}]
 
 
-class Tab:
-    """A page that is open: what it asks of the network, and what the console says against it."""
+class Tab(harness.Tab):
+    """The page of labels."""
 
     def __init__(self, chromium: Any, home: str, key: str = "", width: int = 1280, **more: Any):
-        self.context = chromium.new_context(
-            viewport={"width": width, "height": 900}, bypass_csp=True, **({"locale": "en-US"} | more)
-        )
-        self.context.set_default_timeout(PATIENCE_MS)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        super().__init__(chromium, width, PATIENCE_MS, **more)
         self.page.goto(f"{home}/#{key}" if key else home)
         self.page.wait_for_selector("footer:not([hidden])" if key else "#login:not([hidden])")
 

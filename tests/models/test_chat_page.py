@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import harness
 import pytest
 import toys
 from served import Server, scripted, serving
@@ -51,21 +52,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-class Tab:
-    """A page of the chat: what is asked of the network, and what the console said against it."""
+class Tab(harness.Tab):
+    """A page of the chat."""
 
     def __init__(self, chromium: Any, home: str, width: int = 1400, language: str = "en-US", scheme: str = "light"):
-        # Playwright's own scripts are texts, which the policy stops; without it nothing else may run, either.
-        self.context = chromium.new_context(
-            viewport={"width": width, "height": 900}, locale=language, color_scheme=scheme, bypass_csp=True
-        )
-        self.context.set_default_timeout(PATIENCE_MS)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        super().__init__(chromium, width, PATIENCE_MS, locale=language, color_scheme=scheme)
         self.page.goto(home)
         self.page.wait_for_function("document.getElementById('one').options.length > 0")
 
