@@ -316,7 +316,7 @@ def _seen(data: Corpus, ended: Ended) -> dict[str, Any]:
 
 
 def _packing(config: PretrainConfig, data: Corpus) -> dict[str, Any]:
-    """Of best fit: how much of the rows isn't padding, and which documents are longer than a row."""
+    """Of best fit: the documents that are longer than a row, with their tokens and the row's."""
     if config.packing != "best_fit":
         return {}
     room = min(phase.context or config.context for phase in config.phases) if config.phases else config.context

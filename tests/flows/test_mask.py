@@ -87,14 +87,8 @@ def test_none_and_all_are_refused_in_one_line(
     assert found.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "which"),
-    [
-        pytest.param(NOTHING, "no token", marks=pytest.mark.slow),
-        pytest.param(ALL, "every token", marks=pytest.mark.slow),
-    ],
-    ids=["none", "all"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "which"), [(NOTHING, "no token"), (ALL, "every token")], ids=["none", "all"])
 def test_a_run_stops_before_it_trains_and_loses_nothing(
     start: Start, written: Path, tmp_path: Path, prefect_server: PrefectServer, text: str, which: str
 ) -> None:
