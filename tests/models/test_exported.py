@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import go_template
+import httpx
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -93,7 +95,8 @@ def network(rows: int, seed: int = 1, **more: Any) -> Decoder:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+            drawn = torch.randn(parameter.shape, generator=generator) * 0.2
+            parameter.copy_(drawn + 1 if parameter.ndim == 1 else drawn)  # norms about 1, else all attend to all alike
     return model.eval()
 
 
@@ -267,22 +270,81 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(words, tmp_p
         assert pre_tokenizer(other) == name
 
 
-@torch.no_grad()
-def test_llama_cpp_itself_gives_equal_ids_and_equal_greedy_text(words, strings: Sequence[str], tmp_path: Path) -> None:
-    package = pytest.importorskip("llama_cpp", reason="no llama.cpp: pip install llama-cpp-python, which compiles it")
-    model = network(len(words))
-    llama_cpp.write(model, words, tmp_path / "model.gguf")
-    llama = package.Llama(str(tmp_path / "model.gguf"), n_ctx=96, n_threads=1, verbose=False)
+@pytest.fixture
+def llama(words, tmp_path: Path) -> Iterator[Callable[[Decoder], Callable[..., Any]]]:
+    """A model written as GGUF and read by llama.cpp's own server: its answers, by path and body."""
+    package = pytest.importorskip("xllamacpp", reason="no llama.cpp: pip install xllamacpp")
+    with contextlib.ExitStack() as opened:
+
+        def serve(model: Decoder) -> Callable[..., Any]:
+            llama_cpp.write(model, words, tmp_path / "model.gguf")
+            params = package.CommonParams()
+            params.model.path = str(tmp_path / "model.gguf")
+            params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 128, 1, 1
+            params.cache_type_k = params.cache_type_v = package.ggml_type.GGML_TYPE_F32  # as precise as the folder is
+            params.warmup = params.fit_params = False
+            server = package.Server(params)
+            client = opened.enter_context(httpx.Client(base_url=server.listening_address, timeout=120))
+            opened.callback(lambda: server)  # it ends with its last name, so not before its client
+
+            def ask(path: str, **body: Any) -> Any:
+                answer = client.post(path, json=body)
+                assert answer.status_code == 200, answer.text
+                return answer.json()
+
+            return ask
+
+        yield serve
+
+
+def test_llama_cpp_itself_gives_equal_ids(words, llama: Callable[..., Any], strings: Sequence[str]) -> None:
+    ask = llama(network(len(words)))
     strings = [one for one in strings if "'ſ" not in one]  # a long s after an apostrophe: see docs/export.md
     ours = words(strings).input_ids
-    theirs = [llama.tokenize(one.encode(), add_bos=False, special=True) for one in strings]
+    theirs = [ask("/tokenize", content=one, add_special=False, parse_special=True)["tokens"] for one in strings]
     assert [one for one, a, b in zip(strings, ours, theirs, strict=True) if a != b] == []
-    prompt = words.apply_chat_template(DIALOGUE[1:2], add_generation_prompt=True, return_dict=False)
-    x = torch.tensor([prompt])
+
+
+MORE: dict[str, dict[str, Any]] = {  # what llama.cpp reads and Transformers doesn't, from GGUF
+    "mixtral": {"experts": 4},
+    "llama3": {"rope_scaling": RopeScaling(rope_type="llama3", factor=8.0, original_max_position_embeddings=32)},
+    "linear": {"rope_scaling": RopeScaling(rope_type="linear", factor=4.0)},
+    "yarn": {
+        "qk_norm": True,
+        "rope_scaling": RopeScaling(rope_type="yarn", factor=4.0, original_max_position_embeddings=32),
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES | MORE)
+@torch.no_grad()
+def test_llama_cpp_itself_writes_equal_greedy_text(
+    shape: str, words, llama: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = network(len(words), **(SHAPES | MORE)[shape])
     folder = AutoModelForCausalLM.from_pretrained(checkpoint.save(model, words, tmp_path / "folder"))
-    greedy = folder.generate(x, max_new_tokens=24, do_sample=False, attention_mask=torch.ones_like(x))[0, len(prompt) :]
-    written = [id for id, _ in zip(llama.generate(prompt, temp=0.0), range(len(greedy)), strict=False)]
-    assert written == greedy.tolist()
+    ask, compared = llama(model), 0
+    for prompt in rows_of(words)[:, :20].tolist():
+        options = {"max_new_tokens": 24, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
+        greedy = folder.generate(torch.tensor([prompt]), **options)
+        written = ask("/completion", prompt=prompt, n_predict=24, temperature=0, return_tokens=True)["tokens"]
+        for step, (theirs, ours) in enumerate(zip(written, greedy.sequences[0, len(prompt) :].tolist(), strict=False)):
+            if theirs != ours:
+                first, second = greedy.scores[step][0].topk(2).values.tolist()
+                assert first - second < 0.03, step  # a tie, which rounding decides
+                break
+        for given in range(4, len(prompt)):
+            body = {"prompt": prompt[:given], "n_predict": 1, "n_probs": 20, "cache_prompt": False, "seed": given}
+            answer = ask("/completion", **body)
+            if "completion_probabilities" not in answer:  # none where it drew an end, or half a character
+                continue
+            likely = answer["completion_probabilities"][0]["top_logprobs"]
+            compared += 1
+            expected = folder(torch.tensor([prompt[:given]])).logits[0, -1].float().log_softmax(-1)
+            assert [one["logprob"] for one in likely] == pytest.approx(
+                expected[[one["id"] for one in likely]], abs=0.02
+            )
+    assert compared > 10
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
