@@ -21,7 +21,7 @@ from datalake.lake.shards import ShardResult, ShardWriter
 from models.evaluation.compare import compare
 from models.evaluation.contamination import contaminated
 from models.evaluation.exam import Exam
-from models.evaluation.judged import Judged, as_row, contamination, figures_of, named, tell_documents
+from models.evaluation.judged import Judged, as_row, beside, contamination, figures_of, named, tell_documents
 from tasks.cluster import Shard, map_shards
 from tasks.learning import LEARNING
 from tasks.runtime import Runtime, StageKey
@@ -75,19 +75,9 @@ class Grid(NamedTuple):
         first, *others = self.judged
         for name, rows in self.judged.items():
             mine = {"checkpoint": name}
-            held = [mine | row for row in contamination(rows, **options)] if name in self.searched else []
-            dirty += held
-            beside = {
-                (row["task"], row.get("shots"), row.get("reasons"), one["metric"]): {
-                    "seen": row["share"],
-                    "without": one["value"],
-                }
-                for row in held
-                for one in row["without"] or [{"metric": None, "value": None}]
-            }
-            for row in figures_of(rows, **options):
-                key = row["task"], row.get("shots"), row.get("reasons")
-                results.append(mine | row | beside.get((*key, row["metric"]), beside.get((*key, None), {})))
+            held = contamination(rows, **options) if name in self.searched else []
+            dirty += [mine | row for row in held]
+            results += [mine | row for row in beside(figures_of(rows, **options), held)]
         for name in others:
             pair = {"checkpoint": name, "with": first}
             compared += [pair | row for row in compare(self.judged[first], self.judged[name], **options)]
@@ -217,5 +207,5 @@ def keep(lake: Lake, rows: Sequence[Mapping[str, Any]], figures: Sequence[Mappin
         return
     owner = fingerprint({"stage": "eval", "rows": rows})
     lake.append_rows("runs.answers", ANSWERS, rows, owner, once=True)
-    shared = {"fingerprint": owner, "checkpoint": rows[0]["checkpoint"]}
+    shared = {name: rows[0][name] for name in ("fingerprint", "checkpoint")}
     lake.append_rows("runs.evaluations", EVALUATIONS, [named(dict(row)) | shared for row in figures], owner, once=True)

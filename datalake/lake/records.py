@@ -98,6 +98,8 @@ EVALUATIONS = pa.schema(
         ("low", pa.float64()),
         ("high", pa.float64()),
         ("n", pa.int64()),
+        ("seen", pa.float64()),  # the share of its items that documents hold which trained the checkpoint
+        ("without", pa.float64()),  # the value without these
     ]
 )
 ANSWERS = pa.schema(

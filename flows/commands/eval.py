@@ -113,7 +113,7 @@ def eval(
     from models.evaluation.arena import win_rates
     from models.evaluation.compare import compare
     from models.evaluation.contamination import contaminated
-    from models.evaluation.judged import contamination, figures_of, tell_documents
+    from models.evaluation.judged import beside, contamination, figures_of, tell_documents
 
     if judge and "://" in judge and len(chosen) < 2:
         raise UserError("--judge with an address compares: name two checkpoints")
@@ -126,12 +126,14 @@ def eval(
     for place in chosen:
         mine: dict[str, Any] = {"checkpoint": str(place)} if len(chosen) > 1 else {}
         judged.append(_judge(place, put, scorer, trust_remote_code))
-        figures = figures_of(judged[-1])
-        rows += [figure | mine for figure in figures]
         documents = named if named is not None else _documents(lake, place)
+        held: list[dict[str, Any]] = []
         if documents is not None:
             tell_documents(judged[-1], put, partial(contaminated, documents=documents))
-            dirty += [mine | row for row in contamination(judged[-1])]
+            held = contamination(judged[-1])
+        dirty += [mine | row for row in held]
+        figures = beside(figures_of(judged[-1]), held)
+        rows += [figure | mine for figure in figures]
         if lake is not None or out is not None:
             _keep(lake, out, place, judged[-1], figures, first=place is chosen[0])
     answer: dict[str, Any] = {"results": rows}

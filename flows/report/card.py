@@ -78,7 +78,7 @@ def facts(lake: Lake, record: StageRecord, manifest: Manifest) -> Row:
         "deduplicated": records.get("deduplicate"),
         "trained": [_training(one) for one in trained],
         "hours": sum(one.seconds for one in trained) / 3600,
-        "results": _results(lake, judged[0] if judged else None, record.stage),
+        "results": _results(lake, judged[0] if judged else None, record),
         "contamination": records["curate"].report.get("evaluation_sets") if "curate" in records else None,
         "findings": [
             (one.stage, finding["what"])
@@ -209,10 +209,27 @@ def _by(data: Sequence[Row], column: str) -> list[Row]:
     return [{column: name, "rows": rows} for name, rows in sorted(sums.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _results(lake: Lake, fingerprint: str | None, stage: str) -> list[Row]:
-    record = read_record(lake, fingerprint) if fingerprint else None
-    rows = record.report.get("results", []) if record else []
-    return sorted((row for row in rows if row["checkpoint"] == stage), key=lambda row: (row["task"], row["metric"]))
+def _results(lake: Lake, evaluation: str | None, checkpoint: StageRecord) -> list[Row]:
+    """Every figure of a checkpoint: those of the run's stage `evaluate`, and what `headwater eval` or a promotion found
+    later. Of one task and metric the figure over most items stands, and of these the run's own."""
+    from datalake.lake.ledger import connect
+
+    record = read_record(lake, evaluation) if evaluation else None
+    rows = [
+        row for row in (record.report.get("results", []) if record else []) if row["checkpoint"] == checkpoint.stage
+    ]
+    if lake.current_files("runs.evaluations"):
+        found = connect(lake, shown=[]).execute(
+            "SELECT DISTINCT * FROM runs.evaluations WHERE fingerprint = ? ORDER BY ALL", [checkpoint.fingerprint]
+        )
+        names = [column[0] for column in found.description or []]
+        rows += [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    best: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        best.setdefault((row["task"], row["metric"]), row)
+        if row["n"] > best[row["task"], row["metric"]]["n"]:
+            best[row["task"], row["metric"]] = row
+    return [best[key] for key in sorted(best)]
 
 
 def _rules(records: Mapping[str, StageRecord]) -> Row:

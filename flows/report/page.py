@@ -100,7 +100,7 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
     fates = funnel_of(lake, manifest.refs)
     every, became = whole(fates.values()), look.by_source()
     read = by_source(fates, archives(records["ingest"])) if "ingest" in records else []
-    evaluations = _evaluations(connection, manifest, records)
+    evaluations = _evaluations(connection, manifest)
     return {
         "run": manifest,
         "lake": str(lake.root),
@@ -365,23 +365,16 @@ def _samples(connection: duckdb.DuckDBPyConnection, fingerprint: str | None) -> 
     return {"names": figures, "rows": rows, "last": rows[-1]["step"]}
 
 
-def _evaluations(
-    connection: duckdb.DuckDBPyConnection, manifest: Manifest, records: Mapping[str, StageRecord]
-) -> list[Row]:
+def _evaluations(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Row]:
     """Figures of the run, those of benchmarks with what of their items was seen in training."""
     if not _there(connection, "runs", "evaluations"):
         return []
     prints = [report.fingerprint for report in manifest.stages if report.fingerprint]
     found = connection.execute(
-        "SELECT DISTINCT checkpoint, task, metric, value, low, high, n FROM runs.evaluations "
-        "WHERE list_contains(?, fingerprint)",
-        [prints],
+        "SELECT DISTINCT * EXCLUDE fingerprint FROM runs.evaluations WHERE list_contains(?, fingerprint)", [prints]
     )
     names = [column[0] for column in found.description or []]
-    said = records["evaluate"].report.get("results", []) if "evaluate" in records else []
-    seen = {(row["checkpoint"], row["task"], row["metric"]): row for row in said if "seen" in row}
     rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    rows = [seen.get((row["checkpoint"], row["task"], row["metric"]), row) for row in rows]
     order = {report.stage: place for place, report in enumerate(manifest.stages)}
     return sorted(rows, key=lambda row: (order.get(row["checkpoint"], -1), row["task"], row["metric"]))
 

@@ -126,6 +126,21 @@ def contamination(rows: Sequence[Judged], **options: Any) -> list[dict[str, Any]
     return made
 
 
+def beside(figures: Iterable[dict[str, Any]], held: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures with `seen`, the share of their items that training documents hold, and the value `without` these (None
+    where none is left), by what `contamination` says of the same rows; as they are where it says nothing."""
+    known = {}
+    for row in held:
+        values = {one["metric"]: one["value"] for one in row["without"]}
+        known[row["task"], row.get("shots"), row.get("reasons")] = row["share"], values
+    made = []
+    for figure in figures:
+        share, values = known.get((figure["task"], figure.get("shots"), figure.get("reasons")), (None, {}))
+        seen = {} if share is None else {"seen": share, "without": values.get(figure["metric"])}
+        made.append(figure | seen)
+    return made
+
+
 def as_row(judged: Judged) -> dict[str, Any]:
     """A row of `runs.answers`: plain values, a metric's value in `scores` beside the numbers behind it."""
     row = asdict(judged)

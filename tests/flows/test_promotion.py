@@ -24,6 +24,7 @@ from datalake.lake.records import Manifest, StageRecord, StageReport, read_recor
 from datalake.lake.shards import ShardWriter
 from datalake.lake.tags import tag
 from datalake.tables import CONVERSATIONS, to_table
+from flows import lake as shown
 from flows.checkpoints import choose
 
 LONG = "the cat sees the bird and the dog eats the tree and the cow likes the"
@@ -154,6 +155,11 @@ def test_a_person_agrees_and_the_tag_moves(
     assert rows == [("current", "sft", "the first"), ("current", "dpo", "")]
     answers = world.rows(lake, "SELECT checkpoint, count(*) FROM runs.answers GROUP BY ALL ORDER BY ALL")
     assert answers == [("dpo", 5), ("sft", 5)]  # judged once, and kept once
+    (found,) = (row for row in first["results"] if row["metric"] == "accuracy")
+    cells = f"{found['value']:.4g} | {found['low']:.4g} to {found['high']:.4g} | 5 | 20.0% | {found['without']:.4g} |"
+    assert f"| mine | accuracy | {cells}" in shown.Lake(lake).card("sft", "tuned")  # what is judged is on the card
+    assert "| mine | accuracy | " in (untouched := shown.Lake(lake).card("dpo", "tuned"))
+    assert "20.0%" not in untouched
 
     for arguments, said in (
         ({"candidate": "dpo"}, "is current already"),
