@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 from models.evaluation.preferences import Scored
 from models.network.bitwise import Passes, possible
 from models.network.config import round_up
-from models.network.decoder import within_documents
 from models.network.generate import generate
+from models.network.masks import within_documents
 from models.objectives.bradley_terry import scores_of
 from models.text.packing import fit_all, fit_pair
 from models.text.rendering import UnfitError, render, writes_all

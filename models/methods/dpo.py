@@ -91,6 +91,7 @@ def prepare(
         model=load_language_model(base).eval(),
         objective=objective,
         batches=lambda step: [split(batch(train, before, data.epochs.items(step)), config.accumulation)],
+        ahead=True,
         words=data.words,
         inputs={"base": version, "pairs": [[pair.chosen, pair.rejected] for pair in train]},
         measure=measure if judged else None,

@@ -292,6 +292,7 @@ def prepare(
             **({"sources": [data.origins[id][0] for id, _ in train]} if config.phases and data.origins else {}),
         },
         measure=(lambda network: mean_loss(network, judged, kind.plain)) if judged else None,
+        ahead=True,
         compiles=isinstance(model, Decoder) and not model.config.experts and not config.phases,
         finish=finish,
         blame=blame if config.objective == "next_token" else None,

@@ -102,6 +102,7 @@ def prepare(
         model=model,
         objective=bradley_terry(config.label_smoothing, config.centring),
         batches=lambda step: [split(of_step(step), config.accumulation)],
+        ahead=True,
         words=data.words,
         inputs={"base": folder_version(base), "pairs": [[pair.chosen, pair.rejected] for pair in rendered]}
         | ({"margins": margins} if any(margins) else {}),

@@ -258,6 +258,7 @@ def prepare(
         model=model,
         objective=objective,
         batches=lambda step: [of_step(step)],
+        ahead=True,
         words=data.words,
         inputs={
             "base": folder_version(base),

@@ -20,6 +20,7 @@ from models.network.config import NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
 from models.network.encoder_decoder import EncoderDecoder
 from models.network.foreign import Foreign
+from models.network.masks import Mask
 
 
 def build_model(config: NetworkConfig | Mapping[str, Any], seed: int = 0) -> nn.Module:
@@ -145,7 +146,7 @@ class ScalarHead(nn.Module):
             else:
                 self.head.weight.normal_(0.0, 1 / math.sqrt(width + 1), generator=generator)
 
-    def forward(self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Mask | None = None) -> Tensor:
         """Values (B, T): the number at each token, told what stands up to there."""
         return self.head(self.trunk(tokens_BT, positions_BT, attend))[..., 0]
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.network.config import NetworkConfig
 from models.network.experts import Mixture, SwiGLU
+from models.network.masks import Mask, attention
 from models.network.rope import rotate, rotation
 
 
@@ -92,9 +93,10 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_width, config.norm_eps) if config.qk_norm else None
 
     def forward(
-        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Tensor | None, causal: bool, cache: KVCache | None
+        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Mask | None, causal: bool, cache: KVCache | None
     ) -> Tensor:
-        """Mixes tokens. `attend` (B or 1, 1, T, S), True = may attend; `causal` only with T = S and no `attend`."""
+        """Mixes tokens. `attend` (B or 1, 1, T, S), True = may attend, or by blocks; `causal` only with T = S and no
+        `attend`."""
         B, T, _ = x_BTD.shape
         # -1 for the heads: under tensor parallelism a rank holds only its share of them
         q = self.q_proj(x_BTD).view(B, T, -1, self.head_width)
@@ -105,9 +107,7 @@ class Attention(nn.Module):
         q, k = rotate(q.transpose(1, 2), *turn), rotate(k.transpose(1, 2), *turn)
         if cache is not None:
             k, v = cache.put(self.layer, k, v)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=attend, is_causal=causal, enable_gqa=self.kv_heads != self.heads
-        )
+        mixed = attention(q, k, v, attend, causal)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
         self.mlp: nn.Module = Mixture(config) if config.experts else SwiGLU(config.width, config.hidden)
 
     def forward(
-        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Tensor | None, causal: bool, cache: KVCache | None
+        self, x_BTD: Tensor, turn: tuple[Tensor, Tensor], attend: Mask | None, causal: bool, cache: KVCache | None
     ) -> Tensor:
         """(B, T, D) -> (B, T, D); the other arguments as in `Attention`."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), turn, attend, causal, cache)
@@ -168,13 +168,14 @@ class Decoder(nn.Module):
         self,
         tokens_BT: Tensor,
         positions_BT: Tensor | None = None,
-        attend: Tensor | None = None,
+        attend: Mask | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) after the last norm.
 
-        `positions_BT`: counts on from the cache unless given. `attend`: boolean (B or 1, 1, T, S), True = may attend;
-        without it a token attends to itself and all before it. `cache`: filled with keys and values of these tokens.
+        `positions_BT`: counts on from the cache unless given. `attend`: boolean (B or 1, 1, T, S), True = may attend,
+        or blocks (`masks.py`); without it a token attends to itself and all before it. `cache`: filled with keys and
+        values of these tokens.
         """
         T = tokens_BT.shape[1]
         past = 0 if cache is None else cache.length
@@ -206,13 +207,3 @@ class Decoder(nn.Module):
         """An empty cache for `batch` rows of up to `capacity` tokens, on the model's device and in its dtype."""
         weight = self.embed_tokens.weight
         return KVCache(self.config, batch, capacity, weight.device, weight.dtype)
-
-
-def within_documents(segments_BT: Tensor) -> Tensor:
-    """The mask (B, 1, T, T) of packed rows: a token attends to itself and to what came before in its own document.
-
-    Padding (segment -1) attends to itself too, as an empty row would turn the softmax into NaN.
-    """
-    T = segments_BT.shape[1]
-    causal = torch.ones(T, T, dtype=torch.bool, device=segments_BT.device).tril()
-    return ((segments_BT[:, :, None] == segments_BT[:, None, :]) & causal)[:, None]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from datalake.errors import UserError
-from models.network.decoder import within_documents
+from models.network.masks import Mask, as_tensor, within_documents
 
 TOLERANCE = 1e-3  # of a token's hidden state: float32 leaves some 1e-6, a leak in tiny fresh models 1e-2 and more
 # What stands between the head's matrix and the logits, by the config's field.
@@ -108,9 +108,10 @@ class Foreign(nn.Module):
         return cls(read_folder(auto, folder, trust_remote_code), task == "causal")
 
     def forward(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Tensor | None = None, cache: Any = None
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, attend: Mask | None = None, cache: Any = None
     ) -> Tensor:
         """Hidden states (B, T, D), as `Decoder.forward`; for an encoder `attend` defaults to everything."""
+        attend = None if attend is None else as_tensor(attend)
         new = tokens_BT.shape[1]
         more: dict[str, Any] = {}
         if isinstance(cache, RecomputingCache):
@@ -347,7 +348,7 @@ class Proof:
         row = torch.cat((self.first, self.second), 1)
         segments = torch.cat((torch.zeros_like(self.first), torch.ones_like(self.second)), 1)
         positions = torch.cat([torch.arange(length) for length in self.LENGTHS])[None]
-        attend = within_documents(segments)
+        attend = as_tensor(within_documents(segments))
         if not self.model.causal:
             attend = attend | attend.transpose(-1, -2)
         return self.model(row, positions, attend), self.alone()

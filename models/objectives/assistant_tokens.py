@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.network.decoder import within_documents
+from models.network.masks import within_documents
 from models.objectives.base import IGNORED, Loss, pay_for_balance, token_loss, without_looking
 
 Dialogue = tuple[list[int], list[bool]]

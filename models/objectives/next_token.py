@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.network.decoder import within_documents
+from models.network.masks import within_documents
 from models.objectives.base import IGNORED, Loss, Objective, pay_for_balance, token_loss, without_looking
 
 

@@ -13,6 +13,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -80,7 +81,8 @@ class Prepared:
     model: what states hold; `units` are its parts whose gradients are clipped apart (all of it is one unit unless
     given), `rates` the peak rates of those that have their own. written: the part that becomes the checkpoint.
     words: the tokenizer written with it. inputs: what shapes the weights beside the config. measure: held-out figures.
-    compiles: whether forward pass and loss are one graph for batches of one shape.
+    compiles: whether forward pass and loss are one graph for batches of one shape. ahead: whether batches depend on the
+    step alone, so that the next one's can be made while this one's are computed.
     callbacks: asked before all others. finish: called with the end, before the checkpoint is written; its part of the
     report, `figures` of its own among it. frozen: other models that are used and not trained: they go to the device as
     well. figures: what there is to show before the first step. begin: called before a state is put back, for what the
@@ -99,6 +101,7 @@ class Prepared:
     rates: Mapping[str, float] = field(default_factory=dict)
     measure: Callable[[nn.Module], dict[str, float]] | None = None
     compiles: bool = False
+    ahead: bool = False
     callbacks: Sequence[Callback] = ()
     frozen: Sequence[nn.Module] = ()
     figures: Sequence[Figure] = ()
@@ -207,6 +210,7 @@ def _train(
     from models.training.diagnosis import LEAST
     from models.training.loop import fit
     from models.training.optimizer import build_optimizer
+    from models.training.prefetch import prefetched
     from models.training.schedule import branch_of, schedule_of
     from models.training.spikes import CONFIRMED, SpikeGuard
     from models.training.state import drop_states, load_state, rates_digest
@@ -266,19 +270,22 @@ def _train(
         write_atomically(out / FIGURES, json.dumps(list(prepared.figures)).encode())
     state = load_state(folder, identity, schedule, steps)
     began = state.step
-    state = fit(
-        model,
-        compiled(prepared.objective, config.compile, device.device, prepared.compiles and ranks.whole_model),
-        guard.but_those(prepared.batches),
-        build_optimizer(config, units, dict(prepared.rates)),
-        schedule,
-        [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
-        state,
-        steps=steps,
-        clip=config.clip,
-        device=device,
-        ranks=ranks,
-    )
+    every = guard.but_those(prepared.batches)
+    early = prepared.ahead and device.device.type == "cuda"
+    with prefetched(every, steps) if early else nullcontext(every) as batches:
+        state = fit(
+            model,
+            compiled(prepared.objective, config.compile, device.device, prepared.compiles and ranks.whole_model),
+            batches,
+            build_optimizer(config, units, dict(prepared.rates)),
+            schedule,
+            [*callbacks, metrics, Progress(on_step if ranks.leads else None), saving],
+            state,
+            steps=steps,
+            clip=config.clip,
+            device=device,
+            ranks=ranks,
+        )
     if guard.found is not None:
         ranks.barrier()
         if ranks.leads:

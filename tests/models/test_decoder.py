@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from models.network.build import ScalarHead, build_model, choose_dtype
 from models.network.config import NetworkConfig
-from models.network.decoder import Decoder, RMSNorm, within_documents
+from models.network.decoder import Decoder, RMSNorm
+from models.network.masks import as_tensor, in_blocks, within_documents
 from models.network.rope import rotate, rotation
 
 SHAPES = {
@@ -100,6 +101,18 @@ def test_packed_documents_read_as_they_do_alone() -> None:
     assert torch.allclose(packed[:, :5], decoder(x[:, :5]), atol=1e-5)
     assert torch.allclose(packed[:, 5:9], decoder(x[:, 5:9]), atol=1e-5)
     assert packed.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["grouped", "qwen3"])  # heads of 16; of 8, which FlexAttention's kernels don't take
+def test_blocks_say_what_a_dense_mask_says(name: str) -> None:
+    decoder, x = model(name, width=64), tokens(2, 200)
+    segments = torch.tensor([[0] * 70 + [1] * 120 + [-1] * 10, [0] * 130 + [1] * 70])
+    dense, blocks = within_documents(segments), in_blocks(segments)
+    assert torch.equal(as_tensor(blocks), dense)
+    assert torch.allclose(decoder(x, attend=blocks), decoder(x, attend=dense), atol=1e-5)
+    assert not torch.allclose(decoder(x), decoder(x, attend=dense), atol=1e-3)
 
 
 @torch.no_grad()

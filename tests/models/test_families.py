@@ -15,9 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 
 from datalake.errors import UserError
 from models.network import checkpoint
-from models.network.decoder import within_documents
 from models.network.foreign import Foreign
 from models.network.generate import generate
+from models.network.masks import within_documents
 from models.rl.policy import action_log_probs
 
 VOCABULARY = 97

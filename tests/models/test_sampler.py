@@ -10,7 +10,7 @@ import torch
 
 from datalake.document import document_id
 from datalake.errors import UserError
-from models.network.decoder import within_documents
+from models.network.masks import within_documents
 from models.text.config import TokenizerConfig
 from models.text.sampler import IGNORED, Sampler, heldout
 from models.text.shards import TokenShards, write_shard
