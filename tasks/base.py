@@ -30,7 +30,7 @@ def _take(path: Path, folder: Path) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@stage(Trained, version="1", libraries=LEARNING)
+@stage(Trained, version="2", libraries=LEARNING)
 def base(config: OpenModel, runtime: Runtime) -> Produced:
     """Check that a model can be trained on, and keep it as the lake's own."""
     folder = runtime.folder / "checkpoint"

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
-from models.export.pre_tokenizers import pre_tokenizer
 from models.network.config import NetworkConfig
 from models.network.decoder import Decoder
 from models.network.rope import scaled_frequencies
+from models.pre_tokenizers import pre_tokenizer
 from models.text import tokenizer as text
 
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -125,7 +125,7 @@ def load(folder: Path | str, trust_remote_code: bool = False) -> PreTrainedToken
     """
     folder = Path(folder)
     if gguf.is_gguf(folder):
-        return _whole(gguf.read(AutoTokenizer, folder))
+        return _whole(gguf.read_tokenizer(folder))
     if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder} holds no tokenizer: expected tokenizer.json, as the tokenizer stage or a model has it"

@@ -21,13 +21,14 @@ from models.export import folder as hub
 from models.export import gguf as llama_cpp
 from models.export import ollama
 from models.export.destination import destination
-from models.export.pre_tokenizers import pre_tokenizer
+from models.gguf import text_field
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
 from models.network.config import LoraConfig, NetworkConfig, RopeScaling
 from models.network.decoder import Decoder
 from models.network.lora import apply_lora, merged, save_adapter
 from models.network.rope import scaled_frequencies
+from models.pre_tokenizers import named, pre_tokenizer
 from models.text import template
 from models.text import tokenizer as text
 from models.text.config import TEMPLATES, TokenizerConfig
@@ -270,14 +271,53 @@ def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(words, tmp_p
         assert pre_tokenizer(other) == name
 
 
+def split_as(name: str, words: Any, folder: Path) -> Any:
+    """A tokenizer with the same tokens that splits text in another way that llama.cpp knows."""
+    text.save(words, folder)
+    other = text.load(folder)
+    other.backend_tokenizer.pre_tokenizer = named(name, None)
+    return other
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt-2", "smollm"])
+def test_a_tokenizer_read_from_a_file_splits_as_the_file_says(
+    name: str, words, strings: Sequence[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    other = split_as(name, words, tmp_path / "tokenizer")
+    llama_cpp.write(network(len(words)), other, tmp_path / "model.gguf")
+    assert text_field(tmp_path / "model.gguf", "tokenizer.ggml.pre") == name
+    assert text_field(tmp_path / "model.gguf", "general.architecture") == "llama"
+    assert text_field(tmp_path / "model.gguf", "tokenizer.ggml.tokens") is None  # no text
+    again = text.load(tmp_path / "model.gguf")
+    theirs = again(list(strings), add_special_tokens=False).input_ids
+    assert [one for one, a, b in zip(strings, other(list(strings)).input_ids, theirs, strict=True) if a != b] == []
+
+
+def test_llama_cpp_leaves_out_bytes_without_a_token_as_the_tokenizer_does(
+    words, llama: Callable[..., Callable[..., Any]], tmp_path: Path
+) -> None:
+    """SmolLM2's has no token for bytes that no text holds."""
+    text.save(words, tmp_path / "tokenizer")
+    described = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    described["model"]["vocab"]["no byte"] = described["model"]["vocab"].pop("\u0106")  # of the control character 6
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    poorer = text.load(tmp_path / "tokenizer")
+    assert poorer("a\x06b").input_ids == [*poorer("a").input_ids, *poorer("b").input_ids]
+    ask = llama(network(len(words)), poorer)
+    for one in ("a\x06b", "\x06", "where\x06\x06 it flows", "the water"):
+        told = ask("/tokenize", content=one, add_special=False, parse_special=True)["tokens"]
+        assert told == poorer(one).input_ids, one
+
+
 @pytest.fixture
-def llama(words, tmp_path: Path) -> Iterator[Callable[[Decoder], Callable[..., Any]]]:
+def llama(words, tmp_path: Path) -> Iterator[Callable[..., Callable[..., Any]]]:
     """A model written as GGUF and read by llama.cpp's own server: its answers, by path and body."""
     package = pytest.importorskip("xllamacpp", reason="no llama.cpp: pip install xllamacpp")
     with contextlib.ExitStack() as opened:
 
-        def serve(model: Decoder) -> Callable[..., Any]:
-            llama_cpp.write(model, words, tmp_path / "model.gguf")
+        def serve(model: Decoder, tokenizer: Any = words) -> Callable[..., Any]:
+            llama_cpp.write(model, tokenizer, tmp_path / "model.gguf")
             params = package.CommonParams()
             params.model.path = str(tmp_path / "model.gguf")
             params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 128, 1, 1

@@ -1,4 +1,5 @@
-"""The names by which llama.cpp knows how a tokenizer splits text before it merges bytes (`tokenizer.ggml.pre`).
+"""The names by which llama.cpp knows how a tokenizer splits text before it merges bytes (`tokenizer.ggml.pre`), told
+of a tokenizer that is written to a GGUF file and put back into one that is read from it.
 
 llama.cpp's converter looks a tokenizer up by a hash of what it makes of one text, and refuses every tokenizer that was
 trained since. Here the regular expression itself is compared with those in llama.cpp's `src/llama-vocab.cpp`: a
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
@@ -41,7 +43,9 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     described: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
     model = described.get("model") or {}
     other = [name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
-    if model.get("type") != "BPE" or other or not {*ByteLevel.alphabet()} <= model["vocab"].keys():
+    # Bytes that no text it was trained on had may be missing: llama.cpp leaves them out as tokenizers do.
+    byte_level = _describes(described.get("pre_tokenizer"), "ByteLevel")
+    if model.get("type") != "BPE" or model.get("unk_token") or other or not byte_level:
         raise UserError("GGUF is written of byte-level BPE tokenizers, as the tokenizer stage trains: leave out --gguf")
     name = _KNOWN.get(_steps(described.get("pre_tokenizer")))
     normal = described.get("normalizer")
@@ -52,6 +56,30 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
             f" folder without --gguf (known are {', '.join(sorted(_KNOWN.values()))})"
         )
     return name
+
+
+def named(name: str, described: Any) -> PreTokenizer | None:
+    """The pre-tokenizer that llama.cpp knows by a name; None for one that isn't known here, or where the one described
+    (as `tokenizers` writes it) splits in the same way."""
+    steps = next((steps for steps, known in _KNOWN.items() if known == name), None)
+    if steps is None or steps == _steps(described):
+        return None
+    parts: list[PreTokenizer] = []
+    for step in steps:
+        if step == "digits":
+            parts.append(Digits(individual_digits=True))
+        elif step == _GPT2:
+            parts.append(ByteLevel(add_prefix_space=False))
+        else:
+            parts += [Split(Regex(step), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    return Sequence(parts)
+
+
+def _describes(described: Any, kind: str) -> bool:
+    """Whether a step of this kind is among those of a pre-tokenizer."""
+    if not isinstance(described, dict):
+        return False
+    return described["type"] == kind or any(_describes(part, kind) for part in described.get("pretokenizers", ()))
 
 
 def _steps(described: Any) -> tuple[str, ...]:
