@@ -160,6 +160,7 @@ def test_a_person_agrees_and_the_tag_moves(
     assert f"| mine | accuracy | {cells}" in shown.Lake(lake).card("sft", "tuned")  # what is judged is on the card
     assert "| mine | accuracy | " in (untouched := shown.Lake(lake).card("dpo", "tuned"))
     assert "20.0%" not in untouched
+    assert "were not searched" not in untouched
 
     for arguments, said in (
         ({"candidate": "dpo"}, "is current already"),
