@@ -51,7 +51,7 @@ def mixture(
 
     Texts are read without `spans`; a document of which nothing is left is not in the mixture.
     """
-    from datalake.mixture.build import MIXTURE
+    from datalake.mixture.build import MIXTURE, missed_shares
 
     lake = runtime.lake
     folder = lake.shard_folder("mixture", runtime.fingerprint)
@@ -62,7 +62,8 @@ def mixture(
     rows = sum(file.rows for file in made.files)
     splits = tally([file.path for file in made.files if file.rows], "source", "split")
     sides = {source: (splits[source, "train"], splits[source, "heldout"]) for source, _ in sorted(splits)}
-    warnings = one_sided(sides, config.holdout)
+    words = {source: float(made.counts.get(f"train words of {source}", 0)) for source in sides}
+    warnings = one_sided(sides, config.holdout) + missed_shares(words, config)
     return Produced(
         tables={"mixture": (MIXTURE, made.files)},
         counts=made.counts,

@@ -65,7 +65,7 @@ def _of_mixture(lake: Lake, mixture: TableRef, epochs: float) -> tuple[dict[str,
     for name, share in asked.items():
         reasons = [f"shares are asked in words, of which it has {words.get(name, 0.0):.1%}"]
         if abs(words.get(name, 0.0) - share) > NEAR * share:
-            reasons.append("mixture.max_epochs and caps allow no other")
+            reasons.append("max_epochs and caps allow no other: a smaller mixture.tokens does")
         if epochs < 1:
             reasons.append(f"{epochs:.2g} of an epoch was seen")
         why[name] = "; ".join(reasons)

@@ -140,6 +140,26 @@ def epochs_by_source(words: Mapping[str, float], config: MixtureConfig) -> dict[
     return epochs
 
 
+def missed_shares(words: Mapping[str, float], config: MixtureConfig) -> list[str]:
+    """Warnings about sources that can't have the share that weights ask for, given each one's words to train on, and
+    the most words in all of which every source has it."""
+    words = {source: count for source, count in words.items() if count and config.weights.get(source, 1.0)}
+    if not config.weights or not words:
+        return []
+    epochs = epochs_by_source(words, config)
+    seen = {source: epochs[source] * count for source, count in words.items()}
+    whole = sum(config.weights.get(source, 1.0) for source in words)
+    asked = {source: config.weights.get(source, 1.0) / whole for source in words}
+    poor = {source: share for source, share in asked.items() if seen[source] < 0.99 * share * sum(seen.values())}
+    most = int(min(config.most(source) * words[source] / share for source, share in asked.items()))
+    return [
+        f"{source} has {seen[source] / sum(seen.values()):.1%} of the words where {share:.1%} were asked, though each"
+        f" of its {words[source]:,.0f} is seen {epochs[source]:g} times: mixture.tokens of {most} at most gives every"
+        " source its share"
+        for source, share in sorted(poor.items())
+    ]
+
+
 MEASURED = pa.schema(
     [
         ("id", ID),

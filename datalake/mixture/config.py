@@ -83,7 +83,8 @@ class MixtureConfig(Shares):
         None,
         ge=1,
         title="Words to train on",
-        description="Total length of the mixture in words, repetitions included; by default as many as there are",
+        description="Total length of the mixture in words, repetitions included; by default as many as there are. "
+        "Where a source has too few for its weight, fewer in all give every source its share",
     )
     rehydration: Weights = Field(
         default=(),

@@ -17,7 +17,7 @@ from datalake.dedup.texts.shingles import word_list
 from datalake.document import Document, document_id
 from datalake.holdout import group_of, held_out, one_sided, repetitions
 from datalake.identity import fingerprint
-from datalake.mixture.build import MIXTURE, build, epochs_by_source
+from datalake.mixture.build import MIXTURE, build, epochs_by_source, missed_shares
 from datalake.mixture.config import MixtureConfig
 from datalake.tables import DOCUMENTS, to_table
 
@@ -150,6 +150,21 @@ def test_a_small_source_stops_at_the_cap_and_the_others_take_the_rest() -> None:
     assert epochs_by_source({"a": 0, "b": 7}, MixtureConfig()) == {"a": 1.0, "b": 1.0}
     assert epochs_by_source({"a": 0, "b": 7}, MixtureConfig(max_epochs=0.5)) == {"a": 0.5, "b": 0.5}
     assert epochs_by_source({}, MixtureConfig()) == {}
+
+
+def test_a_share_that_can_not_be_had_is_told_with_the_length_at_which_it_can() -> None:
+    words = {"a": 100.0, "b": 1000.0, "c": 10_000.0}
+    config = MixtureConfig(weights={"a": 1, "b": 1, "c": 2}, max_epochs=2)
+    first, second = missed_shares(words, config)
+    assert first.startswith("a has 1.8% of the words where 25.0% were asked, though each of its 100 is seen 2 times")
+    assert second.startswith("b has 18.0%")
+    assert "mixture.tokens of 800 at most" in first
+    shorter = config.model_copy(update={"tokens": 800})
+    assert missed_shares(words, shorter) == []
+    seen = {source: epochs * words[source] for source, epochs in epochs_by_source(words, shorter).items()}
+    assert seen == pytest.approx({"a": 200, "b": 200, "c": 400})
+    assert missed_shares(words, MixtureConfig()) == []
+    assert missed_shares(words, MixtureConfig(weights={"c": 0, "b": 10})) == []  # a: 1 of 11, of 1,100
 
 
 @pytest.mark.parametrize("seed", range(30))
