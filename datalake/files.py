@@ -1,4 +1,4 @@
-"""Files by content: digests, versions that are remembered, and `Files`: named by place, known by content.
+"""Files by content: versions that are remembered, and `Files`: named by place, known by content.
 
 A place has no identity: files that moved rerun nothing, files that changed do. A local file's version is the xxh128 of
 its bytes, remembered by path, size and time. A remote one's is its entity tag and size as its server tells them (time
@@ -23,29 +23,13 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validato
 from pydantic_core import CoreSchema
 
 from datalake.atomic import write_atomically
+from datalake.digests import file_digest, folder_files
 from datalake.errors import UserError
 from datalake.identity import Place, data_version, fingerprint
 from datalake.paths import expand
 from datalake.remote.address import is_remote, lasting
 
-
-def file_digest(path: str) -> str:
-    """xxh128 of a local file's bytes, in hex."""
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as stream:  # noqa: PTH123 - plain open is what streams best
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def folder_files(folder: Path) -> list[tuple[str, str, int]]:
-    """(name relative to the folder, xxh128, size in bytes) of each file of a folder, sorted by name.
-
-    Temporary files that a kill left there (`.NAME.PID.tmp`), and damaged ones set aside, are none of it.
-    """
-    left = (".*.tmp", "*.damaged")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(map(path.match, left)))
-    return [(path.relative_to(folder).as_posix(), file_digest(str(path)), path.stat().st_size) for path in files]
+__all__ = ["File", "FileVersions", "Files", "file_digest", "folder_files", "folder_version"]
 
 
 def folder_version(folder: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datalake.errors import UserError
+from datalake.lake.copies import near_folder
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import find_manifest
 from datalake.lake.tags import tags
@@ -23,6 +24,11 @@ class Chosen:
     run: str | None = None
     corpus: str | None = None
     fingerprint: str | None = None
+
+    @property
+    def here(self) -> Path:
+        """Its folder, or GGUF file, on this machine's disk."""
+        return near_folder(self.folder)
 
     def __str__(self) -> str:
         return f"{self.stage} of run {self.run} ({self.corpus}): {self.folder}" if self.stage else str(self.folder)

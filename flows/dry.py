@@ -17,6 +17,7 @@ from datalake.identity import fingerprint
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport
 from datalake.lake.shards import find_shard
+from datalake.places import home
 from datalake.sources import Source
 from datalake.sources.listing import list_archives
 from flows.recipe import Recipe
@@ -53,7 +54,7 @@ class DryRun(Run):
         """
         remote = self.recipe.runtime.remote
         with TemporaryDirectory(prefix="headwater-") as nowhere:
-            if not remote.cache and not (self.lake.root / "cache").is_dir():
+            if not remote.cache and not (home(self.lake.root) / "cache").is_dir():
                 remote = remote.model_copy(update={"cache": nowhere})
             return list_archives(sources, self.lake, remote, remember=False)
 

@@ -27,6 +27,7 @@ from datalake.curate.metrics.user import load as load_metrics
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport, now
+from datalake.places import root_of
 from datalake.secrets import masked, scrub
 from flows import ending
 from flows.output import command
@@ -47,8 +48,8 @@ R = TypeVar("R")
 
 
 def lake_folder(lake: str | Path | None = None) -> Path:
-    """The lake's folder: as given, else HEADWATER_LAKE, else ./lake."""
-    return Path(os.path.realpath(Path(lake or os.environ.get("HEADWATER_LAKE") or "lake").expanduser()))
+    """The lake's folder or address: as given, else HEADWATER_LAKE, else ./lake."""
+    return root_of(lake or os.environ.get("HEADWATER_LAKE") or "lake")
 
 
 class TrackedRun(Run):

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datalake.errors import UserError
+from datalake.lake.copies import near_folder
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from flows.dry import DryRun, Unknown
 from flows.pipeline import pipeline
@@ -126,7 +127,7 @@ def _model(run: _Looked, base: Any) -> tuple[Any, int, int]:
     """Of the model to be tuned the tokenizer, the tokens that it takes, and the rows of its embedding."""
     from models.text.tokenizer import load, vocabulary_size
 
-    place = run.lake.path(base) if isinstance(base, FolderRef) else None
+    place = near_folder(run.lake.path(base)) if isinstance(base, FolderRef) else None
     if place is None and run.recipe.base is not None:
         place = Path(run.recipe.base.paths[0])
         if not place.exists():
@@ -141,7 +142,7 @@ def _model(run: _Looked, base: Any) -> tuple[Any, int, int]:
         return load(place), longest, vocabulary_of(place)
     trained = run.outputs["tokenizer"].tokenizer
     if isinstance(trained, FolderRef):
-        words = load(run.lake.path(trained))
+        words = load(near_folder(run.lake.path(trained)))
     elif run.recipe.tokenizer.path:
         words = load(run.recipe.tokenizer.path.paths[0])
     else:

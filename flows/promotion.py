@@ -192,7 +192,7 @@ def _figures(lake: Lake, named: dict[str, Chosen], put: Sequence[Exam], cluster:
     config = RuntimeConfig(cluster=cluster)
     judgeable = []
     for name, one in named.items():
-        version = folder_version(one.folder) if one.folder.is_dir() else file_digest(str(one.folder))
+        version = folder_version(one.here) if one.here.is_dir() else file_digest(str(one.here))
         judgeable.append(Judgeable(name, one.folder, version, one.fingerprint))
     with leaving(config, at_once=False) if cluster != "inline" else nullcontext():
         found = grid(judgeable, put, Runtime(config, lake.root, ""))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport, now
+from datalake.places import root_of
 from flows.parameters import LAST, resolve
 from flows.recipe import Recipe, whereabouts, without_secrets
 from flows.stages import StageName
@@ -59,7 +60,7 @@ def run(
 
     before = dict(os.environ)
     try:
-        start(chosen, named, Path(os.path.realpath(Path(lake).expanduser())), until, set, follow, print, print)
+        start(chosen, named, root_of(lake), until, set, follow, print, print)
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from datalake.errors import UserError
+from datalake.places import make_folder
 from models.network.config import OpenModel
 from tasks.cluster import run_alone
 from tasks.learning import LEARNING, Trained
@@ -34,7 +35,7 @@ def _take(path: Path, folder: Path) -> int:
 def base(config: OpenModel, runtime: Runtime) -> Produced:
     """Check that a model can be trained on, and keep it as the lake's own."""
     folder = runtime.folder / "checkpoint"
-    runtime.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(runtime.folder)
     (path,) = map(Path, config.paths)
     if not path.exists():
         raise UserError(f"base: there is no {str(path)!r}: correct the path, or fetch the model as docs/models.md says")

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datalake.identity import fingerprint
+from datalake.lake.copies import near_folder
 from datalake.lake.lake import Lake
+from datalake.lake.parquet import read_table
 from datalake.lake.records import ANSWERS, EVALUATIONS, lineage, read_record
 from datalake.lake.shards import ShardResult, ShardWriter
+from datalake.places import place
 from models.evaluation.compare import compare
 from models.evaluation.contamination import contaminated
 from models.evaluation.exam import Exam
@@ -130,7 +132,7 @@ def _loaded(folder: str, trust: bool) -> tuple[nn.Module, PreTrainedTokenizerBas
     from models.network.checkpoint import load
 
     keep_freed_memory()
-    model, tokenizer = load(Path(folder), trust)
+    model, tokenizer = load(near_folder(place(folder)), trust)
     return model.to("cuda") if torch.cuda.is_available() else model, tokenizer
 
 
@@ -151,7 +153,7 @@ def _judge(shard: Shard) -> ShardResult:
 
 def _read(result: ShardResult) -> Iterator[Judged]:
     for file in result.files:
-        for row in pq.read_table(file.path, partitioning=None).to_pylist(maps_as_pydicts="strict"):
+        for row in read_table(file.path).to_pylist(maps_as_pydicts="strict"):
             figures = {name: (above, below) for name, (above, below) in row.pop("figures").items()}
             yield Judged(**row, figures=figures)
 
@@ -174,7 +176,7 @@ def _documents(runtime: Runtime, record: str, texts: list[str]) -> list[list[str
         if result.state == "failed":
             raise RuntimeError(f"{result.name} can't be searched: {result.error}")
         for file in result.files:
-            for row in pq.read_table(file.path, partitioning=None).to_pylist():
+            for row in read_table(file.path).to_pylist():
                 found[row["text"]][row["document"]] = None
     return [list(names) for names in found]
 

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from datalake.curate.checks.decontaminate_config import DecontaminateConfig
 from datalake.curate.config import CurateConfig
 from datalake.identity import fingerprint
+from datalake.lake.copies import near_folder
 from datalake.lake.funnel import funnel, tally, whole
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.shards import ShardResult, ShardWriter
+from datalake.places import place
 from tasks.cluster import Shard
 from tasks.outputs import Table
 from tasks.produced import Produced
@@ -85,9 +87,10 @@ def _curate_shard(config: CurateConfig, trained: Path | None, lake: Path, made_b
     from datalake.tables import DOCUMENTS
 
     assert shard.folder is not None
+    trained = trained and near_folder(trained)
     schemas = {"curation": schema_with(names(config)), "documents": DOCUMENTS}
     measured = Measured(lake, made_by, config)
-    stored = measured.find(Path(shard.payload))
+    stored = measured.find(place(shard.payload))
     meter = Meter(config, but=stored.own if stored else ())
     if stored is None:
         batches = curate_file(shard.payload, config, trained, meter)
@@ -101,7 +104,7 @@ def _curate_shard(config: CurateConfig, trained: Path | None, lake: Path, made_b
             out.count("documents", documents.num_rows)
         for name, n in (meter.counts | (counts_of(stored.own, stored.counts) if stored else {})).items():
             out.count(name, n)
-    measured.remember(Path(shard.payload), out.result, shard.folder)
+    measured.remember(place(shard.payload), out.result, shard.folder)
     return out.result
 
 

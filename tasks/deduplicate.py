@@ -14,6 +14,7 @@ from datalake.dedup.spans_config import LineMarking, SubstringMarking
 from datalake.lake.lake import TableRef
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
+from datalake.places import room_beside
 from tasks.cluster import Shard, run_alone
 from tasks.outputs import Table
 from tasks.produced import Produced
@@ -61,10 +62,8 @@ def _decide(
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder, not in it: what a kill leaves there is no part of the output.
     with (
-        TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
+        TemporaryDirectory(prefix=".spill-", dir=room_beside(folder)) as spill,
         ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
     ):
         decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
@@ -177,17 +176,12 @@ def _cut(
     marked: list[dict[str, str]], duplicates: list[str], config: DedupConfig, folder: Path, key: str
 ) -> ShardResult:
     """What is cut from the documents that stay."""
-    import shutil
-    import tempfile
-
     from datalake.dedup.spans.decide import MarkedShard, Spans
     from datalake.dedup.spans.schema import SPANS
 
     with ShardWriter(folder, "spans", key, {"spans": SPANS}) as out:
-        for left in folder.glob("scratch-*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder) as scratch:
-            spans = Spans([MarkedShard(**shard) for shard in marked], duplicates, config, Path(scratch))
+        with TemporaryDirectory(prefix=".spill-", dir=room_beside(folder)) as spill:
+            spans = Spans([MarkedShard(**shard) for shard in marked], duplicates, config, Path(spill))
             for table in spans.tables():
                 out.write("spans", table)
         for name, amount in spans.report.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datalake.errors import UserError
+from datalake.lake.copies import near_folder
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.tokens import token_indices
 from models.evaluation.config import EvaluateConfig
@@ -63,7 +64,7 @@ def _evaluate(
     rows: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     for name, folder in models.items():
-        model, tokenizer = load(folder)
+        model, tokenizer = load(near_folder(folder))
         context = int(model.config.context)  # type: ignore[union-attr, arg-type]
         windows = list(heldout(shards, chosen, context, config.batch)) if chosen else []
         held = Held(windows, sizes, counts, conversations, preferences)

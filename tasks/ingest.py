@@ -15,6 +15,7 @@ from datalake.document import Passed
 from datalake.lake.funnel import Fate, by_source, funnel, whole
 from datalake.lake.parquet import read_batches
 from datalake.lake.shards import ShardResult, ShardWriter
+from datalake.places import home
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import at_hand, counted, using
 from datalake.secrets import masked
@@ -88,7 +89,7 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
 
 def read_archives(config: IngestConfig, runtime: Runtime, archives: list[Archive], tell: Tell | str) -> Mapped:
     """Every archive read into its tables, a shard each."""
-    work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root / "cache")
+    work = partial(_ingest_shard, config.sources, runtime.config.remote, home(runtime.lake.root) / "cache")
     return map_all(work, _shards(config, runtime, archives), runtime, tell)
 
 

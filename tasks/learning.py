@@ -21,6 +21,7 @@ import pyarrow as pa
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.identity import plain
+from datalake.lake.copies import workplace
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.records import Manifest, StageRecord, read_record
@@ -33,7 +34,7 @@ from models.training.method import Method
 from models.training.metrics import read_metrics
 from tasks.cluster import Actors, run_alone, run_ranks
 from tasks.dialogues import HoldOut
-from tasks.material import Material, material
+from tasks.material import Material, at_hand, material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.realised import add_shares
@@ -91,8 +92,8 @@ def _train(
     actors: Actors | None = None,
 ) -> dict[str, Any]:
     """Where the work is done: torch is imported here."""
-    with actors or nullcontext():
-        return METHODS[name](config, out=out, states=states, ranks=ranks, actors=actors, **inputs)
+    with actors or nullcontext(), workplace(out, leads=ranks is None or ranks.leads) as here:
+        return METHODS[name](config, out=here, states=states, ranks=ranks, actors=actors, **at_hand(inputs))
 
 
 def planned_steps(config: TrainingConfig, items: int) -> int:
@@ -107,15 +108,14 @@ def train_alone(
     """Run a training function alone on the cluster, or in several ranks, while its metrics drive the progress bar;
     returns its report."""
     out = runtime.folder
-    out.mkdir(parents=True, exist_ok=True)
-
     told = {"fingerprint": runtime.fingerprint, "stage": title}
     write_atomically(out / RUNNING, json.dumps(told).encode())  # whose metrics these are, before there is a record
     settings = plain(arguments[0]) if isinstance(arguments[0], TrainingConfig) else {}
     tracked = Tracked(runtime.corpus, title, runtime.fingerprint, settings)
     shown = Training(title, out)
+    places = {name: runtime.lake_root / "tracking" / name for name in runtime.config.tracking}
     with (
-        tracking(runtime.config.tracking, runtime.lake_root / "tracking", out, tracked, say) as tracks,
+        tracking(places, out, tracked, say) as tracks,
         progress(title, steps, "steps") as bar,
     ):
 
@@ -307,7 +307,9 @@ def _trained_on(lake: Lake, record: StageRecord) -> tuple[Method[Any], Material,
         inputs["holdout"] = HoldOut.model_validate(plain["holdout"])
     if "repetition_seed" in plain:
         inputs["repetition_seed"] = int(plain["repetition_seed"])
-    return method, material(method, lake, inputs), method.config.model_validate(record.payload["config"])
+    made = material(method, lake, inputs)
+    made.inputs = at_hand(made.inputs)
+    return method, made, method.config.model_validate(record.payload["config"])
 
 
 ORDER = pa.schema(

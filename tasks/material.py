@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datalake.errors import UserError
+from datalake.lake.copies import near_folder
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.tokens import token_indices
+from datalake.places import is_place
 from models.training.method import Method
 from tasks.dialogues import HoldOut, Tables, dialogues, each, nothing_left, pairs, prompts, warn_of_one_sided
 from tasks.tokens import origins, training_documents
@@ -44,6 +46,11 @@ def material(method: Method[Any], lake: Lake, inputs: Mapping[str, Any]) -> Mate
             made.inputs[name] = lake.path(value)
     made.inputs = {name: value for name, value in made.inputs.items() if name in method.inputs}
     return made
+
+
+def at_hand(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a method where the work is done: folders on this machine's disk."""
+    return {name: near_folder(value) if is_place(value) else value for name, value in inputs.items()}
 
 
 def _conversations(made: Material, method: Method[Any], lake: Lake, ref: Tables, inputs: Mapping[str, Any]) -> None:

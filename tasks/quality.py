@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datalake.curate.scores.config import QualityConfig
+from datalake.lake.copies import near_folder, workplace
 from models.evaluation.intervals import wilson
 from models.evaluation.ranking import Figure, ranking
 from tasks.cluster import run_alone
@@ -24,7 +25,9 @@ def _train(config: QualityConfig, folder: Path) -> tuple[dict[str, int], list[bo
     from datalake.curate.scores.quality import MODEL, QualityModel, probability, read_labels, train
 
     labels = read_labels(config)
-    train(labels.training, config, folder)
+    with workplace(folder) as here:
+        train(labels.training, config, here)
+    folder = near_folder(folder)
     model = QualityModel.trained(folder)
     counts = labels.counts | {
         "training": len(labels.training),

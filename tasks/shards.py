@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from datalake.errors import LostDataError
 from datalake.lake.lake import TableRef
 from datalake.lake.shards import ShardFile, ShardResult, find_shard
+from datalake.places import place, several
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime
 from tasks.shown.artifacts import progress
@@ -105,8 +105,9 @@ def files_of(results: Iterable[ShardResult], table: str) -> list[ShardFile]:
 def shards_of(ref: TableRef, runtime: Runtime, config: Any) -> list[Shard]:
     """A shard for each file of a table: its input version is the file's content, its name the one it was made under."""
     shards = []
-    for path in runtime.lake.files(ref):
-        made = find_shard(Path(path).parent)
+    files = runtime.lake.files(ref)
+    found = several(lambda path: find_shard(place(path).parent), files, runtime.lake.root)
+    for path, made in zip(files, found, strict=True):
         if made is None:
             raise LostDataError(path, "its shard is incomplete")
         digest = next(file.digest for file in made.files if file.path == path)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from datalake.atomic import write_atomically
 from datalake.curate.thresholds import ThresholdsConfig
+from datalake.lake.copies import workplace
 from datalake.lake.lake import TableRef
+from datalake.places import room_beside
 from tasks.cluster import run_alone
 from tasks.outputs import Folder
 from tasks.produced import Produced
@@ -25,11 +27,10 @@ def _propose(
     """Write `rules.yaml`; the rows to show, and the languages pooled by rule set."""
     from datalake.curate.propose import propose, rules_yaml, table
 
-    folder.mkdir(parents=True, exist_ok=True)
-    # Beside the folder, not in it: what a kill leaves there is no part of the output.
-    with TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill:
-        proposals = propose(files, config, threads, memory_gb, Path(spill))
-    write_atomically(folder / RULES, rules_yaml(proposals, config).encode())
+    with workplace(folder) as here:
+        with TemporaryDirectory(prefix=".spill-", dir=room_beside(here)) as spill:
+            proposals = propose(files, config, threads, memory_gb, Path(spill))
+        write_atomically(here / RULES, rules_yaml(proposals, config).encode())
     return list(table(proposals)), proposals.pooled
 
 

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict
 
 from datalake.atomic import remove_leftovers, write_atomically
 from datalake.dedup.spans.cut import read_cuts
-from datalake.files import file_digest
 from datalake.identity import fingerprint
+from datalake.lake.copies import near_folder, workplace
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
-from datalake.lake.shards import ShardFile, ShardResult, finish_shard
+from datalake.lake.shards import ShardFile, ShardResult, finish_shard, written_file
+from datalake.places import place
 from tasks.cluster import Shard
 from tasks.outputs import Folder
 from tasks.produced import Produced
@@ -42,7 +43,7 @@ def _left_out_file(folder: Path, failed: Sequence[tuple[bytes, str]]) -> ShardFi
     schema = pa.schema([("id", pa.binary(16)), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rows, schema), sink, write_page_checksum=True)
     write_atomically(path, sink.getvalue().to_pybytes())
-    return ShardFile("left_out", str(path), len(rows), file_digest(str(path)), path.stat().st_size)
+    return written_file("left_out", path, len(rows))
 
 
 def _tokenize_shard(shard: Shard) -> ShardResult:
@@ -55,11 +56,10 @@ def _tokenize_shard(shard: Shard) -> ShardResult:
     remove_leftovers(shard.folder)
     wanted = pa.chunked_array([pa.array(chosen, pa.binary(16))])
     texts = _pairs(selected_texts(documents, wanted, cuts))
-    written = write_shard(texts, load(tokenizer_folder), shard.folder, "tokens")
+    written = write_shard(texts, load(near_folder(tokenizer_folder)), shard.folder, "tokens")
     result = ShardResult(shard.name, shard.key)
     for table, path in (("index", written.index_path), ("tokens", written.tokens_path)):
-        digest, size = file_digest(str(path)), path.stat().st_size
-        result.files.append(ShardFile(table, str(path), written.documents, digest, size))
+        result.files.append(written_file(table, path, written.documents))
     result.counts = {"documents": written.documents, "tokens": written.tokens, "bytes": written.bytes}
     if written.left_out:
         result.counts["left_out"] = len(written.left_out)
@@ -108,10 +108,11 @@ def tokenize(
     done = map_all(_tokenize_shard, shards, runtime, "tokenize")
     results, counts = done.results, done.counts
     listed = [
-        {"index": lake.relative(Path(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
+        {"index": lake.relative(place(r.files[0].path)), "digests": [f.digest for f in r.files], **r.counts}
         for r in results
     ]
-    write_atomically(runtime.folder / "tokens.json", json.dumps({"shards": listed}, indent=1, sort_keys=True).encode())
+    with workplace(runtime.folder) as here:
+        write_atomically(here / "tokens.json", json.dumps({"shards": listed}, indent=1, sort_keys=True).encode())
     return Produced(
         folders={"tokens": runtime.folder},
         named={"tokens": [file for result in results for file in result.files]},

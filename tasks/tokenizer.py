@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datalake.errors import UserError
+from datalake.lake.copies import near_folder, workplace
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from models.text.config import TokenizerConfig
@@ -40,7 +41,8 @@ def _train_tokenizer(
     size = sum(pc.sum(pc.binary_length(texts)).as_py() or 0 for _, texts in columns())
     share = min(1.0, config.sample_bytes / max(size, 1))
     texts = (text for id, text in _pairs(columns()) if int.from_bytes(id[:8], "big") < share * 2**64)
-    train(texts, config, folder)
+    with workplace(folder) as here:
+        train(texts, config, here)
 
 
 def _take_tokenizer(place: Path, folder: Path) -> int:
@@ -48,7 +50,7 @@ def _take_tokenizer(place: Path, folder: Path) -> int:
     from datalake.atomic import whole_folder
     from models.text import tokenizer as text
 
-    words = text.load(place)
+    words = text.load(near_folder(place))
     text.edges(words)
     with whole_folder(folder) as part:
         text.save(words, part)

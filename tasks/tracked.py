@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 from datalake.identity import fingerprint
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.records import StageRecord, StageReport, now, read_record, write_record
+from datalake.places import home
 from datalake.secrets import masked, scrub
 from tasks.log import RunLog
 from tasks.record import commit
@@ -72,7 +73,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         runtime.lake.lease(print_of_payload, lambda: artifacts.say(waiting)),
     ):
         built = stage.built(runtime.lake, print_of_payload)
-        results = runtime.lake.root / "results"
+        results = home(runtime.lake.root) / "results"  # what the records say, in Prefect's words
         _keep_result(results, print_of_payload, built)
         ran = False
 

@@ -16,15 +16,17 @@ import pyarrow as pa
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.identity import fingerprint
+from datalake.lake.copies import near_folder, workplace
 from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.shards import ShardResult, ShardWriter
+from datalake.places import is_local, scratch
 from datalake.tables import ID
 from models.methods.pretrain import PretrainConfig
 from models.scaling.config import AblationConfig, SweepConfig
 from tasks.cluster import Shard
 from tasks.learning import LEARNING
-from tasks.material import Material, material
+from tasks.material import Material, at_hand, material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.runtime import Runtime
@@ -46,8 +48,8 @@ def _train(shard: Shard) -> ShardResult:
 
     config, inputs = shard.payload
     assert shard.folder is not None
-    folder = shard.folder / "training"
-    report = METHODS["pretrain"](config, out=folder, **inputs)
+    folder = (shard.folder if is_local(shard.folder) else scratch() / shard.key) / "training"
+    report = METHODS["pretrain"](config, out=folder, **at_hand(inputs))
     tokens = TokenShards(inputs["shards"])
     model, _ = load(folder / "checkpoint")
     documents = inputs["heldout"]
@@ -124,7 +126,7 @@ def sweep(
 
     made, versions = _given(runtime, tokens, mixture, tokenizer, repetition_seed)
     _judge_on(made, made.inputs["heldout"], config.documents)
-    vocabulary = vocabulary_size(load(runtime.lake.path(tokenizer)))
+    vocabulary = vocabulary_size(load(near_folder(runtime.lake.path(tokenizer))))
     wanted = [(depth, ratio) for depth in config.depths for ratio in config.ratios]
     wanted.append((config.held_out, sorted(config.ratios)[len(config.ratios) // 2]))
     shards = [
@@ -149,7 +151,8 @@ def sweep(
     low, high = law.interval(size, budget)
     expected = law.loss(size, budget)
     lines = [",".join(map(str, row)) for row in (COLUMNS, *small)]
-    write_atomically(runtime.folder / POINTS, ("\n".join(lines) + "\n").encode())
+    with workplace(runtime.folder) as here:
+        write_atomically(here / POINTS, ("\n".join(lines) + "\n").encode())
     error = expected / loss - 1
     return Produced(
         folders={"sweep": runtime.folder},

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from datalake.atomic import write_atomically
 from datalake.errors import LostDataError
+from datalake.lake.copies import near_folder, workplace
 from datalake.lake.lake import FolderRef
 from datalake.lake.shards import ShardResult, find_shard
 from models.synthesis.config import FeedbackConfig, InstructConfig, WriterConfig
@@ -31,7 +33,7 @@ class Writers:
 
         if name not in self._made:
             config, folder, key = self._settings[name]
-            self._made[name] = writer(config, folder, key.get_secret_value(), self._answers)
+            self._made[name] = writer(config, folder and near_folder(folder), key.get_secret_value(), self._answers)
         return self._made[name]
 
     def on_step(self, row: dict[str, Any]) -> None:
@@ -43,9 +45,10 @@ class Writers:
 def _work(work: Callable[..., dict[str, Any]], config: Any, inputs: Any, settings: Any, places: Any, out: Path) -> Any:
     """Where the work is done."""
     key, answers, folder = places
-    report = work(config, *inputs, Writers(settings, answers, out), key, folder)
-    (folder / REPORT).write_text(json.dumps(report))
-    return report
+    with workplace(out) as here:
+        report = work(config, *inputs, Writers(settings, answers, here), key, folder)
+    write_atomically(folder / REPORT, json.dumps(report).encode())
+    return dict(report)
 
 
 def written_alone(

@@ -27,8 +27,10 @@ from datalake.curate.judge import stored as verdicts
 from datalake.curate.metrics import user
 from datalake.curate.rules import CONTAMINATED
 from datalake.curate.schema import CURATION, schema_with
+from datalake.errors import LostDataError
 from datalake.files import file_digest
 from datalake.identity import fingerprint, plain
+from datalake.lake.copies import near
 from datalake.lake.parquet import open_parquet
 from datalake.lake.shards import ShardResult, find_shard
 
@@ -64,10 +66,11 @@ class Measured:
             made = find_shard(folder)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if made is None or any(file_digest(file.path) != file.digest for file in made.files):
+        try:
+            files = {file.table: near(file.path) for file in made.files} if made is not None else {}
+        except LostDataError:
             return None
-        files = {file.table: Path(file.path) for file in made.files}
-        if files.keys() != {"curation", "documents"}:
+        if made is None or files.keys() != {"curation", "documents"}:
             return None
         same = frozenset(name for name, print_ in self._functions.items() if functions.get(name) == print_)
         return Stored(files["curation"], files["documents"], made.counts, same)
@@ -79,7 +82,7 @@ class Measured:
 
     def _file(self, raw: Path) -> Path:
         made = find_shard(raw.parent)
-        digest = next(file.digest for file in made.files if Path(file.path) == raw) if made else file_digest(str(raw))
+        digest = next(file.digest for file in made.files if file.path == str(raw)) if made else file_digest(str(raw))
         return self._folder / digest[:2] / f"{digest}.json"
 
 

@@ -186,9 +186,8 @@ class _Proposer:
     """One pass over the metrics of the rules in use."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, files: list[str], config: ThresholdsConfig):
-        for path in files:
-            check(path)
-        self.connection, self.rows_of, self.config = connection, scan(files), config
+        here = [str(check(path)) for path in files]
+        self.connection, self.rows_of, self.config = connection, scan(here), config
         self.sets = [rules for rules in config.rule_sets if rules.rules]
         counts = self._rows(f"SELECT rule_set, language, count(*) FROM {self.rows_of} GROUP BY ALL")
         self.documents = sum(n for _, _, n in counts)

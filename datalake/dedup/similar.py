@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasketch import MinHash
 
 from datalake.dedup.config import SigningConfig, collision_probability
@@ -25,6 +24,7 @@ from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import Lake
 from datalake.lake.ledger import connect
+from datalake.lake.parquet import open_parquet, read_schema
 from datalake.lake.records import read_record
 
 Hashes = npt.NDArray[np.uint64]
@@ -90,7 +90,7 @@ def search(files: Sequence[str], text: str, threshold: float) -> Iterator[tuple[
     if not len(shingles):
         raise UserError("the text has no words: give one that has")
     for path in files:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path) as file:
             for group in range(file.num_row_groups):
                 rows = _sharing(file.read_row_group(group, ["bands"])["bands"].combine_chunks(), wanted)
                 if not len(rows):
@@ -105,7 +105,7 @@ def search(files: Sequence[str], text: str, threshold: float) -> Iterator[tuple[
 
 def signing_of(file: str) -> SigningConfig:
     """What a file of signatures was signed with."""
-    metadata = pq.read_schema(file).metadata or {}
+    metadata = read_schema(file).metadata or {}
     if SIGNED_WITH not in metadata:
         raise UserError("the signatures are of an earlier version of Headwater: run the recipe again")
     return SigningConfig.model_validate_json(metadata[SIGNED_WITH])

@@ -9,7 +9,6 @@ copied, and they stay when snapshots expire. Size and digest tell a damaged file
 from __future__ import annotations
 
 import base64
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from datalake.errors import LostDataError, UserError
-from datalake.files import file_digest
+from datalake.places import is_local, several
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,11 +79,8 @@ class Contents(BaseModel):
 
     def trouble(self, root: Path) -> str:
         """What is wrong with the first file that isn't there at its size; empty where all are."""
-        for file in self.files:
-            why = file_trouble(root / file.path, file.bytes)
-            if why:
-                return why
-        return ""
+        troubles = several(lambda file: file_trouble(root / file.path, file.bytes), self.files, root)
+        return next(filter(None, troubles), "")
 
     def paths(self, root: Path) -> list[str]:
         """The files that have rows, sorted. Raises LostDataError where one is gone or has another size."""
@@ -98,35 +94,13 @@ def file_trouble(path: Path, size: int) -> str:
     """What is wrong with a file that should have this size; empty where nothing is."""
     try:
         found = path.stat().st_size
+    except FileNotFoundError as error:
+        return f"{path}: {error.strerror or 'No such file'}"
     except OSError as error:
+        if not is_local(path):  # the store can't be asked now, which says nothing of what it holds
+            raise
         return f"{path}: {error.strerror}"
     return "" if found == size else f"{path} has {found:,} bytes and not {size:,}"
-
-
-# Files found whole by this process, as they were then.
-_whole: dict[str, tuple[int, int, int]] = {}
-
-
-def verify(path: Path, size: int, digest: str) -> None:
-    """Make sure that a file's bytes are what was written; once in a process, while it isn't touched.
-
-    A file that isn't is set aside as `NAME.damaged`, so that what it belongs to no longer counts as finished.
-
-    Raises:
-        LostDataError: where it isn't, or is gone.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise LostDataError(str(path), error.strerror or "it can't be read") from None
-    seen = (status.st_size, status.st_mtime_ns, status.st_ino)
-    if _whole.get(str(path)) == seen:
-        return
-    if (status.st_size, file_digest(str(path))) != (size, digest):
-        with suppress(OSError):  # a lake that can't be written
-            path.replace(path.with_name(f"{path.name}.damaged"))
-        raise LostDataError(str(path), "it isn't what was written")
-    _whole[str(path)] = seen
 
 
 def serialised(schema: pa.Schema) -> str:

@@ -1,5 +1,8 @@
 """The lake's tables as Iceberg tables: a log of commits that other tools read. Headwater itself reads `contents/`.
 
+A lake in a store has its catalog in the database that HEADWATER_CATALOG names: PostgreSQL, or Iceberg's REST; without
+one each machine keeps its own, of its own commits.
+
 Iceberg keeps absolute paths. So where the catalog speaks of another place (a lake that was moved, or copied), is
 damaged or gone, it is set aside and made anew from what the lake holds; only the history of snapshots is given up.
 """
@@ -16,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError, first_line, note
+from datalake.lake.leases import database_url
+from datalake.places import home, is_local, place
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
-
+CATALOG = "HEADWATER_CATALOG"
 _NAME = "headwater"  # of the catalog, in its database
 
 
@@ -50,8 +55,8 @@ class Tables:
 
     @property
     def file(self) -> Path:
-        """The SQLite database of a catalog inside the lake."""
-        return self.root / "catalog.db"
+        """The SQLite database of a catalog inside the lake, or of this machine for one in a store."""
+        return home(self.root) / "catalog.db"
 
     @property
     def catalog(self) -> Catalog:
@@ -62,14 +67,14 @@ class Tables:
         if self._catalog is None:
             from filelock import FileLock
 
-            folder = self.root / "leases"
+            folder = home(self.root) / "leases"
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "catalog.lock"):  # one process looks, sets aside and makes anew; the others wait
                 self._catalog = self._open()
         return self._catalog
 
     def _open(self) -> Catalog:
-        elsewhere = os.environ.get("HEADWATER_CATALOG")
+        elsewhere = os.environ.get(CATALOG)
         if elsewhere:
             catalog = self._connect(elsewhere)
             self._drop_foreign(catalog)
@@ -85,19 +90,33 @@ class Tables:
         return catalog
 
     def _connect(self, url: str | None) -> Catalog:
+        from pyiceberg.catalog import load_catalog
         from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy import URL
 
+        options: dict[str, Any] = {"warehouse": str(self.root / "warehouse")}
+        if not is_local(self.root):
+            options["py-io-impl"] = "datalake.lake.store_io.StoreIO"
+        if url and url.startswith(
+            ("http://", "https://")
+        ):  # what else it wants stands in PYICEBERG_CATALOG__HEADWATER__*
+            return load_catalog(_NAME, type="rest", uri=url, **options)
         # A URL as an object, and a path as it is: nothing in a folder's name (`%20`, `#`, `?`) means anything.
-        uri: Any = url or URL.create("sqlite", database=str(self.file))
+        uri: Any = database_url(url) if url else URL.create("sqlite", database=str(self.file))
         for attempt in range(5):
             try:
-                return SqlCatalog(_NAME, uri=uri, warehouse=str(self.root / "warehouse"))
+                return SqlCatalog(_NAME, uri=uri, **options)
             except Exception:  # two nodes creating a shared catalog's tables at once: the second tries again
                 if attempt == 4:
                     raise
                 time.sleep(0.2 * (attempt + 1))
         raise AssertionError
+
+    def holds(self, location: str) -> bool:
+        """Whether a location is one within the lake."""
+        if is_local(self.root):
+            return self.root in Path(local_path(location)).parents
+        return location.startswith(f"{self.root}/")
 
     def trouble(self) -> str:
         """What is wrong with the catalog inside the lake, in words; empty where nothing is, or where there is none."""
@@ -116,8 +135,8 @@ class Tables:
         except sqlite3.DatabaseError as error:
             return f"is damaged ({error})"
         for location in locations or ():
-            path = Path(local_path(location))
-            if self.root not in path.parents:
+            path = place(local_path(location))
+            if not self.holds(location):
                 return f"was made at another place ({path.parent})"
             if not path.is_file():
                 return f"names a file that is missing ({path})"
@@ -127,25 +146,20 @@ class Tables:
         stamp = f"aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         for name in ("catalog.db", "catalog.db-journal", "catalog.db-wal", "catalog.db-shm", "warehouse"):
             with suppress(FileNotFoundError):
-                (self.root / name).rename(self.root / f"{name}.{stamp}")
+                (self.file.parent / name).rename(self.file.with_name(f"{name}.{stamp}"))
         note(
             f"the catalog {self.file} {why}: it is set aside as catalog.db.{stamp} and made anew from the lake's files"
         )
 
     def _drop_foreign(self, catalog: Catalog) -> None:
         """In a database elsewhere, drop the tables of this lake's former place."""
-        from sqlalchemy import text
-
-        sql = "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = :name"
-        with catalog.engine.connect() as connection:  # type: ignore[attr-defined]
-            rows = connection.execute(text(sql), {"name": _NAME}).fetchall()
-        foreign = [row for row in rows if self.root not in Path(local_path(row[2] or "")).parents]
+        foreign = [row for row in _tables_of(catalog) if not self.holds(row[2])]
         tables = {table.name: table for table in self._everything()} if foreign else {}
         moved = []
         for namespace, name, location in foreign:
             if f"{namespace}.{name}" not in tables:
                 continue  # of a lake that shares no name with this one
-            if "://" in local_path(location) or Path(local_path(location)).is_file():
+            if "://" in local_path(location) or not is_local(self.root) or Path(local_path(location)).is_file():
                 raise UserError(
                     f"HEADWATER_CATALOG holds the table {namespace}.{name} of another lake ({location}):"
                     " give each lake a database of its own"
@@ -213,20 +227,25 @@ class Tables:
     def _committed(self, table: TableFiles, work: Callable[[Table, bool], Any]) -> Any:
         """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged."""
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
-        from sqlalchemy.exc import OperationalError
+        from sqlalchemy.exc import InterfaceError, OperationalError
 
-        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits.
-        in_the_way = (CommitFailedException, CommitStateUnknownException, ValidationException, OperationalError)
-        anew = False
-        for attempt in range(10):
+        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits, or
+        # the database is started again just now.
+        in_the_way = (
+            *(CommitFailedException, CommitStateUnknownException, ValidationException),
+            *(InterfaceError, OperationalError),
+        )
+        anew, local = False, is_local(self.root)
+        for attempt in range(10 if local else 30):
             try:
                 return work(_table(self.catalog, table.name, table.schema), anew)
             except in_the_way:
-                if attempt == 9:
+                if attempt == (9 if local else 29):
                     raise
                 time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
             except Exception as error:  # metadata or manifests that are gone or cut, whatever their reader says then
-                if anew:
+                away = not local and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+                if anew or away:  # a store that can't be asked says nothing of what it holds
                     raise
                 anew = True
                 self._make_anew(table.name, error)
@@ -247,12 +266,24 @@ class Tables:
     def planned(self, name: str, snapshot: int) -> list[str]:
         """The files of a table at a snapshot; none where the catalog doesn't know, or speaks of another place."""
         try:
-            if not os.environ.get("HEADWATER_CATALOG") and (not self.file.exists() or self.trouble()):
+            if not os.environ.get(CATALOG) and (not self.file.exists() or self.trouble()):
                 return []
             paths = _planned(self.catalog.load_table(name), snapshot)
         except Exception:  # a table or snapshot that is gone, whatever the catalog calls it
             return []
-        return paths if all(self.root in Path(path).parents for path in paths) else []
+        return paths if all(map(self.holds, paths)) else []
+
+
+def _tables_of(catalog: Catalog) -> list[tuple[str, str, str]]:
+    """Namespace, name and place of the metadata of each table of a catalog in another database."""
+    if not hasattr(catalog, "engine"):  # Iceberg's REST
+        names = [name for (namespace,) in catalog.list_namespaces() for name in catalog.list_tables(namespace)]
+        return [(*name, catalog.load_table(name).metadata_location) for name in names]  # type: ignore[misc]
+    from sqlalchemy import text
+
+    sql = "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = :name"
+    with catalog.engine.connect() as connection:
+        return [(*row[:2], row[2] or "") for row in connection.execute(text(sql), {"name": _NAME}).fetchall()]
 
 
 def _locations(file: Path) -> list[str] | None:

@@ -8,6 +8,8 @@
     leases/  results/          who builds what just now; Prefect's results
     labels/                    what people said (`flows.label.labels`)
 
+The root is a folder, or an address such as `s3://bucket/prefix`: see `datalake.places`.
+
 Every table is replaced whole by one commit of one stage. A `TableRef` names its content, so an older run's tables stay
 readable after a newer one has committed. All paths are relative to the lake: it can be moved and copied.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +27,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datalake.atomic import write_atomically
 from datalake.errors import LostDataError, UserError, note
-from datalake.files import file_digest, folder_files
 from datalake.identity import data_version, fingerprint
 from datalake.lake.contents import (
     Contents,
@@ -38,9 +39,12 @@ from datalake.lake.contents import (
     inside,
     now,
     serialised,
-    verify,
 )
-from datalake.lake.iceberg import TableFiles, Tables, snapshot_properties
+from datalake.lake.copies import digest_of, files_of_folder, shard_entries, verify
+from datalake.lake.iceberg import CATALOG, TableFiles, Tables, snapshot_properties
+from datalake.lake.leases import lease
+from datalake.lake.reach import begin, reach
+from datalake.places import is_local, place, root_of, several
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,15 +80,17 @@ Ref = TableRef | FolderRef
 
 
 class Lake:
-    """A lake at a local folder. Cheap to open; the catalog is loaded when first needed."""
+    """A lake at a folder, or at an address. Cheap to open; the catalog is loaded when first needed."""
 
     def __init__(self, root: str | Path):
-        # Where it really lies: a symbolic link to it may go away.
-        self.root = Path(os.path.realpath(Path(root).expanduser()))
+        self.root = root_of(root)
         self.tables = Tables(self.root, self._everything)
 
     def create(self) -> Lake:
-        """Make sure the folder is there and can be written. Raises UserError where it can't."""
+        """Make sure the lake is there and can be written. Raises UserError where it can't."""
+        if not is_local(self.root):
+            begin(self.root)
+            return self
         try:
             str(self.root).encode()
         except UnicodeEncodeError:
@@ -102,6 +108,8 @@ class Lake:
 
     def require(self) -> Lake:
         """Make sure a lake is there to read. Raises UserError where none is."""
+        if not is_local(self.root):
+            reach(self.root)
         if not any((self.root / name).exists() for name in ("runs", "records", "catalog.db")):
             raise UserError(f"no lake at {self.root}: run a recipe first, or name another folder with --lake")
         return self
@@ -160,7 +168,7 @@ class Lake:
 
     def commit_folder(self, name: str, folder: Path, fingerprint: str, files: Sequence[ShardFile] = ()) -> FolderRef:
         """Note what a finished folder holds, and the files elsewhere in the lake that it names; the reference to it."""
-        found = folder_files(folder)
+        found = files_of_folder(folder)
         held = Contents(
             name=name,
             fingerprint=fingerprint,
@@ -175,7 +183,7 @@ class Lake:
         return FolderRef(name=name, path=self.relative(folder), fingerprint=fingerprint, data_version=held.data_version)
 
     def _entry(self, file: ShardFile) -> Entry:
-        return Entry(path=self.relative(Path(file.path)), rows=file.rows, bytes=file.bytes, digest=file.digest)
+        return Entry(path=self.relative(place(file.path)), rows=file.rows, bytes=file.bytes, digest=file.digest)
 
     def _contents_file(self, name: str, fingerprint: str, version: str) -> Path:
         return self.root / "contents" / name / f"{fingerprint[:32]}-{version[:32]}.json"
@@ -211,7 +219,7 @@ class Lake:
         if not paths:
             raise LostDataError(ref.table, f"nothing says any more which files held its {ref.rows:,} rows")
         for path in paths:
-            if not Path(path).is_file():
+            if not place(path).is_file():
                 raise LostDataError(ref.table, f"{path} is missing")
         return paths
 
@@ -241,8 +249,8 @@ class Lake:
         from datalake.lake.shards import find_shard
 
         found, cut = [], 0
-        for mark in sorted((self.root / "shards" / name).glob("*/*/shard.json")):
-            made = find_shard(mark.parent)
+        folders = sorted(mark.parent for mark in (self.root / "shards" / name).glob("*/*/shard.json"))
+        for made in several(find_shard, folders, self.root):
             cut += made is None
             found += [file for file in made.files if file.rows] if made else []
         if cut:
@@ -252,19 +260,18 @@ class Lake:
     def _newest(self, name: str = "*") -> dict[str, Contents]:
         """What each table of one stage, or this one, holds by its last commit."""
         newest: dict[str, Contents] = {}
-        for path in (self.root / "contents").glob(f"{name}/*.json"):
-            try:
-                held = Contents.model_validate_json(path.read_bytes())
-            except (OSError, ValidationError):
+        for held in several(_contents_in, (self.root / "contents").glob(f"{name}/*.json"), self.root):
+            if held is None or held.columns is None:
                 continue
-            if held.columns is not None and (held.name not in newest or newest[held.name].made < held.made):
+            if held.name not in newest or newest[held.name].made < held.made:
                 newest[held.name] = held
         return newest
 
     def _everything(self) -> Iterator[TableFiles]:
         """Every table as it stands, for a catalog that is made anew."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        from datalake.lake.parquet import read_schema
 
         for held in self._newest().values():
             if not held.trouble(self.root):
@@ -272,7 +279,7 @@ class Lake:
         for folder in sorted((self.root / "shards").glob("*.*")):
             paths = [file.path for file in self._appended(folder.name)]
             if paths:
-                schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths])
+                schema = pa.unify_schemas([read_schema(path).remove_metadata() for path in paths])
                 yield TableFiles(folder.name, schema, paths, {})
 
     def _as_table(self, held: Contents, schema: pa.Schema) -> TableFiles:
@@ -306,31 +313,12 @@ class Lake:
 
     # Leases ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def lease(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
-        """Hold the right to build one fingerprint; waits for whoever holds it. Yields whether it had to wait.
+    def lease(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> AbstractContextManager[bool]:
+        """Hold the right to build one fingerprint; waits for whoever holds it. Gives whether it had to wait.
 
-        `on_wait` is called before waiting, to tell so.
-
-        A lock of the operating system on a file: it ends with its holder, however that ends.
+        `on_wait` is called before waiting, to tell so. It ends with its holder: see `datalake.lake.leases`.
         """
-        from filelock import FileLock, Timeout
-
-        folder = self.root / "leases"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{fingerprint[:32]}.lock")
-        waited = False
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waited = True
-            if on_wait:
-                on_wait()
-            lock.acquire()
-        try:
-            yield waited
-        finally:
-            lock.release()
+        return lease(self.root, os.environ.get(CATALOG, ""), fingerprint[:32], on_wait)
 
     def trouble(self, ref: Ref) -> str:
         """What is wrong with what a reference points to; empty where all of it is there, at its size."""
@@ -350,29 +338,41 @@ class Lake:
         return not self.trouble(ref)
 
     def verify(self, ref: FolderRef) -> None:
-        """Make sure that each file behind a folder's reference is what was written. Raises LostDataError else."""
+        """Make sure that each file behind a folder's reference is what was written. Raises LostDataError else.
+
+        Of a lake in a store it is seen to where a file is fetched, and here that each is there at its size.
+        """
         held = self.contents(ref)
+        if held is not None and not is_local(self.root):
+            if why := held.trouble(self.root):
+                raise LostDataError(held.name, why)
+            return
         for file in held.files if held is not None else ():
             verify(self.root / file.path, file.bytes, file.digest)
 
     def damaged_files(self) -> Iterator[str]:
         """What is wrong with each file that a finished shard or a list of contents names, by size and by digest."""
-        from datalake.lake.parquet import shard_entries
-
         known: dict[Path, tuple[int, str]] = {}
         for mark in sorted((self.root / "shards").glob("*/*/*/shard.json")):
             entries = shard_entries(mark)
             if entries is None:
                 yield f"{mark} can't be read"
-            known |= entries or {}
+            known |= {mark.parent / name: written for name, written in (entries or {}).items()}
         for path in sorted((self.root / "contents").glob("*/*.json")):
-            try:
-                held = Contents.model_validate_json(path.read_bytes())
-            except (OSError, ValidationError):
+            held = _contents_in(path)
+            if held is None:
                 yield f"{path} can't be read"
                 continue
             known |= {self.root / file.path: (file.bytes, file.digest) for file in held.files}
         for path, (size, digest) in known.items():
             why = file_trouble(path, size)
-            if why or file_digest(str(path)) != digest:
+            if why or digest_of(path) != digest:
                 yield why or f"{path} isn't what was written"
+
+
+def _contents_in(path: Path) -> Contents | None:
+    """The list in a file; None where it can't be read."""
+    try:
+        return Contents.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import FolderRef, Lake
-from datalake.lake.parquet import distinct, literal, quoted, scan
+from datalake.lake.parquet import attach, distinct, literal, quoted, scan
 from datalake.lake.records import METRICS
 from datalake.lake.running import running_metrics
 from datalake.lake.tokens import add_tokens_view, token_indices
@@ -68,6 +68,7 @@ def connect(
     # DuckDB takes a schema called as a database is for that database, so this one has a name that no corpus can have.
     connection.execute("ATTACH ':memory:' AS \"lake's\"; USE \"lake's\"; DETACH memory")
     connection.execute("SET TimeZone = 'UTC'")
+    attach(connection, lake.root)
     for name in SHARED:
         files = lake.current_files(name)
         if files:

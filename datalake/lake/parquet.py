@@ -7,7 +7,6 @@ columns (`language=fr/`), and characters that mean something to DuckDB in a path
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,56 +15,58 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datalake.lake.contents import verify
+from datalake.lake.copies import near
+from datalake.places import copy_of, is_local, place, several, store_of
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow.dataset as ds
 
 _WILD = re.compile(r"[*?\[]")
 
 
-def check(path: str | Path) -> None:
+def check(path: str | Path) -> Path:
     """Make sure that a file of a shard is what was written; one outside any shard has nothing to compare with.
 
-    Raises LostDataError where it isn't: see `datalake.lake.contents.verify`.
+    Returns where its bytes are: of a lake in a store that is this machine's copy. Raises LostDataError where it isn't
+    what was written: see `datalake.lake.copies`.
     """
-    path = Path(path)
-    written = (shard_entries(path.parent / "shard.json") or {}).get(path)
-    if written is not None:
-        verify(path, *written)
+    return near(path)
 
 
-def shard_entries(mark: Path) -> dict[Path, tuple[int, str]] | None:
-    """Size and digest of each file that a `shard.json` names; None where it can't be read."""
-    try:
-        files = json.loads(mark.read_bytes())["files"]
-        return {mark.parent / Path(file["path"]).name: (int(file["bytes"]), str(file["digest"])) for file in files}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _opened(path: str | Path) -> tuple[str, Any]:
+    """Where a look at a part of a file goes, for Arrow: (path, file system). A file in a store of which there is no
+    copy here is asked for that part alone; only its pages are checked then."""
+    where = place(path)
+    if is_local(where) or copy_of(where).is_file():
+        return str(check(where)), None
+    store, key = store_of(where)
+    return key, store
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:
     """A Parquet file of the lake, checked; close it, or use it as a context manager."""
-    check(path)
-    return pq.ParquetFile(path, page_checksum_verification=True)
+    return pq.ParquetFile(check(path), page_checksum_verification=True)
 
 
 def read_table(path: str | Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
     """Columns of a Parquet file of the lake, whole, or its rows for which `filters` hold."""
-    check(path)
-    return pq.read_table(path, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True)
+    where, store = (str(check(path)), None) if columns is None else _opened(path)
+    return pq.read_table(
+        where, columns=columns, filters=filters, filesystem=store, partitioning=None, page_checksum_verification=True
+    )
 
 
 def read_schema(path: str | Path) -> pa.Schema:
     """The schema of a Parquet file of the lake, with its metadata."""
-    check(path)
-    return pq.read_schema(path)
+    where, store = _opened(path)
+    return pq.read_schema(where, filesystem=store)
 
 
 def read_metadata(path: str | Path) -> pq.FileMetaData:
     """What the footer of a Parquet file of the lake says."""
-    check(path)
-    return pq.read_metadata(path)
+    where, store = _opened(path)
+    return pq.read_metadata(where, filesystem=store)
 
 
 def read_batches(path: str | Path, columns: list[str] | None = None, rows: int = 1024) -> Iterator[pa.RecordBatch]:
@@ -81,10 +82,13 @@ def dataset(paths: Sequence[str]) -> ds.Dataset:
     """
     import pyarrow.dataset as ds  # which imports pandas, where that is installed
 
-    schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in paths])
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=True)
     format = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    return ds.dataset(list(paths), schema=schema, format=format, partitioning=None)
+    store, where = None, list(paths)
+    if paths and not is_local(place(paths[0])):
+        store, where = store_of(place(paths[0]))[0], [store_of(place(path))[1] for path in paths]
+    schemas = several(lambda path: pq.read_schema(path, filesystem=store).remove_metadata(), where, place(paths[0]))
+    return ds.dataset(where, schema=pa.unify_schemas(list(schemas)), format=format, filesystem=store, partitioning=None)
 
 
 def literal(path: str) -> str:
@@ -95,6 +99,12 @@ def literal(path: str) -> str:
 def quoted(values: Sequence[str]) -> str:
     """Texts as a list in SQL."""
     return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]"
+
+
+def attach(connection: duckdb.DuckDBPyConnection, where: str | Path) -> None:
+    """Let DuckDB read what lies there: a store through fsspec, since its own extension for it has to be downloaded."""
+    if not is_local(place(where)):
+        connection.register_filesystem(store_of(place(where))[0])
 
 
 def scan(paths: Sequence[str], by_name: bool = False) -> str:

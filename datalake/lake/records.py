@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from datalake.atomic import write_atomically
 from datalake.errors import UserError, first_line, note
 from datalake.lake.contents import Digest, Name
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
+from datalake.places import several
 from datalake.tables import ID, TIMESTAMP
 
 STAGES = pa.schema(
@@ -284,13 +286,17 @@ def write_manifest(lake: Lake, manifest: Manifest) -> None:
 
 def manifests(lake: Lake) -> list[Manifest]:
     """All finished runs, oldest first."""
-    found = []
-    for path in (lake.root / "runs").glob("*.json"):
-        try:
-            found.append(Manifest.model_validate_json(path.read_bytes()))
-        except (OSError, ValueError) as error:  # cut by a full disk, say: the other runs are there
-            note(f"the manifest {path} can't be read ({first_line(error)}): remove it, or run its recipe again")
+    found = filter(None, several(_manifest_in, (lake.root / "runs").glob("*.json"), lake.root))
     return sorted(found, key=lambda manifest: (manifest.finished, manifest.run))
+
+
+def _manifest_in(path: Path) -> Manifest | None:
+    """The manifest in a file; None, and a note, where it can't be read: cut by a full disk, say."""
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        note(f"the manifest {path} can't be read ({first_line(error)}): remove it, or run its recipe again")
+        return None
 
 
 def find_manifest(lake: Lake, run: str | None = None, corpus: str | None = None) -> Manifest:

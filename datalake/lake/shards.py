@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datalake.atomic import remove_leftovers, settle, sync, temporary, write_atomically
-from datalake.files import file_digest
+from datalake.digests import file_digest
 from datalake.identity import fingerprint
+from datalake.lake.copies import digest_of
+from datalake.places import copy_of, is_local, make_folder
 
 # A row group is closed when it holds this much text or this many rows: small enough that a reader's memory stays
 # bounded and Arrow string offsets never overflow, large enough to compress well.
@@ -74,7 +76,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self._start = time.perf_counter()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         remove_leftovers(self.folder)
         for table, schema in self._schemas.items():
             self._writers[table] = pq.ParquetWriter(temporary(self._path(table)), schema, **encoding(schema))
@@ -114,9 +116,9 @@ class ShardWriter:
                 temporary(self._path(table)).unlink(missing_ok=True)
             return
         for table in self._schemas:
-            path = self._path(table)
+            path, part = self._path(table), temporary(self._path(table))
+            size, digest = part.stat().st_size, file_digest(str(part))
             settle(path)
-            size, digest = path.stat().st_size, file_digest(str(path))
             self.result.files.append(ShardFile(table, str(path), self._rows[table], digest, size))
         self.result.seconds = time.perf_counter() - self._start
         finish_shard(self.folder, self.result)
@@ -139,6 +141,12 @@ def encoding(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
+def written_file(table: str, path: Path, rows: int) -> ShardFile:
+    """A file that was written to a shard's folder, as the shard's result names it."""
+    here = path if is_local(path) or not copy_of(path).is_file() else copy_of(path)
+    return ShardFile(table, str(path), rows, digest_of(here), here.stat().st_size)
+
+
 def finish_shard(folder: Path, result: ShardResult) -> None:
     """Mark a shard's folder as complete. Paths are stored relative to the folder, so a lake can be read elsewhere."""
     body = asdict(result)
@@ -153,7 +161,7 @@ def find_shard(folder: Path) -> ShardResult | None:
         body = json.loads((folder / "shard.json").read_bytes())
         # Names, never paths: a lake made elsewhere may say anything.
         files = [ShardFile(**{**file, "path": str(folder / Path(file["path"]).name)}) for file in body.pop("files")]
-        if any(Path(file.path).stat().st_size != file.bytes for file in files):
+        if any((folder / Path(file.path).name).stat().st_size != file.bytes for file in files):
             return None
         return ShardResult(**{**body, "files": files, "state": "found"})
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):

@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
+from datalake.lake.parquet import read_table
 from datalake.lake.records import StageRecord, now
 from datalake.tables import TIMESTAMP
 
@@ -30,7 +30,7 @@ _HEX = re.compile(r"[0-9a-f]+")  # what could be the beginning of a fingerprint
 
 def tags(lake: Lake) -> dict[str, dict[str, Any]]:
     """The last row of `models.tags` for each tag, by its name."""
-    rows = [row for path in lake.current_files("models.tags") for row in pq.read_table(path).to_pylist()]
+    rows = [row for path in lake.current_files("models.tags") for row in read_table(path).to_pylist()]
     return {row["tag"]: row for row in sorted(rows, key=lambda row: (row["created"], row["fingerprint"]))}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datalake import places
 from datalake.errors import UserError
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.ledger import connect
@@ -58,10 +59,10 @@ def find_checkpoint(
     if len(known) > 1 and len(name) >= 4:
         raise UserError(f"{name} is the beginning of {len(known)} fingerprints: give more of it")
     # A user that there isn't stays as it is written, where Path.expanduser raises.
-    place = Path(os.path.expanduser(name)).absolute() if name else None  # noqa: PTH111
+    place = places.place(name) if places.is_address(name) else Path(os.path.expanduser(name)).absolute()  # noqa: PTH111
     for found in prints:
         record = read_record(lake, found)
-        if record and place and any(place in (path, path.parent) for path in _folders(lake, record)):
+        if record and name and any(place in (path, path.parent) for path in _folders(lake, record)):
             return record
     raise UserError(
         f"{name} is not a checkpoint of {lake.root}: give a stage (ppo), a tag, a checkpoint's folder, or a fingerprint"

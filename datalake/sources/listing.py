@@ -12,6 +12,7 @@ from datalake.errors import UserError
 from datalake.files import FileVersions
 from datalake.lake.lake import Lake
 from datalake.paths import with_folders
+from datalake.places import home
 from datalake.remote.address import is_remote, shown
 from datalake.remote.config import RemoteConfig
 from datalake.remote.session import forget, using
@@ -34,7 +35,7 @@ def list_archives(
     seen: set[tuple[str, ...]] = set()
     names: dict[str, dict[str, str]] = defaultdict(dict)  # by kind: an archive's name, and its path
     forget()
-    with using(remote or RemoteConfig(), lake.root / "cache"):
+    with using(remote or RemoteConfig(), home(lake.root) / "cache"):
         found = [
             replace(archive, source=number)
             for number, source in enumerate(sources)

@@ -83,7 +83,7 @@ def _writer(chosen: Chosen, trust_remote_code: bool) -> tuple[Any, Any]:
     from models.network.build import ScalarHead
     from models.network.checkpoint import load
 
-    model, tokenizer = load(chosen.folder, trust_remote_code)
+    model, tokenizer = load(chosen.here, trust_remote_code)
     if isinstance(model, ScalarHead):
         raise UserError(f"a reward model scores answers and can't write any: chat with {' or '.join(ANSWERING[1:])}")
     return model, tokenizer

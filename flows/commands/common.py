@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from datalake.places import root_of
 from flows.output import Console, Json, Output
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Common:
     """What every command takes."""
 
-    lake: Annotated[Path, Parameter(env_var="HEADWATER_LAKE", help="Folder of the lake")] = Path("lake")
+    lake: Annotated[
+        str | Path, Parameter(env_var="HEADWATER_LAKE", help="The lake: a folder, or s3://bucket/prefix")
+    ] = "lake"
     json: Annotated[bool, Parameter(negative="", help="Print JSON alone on stdout; logs go to stderr")] = False
 
     @property
     def folder(self) -> Path:
-        """The lake as an absolute path, where it really lies."""
-        return Path(os.path.realpath(self.lake.expanduser()))
+        """The lake as an absolute path, where it really lies, or as its address."""
+        return root_of(self.lake)
 
     @property
     def output(self) -> Output:

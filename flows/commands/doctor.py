@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from datalake.lake.iceberg import CATALOG
+from datalake.places import home, is_local
 from datalake.printable import one_line, write
 from flows.commands.common import COMMON, Common
 
@@ -143,7 +145,8 @@ def _machine(lake: Path) -> Iterator[Check]:
     found = f"{free:.1f} GB free of {memory.total / 2**30:.1f} GB"
     low = "set runtime.memory_gb and runtime.workers lower, or end other programs"
     yield Check("memory", "ok" if free >= 4 else "warn", found, "" if free >= 4 else low)
-    folder = next(place for place in (lake, *lake.parents) if place.is_dir())
+    kept = home(lake)
+    folder = next(place for place in (kept, *kept.parents) if place.is_dir())
     space = shutil.disk_usage(folder).free / 2**30
     state = "ok" if space >= 5 else "warn" if space >= 0.5 else "fail"
     yield Check("disk", state, f"{space:.1f} GB free at {folder}", "" if state == "ok" else "make room, or use --lake")
@@ -153,6 +156,9 @@ def _lake(lake: Path) -> Iterator[Check]:
     from datalake.lake.lake import Lake
     from datalake.lake.records import manifests
 
+    if not is_local(lake):
+        yield from _store(lake)
+        return
     if not lake.exists():
         parent = next(place for place in lake.parents if place.is_dir())
         good = os.access(parent, os.W_OK)
@@ -172,6 +178,44 @@ def _lake(lake: Path) -> Iterator[Check]:
     yield from _catalog(opened)
 
 
+def _store(lake: Path) -> Iterator[Check]:
+    """A lake in a store: each thing that it rests on, as far as those before it hold."""
+    from datalake.errors import UserError
+    from datalake.lake.lake import Lake
+    from datalake.lake.reach import begin, holds_conditions, reach
+    from datalake.lake.records import manifests
+
+    opened = Lake(lake)
+    for name, look in (("store", reach), ("store, writing", begin)):
+        try:
+            look(lake)
+        except UserError as error:
+            found, _, advice = str(error).rpartition(": ")
+            yield Check(name, "fail", found, advice)
+            return
+        yield Check(name, "ok", str(lake))
+    good = holds_conditions(lake)
+    advice = (
+        "leases and first writes need `If-None-Match: *`: let one run at a time use this lake, or take another store"
+    )
+    yield Check(
+        "conditional writes", "ok" if good else "fail", "hold" if good else "are ignored", "" if good else advice
+    )
+    yield from _catalog(opened)
+    yield from _lease(opened)
+    runs = manifests(opened)
+    yield Check("lake", "ok", f"{lake}, {len(runs)} finished run{'' if len(runs) == 1 else 's'}")
+    yield from _references(opened, runs)
+
+
+def _lease(lake: Lake) -> Iterator[Check]:
+    from datalake.lake.leases import is_postgres
+
+    holder = "a session of PostgreSQL" if is_postgres(os.environ.get(CATALOG, "")) else "an object in the store"
+    with lake.lease("doctor"):
+        yield Check("lease", "ok", f"taken and given back: {holder}")
+
+
 def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
     """Whether what finished runs name is there, at its size."""
     from datalake.lake.lake import TableRef
@@ -188,7 +232,10 @@ def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
 
 
 def _catalog(lake: Lake) -> Iterator[Check]:
-    elsewhere = os.environ.get("HEADWATER_CATALOG")
+    elsewhere = os.environ.get(CATALOG)
+    if not elsewhere and not is_local(lake.root):
+        advice = f"set {CATALOG} to a database that every machine reaches, such as postgresql://user@host/lake"
+        yield Check("catalog", "warn", f"this machine's own, {lake.tables.file}", advice)
     if not elsewhere and not lake.tables.file.exists():
         yield Check("catalog", "ok", "none yet", "the next run makes it")
         return
@@ -205,16 +252,22 @@ def _catalog(lake: Lake) -> Iterator[Check]:
             for space in lake.catalog.list_namespaces()
             for table in lake.catalog.list_tables(space)
         ]
-        yield Check("catalog", "ok", f"{len(names)} tables")
+        yield Check("catalog", "ok", f"{len(names)} tables{f' at {_shown(elsewhere)}' if elsewhere else ''}")
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         yield Check("catalog", "fail", words, f"check {lake.tables.file} or HEADWATER_CATALOG; tables are safe")
 
 
+def _shown(url: str) -> str:
+    """The URL of a database without its password."""
+    head, _, rest = url.partition("://")
+    return f"{head}://{rest.rpartition('@')[2]}"
+
+
 def _digests(lake: Path) -> Iterator[Check]:
     from datalake.lake.lake import Lake
 
-    wrong = list(Lake(lake).damaged_files()) if lake.is_dir() else []
+    wrong = list(Lake(lake).damaged_files()) if not is_local(lake) or lake.is_dir() else []
     advice = "remove what is named, and run the recipe again: it is made anew"
     shown = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
     yield Check("files", "warn" if wrong else "ok", shown or "all are what was written", advice if wrong else "")

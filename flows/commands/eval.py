@@ -197,9 +197,9 @@ def _keep(
     from datalake.lake.records import ANSWERS
     from tasks.benchmarks import keep, ledger_rows
 
-    folder = chosen.folder
+    folder = chosen.here
     made = chosen.fingerprint or (folder_version(folder) if folder.is_dir() else file_digest(str(folder)))
-    rows = ledger_rows(made, chosen.stage or str(folder), judged)
+    rows = ledger_rows(made, chosen.stage or str(chosen.folder), judged)
     if lake is not None:
         keep(lake, rows, figures)
     if out is None:
@@ -241,7 +241,7 @@ def _judge(chosen: Chosen, put: Sequence[Exam], scorer: Scorer | None, trust_rem
     from models.network.checkpoint import load
 
     keep_freed_memory()
-    model, tokenizer = load(chosen.folder, trust_remote_code)
+    model, tokenizer = load(chosen.here, trust_remote_code)
     if isinstance(model, ScalarHead):
         raise UserError(f"{chosen} is a reward model, which scores answers and writes none: judge another")
     if torch.cuda.is_available():

@@ -77,7 +77,7 @@ def export_checkpoint(
     source = Path(name).expanduser()
     adapters = (source / hub.ADAPTER).is_file() or (source.suffix == ".gguf" and source.is_file())
     chosen = None if adapters else choose(name, common.folder, run)
-    source = source if chosen is None else chosen.folder
+    source = source if chosen is None else chosen.here
     with destination(out, force) as place:
         loaded = hub.read(source)
         if gguf:

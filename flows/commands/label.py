@@ -176,7 +176,7 @@ def _filling(desk: Desk, made: Iterator[Made]) -> Iterator[None]:
 
 
 def _checkpoint(chosen: Chosen) -> making.Checkpoint:
-    return making.Checkpoint(chosen.folder, {name: str(value) for name, value in asdict(chosen).items() if value})
+    return making.Checkpoint(chosen.here, {name: str(value) for name, value in asdict(chosen).items() if value})
 
 
 def _written(

@@ -121,7 +121,7 @@ def _text(common: Common, corpus: str | None, epochs: float) -> tuple[Text | Non
     one asked for: none, and what is usual."""
     from models.scaling.plan import Text
 
-    asked_for = common.lake != Path("lake") or corpus is not None
+    asked_for = str(common.lake) != "lake" or corpus is not None
     if not asked_for and not common.folder.is_dir():
         return None, *USUAL
     try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from datalake.errors import UserError
+from datalake.places import is_local
 from flows.checkpoints import Chosen, choose, names
 from flows.commands.common import COMMON, Common
 from flows.output import note
@@ -154,7 +155,7 @@ def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: 
     device = choose_device()
     for one in chosen:
         note(f"loading {one}")
-        model, tokenizer = load(one.folder, trust_remote_code)
+        model, tokenizer = load(one.here, trust_remote_code)
         if isinstance(model, ScalarHead):
             raise UserError(f"{one.folder} is a reward model, which scores answers: serve a model that writes them")
         # Transformers' models keep tables in float32 that a cast would spoil.
@@ -170,10 +171,11 @@ def ancestry(folder: Path, lake: Path) -> list[dict[str, Any]]:
     """
     from flows.lake import Lake
 
-    within = [above for above in folder.resolve().parents if (above / "records").is_dir()]
+    folder = folder.resolve()
+    within = [above for above in folder.parents if is_local(above) and (above / "records").is_dir()]
     for place in [*within, lake]:
         try:
-            found = Lake(place).trace(str(folder.resolve()))
+            found = Lake(place).trace(str(folder))
         except UserError:
             continue
         return [_told(one) for one in found]

@@ -29,7 +29,7 @@ from flows.service.api import Api
 from flows.service.database import set_aside_damaged
 from flows.service.deployments import PREFECT_FILE, ROOT
 from flows.service.environment import apart, clear_leftovers, process_mark, server_state, settings, unowned
-from flows.service.login import home, login
+from flows.service.login import home, login, place_of
 
 if TYPE_CHECKING:
     import psutil
@@ -98,17 +98,17 @@ def down(*, common: Common = COMMON) -> None:
 
 def stop(lake: Path) -> dict[str, list[int]]:
     """End worker, flow runs with their Ray, and server; the processes ended. Nothing to end is no error."""
-    with _one_at_a_time(lake, note) if (lake / "prefect").is_dir() else nullcontext():
+    with _one_at_a_time(lake, note) if place_of(lake).is_dir() else nullcontext():
         # The worker goes first, so that it starts no other run; the server last, so that runs can say that they ended.
         ended = {"worker": daemons.end(daemons.find("worker", lake))}
         ended["runs"] = daemons.end(daemons.runs(lake))
         servers = daemons.find("server", lake)
-        if lake.is_dir():
+        if place_of(lake).parent.is_dir():
             clear_leftovers(lake)
             if servers:
                 _end_lost_runs(_api(lake, _address(servers[0])))
         ended["server"] = daemons.end(servers)
-        (lake / "prefect" / STATE).unlink(missing_ok=True)
+        (place_of(lake) / STATE).unlink(missing_ok=True)
     return ended
 
 
@@ -245,7 +245,7 @@ def _worker_command() -> list[str]:
 
 
 def _write(lake: Path, state: dict[str, Any]) -> None:
-    write_atomically(lake / "prefect" / STATE, json.dumps(state | {"lake": str(lake)}, indent=1).encode())
+    write_atomically(place_of(lake) / STATE, json.dumps(state | {"lake": str(lake)}, indent=1).encode())
 
 
 def _wait(ready: Callable[[], bool], pid: int, log: Path, what: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
+from datalake.places import is_local
 from flows.label.labels import Labels
 
 _NAME = re.compile(r"\w[\w.-]{0,47}")  # a file is called so; a letter may take 4 bytes of 255
@@ -24,7 +25,7 @@ def annotators(labels: Labels, names: Sequence[str] = ()) -> dict[str, str]:
     path = labels.root / "annotators.json"
     try:
         known = {str(name): str(key) for name, key in json.loads(path.read_bytes()).items()}
-        if path.stat().st_mode & 0o077:
+        if is_local(path) and path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except FileNotFoundError:
         known = {}

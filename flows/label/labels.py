@@ -21,8 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datalake.atomic import sync, write_atomically
+from datalake.atomic import sync, write_atomically, write_first
 from datalake.errors import UserError
+from datalake.lake.lake import Lake
+from datalake.places import is_local
 
 PREFERENCES, CONVERSATIONS, DOCUMENTS = TABLES = ("preferences", "conversations", "documents")
 SKIPPED = "skipped"
@@ -36,6 +38,9 @@ class Journal:
     def __init__(self, path: Path):
         """Open a file, which is made where there is none. Raises UserError where it can't be read or written."""
         self.path = path
+        if not is_local(path):
+            self.rows, _ = _read(path)
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists()
@@ -52,6 +57,9 @@ class Journal:
         """Write a row that has an `id`; whether it wasn't there. Raises UserError where the disk takes no more."""
         if row["id"] in self.rows:
             return False
+        if not is_local(self.path):  # a store adds nothing to what it has: all of it is written again
+            self._write(self.rows | {row["id"]: row})
+            return True
         try:
             with self.path.open("ab", buffering=0) as file:
                 before = file.seek(0, os.SEEK_END)
@@ -72,11 +80,14 @@ class Journal:
         """Take a row back: the file is written anew without it."""
         left = {key: row for key, row in self.rows.items() if key != id}
         if len(left) < len(self.rows):
-            try:
-                write_atomically(self.path, b"".join(map(_line, left.values())))
-            except OSError as error:
-                raise _unwritable(self.path, error) from None
-            self.rows = left
+            self._write(left)
+
+    def _write(self, rows: dict[str, Row]) -> None:
+        try:
+            write_atomically(self.path, b"".join(map(_line, rows.values())))
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+        self.rows = rows
 
 
 def _line(row: Row) -> bytes:
@@ -132,8 +143,11 @@ class Labels:
         try:
             for table in TABLES:
                 path = self.path(table, annotator)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.open("ab").close()
+                if is_local(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.open("ab").close()
+                else:
+                    write_first(path, b"")
         except OSError as error:
             raise _unwritable(self.root, error) from None
 
@@ -144,20 +158,12 @@ class Labels:
     @contextmanager
     def held(self, kind: str) -> Iterator[None]:
         """One server at a time asks for labels of a kind. Raises UserError where another one does."""
-        from filelock import FileLock, Timeout
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / f".{kind}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another `headwater label` asks for {kind} of {self.root.parent}: end that first"
-            ) from None
-        try:
+        def refuse() -> None:
+            raise UserError(f"another `headwater label` asks for {kind} of {self.root.parent}: end that first")
+
+        with Lake(self.root.parent).lease(f"labels-{kind}", refuse):
             yield
-        finally:
-            lock.release()
 
 
 def by_item(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, dict[str, Row]]:

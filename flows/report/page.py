@@ -17,6 +17,7 @@ from datalake.explain import curated_by
 from datalake.lake.funnel import Fate, by_source, funnel_of, whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import Manifest, StageRecord, find_manifest, manifests, read_record
+from datalake.places import is_local
 from flows.label.labels import Labels
 from flows.label.summary import summary
 from flows.output import command, note
@@ -45,12 +46,11 @@ def write_report(lake: Lake, run: str, out: Path | None) -> Row:
         UserError: where there is no such run, or `out` can't be written.
     """
     manifest = last_complete(lake) if run == "last" else find_manifest(lake, run)
-    place = (out or lake.root / "reports" / f"{manifest.run}.html").expanduser().absolute()
-    if place.is_dir():
+    place = out.expanduser().absolute() if out else lake.root / "reports" / f"{manifest.run}.html"
+    if is_local(place) and place.is_dir():
         raise UserError(f"{place} is a folder: name a file, such as {place / 'report.html'}")
     page = render(lake, manifest)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, page.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"{place} can't be written ({error.strerror}): name another place with --out") from None

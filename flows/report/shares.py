@@ -94,14 +94,15 @@ def _mixed(lake: Lake, refs: Mapping[str, Ref]) -> Any:
     None where the run has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+
+    from datalake.lake.parquet import read_schema, read_table
 
     ref = refs.get("mixture")
     files = lake.files(ref) if isinstance(ref, TableRef) else []
-    if not files or "words" not in pq.read_schema(files[0]).names:  # as earlier versions had it
+    if not files or "words" not in read_schema(files[0]).names:  # as earlier versions had it
         return None
     columns = ["id", "source", "language", "split", "epochs", "words"]
-    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in files]).combine_chunks()
+    table = pa.concat_tables([read_table(path, columns) for path in files]).combine_chunks()
     lengths = _lengths(lake, refs.get("tokens"))
     if lengths is None:
         size = pa.nulls(len(table), pa.int64())
@@ -134,12 +135,13 @@ def _of_the_whole(groups: Any) -> list[Share]:
 def _lengths(lake: Lake, tokens: Ref | None) -> Any:
     """Documents and their tokens (id, length), from the index of a run's token shards; None where there is none."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from datalake.lake.parquet import read_table
 
     if not isinstance(tokens, FolderRef):
         return None
     try:
-        tables = [pq.read_table(index, columns=["id", "length"]) for index in token_indices(lake, tokens)]
+        tables = [read_table(index, ["id", "length"]) for index in token_indices(lake, tokens)]
     except (OSError, LostDataError, ValueError):  # gone or damaged since: words are told without them
         return None
     if not tables:

@@ -62,7 +62,8 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
             f" {report['heldout_accuracy_high']:.3f}) on {report['heldout_pairs']:,} held-out pairs"
         )
     for stage, record in records.items():
-        for figure in record.report.get("figures", ()):
+        told = record.report.get("figures")
+        for figure in told if isinstance(told, list) else ():  # a classifier's are numbers by name
             if figure["kind"] != "marked":  # texts were shown while it trained
                 yield from (f"{stage}: {line}" for line in own.text(figure))
     for stage in ("ppo", "grpo"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.service.environment import unowned
+from flows.service.login import place_of
 
 if TYPE_CHECKING:
     import psutil
@@ -26,7 +27,7 @@ GRACE_S = 8.0
 
 def spawn(role: str, lake: Path, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Start a daemon in a session of its own, its output appended to `<lake>/prefect/<role>.log`; returns its pid."""
-    folder = lake / "prefect"
+    folder = place_of(lake)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{role}.log").open("ab") as log:
         process = subprocess.Popen(

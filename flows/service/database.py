@@ -11,12 +11,14 @@ import importlib.util
 import sqlite3
 from pathlib import Path
 
+from flows.service.login import place_of
+
 _FILES = ("prefect.db", "prefect.db-wal", "prefect.db-shm", "prefect.db-journal")
 
 
 def set_aside_damaged(lake: Path) -> str:
     """Rename the database of the lake's server where it can't be used; says so in one line, or nothing."""
-    folder = lake / "prefect"
+    folder = place_of(lake)
     reason = damage(folder / "prefect.db")
     if not reason:
         return ""

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from datalake.errors import UserError
 from flows.service.api import Api
 from flows.service.login import home as prefect_home
-from flows.service.login import login
+from flows.service.login import login, place_of
 
 if TYPE_CHECKING:
     import psutil
@@ -42,7 +42,7 @@ def server_state(lake: Path) -> dict[str, Any]:
     A copy of a lake carries the note along that belongs to the original.
     """
     try:
-        state = json.loads((lake / "prefect" / "headwater-server.json").read_bytes())
+        state = json.loads((place_of(lake) / "headwater-server.json").read_bytes())
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) and state.get("lake", str(lake)) == str(lake) else {}

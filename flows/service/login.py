@@ -12,13 +12,19 @@ import secrets
 from pathlib import Path
 
 from datalake.errors import UserError
+from datalake.places import home as kept_here
 
 USER = "headwater"
 
 
+def place_of(lake: Path) -> Path:
+    """Where Prefect's files of a lake lie: in it, or, of one in a store, on this machine."""
+    return kept_here(lake) / "prefect"
+
+
 def home(lake: Path) -> Path:
     """The folder of Prefect's files in a lake, closed to others: logs, addresses, the database and the password."""
-    folder = lake / "prefect"
+    folder = place_of(lake)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if folder.stat().st_mode & 0o077:

@@ -21,6 +21,7 @@ from types import TracebackType
 from flows.service.api import Api
 from flows.service.database import set_aside_damaged
 from flows.service.environment import listens, settings
+from flows.service.login import place_of
 
 HOST = "127.0.0.1"
 START_S = 180.0  # it needs about 10 s; a busy machine several times that
@@ -72,7 +73,7 @@ class TemporaryServer:
 
     def __init__(self, lake: Path, say: Callable[[str], None], lost: Callable[[str], None]) -> None:
         self.lake, self.say, self.lost = lake, say, lost
-        self.log = lake / "prefect" / "temporary.log"
+        self.log = place_of(lake) / "temporary.log"
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None

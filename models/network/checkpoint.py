@@ -23,6 +23,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from datalake.atomic import whole_folder
 from datalake.errors import UserError
+from datalake.places import place
 from models import gguf
 from models.network.build import ScalarHead
 from models.network.config import NetworkConfig, RopeScaling
@@ -69,7 +70,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
     `model`: a `Decoder`, a model of another family, or a `ScalarHead` on either, whose head lies beside the body's
     weights. `tokenizer`: one, or a folder that holds one, or None for weights alone.
     """
-    folder = Path(folder)
+    folder = place(folder)
     if isinstance(tokenizer, str | Path):
         tokenizer = text.load(tokenizer)
     with whole_folder(folder) as temporary:

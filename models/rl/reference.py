@@ -59,7 +59,6 @@ class Reference:
         for number, (places, found) in enumerate(zip(left, said, strict=True), 1):
             self.log_probs[list(places)] = found
             if begun.ranks.leads and (number == len(left) or time.monotonic() - written > SECONDS):
-                path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, save({"log_probs": self.log_probs}))
                 written = time.monotonic()
             begun.say(f"the model before its first step: {number:,} of {len(left):,} passes over answers")

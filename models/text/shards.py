@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,9 @@ from transformers import PreTrainedTokenizerBase
 
 from datalake.atomic import sync, whole_file
 from datalake.errors import UserError
+from datalake.lake.copies import near_shard
 from datalake.lake.parquet import read_table
+from datalake.places import is_place, make_folder, place
 from datalake.tables import ID
 from models.text.tokenizer import edges, encode, vocabulary_size
 
@@ -61,8 +64,8 @@ def write_shard(
 
     The index is renamed last: a shard exists when its index does.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = place(folder)
+    make_folder(folder)
     vocabulary, (bos, eos) = vocabulary_size(tokenizer), edges(tokenizer)
     dtype = np.dtype("<u2") if vocabulary <= 65535 else np.dtype("<u4")
     before, after = ([] if token is None else [token] for token in (bos, eos))
@@ -130,11 +133,11 @@ class TokenShards:
     Files are mapped into memory when first read.
     """
 
-    def __init__(self, places: Sequence[Path | str] | Path | str):
-        """`places`: folders of shards (taken in the order of their paths), index files, or .bin files."""
-        if isinstance(places, str | Path):
+    def __init__(self, places: Any):
+        """`places`: one or several folders of shards (in the order of their paths), index files, or .bin files."""
+        if isinstance(places, str) or is_place(places):
             places = [places]
-        indices = [index for place in places for index in _indices(Path(place))]
+        indices = [near_shard(index) for one in places for index in _indices(place(one))]
         self._files: list[tuple[Path, np.dtype]] = []
         self._maps: dict[int, np.ndarray] = {}
         self.ids: list[bytes] = []
@@ -197,14 +200,14 @@ class TokenShards:
         return iter(self.ids)
 
 
-def _indices(place: Path) -> list[Path]:
-    if place.is_dir():
-        found = sorted(place.rglob("*.index.parquet"))
+def _indices(there: Path) -> list[Path]:
+    if there.is_dir():
+        found = sorted(there.rglob("*.index.parquet"))
         if not found:
-            raise UserError(f"{place} holds no token shards: give the folder that the tokenize stage wrote")
+            raise UserError(f"{there} holds no token shards: give the folder that the tokenize stage wrote")
         return found
-    if place.suffix == ".bin":
-        place = place.with_name(f"{place.stem}.index.parquet")
-    if not place.is_file():
-        raise UserError(f"no token shard at {place}: give the folder that the tokenize stage wrote")
-    return [place]
+    if there.suffix == ".bin":
+        there = there.with_name(f"{there.stem}.index.parquet")
+    if not there.is_file():
+        raise UserError(f"no token shard at {there}: give the folder that the tokenize stage wrote")
+    return [there]

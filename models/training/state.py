@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datalake.atomic import whole_folder
+from datalake.atomic import take, whole_file, whole_folder
 from datalake.errors import UserError
 from datalake.files import file_digest
+from datalake.lake.copies import near_folder
+from datalake.places import is_local, make_folder, remove_folder
 from models.parallel.ranks import ALONE, Ranks
 from models.training.schedule import Schedule
 
@@ -56,14 +57,14 @@ def save_state(
 ) -> Path:
     """Writes a state as `folder/step-N`, whole or not at all, with what other ranks wrote by `save_part`. The last
     `keep` stay, and that of step `branch`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = _folder(folder, saved["step"])
     with whole_folder(target) as part:
         torch.save(saved, part / _FILE)
         ranks.written()
         others = [] if ranks.whole_model else [f"rank-{rank}.pt" for rank in range(1, ranks.size)]
         for name in others:
-            _leftover(target, name).replace(part / name)
+            take(_leftover(target, name), part / name)
         note = {
             "step": saved["step"],
             "identity": identity,
@@ -73,14 +74,15 @@ def save_state(
         (part / "state.json").write_text(json.dumps(note), encoding="utf-8")
     for old in _saved_folders(folder)[keep:]:
         if old != _folder(folder, branch):
-            shutil.rmtree(old)
+            remove_folder(old)
     return target
 
 
 def save_part(folder: Path, saved: dict[str, Any], ranks: Ranks) -> None:
     """Writes what a rank that doesn't lead holds of a state, for the leading one to put in its place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(saved, _leftover(_folder(folder, saved["step"]), f"rank-{ranks.rank}.pt"))
+    make_folder(folder)
+    with whole_file(_leftover(_folder(folder, saved["step"]), f"rank-{ranks.rank}.pt")) as stream:
+        torch.save(saved, stream)
     ranks.written()
 
 
@@ -106,14 +108,16 @@ def load_state(folder: Path, identity: str, schedule: Schedule | None = None, st
     if not folder.is_dir():
         return State()
     for leftover in sorted(folder.glob(".step-*.tmp")):
-        shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_folder(leftover)
         with contextlib.suppress(OSError):
             leftover.unlink()
     for path in _saved_folders(folder):
         try:
-            note = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            whole = all(digest == file_digest(str(path / name)) for name, digest in note["xxh128"].items())
-        except (OSError, ValueError, KeyError, AttributeError):
+            here = near_folder(path)
+            note = json.loads((here / "state.json").read_text(encoding="utf-8"))
+            whole = all(digest == file_digest(str(here / name)) for name, digest in note["xxh128"].items())
+        except (OSError, ValueError, KeyError, AttributeError):  # LostDataError is a ValueError
             continue
         if note["identity"] != identity:
             raise UserError(
@@ -122,7 +126,7 @@ def load_state(folder: Path, identity: str, schedule: Schedule | None = None, st
         if steps is not None and note["step"] > steps:
             continue
         if whole and (schedule is None or note["rates"] == rates_digest(schedule, note["step"])):
-            files = [path / name for name in note["xxh128"]]
+            files = [here / name for name in note["xxh128"]]
             saved = joined([torch.load(file, map_location="cpu", weights_only=True) for file in files])
             return State(step=saved["step"], targets=saved["targets"], saved=saved)
     return State()
@@ -132,16 +136,16 @@ def clear_states(folder: Path, but: int | None = None) -> None:
     """Removes the states of a folder, but for that of a step."""
     for path in _saved_folders(folder):
         if but is None or path != _folder(folder, but):
-            shutil.rmtree(path)
-    if folder.is_dir() and not any(folder.iterdir()):
+            remove_folder(path)
+    if is_local(folder) and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def drop_states(folder: Path, first: int) -> None:
     """Removes the states of a folder from step `first` on: what they hold was undone."""
     for path in _saved_folders(folder):
-        if path >= _folder(folder, first):
-            shutil.rmtree(path)
+        if path.name >= _folder(folder, first).name:
+            remove_folder(path)
 
 
 def copied(value: Any) -> Any:
@@ -185,4 +189,4 @@ def _folder(folder: Path, step: int) -> Path:
 
 def _saved_folders(folder: Path) -> list[Path]:
     """The states of a folder, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=lambda path: path.name, reverse=True)

@@ -20,6 +20,7 @@ from typing import Any
 from datalake import secrets
 from datalake.errors import UserError
 from datalake.lake.shards import ShardResult, find_shard
+from datalake.places import several
 from tasks.cluster.connect import connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
@@ -62,23 +63,46 @@ def map_shards(
     The end of Ray itself ends the map with a ClusterError: shards on their way haven't failed, the next run does them.
     With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
-    todo: deque[_Try] = deque()
-    for shard in shards:
-        found = find_shard(shard.folder) if shard.folder is not None else None
-        if found is None:
-            todo.append(_Try(shard))
-        else:
-            if progress:
-                progress(found)
-            yield found
-    if not todo:
-        return
+
+    def told(result: ShardResult) -> ShardResult:
+        if progress:
+            progress(result)
+        return result
+
+    todo = _Todo(shards, runtime.lake_root)
+    for first in todo:
+        if isinstance(first, _Try):
+            break
+        yield told(first)
+    else:
+        return  # and nothing needs to be started
+    todo.again.append(first)
     inline = runtime.config.cluster == "inline"
     run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
     for result in run:
-        if progress:
-            progress(result)
-        yield result
+        yield told(result)
+
+
+class _Todo:
+    """Shards as they are asked for: the result of one that is finished, else a try. Those that are to be tried `again`
+    come when there is no other. Shards may be any number, none of which is kept."""
+
+    def __init__(self, shards: Iterable[Shard], lake: Path) -> None:
+        self.again: deque[_Try] = deque()
+        self._looked = several(_look, shards, lake)
+
+    def __iter__(self) -> Iterator[ShardResult | _Try]:
+        while (one := self.next()) is not None:
+            yield one
+
+    def next(self) -> ShardResult | _Try | None:
+        """The next one; None where there is none just now."""
+        found = next(self._looked, None)
+        return found or (self.again.popleft() if self.again else None)
+
+
+def _look(shard: Shard) -> ShardResult | _Try:
+    return (find_shard(shard.folder) if shard.folder is not None else None) or _Try(shard)
 
 
 def _timed(work: Work, shard: Shard) -> ShardResult:
@@ -91,9 +115,11 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[-1] if text else 'no message'}"
 
 
-def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterator[ShardResult]:
-    while todo:
-        flight = todo.popleft()
+def _run_inline(work: Work, todo: _Todo, config: RuntimeConfig) -> Iterator[ShardResult]:
+    for flight in todo:
+        if isinstance(flight, ShardResult):
+            yield flight
+            continue
         try:
             result = _timed(work, flight.shard)
         except UserError:
@@ -101,7 +127,7 @@ def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterato
         except Exception as error:
             flight.attempt += 1
             if flight.attempt <= config.retries:
-                todo.append(flight)
+                todo.again.append(flight)
                 continue
             result = flight.failed(_one_line(error))
         yield result
@@ -112,7 +138,7 @@ def gpu_share(gpus: float, workers: int) -> float:
     return min(1.0, math.floor(10_000 * gpus / workers) / 10_000)
 
 
-def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
+def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
     ray = connect(config)
     limit, hidden = config.shard_seconds, secrets.known()
 
@@ -132,11 +158,15 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
     task = ray.remote(num_cpus=1, num_gpus=share, memory=memory, max_retries=0)(call)
     flights: dict[Any, _Try] = {}
     try:
-        while todo or flights:
-            while todo and len(flights) < config.window * config.workers:
-                flight = todo.popleft()
-                flight.submitted = time.perf_counter()
-                flights[task.remote(flight.shard)] = flight
+        while True:
+            while len(flights) < config.window * config.workers and (one := todo.next()) is not None:
+                if isinstance(one, ShardResult):
+                    yield one
+                    continue
+                one.submitted = time.perf_counter()
+                flights[task.remote(one.shard)] = one
+            if not flights:
+                return
             ready, rest = ray.wait(list(flights), num_returns=1, timeout=1.0)
             if not ready:
                 require(ray)
@@ -168,7 +198,7 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
                     reason = f"over its time limit of {limit:g} s" if over else f"its worker died ({_one_line(error)})"
                 flight.attempt += 1
                 if flight.attempt <= config.retries:
-                    todo.append(flight)
+                    todo.again.append(flight)
                 else:
                     yield flight.failed(reason)
     finally:

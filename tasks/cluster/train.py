@@ -8,14 +8,16 @@ cluster has room for; a rank that is given back later makes the group larger aga
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from datalake.atomic import write_atomically
 from datalake.errors import UserError
+from datalake.places import is_local, make_folder, remove_folder, store_of
 from tasks.cluster.alone import wait_for
 from tasks.cluster.connect import connect
 from tasks.runtime import Runtime, RuntimeConfig
@@ -46,15 +48,20 @@ def run_ranks(
         raise UserError(f"the cluster has {has} for {least} ranks: lower runtime.ranks, or raise runtime.workers")
     cpus = max(1, config.workers // config.ranks)
     folder = runtime.folder / "ranks"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _remove(folder)
+    make_folder(folder)
     # A task of its own, so that it can be waited for, interrupted and left behind as any other.
     task = ray.remote(num_cpus=0, max_retries=0)(_launch)
     try:
         reference = task.remote(work, arguments, config, cpus, bool(gpus), folder)
-        return wait_for(reference, ray, poll, (folder / END).touch)
+        return wait_for(reference, ray, poll, lambda: write_atomically(folder / END, b""))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        remove_folder(folder)
 
 
 def _launch(
@@ -89,7 +96,7 @@ def _launch(
         ),
         run_config=train.RunConfig(
             name="train",
-            storage_path=str(folder),
+            **_storage(folder),
             failure_config=train.FailureConfig(max_failures=config.retries),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
@@ -101,6 +108,16 @@ def _launch(
     if "mistake" in answer:
         raise UserError(answer["mistake"])
     return answer.get("result")
+
+
+def _storage(folder: Path) -> dict[str, Any]:
+    """Where Ray Train keeps what it knows of the ranks."""
+    if is_local(folder):
+        return {"storage_path": str(folder)}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    store, key = store_of(folder)
+    return {"storage_path": key, "storage_filesystem": PyFileSystem(FSSpecHandler(store))}
 
 
 def _require_pandas() -> None:

@@ -16,7 +16,7 @@ from datalake.curate.config import CurateConfig
 from datalake.curate.histograms import Histogram, bars, histograms
 from datalake.curate.judge import explain
 from datalake.curate.rules import BLOCKED
-from datalake.lake.parquet import read_metadata, scan
+from datalake.lake.parquet import attach, read_metadata, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,6 +65,7 @@ def page(
         return "\n".join(lines)
     connection = duckdb.connect()
     connection.execute("SET threads = 2")
+    attach(connection, next(iter(chosen)))
     timer = threading.Timer(seconds, connection.interrupt)
     timer.daemon = True
     timer.start()

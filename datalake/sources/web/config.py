@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from datalake.files import File
 from datalake.identity import Paths, Place
+from datalake.places import is_local
 from datalake.sources.config import SourceConfig
 from datalake.text.language_config import Language
 
@@ -202,5 +203,7 @@ class Pydoc(SourceConfig):
     language: Language = Field(default=Language(), title="Language identification")
 
     def at_home(self, lake: Path) -> Self:
-        """The source with a folder for its archives."""
-        return self if self.folder else self.model_copy(update={"folder": str(lake / "archives" / "pydoc")})
+        """The source with a folder for its archives; of a lake in a store none is kept."""
+        if self.folder or not is_local(lake):
+            return self
+        return self.model_copy(update={"folder": str(lake / "archives" / "pydoc")})

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from datalake.atomic import write_atomically
 from datalake.errors import UserError, first_line
+from datalake.lake.copies import workplace
 from models.training.metrics import read_metrics
 
 # By the name in a recipe: the package that has to be there, which is an extra of this one, and the module here.
@@ -69,7 +70,7 @@ class Tracks:
     to a state before, says no step twice.
     """
 
-    def __init__(self, names: Sequence[str], place: Path, folder: Path, tracked: Tracked, say: Callable[[str], None]):
+    def __init__(self, places: Mapping[str, Path], folder: Path, tracked: Tracked, say: Callable[[str], None]):
         self._metrics, self._mark, self._say = folder / "metrics.jsonl", folder / "tracked.json", say
         self._open = ExitStack()
         self._writes: dict[str, Write] = {}
@@ -77,15 +78,15 @@ class Tracks:
             self._last: dict[str, int] = json.loads(self._mark.read_bytes())
         except (OSError, ValueError):
             self._last = {}
-        for name in names:
-            self._try(name, lambda name=name: self._begin(name, place / name, tracked))  # type: ignore[misc]
+        for name, place in places.items():
+            self._try(name, lambda name=name, place=place: self._begin(name, place, tracked))  # type: ignore[misc]
 
     def _begin(self, name: str, place: Path, tracked: Tracked) -> None:
         track: Callable[[Path, Tracked], AbstractContextManager[Write]] = importlib.import_module(
             TRACKERS[name][1]
         ).track
-        place.mkdir(parents=True, exist_ok=True)
-        self._writes[name] = self._open.enter_context(track(place, tracked))
+        here = self._open.enter_context(workplace(place, alone=False))
+        self._writes[name] = self._open.enter_context(track(here, tracked))
 
     def look(self) -> None:
         """Hand on what is new."""
@@ -122,11 +123,11 @@ def _write(write: Write, rows: Sequence[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def tracking(
-    names: Sequence[str], place: Path, folder: Path, tracked: Tracked, say: Callable[[str], None]
+    places: Mapping[str, Path], folder: Path, tracked: Tracked, say: Callable[[str], None]
 ) -> Iterator[Tracks]:
-    """Trackers of a stage that writes its metrics into `folder`; what they keep lies in `place`, a folder each."""
-    required(names)
-    tracks = Tracks(names, place, folder, tracked, say)
+    """Trackers of a stage that writes its metrics into `folder`, by name, each with the folder of what it keeps."""
+    required(list(places))
+    tracks = Tracks(places, folder, tracked, say)
     try:
         yield tracks
         tracks.look()
