@@ -54,27 +54,28 @@ def _decide(
     config: DedupConfig,
     threads: int,
     memory_gb: float,
-    folder: Path,
-    key: str,
-) -> ShardResult:
-    """Pairs and duplicates over all signatures, and embeddings where there are any."""
+    outputs: list[tuple[Path, str]],
+) -> list[ShardResult]:
+    """Pairs and duplicates over all signatures, and embeddings where there are any; in parts, a folder and key each."""
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = outputs[0][0].parent
+    beside.mkdir(parents=True, exist_ok=True)
+    made = []
     # Beside the folder, not in it: what a kill leaves there is no part of the output.
-    with (
-        TemporaryDirectory(prefix=".spill-", dir=folder.parent) as spill,
-        ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
-    ):
+    with TemporaryDirectory(prefix=".spill-", dir=beside) as spill:
         decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
-        for rows in decision.pairs_by_id():
-            out.write("pairs", rows)
-        for rows in decision.duplicates_by_id():
-            out.write("duplicates", rows)
-        for name, amount in decision.report.items():
-            out.count(name, amount)
-    return out.result
+        for part, (folder, key) in enumerate(outputs):
+            with ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out:
+                for rows in decision.pairs_by_id(part, len(outputs)):
+                    out.write("pairs", rows)
+                for rows in decision.duplicates_by_id(part, len(outputs)):
+                    out.write("duplicates", rows)
+                for name, amount in decision.report.items() if part == 0 else ():
+                    out.count(name, amount)
+            made.append(out.result)
+    return made
 
 
 def _bands_page(config: DedupConfig) -> str:
@@ -116,6 +117,8 @@ def deduplicate(
     quality.
     """
     from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
+    from datalake.dedup.tables import parts_of
+    from tasks.ranges import decide_over_ranges, ranges_of
 
     semantic, files = config.semantic, len(runtime.lake.files(documents))
     embedded = Mapped((), [], {})
@@ -130,27 +133,34 @@ def deduplicate(
         known = [] if curation is None else runtime.lake.files(curation)
         source = signed.keys + embedded.keys
         source += [] if curation is None else [curation.data_version]
-        key = runtime.shard_key(config.without_spans, source)
-        folder = runtime.lake.shard_folder("deduplicate", key)
-        decided = find_shard(folder)
-        if decided is None:
+        parts = parts_of(signed.rows("signatures"))
+        keys = [runtime.shard_key(config.without_spans, source + ([k] if k else [])) for k in range(parts)]
+        outputs = [(runtime.lake.shard_folder("deduplicate", key), key) for key in keys]
+        found = [find_shard(folder) for folder, _ in outputs]
+        decided = [part for part in found if part is not None]
+        ranges = ranges_of(signed.rows("signatures"), runtime.config, one_process=semantic is not None)
+        if len(decided) < parts and ranges == 1:
             inputs, width = (signed.paths("signatures"), known, embedded.paths("embeddings")), runtime.config
-            decided = run_alone(_decide, *inputs, config, width.workers, width.memory_gb, folder, key, runtime=runtime)
-        tell(decided)
-    rows = sum(file.rows for file in decided.files if file.table == "duplicates")
+            decided = run_alone(_decide, *inputs, config, width.workers, width.memory_gb, outputs, runtime=runtime)
+        if decided:
+            tell(decided[0])
+    if len(decided) < parts:
+        scratch = runtime.folder / "ranges"
+        decided = decide_over_ranges(signed.files("signatures"), known, config, ranges, outputs, scratch, runtime)
+    counts, rows = decided[0].counts, sum(file.rows for file in files_of(decided, "duplicates"))
     produced = Produced(
         tables={
-            "pairs": (PAIRS, files_of([decided], "pairs")),
-            "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
+            "pairs": (PAIRS, files_of(decided, "pairs")),
+            "duplicates": (DUPLICATES, files_of(decided, "duplicates")),
             "signatures": (SIGNATURES, signed.files("signatures")),
             **({} if semantic is None else {"embeddings": (EMBEDDINGS, embedded.files("embeddings"))}),
         },
-        counts=decided.counts,
+        counts=counts,
         records_in=documents.rows,
-        records_out=decided.counts["kept"],
+        records_out=counts["kept"],
         equations=[] if failed else [("one decision for each document", documents.rows, rows)],
         unfinished=failed,
-        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
+        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in counts.items()],
         report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
         pages={"bands": partial(_bands_page, config)},
     )
@@ -199,7 +209,7 @@ def _add_spans(
     produced: Produced,
     documents: TableRef,
     files: list[str],
-    decided: ShardResult,
+    decided: list[ShardResult],
     config: DedupConfig,
     runtime: Runtime,
 ) -> None:
@@ -224,10 +234,10 @@ def _add_spans(
     # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
     levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
     whole = [shard for shard in marked.values() if all(level in shard for level in levels)]
-    duplicates = [file.path for file in files_of([decided], "duplicates")]
+    duplicates = [file.path for file in files_of(decided, "duplicates")]
     sections = {"lines": config.lines, "substrings": config.substrings}
     order = {"precedence": config.precedence, "sources": config.sources}
-    key = runtime.shard_key(sections | order, {"decided": [f.digest for f in decided.files], "marks": keys})
+    key = runtime.shard_key(sections | order, {"decided": [file.digest for part in decided for file in part.files], "marks": keys})
     folder = runtime.lake.shard_folder("deduplicate", key)
     spans = find_shard(folder)
     if spans is None:

@@ -1,7 +1,8 @@
 """`map_shards`: a bounded window of plain Ray tasks over shards, in any order of completion.
 
 Finished shards are found by their folder's `shard.json` and cost nothing. A shard that raises, dies or overruns its
-time is tried again and at last reported as failed; the others go on. Nothing but small results travels through Ray.
+time is tried again and at last reported as failed; the others go on. Nothing but small results travels through Ray, and
+no more shards than the window holds are asked for ahead of time: the driver's memory doesn't grow with their number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +64,34 @@ def map_shards(
     The end of Ray itself ends the map with a ClusterError: shards on their way haven't failed, the next run does them.
     With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
-    todo: deque[_Try] = deque()
-    for shard in shards:
-        found = find_shard(shard.folder) if shard.folder is not None else None
-        if found is None:
-            todo.append(_Try(shard))
-        else:
-            if progress:
-                progress(found)
-            yield found
-    if not todo:
-        return
+    todo = _Todo(iter(shards))
     inline = runtime.config.cluster == "inline"
     run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
     for result in run:
         if progress:
             progress(result)
         yield result
+
+
+class _Todo:
+    """Shards to work on, asked for one at a time; those to be tried again come after the others."""
+
+    def __init__(self, shards: Iterator[Shard]):
+        self._shards = shards
+        self._again: deque[_Try] = deque()
+
+    def put_back(self, flight: _Try) -> None:
+        self._shards = chain([flight.shard], self._shards)
+
+    def again(self, flight: _Try) -> None:
+        self._again.append(flight)
+
+    def next(self) -> _Try | ShardResult | None:
+        """The next shard to be worked on, or what an earlier run made of it; None where there is none just now."""
+        for shard in self._shards:
+            found = find_shard(shard.folder) if shard.folder is not None else None
+            return _Try(shard) if found is None else found
+        return self._again.popleft() if self._again else None
 
 
 def _timed(work: Work, shard: Shard) -> ShardResult:
@@ -91,9 +104,11 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text.splitlines()[-1] if text else 'no message'}"
 
 
-def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterator[ShardResult]:
-    while todo:
-        flight = todo.popleft()
+def _run_inline(work: Work, todo: _Todo, config: RuntimeConfig) -> Iterator[ShardResult]:
+    while (flight := todo.next()) is not None:
+        if isinstance(flight, ShardResult):
+            yield flight
+            continue
         try:
             result = _timed(work, flight.shard)
         except UserError:
@@ -101,7 +116,7 @@ def _run_inline(work: Work, todo: deque[_Try], config: RuntimeConfig) -> Iterato
         except Exception as error:
             flight.attempt += 1
             if flight.attempt <= config.retries:
-                todo.append(flight)
+                todo.again(flight)
                 continue
             result = flight.failed(_one_line(error))
         yield result
@@ -112,7 +127,12 @@ def gpu_share(gpus: float, workers: int) -> float:
     return min(1.0, math.floor(10_000 * gpus / workers) / 10_000)
 
 
-def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
+def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
+    while isinstance(flight := todo.next(), ShardResult):  # where everything is finished, no Ray is started
+        yield flight
+    if flight is None:
+        return
+    todo.put_back(flight)
     ray = connect(config)
     limit, hidden = config.shard_seconds, secrets.known()
 
@@ -132,11 +152,15 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
     task = ray.remote(num_cpus=1, num_gpus=share, memory=memory, max_retries=0)(call)
     flights: dict[Any, _Try] = {}
     try:
-        while todo or flights:
-            while todo and len(flights) < config.window * config.workers:
-                flight = todo.popleft()
+        while True:
+            while len(flights) < config.window * config.workers and (flight := todo.next()) is not None:
+                if isinstance(flight, ShardResult):
+                    yield flight
+                    continue
                 flight.submitted = time.perf_counter()
                 flights[task.remote(flight.shard)] = flight
+            if not flights:
+                return
             ready, rest = ray.wait(list(flights), num_returns=1, timeout=1.0)
             if not ready:
                 require(ray)
@@ -168,7 +192,7 @@ def _run_on_ray(work: Work, todo: deque[_Try], config: RuntimeConfig, on_gpus: b
                     reason = f"over its time limit of {limit:g} s" if over else f"its worker died ({_one_line(error)})"
                 flight.attempt += 1
                 if flight.attempt <= config.retries:
-                    todo.append(flight)
+                    todo.again(flight)
                 else:
                     yield flight.failed(reason)
     finally:
