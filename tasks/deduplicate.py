@@ -217,10 +217,12 @@ def _add_spans(
 
     `files`: the documents that `decided` is about. Marks are made by shard, each level under keys of its own.
     """
+    from datalake.dedup.spans.decide import MarkedShard
     from datalake.dedup.spans.schema import SPANS
+    from tasks.ranges import cut_over_ranges, ranges_of
 
     marked: dict[str, dict[str, str]] = {file: {"documents": file} for file in files}
-    keys = []
+    keys, rows = [], {}
     for section in (config.lines, config.substrings):
         if section is None:
             continue
@@ -231,17 +233,25 @@ def _add_spans(
         keys += done.keys
         for file, result in done.inputs().items():
             marked[file] |= {made.table: made.path for made in result.files}
+            rows |= {made.path: made.rows for made in result.files}
     # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
     levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
     whole = [shard for shard in marked.values() if all(level in shard for level in levels)]
     duplicates = [file.path for file in files_of(decided, "duplicates")]
     sections = {"lines": config.lines, "substrings": config.substrings}
     order = {"precedence": config.precedence, "sources": config.sources}
-    key = runtime.shard_key(sections | order, {"decided": [file.digest for part in decided for file in part.files], "marks": keys})
+    key = runtime.shard_key(
+        sections | order, {"decided": [file.digest for part in decided for file in part.files], "marks": keys}
+    )
     folder = runtime.lake.shard_folder("deduplicate", key)
     spans = find_shard(folder)
-    if spans is None:
+    ranges = ranges_of(produced.records_in, runtime.config)
+    if spans is None and ranges == 1:
         spans = run_alone(_cut, whole, duplicates, config, folder, key, runtime=runtime)
+    elif spans is None:
+        shards, scratch = [MarkedShard(**shard) for shard in whole], runtime.folder / "ranges"
+        amounts = [rows[shard["members"]] for shard in whole]
+        spans = cut_over_ranges(shards, amounts, duplicates, config, ranges, folder, key, scratch, runtime)
     counts = spans.counts
     produced.tables["spans"] = (SPANS, spans.files)
     produced.counts = produced.counts | counts
@@ -252,6 +262,6 @@ def _add_spans(
             counts["characters_kept"] + counts["characters_cut"],
         )
     )
-    rows = sum(n for name, n in counts.items() if name.endswith("_spans"))
-    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), rows))
+    cut = sum(n for name, n in counts.items() if name.endswith("_spans"))
+    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), cut))
     produced.funnel += [{"what": name.replace("_", " "), "number": n} for name, n in counts.items()]

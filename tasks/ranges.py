@@ -1,31 +1,35 @@
 """A decision over ranges: its steps, each a map over shards, ranges of a hash or batches, one after the other.
 
 What is decided stands in `datalake.dedup.ranges`; here are the order of the steps, how wide each is, and what is still
-there when a run is repeated. An item that is finished is found by its folder, a step by its mark; so what a step read is
-removed as soon as nothing else reads it, and a run that was killed goes on with the items that it lacks.
+there when a run is repeated. An item that is finished is found by its folder, a step by its mark; so what a step read
+is removed as soon as nothing else reads it, and a run that was killed goes on with the items that it lacks.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datalake.atomic import write_atomically
 from datalake.dedup.config import DedupConfig
-from datalake.dedup.ranges import decisions, firsts, groups, near, places
+from datalake.dedup.ranges import decisions, firsts, groups, near, places, repeats
 from datalake.dedup.ranges.shuffle import Plan, Task
 from datalake.dedup.schema import DUPLICATES, PAIRS
+from datalake.dedup.spans.decide import MarkedShard, SpanTables
+from datalake.dedup.spans.schema import SPANS
 from datalake.dedup.texts.signed import check_signing
 from datalake.lake.shards import ShardFile, ShardResult, ShardWriter
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime, RuntimeConfig
 from tasks.shown.artifacts import progress
+
+T = TypeVar("T")
 
 PROCESS = 400 << 20  # bytes of the interpreter and what it has imported and compiled
 IN_ONE = 267  # bytes a document where one process decides, measured (docs/scale.md)
@@ -34,7 +38,7 @@ FEW = 100_000  # documents that one process takes whatever the budget
 MOST = 2**31 - 1  # documents that one process can number
 
 
-def ranges_of(documents: int, config: RuntimeConfig, one_process: bool) -> int:
+def ranges_of(documents: int, config: RuntimeConfig, one_process: bool = False) -> int:
     """Over how many ranges so many documents are decided; 1: in one process, where that is possible and they fit.
 
     `one_process`: what is asked for can't be done otherwise.
@@ -42,7 +46,7 @@ def ranges_of(documents: int, config: RuntimeConfig, one_process: bool) -> int:
     if one_process or config.ranges is not None:
         return 1 if one_process else config.ranges or 1
     memory = int(config.memory_gb * (1 << 30))
-    if documents <= FEW or PROCESS + IN_ONE * documents <= memory and documents <= MOST:
+    if documents <= FEW or (PROCESS + IN_ONE * documents <= memory and documents <= MOST):
         return 1
     return max(config.workers, -(-IN_RANGE * documents // item_memory(config)), 2)
 
@@ -53,17 +57,17 @@ def item_memory(config: RuntimeConfig) -> int:
     return max(share - PROCESS, share // 4)
 
 
-def sheaves_of(files: Sequence[ShardFile], ranges: int) -> tuple[tuple[str, ...], ...]:
-    """Runs of shards, about as many as there are ranges, of about as many documents each."""
-    size = max(1, -(-sum(file.rows for file in files) // ranges))
-    sheaves: list[list[str]] = [[]]
+def sheaves_of(shards: Sequence[T], rows: Sequence[int], ranges: int) -> tuple[tuple[T, ...], ...]:
+    """Runs of shards, about as many as there are ranges, of about as many documents each; `rows` are the shards'."""
+    size = max(1, -(-sum(rows) // ranges))
+    sheaves: list[list[T]] = [[]]
     filled = 0
-    for file in files:
+    for shard, more in zip(shards, rows, strict=True):
         if filled >= size:
             sheaves.append([])
             filled = 0
-        sheaves[-1].append(file.path)
-        filled += file.rows
+        sheaves[-1].append(shard)
+        filled += more
     return tuple(tuple(sheaf) for sheaf in sheaves)
 
 
@@ -156,7 +160,8 @@ def decide_over_ranges(
         check_signing(file.path, config.signing)
     documents, key = sum(file.rows for file in files), outputs[0][1]
     memory = item_memory(runtime.config)
-    sheaves, parts = sheaves_of(files, ranges), len(outputs)
+    sheaves = sheaves_of([file.path for file in files], [file.rows for file in files], ranges)
+    parts = len(outputs)
     root = scratch / f"{key[:16]}-{ranges}-{memory}"  # items of another plan are none of this one
     plan = Plan(root, sheaves, documents, ranges, memory, parts, tuple(curation))
     root.mkdir(parents=True, exist_ok=True)
@@ -252,5 +257,99 @@ def _tables(plan: Plan, widths: dict[str, int], url: bool, report: dict[str, int
         for rows in decisions.duplicates_by_id(task, url):
             out.write("duplicates", rows)
         for name, amount in report.items() if not shard.payload else ():
+            out.count(name, amount)
+    return out.result
+
+
+def cut_over_ranges(
+    marked: Sequence[MarkedShard],
+    rows: Sequence[int],
+    duplicates: Sequence[str],
+    config: DedupConfig,
+    ranges: int,
+    folder: Path,
+    key: str,
+    scratch: Path,
+    runtime: Runtime,
+) -> ShardResult:
+    """What is cut from the documents that stay, as `datalake.dedup.spans.decide` decides; `rows`: of each shard.
+
+    `scratch`: a folder of this decision's own, which is there as long as it isn't finished.
+    """
+    memory = item_memory(runtime.config)
+    sheaves = sheaves_of(marked, rows, ranges)
+    root = scratch / f"{key[:16]}-{ranges}-{memory}"
+    files = tuple(tuple(str(shard.members) for shard in sheaf) for sheaf in sheaves)
+    root.mkdir(parents=True, exist_ok=True)
+    steps = Steps(Plan(root, files, sum(rows), ranges, memory), runtime, "deduplicate")
+    counts = _spans(steps, config, sheaves, duplicates)
+    runs = counts.get("candidates", {})
+    report = {f"substring_{name}": runs[name] for name in ("candidates", "crowded") if runs}
+    found = [step for step in ("lines", "cuts") if step in counts]
+    total = sum(counts[step]["spans"] for step in found)
+    work = partial(_span_table, steps.plan, steps.widths | {"spans": 1}, config, found, total, report)
+    with progress("deduplicate: spans", 1) as tell:
+        (done,) = map_shards(work, [Shard("spans", key, 0, folder)], runtime, tell)
+    if done.state == "failed":
+        raise RuntimeError(f"deduplicate, spans: {done.error}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    return done
+
+
+def _spans(
+    steps: Steps, config: DedupConfig, sheaves: Sequence[Sequence[MarkedShard]], duplicates: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """All steps before the table of spans; gives the counts of each."""
+    plan, ordered = steps.plan, repeats.ordered_by(config)
+    width, ranges = len(plan.sheaves), plan.ranges
+    counts: dict[str, dict[str, int]] = {}
+
+    def each(step: str, items: int, work: Callable[..., None], **given: Any) -> None:
+        counts[step] = steps.map(step, items, partial(work, **given))
+
+    each("decided", len(duplicates), repeats.decided, duplicates=duplicates)
+    each("asked", width, repeats.asked)
+    each("stays", ranges, repeats.stays)
+    each("sample", width, repeats.sample, config=ordered)
+    each("splitters", 1, places.splitters, config=ordered)
+    each("order", width, repeats.order, config=ordered)
+    each("places", ranges, repeats.places_of_kept, config=ordered)
+    steps.drop("order")
+    if config.lines is not None:
+        each("units", width, repeats.marks, sheaves=sheaves, lines=True)
+        each("lines", ranges, repeats.lines, config=config)
+        steps.drop("units")
+    if config.substrings is not None:
+        each("prints", width, repeats.marks, sheaves=sheaves, lines=False)
+        each("candidates", ranges, repeats.candidates, config=config)
+        steps.drop("prints")
+        joined, links = steps.hang_together("candidates")
+        found = counts["candidates"]
+        mean = counts["places"]["words"] // max(counts["places"]["documents"], 1)
+        taken = (2 * links["linked"] + found["alone"]) * (8 * mean + 200) + 100 * found["candidates"]
+        batches = max(1, -(-taken // (plan.memory // 3)))
+        each("members", ranges, repeats.members, after=joined, batches=batches)
+        each("words", width, repeats.words, sheaves=sheaves, batches=batches)
+        each("runs", batches, repeats.runs, config=config)
+        steps.drop("words")
+        each("cuts", width, repeats.cuts, sheaves=sheaves)
+    return counts
+
+
+def _span_table(
+    plan: Plan,
+    widths: dict[str, int],
+    config: DedupConfig,
+    found: Sequence[str],
+    total: int,
+    report: dict[str, int],
+    shard: Shard,
+) -> ShardResult:
+    task, written = Task(plan, "spans", 0, widths), SpanTables(config)
+    assert shard.folder is not None
+    with ShardWriter(shard.folder, "spans", shard.key, {"spans": SPANS}) as out:
+        for table in repeats.spans_by_id(task, found, total, written):
+            out.write("spans", table)
+        for name, amount in (report | written.report).items():
             out.count(name, amount)
     return out.result

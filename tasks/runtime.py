@@ -72,8 +72,8 @@ class RuntimeConfig(BaseModel):
         ge=1,
         le=100_000,
         title="Ranges",
-        description="Deduplication is decided over so many ranges of hashes, each in a task of its own; 1: in one process."
-        " Empty: in one process where the documents fit `memory_gb`, else over as many ranges as they take",
+        description="Deduplication is decided over so many ranges of hashes, each in a task of its own; 1: in one "
+        "process. Empty: in one process where the documents fit `memory_gb`, else over as many ranges as they take",
     )
     tracking: Annotated[tuple[str, ...], AfterValidator(known)] = Field(
         (),

@@ -67,6 +67,7 @@ def join(task: Task, after: str) -> None:
 
     least = linked(task, after)
     places = (task.item << INDEX_BITS) + np.arange(len(least))
+    task.counts["changed"] = 0
     for rows in task.blocks(after, "links"):
         first = least[rows[:, 0] & INDEX]
         others = np.flatnonzero(rows[:, 1] != first)
@@ -81,6 +82,7 @@ def spread(task: Task, after: str) -> None:
     """Large star, over the edges that `join` left as the step of this name. Counts the rows that it changed."""
     links = task.table("links", WIDTH, task.plan.ranges)
     least = linked(task, after)
+    task.counts["changed"] = 0
     for rows in task.blocks(after, "children"):
         first = least[rows[:, 1] & INDEX]
         task.counts["changed"] += int(np.sum(first != rows[:, 1]))

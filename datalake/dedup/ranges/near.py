@@ -36,7 +36,7 @@ from datalake.dedup.texts.verify import Sets, Settling
 
 _MEMBER = 7  # columns before the bands: place, documents, shingles, id, text
 _MOVED = 6  # node; id and text of what replaces it; similarity
-_SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: puts groups one after the other in different batches
+SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: puts groups one after the other in different batches
 
 
 def _chosen(task: Task, rows: Ints, names: list[str]) -> Iterator[tuple[pa.RecordBatch, Ints]]:
@@ -117,7 +117,7 @@ def members(task: Task, after: str, batches: int) -> None:
     for some in followers(task):
         amount += np.bincount(some.head[some.worded] & INDEX, minlength=len(first))
     here = np.flatnonzero(several)
-    batch = range_of(first[here].view(np.uint64) * _SCATTER, batches)
+    batch = range_of(first[here].view(np.uint64) * SCATTER, batches)
     origin = documents.origin[here]
     out = task.table("members", 4, len(task.plan.sheaves))
     out.add(origin >> INDEX_BITS, origin & INDEX, places[here], batch, amount[here])

@@ -75,7 +75,7 @@ def _quality(curation: Sequence[Shard], ids: pa.Array) -> npt.NDArray[np.float64
     return np.where(np.isnan(found), -1.0, found)
 
 
-def _keyed(task: Task, config: DedupConfig, names: list[str]) -> Iterator[tuple[pa.RecordBatch, Hashes]]:
+def keyed(task: Task, config: DedupConfig, names: list[str]) -> Iterator[tuple[pa.RecordBatch, Hashes]]:
     """Batches of a sheaf with these columns beside, and each document's key: its criteria and its id."""
     columns = ["id", "source", "created", "characters", *names]
     files = task.plan.sheaves[task.item]
@@ -98,7 +98,7 @@ def sample(task: Task, config: DedupConfig) -> None:
     """Some of a sheaf's keys."""
     step = max(1, task.plan.documents // (SAMPLE * task.plan.ranges))
     out, seen = task.table("keys", len(config.precedence) + 2, 1), 0
-    for _, keys in _keyed(task, config, []):
+    for _, keys in keyed(task, config, []):
         out.add(0, keys[-seen % step :: step])
         seen += len(keys)
 
@@ -113,13 +113,18 @@ def splitters(task: Task, config: DedupConfig) -> None:
         out.add(0, keys[order[chosen]])
 
 
+def splitters_of(task: Task, wide: int) -> npt.NDArray[np.bytes_]:
+    """Where the ranges but the first begin."""
+    return as_text(task.rows("splitters", "keys", wide, 0, 1).view(np.uint64))
+
+
 def order(task: Task, config: DedupConfig) -> None:
     """A sheaf's documents, each to its range of the order."""
     wide = len(config.precedence) + 2
-    bounds = as_text(task.rows("splitters", "keys", wide, 0, 1).view(np.uint64))
+    bounds = splitters_of(task, wide)
     names = ["text_hash", "set_hash", "shingle_count", *(["url_hash"] if config.url else [])]
     out, at = task.table("documents", wide + WIDTH - 2, task.plan.ranges), task.item << INDEX_BITS
-    for batch, keys in _keyed(task, config, names):
+    for batch, keys in keyed(task, config, names):
         urls = batch.column("url_hash").fill_null(0).to_numpy(zero_copy_only=False) if config.url else 0
         rest = (halves(batch.column("text_hash")), halves(batch.column("set_hash")))
         shingles, rows = batch.column("shingle_count").to_numpy(), at + np.arange(len(keys))
@@ -127,15 +132,21 @@ def order(task: Task, config: DedupConfig) -> None:
         at += len(keys)
 
 
-def places(task: Task, config: DedupConfig) -> None:
-    """A range's documents in order."""
+def in_order(task: Task, config: DedupConfig, width: int) -> Ints:
+    """A range's documents in order, as `width` columns from the id on that `order` wrote after the other criteria."""
     first = len(config.precedence)
-    rows = task.rows("order", "documents", first + WIDTH)
+    rows = task.rows("order", "documents", first + width)
     keys = [rows[:, k].view(np.uint64) for k in range(first)]
     by_id = sort_halves(rows[:, first : first + 2].view(np.uint64)).astype(np.int64)
     rows = rows[in_precedence(by_id, keys), first:]
-    task.table("documents", WIDTH, 1).add(0, rows)
+    task.table("documents", width, 1).add(0, rows)
     task.counts["documents"] = len(rows)
+    return rows
+
+
+def places(task: Task, config: DedupConfig) -> None:
+    """A range's documents in order."""
+    rows = in_order(task, config, WIDTH)
     if config.url:
         some = np.flatnonzero(rows[:, 7])
         hashes = rows[some, 7]

@@ -57,7 +57,7 @@ class Plan:
 
 
 class Parted:
-    """A table that is being written. `add` takes rows in any order; within a section they stay in the order they came."""
+    """A table that is being written: rows come in any order, and in a section they stay in the order they came."""
 
     def __init__(self, path: Path, width: int, sections: int, room: int):
         self.path, self.width, self.sections, self.rows = path, width, sections, 0
