@@ -10,10 +10,11 @@ documents take 8 GB of disk; pages of the samples have about 300. With --family 
 pairs are as many as the square of it. Making shards isn't counted. Each size is decided in a
 process of its own, after a first decision on a few documents; the exponent is the slope of a straight line through the
 logarithms. `lost` counts families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of
-0.8 or more to their base of which not both are kept. With --ranges each size is decided once more, over so many ranges
-of hashes (0: as many as its memory asks for) by --threads processes on Ray (or, with --cluster inline, in one) that share --memory-gb; the files must be the
-same, byte for byte, and the peak is that of the largest process. With --only-ranges the one process is left out. Prints
-a Markdown table.
+0.8 or more to their base of which not both are kept. Prints a Markdown table.
+
+With --ranges each size is decided once more, over so many ranges of hashes (0: as many as memory asks for): by
+--threads processes on Ray that share --memory-gb, or with --cluster inline one after the other in this one. The files
+must be the same, byte for byte; the peak is that of the largest process. --only-ranges leaves out the one process.
 """
 
 from __future__ import annotations
@@ -215,21 +216,22 @@ def over_ranges(
         adding(counts, more)
 
     def timed(self: Any, step: str, *given: Any) -> Any:
-        begun = time.perf_counter()
+        begun = time.process_time() if cluster == "inline" else time.perf_counter()
         counts = one(self, step, *given)
-        steps[step] = round(time.perf_counter() - begun, 1)
+        steps[step] = round((time.process_time() if cluster == "inline" else time.perf_counter()) - begun, 1)
         disk[0] = max(disk[0], sum(path.stat().st_size for path in self.plan.root.rglob("*.arrow")))
         return counts
 
     module._work, module._add, module.Steps.map = peaked, add, timed  # type: ignore[method-assign]
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     outputs = _outputs(files, folder)
     made = module.decide_over_ranges(shards, [], DedupConfig(), ranges, outputs, folder / "scratch", runtime)
-    seconds = time.perf_counter() - begun
+    seconds, processor = time.perf_counter() - begun, time.process_time() - busy
     disconnect()
     return {
         "ranges": ranges,
         "seconds": seconds,
+        "processor": processor if cluster == "inline" else None,
         "peak_mb": peaks[0],
         "driver_mb": peak_mb(),
         "scratch_mb": disk[0] // 1_000_000,
@@ -290,6 +292,7 @@ def main() -> None:
                 same = "the same files" if one == over["digests"] else "OTHER FILES"
             print(
                 f"| {size:,} | {kept:,} | {over['report']['candidates']:,} | {disk:,} MB | {over['seconds']:.1f} "
+                f"| {over['processor']} "
                 f"| {over['ranges']} ranges: {same} | {over['peak_mb']:,} MB | driver {over['driver_mb']:,} MB "
                 f"| scratch {over['scratch_mb']:,} MB |\n| | {over['steps']} |",
                 flush=True,

@@ -132,22 +132,29 @@ def _in_order(task: Task, blocks: Callable[[int], Iterator[Ints]], width: int, b
 
 def _sorted(blocks: Callable[[], Iterator[Ints]], width: int, by: int, room: int) -> Iterator[Ints]:
     """Rows in order; where they are more than `room`, a slice at a time, each found by reading all of them again."""
-    total, seen, some = 0, 0, [np.empty((0, by), np.uint64)]
+    total, held = 0, [np.empty((0, width), np.int64)]
     for rows in blocks():
         total += len(rows)
-    slices = max(1, -(-total // max(room, 1)))
-    step = max(1, total // (1000 * slices))
-    for rows in blocks() if slices > 1 else ():
+        if total > room:
+            held = []
+        elif held:
+            held.append(rows)
+    if held:
+        yield _by_columns(np.concatenate(held), by)
+        return
+    slices = -(-total // max(room, 1))
+    step, seen, some = max(1, total // (1000 * slices)), 0, []
+    for rows in blocks():
         some.append(rows[-seen % step :: step, :by].view(np.uint64))
         seen += len(rows)
     keys = np.sort(as_text(np.concatenate(some)))
     bounds = keys[np.arange(1, slices) * len(keys) // slices]
     for k in range(slices):
-        parts = [np.empty((0, width), np.int64)]
-        for rows in blocks():
-            parts.append(rows if slices == 1 else rows[_slice_of(rows, bounds, by) == k])
-        found = np.concatenate(parts)
-        yield found[np.lexsort(found[:, :by].view(np.uint64).T[::-1])]
+        yield _by_columns(np.concatenate([rows[_slice_of(rows, bounds, by) == k] for rows in blocks()]), by)
+
+
+def _by_columns(rows: Ints, by: int) -> Ints:
+    return rows[np.lexsort(rows[:, :by].view(np.uint64).T[::-1])]
 
 
 def _slice_of(rows: Ints, bounds: npt.NDArray[np.bytes_], by: int) -> Ints:

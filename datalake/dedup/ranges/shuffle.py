@@ -90,10 +90,10 @@ class Parted:
         of = np.concatenate([np.empty(0, np.int32), *(some for some, _ in self._held)])
         rows = np.concatenate([np.empty((0, self.width), np.int64), *(some for _, some in self._held)])
         self._held, self._taken = [], 0
+        bounds = np.concatenate(([0], np.cumsum(np.bincount(of, minlength=self.sections))))
         if self.sections > 1:
-            order = np.argsort(of, kind="stable")
-            of, rows = of[order], rows[order]
-        bounds = np.searchsorted(of, np.arange(self.sections + 1))
+            short = of.astype(np.int16) if self.sections < 1 << 15 else of  # NumPy sorts these by their digits
+            rows = rows[np.argsort(short, kind="stable")]
         for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             data = [None, pa.py_buffer(np.ascontiguousarray(rows[begin:end]))]
             column = pa.FixedSizeBinaryArray.from_buffers(self._schema.field(0).type, end - begin, data)
