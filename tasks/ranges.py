@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -130,6 +131,13 @@ class Steps:
         return joined, counts
 
 
+def _remove(scratch: Path) -> None:
+    """Remove what lies between steps, and the stage's folder where nothing else is in it."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    with suppress(OSError):
+        scratch.parent.rmdir()
+
+
 def _add(counts: dict[str, int], more: dict[str, int]) -> None:
     largest = {name: value for name, value in more.items() if name.startswith("largest")}
     for name, value in more.items():
@@ -175,7 +183,7 @@ def decide_over_ranges(
     for result in done:
         if result.state == "failed":
             raise RuntimeError(f"deduplicate, {result.name}: {result.error}")
-    shutil.rmtree(scratch, ignore_errors=True)
+    _remove(scratch)
     order = {key: k for k, (_, key) in enumerate(outputs)}
     return sorted(done, key=lambda result: order[result.key])
 
@@ -292,7 +300,7 @@ def cut_over_ranges(
         (done,) = map_shards(work, [Shard("spans", key, 0, folder)], runtime, tell)
     if done.state == "failed":
         raise RuntimeError(f"deduplicate, spans: {done.error}")
-    shutil.rmtree(scratch, ignore_errors=True)
+    _remove(scratch)
     return done
 
 

@@ -106,11 +106,20 @@ def check(files: list[ShardFile], config: DedupConfig, ranges: int, folder: Path
 
 @pytest.mark.parametrize("ranges", [1, 2, 7])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_any_number_of_ranges_gives_the_files_of_one_process(
-    inline: RuntimeOf, tmp_path: Path, config: DedupConfig, ranges: int
+def test_any_number_of_ranges_and_batches_gives_the_files_of_one_process(
+    inline: RuntimeOf, tmp_path: Path, config: DedupConfig, ranges: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = signed(tmp_path / "signed", corpus(ranges, 500), config, 90)
-    counts = check(files, config, ranges, tmp_path, inline())
+    widths: dict[str, int] = {}
+    step = ranges_module.Steps.map
+    monkeypatch.setattr(
+        ranges_module.Steps,
+        "map",
+        lambda self, name, items, work: (widths.update({name: items}), step(self, name, items, work))[1],
+    )
+    counts = check(files, config, ranges, tmp_path, inline(memory_gb=0.0001))
+    assert widths["compare"] > 5
+    assert widths["kinds"] == ranges
     assert min(counts["near"], counts["exact"], counts["groups"], counts["candidates"]) > 10
     assert config.bucket_limit > 2 or min(counts["large_buckets"], counts["crowded"]) > 0
     assert not config.url or counts["url"] > 50

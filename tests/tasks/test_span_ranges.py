@@ -46,16 +46,16 @@ CONFIGS = [
 
 
 def texts(seed: int, count: int) -> list[str]:
-    """Documents that share lines and runs of words, some of them within themselves."""
+    """Documents of several families that share lines and runs of words, some of them within themselves."""
     generator = random.Random(seed)
     words = [f"w{k}" for k in range(200)]
-    stock = [" ".join(generator.choices(words, k=generator.randint(1, 14))) for _ in range(60)]
+    stocks = [[" ".join(generator.choices(words, k=generator.randint(1, 14))) for _ in range(6)] for _ in range(12)]
     return [
         generator.choice(["\n", "\n\n", " "]).join(
             generator.choice(stock) if generator.random() < 0.3 else " ".join(generator.choices(words, k=8))
             for _ in range(generator.choice([0, 1, 3, 8]))
         )
-        for _ in range(count)
+        for stock in generator.choices(stocks, k=count)
     ]
 
 
@@ -113,15 +113,24 @@ def check(made: Any, config: DedupConfig, ranges: int, folder: Path, runtime: Ru
 
 @pytest.mark.parametrize("ranges", [1, 2, 7])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_any_number_of_ranges_gives_the_file_of_one_process(
+def test_any_number_of_ranges_and_batches_gives_the_file_of_one_process(
     inline: RuntimeOf, tmp_path: Path, config: DedupConfig, ranges: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (spans_module, repeats):  # so that the table is made in several steps
         monkeypatch.setattr(module, "AT_ONCE", 70)
     monkeypatch.setattr(spans_module.Spans.__init__, "__defaults__", (70,))
+    widths: dict[str, int] = {}
+    step = ranges_module.Steps.map
+    monkeypatch.setattr(
+        ranges_module.Steps,
+        "map",
+        lambda self, name, items, work: (widths.update({name: items}), step(self, name, items, work))[1],
+    )
     made = marked(tmp_path / "marked", texts(ranges, 240), config, 50)
-    counts = check(made, config, ranges, tmp_path, inline())
-    assert counts["documents_cut"] > 20
+    counts = check(made, config, ranges, tmp_path, inline(memory_gb=0.0001))
+    assert counts["documents_cut"] > 10
+    assert widths.get("runs", 9) > 3
+    assert widths["places"] == ranges
     assert config.substrings is None or min(counts["substring_spans"], counts["substring_crowded"]) > 20
 
 
