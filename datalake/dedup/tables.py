@@ -13,10 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datalake.dedup.schema import DUPLICATES, PAIRS
-from datalake.dedup.texts.signed import as_bytes
+from datalake.dedup.texts.signed import Halves, as_bytes
 
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 KEPT, URL, EXACT, NEAR, SEMANTIC = -1, 0, 1, 2, 3  # levels as numbers
@@ -36,7 +35,7 @@ def range_of(hashes: npt.NDArray[Any], ranges: int) -> Ints:
     return (leading * np.uint64(ranges) >> np.uint64(32)).astype(np.int64)
 
 
-def duplicates_table(ids: Hashes, targets: Hashes, level: Ints, similarity: Floats) -> pa.Table:
+def duplicates_table(ids: Halves, targets: Halves, level: Ints, similarity: Floats) -> pa.Table:
     """DUPLICATES: documents, what stands for each, at which level and how similar; ids are (rows, 2) halves."""
     kept = level == KEPT
     columns = [
@@ -48,7 +47,7 @@ def duplicates_table(ids: Hashes, targets: Hashes, level: Ints, similarity: Floa
     return pa.Table.from_arrays(columns, schema=DUPLICATES)
 
 
-def pairs_table(first: Hashes, second: Hashes, level: Ints, similarity: Floats) -> pa.Table:
+def pairs_table(first: Halves, second: Halves, level: Ints, similarity: Floats) -> pa.Table:
     """PAIRS: documents a and b, as (rows, 2) halves of ids."""
     columns = [as_bytes(first), as_bytes(second), _levels(level), pa.array(similarity)]
     return pa.Table.from_arrays(columns, schema=PAIRS)

@@ -9,15 +9,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ray import cloudpickle
 
 from datalake.dedup import tables as tables_module
 from datalake.dedup.config import DedupConfig
+from datalake.dedup.ranges.groups import linked, write_edges
+from datalake.dedup.ranges.shuffle import INDEX_BITS, Plan
+from datalake.dedup.texts.components import join_pairs, settle_roots
 from datalake.dedup.texts.sign import sign_file
 from datalake.document import Document, document_id
 from datalake.files import file_digest
@@ -278,3 +282,41 @@ def test_one_process_decides_what_fits_the_memory_and_ranges_what_does_not() -> 
     assert ranges(10, ranges=7) == 7
     assert ranges(3_000_000_000, memory_gb=10_000) > 1, "one process numbers documents by 31 bits"
     assert ranges(30_000_000, memory_gb=2) * (650 << 20) > 30_000_000 * 500
+
+
+GRAPHS = st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=90)
+PATH = [(k, k + 1) for k in range(79)]
+
+
+@settings(max_examples=25)
+@given(GRAPHS | st.permutations(PATH), st.integers(1, 5))
+@example([(k, k - 1) for k in range(79, 0, -1)], 4)
+def test_what_hangs_together_over_ranges_is_what_a_union_finds(
+    tmp_path_factory: pytest.TempPathFactory, edges: list[tuple[int, int]], ranges: int
+) -> None:
+    each = 80 // ranges + 1
+    root = tmp_path_factory.mktemp("groups")
+    runtime = Runtime(RuntimeConfig(workers=1, cluster="inline", retries=0), root, "tests")
+    steps = ranges_module.Steps(Plan(root, ((),), 80, ranges, 1 << 20), runtime, "test")
+
+    def place(document: int) -> int:
+        return document // each << INDEX_BITS | document % each
+
+    def places(task: Any) -> None:
+        task.counts["documents"] = each
+
+    def scattered(task: Any) -> None:
+        some = [sorted(edge, reverse=True) for k, edge in enumerate(edges) if k % ranges == task.item]
+        rows = np.array([[place(a), place(b)] for a, b in some if a != b], np.int64).reshape(-1, 2)
+        write_edges(task.table("links", 2, ranges), rows)
+
+    def check(task: Any) -> None:
+        assert linked(task, joined).tolist() == [place(k) for k in expected[task.item * each : task.item * each + each]]
+
+    steps.map("places", ranges, places)
+    steps.map("edges", ranges, scattered)
+    joined, _ = steps.hang_together("edges")
+    expected = np.arange(each * ranges)
+    join_pairs(expected, *np.array([*edges, (0, 0)], np.int64).T.copy())
+    settle_roots(expected)
+    steps.map("check", ranges, check)

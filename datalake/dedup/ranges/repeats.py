@@ -153,7 +153,7 @@ def marks(task: Task, sheaves: Sheaves, lines: bool) -> None:
     names = ["hash", "document", *(["start", "end"] if lines else ["position"])]
     out, at = task.table("marks", 6 if lines else 3, ranges), 0
     for shard in sheaf:
-        for batch in batches_of([shard.units if lines else shard.fingerprints], names, _BATCH):  # type: ignore[list-item]
+        for batch in batches_of([shard.units if lines else shard.fingerprints], names, _BATCH):
             hashes, document, *rest = (column.to_numpy().astype(np.int64) for column in batch.columns)
             place = of_row[at + document]
             some = np.flatnonzero(place >= 0)

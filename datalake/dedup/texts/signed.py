@@ -26,6 +26,7 @@ from datalake.lake.parquet import read_batches, read_metadata, read_schema, read
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
+Halves: TypeAlias = Hashes | Ints  # 128-bit numbers, shape (rows, 2), high half first; of signed halves the bits count
 Shard: TypeAlias = str | Path | pa.Table
 
 LATEST = np.iinfo(np.int64).max
@@ -76,14 +77,14 @@ def halves(column: pa.Array) -> Hashes:
     return raw[column.offset : column.offset + len(column)].astype(np.uint64)
 
 
-def as_bytes(pairs: Hashes) -> pa.Array:
+def as_bytes(pairs: Halves) -> pa.Array:
     """The binary(16) column again."""
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(pairs), [None, pa.py_buffer(pairs.astype(">u8").tobytes())]
     )
 
 
-def same(a: Hashes, b: Hashes) -> Flags:
+def same(a: Halves, b: Halves) -> Flags:
     """Row by row, whether two such columns are equal."""
     return np.all(a == b, axis=1)
 
