@@ -1,7 +1,7 @@
 """How the decision of deduplication grows with the number of documents: time and peak memory.
 
     .venv/bin/python benchmarks/dedup_growth.py [--sizes 100000 1000000] [--shingles 64] [--threads 1]
-        [--memory-gb 4] [--family 20] [--folder build/dedup] [--json result.json]
+        [--memory-gb 4] [--family 20] [--ranges 0] [--folder build/dedup] [--json result.json]
 
 No texts: shards of signatures are made as signing would write them, of random shingles in families of edited copies
 (half of the documents are copies, a third are near enough to go), scattered over the shards. All sizes have the same
@@ -11,6 +11,10 @@ pairs are as many as the square of it. Making shards isn't counted. Each size is
 process of its own, after a first decision on a few documents; the exponent is the slope of a straight line through the
 logarithms. `lost` counts families of which nothing is kept, `caught` is the share of the copies with a Jaccard index of
 0.8 or more to their base of which not both are kept. Prints a Markdown table.
+
+With --ranges each size is decided once more, over so many ranges of hashes (0: as many as memory asks for): by
+--threads processes on Ray that share --memory-gb, or with --cluster inline one after the other in this one. The files
+must be the same, byte for byte; the peak is that of the largest process. --only-ranges leaves out the one process.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from dedup import in_a_process, wiped
 
 from datalake.dedup.config import DedupConfig, SigningConfig
 from datalake.dedup.decide import decide
+from datalake.dedup.tables import parts_of
 from datalake.dedup.texts.bands import buckets
 from datalake.dedup.texts.minhash import sign
 from datalake.dedup.texts.sign import as_binary, signature_schema
@@ -171,6 +176,80 @@ def decided(
     }
 
 
+def written(files: list[Path], threads: int, memory: int, folder: Path) -> list[str]:
+    """The digests of the files that one process writes of a decision."""
+    from tasks.deduplicate import _decide
+
+    outputs = _outputs(files, folder)
+    paths = [str(file) for file in files]
+    return _digests(_decide(paths, [], [], DedupConfig(), threads, memory / (1 << 30), outputs))
+
+
+def over_ranges(
+    files: list[Path], ranges: int, workers: int, cluster: str, memory: int, folder: Path
+) -> dict[str, Any]:
+    """The same over ranges: seconds, by step too, the peak of the largest process, digests and counts."""
+    from datalake.lake.shards import ShardFile
+    from tasks import ranges as module
+    from tasks.cluster.connect import connect, disconnect
+    from tasks.runtime import Runtime, RuntimeConfig
+
+    config = RuntimeConfig(workers=workers, memory_gb=memory / (1 << 30), cluster=cluster, window=1)
+    runtime = Runtime(config, folder / "lake", "growth")
+    shards = [
+        ShardFile("signatures", str(file), pq.read_metadata(file).num_rows, "", file.stat().st_size) for file in files
+    ]
+    documents = sum(shard.rows for shard in shards)
+    ranges = ranges or max(module.ranges_of(documents, config, False), workers)
+    if cluster != "inline":
+        connect(config)
+    peaks, steps, disk = [0], {}, [0]
+    work, one = module._work, module.Steps.map
+
+    def peaked(*given: Any) -> Any:
+        result = work(*given)
+        result.counts["peak_mb"] = peak_mb()
+        return result
+
+    def add(counts: dict[str, int], more: dict[str, int], adding: Any = module._add) -> None:
+        peaks[0] = max(peaks[0], more.pop("peak_mb", 0))
+        adding(counts, more)
+
+    def timed(self: Any, step: str, *given: Any) -> Any:
+        begun = time.process_time() if cluster == "inline" else time.perf_counter()
+        counts = one(self, step, *given)
+        steps[step] = round((time.process_time() if cluster == "inline" else time.perf_counter()) - begun, 1)
+        disk[0] = max(disk[0], sum(path.stat().st_size for path in self.plan.root.rglob("*.arrow")))
+        return counts
+
+    module._work, module._add, module.Steps.map = peaked, add, timed  # type: ignore[method-assign]
+    begun, busy = time.perf_counter(), time.process_time()
+    outputs = _outputs(files, folder)
+    made = module.decide_over_ranges(shards, [], DedupConfig(), ranges, outputs, folder / "scratch", runtime)
+    seconds, processor = time.perf_counter() - begun, time.process_time() - busy
+    disconnect()
+    return {
+        "ranges": ranges,
+        "seconds": seconds,
+        "processor": processor if cluster == "inline" else None,
+        "peak_mb": peaks[0],
+        "driver_mb": peak_mb(),
+        "scratch_mb": disk[0] // 1_000_000,
+        "steps": steps,
+        "digests": _digests(made),
+        "report": made[0].counts,
+    }
+
+
+def _outputs(files: list[Path], folder: Path) -> list[tuple[Path, str]]:
+    parts = parts_of(sum(pq.read_metadata(file).num_rows for file in files))
+    return [(folder / f"decided-{k}", f"{k:064d}") for k in range(parts)]
+
+
+def _digests(made: list[Any]) -> list[str]:
+    return [file.digest for part in made for file in part.files]
+
+
 def slope(sizes: list[int], values: list[float]) -> float:
     """The exponent e of the best fit values ~ sizes^e."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
@@ -183,6 +262,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-gb", type=float, default=4, help="the budget of the decision")
     parser.add_argument("--family", type=int, help="documents of every family, else from 1 to 10")
+    parser.add_argument("--ranges", type=int, help="decide over so many ranges, too; 0: as many as memory asks for")
+    parser.add_argument("--cluster", default="local", help="of the ranges: inline is one after the other, without Ray")
+    parser.add_argument("--only-ranges", action="store_true", help="and not in one process")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=Path("build/dedup"), help="of shards, removed after use")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -199,8 +281,27 @@ def main() -> None:
             raise SystemExit(f"{size:,} documents need {needed / 1e9:.0f} GB in {work}, {free / 1e9:.0f} GB are free")
         files = make(wiped(work / str(size)), size, given.shingles, given.seed, given.family)
         memory = int(given.memory_gb * (1 << 30))
+        disk = sum(file.stat().st_size for file in files) // 1_000_000
+        over: dict[str, Any] = {}
+        if given.ranges is not None:
+            place = work / str(size) / "over"
+            over = in_a_process(over_ranges, files, given.ranges, given.threads, given.cluster, memory, place)
+            kept, same = over["report"]["kept"], "not compared"
+            if not given.only_ranges:
+                one = in_a_process(written, files, given.threads, 64 << 30, work / str(size) / "one")
+                same = "the same files" if one == over["digests"] else "OTHER FILES"
+            print(
+                f"| {size:,} | {kept:,} | {over['report']['candidates']:,} | {disk:,} MB | {over['seconds']:.1f} "
+                f"| {over['processor']} "
+                f"| {over['ranges']} ranges: {same} | {over['peak_mb']:,} MB | driver {over['driver_mb']:,} MB "
+                f"| scratch {over['scratch_mb']:,} MB |\n| | {over['steps']} |",
+                flush=True,
+            )
+        if given.only_ranges:
+            shutil.rmtree(work / str(size))
+            continue
         one = in_a_process(decided, files, warm, given.shingles, given.seed, given.family, given.threads, memory)
-        one |= {"documents": size, "disk_mb": sum(file.stat().st_size for file in files) // 1_000_000}
+        one |= {"documents": size, "disk_mb": disk, "over_ranges": over}
         shutil.rmtree(work / str(size))
         runs.append(one)
         kept, candidates = one["report"]["kept"], one["report"]["candidates"]

@@ -55,25 +55,25 @@ def _decide(
     config: DedupConfig,
     threads: int,
     memory_gb: float,
-    folder: Path,
-    key: str,
-) -> ShardResult:
-    """Pairs and duplicates over all signatures, and embeddings where there are any."""
+    outputs: list[tuple[Path, str]],
+) -> list[ShardResult]:
+    """Pairs and duplicates over all signatures, and embeddings where there are any; in parts, a folder and key each."""
     from datalake.dedup.decide import decide
     from datalake.dedup.schema import DUPLICATES, PAIRS
 
-    with (
-        TemporaryDirectory(prefix=".spill-", dir=room_beside(folder)) as spill,
-        ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out,
-    ):
+    made = []
+    with TemporaryDirectory(prefix=".spill-", dir=room_beside(outputs[0][0])) as spill:
         decision = decide(files, config, threads, int(memory_gb * (1 << 30)), spill, curation, embeddings)
-        for rows in decision.pairs_by_id():
-            out.write("pairs", rows)
-        for rows in decision.duplicates_by_id():
-            out.write("duplicates", rows)
-        for name, amount in decision.report.items():
-            out.count(name, amount)
-    return out.result
+        for part, (folder, key) in enumerate(outputs):
+            with ShardWriter(folder, "decide", key, {"pairs": PAIRS, "duplicates": DUPLICATES}) as out:
+                for rows in decision.pairs_by_id(part, len(outputs)):
+                    out.write("pairs", rows)
+                for rows in decision.duplicates_by_id(part, len(outputs)):
+                    out.write("duplicates", rows)
+                for name, amount in decision.report.items() if part == 0 else ():
+                    out.count(name, amount)
+            made.append(out.result)
+    return made
 
 
 def _bands_page(config: DedupConfig) -> str:
@@ -115,6 +115,8 @@ def deduplicate(
     quality.
     """
     from datalake.dedup.schema import DUPLICATES, EMBEDDINGS, PAIRS, SIGNATURES
+    from datalake.dedup.tables import parts_of
+    from tasks.ranges import decide_over_ranges, ranges_of
 
     semantic, files = config.semantic, len(runtime.lake.files(documents))
     embedded = Mapped((), [], {})
@@ -129,27 +131,34 @@ def deduplicate(
         known = [] if curation is None else runtime.lake.files(curation)
         source = signed.keys + embedded.keys
         source += [] if curation is None else [curation.data_version]
-        key = runtime.shard_key(config.without_spans, source)
-        folder = runtime.lake.shard_folder("deduplicate", key)
-        decided = find_shard(folder)
-        if decided is None:
+        parts = parts_of(signed.rows("signatures"))
+        keys = [runtime.shard_key(config.without_spans, source + ([k] if k else [])) for k in range(parts)]
+        outputs = [(runtime.lake.shard_folder("deduplicate", key), key) for key in keys]
+        found = [find_shard(folder) for folder, _ in outputs]
+        decided = [part for part in found if part is not None]
+        ranges = ranges_of(signed.rows("signatures"), runtime.config, one_process=semantic is not None)
+        if len(decided) < parts and ranges == 1:
             inputs, width = (signed.paths("signatures"), known, embedded.paths("embeddings")), runtime.config
-            decided = run_alone(_decide, *inputs, config, width.workers, width.memory_gb, folder, key, runtime=runtime)
-        tell(decided)
-    rows = sum(file.rows for file in decided.files if file.table == "duplicates")
+            decided = run_alone(_decide, *inputs, config, width.workers, width.memory_gb, outputs, runtime=runtime)
+        if decided:
+            tell(decided[0])
+    if len(decided) < parts:
+        scratch = runtime.folder / "ranges"
+        decided = decide_over_ranges(signed.files("signatures"), known, config, ranges, outputs, scratch, runtime)
+    counts, rows = decided[0].counts, sum(file.rows for file in files_of(decided, "duplicates"))
     produced = Produced(
         tables={
-            "pairs": (PAIRS, files_of([decided], "pairs")),
-            "duplicates": (DUPLICATES, files_of([decided], "duplicates")),
+            "pairs": (PAIRS, files_of(decided, "pairs")),
+            "duplicates": (DUPLICATES, files_of(decided, "duplicates")),
             "signatures": (SIGNATURES, signed.files("signatures")),
             **({} if semantic is None else {"embeddings": (EMBEDDINGS, embedded.files("embeddings"))}),
         },
-        counts=decided.counts,
+        counts=counts,
         records_in=documents.rows,
-        records_out=decided.counts["kept"],
+        records_out=counts["kept"],
         equations=[] if failed else [("one decision for each document", documents.rows, rows)],
         unfinished=failed,
-        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in decided.counts.items()],
+        funnel=[{"what": name.replace("_", " "), "number": n} for name, n in counts.items()],
         report={"s_curve": config.s_curve(), "bands": config.signing.bands, "rows": config.signing.rows},
         pages={"bands": partial(_bands_page, config)},
     )
@@ -193,7 +202,7 @@ def _add_spans(
     produced: Produced,
     documents: TableRef,
     files: list[str],
-    decided: ShardResult,
+    decided: list[ShardResult],
     config: DedupConfig,
     runtime: Runtime,
 ) -> None:
@@ -201,10 +210,12 @@ def _add_spans(
 
     `files`: the documents that `decided` is about. Marks are made by shard, each level under keys of its own.
     """
+    from datalake.dedup.spans.decide import MarkedShard
     from datalake.dedup.spans.schema import SPANS
+    from tasks.ranges import cut_over_ranges, ranges_of
 
     marked: dict[str, dict[str, str]] = {file: {"documents": file} for file in files}
-    keys = []
+    keys, rows = [], {}
     for section in (config.lines, config.substrings):
         if section is None:
             continue
@@ -215,17 +226,25 @@ def _add_spans(
         keys += done.keys
         for file, result in done.inputs().items():
             marked[file] |= {made.table: made.path for made in result.files}
+            rows |= {made.path: made.rows for made in result.files}
     # A document is cut by all levels or by none: what couldn't be marked is left as it is, and the stage is partial.
     levels = [name for name, on in (("units", config.lines), ("fingerprints", config.substrings)) if on is not None]
     whole = [shard for shard in marked.values() if all(level in shard for level in levels)]
-    duplicates = [file.path for file in files_of([decided], "duplicates")]
+    duplicates = [file.path for file in files_of(decided, "duplicates")]
     sections = {"lines": config.lines, "substrings": config.substrings}
     order = {"precedence": config.precedence, "sources": config.sources}
-    key = runtime.shard_key(sections | order, {"decided": [f.digest for f in decided.files], "marks": keys})
+    key = runtime.shard_key(
+        sections | order, {"decided": [file.digest for part in decided for file in part.files], "marks": keys}
+    )
     folder = runtime.lake.shard_folder("deduplicate", key)
     spans = find_shard(folder)
-    if spans is None:
+    ranges = ranges_of(produced.records_in, runtime.config)
+    if spans is None and ranges == 1:
         spans = run_alone(_cut, whole, duplicates, config, folder, key, runtime=runtime)
+    elif spans is None:
+        shards, scratch = [MarkedShard(**shard) for shard in whole], runtime.folder / "ranges"
+        amounts = [rows[shard["members"]] for shard in whole]
+        spans = cut_over_ranges(shards, amounts, duplicates, config, ranges, folder, key, scratch, runtime)
     counts = spans.counts
     produced.tables["spans"] = (SPANS, spans.files)
     produced.counts = produced.counts | counts
@@ -236,6 +255,6 @@ def _add_spans(
             counts["characters_kept"] + counts["characters_cut"],
         )
     )
-    rows = sum(n for name, n in counts.items() if name.endswith("_spans"))
-    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), rows))
+    cut = sum(n for name, n in counts.items() if name.endswith("_spans"))
+    produced.equations.append(("rows of spans", sum(file.rows for file in spans.files), cut))
     produced.funnel += [{"what": name.replace("_", " "), "number": n} for name, n in counts.items()]

@@ -67,6 +67,14 @@ class RuntimeConfig(BaseModel):
         description="How ranks share a model: each holds all of it (data), a part of every weight (fsdp), "
         "computes a share of every matrix (tensor), or has experts of its own (expert)",
     )
+    ranges: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        title="Ranges",
+        description="Deduplication is decided over so many ranges of hashes, each in a task of its own; 1: in one "
+        "process. Empty: in one process where the documents fit `memory_gb`, else over as many ranges as they take",
+    )
     tracking: Annotated[tuple[str, ...], AfterValidator(known)] = Field(
         (),
         title="Tracking",

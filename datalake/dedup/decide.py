@@ -26,13 +26,12 @@ some documents at a time, with their places in each band in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +40,14 @@ import pyarrow as pa
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.meaning.semantic import settle_meaning
 from datalake.dedup.schema import DUPLICATES, PAIRS
+from datalake.dedup.tables import EXACT, KEPT, NEAR, ROWS, SEMANTIC, URL, duplicates_table, pairs_table, range_of
 from datalake.dedup.texts.bands import shared_buckets
+from datalake.dedup.texts.compare import compared, in_threads, meetings_of
 from datalake.dedup.texts.components import join, join_pairs, settle_roots
-from datalake.dedup.texts.pairs import Pairs, Rows
+from datalake.dedup.texts.pairs import Pairs
 from datalake.dedup.texts.signed import (
     Corpus,
     Shard,
-    as_bytes,
     check_signing,
     fill_bands,
     fill_shingles,
@@ -56,19 +56,15 @@ from datalake.dedup.texts.signed import (
     same,
 )
 from datalake.dedup.texts.spill import Spill
-from datalake.dedup.texts.verify import Links, Meetings, Sets, Settling, link
+from datalake.dedup.texts.verify import Sets, Settling
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-T = TypeVar("T")
 
 BYTES_PER_DOCUMENT = 200
 PROCESS = 400 << 20  # bytes of the interpreter and what it has imported and compiled
 MEMORY = 4 << 30
-_LEVELS = ("url", "exact", "near", "semantic")
-_SEMANTIC = _LEVELS.index("semantic")
-_ROWS = 1 << 20  # rows of a table made at once
 _BATCH, _PAIRS = 4, 16  # parts of the budget: a batch with its pairs, and of that the pairs held
 _AT_ONCE = 2048  # of the budget in bytes, so many pairs at most are looked for at once
 
@@ -85,16 +81,33 @@ class Decision:
     report: dict[str, int]
     spilled: int  # bytes that lay in files meanwhile
 
-    def duplicates_by_id(self) -> Iterator[pa.Table]:
-        """DUPLICATES, a row per document, sorted by id, a million rows at a time."""
-        by_id = self.corpus.by_id
-        for start in range(0, len(by_id), _ROWS):
-            yield _duplicates_table(self, by_id[start : start + _ROWS].astype(np.int64))
+    def duplicates_by_id(self, part: int = 0, parts: int = 1) -> Iterator[pa.Table]:
+        """DUPLICATES, a row per document, sorted by id, a million rows at a time; or one part of several."""
+        low, high = self._numbers(part, parts)
+        for start in range(low, high, ROWS):
+            rows = self.corpus.by_id[start : min(start + ROWS, high)].astype(np.int64)
+            ids, texts, target = self.corpus.ids, self.corpus.texts, self.target[rows]
+            level = np.where(same(texts[rows], texts[target]), EXACT, NEAR)
+            level[np.isnan(self.similarity[rows])] = URL
+            level[self.for_meaning[rows]] = SEMANTIC
+            level[target == rows] = KEPT
+            yield duplicates_table(ids[rows], ids[target], level, self.similarity[rows])
 
-    def pairs_by_id(self) -> Iterator[pa.Table]:
-        """PAIRS, sorted by a, b and level, a million rows at a time."""
-        for rows in self.found.in_order(_ROWS):
-            yield _pairs_table(self.corpus, rows)
+    def pairs_by_id(self, part: int = 0, parts: int = 1) -> Iterator[pa.Table]:
+        """PAIRS, sorted by a, b and level, a million rows at a time; or one part of several."""
+        ids, texts = self.corpus.ids, self.corpus.texts
+        for a, b, similarity, meaning in self.found.in_order(ROWS, *self._numbers(part, parts)):
+            level = np.where(same(texts[a], texts[b]), EXACT, NEAR)
+            level[meaning] = SEMANTIC
+            yield pairs_table(ids[a], ids[b], level, similarity)
+
+    def _numbers(self, part: int, parts: int) -> tuple[int, int]:
+        """Which places in the order of ids a part has."""
+        by_id = self.corpus.by_id
+        if parts == 1:
+            return 0, len(by_id)
+        low, high = np.searchsorted(range_of(self.corpus.ids[by_id, 0], parts), (part, part + 1))
+        return int(low), int(high)
 
     @cached_property
     def duplicates(self) -> pa.Table:
@@ -257,9 +270,9 @@ def _near(
             here = order[start:stop]
             first = begins[start:stop] - starts[k]
             sets = Sets(values[starts[k] : starts[k + 1]], first, first + sizes[start:stop])
-            meetings = _meetings(bands, rows[here], config.bucket_limit, threads, spill)
+            meetings = meetings_of(bands, rows[here], config.bucket_limit, threads, spill)
             settling = Settling(meetings, config.threshold, config.stored_from, sets)
-            for links in _compare(meetings, settling, sets, config.stored_from, threads, memory // _AT_ONCE):
+            for links in compared(meetings, settling, sets, config.stored_from, threads, memory // _AT_ONCE):
                 first, second = here[links.first], here[links.second]
                 pairs.add(nodes[first], nodes[second], links.similarity)
                 joined = links.similarity >= config.threshold
@@ -292,22 +305,11 @@ def _groups_of(bands: Ints, threads: int, spill: Spill) -> Ints:
     parent = np.arange(bands.shape[1])
     for start in range(0, len(bands), threads):  # a few at a time: each takes memory
         some = range(start, min(start + threads, len(bands)))
-        for shared in _in_threads(lambda k: shared_buckets(bands[k]), some, threads):
+        for shared in in_threads(lambda k: shared_buckets(bands[k]), some, threads):
             join(parent, *shared)
         spill.release()
     settle_roots(parent)
     return parent
-
-
-def _meetings(bands: Ints, rows: Ints, limit: int, threads: int, spill: Spill) -> Meetings:
-    """Where some documents share buckets; `rows` are theirs in the shards, in order of precedence."""
-    out = Meetings(len(rows), len(bands), limit)
-    for start in range(0, len(bands), threads):  # a few at a time: each takes memory
-        some = range(start, min(start + threads, len(bands)))
-        for k, shared in zip(some, _in_threads(lambda k: shared_buckets(bands[k][rows]), some, threads), strict=True):
-            out.enter(k, shared)
-        spill.touched(len(some) * bands[0].nbytes)
-    return out
 
 
 def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:
@@ -329,68 +331,6 @@ def _batches(group: Ints, sizes: Ints, share: int) -> tuple[Ints, Ints]:
             filled = 0
         filled += total
     return order, np.array([*bounds, len(order)])
-
-
-def _compare(
-    meetings: Meetings, settling: Settling, sets: Sets, floor: float, threads: int, room: int
-) -> Iterator[Links]:
-    """Compare and settle documents from the first to the last, as many at once as make about `room` pairs at most."""
-    reached = np.cumsum(meetings.most)
-    part = max(1, min(room, int(reached[-1])) // threads)
-    bounds = [0, *(np.flatnonzero(np.diff(np.maximum(reached - 1, 0) // part)) + 1).tolist(), len(reached)]
-    measured = [np.full(len(reached), -1, np.int32) for _ in range(threads)]
-    for k in range(0, len(bounds) - 1, threads):
-        some = bounds[k : k + threads + 1]
-
-        def linked(k: int, some: Sequence[int] = some) -> Links:
-            return link(meetings, some[k], some[k + 1], measured[k], sets, floor)
-
-        parts = _in_threads(linked, range(len(some) - 1), threads)
-        first, second, similarity = (np.concatenate([links[k] for links in parts]) for k in range(3))
-        links = Links(first, second, similarity, sum(links.candidates for links in parts))
-        yield links
-        yield settling.settle(some[0], some[-1], links)
-
-
-def _in_threads(work: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
-    if threads <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
-
-
-def _levels(codes: npt.NDArray[np.int8]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(_LEVELS)).cast(pa.string())
-
-
-def _duplicates_table(decision: Decision, rows: Ints) -> pa.Table:
-    corpus, target, similarity = decision.corpus, decision.target[rows], decision.similarity[rows]
-    kept = pa.array(target == rows)
-    levels = np.where(same(corpus.texts[rows], corpus.texts[target]), 1, 2)
-    by_address = np.isnan(similarity)
-    levels[by_address] = 0
-    levels[decision.for_meaning[rows]] = _SEMANTIC
-    columns = [
-        as_bytes(corpus.ids[rows]),
-        _where_not(kept, as_bytes(corpus.ids[target])),
-        _where_not(kept, _levels(levels.astype(np.int8))),
-        pa.array(similarity, mask=(target == rows) | by_address),
-    ]
-    return pa.Table.from_arrays(columns, schema=DUPLICATES)
-
-
-def _where_not(empty: pa.Array, values: pa.Array) -> pa.Array:
-    """The values, null where `empty` is true."""
-    indices = pa.array(np.arange(len(values)), mask=empty.to_numpy(zero_copy_only=False))
-    return values.take(indices)
-
-
-def _pairs_table(corpus: Corpus, rows: Rows) -> pa.Table:
-    a, b = rows.first, rows.second
-    levels = np.where(same(corpus.texts[a], corpus.texts[b]), 1, 2).astype(np.int8)
-    levels[rows.meaning] = _SEMANTIC
-    columns = [as_bytes(corpus.ids[a]), as_bytes(corpus.ids[b]), _levels(levels), pa.array(rows.similarity)]
-    return pa.Table.from_arrays(columns, schema=PAIRS)
 
 
 def _groups(group: Ints, node: Ints, partner: Ints) -> dict[str, int]:

@@ -72,11 +72,16 @@ class Runs:
 
     def blocks(self, count: int, rows: int) -> list[tuple[int, int]]:
         """Ranges over 0..count of about `rows` rows each, at least one value wide."""
-        if not count:
-            return []
-        steps = max(1, min(count, -(-self.total // rows)))
-        bounds = [count * k // steps for k in range(steps + 1)]
-        return list(pairwise(bounds))
+        return even_blocks(count, self.total, rows)
+
+
+def even_blocks(count: int, total: int, rows: int) -> list[tuple[int, int]]:
+    """Ranges over 0..count that have about `rows` of `total` rows each, at least one value wide."""
+    if not count:
+        return []
+    steps = max(1, min(count, -(-total // rows)))
+    bounds = [count * k // steps for k in range(steps + 1)]
+    return list(pairwise(bounds))
 
 
 def _sorted(rows: Ints, by: int | None = None) -> Ints:

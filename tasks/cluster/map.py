@@ -1,7 +1,8 @@
 """`map_shards`: a bounded window of plain Ray tasks over shards, in any order of completion.
 
 Finished shards are found by their folder's `shard.json` and cost nothing. A shard that raises, dies or overruns its
-time is tried again and at last reported as failed; the others go on. Nothing but small results travels through Ray.
+time is tried again and at last reported as failed; the others go on. Nothing but small results travels through Ray, and
+no more shards than the window holds are asked for ahead of time: the driver's memory doesn't grow with their number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,42 +65,32 @@ def map_shards(
     The end of Ray itself ends the map with a ClusterError: shards on their way haven't failed, the next run does them.
     With `on_gpus`, workers share the GPUs of the cluster, if it has any: Ray hides them from work that asks for none.
     """
-
-    def told(result: ShardResult) -> ShardResult:
-        if progress:
-            progress(result)
-        return result
-
     todo = _Todo(shards, runtime.lake_root)
-    for first in todo:
-        if isinstance(first, _Try):
-            break
-        yield told(first)
-    else:
-        return  # and nothing needs to be started
-    todo.again.append(first)
     inline = runtime.config.cluster == "inline"
     run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
     for result in run:
-        yield told(result)
+        if progress:
+            progress(result)
+        yield result
 
 
 class _Todo:
-    """Shards as they are asked for: the result of one that is finished, else a try. Those that are to be tried `again`
-    come when there is no other. Shards may be any number, none of which is kept."""
+    """Shards to work on, asked for one at a time; those to be tried again come after the others."""
 
-    def __init__(self, shards: Iterable[Shard], lake: Path) -> None:
-        self.again: deque[_Try] = deque()
-        self._looked = several(_look, shards, lake)
+    def __init__(self, shards: Iterable[Shard], lake: Path):
+        self._looked: Iterator[ShardResult | _Try] = several(_look, shards, lake)
+        self._again: deque[_Try] = deque()
 
-    def __iter__(self) -> Iterator[ShardResult | _Try]:
-        while (one := self.next()) is not None:
-            yield one
+    def put_back(self, flight: _Try) -> None:
+        self._looked = chain([flight], self._looked)
+
+    def again(self, flight: _Try) -> None:
+        self._again.append(flight)
 
     def next(self) -> ShardResult | _Try | None:
-        """The next one; None where there is none just now."""
+        """The next shard to be worked on, or what an earlier run made of it; None where there is none just now."""
         found = next(self._looked, None)
-        return found or (self.again.popleft() if self.again else None)
+        return self._again.popleft() if found is None and self._again else found
 
 
 def _look(shard: Shard) -> ShardResult | _Try:
@@ -116,7 +108,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _run_inline(work: Work, todo: _Todo, config: RuntimeConfig) -> Iterator[ShardResult]:
-    for flight in todo:
+    while (flight := todo.next()) is not None:
         if isinstance(flight, ShardResult):
             yield flight
             continue
@@ -127,7 +119,7 @@ def _run_inline(work: Work, todo: _Todo, config: RuntimeConfig) -> Iterator[Shar
         except Exception as error:
             flight.attempt += 1
             if flight.attempt <= config.retries:
-                todo.again.append(flight)
+                todo.again(flight)
                 continue
             result = flight.failed(_one_line(error))
         yield result
@@ -139,6 +131,11 @@ def gpu_share(gpus: float, workers: int) -> float:
 
 
 def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -> Iterator[ShardResult]:
+    while isinstance(flight := todo.next(), ShardResult):  # where everything is finished, no Ray is started
+        yield flight
+    if flight is None:
+        return
+    todo.put_back(flight)
     ray = connect(config)
     limit, hidden = config.shard_seconds, secrets.known()
 
@@ -159,12 +156,12 @@ def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -
     flights: dict[Any, _Try] = {}
     try:
         while True:
-            while len(flights) < config.window * config.workers and (one := todo.next()) is not None:
-                if isinstance(one, ShardResult):
-                    yield one
+            while len(flights) < config.window * config.workers and (flight := todo.next()) is not None:
+                if isinstance(flight, ShardResult):
+                    yield flight
                     continue
-                one.submitted = time.perf_counter()
-                flights[task.remote(one.shard)] = one
+                flight.submitted = time.perf_counter()
+                flights[task.remote(flight.shard)] = flight
             if not flights:
                 return
             ready, rest = ray.wait(list(flights), num_returns=1, timeout=1.0)
@@ -198,7 +195,7 @@ def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -
                     reason = f"over its time limit of {limit:g} s" if over else f"its worker died ({_one_line(error)})"
                 flight.attempt += 1
                 if flight.attempt <= config.retries:
-                    todo.again.append(flight)
+                    todo.again(flight)
                 else:
                     yield flight.failed(reason)
     finally:

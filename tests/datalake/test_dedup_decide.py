@@ -525,13 +525,13 @@ def test_any_budget_of_memory_gives_the_same_tables(
     assert plenty.spilled == 0
     check(documents, plenty, config)
     compared: list[int] = []
-    meetings = decide_module._meetings
+    meetings = decide_module.meetings_of
 
     def count(bands: Any, rows: Any, *rest: Any) -> Any:
         compared.append(len(rows))
         return meetings(bands, rows, *rest)
 
-    monkeypatch.setattr(decide_module, "_meetings", count)
+    monkeypatch.setattr(decide_module, "meetings_of", count)
     tight = decide(paths, config, threads, memory=100_000, folder=tmp_path)
     assert len(compared) > 3, "the budget holds a part of the groups at a time"
     distinct = len({shingles(text, 5) for text in texts})

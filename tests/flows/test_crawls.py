@@ -86,3 +86,18 @@ def test_a_domain_may_go_and_its_partners_are_decided_anew(tmp_path: Path, prefe
     assert world.rows(lake, FOUND) == [row for row in before if row[2] not in gone]
     stays = "SELECT uri FROM small.clean WHERE uri IN ('http://two6.example/page', 'http://two7.example/page')"
     assert len(world.rows(lake, stays)) == 2, "what they stood for stands for itself"
+
+
+def test_how_many_ranges_decide_is_nobodys_business(tmp_path: Path, prefect_server: Any) -> None:
+    crawls(tmp_path)
+    cut = {"lines": {"minimum": 2}, "substrings": {"minimum": 10}}
+    one, over = tmp_path / "one", tmp_path / "over"
+    world.run(recipe(tmp_path, "jan", "feb", **cut), one, "deduplicate")
+    ranges = recipe(tmp_path, "jan", "feb", **cut)
+    ranges["runtime"]["ranges"] = 3
+    world.run(ranges, over, "deduplicate")
+    assert len(world.parquet(one, ["deduplicate"])) > 5
+    assert world.parquet(over, ["deduplicate"]) == world.parquet(one, ["deduplicate"]), "no byte depends on it"
+    assert not list(over.rglob("*.arrow")), "what lay between the steps is gone"
+    assert world.rows(one, "SELECT count(*) FROM small.spans") == world.rows(over, "SELECT count(*) FROM small.spans")
+    assert world.states(world.run(ranges, one, "deduplicate"))["deduplicate"] == "cached", "nor its identity"

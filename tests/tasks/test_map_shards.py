@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,21 @@ def test_every_shard_is_worked_on_once_and_told_to_progress(runtime_of: RuntimeO
     assert states(results) == {f"shard {i}": "ran" for i in range(20)}
     assert len(results) == len(seen) == 20
     assert all(result.counts == {"records": 100} and result.files[0].rows == 100 for result in results)
+
+
+def test_no_more_shards_are_asked_for_than_the_window_holds(runtime_of: RuntimeOf, tmp_path: Path) -> None:
+    ahead, done = [0], 0
+
+    def shards() -> Iterator[Shard]:
+        for shard in shards_in(tmp_path / "s", 30):
+            ahead[0] += 1
+            yield shard
+
+    write(shards_in(tmp_path / "s", 30)[7])
+    for _ in map_shards(write, shards(), runtime_of(window=2)):
+        done += 1
+        assert ahead[0] - done <= 2 * 2 + 1
+    assert done == 30
 
 
 def test_a_finished_shard_is_found_and_only_the_others_run(runtime_of: RuntimeOf, tmp_path: Path) -> None:

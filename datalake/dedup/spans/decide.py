@@ -18,7 +18,7 @@ The two levels don't see each other's cuts; that holds for both together, since 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ AT_ONCE = 1 << 21  # rows of marks, of candidates or of spans that are in memory
 BATCH_ROWS = 1024
 
 _OF_ALL = ("characters_cut", "characters_kept", "documents_cut", "emptied")  # counts over all levels, by `_covered`
-_WHOLE, _SUBSTRING = 0, 1  # levels in scratch rows: a line or paragraph; a run of words
+WHOLE, SUBSTRING = 0, 1  # levels in scratch rows: a line or paragraph; a run of words
 
 
 class MarkedShard(NamedTuple):
@@ -93,40 +93,14 @@ class Spans:
         by_number = np.empty(count, np.int64)
         by_number[self.kept.numbers] = np.arange(count)
         ids, characters = self.kept.ids[by_number], self.kept.characters[by_number]
-        unit = self._config.lines.unit if self._config.lines is not None else "line"
-        report = dict.fromkeys(("characters", *_OF_ALL), 0)
-        asked = ((_WHOLE, unit, self._config.lines), (_SUBSTRING, "substring", self._config.substrings))
-        levels = [(level, name) for level, name, config in asked if config is not None]
-        for _, name in levels:
-            report |= {f"{name}_spans": 0, f"{name}_documents": 0, f"{name}_characters": 0}
+        written = SpanTables(self._config)
         for low, high in self._runs.blocks(count, self._at_once):
             rows = self._runs.between(low, high)
-            number, start, end, level, first, copies = np.ascontiguousarray(rows.T)
-            whole = _covered(number, start, end, low, characters[low:high])
-            report["characters"] += int(characters[low:high].sum())
-            for name, value in zip(_OF_ALL, whole, strict=True):
-                report[name] += value
-            for code, name in levels:
-                of_level = level == code
-                cut, _, documents, _ = _covered(
-                    number[of_level], start[of_level], end[of_level], low, characters[low:high]
-                )
-                report[f"{name}_spans"] += int(of_level.sum())
-                report[f"{name}_documents"] += documents
-                report[f"{name}_characters"] += cut
-            if len(rows):
-                yield pa.Table.from_arrays(
-                    [
-                        as_ids(ids[number]),
-                        pa.DictionaryArray.from_arrays(pa.array(level), [unit, "substring"]).cast(pa.string()),
-                        pa.array(start),
-                        pa.array(end),
-                        as_ids(ids[np.maximum(first, 0)], first < 0),
-                        pa.array(copies),
-                    ],
-                    schema=SPANS,
-                )
-        self.report |= report
+            first = np.where(rows[:, 4:5] < 0, np.uint64(0), ids[np.maximum(rows[:, 4], 0)])
+            table = written.table(ids[low:high], characters[low:high], rows[:, 0] - low, rows[:, 1:], first)
+            if table.num_rows:
+                yield table
+        self.report |= written.report
 
     # Lines and paragraphs ---------------------------------------------------------------------------------------
 
@@ -146,16 +120,11 @@ class Spans:
     def _lines(self, config: LinesConfig) -> None:
         marks = [shard.units for shard in self._shards if shard.units is not None]
         for hashes, rank, (start, end) in self._joined(marks) if marks else ():
-            fresh, begins, copies = _groups(hashes, rank)
-            group = np.cumsum(fresh) - 1
-            cut = copies[group] >= config.copies
+            cut, first, copies = repeated(hashes, rank, config)
             number = self.kept.numbers[rank]
-            first = np.full(len(rank), -1)
-            if config.keep == "first":
-                cut &= ~fresh
-                first = number[begins][group]
-            level = np.full(len(rank), _WHOLE)
-            self._runs.add(np.stack((number, start, end, level, first, copies[group]), axis=1)[cut])
+            firsts = number[first] if config.keep == "first" else np.full(len(rank), -1)
+            level = np.full(len(rank), WHOLE)
+            self._runs.add(np.stack((number, start, end, level, firsts, copies), axis=1)[cut])
 
     # Runs of words ----------------------------------------------------------------------------------------------
 
@@ -166,36 +135,17 @@ class Spans:
         candidates = Runs(self._scratch, "candidates", 5)
         involved, crowded = np.zeros(count, np.bool_), 0
         for hashes, rank, (place,) in self._joined(marks) if marks else ():
-            fresh, begins, copies = _groups(hashes, rank)
-            group = np.cumsum(fresh) - 1
-            earlier = np.arange(len(rank)) - begins[group]
-            other = fresh.copy()
-            other[1:] |= rank[1:] != rank[:-1]
-            again = np.arange(len(rank)) - np.flatnonzero(other)[np.cumsum(other) - 1]
-            crowded += int(np.sum(earlier > config.limit))
-            ends = np.cumsum(np.minimum(earlier, config.limit))
-            done = 0
-            while done < len(rank):  # so many places at once that candidates are about `at_once`
-                upto = int(np.searchsorted(ends, (ends[done - 1] if done else 0) + self._at_once, side="right"))
-                upto = max(upto, done + 1)
-                rows = _pair(rank, place, begins[group], again, copies[group], done, upto, config.limit, gram)
+            crowd, found = candidates_of(hashes, rank, place, config.limit, gram, self._at_once)
+            crowded += crowd
+            for rows in found:
                 involved[rows[:, 0]] = True
                 involved[rows[:, 1]] = True
                 candidates.add(rows)
-                done = upto
         self.report |= {"substring_candidates": candidates.total, "substring_crowded": crowded}
 
         begins, words = self._words(involved)
-        pieces = _Pieces(count)
-        for low, high in candidates.blocks(count, self._at_once):
-            rows = candidates.between(low, high)
-            bounds = np.searchsorted(rows[:, 0], np.arange(low, high + 1))
-            for document in (low + np.flatnonzero(bounds[1:] > bounds[:-1])).tolist():
-                of_document = rows[bounds[document - low] : bounds[document - low + 1]]
-                matches = _match(of_document, words, begins, self.kept.words, gram, config.minimum)
-                if len(matches):
-                    pieces.add(document, _settle(document, matches, self.kept.words[document], *pieces.columns))
-        self._write(pieces)
+        blocks = ((low, high, candidates.between(low, high)) for low, high in candidates.blocks(count, self._at_once))
+        self._write(cut_runs(blocks, words, begins, self.kept.words, config))
 
     def _texts(self, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:
         """(rank, text) of the documents wanted by rank, in the order of the shards."""
@@ -204,7 +154,7 @@ class Spans:
             if not here.any():
                 continue
             done = 0
-            for batch in _batches(shard.documents):
+            for batch in text_batches(shard.documents):
                 rows = np.flatnonzero(here[done : done + batch.num_rows])
                 texts = batch.column("text").take(pa.array(rows)).to_pylist()
                 yield from zip(ranks[done + rows].tolist(), (text or "" for text in texts), strict=True)
@@ -224,23 +174,119 @@ class Spans:
                 done += len(hashes)
         return begins, np.asarray(np.memmap(path, np.uint64, "r")) if done else np.empty(0, np.uint64)
 
-    def _write(self, pieces: _Pieces) -> None:
+    def _write(self, pieces: Pieces) -> None:
         """Pieces in words become spans in characters."""
         rows: list[tuple[int, ...]] = []
         begins, ends = pieces.columns[:2]
         for rank, text in self._texts(ends > begins):
             of_document = [column[begins[rank] : ends[rank]].tolist() for column in pieces.columns[2:]]
             number = int(self.kept.numbers[rank])
-            places = _places(text, words_of(text), of_document[0], of_document[1])
+            places = places_in(text, words_of(text), of_document[0], of_document[1])
             for (start, end), first, copies in zip(places, of_document[2], of_document[3], strict=True):
-                rows.append((number, start, end, _SUBSTRING, int(self.kept.numbers[first]), copies))
+                rows.append((number, start, end, SUBSTRING, int(self.kept.numbers[first]), copies))
             if len(rows) >= self._at_once:
                 self._runs.add(np.array(rows, np.int64))
                 rows = []
         self._runs.add(np.array(rows, np.int64).reshape(-1, 6))
 
 
-def _batches(documents: Table) -> Iterator[pa.RecordBatch]:
+class SpanTables:
+    """Rows of spans as tables (schema SPANS), counted: `report` has the counts of all tables so far."""
+
+    def __init__(self, config: DedupConfig):
+        unit = config.lines.unit if config.lines is not None else "line"
+        asked = ((WHOLE, unit, config.lines), (SUBSTRING, "substring", config.substrings))
+        self._levels = [(level, name) for level, name, section in asked if section is not None]
+        self._names = pa.array([unit, "substring"])
+        self.report = dict.fromkeys(("characters", *_OF_ALL), 0)
+        for _, name in self._levels:
+            self.report |= {f"{name}_spans": 0, f"{name}_documents": 0, f"{name}_characters": 0}
+
+    def table(self, ids: Hashes, characters: Ints, document: Ints, rows: Ints, first: Hashes) -> pa.Table:
+        """The spans of these documents: rows (start, end, level, whether a first one stays: at least 0, copies).
+
+        `document`: whose each row is; rows are sorted by it. `first`: the ids of the first ones.
+        """
+        start, end, level, stays, copies = np.ascontiguousarray(rows.T)
+        report = self.report
+        report["characters"] += int(characters.sum())
+        for name, value in zip(_OF_ALL, _covered(document, start, end, 0, characters), strict=True):
+            report[name] += value
+        for code, name in self._levels:
+            of_level = level == code
+            cut, _, documents, _ = _covered(document[of_level], start[of_level], end[of_level], 0, characters)
+            report[f"{name}_spans"] += int(of_level.sum())
+            report[f"{name}_documents"] += documents
+            report[f"{name}_characters"] += cut
+        return pa.Table.from_arrays(
+            [
+                as_ids(ids[document]),
+                pa.DictionaryArray.from_arrays(pa.array(level), self._names).cast(pa.string()),
+                pa.array(start),
+                pa.array(end),
+                as_ids(first, stays < 0),
+                pa.array(copies),
+            ],
+            schema=SPANS,
+        )
+
+
+def repeated(hashes: Ints, rank: Ints, config: LinesConfig) -> tuple[npt.NDArray[np.bool_], Ints, Ints]:
+    """Of units sorted by hash and rank: which are cut, where the first of each stands, how many documents hold it."""
+    fresh, begins, copies = _groups(hashes, rank)
+    group = np.cumsum(fresh) - 1
+    cut = copies[group] >= config.copies
+    if config.keep == "first":
+        cut &= ~fresh
+    return cut, begins[group], copies[group]
+
+
+def candidates_of(
+    hashes: Ints, rank: Ints, place: Ints, limit: int, gram: int, at_once: int
+) -> tuple[int, Iterator[Ints]]:
+    """Of fingerprints sorted by hash, rank and place: how many are crowded; and the candidates, about so many at once.
+
+    Candidates are rows (rank of the document, of the earlier one, how far apart the places are, place, copies).
+    """
+    fresh, begins, copies = _groups(hashes, rank)
+    group = np.cumsum(fresh) - 1
+    earlier = np.arange(len(rank)) - begins[group]
+    other = fresh.copy()
+    other[1:] |= rank[1:] != rank[:-1]
+    again = np.arange(len(rank)) - np.flatnonzero(other)[np.cumsum(other) - 1]
+    ends = np.cumsum(np.minimum(earlier, limit))
+
+    def found() -> Iterator[Ints]:
+        done = 0
+        while done < len(rank):  # so many places at once that candidates are about `at_once`
+            upto = int(np.searchsorted(ends, (ends[done - 1] if done else 0) + at_once, side="right"))
+            upto = max(upto, done + 1)
+            yield _pair(rank, place, begins[group], again, copies[group], done, upto, limit, gram)
+            done = upto
+
+    return int(np.sum(earlier > limit)), found()
+
+
+def cut_runs(
+    blocks: Iterable[tuple[int, int, Ints]], words: Hashes, begins: Ints, lengths: Ints, config: SubstringsConfig
+) -> Pieces:
+    """What is cut from documents, numbered in order of precedence: of each, its words begin at `begins`.
+
+    `blocks`: the candidates of documents `low` to `high`, sorted.
+    """
+    pieces = Pieces(len(lengths))
+    for low, high, rows in blocks:
+        bounds = np.searchsorted(rows[:, 0], np.arange(low, high + 1))
+        for document in (low + np.flatnonzero(bounds[1:] > bounds[:-1])).tolist():
+            of_document = rows[bounds[document - low] : bounds[document - low + 1]]
+            matches = _match(of_document, words, begins, lengths, config.marking.gram, config.minimum)
+            if len(matches):
+                pieces.add(document, _settle(document, matches, lengths[document], *pieces.columns))
+    return pieces
+
+
+def text_batches(documents: Table) -> Iterator[pa.RecordBatch]:
+    """The texts of a shard's documents, some at a time."""
     if isinstance(documents, pa.Table):
         yield from documents.select(["text"]).to_batches(max_chunksize=BATCH_ROWS)
         return
@@ -413,7 +459,7 @@ def _settle(
     return out[:count]
 
 
-class _Pieces:
+class Pieces:
     """What is cut from each document so far, in words: `columns` are begins, ends (by rank), starts, stops, roots,
     copies (by piece)."""
 
@@ -424,6 +470,7 @@ class _Pieces:
 
     @property
     def columns(self) -> tuple[Any, ...]:
+        """Begins and ends of documents, then starts, stops, roots and copies of pieces."""
         return self._bounds[0], self._bounds[1], *self._rows
 
     def add(self, rank: int, rows: Ints) -> None:
@@ -436,7 +483,7 @@ class _Pieces:
         self._count = count
 
 
-def _places(text: str, words: Words, starts: list[int], stops: list[int]) -> Iterator[tuple[int, int]]:
+def places_in(text: str, words: Words, starts: list[int], stops: list[int]) -> Iterator[tuple[int, int]]:
     """Where pieces of words are in characters.
 
     A run that begins a line and is followed by a line break goes as whole lines: the next word's line stays as it is,

@@ -67,12 +67,16 @@ class Pairs:
         """Bytes that lie in files."""
         return 0 if self._runs is None else 16 * self._runs.total
 
-    def in_order(self, rows: int) -> Iterator[Rows]:
-        """All pairs by the ids of first and second, those of texts before those of meaning; so many rows at a time."""
+    def in_order(self, rows: int, low: int = 0, high: int = 1 << 31) -> Iterator[Rows]:
+        """Pairs by the ids of first and second, those of texts before those of meaning; so many rows at a time.
+
+        Only those whose first has a place in the order of ids from `low` to `high`.
+        """
         if self._runs is not None:
             rest = np.empty((0, 2), np.int64)
             for part in self._runs.in_order(rows):
-                rest = np.concatenate((rest, part))
+                begin, end = np.searchsorted(part[:, 0] >> 32, (low, high))
+                rest = np.concatenate((rest, part[begin:end]))
                 if len(rest) >= rows:
                     yield self._read(rest[:rows])
                     rest = rest[rows:].copy()
@@ -81,6 +85,8 @@ class Pairs:
         elif self.total:
             held = np.concatenate(self._held)
             order = np.argsort(held[:, 0])
+            begin, end = np.searchsorted(held[order, 0] >> 32, (low, high))
+            order = order[begin:end]
             for start in range(0, len(order), rows):
                 yield self._read(held[order[start : start + rows]])
 

@@ -26,10 +26,11 @@ from datalake.lake.parquet import read_batches, read_metadata, read_schema, read
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
+Halves: TypeAlias = Hashes | Ints  # 128-bit numbers, shape (rows, 2), high half first; of signed halves the bits count
 Shard: TypeAlias = str | Path | pa.Table
 
 LATEST = np.iinfo(np.int64).max
-_ROWS = 4096  # rows read at once
+ROWS = 4096  # rows read at once
 _BYTES = 32 << 20  # of shingles read at once, about: those of long texts are megabytes a row
 
 
@@ -54,7 +55,7 @@ def check_signing(file: Shard, signing: SigningConfig) -> None:
         raise ValueError(f"a shard was signed with {found.decode()}, this recipe asks for {asked}: sign it again")
 
 
-def batches_of(files: Sequence[Shard], names: list[str], rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
+def batches_of(files: Sequence[Shard], names: list[str], rows: int = ROWS) -> Iterator[pa.RecordBatch]:
     """These columns of all shards, one after the other, so many rows at a time."""
     for file in files:
         if isinstance(file, pa.Table):
@@ -76,14 +77,14 @@ def halves(column: pa.Array) -> Hashes:
     return raw[column.offset : column.offset + len(column)].astype(np.uint64)
 
 
-def as_bytes(pairs: Hashes) -> pa.Array:
+def as_bytes(pairs: Halves) -> pa.Array:
     """The binary(16) column again."""
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(16), len(pairs), [None, pa.py_buffer(pairs.astype(">u8").tobytes())]
     )
 
 
-def same(a: Hashes, b: Hashes) -> Flags:
+def same(a: Halves, b: Halves) -> Flags:
     """Row by row, whether two such columns are equal."""
     return np.all(a == b, axis=1)
 
@@ -207,7 +208,7 @@ def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: I
     """
     at, cursor, begins = 0, starts.copy(), np.zeros(len(part), np.int64)
     for file in files:
-        for batch in batches_of([file], ["shingles"], _rows_within(file, "shingles")):
+        for batch in batches_of([file], ["shingles"], rows_within(file, "shingles")):
             values, first, last = flat(batch.column("shingles"))
             here = slice(at, at + batch.num_rows)
             at += batch.num_rows
@@ -216,15 +217,15 @@ def fill_shingles(files: Sequence[Shard], part: npt.NDArray[np.int32], starts: I
     return begins
 
 
-def _rows_within(file: Shard, name: str) -> int:
+def rows_within(file: Shard, name: str) -> int:
     """How many rows of a column to read at once so that they take about `_BYTES`."""
     if isinstance(file, pa.Table):
-        return _ROWS
+        return ROWS
     metadata, size = read_metadata(file), 0
     place = metadata.schema.to_arrow_schema().get_field_index(name)  # no column is nested
     for group in range(metadata.num_row_groups):
         size += metadata.row_group(group).column(place).total_uncompressed_size
-    return max(1, min(_ROWS, metadata.num_rows * _BYTES // max(size, 1)))
+    return max(1, min(ROWS, metadata.num_rows * _BYTES // max(size, 1)))
 
 
 def flat(column: pa.Array) -> tuple[Hashes, Ints, Ints]:
