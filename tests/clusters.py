@@ -92,7 +92,8 @@ def _begun(port: int, dashboard: int, token: str, cpus: int) -> Head:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=ours | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env=ours
+            | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
     return Head(f"http://127.0.0.1:{dashboard}", token, process, port, folder)

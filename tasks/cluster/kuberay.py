@@ -7,6 +7,7 @@ What runs on the job's cluster (logs, an end in good order) is asked of its job 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ class KubeRayServer:
                 "runtime.jobs.raycluster needs Kubernetes' client: pip install 'headwater[kubernetes]'"
             ) from None
         try:
-            settings.load_config()  # of the pod that this runs in, or of KUBECONFIG
+            named = os.environ.get("KUBECONFIG")  # read by the client once, when it is imported
+            if named or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+                settings.load_kube_config(config_file=named)
+            else:  # a pod
+                settings.load_incluster_config()
         except settings.ConfigException as error:
             raise UserError(f"runtime.jobs.raycluster: no Kubernetes is configured ({error}): set KUBECONFIG") from None
         self._objects = client.CustomObjectsApi()
@@ -179,7 +184,5 @@ def _cluster(named: str) -> str | dict[str, Any]:
         raise UserError(f"runtime.jobs.raycluster: {named} is no YAML ({' '.join(str(error).split())[:200]})") from None
     specs = [one["spec"] for one in documents if isinstance(one, dict) and one.get("kind") == "RayCluster"]
     if len(specs) != 1:
-        raise UserError(
-            f"runtime.jobs.raycluster: {named} has {len(specs)} objects of kind RayCluster, and one is meant"
-        )
+        raise UserError(f"runtime.jobs.raycluster: {named} has {len(specs)} RayClusters, and one is meant")
     return dict(specs[0])
