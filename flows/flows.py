@@ -38,7 +38,7 @@ from flows.service.environment import enter
 from tasks.cluster.connect import disconnect
 from tasks.log import RunLog
 from tasks.runtime import Runtime
-from tasks.shown import artifacts
+from tasks.shown import artifacts, events
 from tasks.stage import C, O, Stage
 from tasks.tracked import RUN_LOG, StageError, tracked
 
@@ -76,6 +76,7 @@ RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 def surroundings(lake: Lake) -> Iterator[None]:
     """What every flow needs around its work: the lake's settings, an orderly end, errors without secrets."""
     enter(lake.root)
+    events.listen()
     ending.listen()  # Prefect's flow has just put a handler of its own there
     try:
         yield

@@ -105,6 +105,13 @@ class RuntimeConfig(BaseModel):
         description="How ranks share a model: each holds all of it (data), a part of every weight (fsdp), "
         "computes a share of every matrix (tensor), or has experts of its own (expert)",
     )
+    price_per_hour: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        title="Price per hour",
+        description="What the machines of a run cost an hour, in your currency: the report then estimates each stage's",
+    )
     tracking: Annotated[tuple[str, ...], AfterValidator(known)] = Field(
         (),
         title="Tracking",

@@ -93,7 +93,8 @@ def _begun(port: int, dashboard: int, token: str, cpus: int) -> Head:
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env=ours
-            | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+            | {"RAY_worker_niceness": "0"},  # else its workers wait for every other program of the machine
             start_new_session=True,
         )
     return Head(f"http://127.0.0.1:{dashboard}", token, process, port, folder)

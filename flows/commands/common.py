@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -21,7 +21,18 @@ class Common:
     """What every command takes."""
 
     lake: Annotated[Path, Parameter(env_var="HEADWATER_LAKE", help="Folder of the lake")] = Path("lake")
+    log: Annotated[
+        Literal["text", "json"],
+        Parameter(env_var="HEADWATER_LOG", help="What stderr says: lines for people, or JSON objects for programs"),
+    ] = "text"
     json: Annotated[bool, Parameter(negative="", help="Print JSON alone on stdout; logs go to stderr")] = False
+
+    def __post_init__(self) -> None:
+        if self.log == "json":
+            from tasks.shown import events
+
+            os.environ[events.LOG] = "json"
+            events.listen()
 
     @property
     def folder(self) -> Path:
