@@ -21,7 +21,7 @@ from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.secrets import masked
 from tasks.asked import Asked
-from tasks.cluster.jobs import ANSWER, ASKED, BEAT, BEAT_S
+from tasks.cluster.jobs import ANSWER, ASKED, BEAT, BEAT_S, of_the_cluster
 
 
 def main(folder: Path) -> int:
@@ -39,6 +39,8 @@ def main(folder: Path) -> int:
         answer = {"mistake": masked(str(error))}
     except Exception as error:
         traceback.print_exc()
+        if of_the_cluster(error):
+            return 1  # without an answer: it is lost, not wrong, and who asked begins it again
         answer = {"error": masked(" ".join(f"{type(error).__name__}: {error}".split())[:500])}
     write_atomically(folder / ANSWER, json.dumps(answer | {"fingerprint": asked.fingerprint}).encode())
     print(f"{asked.stage} is done" if "report" in answer else next(iter(answer.values())), flush=True)

@@ -68,11 +68,12 @@ with _patience(ray):
 def start_head(port: int = 0, dashboard: int = 0, token: str = "", cpus: int = 2) -> Head:
     """Start one and wait until it takes jobs. What it starts sees this checkout."""
     token = token or secrets.token_hex(32)
-    head = _begun(port or free_port(), dashboard or free_port(), token, cpus)
-    if not _up(head):
+    for _ in range(3):
+        head = _begun(port or free_port(), dashboard or free_port(), token, cpus)
+        if _up(head):
+            return head
         head.kill()
-        raise AssertionError((head.folder / "start.log").read_text())
-    return head
+    raise AssertionError((head.folder / "start.log").read_text())
 
 
 def _begun(port: int, dashboard: int, token: str, cpus: int) -> Head:

@@ -96,6 +96,11 @@ class Job:
             return b""
 
 
+def of_the_cluster(error: Exception) -> bool:
+    """Whether it is the cluster that failed, a node of it or its memory, and not what ran there."""
+    return isinstance(error, ClusterError) or type(error).__module__ == "ray.exceptions"
+
+
 def server_of(config: JobsConfig) -> JobServer:
     """The job server of a config. Raises UserError where what it needs isn't installed or isn't there."""
     if config.raycluster:

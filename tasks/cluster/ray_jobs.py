@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ class RayJobServer:
                 from ray.job_submission import JobSubmissionClient
             except ImportError as error:
                 raise UserError(f"Ray's client of jobs isn't installed ({error}): pip install 'ray[default]'") from None
+            logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.ERROR)  # else a line a connection
             headers = {"Authorization": f"Bearer {known}"} if (known := token()) else {}
             try:
                 with _without(*_OVERRIDING):
