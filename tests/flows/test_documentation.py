@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from world import Whole
 
 SHOWN = list(commands())
 # Programs of others, whose own arguments are theirs to check.
-OTHERS = {"export", "cd", "curl", "ssh", "kubectl", "docker", "pip", "unzip", "ruff", "pytest", "git", "apt-get", "."}
+OTHERS = {"export", "cd", "curl", "ssh", "kubectl", "docker", "pip", "unzip", "ruff", "pytest", "git", "apt-get", ".", "cp", "sh"}
 
 
 def named(program: str) -> list[Shown]:
@@ -77,8 +80,26 @@ def test_targets_scripts_and_commands_of_prefect_and_ray_are_there() -> None:
     of_prefect = {name.removesuffix(".py").strip("_").replace("_", "-") for name in files}
     asked = [(one, next(word for word in one.words[1:] if not word.startswith("-"))) for one in named("prefect")]
     assert [str(one) for one, word in asked if word not in of_prefect] == []
-    scripts = [one for program in ("python", "python3") for one in named(program) if one.words[1].endswith(".py")]
+    programs = ("python", "python3", "sh")
+    scripts = [one for program in programs for one in named(program) if one.words[1].endswith((".py", ".sh"))]
     assert [str(one) for one in scripts if not (ROOT / one.words[1]).is_file()] == []
+
+
+def test_the_site_builds_with_every_link_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="no mkdocs: pip install -e .[dev]")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        build, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {page.relative_to(tmp_path / "site").parent.as_posix() for page in tmp_path.glob("site/**/index.html")}
+    sources = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert built == {"." if name == "index" else name.removesuffix("/index") for name in sources}
+    for page in tmp_path.glob("site/**/*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<(?:script|img|iframe)[^>]+src=\"?https?://", text), page
+        assert not re.search(r"<link[^>]+rel=\"?stylesheet[^>]+href=\"?https?://", text), page
+    assert (tmp_path / "site" / "source" / "deployments" / "prefect.yaml").is_file()
 
 
 # Commands that read a lake and end: run as they stand but for names that are another lake's.
