@@ -19,7 +19,7 @@ import psutil
 import pytest
 from harness import ROOT, free_port
 
-from tasks.cluster.jobs import Away
+from tasks.cluster.job_server import Away
 from tasks.cluster.ray_jobs import RayJobServer
 
 

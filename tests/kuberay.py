@@ -181,7 +181,7 @@ class Operator:
 
 
 class Jobs:
-    """A job server in memory, as `tasks.cluster.jobs.JobServer`; what a job does is a test's `work`."""
+    """A job server in memory, as `tasks.cluster.job_server.JobServer`; what a job does is a test's `work`."""
 
     def __init__(self, work: Callable[[Path], None] | None = None) -> None:
         self.states: dict[str, str] = {}

@@ -17,15 +17,16 @@ import queue
 import shlex
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from tasks.cluster.connect import ClusterError
+from tasks.cluster.job_server import Away, JobServer, State
 from tasks.runtime import JobsConfig, Runtime
 
 ASKED, ANSWER, BEAT = "asked.json", "answer.json", "beat"  # in the job's folder
@@ -33,31 +34,6 @@ LOOK_S = 1.0
 BEAT_S = 5.0
 STILL_S = 300.0  # a job that says it runs and hasn't moved its beat for so long runs no more
 RELEASE_S = 120.0  # so long a cluster may take to let go of a job that has ended
-
-State = Literal["unknown", "waiting", "running", "ended"]
-
-
-class Away(Exception):  # noqa: N818 - it may come back
-    """The job server can't be reached just now; the message says why."""
-
-
-class JobServer(Protocol):
-    """Where jobs are run. Each call raises `Away` while it can't be reached."""
-
-    def state(self, id: str) -> tuple[State, str]:
-        """Where a job stands, and what the server says of it."""
-
-    def submit(self, id: str, entrypoint: str, environment: Mapping[str, str], metadata: Mapping[str, str]) -> None:
-        """Ask for a job that isn't known there; one that another has asked for meanwhile is no error."""
-
-    def stop(self, id: str) -> None:
-        """Ask a job to save its state and end; it may have ended already."""
-
-    def remove(self, id: str) -> None:
-        """Forget a job, so that its id can be used again; it is then unknown, at once or a little later."""
-
-    def logs(self, id: str) -> AsyncIterator[str]:
-        """What it writes, from its beginning on, until it ends."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from datalake.errors import UserError
-from tasks.cluster.jobs import Away, State
+from tasks.cluster.job_server import Away, State
 from tasks.cluster.ray_jobs import RayJobServer
 from tasks.runtime import JobsConfig
 
@@ -29,7 +29,7 @@ _JOB: dict[str, State] = {"RUNNING": "running", "STOPPED": "ended", "SUCCEEDED":
 
 
 class KubeRayServer:
-    """A `tasks.cluster.jobs.JobServer`. Raises UserError where Kubernetes can't be used."""
+    """A `JobServer`. Raises UserError where Kubernetes can't be used."""
 
     def __init__(self, config: JobsConfig) -> None:
         self.namespace, self.cluster = config.namespace, _cluster(config.raycluster)

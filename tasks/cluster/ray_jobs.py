@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datalake.errors import UserError
-from tasks.cluster.jobs import Away, State
+from tasks.cluster.job_server import Away, State
 
 _STATES: dict[str, State] = {
     "PENDING": "waiting",
@@ -47,7 +47,7 @@ def _without(*names: str) -> Iterator[None]:
 
 
 class RayJobServer:
-    """A `tasks.cluster.jobs.JobServer`. Raises UserError where Ray has no client, or the server wants another token."""
+    """A `JobServer`. Raises UserError where Ray has no client, or the server wants another token."""
 
     def __init__(self, address: str) -> None:
         self.address, self._made = address, None

@@ -18,7 +18,23 @@ from world import Whole
 
 SHOWN = list(commands())
 # Programs of others, whose own arguments are theirs to check.
-OTHERS = {"export", "cd", "curl", "ssh", "kubectl", "docker", "pip", "unzip", "ruff", "pytest", "git", "apt-get", ".", "cp", "sh"}
+OTHERS = {
+    "export",
+    "cd",
+    "curl",
+    "ssh",
+    "kubectl",
+    "docker",
+    "pip",
+    "unzip",
+    "ruff",
+    "pytest",
+    "git",
+    "apt-get",
+    ".",
+    "cp",
+    "sh",
+}
 
 
 def named(program: str) -> list[Shown]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +32,6 @@ def jobs(head: Head, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def recipe(folder: Path, head: Head, steps: int = 160, **more: Any) -> dict[str, Any]:
-    import sys
-
     made = many_archives(folder, 2, 25)
     made["pretrain"] |= {"steps": steps, "checkpoint_every": 20, "width": 128}
     asked = {"address": head.address, "python": sys.executable, "saving_s": 60, **more}
@@ -137,3 +136,22 @@ def test_mistakes_are_one_line(start: Start, tmp_path: Path, prefect_server: Pre
         run = start(asked | {"runtime": runtime}, lake, "pretrain", prefect_server.url, **environment)
         assert run.process.wait(200) == 2, run.told()
         assert words in run.told()
+
+
+def test_a_flow_run_that_is_cancelled_in_the_ui_stops_its_job(
+    tmp_path: Path, prefect_server: PrefectServer, running: dict[str, Any], head: Head, jobs: Any
+) -> None:
+    asked, lake = recipe(tmp_path / "in", head, steps=100_000), tmp_path / "lake"
+    named = prefect_server.call("/deployments/name/pipeline/pipeline")
+    body = {
+        "parameters": {"recipe": asked, "until": "pretrain", "lake": str(lake)},
+        "job_variables": {"env": head.environment},
+    }
+    run = prefect_server.call(f"/deployments/{named['id']}/create_flow_run", body)
+    until(lambda: steps_done(lake) >= 3, 400)
+    assert "RUNNING" in jobs_of(head).values()
+    cancelling = {"state": {"type": "CANCELLING"}}
+    prefect_server.call(f"/flow_runs/{run['id']}/set_state", cancelling)
+    until(lambda: prefect_server.call(f"/flow_runs/{run['id']}")["state"]["type"] == "CANCELLED")
+    until(lambda: "RUNNING" not in jobs_of(head).values())
+    assert list((lake / "states").rglob("*")), "no state was saved"

@@ -13,7 +13,8 @@ from kuberay import Jobs, Kubernetes, Operator, kubernetes, validate
 from datalake.errors import UserError
 from tasks.cluster import jobs as following
 from tasks.cluster.connect import ClusterError
-from tasks.cluster.jobs import ANSWER, BEAT, Away, Job, run_job
+from tasks.cluster.job_server import Away
+from tasks.cluster.jobs import ANSWER, BEAT, Job, run_job
 from tasks.cluster.kuberay import KubeRayServer, manifest
 from tasks.runtime import JobsConfig, Runtime, RuntimeConfig
 
