@@ -109,10 +109,11 @@ def run_recipe(
         artifacts.name_run(f"{chosen.corpus} {log.run}")
         token = RUN_LOG.set(log)
         try:
-            run = TrackedRun(chosen, opened, until, log)
-            stages(run)
-            if then is not None:
-                then(run)
+            with events.within(run=log.run, corpus=chosen.corpus):
+                run = TrackedRun(chosen, opened, until, log)
+                stages(run)
+                if then is not None:
+                    then(run)
         finally:
             RUN_LOG.reset(token)
     leave_manifest(chosen, opened, until, log, started, flow_run)

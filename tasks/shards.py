@@ -80,7 +80,7 @@ def map_all(
 def tell_shard(result: ShardResult) -> None:
     """Tell that a shard has come to its end."""
     level = "warning" if result.state == "failed" else "info"
-    fields = {"shard": result.name, "key": result.key, "state": result.state, "seconds": round(result.seconds, 3)}
+    fields = {"shard": result.name, "shard_id": result.key, "state": result.state, "seconds": round(result.seconds, 3)}
     events.tell("shard", level, **fields, counts=result.counts, **({"error": result.error} if result.error else {}))
 
 

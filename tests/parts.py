@@ -17,11 +17,11 @@ from harness import free_port
 
 def _programs(name: str) -> Path:
     """Where a program of PostgreSQL lies; the test skips where there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    there = shutil.which(name) or (str(found[-1]) if found else "")
-    if not there:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))  # Debian's own; on PATH lie wrappers
+    there = found[-1] if found else Path(shutil.which(name) or "")
+    if not there.is_file():
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    return Path(there).resolve().parent
+    return there.parent
 
 
 @contextmanager

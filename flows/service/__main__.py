@@ -20,12 +20,11 @@ def serve(port: int | None = None, fd: int | None = None, host: str = HOST) -> N
     """
     from prefect.server.api.server import create_app
 
-    from flows.service.guard import Guard
+    from flows.service.guard import HOSTS, Guard
     from flows.service.transactions import queue_for_sqlite
 
     queue_for_sqlite()
-    names = {} if is_loopback(host) else {"hosts": None}
-    app = Guard(create_app(final=True, ephemeral=fd is not None), **names)
+    app = Guard(create_app(final=True, ephemeral=fd is not None), hosts=HOSTS if is_loopback(host) else None)
     if fd is None:
         assert port is not None
         uvicorn.run(app, host=host, port=port, timeout_keep_alive=5, log_level="warning")

@@ -103,7 +103,7 @@ def listen() -> None:
     if not structured():
         return
     if sys.stderr is not None and not isinstance(sys.stderr, Lines):
-        sys.stderr = Lines(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = Lines(sys.stderr)
     loggers = [logging.getLogger(name) for name in ("", "prefect", "prefect.flow_runs", "prefect.task_runs")]
     for handler in (handler for logger in loggers for handler in logger.handlers):
         if type(handler).__name__ == "PrefectConsoleHandler":

@@ -46,7 +46,7 @@ def test_a_shard_is_told_with_its_run_stage_and_name(monkeypatch: pytest.MonkeyP
     place = {"run": "20261130-1", "corpus": "web", "stage": "ingest"}
     good, bad = (one for one in objects(told) if one["event"] == "shard")
     assert good.items() >= (place | {"shard": "a.warc.gz", "state": "ran", "seconds": 2.0, "level": "info"}).items()
-    assert good["counts"] == {"records": 7}
+    assert (good["counts"], good["shard_id"]) == ({"records": 7}, "1" * 8)
     assert bad.items() >= (place | {"shard": "b.warc.gz", "state": "failed", "level": "warning"}).items()
     assert "the archive is cut" in str(bad["error"])
     assert any(one["event"] == "progress" for one in objects(told))
