@@ -50,7 +50,8 @@ class RayJobServer:
     """A `JobServer`. Raises UserError where Ray has no client, or the server wants another token."""
 
     def __init__(self, address: str) -> None:
-        self.address, self._made = address, None
+        self.address = address
+        self._made: Any = None
 
     def state(self, id: str) -> tuple[State, str]:
         """As the server says; a job of which it knows nothing is unknown."""

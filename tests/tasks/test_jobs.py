@@ -313,3 +313,32 @@ def test_a_cluster_with_other_code_is_refused(tmp_path: Path) -> None:
     other = StageKey("sft", "2", {"python": "3.11", "torch": "2.12.0"})
     with pytest.raises(UserError, match=r"other code for sft \(torch 2\.12\.0 for 2\.13\.0, version 2 for 3\)"):
         asked.runtime_here(other)
+
+
+def test_a_rayjob_that_stays_running_after_its_head_is_gone_is_made_again(
+    job: Job, api: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In HTTP mode an operator that can't reach a head leaves the job's status as it was (ray-project/kuberay 4914)."""
+    monkeypatch.setattr(following, "STILL_S", 0.3)
+    config = on_kubernetes("shared")
+    made: list[str] = []
+
+    def operator(name: str) -> None:
+        found = api.objects[name]
+        if found["metadata"].get("deletionTimestamp"):
+            del api.objects[name]
+        elif not found["status"]:
+            made.append(name)
+            found["status"] = {"jobStatus": "RUNNING", "jobDeploymentStatus": "Running", "dashboardURL": "127.0.0.1:9"}
+
+    api.reconcile = operator
+
+    def poll() -> None:
+        if len(made) == 2:
+            answers(job.folder)
+            api.objects[job.id]["status"] |= {"jobStatus": "SUCCEEDED", "jobDeploymentStatus": "Complete"}
+
+    report, told = run(job, KubeRayServer(JobsConfig(**config)), poll, **config)
+    assert report == {"steps": 3}
+    assert made == [job.id, job.id]
+    assert any("it says that it runs, and has done nothing" in line for line in told)
