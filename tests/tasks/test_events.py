@@ -85,6 +85,7 @@ def test_prometheus_reads_what_a_run_has_done(monkeypatch: pytest.MonkeyPatch, t
     shards = [Shard(f"{n}", f"{n}" * 8, "good" if n else "bad") for n in range(3)]
     with events.within(run="r", corpus="web", stage="ingest"):
         map_all(_work, shards, inline(retries=0), "ingest")  # type: ignore[operator]
+        events.tell("shard", shard="c", shard_id="c", state="found", seconds=50.0)  # which an earlier run worked on
         events.tell("stage", state="partial", seconds=3.5, records_in=14, records_out=9)
     rows = [{"step": step, "loss": 5.0 - step, "tokens_per_s": 900.0, "tokens": 64} for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,13 @@ def run(
     job: Job, server: Any, poll: Callable[[], None] = lambda: None, **more: Any
 ) -> tuple[dict[str, Any], list[str]]:
     told: list[str] = []
-    report = run_job(job, runtime(job.lake, **more), poll, told.append, server)
+    deadline = time.monotonic() + 60
+
+    def look() -> None:
+        assert time.monotonic() < deadline, told
+        poll()
+
+    report = run_job(job, runtime(job.lake, **more), look, told.append, server)
     return report, told
 
 
