@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,17 +26,14 @@ def _programs(name: str) -> Path:
 
 
 @contextmanager
-def postgres(folder: Path, *databases: str) -> Iterator[str]:
+def postgres(*databases: str) -> Iterator[str]:
     """A PostgreSQL with these databases that wants a password; gives `user:password@host:port`."""
     programs, port, password = _programs("initdb"), free_port(), secrets.token_hex(16)
-    folder.mkdir(parents=True)
+    folder = Path(tempfile.mkdtemp(prefix="hwpg"))  # pytest's own folders are closed to other users
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents:  # which pytest closes to others
-            if parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
     word = folder / "password"
     word.write_text(password)
     if as_user:
@@ -75,6 +73,7 @@ def postgres(folder: Path, *databases: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def dump(where: str, database: str) -> str:

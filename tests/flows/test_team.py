@@ -95,7 +95,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
     python, port, lake = sys.executable, free_port(), folder / "lake"
     lake.mkdir()
-    with parts.postgres(folder / "pg", "prefect", "catalog") as pg, parts.redis(folder / "redis") as redis:
+    with parts.postgres("prefect", "catalog") as pg, parts.redis(folder / "redis") as redis:
         values = {
             "POSTGRES_PASSWORD": pg.partition(":")[2].partition("@")[0],
             "REDIS_PASSWORD": redis.partition(":")[2].partition("@")[0],
