@@ -23,7 +23,7 @@ START := $(shell date +%s)
 export PYTHONUTF8 := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help demo setup setup-dev test test-all lint bench clean
+.PHONY: help demo setup setup-dev test test-all lint docs audit bench clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,9 +79,17 @@ test test-all:
 	@printf '\nset-up, lint and types took %d s; now the tests\n' $$(($$(date +%s) - $(START)))
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
 
+docs: setup-dev  ## the documentation as a site, in site/; every link is checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site && echo "site/index.html"
+
+# Advice, never a failure: known weaknesses come from a service of the network, which may not be there.
+audit: setup-dev  ## what is installed as an SBOM (sbom.json), and which of it has known weaknesses
+	-@$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o sbom.json $(BIN)/python && echo "sbom.json"
+	-@timeout 300 $(BIN)/pip-audit --progress-spinner off --skip-editable --timeout 15
+
 bench: setup-dev  ## the benchmarks (minutes; see docs/benchmarks.md)
 	@for script in $(filter-out benchmarks/peer_%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:  ## remove .venv and the caches; the lake stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site sbom.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -39,7 +39,7 @@ from flows.service.environment import enter
 from tasks.cluster.connect import disconnect
 from tasks.log import RunLog
 from tasks.runtime import Runtime
-from tasks.shown import artifacts
+from tasks.shown import artifacts, events
 from tasks.stage import C, O, Stage
 from tasks.tracked import RUN_LOG, StageError, tracked
 
@@ -77,6 +77,7 @@ RECIPE: ContextVar[Recipe | None] = ContextVar("recipe", default=None)
 def surroundings(lake: Lake) -> Iterator[None]:
     """What every flow needs around its work: the lake's settings, an orderly end, errors without secrets."""
     enter(lake.root)
+    events.listen()
     ending.listen()  # Prefect's flow has just put a handler of its own there
     try:
         yield
@@ -109,10 +110,11 @@ def run_recipe(
         artifacts.name_run(f"{chosen.corpus} {log.run}")
         token = RUN_LOG.set(log)
         try:
-            run = TrackedRun(chosen, opened, until, log)
-            stages(run)
-            if then is not None:
-                then(run)
+            with events.within(run=log.run, corpus=chosen.corpus):
+                run = TrackedRun(chosen, opened, until, log)
+                stages(run)
+                if then is not None:
+                    then(run)
         finally:
             RUN_LOG.reset(token)
     leave_manifest(chosen, opened, until, log, started, flow_run)

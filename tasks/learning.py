@@ -32,14 +32,15 @@ from models.training.config import TrainingConfig
 from models.training.diagnosis import Finding, findings
 from models.training.method import Method
 from models.training.metrics import read_metrics
-from tasks.cluster import Actors, run_alone, run_ranks
+from tasks.asked import Asked
+from tasks.cluster import Actors, run_alone, run_job, run_ranks
 from tasks.dialogues import HoldOut
 from tasks.material import Material, at_hand, material
 from tasks.outputs import Folder
 from tasks.produced import Produced
 from tasks.realised import add_shares
 from tasks.runtime import Runtime
-from tasks.shown.artifacts import progress, say
+from tasks.shown.artifacts import note, progress, say
 from tasks.shown.tracking import Tracked, tracking
 from tasks.shown.training import Training, metric_rows, of_record, sample_rows
 from tasks.stage import Stage, refs_of, stage
@@ -65,9 +66,11 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
     def learn(config: TrainingConfig, runtime: Runtime, **inputs: Any) -> Produced:
         made = material(method, runtime.lake, inputs)
         steps = planned_steps(config, made.records)
-        states = runtime.lake.root / "states"
-        work = partial(_train, name, actors=Actors(runtime.config))
-        report = train_alone(name, work, steps, runtime, config, made.inputs, states)
+        if runtime.config.jobs is None:
+            arguments = config, made.inputs, runtime.lake.root / "states"
+            report = train_alone(name, _work_of(name, runtime), steps, runtime, *arguments)
+        else:
+            report = _followed(name, config, steps, runtime, _as_job, Asked.of(config, runtime, inputs))
         warnings = [*report.get("warnings", ()), *made.report.get("warnings", ())]
         report |= made.report | ({"warnings": warnings} if warnings else {})
         rows, note = left_out(report, made.items, made.noun)
@@ -80,6 +83,27 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
 
     learn.__doc__ = method.prepare.__doc__
     return stage(Trained, version=method.version, libraries=LEARNING, name=name)(learn)
+
+
+def _work_of(name: str, runtime: Runtime) -> Callable[..., dict[str, Any]]:
+    return partial(_train, name, actors=Actors(runtime.config))
+
+
+def train_here(name: str, config: Any, runtime: Runtime, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A training stage on the cluster that this process is a job of; `config` as JSON has it. Returns its report."""
+    method = METHODS[name]
+    made = material(method, runtime.lake, inputs)
+    arguments = method.config.model_validate(config), made.inputs, runtime.lake.root / "states", runtime.folder
+    return dict(_run_of(runtime)(_work_of(name, runtime), *arguments, runtime=runtime))
+
+
+def _as_job(asked: Asked, out: Path, runtime: Runtime, poll: Callable[[], None]) -> dict[str, Any]:
+    return run_job(asked.job(out), runtime, poll, note)
+
+
+def _run_of(runtime: Runtime) -> Callable[..., dict[str, Any]]:
+    """How training reaches the cluster: alone, or in ranks."""
+    return run_alone if runtime.config.ranks == 1 else run_ranks
 
 
 def _train(
@@ -107,10 +131,17 @@ def train_alone(
 ) -> dict[str, Any]:
     """Run a training function alone on the cluster, or in several ranks, while its metrics drive the progress bar;
     returns its report."""
+    return _followed(title, arguments[0], steps, runtime, _run_of(runtime), work, *arguments)
+
+
+def _followed(
+    title: str, config: Any, steps: int, runtime: Runtime, run: Callable[..., dict[str, Any]], *arguments: Any
+) -> dict[str, Any]:
+    """`run(*arguments, folder, ...)` while the metrics that it writes into the folder drive the progress bar."""
     out = runtime.folder
     told = {"fingerprint": runtime.fingerprint, "stage": title}
     write_atomically(out / RUNNING, json.dumps(told).encode())  # whose metrics these are, before there is a record
-    settings = plain(arguments[0]) if isinstance(arguments[0], TrainingConfig) else {}
+    settings = plain(config) if isinstance(config, TrainingConfig) else {}
     tracked = Tracked(runtime.corpus, title, runtime.fingerprint, settings)
     shown = Training(title, out)
     places = {name: runtime.lake_root / "tracking" / name for name in runtime.config.tracking}
@@ -129,8 +160,7 @@ def train_alone(
             bar.at(*progressed())
 
         bar.look = progressed
-        run = run_alone if runtime.config.ranks == 1 else run_ranks
-        report = dict(run(work, *arguments, out, runtime=runtime, poll=poll))
+        report = dict(run(*arguments, out, runtime=runtime, poll=poll))
     shown.look(ended=True)
     return report
 

@@ -16,6 +16,44 @@ from datalake.remote.config import RemoteConfig
 from tasks.shown.tracking import known
 
 
+class JobsConfig(BaseModel):
+    """`runtime.jobs`: training stages as jobs of a cluster, which live on when the run that asked for them ends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    address: str = Field(
+        "",
+        title="Job server",
+        description="Of a Ray cluster that is there: http://HEAD:8265",
+        pattern="^(https?://.+)?$",
+    )
+    raycluster: str = Field(
+        "",
+        title="RayCluster",
+        description="On Kubernetes, through KubeRay: a YAML file of a RayCluster that is made for each stage and ends"
+        " with it, or the name of one that is there",
+    )
+    namespace: str = Field("default", title="Namespace", description="The RayCluster's, on Kubernetes")
+    python: str = Field(
+        "python", title="Python", description="The interpreter on the cluster that has Headwater installed"
+    )
+    away_s: float = Field(
+        600,
+        gt=0,
+        le=86_400,
+        title="Patience (s)",
+        description="How long the job server may be away",
+    )
+    saving_s: int = Field(
+        60, ge=1, le=3600, title="Time to save (s)", description="What a job that is stopped gets to save its state"
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> JobsConfig:
+        if bool(self.address) == bool(self.raycluster):
+            raise ValueError("name either address, a Ray cluster's job server, or raycluster, for KubeRay")
+        return self
+
+
 class RuntimeConfig(BaseModel):
     """The `runtime` section of a recipe: it changes how fast a run is and never what comes out."""
 
@@ -75,11 +113,23 @@ class RuntimeConfig(BaseModel):
         description="Deduplication is decided over so many ranges of hashes, each in a task of its own; 1: in one "
         "process. Empty: in one process where the documents fit `memory_gb`, else over as many ranges as they take",
     )
+    price_per_hour: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        title="Price per hour",
+        description="What the machines of a run cost an hour, in your currency: the report then estimates each stage's",
+    )
     tracking: Annotated[tuple[str, ...], AfterValidator(known)] = Field(
         (),
         title="Tracking",
         description="Where the curves of training show beside the Prefect UI, while it trains: tensorboard, mlflow,"
         " wandb (offline); below `tracking` in the lake",
+    )
+    jobs: JobsConfig | None = Field(
+        None,
+        title="Jobs",
+        description="Train as jobs of a cluster that go on without this run; empty: in tasks of the run's own cluster",
     )
     remote: RemoteConfig = Field(
         default_factory=RemoteConfig, title="Remote files", description="How patiently and how fast they are read"

@@ -14,6 +14,7 @@ from datalake.lake.shards import ShardFile, ShardResult, find_shard
 from datalake.places import place, several
 from tasks.cluster import Shard, map_shards
 from tasks.runtime import Runtime
+from tasks.shown import events
 from tasks.shown.artifacts import progress
 
 Tell = Callable[[ShardResult], None]
@@ -68,11 +69,19 @@ def map_all(
             return map_all(work, shards, runtime, shown, on_gpus)
     done, failed = [], {}
     for result in map_shards(work, shards, runtime, tell, on_gpus):
+        tell_shard(result)
         if result.state == "failed":
             failed[result.name] = result.error
         else:
             done.append(result)
     return Mapped(shards, sorted(done, key=lambda result: (result.name, result.key)), failed)
+
+
+def tell_shard(result: ShardResult) -> None:
+    """Tell that a shard has come to its end."""
+    level = "warning" if result.state == "failed" else "info"
+    fields = {"shard": result.name, "shard_id": result.key, "state": result.state, "seconds": round(result.seconds, 3)}
+    events.tell("shard", level, **fields, counts=result.counts, **({"error": result.error} if result.error else {}))
 
 
 def map_table(

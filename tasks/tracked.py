@@ -32,7 +32,7 @@ from datalake.secrets import masked, scrub
 from tasks.log import RunLog
 from tasks.record import commit
 from tasks.runtime import Runtime
-from tasks.shown import artifacts
+from tasks.shown import artifacts, events
 from tasks.stage import C, O, Stage, refs_of
 
 _OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
@@ -69,6 +69,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
     start = time.perf_counter()
     waiting = f"{stage.name}: another run is building this; waiting for it"
     with (
+        events.within(run=log.run, corpus=runtime.corpus, stage=stage.name),
         artifacts.of_corpus(runtime.corpus),
         runtime.lake.lease(print_of_payload, lambda: artifacts.say(waiting)),
     ):
@@ -101,7 +102,9 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         state = run(return_state=True, wait_for=list({id(s): s for s in upstream}.values()))
         seconds = time.perf_counter() - start
         if not state.is_completed():
-            log.add(StageReport(stage=stage.name, state="failed", seconds=seconds, fingerprint=print_of_payload))
+            failed = StageReport(stage=stage.name, state="failed", seconds=seconds, fingerprint=print_of_payload)
+            _tell(failed)
+            log.add(failed)
             error = state.result(raise_on_failure=False)
             raise StageError(f"{stage.name} failed: {_first_line(error)}") from (
                 error if isinstance(error, BaseException) else None
@@ -110,8 +113,10 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         assert record is not None, "a finished stage has a record"
         if not ran:
             artifacts.link_record(runtime.lake, record)
+        report = record.reported("ran" if ran else "cached", seconds)
+        _tell(report)
     log.states[print_of_payload] = state
-    log.add(record.reported("ran" if ran else "cached", seconds))
+    log.add(report)
     return stage.typed(config, record.outputs.__getitem__)
 
 
@@ -146,6 +151,13 @@ def _keep_result(folder: Path, key: str, record: StageRecord | None) -> None:
     if record is not None:
         store = ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())
         store.write(_OUTPUTS.dump_python(record.outputs, mode="json"), key=key)
+
+
+def _tell(report: StageReport) -> None:
+    """Tell the stage's end as an event."""
+    level = {"failed": "error", "partial": "warning"}.get(report.state, "info")
+    known = report.model_dump(mode="json", include={"state", "records_in", "records_out", "fingerprint", "note"})
+    events.tell("stage", level, seconds=round(report.seconds, 3), **known)
 
 
 def _first_line(error: Any) -> str:

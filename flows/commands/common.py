@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,7 +24,18 @@ class Common:
     lake: Annotated[
         str | Path, Parameter(env_var="HEADWATER_LAKE", help="The lake: a folder, or s3://bucket/prefix")
     ] = "lake"
+    log: Annotated[
+        Literal["text", "json"],
+        Parameter(env_var="HEADWATER_LOG", help="What stderr says: lines for people, or JSON objects for programs"),
+    ] = "text"
     json: Annotated[bool, Parameter(negative="", help="Print JSON alone on stdout; logs go to stderr")] = False
+
+    def __post_init__(self) -> None:
+        if self.log == "json":
+            from tasks.shown import events
+
+            os.environ[events.LOG] = "json"
+            events.listen()
 
     @property
     def folder(self) -> Path:

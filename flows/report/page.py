@@ -113,6 +113,7 @@ def contents(lake: Lake, manifest: Manifest) -> Row:
         "answers": headlines.answers(records),
         "took": (manifest.finished - manifest.started).total_seconds(),
         "stages": _stages(manifest, records),
+        "priced": manifest.recipe.get("runtime", {}).get("price_per_hour"),
         "funnel": _funnel(manifest, records, every),
         "sources": read,
         "rules": _rules(every.rejected, look, config),
@@ -146,6 +147,7 @@ def _record(lake: Lake, fingerprint: str | None) -> StageRecord | None:
 
 
 def _stages(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
+    price = manifest.recipe.get("runtime", {}).get("price_per_hour")
     longest = max((record.seconds for record in records.values()), default=0.0) or 1.0
     rows = []
     for report in manifest.stages:
@@ -156,6 +158,8 @@ def _stages(manifest: Manifest, records: dict[str, StageRecord]) -> list[Row]:
                 "state": report.state,
                 "seconds": report.seconds,
                 "built": record.seconds if record else None,
+                "hours": record.seconds / 3600 if record else None,
+                "cost": price * record.seconds / 3600 if record and price else None,
                 "bar": 100 * record.seconds / longest if record else 0,
                 "records_in": report.records_in,
                 "records_out": report.records_out,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.lake.lake import FolderRef, Lake
 from datalake.lake.records import StageRecord, read_record, record_path
 from datalake.printable import one_line, write
+from tasks.shown import events
 from tasks.shown.curves import Drawn, curves, svg_image
 from tasks.shown.pulse import pulse
 
@@ -52,12 +53,15 @@ def _show(action: Callable[[], Any]) -> Any:
 
 def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
-    write(f"  {one_line(text)}", sys.stderr)
+    if not events.structured():
+        write(f"  {one_line(text)}", sys.stderr)
     note(text)
 
 
 def note(text: str, level: int = logging.INFO) -> None:
     """Write a line to the run's log alone."""
+
+    events.tell("said", logging.getLevelName(level).lower(), message=text)
 
     def log() -> None:
         from prefect.logging import get_run_logger
@@ -133,6 +137,7 @@ class Progress:
         if self._told == self.done:
             return
         self._last, self._told = time.monotonic(), self.done
+        events.tell("progress", title=self._title, done=self.done, total=self.total, unit=self._unit, note=note)
         if self._artifact is not None:
             from prefect.artifacts import update_progress_artifact
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from datalake.printable import one_line, write
+from tasks.shown.events import structured
 
 EVERY_S = 30.0
 
 
 @contextmanager
 def pulse(status: Callable[[], str], every_s: float = EVERY_S) -> Iterator[None]:
-    """Print what `status` says on stderr every `every_s` seconds, unless that is a terminal."""
-    if sys.stderr is None or sys.stderr.isatty():
+    """Print what `status` says on stderr every `every_s` seconds, unless that is a terminal, or logs are JSON, which
+    tell more."""
+    if sys.stderr is None or sys.stderr.isatty() or structured():
         yield
         return
     ended = threading.Event()

@@ -13,7 +13,7 @@ from typing import Any
 from models.training.diagnosis import findings
 from models.training.figures import BEGINNING, FIGURES
 from models.training.metrics import SAMPLES, read_metrics
-from tasks.shown import figures
+from tasks.shown import events, figures
 from tasks.shown.artifacts import Curves, publish_page, say
 
 Row = dict[str, Any]
@@ -40,6 +40,7 @@ class Training:
     def __init__(self, stage: str, folder: Path) -> None:
         self.stage, self.folder = stage, folder
         self._curves, self._told, self._shown, self._looked = Curves(stage), set[str](), False, -math.inf
+        self._told_step = 0
 
     def progress(self) -> tuple[int, str]:
         """The last step that is done, and a few of its figures; before the first one, what is being prepared."""
@@ -63,8 +64,17 @@ class Training:
                 if finding.level == "warning" and finding.rule not in self._told:
                     self._told.add(finding.rule)
                     say(f"{self.stage}: {finding}")
+        self._step()
         if not ended:
             self._curves.at(metric_rows(self.folder / "metrics.jsonl"))
+
+    def _step(self) -> None:
+        """Tell of the last step, where there is a new one."""
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        if rows and int(rows[-1]["step"]) > self._told_step:
+            self._told_step = int(rows[-1]["step"])
+            numbers = {name: value for name, value in rows[-1].items() if isinstance(value, int | float)}
+            events.tell("step", step=int(numbers.pop("step")), values=numbers)
 
     def _figures(self, shown: Sequence[figures.Figure]) -> None:
         """Those known before the first step: a page, and lines in the terminal."""

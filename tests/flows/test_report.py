@@ -26,13 +26,14 @@ from datalake.lake.records import (
     StageRecord,
     StageReport,
     find_manifest,
+    read_record,
     write_manifest,
     write_record,
 )
 from datalake.lake.shards import ShardWriter
 from datalake.mixture.build import MIXTURE
 from datalake.tables import DOCUMENTS, QUARANTINE, RAW, REFUSED, to_table
-from flows.report.page import write_report
+from flows.report.page import render, write_report
 from flows.report.shares import lines, shares
 from flows.report.summary import lines as summary
 from flows.report.words import excerpt, number, seconds, share
@@ -485,3 +486,16 @@ def test_numbers_are_for_people() -> None:
     assert (seconds(5.04), seconds(65), seconds(3700)) == ("5.0 s", "1 min 5 s", "1 h 1 min")
     assert excerpt(" a ") == "a"
     assert excerpt("abcdef", 4) == "abcd … (2 more characters)"
+
+
+def test_the_report_estimates_what_each_stage_cost_where_there_is_a_price(lake: Lake, page: str) -> None:
+    manifest = find_manifest(lake)
+    priced = manifest.model_copy(update={"recipe": manifest.recipe | {"runtime": {"price_per_hour": 3600.0}}})
+    assert '<th class="n">hours</th>' in page
+    assert '<th class="n">cost</th>' not in page
+    estimated = render(lake, priced)
+    built = [record for one in manifest.stages if one.fingerprint and (record := read_record(lake, one.fingerprint))]
+    assert len(built) > 3
+    for record in built:  # at that price a second costs one
+        assert f'<td class="n">{record.seconds / 3600:.3f}</td>\n<td class="n">{record.seconds:.2f}</td>' in estimated
+    assert f"{sum(record.seconds for record in built):.2f} in all" in estimated
