@@ -14,10 +14,11 @@ readable after a newer one has committed. All paths are relative to the lake: it
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,9 +45,13 @@ from datalake.lake.iceberg import TableFiles, Tables, snapshot_properties
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from filelock import FileLock
     from pyiceberg.catalog import Catalog
 
     from datalake.lake.shards import ShardFile
+
+RUNNING = "running.json"  # in the folder of a stage that trains: its fingerprint and name, before there is a record
+MARKS = frozenset(("shard.json", "state.json", "report.json"))  # what says that a folder is whole
 
 
 class TableRef(BaseModel):
@@ -180,6 +185,11 @@ class Lake:
     def _contents_file(self, name: str, fingerprint: str, version: str) -> Path:
         return self.root / "contents" / name / f"{fingerprint[:32]}-{version[:32]}.json"
 
+    def list_of(self, ref: Ref) -> str:
+        """Where the list of a reference's files lies, or would: a path in the lake."""
+        name = ref.table if isinstance(ref, TableRef) else ref.name
+        return self.relative(self._contents_file(name, ref.fingerprint, ref.data_version))
+
     def _write_contents(self, held: Contents) -> None:
         path = self._contents_file(held.name, held.fingerprint, held.data_version)
         write_atomically(path, held.model_dump_json(indent=1).encode())
@@ -188,7 +198,7 @@ class Lake:
         """What a reference holds; None where no list of it can be read (it is lost, cut, or of an older lake)."""
         name = ref.table if isinstance(ref, TableRef) else ref.name
         try:
-            data = self._contents_file(name, ref.fingerprint, ref.data_version).read_bytes()
+            data = (self.root / self.list_of(ref)).read_bytes()
             held = Contents.model_validate_json(data)
         except (OSError, ValidationError):
             return None
@@ -312,25 +322,79 @@ class Lake:
 
         `on_wait` is called before waiting, to tell so.
 
-        A lock of the operating system on a file: it ends with its holder, however that ends.
+        A lock of the operating system on a file: it ends with its holder, however that ends. It is taken inside of
+        `still`, so that nothing begins while that is held.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        folder = self.root / "leases"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{fingerprint[:32]}.lock")
-        waited = False
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waited = True
-            if on_wait:
-                on_wait()
-            lock.acquire()
+        lock, waited = self._lock(fingerprint), False
+        while not lock.is_locked:
+            with self.still(), suppress(Timeout):
+                lock.acquire(timeout=0)
+            if not lock.is_locked:
+                if not waited and on_wait:
+                    on_wait()
+                waited = True
+                time.sleep(0.05)
         try:
             yield waited
         finally:
             lock.release()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Hold back every stage that would begin; those that have begun go on (`running`)."""
+        with self._lock("still"):
+            yield
+
+    def running(self) -> dict[str, str]:
+        """The fingerprints (their first 32 digits) whose leases are held now, each with its stage where that is known:
+        of those that train. Certain inside of `still` alone."""
+        from filelock import Timeout
+
+        stages = {}
+        for path in (self.root / "folders").glob(f"*/*/{RUNNING}"):
+            with suppress(OSError, ValueError, KeyError):
+                told = json.loads(path.read_bytes())
+                stages[told["fingerprint"][:32]] = told["stage"]
+        held = {}
+        for path in (self.root / "leases").glob("*.lock"):
+            if len(path.stem) != 32:
+                continue
+            lock = self._lock(path.stem)
+            try:
+                lock.acquire(timeout=0)
+                lock.release()
+            except Timeout:
+                held[path.stem] = stages.get(path.stem, "")
+        return held
+
+    def _lock(self, name: str) -> FileLock:
+        from filelock import FileLock
+
+        folder = self.root / "leases"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name[:32]}.lock")
+
+    # What is there ---------------------------------------------------------------------------------------------
+
+    def remove(self, path: str) -> None:
+        """Remove a file or folder of the lake that nothing names, by its path relative to the lake.
+
+        What says that a folder is finished goes first: a kill at any moment leaves one that counts as unfinished.
+        """
+        place = self.inside(path)
+        if place.is_dir() and not place.is_symlink():
+            inner = sorted(place.rglob("*"), key=lambda one: (one.name not in MARKS, -len(one.parts), one.name))
+            for one in inner:
+                if not one.is_dir() or one.is_symlink():
+                    one.unlink(missing_ok=True)
+            for one in inner:
+                if one.is_dir() and not one.is_symlink():
+                    one.rmdir()
+            place.rmdir()
+        else:
+            place.unlink(missing_ok=True)
 
     def trouble(self, ref: Ref) -> str:
         """What is wrong with what a reference points to; empty where all of it is there, at its size."""

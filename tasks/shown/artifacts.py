@@ -280,7 +280,12 @@ def publish_evaluations(stage: str, evaluations: Sequence[Mapping[str, Any]]) ->
         | ({"seen in training": f"{row['seen']:.1%}"} if "seen" in row else {})
         for row in evaluations
     ]
-    _show(partial(_publish_table, _key(stage, "table"), "Evaluation, with 95% intervals", rows))
+    publish_table(stage, "Evaluation, with 95% intervals", rows)
+
+
+def publish_table(name: str, description: str, rows: list[dict[str, Any]]) -> None:
+    """Show rows as a table."""
+    _show(partial(_publish_table, _key(name, "table"), description, rows))
 
 
 def publish_page(stage: str, name: str, write: Callable[[], str]) -> None:
