@@ -50,6 +50,11 @@ def _show(action: Callable[[], Any]) -> Any:
         return None
 
 
+def show(action: Callable[[], object]) -> None:
+    """Do something else for the UI or for automations: in a run alone, and never at the expense of it."""
+    _show(action)
+
+
 def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
     write(f"  {one_line(text)}", sys.stderr)
