@@ -226,6 +226,7 @@ def _require_free(port: int) -> None:
 def _environment(lake: Path, url: str, port: int | None = None) -> dict[str, str]:
     """What server, worker and the runs it starts see: the lake's own Prefect, whatever the user's own is."""
     own = apart(unowned(os.environ))
+    own.pop(automations.WEBHOOK, None)  # the server has it in a block
     more = {"PREFECT_API_URL": url, "PYTHONUNBUFFERED": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT_S)}
     if port is not None:
         more |= {
@@ -276,7 +277,9 @@ def _make_pool(api: Api) -> None:
         if error.code != 404:
             raise
         described = "Flow runs as processes of this machine, started by the worker of `headwater up`"
-        api("/work_pools/", {"name": POOL, "type": "process", "description": described})
+        at_once = max(4, os.cpu_count() or 1)  # each is a process with Prefect, Arrow and perhaps PyTorch in it
+        body = {"name": POOL, "type": "process", "description": described, "concurrency_limit": at_once}
+        api("/work_pools/", body)
 
 
 def _worker_online(api: Api) -> bool:
