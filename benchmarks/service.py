@@ -114,7 +114,8 @@ def shards(api: Api, watch: Watch, folder: Path, amount: int, workers: int) -> d
     deployment = api("/deployments/name/ingest/ingest")["id"]
     with watch:
         (run,) = ended(api, [ask(api, deployment, recipe)]).values()
-    return {"state": run["state"]["type"], "run_s": round(run["total_run_time"], 1)}
+    state = run["state"]
+    return {"state": state["type"], "why": state["message"], "run_s": round(run["total_run_time"], 1)}
 
 
 def runs(api: Api, watch: Watch, folder: Path, amount: int) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def runs(api: Api, watch: Watch, folder: Path, amount: int) -> dict[str, Any]:
         asked = time.perf_counter() - began
         done = ended(api, ids)
     states = Counter(run["state"]["type"] for run in done.values())
-    return {"states": dict(states), "pool_limit": limit, "asked_s": round(asked, 1)}
+    why = next((run["state"]["message"] for run in done.values() if run["state"]["type"] != "COMPLETED"), None)
+    return {"states": dict(states), "why": why, "pool_limit": limit, "asked_s": round(asked, 1)}
 
 
 def main() -> None:
