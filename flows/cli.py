@@ -32,6 +32,7 @@ COMMANDS = {
     "flows.commands.label:label": "A page on which people compare answers, or judge documents, for training.",
     "flows.commands.report:report": "One HTML page about a run: funnel, what was dropped, curves, evaluations.",
     "flows.commands.runs:runs": "The runs of the lake: when, how long, how far; two named ones compared.",
+    "flows.commands.maintain:maintain": "What the lake holds that nothing needs any more; --apply removes it.",
     "flows.commands.service:up": "Start the Prefect server, apply the deployments and run a worker.",
     "flows.commands.service:down": "Stop what `up` started.",
     "flows.commands.doctor:doctor": "What is installed, reachable and configured, and what to do about what isn't.",

@@ -29,9 +29,9 @@ from datalake.lake.lake import Lake
 from datalake.lake.records import StageReport, now
 from datalake.places import root_of
 from datalake.secrets import masked, scrub
-from flows import ending
+from flows import announcements, ending
 from flows.output import command
-from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName, resolve
+from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPath, StageName, TrainingStage, resolve
 from flows.pipeline import pipeline as stages
 from flows.recipe import Recipe
 from flows.run import Run, leave_manifest, new_run_id
@@ -117,7 +117,8 @@ def run_recipe(
                     then(run)
         finally:
             RUN_LOG.reset(token)
-    leave_manifest(chosen, opened, until, log, started, flow_run)
+    manifest = leave_manifest(chosen, opened, until, log, started, flow_run)
+    announcements.tell(opened, manifest, recipe, overrides)
     return log.reports
 
 
@@ -188,9 +189,28 @@ def _up_to(last: StageName, name: str, says: str) -> Flow[..., list[StageReport]
 
 ingest = _up_to("ingest", "ingest", "Read every source of the recipe.")
 curate = _up_to("mixture", "curate", "Clean, deduplicate and mix the documents of the recipe's sources.")
-train = _up_to("pretrain", "train", "Pretrain a decoder on the recipe's mixture.")
-align = _up_to("ppo", "align", "Make the pretrained decoder a chat model.")
 evaluate = _up_to("evaluate", "evaluate", "Evaluate the recipe's models; what isn't built yet is built first.")
+
+
+@flow(name="train")
+@in_one_line
+def train(
+    recipe: RecipeOrPath = DEMO,
+    stage: TrainingStage = "pretrain",
+    steps: int | None = None,
+    set: Overrides = NONE,
+    lake: LakeFolder = "",
+) -> list[StageReport]:
+    """Train a model of the recipe; what comes before it and isn't there is made first.
+
+    Args:
+        recipe: what to train on; relative paths begin at the repository's root.
+        stage: the last stage to train: `pretrain`, or a later one that makes the model answer.
+        steps: of that stage; as the recipe has it when empty.
+        set: other values to override, such as `pretrain.learning_rate=0.001`.
+        lake: folder of the lake; the server's own when empty.
+    """
+    return run_recipe(recipe, [*set, *([f"{stage}.steps={steps}"] if steps else [])], stage, lake)
 
 
 @flow(name="label")

@@ -176,6 +176,22 @@ class Lake:
 
         return write_report(self.store, run, out)
 
+    def maintain(self, days: float = 30, abandoned: bool = False, apply: bool = False) -> Row:
+        """What nothing in the lake needs any more, and hasn't changed for so many days: `found`, each with its `kind`,
+        `path`, `bytes`, `files` and `why`. With `apply` it is removed. See `datalake.lake.upkeep`.
+
+        Raises UserError for less than a day.
+        """
+        from datalake.lake.upkeep.maintain import maintain
+
+        done = maintain(self.store, days, abandoned, apply)
+        return {
+            "applied": apply,
+            "bytes": sum(one.bytes for one in (done.removed if apply else done.found)),
+            "found": [one._asdict() | {"removed": one in done.removed} for one in done.found],
+            "notes": done.notes,
+        }
+
     def labels(self) -> Row:
         """What people said of answers (`pairs`) and of `documents`: how many labels, whose, how far they agree."""
         from flows.label.labels import Labels

@@ -16,9 +16,20 @@ from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from flows.recipe import Recipe, load, override, validate
-from flows.stages import STAGES, StageName
+from flows.stages import STAGES, StageName, TrainingStage
 
-__all__ = ["DEMO", "LAST", "NONE", "LakeFolder", "Overrides", "RecipeOrPath", "StageName", "recipes_at_hand", "resolve"]
+__all__ = [
+    "DEMO",
+    "LAST",
+    "NONE",
+    "LakeFolder",
+    "Overrides",
+    "RecipeOrPath",
+    "StageName",
+    "TrainingStage",
+    "recipes_at_hand",
+    "resolve",
+]
 
 ROOT = Path(__file__).parent.parent
 DEMO = "recipes/demo.yaml"

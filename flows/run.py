@@ -85,18 +85,17 @@ def new_run_id(started: datetime) -> str:
 
 def leave_manifest(
     recipe: Recipe, lake: Lake, until: StageName | None, log: RunLog, started: datetime, flow_run: str | None = None
-) -> None:
+) -> Manifest:
     """Write down that a run has ended well: from now on the lake shows the tables that it ended with."""
-    write_manifest(
-        lake,
-        Manifest(
-            run=log.run,
-            corpus=recipe.corpus,
-            recipe=masked(recipe.model_dump(mode="json")),
-            started=started,
-            finished=now(),
-            flow_run=flow_run,
-            until=None if until == STAGES[-1] else until,
-            stages=log.reports,
-        ),
+    manifest = Manifest(
+        run=log.run,
+        corpus=recipe.corpus,
+        recipe=masked(recipe.model_dump(mode="json")),
+        started=started,
+        finished=now(),
+        flow_run=flow_run,
+        until=None if until == STAGES[-1] else until,
+        stages=log.reports,
     )
+    write_manifest(lake, manifest)
+    return manifest

@@ -26,5 +26,7 @@ STAGES: tuple[str, ...] = (
 
 if TYPE_CHECKING:
     StageName = str
+    TrainingStage = str
 else:
     StageName = Literal[STAGES]
+    TrainingStage = Literal[TRAINING]

@@ -1,16 +1,19 @@
-"""The flows that train small models beside each other before a large one is paid for: a sweep, an ablation.
+"""The flows that say what a large model is worth before it is paid for: a sweep and an ablation, which train small
+models beside each other, and a plan.
 
-Each goes on from where the pipeline of a recipe has its tokens. What they find is the report of their stage's record.
+The first two go on from where the pipeline of a recipe has its tokens. What they find is the report of their stage's
+record.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import tasks.apart  # noqa: F401
 
 # isort: split
 from prefect import flow
+from pydantic import Field, ValidationError
 
 from datalake.errors import UserError
 from datalake.lake.lake import Lake, Ref
@@ -23,44 +26,63 @@ from models.methods.pretrain import PretrainConfig
 from models.scaling.config import AblationConfig, SweepConfig
 from tasks import trials
 from tasks.log import RunLog
+from tasks.shown import artifacts
 from tasks.tokenize import TokenizeConfig, tokenize
 from tasks.tracked import RUN_LOG
+
+DEPTHS = [1, 2, 3]
+RATIOS = [2.5, 5.0, 10.0]
 
 
 @flow(name="sweep")
 @in_one_line
 def sweep(
-    recipe: RecipeOrPath = DEMO, set: Overrides = NONE, lake: LakeFolder = "", sizes: SweepConfig | None = None
+    recipe: RecipeOrPath = DEMO,
+    depths: list[int] = DEPTHS,
+    ratios: list[float] = RATIOS,
+    held_out: Annotated[int, Field(ge=1, le=256)] = 4,
+    aspect: Annotated[int, Field(ge=2, le=1024, multiple_of=2)] = 64,
+    set: Overrides = NONE,
+    lake: LakeFolder = "",
 ) -> dict[str, Any]:
     """Fit a law of scaling to small models that are trained beside each other, and foretell a larger one.
 
     Args:
         recipe: what to train on; its `pretrain` says what the models have in common.
+        depths: of the small models, in layers; three different ones at least.
+        ratios: tokens per parameter that each of them is trained on; three different ones at least.
+        held_out: depth of the larger model, at the middle ratio.
+        aspect: width per layer, of all models.
         set: values to override, such as `deduplicate.threshold=0.7`.
         lake: folder of the lake; the server's own when empty.
-        sizes: depths of the models and tokens per parameter.
     """
-    return _found(lake, run_recipe(recipe, set, "tokenize", lake, lambda run: swept(run, sizes or SweepConfig())))
+    try:
+        sizes = SweepConfig(depths=tuple(depths), ratios=tuple(ratios), held_out=held_out, aspect=aspect)
+    except ValidationError as error:
+        raise UserError(f"depths {depths}, ratios {ratios}: {error.errors()[0]['msg']}") from None
+    return _found(lake, run_recipe(recipe, set, "tokenize", lake, lambda run: swept(run, sizes)))
 
 
 @flow(name="ablate")
 @in_one_line
 def ablate(
     recipe: RecipeOrPath = DEMO,
+    against: Overrides = NONE,
+    seeds: Annotated[int, Field(ge=2, le=1000)] = 5,
     set: Overrides = NONE,
     lake: LakeFolder = "",
-    against: Overrides = NONE,
-    seeds: int = 5,
 ) -> dict[str, Any]:
     """Train the same small model on two mixtures, and say which is better.
 
     Args:
         recipe: the first mixture, and the model.
-        set: values to override, such as `deduplicate.threshold=0.7`.
-        lake: folder of the lake; the server's own when empty.
         against: what the second mixture has otherwise, such as `mixture.weights.code=0`.
         seeds: trainings of each mixture.
+        set: values to override, such as `deduplicate.threshold=0.7`.
+        lake: folder of the lake; the server's own when empty.
     """
+    if not against:
+        raise UserError("against: say what the second mixture has otherwise, such as mixture.weights.code=0")
     other = resolve(recipe, [*set, *against])
 
     def then(run: TrackedRun) -> None:
@@ -68,6 +90,43 @@ def ablate(
         ablated(run, TrackedRun(other, run.lake, "mixture", log), seeds)
 
     return _found(lake, run_recipe(recipe, set, "tokenize", lake, then))
+
+
+@flow(name="plan")
+@in_one_line
+def plan(
+    gpu: str = "H100",
+    gpu_hours: Annotated[float, Field(gt=0)] = 100.0,
+    gpus: Annotated[int, Field(ge=1)] = 1,
+    corpus: str = "",
+    lake: LakeFolder = "",
+) -> dict[str, Any]:
+    """Say what to train on a corpus for a budget: parameters, tokens, batch, learning rate, loss, memory, time.
+
+    Args:
+        gpu: such as H100, A100-40GB, 4090; or cpu, for the worker's processor.
+        gpu_hours: the budget, of all of them together.
+        gpus: so many share the model.
+        corpus: of the lake; where it has only one, that one.
+        lake: folder of the lake; the server's own when empty.
+    """
+    from flows.commands.plan import FIELDS, USUAL, section
+    from flows.lake import Lake as Asked
+    from models.scaling.plan import Planner, Text, machine
+    from models.scaling.published import chinchilla
+
+    there = Asked(lake_folder(lake)).tokens(corpus or None)
+    text, devices = Text(there["corpus"], there["tokens"], 4.0), machine(gpu, gpus, 0.4)
+    words, context = there["vocabulary"] or USUAL[0], there["context"] or USUAL[1]
+    made = Planner(chinchilla(), devices, text, words, context).of_hours(gpu_hours)
+    figures = {name: getattr(made, name) for name in FIELDS}
+    artifacts.name_run(f"plan {there['corpus']}, {gpu_hours:g} hours of {gpu}")
+    rows = [{"what": name, "value": value} for name, value in figures.items()]
+    artifacts.publish_table("plan", "By Chinchilla's law at 40% of the peak", rows)
+    artifacts.publish_page(
+        "plan", "recipe", lambda: f"As a section of the recipe:\n\n```yaml\n{section(made, gpus)}\n```"
+    )
+    return figures
 
 
 def swept(run: TrackedRun, sizes: SweepConfig) -> None:

@@ -22,10 +22,9 @@ from datalake.atomic import write_atomically
 from datalake.errors import UserError
 from datalake.identity import plain
 from datalake.lake.copies import workplace
-from datalake.lake.lake import Lake, TableRef
+from datalake.lake.lake import RUNNING, Lake, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.records import Manifest, StageRecord, read_record
-from datalake.lake.running import RUNNING
 from datalake.tables import ID
 from models.methods import METHODS
 from models.training.config import TrainingConfig

@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
+from prefect.tasks import exponential_backoff
 from pydantic import TypeAdapter
 
 from datalake.identity import fingerprint
@@ -29,6 +30,7 @@ from datalake.lake.lake import FolderRef, TableRef
 from datalake.lake.records import StageRecord, StageReport, now, read_record, write_record
 from datalake.places import home
 from datalake.secrets import masked, scrub
+from tasks.cluster.connect import ClusterError, disconnect
 from tasks.log import RunLog
 from tasks.record import commit
 from tasks.runtime import Runtime
@@ -37,6 +39,10 @@ from tasks.stage import C, O, Stage, refs_of
 
 _OUTPUTS = TypeAdapter(dict[str, TableRef | FolderRef])
 
+
+RETRIES, FIRST_S = 2, 30.0  # of a stage that nobody watches: how often, and about how long the first is waited for
+# A UserError is a ValueError.
+_WRONG = (ValueError, TypeError, LookupError, AttributeError, NameError, ArithmeticError, AssertionError)
 
 RUN_LOG: ContextVar[RunLog | None] = ContextVar("run_log", default=None)
 
@@ -76,7 +82,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         built = stage.built(runtime.lake, print_of_payload)
         results = home(runtime.lake.root) / "results"  # what the records say, in Prefect's words
         _keep_result(results, print_of_payload, built)
-        ran = False
+        ran, failed = False, list[Exception]()
 
         def body() -> dict[str, Any]:
             nonlocal ran
@@ -85,6 +91,7 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
                 done = _build(stage, payload, config, runtime, inputs)
             except Exception as error:
                 scrub(error)  # Prefect keeps it, in its logs and its states
+                failed.append(error)
                 raise
             return _OUTPUTS.dump_python(done.outputs, mode="json")
 
@@ -97,6 +104,10 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
             result_storage=results,
             result_serializer="json",
             refresh_cache=built is None,
+            retries=RETRIES if _unwatched() else 0,
+            retry_delay_seconds=exponential_backoff(backoff_factor=FIRST_S),
+            retry_jitter_factor=1.0,  # runs that one fault has stopped don't all come back at once
+            retry_condition_fn=lambda *_: bool(failed) and _may_mend(failed[-1]),
         )(body)
         upstream = [log.states[ref.fingerprint] for ref in refs_of(inputs) if ref.fingerprint in log.states]
         state = run(return_state=True, wait_for=list({id(s): s for s in upstream}.values()))
@@ -118,6 +129,22 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
     log.states[print_of_payload] = state
     log.add(report)
     return stage.typed(config, record.outputs.__getitem__)
+
+
+def _unwatched() -> bool:
+    """Whether a deployment began this run: nobody sits before it who would begin it again."""
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
+
+
+def _may_mend(error: Exception) -> bool:
+    """Whether a stage that failed so may end well if it is begun again: the store, the network, the database or Ray was
+    in the way, and not what a person, or we, have written. A local Ray that has ended is started anew."""
+    if isinstance(error, _WRONG):
+        return False
+    if isinstance(error, ClusterError):
+        disconnect()
+    return True
 
 
 def _build(

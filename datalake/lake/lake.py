@@ -16,18 +16,20 @@ readable after a newer one has committed. All paths are relative to the lake: it
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datalake.atomic import write_atomically
+from datalake.atomic import FILES, write_atomically
 from datalake.errors import LostDataError, UserError, note
 from datalake.identity import data_version, fingerprint
+from datalake.lake import leases
 from datalake.lake.contents import (
     Contents,
     Digest,
@@ -42,15 +44,17 @@ from datalake.lake.contents import (
 )
 from datalake.lake.copies import digest_of, files_of_folder, shard_entries, verify
 from datalake.lake.iceberg import CATALOG, TableFiles, Tables, snapshot_properties
-from datalake.lake.leases import lease
 from datalake.lake.reach import begin, reach
-from datalake.places import is_local, place, root_of, several
+from datalake.places import is_local, place, remove_folder, root_of, several
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
 
     from datalake.lake.shards import ShardFile
+
+RUNNING = "running.json"  # in the folder of a stage that trains: its fingerprint and name, before there is a record
+MARKS = frozenset(("shard.json", "state.json", "report.json", FILES))  # what says that a folder is whole
 
 
 class TableRef(BaseModel):
@@ -188,6 +192,11 @@ class Lake:
     def _contents_file(self, name: str, fingerprint: str, version: str) -> Path:
         return self.root / "contents" / name / f"{fingerprint[:32]}-{version[:32]}.json"
 
+    def list_of(self, ref: Ref) -> str:
+        """Where the list of a reference's files lies, or would: a path in the lake."""
+        name = ref.table if isinstance(ref, TableRef) else ref.name
+        return self.relative(self._contents_file(name, ref.fingerprint, ref.data_version))
+
     def _write_contents(self, held: Contents) -> None:
         path = self._contents_file(held.name, held.fingerprint, held.data_version)
         write_atomically(path, held.model_dump_json(indent=1).encode())
@@ -196,7 +205,7 @@ class Lake:
         """What a reference holds; None where no list of it can be read (it is lost, cut, or of an older lake)."""
         name = ref.table if isinstance(ref, TableRef) else ref.name
         try:
-            data = self._contents_file(name, ref.fingerprint, ref.data_version).read_bytes()
+            data = (self.root / self.list_of(ref)).read_bytes()
             held = Contents.model_validate_json(data)
         except (OSError, ValidationError):
             return None
@@ -318,7 +327,36 @@ class Lake:
 
         `on_wait` is called before waiting, to tell so. It ends with its holder: see `datalake.lake.leases`.
         """
-        return lease(self.root, os.environ.get(CATALOG, ""), fingerprint[:32], on_wait)
+        return leases.lease(self.root, os.environ.get(CATALOG, ""), fingerprint[:32], on_wait)
+
+    def still(self) -> AbstractContextManager[None]:
+        """Hold back every stage that would begin; those that have begun go on (`running`)."""
+        return leases.still(self.root, os.environ.get(CATALOG, ""))
+
+    def running(self) -> dict[str, str]:
+        """The fingerprints (their first 32 digits) whose leases are held now, each with its stage where that is known:
+        of those that train. Certain inside of `still` alone."""
+        stages = {}
+        for path in (self.root / "folders").glob(f"*/*/{RUNNING}"):
+            with suppress(OSError, ValueError, KeyError):
+                told = json.loads(path.read_bytes())
+                stages[told["fingerprint"][:32]] = told["stage"]
+        return {name: stages.get(name, "") for name in leases.held(self.root, os.environ.get(CATALOG, ""))}
+
+    # What is there ---------------------------------------------------------------------------------------------
+
+    def remove(self, path: str) -> None:
+        """Remove a file or folder of the lake that nothing names, by its path relative to the lake.
+
+        What says that a folder is finished goes first: a kill at any moment leaves one that counts as unfinished.
+        """
+        thing = self.inside(path)
+        if not thing.is_dir() or thing.is_symlink():
+            thing.unlink(missing_ok=True)
+            return
+        for mark in sorted(one for one in thing.rglob("*") if one.name in MARKS):
+            mark.unlink(missing_ok=True)
+        remove_folder(thing)
 
     def trouble(self, ref: Ref) -> str:
         """What is wrong with what a reference points to; empty where all of it is there, at its size."""

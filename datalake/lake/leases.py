@@ -8,7 +8,7 @@
   for some time by the taker's own clock: whatever the clocks of the machines say, two never hold it.
 
 Two who build the same give the same bytes, so that a lease that is lost (a server that is restarted) costs work twice
-and nothing else.
+and nothing else. A lease is taken inside of `still`, so that whoever holds that knows that nothing begins meanwhile.
 """
 
 from __future__ import annotations
@@ -20,33 +20,79 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from datalake.atomic import write_first
 from datalake.errors import UserError, first_line, note
-from datalake.places import is_local, store_of
+from datalake.places import is_local, short, store_of
 
-LOOK_S = 0.5  # that a waiting process asks again
 BEAT_S = 15.0  # that the holder of an object writes it anew
 GONE_S = 60.0  # an object that hasn't changed for so long has no holder any more
+LEFT_S = 600.0  # and by the store's clock, which a lister has to go by
 PATIENCE_S = 300.0  # so long a database may be away
+STILL = "still"
 
 Waiting = Callable[[], None]
 
 
-def lease(root: Path, catalog: str, name: str, on_wait: Waiting | None = None) -> AbstractContextManager[bool]:
-    """Hold the right to `name` in a lake; waits for whoever holds it. Gives whether it had to wait.
+class Lock(Protocol):
+    """A lock that ends with its process. `look_s`: how long to wait before it is asked for again."""
+
+    look_s: float
+
+    def take(self) -> bool:
+        """Take it, unless another holds it. Whether it was taken."""
+
+    def release(self) -> None:
+        """Let go of it."""
+
+
+@contextmanager
+def lease(root: Path, catalog: str, name: str, on_wait: Waiting | None = None) -> Iterator[bool]:
+    """Hold the right to `name` in a lake; waits for whoever holds it. Yields whether it had to wait.
 
     catalog: the URL of the database that has the catalog; empty where it lies in the lake. on_wait: called before
     waiting, to tell so.
     """
+    lock, waited = _lock(root, catalog, name), False
+    while True:
+        with still(root, catalog):
+            held = lock.take()
+        if held:
+            break
+        if not waited and on_wait:
+            on_wait()
+        waited = True
+        time.sleep(lock.look_s)
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+@contextmanager
+def still(root: Path, catalog: str) -> Iterator[None]:
+    """Hold back everybody who would take a lease; those who have one go on."""
+    lock = _lock(root, catalog, STILL)
+    while not lock.take():
+        time.sleep(lock.look_s)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def held(root: Path, catalog: str) -> set[str]:
+    """The names whose leases are held now; certain inside of `still` alone."""
     if is_local(root):
-        return _file_lock(root / "leases" / f"{name}.lock", on_wait)
-    if is_postgres(catalog):
-        return _session_lock(catalog, f"{root} {name}", on_wait)
-    return _object(root / "leases" / f"{name}.json", on_wait)
+        found = {path.stem for path in (root / "leases").glob("*.lock") if _FileLock(path).is_held()}
+    elif is_postgres(catalog):
+        found = _sessions(catalog, root)
+    else:
+        found = _objects(root / "leases")
+    return found - {STILL}
 
 
 def is_postgres(url: str) -> bool:
@@ -54,24 +100,39 @@ def is_postgres(url: str) -> bool:
     return url.split("://")[0].split("+")[0] in ("postgresql", "postgres")
 
 
-@contextmanager
-def _file_lock(path: Path, on_wait: Waiting | None) -> Iterator[bool]:
-    from filelock import FileLock, Timeout
+def _lock(root: Path, catalog: str, name: str) -> Lock:
+    if is_local(root):
+        return _FileLock(root / "leases" / f"{name}.lock")
+    if is_postgres(catalog):
+        return _SessionLock(catalog, root, name)
+    return _ObjectLock(root / "leases" / f"{name}.json")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    waited = False
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waited = True
-        if on_wait:
-            on_wait()
-        lock.acquire()
-    try:
-        yield waited
-    finally:
-        lock.release()
+
+class _FileLock:
+    look_s = 0.05
+
+    def __init__(self, path: Path):
+        from filelock import FileLock
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path)
+
+    def take(self) -> bool:
+        from filelock import Timeout
+
+        with suppress(Timeout):
+            self._lock.acquire(timeout=0)
+        return self._lock.is_locked
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def is_held(self) -> bool:
+        """Whether another holds it."""
+        taken = self.take()
+        if taken:
+            self.release()
+        return not taken
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------
@@ -79,46 +140,72 @@ def _file_lock(path: Path, on_wait: Waiting | None) -> Iterator[bool]:
 # So that a holder whose machine has lost its power or its network is told from one that has nothing to say.
 _ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"
+# Whoever holds a lease has its lake and name as the session's own, by which others are told of it.
+_NAME = "SELECT set_config('application_name', :name, false)"
+_NAMES = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE :prefix"
 
 
-@contextmanager
-def _session_lock(url: str, name: str, on_wait: Waiting | None) -> Iterator[bool]:
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.pool import NullPool
+class _SessionLock:
+    look_s = 0.5
 
-    engine = create_engine(database_url(url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    waited, session, away = False, None, time.monotonic()
-    try:
+    def __init__(self, url: str, root: Path, name: str):
+        self._engine = _engine(url)
+        self._name, self._shown = f"{root} {name}", f"{_prefix(root)}{name}"
+        self._session: Any = None
+
+    def take(self) -> bool:
+        from sqlalchemy import text
+        from sqlalchemy.exc import DBAPIError
+
+        away = time.monotonic()
         while True:
             try:
-                if session is None:
-                    session = engine.connect()
-                    session.execute(text(_ALIVE))
-                held = session.execute(text(_TAKE), {"name": name}).scalar()
-                away = time.monotonic()
+                if self._session is None:
+                    self._session = self._engine.connect()
+                    self._session.execute(text(_ALIVE))
+                taken = bool(self._session.execute(text(_TAKE), {"name": self._name}).scalar())
+                if taken:
+                    self._session.execute(text(_NAME), {"name": self._shown})
+                return taken
             except DBAPIError as error:  # it is started again, say
                 with suppress(Exception):
-                    if session is not None:
-                        session.invalidate()
-                session = None
+                    if self._session is not None:
+                        self._session.invalidate()
+                self._session = None
                 if time.monotonic() - away > PATIENCE_S:
                     raise UserError(f"{_told(error)}: start it, or correct HEADWATER_CATALOG") from None
                 note(f"{_told(error)}: tried again for {PATIENCE_S / 60:g} minutes")
-                time.sleep(LOOK_S)
-                continue
-            if held:
-                break
-            if not waited and on_wait:
-                on_wait()
-            waited = True
-            time.sleep(LOOK_S)
-        yield waited
-    finally:
+                time.sleep(self.look_s)
+
+    def release(self) -> None:
         with suppress(Exception):  # the session ends, and the lock with it
-            if session is not None:
-                session.close()
+            if self._session is not None:
+                self._session.close()
+        self._session = None
+        self._engine.dispose()
+
+
+def _engine(url: str) -> Any:
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    return create_engine(database_url(url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+
+def _prefix(root: Path) -> str:
+    return f"headwater {short(root)} "
+
+
+def _sessions(url: str, root: Path) -> set[str]:
+    from sqlalchemy import text
+
+    engine = _engine(url)
+    try:
+        with engine.connect() as session:
+            found = session.execute(text(_NAMES), {"prefix": f"{_prefix(root)}%"}).scalars().all()
+    finally:
         engine.dispose()
+    return {name.removeprefix(_prefix(root)) for name in found}
 
 
 def database_url(url: str) -> str:
@@ -133,41 +220,57 @@ def _told(error: Exception) -> str:
 # An object in a store -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _object(path: Path, on_wait: Waiting | None) -> Iterator[bool]:
-    waited = False
-    seen: tuple[str, float] = "", time.monotonic()
-    mine = {"holder": f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}", "beat": 0}
-    while not write_first(path, json.dumps(mine).encode()):
-        tag = _tag(path)
-        if tag != seen[0]:
-            seen = tag, time.monotonic()
-        elif tag and time.monotonic() - seen[1] > GONE_S and _replace(path, mine, tag):
-            break
-        if not waited and on_wait:
-            on_wait()
-        waited = True
-        time.sleep(LOOK_S)
-    over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, mine, over), name="lease", daemon=True)
-    beating.start()
-    try:
-        yield waited
-    finally:
-        over.set()
-        beating.join()
+class _ObjectLock:
+    look_s = 0.5
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._mine = {"holder": f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}", "beat": 0}
+        self._seen: tuple[str, float] = "", time.monotonic()
+        self._over, self._beating = threading.Event(), threading.Thread()
+
+    def take(self) -> bool:
+        if not write_first(self._path, json.dumps(self._mine).encode()):
+            tag = _tag(self._path)
+            if tag != self._seen[0]:
+                self._seen = tag, time.monotonic()
+                return False
+            if not tag or time.monotonic() - self._seen[1] <= GONE_S or not _replace(self._path, self._mine, tag):
+                return False
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._beating.start()
+        return True
+
+    def release(self) -> None:
+        self._over.set()
+        self._beating.join()
         with suppress(OSError, ValueError):
-            if json.loads(path.read_bytes())["holder"] == mine["holder"]:
-                path.unlink()
+            if json.loads(self._path.read_bytes())["holder"] == self._mine["holder"]:
+                self._path.unlink()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            self._mine["beat"] = int(self._mine["beat"]) + 1
+            with suppress(OSError):  # a store that is away for a while: whoever waits can't ask it either
+                tag = _tag(self._path)
+                if tag and json.loads(self._path.read_bytes()).get("holder") == self._mine["holder"]:
+                    _replace(self._path, self._mine, tag)
 
 
-def _beat(path: Path, mine: dict[str, Any], over: threading.Event) -> None:
-    while not over.wait(BEAT_S):
-        mine["beat"] += 1
-        with suppress(OSError):  # a store that is away for a while: whoever waits can't ask it either
-            tag = _tag(path)
-            if tag and json.loads(path.read_bytes()).get("holder") == mine["holder"]:
-                _replace(path, mine, tag)
+def _objects(folder: Path) -> set[str]:
+    """The names of objects whose holders wrote them of late."""
+    store, key = store_of(folder)
+    try:
+        listed = store.ls(key, detail=True)
+    except FileNotFoundError:
+        return set()
+    found = set()
+    for one in listed:
+        name, changed = one["name"].rpartition("/")[2], one.get("LastModified") or one.get("mtime")
+        if name.endswith(".json") and (changed is None or time.time() - changed.timestamp() < LEFT_S):
+            found.add(name.removesuffix(".json"))
+    return found
 
 
 def _tag(path: Path) -> str:

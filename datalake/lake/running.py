@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datalake.lake.lake import Lake
+from datalake.lake.lake import RUNNING, Lake
 from datalake.lake.records import record_path
-
-RUNNING = "running.json"  # in the folder of a stage that trains: whose `metrics.jsonl` lies beside it
 
 
 def running_metrics(lake: Lake) -> list[dict[str, Any]]:

@@ -166,9 +166,14 @@ def _say(law: Fit, planner: Planner, made: Plan, fit: Path | None) -> None:
 def _print(console: Console, answer: Mapping[str, Any], made: Plan, machine: Machine) -> None:
     """The plan, and the same as a recipe's section."""
     console.table(["what", "value"], [[name, answer[name]] for name in FIELDS])
+    console.line(f"\n{section(made, machine.count)}")
+
+
+def section(made: Plan, count: int) -> str:
+    """A plan on so many GPUs as a section of a recipe."""
     shape, batch = made.network, max(1, round(made.batch / made.network.context))
-    console.line(
-        f"\npretrain: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}, kv_heads: {shape.kv_heads},"
-        f" context: {shape.context}, batch: {batch}, accumulation: {-(-batch // (made.rows * machine.count))},"
+    return (
+        f"pretrain: {{layers: {shape.layers}, width: {shape.width}, heads: {shape.heads}, kv_heads: {shape.kv_heads},"
+        f" context: {shape.context}, batch: {batch}, accumulation: {-(-batch // (made.rows * count))},"
         f" tokens: {made.tokens}, learning_rate: {made.learning_rate:.3g}}}"
     )

@@ -24,7 +24,7 @@ from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
-from flows.service import daemons, deployments
+from flows.service import automations, daemons, deployments
 from flows.service.api import Api
 from flows.service.database import set_aside_damaged
 from flows.service.deployments import PREFECT_FILE, ROOT
@@ -41,6 +41,7 @@ POOL = "headwater"
 STATE = "headwater-server.json"
 LOCK = "up.lock"
 
+BEAT_S = 60  # between two signs of life of a run; an automation of prefect.yaml notices that they stay away
 START_S = 180.0  # a server needs about 20 s; a busy machine several times that
 
 
@@ -154,6 +155,8 @@ def _complete(lake: Path, port: int, say: Callable[[str], None]) -> list[str]:
         pid = workers[0].pid
     server = process_mark(daemons.find("server", lake)[0].pid)
     _write(lake, {"url": url, "server": server, "worker": process_mark(pid)})
+    if address := os.environ.get(automations.WEBHOOK):
+        automations.notify_at(api, address)
     try:
         if deployments.apply(
             api, home(lake), _environment(lake, url), partial(say, "applying deployments/prefect.yaml")
@@ -223,7 +226,8 @@ def _require_free(port: int) -> None:
 def _environment(lake: Path, url: str, port: int | None = None) -> dict[str, str]:
     """What server, worker and the runs it starts see: the lake's own Prefect, whatever the user's own is."""
     own = apart(unowned(os.environ))
-    more = {"PREFECT_API_URL": url, "PYTHONUNBUFFERED": "1"}
+    own.pop(automations.WEBHOOK, None)  # the server has it in a block
+    more = {"PREFECT_API_URL": url, "PYTHONUNBUFFERED": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT_S)}
     if port is not None:
         more |= {
             "PREFECT_SERVER_UI_API_URL": "/api",  # of the page's own origin, whatever name or tunnel it came by
@@ -273,7 +277,9 @@ def _make_pool(api: Api) -> None:
         if error.code != 404:
             raise
         described = "Flow runs as processes of this machine, started by the worker of `headwater up`"
-        api("/work_pools/", {"name": POOL, "type": "process", "description": described})
+        at_once = max(4, os.cpu_count() or 1)  # each is a process with Prefect, Arrow and perhaps PyTorch in it
+        body = {"name": POOL, "type": "process", "description": described, "concurrency_limit": at_once}
+        api("/work_pools/", body)
 
 
 def _worker_online(api: Api) -> bool:

@@ -52,18 +52,19 @@ def sweep(
     from models.scaling.config import SweepConfig
 
     try:
-        sizes = SweepConfig(
-            depths=tuple(int(one) for one in depths.split(",")),
-            ratios=tuple(float(one) for one in ratios.split(",")),
-            held_out=held_out,
-            aspect=aspect,
-        )
+        shape: dict[str, Any] = {
+            "depths": [int(one) for one in depths.split(",")],
+            "ratios": [float(one) for one in ratios.split(",")],
+            "held_out": held_out,
+            "aspect": aspect,
+        }
+        SweepConfig(**shape)
     except ValueError:
         raise UserError(
             f"--depths {depths}, --ratios {ratios}: give three different numbers above 0 each, as in 1,2,3; --aspect"
             f" {aspect}, --held-out {held_out}: an even number and a depth"
         ) from None
-    return _run("sweep", recipe, set, workers, common, _print_sweep, sizes=sizes)
+    return _run("sweep", recipe, set, workers, common, _print_sweep, **shape)
 
 
 def ablate(

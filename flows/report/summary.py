@@ -11,6 +11,7 @@ from datalake.lake.records import StageRecord, StageReport, read_record
 from datalake.printable import one_line
 from flows.report import shares
 from flows.report.words import excerpt
+from flows.stages import TRAINING
 from tasks.shown import figures as own
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -61,9 +62,8 @@ def lines(lake: Lake, reports: Sequence[StageReport]) -> Iterator[str]:
             f"reward: accuracy {report['heldout_accuracy']:.3f} ({report['heldout_accuracy_low']:.3f} to"
             f" {report['heldout_accuracy_high']:.3f}) on {report['heldout_pairs']:,} held-out pairs"
         )
-    for stage, record in records.items():
-        told = record.report.get("figures")
-        for figure in told if isinstance(told, list) else ():  # a classifier's are numbers by name
+    for stage, record in ((stage, records[stage]) for stage in records if stage in TRAINING):
+        for figure in record.report.get("figures", ()):
             if figure["kind"] != "marked":  # texts were shown while it trained
                 yield from (f"{stage}: {line}" for line in own.text(figure))
     for stage in ("ppo", "grpo"):

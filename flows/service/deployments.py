@@ -1,4 +1,4 @@
-"""Applying deployments/prefect.yaml to a lake's server: `prefect deploy` does all but the schedules.
+"""Applying deployments/prefect.yaml to a lake's server: `prefect deploy` does all but schedules and automations.
 
 A schedule of the file is made once. Afterwards it is the server's: one that a person turned on, changed or removed
 stays so, and so do those that people add. Only an entry changed in the file itself is applied again, on or off as it
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from datalake.atomic import write_atomically
+from flows.service import automations
 from flows.service.api import Api
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,12 +33,13 @@ class NotAppliedError(Exception):
 
 
 def digest() -> str:
-    """What the deployments are made from: the file, where it lies, the flows' parameters, the recipes at hand."""
+    """What the deployments are made from: the file, where it lies, its commit, the flows' parameters, the recipes."""
+    from flows.deployment import version
     from flows.parameters import recipes_at_hand
     from flows.recipe import Recipe
 
     sources = [PREFECT_FILE, *sorted((ROOT / "flows").glob("*.py"))]
-    parts = [str(ROOT), *(path.read_text(encoding="utf-8") for path in sources), *recipes_at_hand()]
+    parts = [str(ROOT), version(), *(path.read_text(encoding="utf-8") for path in sources), *recipes_at_hand()]
     parts.append(json.dumps(Recipe.model_json_schema(), sort_keys=True))
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
@@ -65,23 +67,28 @@ def apply(api: Api, home: Path, environment: Mapping[str, str], tell: Callable[[
     Raises:
         NotAppliedError: where `prefect deploy` fails.
     """
-    state, wanted = _applied(home), digest()
-    if state.get("digest") == wanted and complete(api):
-        return False
-    tell()
-    file = _file()
+    state, wanted, file = _applied(home), digest(), _file()
+    automated = automations.wanted(file)
     schedules: Schedules = {
         entry["name"]: {schedule["slug"]: schedule for schedule in entry.pop("schedules", [])}
         for entry in file["deployments"]
     }
     known = {deployment["name"] for deployment in there(api)}
-    before = {name: entries for name, entries in state.get("schedules", {}).items() if name in known}
-    _deploy(file, home, environment)
-    if not complete(api):
-        raise NotAppliedError("not every deployment is there")
-    _schedule(api, schedules, before)
-    write_atomically(home / APPLIED, json.dumps({"digest": wanted, "schedules": schedules}, indent=1).encode())
-    return True
+    deploys = state.get("digest") != wanted or not complete(api)
+    if deploys:
+        tell()
+        before = {name: entries for name, entries in state.get("schedules", {}).items() if name in known}
+        _deploy(file, home, environment)
+        if not complete(api):
+            raise NotAppliedError("not every deployment is there")
+        _schedule(api, schedules, before)
+    ids = {deployment["name"]: deployment["id"] for deployment in there(api)}
+    last = state.get("automations", {}) if known else {}
+    applied, made = automations.apply(api, automated, last, ids)
+    if deploys or made:
+        body = {"digest": wanted, "schedules": schedules, "automations": applied}
+        write_atomically(home / APPLIED, json.dumps(body, indent=1).encode())
+    return bool(deploys or made)
 
 
 def _file() -> dict[str, Any]:

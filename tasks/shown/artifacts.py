@@ -51,6 +51,11 @@ def _show(action: Callable[[], Any]) -> Any:
         return None
 
 
+def show(action: Callable[[], object]) -> None:
+    """Do something else for the UI or for automations: in a run alone, and never at the expense of it."""
+    _show(action)
+
+
 def say(text: str) -> None:
     """Tell something that happens during a run: on the terminal and in the run's log."""
     if not events.structured():
@@ -285,7 +290,12 @@ def publish_evaluations(stage: str, evaluations: Sequence[Mapping[str, Any]]) ->
         | ({"seen in training": f"{row['seen']:.1%}"} if "seen" in row else {})
         for row in evaluations
     ]
-    _show(partial(_publish_table, _key(stage, "table"), "Evaluation, with 95% intervals", rows))
+    publish_table(stage, "Evaluation, with 95% intervals", rows)
+
+
+def publish_table(name: str, description: str, rows: list[dict[str, Any]]) -> None:
+    """Show rows as a table."""
+    _show(partial(_publish_table, _key(name, "table"), description, rows))
 
 
 def publish_page(stage: str, name: str, write: Callable[[], str]) -> None:

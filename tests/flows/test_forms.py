@@ -17,6 +17,7 @@ from harness import PrefectServer, up
 
 from flows.commands.service import POOL
 from flows.service import deployments
+from flows.service.api import Api
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -81,6 +82,18 @@ def scheduled(
             prefect_server.call(f"/deployments/{deployment}/schedules/{schedule['id']}", method="DELETE")
     for run in runs(prefect_server, deployment, state={"type": {"any_": ["SCHEDULED", "PENDING"]}}):
         prefect_server.call(f"/flow_runs/{run['id']}", method="DELETE")
+
+
+@pytest.mark.parametrize("ui", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
+def test_every_form_is_drawn_whole(
+    running: dict[str, Any], prefect_server: PrefectServer, browser: Browser, ui: str
+) -> None:
+    for deployment in deployments.there(Api(prefect_server.url, prefect_server.login)):
+        browser.open(f"/deployments/deployment/{deployment['id']}/run", ui)
+        fields = deployment["parameter_openapi_schema"]["properties"]
+        browser.see(*fields, "Submit")
+        assert "Error" not in browser.text
+        browser.shot(f"form-{deployment['name']}-{ui}")
 
 
 @pytest.mark.parametrize("ui", ["v1", "v2"])

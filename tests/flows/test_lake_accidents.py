@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import world
 
 from datalake.lake.lake import Lake
 from datalake.lake.records import manifests
+from datalake.lake.upkeep import maintain as upkeep
 
 
 def recipe(folder: Path, threshold: float, holdout: float = 0.1) -> dict[str, Any]:
@@ -55,8 +58,16 @@ def cut(lake: Path) -> None:
         path.write_bytes(path.read_bytes()[:-9])
 
 
+def maintain(lake: Path) -> None:
+    """Old, and rid of all that nothing names."""
+    for path in lake.rglob("*"):
+        os.utime(path, (time.time() - 40 * 86_400,) * 2)
+    upkeep.maintain(Lake(lake), abandoned=True, apply=True)
+
+
 ACCIDENTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "moved": (lambda lake: None, "cached"),  # each case is a copy, at another place
+    "maintained": (maintain, "cached"),
     "snapshots expired": (expire, "cached"),
     "catalog and warehouse deleted": (
         lambda lake: [(lake / "catalog.db").unlink(), shutil.rmtree(lake / "warehouse")],

@@ -18,12 +18,12 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 from harness import PrefectServer, free_port, headwater, up
 
 from datalake.errors import UserError
 from flows.commands import service
 from flows.commands.common import Common
+from flows.deployment import version
 from flows.service import daemons, deployments
 from flows.service.api import Api, call
 from flows.service.environment import alive, prepare, process_mark, server_state
@@ -137,13 +137,28 @@ def test_daemons_are_no_leftovers_of_up(running: dict[str, Any], prefect_server:
 def test_deployments_wait_in_line_and_start_by_themselves_only_when_told_to(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
-    for name in ("pipeline/pipeline", "ingest/ingest", "ingest/crawl", "evaluate/evaluate", "judge/judge"):
-        deployment = prefect_server.call(f"/deployments/name/{name}")
+    scheduled = ["pipeline", "ingest", "crawl", "wikipedia", "code", "evaluate", "judge", "maintain"]
+    for name in (*scheduled, "curate", "train", "plan", "sweep", "ablate"):
+        deployment = prefect_server.call(f"/deployments/name/{name}/{name}")
         assert deployment["work_pool_name"] == service.POOL
         assert deployment["global_concurrency_limit"]["limit"] == 1
         assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         assert deployment["enforce_parameter_schema"]
-        assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
+        assert deployment["version"] == version()
+        assert "headwater" in deployment["tags"]
+        assert [schedule["active"] for schedule in deployment["schedules"]] == [False] * (name in scheduled)
+        assert all(schedule["schedule"]["timezone"] == "UTC" for schedule in deployment["schedules"])
+
+
+def test_runs_beyond_what_the_machine_bears_wait_for_it(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+    assert prefect_server.call(f"/work_pools/{service.POOL}")["concurrency_limit"] >= 4
+
+
+def test_the_versions_are_gits(tmp_path: Path) -> None:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=service.ROOT, capture_output=True, text=True, check=False)
+    if commit.returncode:
+        pytest.skip("no git working tree")
+    assert version().removesuffix("+changes") == commit.stdout[:12]
 
 
 def test_a_run_that_waits_for_people_keeps_no_other_from_running(
@@ -157,6 +172,10 @@ def test_a_run_that_waits_for_people_keeps_no_other_from_running(
 _FORMS = (
     ("pipeline/pipeline", ["until"]),
     ("ingest/ingest", []),
+    ("curate/curate", []),
+    ("train/train", ["stage", "steps"]),
+    ("sweep/sweep", ["depths", "ratios", "held_out", "aspect"]),
+    ("ablate/ablate", ["against", "seeds"]),
     ("evaluate/evaluate", []),
     ("label/label", ["judged", "pairs"]),
 )
@@ -178,25 +197,39 @@ def test_the_form_is_short_and_filled_in_with_the_demo(running: dict[str, Any], 
         assert deployment["parameters"] == {"recipe": "recipes/demo.yaml"}
 
 
-def test_the_forms_of_judging_and_promoting_say_what_each_field_is(
-    running: dict[str, Any], prefect_server: PrefectServer
-) -> None:
-    for name, own in (("judge", ["checkpoints", "shots", "reasons"]), ("promote", ["candidate", "contamination"])):
+def test_forms_without_a_recipe_say_what_each_field_is(running: dict[str, Any], prefect_server: PrefectServer) -> None:
+    for name, own in (
+        ("judge", ["checkpoints", "benchmarks", "limit", "shots", "reasons", "cluster"]),
+        ("promote", ["candidate", "tag", "benchmarks", "limit", "contamination", "losses", "cluster"]),
+        ("crawl", ["snapshots", "archives", "languages", "set"]),
+        ("wikipedia", ["wiki", "dumps", "set"]),
+        ("code", ["paths", "set"]),
+        ("plan", ["gpu", "gpu_hours", "gpus", "corpus"]),
+        ("maintain", ["apply", "days", "abandoned"]),
+    ):
         deployment = prefect_server.call(f"/deployments/name/{name}/{name}")
         fields = deployment["parameter_openapi_schema"]["properties"]
-        assert {"benchmarks", "limit", "lake", *own} <= fields.keys()
+        assert sorted(fields) == sorted(["lake", *own])
         assert all(field["description"] for field in fields.values())
+        assert deployment["parameters"] == {}, "every field has a default"
 
 
-def test_the_crawl_takes_an_open_range_of_snapshots_once_a_month(
+def test_the_crawl_takes_an_open_range_of_snapshots_every_night(
     running: dict[str, Any], prefect_server: PrefectServer
 ) -> None:
-    deployment = prefect_server.call("/deployments/name/ingest/crawl")
-    assert deployment["parameters"] == {"recipe": "recipes/crawl.yaml"}
-    (source,) = yaml.safe_load((service.ROOT / "recipes" / "crawl.yaml").read_text())["sources"]
-    assert source["snapshots"][0].endswith("..")
+    deployment = prefect_server.call("/deployments/name/crawl/crawl")
+    assert deployment["parameter_openapi_schema"]["properties"]["snapshots"]["default"].endswith("..")
     (schedule,) = deployment["schedules"]
-    assert schedule["schedule"]["cron"] == "0 3 5 * *"
+    assert (schedule["slug"], schedule["schedule"]["cron"]) == ("nightly", "30 1 * * *")
+
+
+def test_the_upkeep_on_schedule_removes_and_the_one_of_the_form_only_lists(
+    running: dict[str, Any], prefect_server: PrefectServer
+) -> None:
+    deployment = prefect_server.call("/deployments/name/maintain/maintain")
+    (schedule,) = deployment["schedules"]
+    assert schedule["parameters"] == {"apply": True}
+    assert deployment["parameter_openapi_schema"]["properties"]["apply"]["default"] is False
 
 
 def test_a_form_with_a_mistake_is_refused(

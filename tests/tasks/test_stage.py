@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import subprocess
@@ -524,3 +525,49 @@ def test_outputs_have_the_names_that_their_stage_gives_them_and_a_model_its_own(
 
 def test_of_a_stage_that_isnt_run_data_passes_the_reason_on_and_a_model_names_it() -> None:
     assert learn.skipped("no source") == Both(Missing("no source"), Missing("it needs learn"))
+
+
+# Tried again --------------------------------------------------------------------------------------------------------
+
+
+def tries(runtime: Runtime, errors: list[Exception], monkeypatch: pytest.MonkeyPatch, unwatched: bool = True) -> int:
+    """How often a stage is begun that raises these errors, one after the other, before it ends well."""
+    from tasks import tracked as module
+
+    monkeypatch.setattr(module, "_unwatched", lambda: unwatched)
+    monkeypatch.setattr(module, "FIRST_S", 0.01)
+    begun = 0
+
+    def shaky(config: Config, runtime: Runtime, rows: int = 3) -> Produced:
+        nonlocal begun
+        begun += 1
+        if errors:
+            raise errors.pop(0)
+        return double.fn(config, runtime, rows)
+
+    with contextlib.suppress(StageError):
+        tracked(made_by(shaky, "double"), Config(), runtime)
+    return begun
+
+
+def test_a_stage_that_nobody_watches_is_begun_again_where_that_may_help(
+    runtime: Runtime, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tries(runtime, [OSError("no space"), ConnectionError("reset")], monkeypatch) == 3
+    assert states(log) == [("double", "ran")]
+
+
+@pytest.mark.parametrize("error", [UserError("no such file"), AssertionError("sums"), TypeError("ours")])
+def test_what_is_written_wrong_is_not_tried_again(
+    error: Exception, runtime: Runtime, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tries(runtime, [error], monkeypatch) == 1
+    assert states(log) == [("double", "failed")]
+
+
+def test_a_stage_that_goes_on_failing_ends_and_one_that_is_watched_at_once(
+    runtime: Runtime, log: RunLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tries(runtime, [OSError("gone")] * 9, monkeypatch) == 3
+    assert tries(runtime, [OSError("gone")] * 9, monkeypatch, unwatched=False) == 1
+    assert states(log) == [("double", "failed")] * 2
