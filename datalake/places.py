@@ -47,7 +47,7 @@ def place(text: str | os.PathLike[str], tries: int = TRIES) -> Path:
     A `UPath` is given as a `Path`: as far as anybody here uses it, it is one.
     """
     if not isinstance(text, str | PurePath):
-        return text
+        return cast(Path, text)
     words = _FLATTENED.sub(r"\1://", str(text), count=1) if isinstance(text, PurePath) else text
     if not is_address(words):
         return Path(unquote(urlsplit(words).path) if words.lower().startswith("file://") else words)

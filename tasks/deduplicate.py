@@ -215,7 +215,8 @@ def _add_spans(
     from tasks.ranges import cut_over_ranges, ranges_of
 
     marked: dict[str, dict[str, str]] = {file: {"documents": file} for file in files}
-    keys, rows = [], {}
+    keys: list[str] = []
+    rows: dict[str, int] = {}
     for section in (config.lines, config.substrings):
         if section is None:
             continue

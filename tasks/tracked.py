@@ -113,9 +113,9 @@ def tracked(stage: Stage[C, Any, O], config: C, runtime: Runtime, **inputs: Any)
         state = run(return_state=True, wait_for=list({id(s): s for s in upstream}.values()))
         seconds = time.perf_counter() - start
         if not state.is_completed():
-            failed = StageReport(stage=stage.name, state="failed", seconds=seconds, fingerprint=print_of_payload)
-            _tell(failed)
-            log.add(failed)
+            report = StageReport(stage=stage.name, state="failed", seconds=seconds, fingerprint=print_of_payload)
+            _tell(report)
+            log.add(report)
             error = state.result(raise_on_failure=False)
             raise StageError(f"{stage.name} failed: {_first_line(error)}") from (
                 error if isinstance(error, BaseException) else None

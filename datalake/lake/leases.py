@@ -225,7 +225,7 @@ class _ObjectLock:
 
     def __init__(self, path: Path):
         self._path = path
-        self._mine = {"holder": f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}", "beat": 0}
+        self._mine: dict[str, Any] = {"holder": f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}", "beat": 0}
         self._seen: tuple[str, float] = "", time.monotonic()
         self._over, self._beating = threading.Event(), threading.Thread()
 
@@ -251,7 +251,7 @@ class _ObjectLock:
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
-            self._mine["beat"] = int(self._mine["beat"]) + 1
+            self._mine["beat"] = self._mine["beat"] + 1
             with suppress(OSError):  # a store that is away for a while: whoever waits can't ask it either
                 tag = _tag(self._path)
                 if tag and json.loads(self._path.read_bytes()).get("holder") == self._mine["holder"]:

@@ -25,7 +25,7 @@ def told(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Told
     def emit(event: str, resource: dict[str, str], payload: dict[str, Any]) -> None:
         found.append((event, resource["prefect.resource.id"], payload))
 
-    monkeypatch.setattr("prefect.announcements.emit_event", emit)
+    monkeypatch.setattr("prefect.events.emit_event", emit)
     return found
 
 
