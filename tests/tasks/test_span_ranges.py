@@ -24,6 +24,7 @@ from datalake.dedup.spans.marks import mark
 from datalake.dedup.spans_config import LinesConfig, SubstringsConfig
 from datalake.document import Document, document_id
 from datalake.files import file_digest
+from datalake.lake import shards as shards_module
 from datalake.lake.shards import ShardResult
 from datalake.tables import DOCUMENTS, to_table
 from tasks import ranges as ranges_module
@@ -116,6 +117,7 @@ def check(made: Any, config: DedupConfig, ranges: int, folder: Path, runtime: Ru
 def test_any_number_of_ranges_and_batches_gives_the_file_of_one_process(
     inline: RuntimeOf, tmp_path: Path, config: DedupConfig, ranges: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shards_module, "ROW_GROUP_ROWS", 16)  # so that rows lie in many groups
     for module in (spans_module, repeats):  # so that the table is made in several steps
         monkeypatch.setattr(module, "AT_ONCE", 70)
     monkeypatch.setattr(spans_module.Spans.__init__, "__defaults__", (70,))

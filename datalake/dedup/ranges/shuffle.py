@@ -30,7 +30,10 @@ from datalake.places import is_local, make_folder
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-ROOM = 64 << 20  # bytes of rows that a table holds in memory before it writes them
+ROOM, LEAST = (
+    64 << 20,
+    64 << 10,
+)  # bytes of rows that a table holds in memory before it writes them, at most and at least
 INDEX_BITS = 40  # of a place: the number of a document within its range
 INDEX = (1 << INDEX_BITS) - 1
 
@@ -64,7 +67,7 @@ class Parted:
         self.path, self.width, self.sections, self.rows = path, width, sections, 0
         self._schema = pa.schema([("row", pa.binary(8 * width))])
         self._writer = pa.ipc.new_file(str(temporary(path)), self._schema)
-        self._room, self._taken = max(room, 1 << 16), 0
+        self._room, self._taken = max(room, LEAST), 0
         self._held: list[tuple[Ints, Ints]] = []
 
     def add(self, sections: Ints | int, *columns: npt.NDArray[Any] | int) -> None:
