@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from datalake.dedup.ranges.firsts import HEAD, NODE, ONE, PAIR, followers
 from datalake.dedup.ranges.places import as_text, documents_of
-from datalake.dedup.ranges.shuffle import INDEX, INDEX_BITS, Ints, Task
+from datalake.dedup.ranges.shuffle import INDEX, INDEX_BITS, Ints, Task, within
 from datalake.dedup.tables import EXACT, KEPT, NEAR, ROWS, URL, duplicates_table, pairs_table, range_of
 from datalake.dedup.texts.signed import as_bytes, same
 
@@ -132,16 +132,11 @@ def _in_order(task: Task, blocks: Callable[[int], Iterator[Ints]], width: int, b
 
 def _sorted(blocks: Callable[[], Iterator[Ints]], width: int, by: int, room: int) -> Iterator[Ints]:
     """Rows in order; where they are more than `room`, a slice at a time, each found by reading all of them again."""
-    total, held = 0, [np.empty((0, width), np.int64)]
-    for rows in blocks():
-        total += len(rows)
-        if total > room:
-            held = []
-        elif held:
-            held.append(rows)
-    if held:
-        yield _by_columns(np.concatenate(held), by)
+    rows = within(blocks(), room)
+    if rows is not None:
+        yield _by_columns(rows.reshape(-1, width), by)
         return
+    total = sum(len(some) for some in blocks())
     slices = -(-total // max(room, 1))
     step, seen, some = max(1, total // (1000 * slices)), 0, []
     for rows in blocks():

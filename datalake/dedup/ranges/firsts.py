@@ -35,7 +35,7 @@ _FOLLOWER = 10
 def addresses(task: Task) -> None:
     """The first document of each address."""
     out = task.table("answers", 2, task.plan.ranges)
-    for rows, first in _firsts(lambda: task.blocks("places", "urls"), one=True):
+    for rows, first in first_rows(lambda: task.blocks("places", "urls"), one=True):
         out.add(rows[:, 1] >> INDEX_BITS, rows[:, 1], first[:, 1])
 
 
@@ -64,12 +64,12 @@ def firsts(task: Task) -> None:
     """The first document of each text and of each set, told to those that come later; and the pairs of equal texts."""
     plan = task.plan
     texts, pairs = task.table("texts", 4, plan.ranges), task.table("pairs", PAIR, plan.sections)
-    for rows, first in _firsts(lambda: task.blocks("keys", "texts")):
+    for rows, first in first_rows(lambda: task.blocks("keys", "texts")):
         texts.add(rows[:, 2] >> INDEX_BITS, rows[:, 2], first[:, 2:5])
         part = range_of(first[:, 3].copy(), plan.sections)
         pairs.add(part, first[:, 3:5], rows[:, 3:5], EXACT, ONE)
     sets = task.table("sets", 2, plan.ranges)
-    for rows, first in _firsts(lambda: task.blocks("keys", "sets")):
+    for rows, first in first_rows(lambda: task.blocks("keys", "sets")):
         sets.add(rows[:, 2] >> INDEX_BITS, rows[:, 2], first[:, 2])
     task.counts["pairs"] = pairs.rows
 
@@ -142,7 +142,7 @@ def _find(high: Ints, low: Ints, known_high: Ints, known_low: Ints) -> Ints:
     return out
 
 
-def _firsts(blocks: Callable[[], Iterator[Ints]], one: bool = False) -> Iterator[tuple[Ints, Ints]]:
+def first_rows(blocks: Callable[[], Iterator[Ints]], one: bool = False) -> Iterator[tuple[Ints, Ints]]:
     """Rows that aren't the first with their hash, and for each of them that first row; blocks come in order of place.
 
     A hash takes the first two columns of a row (the first, where it is `one`), and the next one is the place.

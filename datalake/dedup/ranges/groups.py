@@ -41,6 +41,30 @@ def write_edges(out: Parted, edges: Ints) -> None:
     out.add(edges[:, 0] >> INDEX_BITS, edges)
 
 
+class Forest:
+    """Edges on their way to a table: held as a forest while that fits `room` rows, then written and begun anew."""
+
+    def __init__(self, out: Parted, room: int):
+        self._out, self._room = out, room
+        self._held: list[Ints] = [np.empty((0, WIDTH), np.int64)]
+        self._count = 0
+
+    def add(self, edges: Ints) -> None:
+        """Edges between any two places, the later one in front or not."""
+        self._held.append(edges)
+        self._count += len(edges)
+        if self._count > self._room:
+            self._held = [forest(np.concatenate(self._held))]
+            self._count = len(self._held[0])
+            if self._count > self._room // 2:
+                self.close()
+
+    def close(self) -> None:
+        """Write what is held."""
+        write_edges(self._out, forest(np.concatenate(self._held)))
+        self._held, self._count = [np.empty((0, WIDTH), np.int64)], 0
+
+
 @kernel
 def _least(rows: Ints, least: Ints, index: int) -> None:
     for k in range(len(rows)):

@@ -21,11 +21,11 @@ import pyarrow as pa
 
 from datalake.compiled import kernel
 from datalake.dedup.config import DedupConfig
-from datalake.dedup.ranges.firsts import PAIR, followers
+from datalake.dedup.ranges.firsts import PAIR, first_rows, followers
 from datalake.dedup.ranges.groups import WIDTH as EDGE
-from datalake.dedup.ranges.groups import forest, linked, write_edges
+from datalake.dedup.ranges.groups import Forest, linked
 from datalake.dedup.ranges.places import documents_of
-from datalake.dedup.ranges.shuffle import INDEX, INDEX_BITS, Ints, Task
+from datalake.dedup.ranges.shuffle import INDEX, INDEX_BITS, Ints, Task, within
 from datalake.dedup.tables import EXACT, NEAR, range_of
 from datalake.dedup.texts.bands import shared_buckets
 from datalake.dedup.texts.compare import compared, meetings_of
@@ -35,6 +35,7 @@ from datalake.dedup.texts.spill import Spill
 from datalake.dedup.texts.verify import Sets, Settling
 
 _MEMBER = 7  # columns before the bands: place, documents, shingles, id, text
+_SORTED = 64  # bytes that sorting a bucket's row takes, about
 _MOVED = 6  # node; id and text of what replaces it; similarity
 SCATTER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: puts groups one after the other in different batches
 
@@ -84,22 +85,24 @@ def bands_of(batch: pa.RecordBatch, rows: Ints, bands: int) -> Ints:
 
 
 def edges(task: Task, config: DedupConfig) -> None:
-    """Who shares a bucket of a range."""
-    bands, room = config.signing.bands, task.plan.memory // 128
-    found, held = [np.empty((0, EDGE), np.int64)], 0
+    """Who shares a bucket of a range. A bucket that all documents share takes no more memory than others."""
+    bands, ranges, memory = config.signing.bands, task.plan.ranges, task.plan.memory
+    out = Forest(task.table("links", EDGE, ranges), memory // 128)
     for band in range(bands):
-        section, sections = task.item * bands + band, task.plan.ranges * bands
-        rows = task.rows("buckets", "buckets", 2, section, sections)
-        members, starts = shared_buckets(rows[:, 0].copy())
-        places = rows[members, 1]
-        first = np.repeat(np.minimum.reduceat(places, starts[:-1]), np.diff(starts)) if len(members) else places
-        later = np.flatnonzero(places != first)
-        found.append(np.stack((places[later], first[later]), axis=1))
-        held += len(later)
-        if held > room:
-            found = [forest(np.concatenate(found))]
-            held = len(found[0])
-    write_edges(task.table("links", EDGE, task.plan.ranges), forest(np.concatenate(found)))
+
+        def blocks(section: int = task.item * bands + band) -> Iterator[Ints]:
+            return task.blocks("buckets", "buckets", section, ranges * bands)
+
+        rows = within(blocks(), memory // _SORTED)
+        if rows is None:
+            for later, first in first_rows(blocks, one=True):
+                out.add(np.stack((later[:, 1], first[:, 1]), axis=1))
+        elif len(rows):
+            members, starts = shared_buckets(rows[:, 0].copy())
+            places, first = rows[members, 1], np.repeat(members[starts[:-1]], np.diff(starts))
+            later = np.flatnonzero(members != first)
+            out.add(np.stack((places[later], rows[first[later], 1]), axis=1))
+    out.close()
 
 
 def members(task: Task, after: str, batches: int) -> None:

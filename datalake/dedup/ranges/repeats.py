@@ -26,7 +26,7 @@ import pyarrow as pa
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.ranges import places
 from datalake.dedup.ranges.groups import WIDTH as EDGE
-from datalake.dedup.ranges.groups import forest, linked, write_edges
+from datalake.dedup.ranges.groups import Forest, linked
 from datalake.dedup.ranges.near import SCATTER
 from datalake.dedup.ranges.shuffle import INDEX, INDEX_BITS, Ints, Task
 from datalake.dedup.runs import Runs, even_blocks
@@ -187,14 +187,15 @@ def candidates(task: Task, config: DedupConfig) -> None:
     rows = np.ascontiguousarray(rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))].T)
     gram, limit = config.substrings.marking.gram, config.substrings.limit
     crowded, found = candidates_of(rows[0], rows[1], rows[2], limit, gram, max(task.plan.memory // 400, 1000))
-    out, edges = task.table("candidates", 5, task.plan.ranges), np.empty((0, EDGE), np.int64)
+    out = task.table("candidates", 5, task.plan.ranges)
+    edges = Forest(task.table("links", EDGE, task.plan.ranges), task.plan.memory // 128)
     task.counts["alone"] = 0
     for some in found:
         out.add(some[:, 0] >> INDEX_BITS, some)
         itself = some[:, 0] == some[:, 1]
         task.counts["alone"] += int(itself.sum())
-        edges = forest(np.concatenate((edges, some[~itself, :2])))
-    write_edges(task.table("links", EDGE, task.plan.ranges), edges)
+        edges.add(some[~itself, :2])
+    edges.close()
     task.counts |= {"candidates": out.rows, "crowded": crowded}
 
 

@@ -14,7 +14,7 @@ Hashes are 64-bit patterns kept as int64, as in the lake's tables; unsigned wher
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -191,3 +191,14 @@ class Task:
         if kind is not None:
             for table in self._tables:
                 table.give_up()
+
+
+def within(blocks: Iterable[Ints], room: int) -> Ints | None:
+    """Blocks in one array, where they are at most `room` rows; without any, one that has none."""
+    held: list[Ints] = []
+    for rows in blocks:
+        room -= len(rows)
+        if room < 0:
+            return None
+        held.append(rows)
+    return np.concatenate(held) if held else np.empty((0, 0), np.int64)
