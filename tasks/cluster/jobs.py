@@ -121,6 +121,7 @@ class _Following:
     ) -> None:
         self.job, self.config, self.server, self.left, self.tell = job, config, server, retries, tell
         self.begun = False  # the server has answered, and the job is ours to stop
+        self.due = False  # the job is to be submitted, as soon as the server takes it
         self.logs: _Logs | None = None
         self._moved, self._beat = time.monotonic(), b""
 
@@ -171,6 +172,8 @@ class _Following:
         state, said = self.server.state(self.job.id)
         if not self.begun:
             self._begin(state)
+        elif self.due:
+            self._submit(state)
         elif (answer := self.job.answer()) is not None and state in ("ended", "unknown"):
             return answer
         elif state == "running" and self._still():
@@ -190,13 +193,24 @@ class _Following:
         elif "report" in (self.job.answer() or {}):
             self.tell(f"job {self.job.id} has ended since, and its report is taken")
         else:
-            self._submit(state)
+            self.due = True
         self.begun = True
+        self._followed()
+        if self.due:
+            self._submit(state)
+
+    def _followed(self) -> None:
+        """Read its log from now on, and expect it to move."""
         self._moved = time.monotonic()
+        if self.logs:
+            self.logs.close()
         self.logs = _Logs(self.server, self.job.id)
 
     def _submit(self, state: State) -> None:
-        if state == "ended":
+        """Ask for the job; a server that can't take it yet is away, and is asked again."""
+        if state in ("waiting", "running"):  # as it says of one that is lost
+            self.server.stop(self.job.id)
+        if state != "unknown":
             self._remove()
         folder = self.job.folder
         for name in (ANSWER, BEAT):
@@ -206,6 +220,8 @@ class _Following:
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(self.config.saving_s)}  # Ray kills after 3 s else
         metadata = {"stage": self.job.stage, "fingerprint": self.job.fingerprint, "lake": str(self.job.lake)}
         self.server.submit(self.job.id, entrypoint, environment, metadata)
+        self.due = False
+        self._followed()
         self.tell(f"job {self.job.id} submitted")
 
     def _again(self, why: str) -> None:
@@ -214,12 +230,7 @@ class _Following:
             raise ClusterError(f"job {self.job.id} was lost ({why}): the same command goes on from its last state")
         self.left -= 1
         self.tell(f"job {self.job.id} was lost ({why}) and is begun again from its last state")
-        if self.logs:
-            self.logs.close()
-        self.server.stop(self.job.id)
-        self._submit("ended")
-        self._moved = time.monotonic()
-        self.logs = _Logs(self.server, self.job.id)
+        self.due = True
 
     def _remove(self) -> None:
         """Let the cluster forget the job, and wait until it has."""

@@ -70,8 +70,12 @@ class RayJobServer:
             "metadata": dict(metadata),
         }
         answer = self._request("POST", "/api/jobs/", json_data=body, refusable=True)
-        if answer.status_code >= 400 and "already exists" not in answer.text:
-            raise UserError(f"the job server refuses {id}: {' '.join(answer.text.split())[:300]}")
+        words = " ".join(answer.text.split())[:300]
+        if answer.status_code < 400 or "already exists" in words:
+            return
+        if answer.status_code >= 500:  # "No available agent", where the head has just begun
+            raise Away(words)
+        raise UserError(f"the job server refuses {id}: {words}")
 
     def stop(self, id: str) -> None:
         """SIGTERM to its process, and SIGKILL after RAY_JOB_STOP_WAIT_TIME_S."""

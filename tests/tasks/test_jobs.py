@@ -117,13 +117,15 @@ def test_a_lost_job_is_begun_again_as_often_as_shards_are(job: Job) -> None:
         server, looks = Jobs(), [0]
 
         def poll(server: Jobs = server, looks: list[int] = looks, state: str | None = state) -> None:
+            if server.states.get(job.id) != "running":
+                return
             looks[0] += 1
-            if looks[0] <= 2:
-                server.states.pop(job.id)
-                if state:
-                    server.states[job.id] = state
-            elif job.id in server.states:
+            if looks[0] > 2:
                 ending(server, job)()
+            elif state:
+                server.states[job.id] = state
+            else:
+                server.states.pop(job.id)
 
         report, told = run(job, server, poll)
         assert report == {"steps": 3}
@@ -198,6 +200,32 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(job: Job) -> None:
     server.states.clear()
     with pytest.raises(UserError, match="no job server at http://head:8265"):
         run(job, server)
+
+
+def test_a_server_that_cannot_take_a_job_yet_is_asked_again(job: Job) -> None:
+    """A head that has just begun answers before its agent is there; that costs none of the tries."""
+
+    class Young(Jobs):
+        refusals = 3
+
+        def submit(self, id: str, entrypoint: str, environment: Any, metadata: Any) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise Away("No available agent to submit job, please try again later.")
+            super().submit(id, entrypoint, environment, metadata)
+
+    server, lost = Young(), [False]
+
+    def poll() -> None:
+        if job.id in server.states and not lost[0]:
+            lost[0], server.refusals = True, 3
+            server.states.pop(job.id)
+        elif job.id in server.states:
+            ending(server, job)()
+
+    report, told = run(job, server, poll, retries=1)
+    assert report == {"steps": 3}
+    assert (len(server.submitted), sum("was lost" in line for line in told)) == (2, 1)
 
 
 def test_lines_come_once_though_the_connection_breaks(job: Job) -> None:
