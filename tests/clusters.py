@@ -70,8 +70,12 @@ def start_head(port: int = 0, dashboard: int = 0, token: str = "", cpus: int = 2
     token = token or secrets.token_hex(32)
     for _ in range(3):
         head = _begun(port or free_port(), dashboard or free_port(), token, cpus)
-        if _up(head):
-            return head
+        try:
+            if _up(head):
+                return head
+        except BaseException:
+            head.kill()
+            raise
         head.kill()
     raise AssertionError((head.folder / "start.log").read_text())
 
