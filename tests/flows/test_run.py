@@ -16,7 +16,7 @@ from world import Whole
 from datalake.lake.funnel import by_source, funnel_of
 from datalake.lake.lake import Lake
 from datalake.lake.records import find_manifest, read_record
-from flows.report.summary import archives
+from flows.report.summary import archives, lines
 
 DATA = ("ingest", "curate", "deduplicate", "mixture", "tokenizer", "tokenize")
 
@@ -513,3 +513,9 @@ def test_two_ray_workers_and_one_process_write_the_same_bytes(whole: Whole, lake
     assert ours == theirs
     for stage in DATA:
         assert _versions({stage: reports[stage]}) == _versions({stage: whole.reports[stage]})
+
+
+def test_the_summary_of_a_run_of_everything_is_told_to_its_end(whole: Whole) -> None:
+    told = list(lines(Lake(whole.lake), list(whole.reports.values())))
+    assert any(line.startswith("reward: accuracy") for line in told)
+    assert any(line.startswith("evaluation, with") for line in told), "what comes after all figures"
