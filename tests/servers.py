@@ -195,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class S3Server:
-    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused, `most` were inside at once."""
+    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused; with a `fault` (status, code, message)
+    each of them is."""
 
     def __init__(self) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
@@ -203,6 +204,7 @@ class S3Server:
 
         inner: Callable[..., Any] = DomainDispatcherApplication(create_backend_app)
         self.slow = 0
+        self.fault: tuple[str, str, str] | None = None
         self.spoil = False  # a byte of every body that is read arrives as another one
         self.refused = 0
         self.asked: list[tuple[str, str, str]] = []
@@ -210,11 +212,14 @@ class S3Server:
         def door(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
             range_ = environ.get("HTTP_RANGE", "")
             self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], range_))
+            fault = self.fault
             if self.slow:
                 self.slow -= 1
                 self.refused += 1
-                body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                start("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+                fault = ("503 Slow Down", "SlowDown", "Please reduce your request rate.")
+            if fault:
+                body = f"<Error><Code>{fault[1]}</Code><Message>{fault[2]}</Message></Error>".encode()
+                start(fault[0], [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
                 return [body]
 
             def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:

@@ -324,13 +324,13 @@ def shard_marks(lake: Path, stage: str) -> dict[str, tuple[int, int]]:
 
 def parquet(lake: Path, stages: Sequence[str] = ()) -> dict[str, str]:
     """The content hash of every shard's files by stage, key and name: equal for lakes with equal shards."""
-    from datalake.files import file_digest
+    from datalake.lake.copies import digest_of
 
     found = {}
     for path in sorted((lake / "shards").rglob("*")):
         stage = path.relative_to(lake / "shards").parts[0]
         if path.suffix in (".parquet", ".bin", ".tokens") and (not stages or stage in stages) and "." not in stage:
-            found[path.relative_to(lake / "shards").as_posix()] = file_digest(str(path))
+            found[path.relative_to(lake / "shards").as_posix()] = digest_of(path)
     return found
 
 

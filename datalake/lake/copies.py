@@ -180,10 +180,12 @@ def near_folder(folder: Path) -> Path:
     if listed is None:
         raise LostDataError(str(folder), "it isn't whole")
     copy = copy_of(folder)
-    if copy.is_dir():  # what the folder held before is no part of it
-        for path in [path for path in copy.rglob("*") if path.is_file()]:
-            if path.relative_to(copy).as_posix() not in listed:
-                path.unlink(missing_ok=True)
+    for path in sorted(copy.rglob("*"), reverse=True):  # what the folder held before is no part of it
+        if path.is_file() and path.relative_to(copy).as_posix() not in listed:
+            path.unlink(missing_ok=True)
+        elif path.is_dir():
+            with suppress(OSError):  # one that isn't empty
+                path.rmdir()
     for _ in several(lambda item: verify(folder / item[0], *item[1]), listed.items(), folder):
         pass
     copy.mkdir(parents=True, exist_ok=True)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from datalake.atomic import write_atomically, write_first
 from datalake.errors import UserError, first_line
-from datalake.places import place
+from datalake.places import place, store_of
 
 FORMAT = 1
 MARK = "lake.json"
 TRIES = 4  # before a run has begun, a store that doesn't answer is told within seconds
 
-_EXPIRED = ("expired", "ExpiredToken", "RequestTimeTooSkewed", "too skewed")
+_EXPIRED = ("expired", "ExpiredToken")
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _why(root: Path, error: Exception) -> str:
         return f"reached: there is no bucket {bucket}: make it, or correct --lake"
     if kind == "NoCredentialsError" or "credentials" in said.lower():
         return "reached: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if "skewed" in said.lower():
+    if "request time" in said:
         return f"reached ({said}): this machine's clock is wrong: set it"
     if any(word in said for word in _EXPIRED):
         return f"reached ({said}): log in again, and set AWS_SESSION_TOKEN anew"
@@ -57,11 +57,12 @@ def _why(root: Path, error: Exception) -> str:
 def reach(root: Path) -> None:
     """Make sure that a lake can be read, and isn't of a later format. Raises UserError where it can't, or is."""
     with _told(root):
-        mark = place(str(root), TRIES) / MARK
+        store, key = store_of(place(str(root), TRIES) / MARK)
         try:
-            found = json.loads(mark.read_bytes())
-        except FileNotFoundError:
-            mark.parent.exists()  # which asks for the bucket as well
+            found = json.loads(store.cat_file(key))  # an answer that says what is wrong, as one to HEAD doesn't
+        except FileNotFoundError as error:
+            if "bucket" in str(error):
+                raise
             return
         except ValueError:
             raise UserError(f"{root / MARK} can't be read: remove it, and run a recipe again") from None

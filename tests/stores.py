@@ -1,0 +1,115 @@
+"""Places that machines share, for tests: an S3 double in a process of its own, and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from harness import free_port
+from servers import S3Server
+
+BUCKET = "lake"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def settings(url: str, cache: Path) -> dict[str, str]:
+    """The environment of a machine that reaches a store, and keeps its own copies."""
+    return {**CREDENTIALS, "AWS_ENDPOINT_URL": url, "HEADWATER_CACHE": str(cache)}
+
+
+@contextmanager
+def bucket() -> Iterator[S3Server]:
+    """An S3 double in this process with one empty bucket, `lake`."""
+    pytest.importorskip("moto", reason="the S3 double comes with the extra `dev`")
+    pytest.importorskip("flask_cors", reason="the S3 double comes with the extra `dev`")
+    from moto.backends import get_backend
+    from s3fs import S3FileSystem
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        server = S3Server()
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        get_backend("s3").reset()
+        S3FileSystem.clear_instance_cache()  # which knows another server's address
+        server.client().create_bucket(Bucket=BUCKET)
+        try:
+            yield server
+        finally:
+            S3FileSystem.clear_instance_cache()
+            server.close()
+
+
+class Postgres:
+    """A cluster of its own in a folder, which can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: one that others may pass through, as it may have to run as another user."""
+        binaries = next(
+            (path.parent for path in map(Path, _found("initdb")) if (path.parent / "postgres").exists()), None
+        )
+        if binaries is None:
+            pytest.skip("no PostgreSQL server here: apt-get install postgresql")
+        self._binaries, self.folder, self.port = binaries, folder, free_port()
+        self.url = f"postgresql://lake@127.0.0.1:{self.port}/postgres"
+        self._as: list[str] = []
+        if os.getuid() == 0:  # it refuses to run as root
+            self._as = ["setpriv", "--reuid", "nobody", "--clear-groups"]
+            shutil.chown(folder, "nobody")
+        self._run("initdb", "-D", f"{folder}/data", "-U", "lake", "--auth", "trust", "--no-sync")
+        self.start()
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-l", f"{self.folder}/log", "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """At once, as a crash does: every session ends."""
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [*self._as, str(self._binaries / name), *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout.decode()
+
+
+def _found(name: str) -> Sequence[str]:
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    return [*map(str, versions), *filter(None, [shutil.which(name)])]
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that ends with the block; skips where there is none."""
+    with TemporaryDirectory(prefix="pg-", dir="/tmp") as folder:
+        server = Postgres(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def wait_until(happened: object, seconds: float = 60) -> None:
+    """Wait until a condition holds."""
+    assert callable(happened)
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+def python(code: str, **environment: str) -> subprocess.Popen[str]:
+    """Python in a process of its own, as another machine would run it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | environment, stdout=subprocess.PIPE, text=True
+    )
