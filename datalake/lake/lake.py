@@ -354,9 +354,17 @@ class Lake:
         if not thing.is_dir() or thing.is_symlink():
             thing.unlink(missing_ok=True)
             return
-        for mark in sorted(one for one in thing.rglob("*") if one.name in MARKS):
-            mark.unlink(missing_ok=True)
-        remove_folder(thing)
+        inner = sorted(thing.rglob("*"), key=lambda one: (one.name not in MARKS, -len(one.parts), one.name))
+        for one in inner:
+            if one.is_file() or one.is_symlink():
+                one.unlink(missing_ok=True)
+        if is_local(thing):
+            for one in inner:
+                if one.is_dir() and not one.is_symlink():
+                    one.rmdir()
+            thing.rmdir()
+        else:
+            remove_folder(thing)  # its copy on this machine
 
     def trouble(self, ref: Ref) -> str:
         """What is wrong with what a reference points to; empty where all of it is there, at its size."""
