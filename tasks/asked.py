@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from datalake.errors import UserError
 from datalake.identity import plain
 from datalake.lake.lake import FolderRef, TableRef
+from datalake.places import place
 from tasks.cluster.jobs import Job
 from tasks.dialogues import HoldOut
 from tasks.runtime import Runtime, RuntimeConfig, StageKey
@@ -25,7 +26,7 @@ class Asked(BaseModel):
     version: str
     libraries: dict[str, str]
     fingerprint: str
-    lake: Path
+    lake: str
     corpus: str
     run: str
     config: dict[str, Any]
@@ -41,7 +42,7 @@ class Asked(BaseModel):
             version=runtime.stage.version,
             libraries=runtime.stage.libraries,
             fingerprint=runtime.fingerprint,
-            lake=runtime.lake.root,
+            lake=str(runtime.lake.root),
             corpus=runtime.corpus,
             run=runtime.run,
             config=json.loads(json.dumps(plain(config))),
@@ -65,4 +66,4 @@ class Asked(BaseModel):
             names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
             differ = ", ".join(f"{name} {ours.get(name, 'none')} for {theirs.get(name, 'none')}" for name in names)
             raise UserError(f"the cluster has other code for {self.stage} ({differ}): install there what the run has")
-        return Runtime(self.runtime, self.lake, self.corpus, self.run, key, self.fingerprint)
+        return Runtime(self.runtime, place(self.lake), self.corpus, self.run, key, self.fingerprint)

@@ -19,6 +19,7 @@ from typing import Any
 
 from datalake.atomic import write_atomically
 from datalake.errors import UserError
+from datalake.places import place
 from datalake.secrets import masked
 from tasks.asked import Asked
 from tasks.cluster.jobs import ANSWER, ASKED, BEAT, BEAT_S, of_the_cluster
@@ -67,4 +68,4 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(place(sys.argv[1])))

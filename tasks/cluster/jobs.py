@@ -42,7 +42,7 @@ class Job:
 
     stage: str
     fingerprint: str
-    lake: Path
+    lake: str
     folder: Path
     module: str
     asked: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Job:
 
         96 bits of the fingerprint, and which lake it is: two lakes may ask one cluster for the same stage.
         """
-        place = hashlib.sha256(str(self.lake).encode()).hexdigest()[:8]
+        place = hashlib.sha256(self.lake.encode()).hexdigest()[:8]
         return f"{self.stage.replace('_', '-')}-{self.fingerprint[:24]}-{place}"
 
     def answer(self) -> dict[str, Any] | None:
@@ -218,7 +218,7 @@ class _Following:
         write_atomically(folder / ASKED, json.dumps(self.job.asked, indent=1).encode())
         entrypoint = shlex.join([self.config.python, "-m", self.job.module, str(folder)])
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(self.config.saving_s)}  # Ray kills after 3 s else
-        metadata = {"stage": self.job.stage, "fingerprint": self.job.fingerprint, "lake": str(self.job.lake)}
+        metadata = {"stage": self.job.stage, "fingerprint": self.job.fingerprint, "lake": self.job.lake}
         self.server.submit(self.job.id, entrypoint, environment, metadata)
         self.due = False
         self._followed()

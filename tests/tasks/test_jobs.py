@@ -30,7 +30,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     (folder := tmp_path / "lake" / "job").mkdir(parents=True)
-    return Job("pretrain", PRINT, tmp_path / "lake", folder, "tasks.job", {"steps": 3})
+    return Job("pretrain", PRINT, str(tmp_path / "lake"), folder, "tasks.job", {"steps": 3})
 
 
 def runtime(lake: Path, retries: int = 2, **more: Any) -> Runtime:
@@ -79,7 +79,7 @@ def test_a_job_is_submitted_under_its_fingerprint_and_its_report_is_what_it_answ
 
 
 def test_two_lakes_on_one_cluster_have_jobs_of_their_own(job: Job, tmp_path: Path) -> None:
-    assert job.id != Job("pretrain", PRINT, tmp_path / "other", job.folder, "tasks.job", {}).id
+    assert job.id != Job("pretrain", PRINT, str(tmp_path / "other"), job.folder, "tasks.job", {}).id
 
 
 def test_a_job_that_is_there_is_followed_and_not_submitted_again(job: Job) -> None:
@@ -340,7 +340,7 @@ def test_a_cluster_with_other_code_is_refused(tmp_path: Path) -> None:
     from tasks.runtime import StageKey
 
     asked = Asked(
-        stage="sft", version="3", libraries={"torch": "2.13.0", "python": "3.11"}, fingerprint=PRINT, lake=tmp_path,
+        stage="sft", version="3", libraries={"torch": "2.13.0", "python": "3.11"}, fingerprint=PRINT, lake=str(tmp_path),
         corpus="c", run="r", config={}, runtime=RuntimeConfig(workers=1), inputs={"repetition_seed": 1},
     )  # fmt: skip
     same = StageKey("sft", "3", {"python": "3.11", "torch": "2.13.0"})
