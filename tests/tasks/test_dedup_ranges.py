@@ -21,7 +21,7 @@ from datalake.dedup import decide as decide_module
 from datalake.dedup import tables as tables_module
 from datalake.dedup.config import DedupConfig
 from datalake.dedup.ranges import shuffle as shuffle_module
-from datalake.dedup.ranges.groups import linked, write_edges
+from datalake.dedup.ranges.groups import Forest, linked, write_edges
 from datalake.dedup.ranges.shuffle import INDEX_BITS, Plan
 from datalake.dedup.texts.components import join_pairs, settle_roots
 from datalake.dedup.texts.sign import sign_file
@@ -179,6 +179,8 @@ def test_a_group_and_a_text_as_large_as_all_pass_through_a_memory_that_holds_nei
         ranges_module.near.Spill, "release", lambda self: (spilled.append(self.spilled), release(self))[1]
     )
     monkeypatch.setattr(ranges_module.decisions, "_SORTED", 1000)
+    monkeypatch.setattr(ranges_module.near, "_SORTED", 10_000)  # so that no bucket's rows are held at once
+    monkeypatch.setattr(ranges_module.near, "Forest", lambda out, room: Forest(out, 50))
     counts = check(files, config, 3, tmp_path, inline(memory_gb=0.0005))
     assert counts["largest_group"] > 600
     assert max(spilled) > 100_000, "bands and shingles of the group lay in files"
