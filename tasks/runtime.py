@@ -71,6 +71,12 @@ class RuntimeConfig(BaseModel):
         description="`local` starts Ray on this machine, `auto` or an address joins a running cluster, "
         "`inline` works in this process without Ray (for debugging)",
     )
+    code: Literal["sent", "installed"] = Field(
+        "sent",
+        title="Code",
+        description="What nodes of a running cluster work with: the code of this machine, which is `sent` to them, "
+        "or what is `installed` there, as in an image",
+    )
     memory_gb: float = Field(
         4, gt=0, le=1_000_000, title="Memory (GB)", description="Memory asked for, shared by all workers"
     )

@@ -195,8 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class S3Server:
-    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused; with a `fault` (status, code, message)
-    each of them is."""
+    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused; with a `fault` (status, code,
+    message) each of them is."""
 
     def __init__(self) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app

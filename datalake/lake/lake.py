@@ -130,6 +130,8 @@ class Lake:
 
     def relative(self, path: Path) -> str:
         """A path inside the lake, relative to its root."""
+        if not is_local(self.root):  # an address would look at the options of its store each time
+            return str(path).removeprefix(f"{self.root}/")
         return path.relative_to(self.root).as_posix()
 
     def path(self, ref: FolderRef) -> Path:

@@ -160,8 +160,9 @@ def find_shard(folder: Path) -> ShardResult | None:
     try:
         body = json.loads((folder / "shard.json").read_bytes())
         # Names, never paths: a lake made elsewhere may say anything.
-        files = [ShardFile(**{**file, "path": str(folder / Path(file["path"]).name)}) for file in body.pop("files")]
-        if any((folder / Path(file.path).name).stat().st_size != file.bytes for file in files):
+        found = [(folder / Path(file["path"]).name, file) for file in body.pop("files")]
+        files = [ShardFile(**{**file, "path": str(path)}) for path, file in found]
+        if any(path.stat().st_size != file["bytes"] for path, file in found):
             return None
         return ShardResult(**{**body, "files": files, "state": "found"})
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def _connect(config: RuntimeConfig) -> Any:
         }
     else:
         options |= {"address": config.cluster}
+        if config.code == "sent":
+            options |= {"runtime_env": {"py_modules": _code()}}
         if _joining_needs_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
     try:
@@ -142,6 +145,11 @@ def _connect(config: RuntimeConfig) -> Any:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"Ray can't be started: {words}; runtime.cluster: inline does without it") from error
     return ray
+
+
+def _code() -> list[str]:
+    """The packages that work on a node is made of, as they lie here: Ray brings each node a copy."""
+    return [str(Path(import_module(name).__file__ or "").parent) for name in ("datalake", "models", "tasks")]
 
 
 @contextlib.contextmanager

@@ -76,9 +76,14 @@ def test_answers_come_in_the_order_of_what_was_asked_and_no_more_is_taken_than_n
 def test_a_file_appears_whole_or_not_at_all(anywhere: Path) -> None:
     path = anywhere / "a" / "file"
     write_atomically(path, b"before")
-    with pytest.raises(RuntimeError), whole_file(path) as stream:
-        stream.write(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with whole_file(path) as stream:
+            stream.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_bytes() == b"before"
     with whole_file(path) as stream:
         stream.write(b"after")
@@ -162,10 +167,15 @@ def test_others_can_follow_a_folder_in_work_and_it_is_whole_at_the_end(
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert list(folder_list(folder) or ()) == ["metrics.jsonl"]
-    with pytest.raises(RuntimeError), workplace(folder) as here:  # goes on from what is there
-        assert (here / "metrics.jsonl").read_text() == "1\n"
-        (here / "metrics.jsonl").write_text("1\n2\n")
-        raise RuntimeError
+
+    def fail() -> None:
+        with workplace(folder) as here:  # goes on from what is there
+            assert (here / "metrics.jsonl").read_text() == "1\n"
+            (here / "metrics.jsonl").write_text("1\n2\n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (folder / "metrics.jsonl").read_text() == "1\n2\n"
 
 

@@ -44,7 +44,7 @@ def shared(server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HEADWATER_CATALOG", database.url.replace("/postgres", f"/{name}"))
     for variable, value in settings(server.url, tmp_path / "cache").items():
         monkeypatch.setenv(variable, value)
-    yield place(f"s3://{BUCKET}/{name}")
+    return place(f"s3://{BUCKET}/{name}")
 
 
 def outputs(reports: Mapping[str, StageReport]) -> dict[str, tuple[str, str]]:
