@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ITEMS = 64  # in one shard: what a kill may lose
 # The version rises where answers, or how they are scored, change: rewards that answers are checked by included.
-_KEYS = StageKey("benchmarks", "1", library_versions(LEARNING))
+_KEYS = StageKey("benchmarks", "2", library_versions(LEARNING))
 _JUDGED = pa.schema(
     [
         *(field for field in ANSWERS if field.name not in ("fingerprint", "checkpoint", "documents")),

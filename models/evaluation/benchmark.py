@@ -180,7 +180,7 @@ def _verifier(benchmark: Benchmark, metric: str, name: str) -> Callable[..., flo
 def _guarded(benchmark: Benchmark, field: str, use: Any) -> Any:
     try:
         return use(getattr(benchmark, field))
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise UserError(
             f"benchmark {benchmark.name}: {field} is wrong ({first_line(error)}): correct its file"
         ) from None
@@ -371,15 +371,18 @@ def _single(benchmark: Benchmark, item: Item) -> Asked:
     if benchmark.kind != "choice":
         target = benchmark.rendered("target", row)
         answers = [benchmark.between + target] if benchmark.kind == "continuation" else []
+        if answers and not target.strip():  # which every model would write
+            raise UserError(f"benchmark {benchmark.name}: item {item.name} has an empty target: correct its file")
         return Asked(item, [benchmark.rendered("prompt", row)], answers, -1, target)
     choices = benchmark.value("contexts" if benchmark.contexts else "choices", row)
-    gold = benchmark.value("gold", row)
+    gold, target = benchmark.value("gold", row), benchmark.rendered("target", row) if benchmark.contexts else ""
     if not isinstance(choices, list | tuple) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
         raise UserError(f"benchmark {benchmark.name}: item {item.name} has no choices: correct its file")
     if not isinstance(gold, int) or not 0 <= gold < len(choices):
         raise UserError(f"benchmark {benchmark.name}: item {item.name} has {gold!r} as the place of the right choice")
+    if not all(one.strip() for one in ([target] if benchmark.contexts else choices)):  # it would be likelier than any
+        raise UserError(f"benchmark {benchmark.name}: item {item.name} has an empty choice: correct its file")
     if benchmark.contexts:
-        target = benchmark.rendered("target", row)
         return Asked(item, list(choices), [benchmark.between + target] * len(choices), gold, target)
     answers = [benchmark.between + choice for choice in choices]
     return Asked(item, [benchmark.rendered("prompt", row)], answers, gold, choices[gold])
@@ -415,11 +418,12 @@ def _examples(benchmark: Benchmark, item: Item, shots: int, seed: int) -> Sequen
     if benchmark.group:
         group = benchmark.value("group", item.row)
         pool = [one for one in pool if benchmark.value("group", one.row) == group]
-    own = {key: value for key, value in item.row.items() if key != "member"}
+    own = _single(benchmark, item)[1:]
     draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, item.place])))
     found: list[Item] = []
     for number in draw.permutation(len(pool)).tolist():
-        if {key: value for key, value in pool[number].row.items() if key != "member"} != own:
+        # Equal is what is asked and what is right: the same question may stand in a file under two numbers.
+        if _single(benchmark, pool[number])[1:] != own:
             found.append(pool[number])
         if len(found) == shots:
             return found

@@ -31,7 +31,7 @@ from models.rl.rewards.numbers import final, same
 from models.rl.rewards.unit_tests import verdict
 from models.sandbox import Limits
 from models.text.rendering import render
-from models.text.tokenizer import edges, encode, ours, stop_ids
+from models.text.tokenizer import edges, encode, ours, stop_ids, vocabulary_size
 
 Progress = Callable[[int], object]
 Scorer = tuple[nn.Module, PreTrainedTokenizerBase]  # a reward model
@@ -135,7 +135,9 @@ class Asker(NamedTuple):
         whole, prompts = prompts, [shortened(prompt, context - new) for prompt in prompts]
         seeds = [_seed((self.settings.seed, *place)) for place in places]
         ends = stop_ids(self.tokenizer, self.model)
-        sampling = Sampling(new, temperature, tuple(ends), len(self.tokenizer))
+        if self.settings.chat:  # a turn ends by itself, and may have several paragraphs, or define several functions
+            stops = ()
+        sampling = Sampling(new, temperature, tuple(ends), vocabulary_size(self.tokenizer))
 
         def over(answer: Answer) -> bool:
             tail = str(self.tokenizer.decode(answer.tokens[-_TAIL:], skip_special_tokens=True))
@@ -180,10 +182,12 @@ def pairs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]) 
     heads = encode(tokenizer, [prompt for prompt, _ in moved])
     wholes = encode(tokenizer, [prompt + answer for prompt, answer in moved])
     first = opening(tokenizer)
-    return [
-        (first + head or beginning_of_text(tokenizer), whole[len(head) :])
-        for head, whole in zip(heads, wholes, strict=True)
-    ]
+    found = []
+    for head, whole, (_, answer) in zip(heads, wholes, moved, strict=True):
+        # An answer may grow together with the prompt's last token, and be none of its own: then it stands apart.
+        tokens = whole[len(head) :] or encode(tokenizer, [answer])[0]
+        found.append((first + head or beginning_of_text(tokenizer), tokens))
+    return found
 
 
 def windows(

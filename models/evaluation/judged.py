@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ Figures = dict[str, tuple[float, float]]  # by metric what an item adds above an
 _LESS_IS_BETTER = ("perplexity", "bits_per_byte", "loss", "invented")
 _NO_BETTER = ("ended", "chance", "unigram_", "longer_wins", "refused")
 _EXPONENTIAL = ("perplexity",)  # exp of the ratio; others are the ratio
+_LARGEST = math.log(sys.float_info.max)
 
 
 @dataclass(slots=True)
@@ -48,9 +50,11 @@ def better(metric: str) -> int:
 
 
 def figure(metric: str, above: float, below: float) -> float:
-    """A metric's value from what all items add above and below the fraction bar."""
+    """A metric's value from what all items add above and below the fraction bar; a perplexity may be infinite."""
     value = above / below if below else math.nan
-    return math.exp(value) if metric in _EXPONENTIAL else value
+    if metric not in _EXPONENTIAL:
+        return value
+    return math.inf if value > _LARGEST else math.exp(value)
 
 
 def results(rows: Sequence[Judged], confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> list[Result]:

@@ -6,6 +6,7 @@ seed alone, so that two models are asked the same questions.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from datalake.errors import UserError
 from models.evaluation.preferences import Scored
 from models.network.bitwise import Passes, possible
 from models.network.config import round_up
@@ -92,6 +94,9 @@ def log_likelihoods(
     A pair too long for the context loses the oldest of its prompt but the first token; an answer that alone is too long
     is cut to the context.
 
+    Raises:
+        UserError: where the model's numbers overflow, of which no likelihood comes.
+
     A row is as wide as its own length asks for, a multiple of `_WIDTH`, and rows of like width are read together: on a
     CPU in float32 a row's numbers are then the same to the bit in any batch and order (`models.network.bitwise`).
     Pairs that read the same tokens, as letters behind one question do, are read once. `progress` is told how many more
@@ -129,6 +134,10 @@ def log_likelihoods(
                     logs_N = F.log_softmax(logits_NV, -1).gather(1, targets_N[:, None])
                     nats += float(logs_N.sum())
                     greedy = greedy and bool((logits_NV.argmax(-1) == targets_N).all())
+                if math.isnan(nats):
+                    raise UserError(
+                        "the model's numbers overflow: take a checkpoint whose weights are whole, or more precision"
+                    )
                 found[number] = Likelihood(nats, greedy, cut[number])
         if progress is not None:
             progress(sum(len(rows[row]) for row in part))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import math
 import secrets
 import struct
 import time
@@ -32,10 +33,10 @@ from models.serving import bodies
 from models.serving.engine import BusyError, Engine, Row, Sampling, Token, embedding
 from models.serving.page import headers, page
 from models.serving.protocol import ApiError, ChatBody, CompletionBody, EmbeddingBody, Sampled, read, several
-from models.serving.writing import Writing
+from models.serving.writing import CALLS, Writing
 from models.text.config import BOS
 from models.text.rendering import render
-from models.text.tokenizer import encode, ours, special, stop_ids
+from models.text.tokenizer import encode, ours, special, stop_ids, vocabulary_size
 
 CHARACTERS = 64  # a token has fewer, all in all: a text with more than so many for each place isn't even tokenized
 _TINY = 0.001  # a temperature below it is 0: the quotient of a score may overflow
@@ -61,7 +62,7 @@ class Served:
         self.stops = frozenset(stop_ids(self.tokenizer, self.model)) if self.writes else frozenset[int]()
         self.reading = ThreadPoolExecutor(1)
         self.before, self.after = _edges(self.encoder)
-        self.engine = Engine(self.model, len(self.tokenizer), self.slots)
+        self.engine = Engine(self.model, vocabulary_size(self.tokenizer), self.slots)
 
     def close(self) -> None:
         """End its threads; answers in the making are given up."""
@@ -90,8 +91,8 @@ class Served:
         if isinstance(given, str):
             self._check_size(len(given))
             given = [*self.before, *encode(self.encoder, [given])[0], *(self.after if whole else ())]
-        elif max(given) >= len(self.tokenizer):
-            raise ApiError(400, f"token {max(given)} is not one of {len(self.tokenizer)}", "invalid_value")
+        elif max(given) >= self.engine.vocabulary:
+            raise ApiError(400, f"token {max(given)} is not one of {self.engine.vocabulary}", "invalid_value")
         if not given:
             raise ApiError(400, "the text is empty", "invalid_value")
         return given
@@ -162,8 +163,8 @@ class Api:
     def _allowed(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
             if self.token:
-                given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-                if not secrets.compare_digest(given, self.token.encode()):
+                scheme, _, given = request.headers.get("authorization", "").partition(" ")
+                if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.token.encode()):
                     raise ApiError(401, "a wrong key, or none: send Authorization: Bearer KEY", "invalid_api_key")
             try:
                 return await answer(request)
@@ -201,6 +202,8 @@ class Api:
             work = asyncio.wrap_future(served.engine.call(partial(embedding, served.model, ids)))
             values = await _unless_gone(request, work)
             width = len(values)
+            if not all(map(math.isfinite, values)):
+                raise ApiError(500, "the model's numbers overflow at this text", "model_failed", "input")
             if body.dimensions not in (None, width):
                 raise ApiError(400, f"this model's embeddings have {width} dimensions", "invalid_value", "dimensions")
             packed = base64.b64encode(struct.pack(f"<{width}f", *values)).decode()
@@ -216,7 +219,8 @@ class Api:
         wanted = body.max_completion_tokens or body.max_tokens
         prompt = await _in(served, partial(served.prompt, body))
         new = served.room(prompt, wanted, "messages")
-        return await self._answer(request, served, body, [prompt], new, body.top, Chat(served.name, bool(body.offered)))
+        calls = (CALLS if body.parallel_tool_calls else 1) if body.offered else 0
+        return await self._answer(request, served, body, [prompt], new, body.top, Chat(served.name, calls))
 
     async def _complete(self, request: Request) -> Response:
         body = read(CompletionBody, await bodies.body_of(request))
@@ -247,14 +251,14 @@ class Api:
         seed = secrets.randbits(62) if body.seed is None else body.seed
         temperature = 1.0 if body.temperature is None else body.temperature
         top_p = 1.0 if body.top_p is None else body.top_p
+        if temperature < _TINY or top_p == 0:  # the likeliest alone
+            temperature, top_p = 0.0, 1.0
         rows = []
         for number in range(len(prompts) * (body.n or 1)):
             turn = seed + number % (body.n or 1)
-            sampling = Sampling(
-                new, 0.0 if temperature < _TINY else temperature, top_p, turn & ((1 << 63) - 1), served.stops, top
-            )
+            sampling = Sampling(new, temperature, top_p, turn & ((1 << 63) - 1), served.stops, top)
             rows.append(Row(prompts[number // (body.n or 1)], sampling, _deliver(loop, arriving, number)))
-        writings = [Writing(served.tokenizer, body.stops, form.tools) for _ in rows]
+        writings = [Writing(served.tokenizer, body.stops, form.calls) for _ in rows]
         usage = {"prompt_tokens": sum(map(len, prompts)), "completion_tokens": 0}
         served.engine.submit(rows)
 
@@ -297,12 +301,12 @@ class Api:
 
 
 class Form:
-    """How answers are written down. One for each request."""
+    """How answers are written down. One for each request. `calls`: of tools, that one answer may make."""
 
     kind, streamed, prefix = "", "", ""
 
-    def __init__(self, model: str, tools: bool = False) -> None:
-        self.tools = tools
+    def __init__(self, model: str, calls: int = 0) -> None:
+        self.calls = calls
         name = f"{self.prefix}-{secrets.token_hex(12)}"
         self.head = {"id": name, "object": self.kind, "created": int(time.time()), "model": model}
 
@@ -318,7 +322,7 @@ class Form:
         self, pieces: AsyncGenerator[tuple[int, str], None], writings: Sequence[Writing], usage: dict[str, int] | None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The parts of answers as they come; the last of each has its reason."""
-        head = self.head | {"object": self.streamed}
+        head = self.head | {"object": self.streamed} | ({} if usage is None else {"usage": None})
         told = [0] * len(writings)
         begun: set[int] = set()
         async with aclosing(pieces):
@@ -372,13 +376,12 @@ class Completion(Form):
         """A part of an answer."""
         log_probs = None
         if told:
-            start = sum(len(one["token"]) for one in writing.log_probs[: len(writing.log_probs) - len(told)])
-            offsets = [start + sum(len(one["token"]) for one in told[:place]) for place in range(len(told))]
+            past = len(writing.log_probs) - len(told)
             log_probs = {
                 "tokens": [one["token"] for one in told],
                 "token_logprobs": [one["logprob"] for one in told],
                 "top_logprobs": [{more["token"]: more["logprob"] for more in one["top_logprobs"]} for one in told],
-                "text_offset": offsets,
+                "text_offset": writing.offsets[past:],
             }
         return {"index": number, "text": text, "logprobs": log_probs, "finish_reason": writing.reason}
 
@@ -390,7 +393,9 @@ class Events(Response):
     """
 
     def __init__(self, parts: AsyncGenerator[dict[str, Any], None]) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
+        # The second is for proxies, which else collect an answer before they give it on.
+        kept = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(media_type="text/event-stream", headers=kept)
         del self.headers["content-length"]
         self.parts = parts
 

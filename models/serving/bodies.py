@@ -37,8 +37,8 @@ async def body_of(request: Request) -> bytes:
 
 
 def as_bytes(value: Any) -> bytes:
-    """A value as JSON, in ASCII: no surrogate is in its way."""
-    return json.dumps(value).encode()
+    """A value as JSON, in ASCII: no surrogate is in its way. Raises ValueError for a number that JSON has none for."""
+    return json.dumps(value, allow_nan=False).encode()
 
 
 def answer(value: Any, status: int = 200) -> Response:

@@ -164,6 +164,8 @@ class Engine:
     def _choose(self, hidden_ND: Tensor, numbers: Sequence[int]) -> tuple[list[int], list[Token]]:
         rows = [self._rows[number] for number in numbers]
         logits_NV = self.model.logits(hidden_ND).float()[:, : self.vocabulary]
+        if logits_NV.isnan().any():
+            raise FloatingPointError("the model's numbers overflow")
         chosen = [0] * len(rows)
         alike: dict[tuple[float, float], list[int]] = {}
         for place, row in enumerate(rows):

@@ -7,6 +7,7 @@ that this server doesn't know are refused, as nobody is to take one thing for an
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -32,9 +33,14 @@ class ApiError(Exception):
 
 
 class Body(BaseModel):
-    """A part of a request; what it has beyond its fields is passed over."""
+    """A part of a request; what it has beyond its fields is passed over, and null is what isn't there."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class StreamOptions(Body):
@@ -50,7 +56,7 @@ class Sampled(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=CHOICES)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     stop: str | Annotated[list[str], Field(max_length=STOPS)] | None = None
@@ -91,6 +97,42 @@ _IDLE: dict[str, tuple[Any, ...]] = {  # values with which a field that is not s
     "suffix": ("",),
     "echo": (False,),
     "best_of": (1,),
+    "function_call": ("none", "auto"),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "verbosity": (),
+    "web_search_options": (),
+    # What vLLM, SGLang, llama.cpp and Transformers take beyond OpenAI's.
+    "add_generation_prompt": (True,),
+    "bad_words": ([],),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "ebnf": (),
+    "generation_config": (),
+    "grammar": ("",),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "json_schema": (),
+    "length_penalty": (1,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "mirostat": (0,),
+    "prompt_logprobs": (),
+    "regex": (),
+    "repeat_penalty": (1,),
+    "repetition_penalty": (1,),
+    "skip_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "top_k": (0, -1),
+    "truncate_prompt_tokens": (-1,),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
 }
 
 
@@ -122,6 +164,7 @@ class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
@@ -135,8 +178,12 @@ class Message(Body):
         parts = self.content or ""
         content = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         role = "system" if self.role == "developer" else self.role
-        calls = [call.model_dump() for call in self.tool_calls or ()]
-        return {"role": role, "content": content} | ({"tool_calls": calls} if calls and role == "assistant" else {})
+        message: dict[str, Any] = {"role": role, "content": content}
+        if self.tool_calls and role == "assistant":
+            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.tool_call_id and role == "tool":
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
 
 class Offered(Body):
@@ -163,6 +210,7 @@ class ChatBody(Sampled):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[Tool] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="after")
     def _agrees(self) -> ChatBody:
@@ -196,6 +244,13 @@ class CompletionBody(Sampled):
         | Annotated[list[Ids], Field(min_length=1, max_length=INPUTS)]
     )
     logprobs: int | None = Field(None, ge=0, le=20)
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _counts(cls, value: Any) -> Any:
+        if value is True:
+            raise ValueError("a number of alternatives is wanted, such as 1")
+        return None if value is False else value  # which would be the number 0
 
 
 class EmbeddingBody(Body):
@@ -236,10 +291,30 @@ def read(kind: type[B], body: bytes) -> B:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place, first = _deepest(error, value)
         why = str(first["msg"]).removeprefix("Value error, ")
         code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
         raise ApiError(400, f"{place}: {why}" if place else why, code, place or None) from None
     except RecursionError:
         raise ApiError(400, "the body is nested too deeply", "invalid_json") from None
+
+
+def _deepest(error: ValidationError, body: dict[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The place in a body where it went wrong, and what; of a field that may be of several forms, that of the form
+    which it comes nearest to."""
+    found: list[tuple[list[str], Mapping[str, Any]]] = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        at: Any = body
+        path: list[str] = []
+        for part in one["loc"]:
+            missing = part == one["loc"][-1] and one["type"] == "missing"
+            if isinstance(at, dict) and (part in at or missing):
+                at = at.get(part)
+            elif isinstance(at, list) and isinstance(part, int):
+                at = at[part]
+            else:  # the name of a form
+                continue
+            path.append(str(part))
+        found.append((path, one))
+    path, first = max(found, key=lambda one: (len(one[0]), not str(one[1]["type"]).endswith("_type")))
+    return ".".join(path), first

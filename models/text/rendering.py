@@ -209,14 +209,16 @@ def _called_as(call: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
 
 def _texts(message: Mapping[str, Any]) -> list[str]:
     """What somebody wrote in a message."""
-    return [message["content"], *map(as_json, message.get("tool_calls") or ())]
+    return [message["content"], message.get("tool_call_id") or "", *map(as_json, message.get("tool_calls") or ())]
 
 
 def _mapped(message: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """A message with what somebody wrote in it changed."""
     changed = dict(message) | {"content": change(message["content"] or "")}
     if message.get("tool_calls"):
-        changed["tool_calls"] = [call | {"function": _each(call["function"], change)} for call in message["tool_calls"]]
+        changed["tool_calls"] = [_each(call, change) for call in message["tool_calls"]]
+    if message.get("tool_call_id"):
+        changed["tool_call_id"] = change(message["tool_call_id"])
     return changed
 
 

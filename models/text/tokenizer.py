@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ PIECE = 100_000  # characters given to the tokenizer at once: its regular expres
 _CHARACTER = 8  # tokens of one character at most, and some to spare
 _LOOK = 1_000  # characters looked through at once, from the end, for a place to cut
 _TOGETHER = 4_000_000  # characters encoded at once: some 100 bytes of memory each
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a byte that no token of a SentencePiece vocabulary has
 _RUN = 10_000  # characters without a split (a data blob) are cut here, so that no word costs the trainer its memory
 
 
@@ -93,7 +95,8 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(settings.get("extra_special_tokens"), list):
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    settings.pop("backend", None)
+    for name in ("backend", "is_local", "local_files_only"):  # how it was loaded here
+        settings.pop(name, None)
     path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -280,6 +283,28 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     written = controls_of(tokenizer).end_of_turn if tokenizer.chat_template else ""
     number = vocabulary.get(written or END, tokenizer.eos_token_id)
     return None if number is None else int(number)
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, id: int) -> bytes | None:
+    """The bytes of a token, which may be a part of a character; None where its tokenizer writes no bytes, or it is one
+    that was added."""
+    name = tokenizer.convert_ids_to_tokens(id)
+    if not isinstance(name, str) or id in tokenizer.added_tokens_decoder:
+        return None
+    if not isinstance(getattr(tokenizer.backend_tokenizer, "decoder", None), decoders.ByteLevel):
+        fallback = _BYTE.fullmatch(name)
+        return bytes([int(fallback[1], 16)]) if fallback else None
+    found = [_letters().get(letter) for letter in name]
+    return None if None in found else bytes(found)  # type: ignore[arg-type]
+
+
+@cache
+def _letters() -> dict[str, int]:
+    """The byte behind each letter of a byte-level vocabulary (Radford et al. 2019): those that can be seen are their
+    own letters, in their order, the others come after U+0100."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(0x100 + place): byte for place, byte in enumerate(others)}
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:

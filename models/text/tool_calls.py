@@ -24,7 +24,14 @@ _OPENS = re.compile("|".join(map(re.escape, OPENS)))
 _BARE = re.compile(r"(?:^|; )(?=\{)", re.M)
 _NAMED = re.compile(r"function<｜tool▁sep｜>(.*)\n```json\n")  # DeepSeek's: the name, then arguments alone
 _SPACE = re.compile(r"\s*")
-_JSON = json.JSONDecoder()
+
+
+def _no_number(name: str) -> None:
+    """NaN and Infinity are no JSON, though Python reads them."""
+    raise ValueError(name)
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)
 
 
 class Call(NamedTuple):
@@ -51,7 +58,7 @@ def tool_text(tool: Mapping[str, Any]) -> str:
 def read_call(text: str) -> Call | None:
     """The call that a text is; None where it is none: no JSON, no name, arguments that aren't an object."""
     try:
-        return _call(json.loads(text))
+        return _call(_JSON.decode(text))
     except (ValueError, RecursionError):
         return None
 
@@ -62,7 +69,7 @@ def _call(found: Any) -> Call | None:
     arguments = found.get("arguments", found.get("parameters", {}))  # as Llama 3 has it
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = _JSON.decode(arguments)
         except (ValueError, RecursionError):
             return None
     if not isinstance(found.get("name"), str) or not isinstance(arguments, dict):

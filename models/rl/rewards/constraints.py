@@ -21,7 +21,8 @@ from models.rl.rewards.format import json_valid
 _WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 _ENDS = re.compile(r"[.!?](?=[\s\"'”’)]|$)|[。！？…]+")
 _BULLET = re.compile(r"^ {0,8}(?:[-*+•·]|\d{1,3}[.)、．])[ \t]*\S", re.MULTILINE)
-_BLANK = re.compile(r"\n[ \t]*\n")
+_BLANK = re.compile(r"\n[ \t\r]*\n")
+_SHORT = re.compile(r"\b(Mrs?|Ms|Dr|Prof|St|vs|e\.g|i\.e)\.(?=\s)")  # no sentence ends with them
 _LATIN = re.compile(r"[A-Za-z]")
 _BOLD = re.compile(r"\*\*[^*\n]{1,200}\*\*")
 
@@ -70,7 +71,8 @@ def words(answer: str, bounds: Range) -> bool:
 
 def sentences(answer: str, bounds: Range) -> bool:
     """How many sentences; what ends without a mark is one."""
-    return _within(sum(bool(_WORDS.search(part)) for part in _ENDS.split(answer)), bounds)
+    parts = _ENDS.split(_SHORT.sub(r"\1", answer))
+    return _within(sum(bool(_WORDS.search(part)) for part in parts), bounds)
 
 
 def paragraphs(answer: str, bounds: Range) -> bool:

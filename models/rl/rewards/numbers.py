@@ -21,7 +21,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("−‐‑‒–—﹣－", "-"),
         **dict.fromkeys("⁄∕／", "/"),
         **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
-        **dict.fromkeys("$€£¥₹￥＄*°", ""),
+        **dict.fromkeys("$€£¥₹￥＄°", ""),
         **dict(zip("０１２３４５６７８９，．％＋＝：", "0123456789,.%+=:", strict=True)),
     }
 )
@@ -33,6 +33,7 @@ _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|circ|!|,|;|:|\$| )"), ""),
     (re.compile(r"\\%"), "%"),
 )
+_EMPHASIS = re.compile(r"(?<![\d)]) ?\*{1,3}(?=[^\s*])|\*{1,3}(?! ?[\d(*])")  # not the sign between two factors
 _NUMBER = re.compile(
     r"((?<![\w)\]}%])[-+] ?)?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?: ?[eE]([-+]?\d{1,40})(?!\w))?"
 )
@@ -76,6 +77,7 @@ def plain(text: str) -> str:
     """A text with its numbers written in ASCII, without LaTeX, currencies and emphasis."""
     text = text.translate(_PLAIN)
     text = "".join(_vulgar(letter) if letter > "\x7f" else letter for letter in text)
+    text = _EMPHASIS.sub("", text)
     for pattern, by in _LATEX:
         text = pattern.sub(by, text)
     return text.replace("\\$", "")

@@ -17,8 +17,9 @@ from typing import Any
 
 from models.sandbox import Limits, Verdict, run, verify
 
-_FENCE = re.compile(r"^ {0,3}```([^\n`]{0,40})\n", re.MULTILINE)
-_CLOSED = re.compile(r"^ {0,3}```[ \t]{0,40}$", re.MULTILINE)
+# Within a list a block stands further in than Markdown has it at the margin.
+_FENCE = re.compile(r"^ {0,8}```([^\n`]{0,40})\n", re.MULTILINE)
+_CLOSED = re.compile(r"^ {0,8}```[ \t\r]{0,40}$", re.MULTILINE)
 
 
 def correct(
