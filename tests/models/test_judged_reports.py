@@ -49,7 +49,7 @@ def test_an_answer_of_nothing_is_refused_since_every_model_would_choose_it(tiny:
         ([{"q": "the cat", "t": ""}], continued),
         ([{"q": "", "c": ["a", "b"], "g": 0, "t": ""}], {"contexts": "c", "choices": "", "target": "{{ t }}"}),
     ):
-        with pytest.raises(UserError, match="item 0 has an empty (choice|target)"):
+        with pytest.raises(UserError, match=r"item 0 has an empty (choice|target)"):
             judge(*tiny, own(tmp_path, rows, **keys))
 
 
