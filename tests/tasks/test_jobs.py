@@ -340,9 +340,17 @@ def test_a_cluster_with_other_code_is_refused(tmp_path: Path) -> None:
     from tasks.runtime import StageKey
 
     asked = Asked(
-        stage="sft", version="3", libraries={"torch": "2.13.0", "python": "3.11"}, fingerprint=PRINT,
-        lake=str(tmp_path), corpus="c", run="r", config={}, runtime=RuntimeConfig(workers=1), inputs={"repetition_seed": 1},
-    )  # fmt: skip
+        stage="sft",
+        version="3",
+        libraries={"torch": "2.13.0", "python": "3.11"},
+        fingerprint=PRINT,
+        lake=str(tmp_path),
+        corpus="c",
+        run="r",
+        config={},
+        runtime=RuntimeConfig(workers=1),
+        inputs={"repetition_seed": 1},
+    )
     same = StageKey("sft", "3", {"python": "3.11", "torch": "2.13.0"})
     assert asked.runtime_here(same).fingerprint == PRINT
     other = StageKey("sft", "2", {"python": "3.11", "torch": "2.12.0"})
