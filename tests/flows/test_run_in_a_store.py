@@ -34,7 +34,7 @@ def database() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def shared(server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def shared(server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prefix of its own with an empty database, as this process and what it starts reach them."""
     from sqlalchemy import create_engine, text
 

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ray import cloudpickle
+from stores import BUCKET, bucket
+from stores import settings as store_settings
 
 from datalake.dedup import decide as decide_module
 from datalake.dedup import tables as tables_module
@@ -29,6 +31,7 @@ from datalake.document import Document, document_id
 from datalake.files import file_digest
 from datalake.lake import shards as shards_module
 from datalake.lake.shards import ShardFile, ShardResult
+from datalake.places import place
 from datalake.tables import DOCUMENTS, to_table
 from tasks import ranges as ranges_module
 from tasks.deduplicate import _decide
@@ -318,3 +321,17 @@ def test_what_hangs_together_over_ranges_is_what_a_union_finds(
     join_pairs(expected, *np.array([*edges, (0, 0)], np.int64).T.copy())
     settle_roots(expected)
     steps.map("check", ranges, check)
+
+
+def test_what_lies_between_steps_may_lie_in_a_store(
+    tmp_path: Path, inline: RuntimeOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIGS[1]
+    files = signed(tmp_path / "in", corpus(3, 120), config, 30)
+    with bucket() as server:
+        for variable, value in store_settings(server.url, tmp_path / "cache").items():
+            monkeypatch.setenv(variable, value)
+        scratch = place(f"s3://{BUCKET}/between/scratch")
+        made = decide_over_ranges(files, [], config, 3, [(tmp_path / "out", "0" * 64)], scratch, inline(retries=0))
+        assert not scratch.exists()
+    assert contents(made) == contents(one_process(files, config, tmp_path / "one"))

@@ -33,6 +33,7 @@ from datalake.dedup.texts.components import join_pairs, settle_roots
 from datalake.dedup.texts.signed import batches_of, flat, halves, rows_within, same
 from datalake.dedup.texts.spill import Spill
 from datalake.dedup.texts.verify import Sets, Settling
+from datalake.places import room_beside
 
 _MEMBER = 7  # columns before the bands: place, documents, shingles, id, text
 _SORTED = 64  # bytes that sorting a bucket's row takes, about
@@ -167,7 +168,7 @@ def compare(task: Task, config: DedupConfig) -> None:
         return
     share = max(plan.memory // 2 - 200 * count, 0)
     with (
-        TemporaryDirectory(prefix=".spill-", dir=plan.root) as name,
+        TemporaryDirectory(prefix=".spill-", dir=room_beside(plan.root / "spill")) as name,
         Spill(share, plan.memory // 8, Path(name)) as spill,
     ):
         bands = spill.empty((signing.bands, count), np.int64)

@@ -47,6 +47,7 @@ from datalake.dedup.tables import range_of
 from datalake.dedup.texts.signed import batches_of, count, halves, same
 from datalake.dedup.texts.sorting import sort_halves
 from datalake.dedup.texts.spill import Spill
+from datalake.places import room_beside
 
 Sheaves: TypeAlias = Sequence[Sequence[MarkedShard]]
 
@@ -258,7 +259,7 @@ def runs(task: Task, config: DedupConfig) -> None:
     begins, facts = begins[order], facts[order]
     place, lengths = facts[:, 0].copy(), facts[:, 2].copy()
     with (
-        TemporaryDirectory(prefix=".runs-", dir=plan.root) as name,
+        TemporaryDirectory(prefix=".runs-", dir=room_beside(plan.root / "spill")) as name,
         Spill(plan.memory // 2, plan.memory // 8, name) as spill,
     ):
         values, at = spill.empty(int(lengths.sum()), np.uint64), 0
