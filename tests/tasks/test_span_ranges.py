@@ -119,8 +119,8 @@ def test_any_number_of_ranges_and_batches_gives_the_file_of_one_process(
 ) -> None:
     monkeypatch.setattr(shards_module, "ROW_GROUP_ROWS", 16)  # so that rows lie in many groups
     for module in (spans_module, repeats):  # so that the table is made in several steps
-        monkeypatch.setattr(module, "AT_ONCE", 70)
-    monkeypatch.setattr(spans_module.Spans.__init__, "__defaults__", (70,))
+        monkeypatch.setattr(module, "AT_ONCE", 20)
+    monkeypatch.setattr(spans_module.Spans.__init__, "__defaults__", (20,))
     widths: dict[str, int] = {}
     step = ranges_module.Steps.map
     monkeypatch.setattr(
