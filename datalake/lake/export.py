@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datalake.errors import UserError
+from datalake.errors import UserError, first_line
 from datalake.lake.lake import Lake
 from datalake.lake.ledger import ask
 
@@ -67,6 +67,8 @@ def _write(result: duckdb.DuckDBPyConnection, folder: Path, exported: Exported) 
     with warnings.catch_warnings(action="ignore"):  # that a query's result is copied once more
         reader: Any = result.to_arrow_reader(ROWS_A_GROUP)
     schema = _plain_schema(reader.schema)
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise UserError(f"several columns are called {twice[0]!r}: name them apart (SELECT ... AS ...)")
     exported.columns = [(field.name, str(field.type)) for field in schema]
     keys = [name for name in GROUPS if name in schema.names]
     writer, size = None, 0
@@ -118,6 +120,12 @@ def _plain_type(type: pa.DataType) -> pa.DataType:
 
     if pa.types.is_map(type):
         return pa.list_(pa.struct([("key", _plain_type(type.key_type)), ("value", _plain_type(type.item_type))]))
+    if pa.types.is_list(type):
+        return pa.list_(_plain_type(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([pa.field(field.name, _plain_type(field.type)) for field in type.fields])
+    if pa.types.is_interval(type) or pa.types.is_union(type):
+        raise UserError(f"a column is of type {type}, which Parquet doesn't hold: cast it to another, such as VARCHAR")
     if pa.types.is_decimal(type) and type.scale == 0:
         return pa.int64()
     return type
@@ -126,9 +134,20 @@ def _plain_type(type: pa.DataType) -> pa.DataType:
 def _plain(column: Any, type: pa.DataType) -> Any:
     import pyarrow as pa
 
+    if column.type == type:
+        return column
+    mask = column.is_null() if column.null_count else None
     if pa.types.is_map(column.type):
-        entries = pa.StructArray.from_arrays([column.keys, column.items], fields=list(type.value_type))
-        return pa.ListArray.from_arrays(
-            column.offsets, entries, type=type, mask=column.is_null() if column.null_count else None
-        )
-    return column if column.type == type else column.cast(type)
+        fields = list(type.value_type)
+        parts = [_plain(part, field.type) for part, field in zip((column.keys, column.items), fields, strict=True)]
+        entries = pa.StructArray.from_arrays(parts, fields=fields)
+        return pa.ListArray.from_arrays(column.offsets, entries, type=type, mask=mask)
+    if pa.types.is_list(type):
+        return pa.ListArray.from_arrays(column.offsets, _plain(column.values, type.value_type), type=type, mask=mask)
+    if pa.types.is_struct(type):
+        parts = [_plain(column.field(place), field.type) for place, field in enumerate(type.fields)]
+        return pa.StructArray.from_arrays(parts, fields=list(type.fields), mask=mask)
+    try:
+        return column.cast(type)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"a column holds numbers that don't fit {type} ({first_line(error)}): cast it") from None

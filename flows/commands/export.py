@@ -71,6 +71,7 @@ def export_checkpoint(
     from models.export import gguf as llama_cpp
     from models.export.destination import CARD, destination
     from models.export.ollama import modelfile
+    from models.text.tokenizer import stop_ids
 
     if type is not None and (not gguf or type not in llama_cpp.TYPES):
         raise UserError(f"--type {type}: with --gguf one of {', '.join(llama_cpp.TYPES)}")
@@ -90,8 +91,9 @@ def export_checkpoint(
         (place / CARD).write_text(own or bare_card(out.name, license, loaded.base), encoding="utf-8")
         if gguf:
             file = place / f"{out.name}.gguf"
+            stops = stop_ids(loaded.tokenizer, loaded.model)
             llama_cpp.write(loaded.model, loaded.tokenizer, file, type or str(loaded.dtype).removeprefix("torch."))
-            (place / "Modelfile").write_text(modelfile(file, loaded.tokenizer), encoding="utf-8")
+            (place / "Modelfile").write_text(modelfile(file, loaded.tokenizer, stops), encoding="utf-8")
     if own is None:
         note(f"{source} belongs to no lake that was named: the card says that its data isn't known")
     files = sorted(path.name for path in out.iterdir())

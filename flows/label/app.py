@@ -76,19 +76,19 @@ class App:
         if name is None:
             raise ApiError(401, "a wrong key: take the address that `headwater label` shows", "invalid_key", "key")
         response = bodies.answer(self.desk.state(name))
-        response.set_cookie(COOKIE, key, max_age=_DAYS * 86_400, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(request), key, max_age=_DAYS * 86_400, httponly=True, samesite="strict")
         return response
 
     async def _logout(self, request: Request) -> Response:
         response = bodies.answer({})
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        response.delete_cookie(_cookie(request), httponly=True, samesite="strict")
         return response
 
     def _known(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         """Answer a request of somebody who is logged in."""
 
         async def checked(request: Request) -> Response:
-            name = who(self.keys, request.cookies.get(COOKIE, ""))
+            name = who(self.keys, request.cookies.get(_cookie(request), ""))
             if name is None:
                 raise ApiError(401, "log in first", "not_logged_in")
             body = await _json(request) if request.method == "POST" else b""
@@ -114,6 +114,11 @@ class App:
     def _undo(self, name: str, body: bytes) -> Row:
         undone = self.desk.undo(name) or {}
         return self.desk.state(name) | undone
+
+
+def _cookie(request: Request) -> str:
+    """The name of the cookie here: browsers give one server's to those at every other port of its machine."""
+    return COOKIE if request.url.port is None else f"{COOKIE}_{request.url.port}"
 
 
 async def _json(request: Request) -> bytes:

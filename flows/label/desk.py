@@ -8,6 +8,7 @@ item leaves it to the next. Every queue has its own order. Whoever is logged in 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cache
 from threading import RLock
 
 from flows.label.documents import Documents
@@ -34,6 +35,10 @@ class Desk:
         self.kind, self.overlap = kind, overlap
         self._asked = labels.items(kind.name)
         self.items = self._asked.rows
+        # What every request asks of every item: whether it is everybody's, who is asked first, his place for it.
+        self._shared = cache(lambda id: draw("overlap", id) < overlap)
+        self._owners = cache(lambda id: sorted(annotators, key=lambda name: draw("owner", id, name), reverse=True))
+        self._place = cache(lambda id, annotator: draw("order", id, annotator))
         self.coming = False  # more items are being made
         self._lock = RLock()
         self._skipped = f"{SKIPPED}/{kind.name}"
@@ -55,18 +60,18 @@ class Desk:
         """The items that an annotator is still asked about, in his order."""
         with self._lock:
             waiting = [id for id in self.items if self._waits(id, annotator)]
-            return sorted(waiting, key=lambda id: draw("order", id, annotator))
+            return sorted(waiting, key=lambda id: self._place(id, annotator))
 
     def _waits(self, id: str, annotator: str) -> bool:
         mine = self._journals[annotator]
         if id in mine[self.kind.table].rows or id in mine[self._skipped].rows:
             return False
-        if draw("overlap", id) < self.overlap:
+        if self._shared(id):
             return True
         if any(id in theirs[self.kind.table].rows for theirs in self._journals.values()):
             return False
-        left = [name for name, theirs in self._journals.items() if id not in theirs[self._skipped].rows]
-        return max(left, key=lambda name: draw("owner", id, name)) == annotator
+        skipped = self._skipped
+        return next(name for name in self._owners(id) if id not in self._journals[name][skipped].rows) == annotator
 
     def state(self, annotator: str) -> Row:
         """What the page shows: the next item, and how much is done."""

@@ -6,6 +6,7 @@ run is; what the lake doesn't know the card says it doesn't. The head is the hub
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,20 @@ _SETTINGS = (
     "objective", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "batch", "accumulation", "context",
     "epochs", "seed", "kl_coefficient", "temperature", "group", "lora",
 )  # fmt: skip
+# The hub's words for licences (its documentation, "Licenses"), and for some SPDX identifiers that it spells otherwise.
+_HUB = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
+lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0
+openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+other
+"""
+_HUB_LICENCES = frozenset(_HUB.split())
+_HUB_WORDS = {"odc-by-1.0": "odc-by", "odbl-1.0": "odbl", "pddl-1.0": "pddl", "lgpllr": "lgpl-lr"}
 _SEEN = {"pretrain": "documents", "sft": "dialogues", "dpo": "pairs", "kto": "judgements", "reward": "pairs",
          "ppo": "prompts", "grpo": "prompts"}  # fmt: skip
 
@@ -146,10 +161,21 @@ def cell(value: Any) -> str:
     return re.sub(r"([\\`*_\[\]<>|#!])", r"\\\1", text)
 
 
-def hub_licences(names: Sequence[str], asked: str | None) -> Any:
-    """Licences as the hub writes them: one as it is, several as a list."""
-    found = [asked] if asked else sorted({name.lower() for name in names if name})
-    return found[0] if len(found) == 1 else found or UNKNOWN
+def hub_licences(names: Sequence[str], asked: str | None) -> dict[str, Any]:
+    """Licences as the hub has them: one as it is, several as a list; `license_name` of those that it has no word for,
+    which it refuses as they stand (`other`)."""
+    given = [asked] if asked else sorted({name for name in names if name})
+    found = sorted({_hub_licence(name) for name in given})
+    more = sorted(name for name in given if _hub_licence(name) == "other" and name.lower() != "other")
+    said: dict[str, Any] = {"license": found[0] if len(found) == 1 else found or UNKNOWN}
+    return said | ({"license_name": ", ".join(more)} if more else {})
+
+
+def _hub_licence(name: str) -> str:
+    """The hub's word for a licence by its SPDX identifier, which for GNU's says which versions besides."""
+    word = re.sub(r"^((?:a|l)?gpl-[\d.]+)-(only|or-later)$|^(gfdl)-.*$", r"\1\3", name.strip().lower())
+    word = _HUB_WORDS.get(word, word)
+    return word if word in _HUB_LICENCES else "other"
 
 
 def _model_head(facts: Mapping[str, Any], licence: str | None) -> str:
@@ -165,19 +191,32 @@ def _model_head(facts: Mapping[str, Any], licence: str | None) -> str:
             metric_name=f"{row['metric']} ({row['low']:.4g} to {row['high']:.4g}, n = {row['n']})",
         )
         for row in facts.get("results") or ()
+        if math.isfinite(row["value"])  # YAML of another number is none to the hub
     ]
     data = ModelCardData(
         language=facts.get("languages") or None,
-        license=hub_licences(facts.get("licences") or (), licence),
+        **hub_licences(facts.get("licences") or (), licence),
         library_name="transformers",
         pipeline_tag=facts.get("task") or "text-generation",
         tags=["headwater"],
-        datasets=facts.get("sources") or None,
-        base_model=facts.get("base"),
+        datasets=[name for name in facts.get("sources") or () if _is_hub_id(name)] or None,
+        base_model=base if (base := facts.get("base")) and _is_hub_id(base) else None,
         model_name=facts["name"] if results else None,
         eval_results=results or None,
     )
     return str(data.to_yaml()).strip()
+
+
+def _is_hub_id(name: str) -> bool:
+    """Whether a name may be one of a repository: the hub refuses a card with another."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _dataset_head(facts: Mapping[str, Any], licence: str | None) -> str:
@@ -185,7 +224,7 @@ def _dataset_head(facts: Mapping[str, Any], licence: str | None) -> str:
 
     data = DatasetCardData(
         language=facts.get("languages") or None,
-        license=hub_licences(facts.get("licences") or (), licence),
+        **hub_licences(facts.get("licences") or (), licence),
         pretty_name=facts["name"],
         tags=["headwater"],
         size_categories=_size(facts["rows"]),

@@ -7,13 +7,13 @@ file's own template.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from models.text import template
 from models.text.config import TEMPLATES
-from models.text.tokenizer import stop_ids
 
 GO_TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,10 +29,9 @@ def go_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return None
 
 
-def modelfile(gguf: Path, tokenizer: PreTrainedTokenizerBase, stops: list[int] | None = None) -> str:
-    """The text of a Modelfile that lies beside a GGUF file."""
-    ids = stop_ids(tokenizer) if stops is None else stops
-    ends = [str(tokenizer.convert_ids_to_tokens(id)) for id in ids]
+def modelfile(gguf: Path, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int]) -> str:
+    """The text of a Modelfile that lies beside a GGUF file; `stops` end an answer."""
+    ends = [str(tokenizer.convert_ids_to_tokens(id)) for id in stops]
     lines = [f"FROM ./{gguf.name}"]
     found = go_template(tokenizer)
     if found is not None:

@@ -35,6 +35,7 @@ from models.text import tokenizer as text
 VALUE_HEAD = "value_head.safetensors"
 GENERATION = "generation_config.json"
 _FAMILIES = {"llama": (False, False), "qwen3": (True, False), "mixtral": (False, True), "qwen3_moe": (True, True)}
+_OF_DRAWING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _OLD_NAMES = ("torch_dtype", "_name_or_path")  # a dtype that is no longer the file's, and a place
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
@@ -90,7 +91,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase | Path | str | Non
             base = getattr(trunk, "base", Base({}, {}))
             settings = hub_config(trunk.config, tokenizer, dtype, stops)
             _write_json(base.config | settings, temporary / "config.json")
-            _write_json({"do_sample": False} | base.generation | _generation(tokenizer, stops), temporary / GENERATION)
+            generation = {"do_sample": False} | base.generation | _generation(tokenizer, stops)
+            _write_json(_valid(generation), temporary / GENERATION)
         else:
             raise TypeError(f"{type(trunk).__name__} is no network of this house: build it with build_model")
         mode = (temporary / "config.json").stat().st_mode  # the umask's: safetensors makes files for their owner alone
@@ -350,14 +352,21 @@ def _generation(tokenizer: PreTrainedTokenizerBase | None, stops: list[int]) -> 
     return settings
 
 
+def _valid(settings: dict[str, Any]) -> dict[str, Any]:
+    """Generation settings that Transformers writes again: who doesn't draw has no settings of drawing, which count for
+    nothing and keep it from saving."""
+    return settings if settings.get("do_sample") else {k: v for k, v in settings.items() if k not in _OF_DRAWING}
+
+
 def _add_stops(path: Path, stops: list[int]) -> None:
     """What ends an answer, in the generation settings that Transformers wrote: the template may end a turn with a token
     of which a base that never wrote dialogues doesn't know."""
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     named = settings.get("eos_token_id")
     known = set() if named is None else {named} if isinstance(named, int) else set(named)
-    if not known.issuperset(stops):
-        _write_json(settings | {"eos_token_id": sorted({*known, *stops})}, path)
+    more = {} if known.issuperset(stops) else {"eos_token_id": sorted({*known, *stops})}
+    if (valid := _valid(settings | more)) != settings:
+        _write_json(valid, path)
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

@@ -5,6 +5,9 @@ const remember = (name, value) => { try { localStorage.setItem("headwater." + na
 let language = remembered("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
 const t = name => WORDS[language][name];
 
+// Enter that ends the input of Chinese isn't meant for the page; Safari tells so by a number alone (229).
+const composing = event => event.isComposing || event.keyCode === 229;
+
 // An element with attributes and children; texts become text nodes, never HTML.
 function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

@@ -19,8 +19,8 @@ CALLS = 128  # of tools in one answer
 class Writing:
     """One answer. `push` takes tokens and gives the text that is sure; after the last, `rest` what was held back.
 
-    calls: what it asks of tools, as in OpenAI's messages, `most_calls` of them. reason: why it ended. offsets: where
-    each token that has a log-probability begins in the text.
+    calls: what it asks of tools, as in OpenAI's messages, `most_calls` of them. reason: why it ended. offsets: where in
+    the text each token begins that has a log-probability.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = (), most_calls: int = 0) -> None:

@@ -391,7 +391,7 @@ def test_llama_cpp_itself_writes_equal_greedy_text(
 def test_a_modelfile_writes_dialogues_as_the_chat_template_does(name: str, words, tmp_path: Path) -> None:
     text.save(words, tmp_path / "own")
     own = with_template(text.load(tmp_path / "own"), template.read(TEMPLATES / f"{name}.jinja"), rows=600)
-    written = ollama.modelfile(tmp_path / "m.gguf", own)
+    written = ollama.modelfile(tmp_path / "m.gguf", own, text.stop_ids(own))
     assert written.startswith("FROM ./m.gguf\n")
     for id in text.stop_ids(own):
         assert f'PARAMETER stop "{own.convert_ids_to_tokens(id)}"' in written
@@ -409,6 +409,6 @@ def test_another_template_is_left_to_whoever_knows_it(words, tmp_path: Path) -> 
     text.save(words, tmp_path)
     other = text.load(tmp_path)
     other.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    written = ollama.modelfile(tmp_path / "m.gguf", other)
+    written = ollama.modelfile(tmp_path / "m.gguf", other, text.stop_ids(other))
     assert 'TEMPLATE "' not in written
     assert "# The chat template has no counterpart" in written

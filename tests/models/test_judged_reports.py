@@ -1,6 +1,5 @@
-"""What misled other harnesses, as small items of our own: answers that are nothing, that grow together with their
-prompt, that are overflows; examples that give the answer away; turns that end at a blank line; numbers and code as
-models write them."""
+"""What misled other harnesses, as small items of our own: answers that are nothing, that grow together with a prompt,
+that overflow; examples that give the answer away; turns that end at a blank line; numbers and code as models write."""
 
 from __future__ import annotations
 

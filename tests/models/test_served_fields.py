@@ -84,19 +84,9 @@ def test_null_is_a_field_that_is_not_there(server: Server) -> None:
 
 
 def test_what_other_servers_take_and_this_one_does_not_is_refused_not_passed_over(server: Server) -> None:
-    changing = {
-        "top_k": 1,
-        "min_p": 0.1,
-        "repetition_penalty": 1.2,
-        "guided_json": {},
-        "ignore_eos": True,
-        "continue_final_message": True,
-        "chat_template_kwargs": {"enable_thinking": False},
-        "grammar": "root ::= x",
-        "function_call": {"name": "add"},
-        "stop_token_ids": [3],
-        "min_tokens": 2,
-    }
+    changing = {"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.2, "guided_json": {}, "ignore_eos": True,
+                "continue_final_message": True, "chat_template_kwargs": {"enable_thinking": False}, "grammar": "x",
+                "function_call": {"name": "add"}, "stop_token_ids": [3], "min_tokens": 2}  # fmt: skip
     for name, value in changing.items():
         status, said = chat(server, **{name: value})
         assert (status, said["error"]["code"]) == (400, "invalid_value"), name
