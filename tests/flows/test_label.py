@@ -28,7 +28,7 @@ from flows.label import items
 from flows.label.annotators import annotators
 from flows.label.app import COOKIE, application
 from flows.label.desk import KINDS, Desk
-from flows.label.kinds import Row
+from flows.label.kinds import Row, draw
 from flows.label.labels import CONVERSATIONS, DOCUMENTS, PREFERENCES, Journal, Labels
 from flows.label.pairs import Comparison, flipped
 from flows.label.summary import summary
@@ -551,3 +551,34 @@ def test_one_server_at_a_time_asks_for_a_kind(headwater: Command, tmp_path: Path
     with Labels(tmp_path / "lake").held("pairs"):
         done = headwater("label", "--answers", file, "--lake", tmp_path / "lake", "--port", "0")
     assert "another `headwater label`" in done.mistake()
+
+
+def test_two_servers_on_one_machine_keep_their_logins_apart(tmp_path: Path) -> None:
+    desk = asked(tmp_path)
+    keys = annotators(Labels(tmp_path), ("ann", "bob"))
+    jar: dict[str, str] = {}  # as a browser has them: ports make no difference
+    for port, name in ((8001, "ann"), (8002, "bob")):
+        with TestClient(application(desk, keys), base_url=f"http://127.0.0.1:{port}", cookies=jar) as client:
+            assert client.post("/login", json={"key": keys[name]}).json()["annotator"] == name
+            jar |= dict(client.cookies)
+    for port, name in ((8001, "ann"), (8002, "bob")):
+        with TestClient(application(desk, keys), base_url=f"http://127.0.0.1:{port}", cookies=jar) as client:
+            assert client.get("/state").json()["annotator"] == name
+
+
+def test_what_is_before_whom_is_worked_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, drawn = asked(tmp_path, 40), Counter[str]()
+
+    def counted(*parts: str) -> float:
+        drawn[parts[0]] += 1
+        return draw(*parts)
+
+    monkeypatch.setattr("flows.label.desk.draw", counted)
+    before = {name: desk.queue(name) for name in ("ann", "bob")}
+    first = dict(drawn)
+    assert first
+    for _ in range(5):
+        id = desk.queue("ann")[0]
+        desk.judge("ann", better(id, "ann", "a"))
+    assert desk.queue("ann") == before["ann"][5:]
+    assert dict(drawn) == first

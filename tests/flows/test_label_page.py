@@ -94,6 +94,31 @@ def test_the_page_loads_nothing_and_makes_no_html_of_texts() -> None:
     assert "/* common" not in page(PAGE)
 
 
+def test_what_was_said_outlives_the_login(chromium: Any, labels: Labels, home: str, key: str) -> None:
+    tab = Tab(chromium, home, key)
+    tab.count("0 / 3")
+    first = tab.answers
+    tab.press("8", "KeyQ", "KeyN")
+    tab.page.keyboard.type("so so")
+    tab.context.clear_cookies()
+    tab.press("Control+Enter")
+    tab.page.wait_for_selector("#login:not([hidden])")
+    assert "log in first" in tab.page.locator("#trouble").inner_text()
+    tab.page.keyboard.type(key)
+    tab.press("Enter")
+    tab.count("0 / 3")
+    assert tab.answers == first
+    assert tab.page.locator("#note").input_value() == "so so"
+    assert tab.page.locator("[role=radio][aria-checked=true]").inner_text() == "B3"
+    tab.press("Enter")
+    tab.count("1 / 3")
+    [row] = labels.rows(PREFERENCES)["ann"].values()
+    assert (abs(row["grade"]), row["note"]) == (3, "so so")
+    assert not row[f"harmless_{row['left']}"]
+    assert tab.page.locator("#note").input_value() == ""  # nothing of it is left for the next item
+    assert tab.page.locator("#correction").get_attribute("dir") == "auto"
+
+
 def test_pairs_are_judged_by_keys_taken_back_and_skipped(chromium: Any, labels: Labels, home: str, key: str) -> None:
     tab = Tab(chromium, home, key)
     tab.count("0 / 3")
