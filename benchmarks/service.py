@@ -157,7 +157,7 @@ def main() -> None:
             else:
                 found = runs(api, watch, folder, amount)
             found |= watch.told() | {
-                "log_locked": (lake / "prefect/server.log").read_text().count("database is locked")
+                "database_is_locked": (lake / "prefect/server.log").read_text().count("database is locked")
             }
         finally:
             subprocess.run([*command, "down", *common], stdout=subprocess.DEVNULL, check=True)
