@@ -119,15 +119,15 @@ def test_a_killed_training_goes_on_from_its_state_in_the_store_on_another_machin
     monkeypatch.setenv("HEADWATER_CACHE", elsewhere)
     [[report]] = world.rows(shared, "SELECT counts FROM runs.stages WHERE stage = 'pretrain'")
     assert json.loads(report)["steps"] == 400
-    undisturbed = tmp_path / "undisturbed"
-    reports = world.run(recipe, undisturbed, "pretrain")
+    monkeypatch.delenv("HEADWATER_CATALOG")  # which is the other lake's
+    reports = world.run(recipe, tmp_path / "undisturbed", "pretrain")
     [resumed] = [one for one in body["stages"] if one["stage"] == "pretrain"]
     assert resumed["outputs"]["pretrain"]["data_version"] == reports["pretrain"].outputs["pretrain"].data_version
 
 
 @pytest.mark.slow
 def test_two_machines_at_once_do_the_work_once(
-    start: Start, tmp_path: Path, prefect_server: PrefectServer, shared: Path
+    start: Start, tmp_path: Path, prefect_server: PrefectServer, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = many_archives(tmp_path / "in", 6, 10) | {"runtime": world.inline()}
     both = [
@@ -137,10 +137,11 @@ def test_two_machines_at_once_do_the_work_once(
     bodies = [ended(process) for process in both]
     for stage in ("ingest", "curate", "deduplicate", "mixture"):
         assert sorted(state(body, stage) for body in bodies) == ["cached", "ran"], stage
+    assert Lake(shared).catalog.load_table("small.raw").current_snapshot() is not None
+    monkeypatch.delenv("HEADWATER_CATALOG")  # which is this lake's
     undisturbed = tmp_path / "undisturbed"
     world.run(recipe, undisturbed, "mixture")
     assert world.parquet(shared) == world.parquet(undisturbed)
-    assert Lake(shared).catalog.load_table("small.raw").current_snapshot() is not None
 
 
 def test_a_mistake_about_the_lake_is_one_line(headwater: Command, server: S3Server, tmp_path: Path) -> None:
