@@ -59,7 +59,8 @@ def reach(root: Path) -> None:
     with _told(root):
         store, key = store_of(place(str(root), TRIES) / MARK)
         try:
-            found = json.loads(store.cat_file(key))  # an answer that says what is wrong, as one to HEAD doesn't
+            # Of a range no size is asked for first: an answer to HEAD doesn't say what is wrong.
+            found = json.loads(store.cat_file(key, 0))
         except FileNotFoundError as error:
             if "bucket" in str(error):
                 raise

@@ -310,8 +310,8 @@ def _deepest(error: ValidationError, body: dict[str, Any]) -> tuple[str, Mapping
             missing = part == one["loc"][-1] and one["type"] == "missing"
             if isinstance(at, dict) and (part in at or missing):
                 at = at.get(part)
-            elif isinstance(at, list) and isinstance(part, int):
-                at = at[part]
+            elif isinstance(at, list) and isinstance(part, int) and (part < len(at) or missing):
+                at = at[part] if part < len(at) else None
             else:  # the name of a form
                 continue
             path.append(str(part))

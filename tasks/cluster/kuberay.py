@@ -37,9 +37,7 @@ class KubeRayServer:
             from kubernetes import client
             from kubernetes import config as settings
         except ImportError:
-            raise UserError(
-                "runtime.jobs.raycluster needs Kubernetes' client: pip install 'headwater[kubernetes]'"
-            ) from None
+            raise UserError("runtime.jobs.raycluster needs Kubernetes' client: pip install kubernetes") from None
         try:
             named = os.environ.get("KUBECONFIG")  # read by the client once, when it is imported
             if named or not os.environ.get("KUBERNETES_SERVICE_HOST"):

@@ -21,7 +21,7 @@ def test_a_wikis_latest_export_is_read_from_a_mirror(prefect_server: PrefectServ
     (latest / "testwiki-latest-pages-articles-multistream.xml.bz2").write_bytes(bz2.compress(dump))
     run: dict[str, Any] = {"set": ["runtime.cluster=inline"], "lake": str(tmp_path / "lake")}
     feeds.wikipedia(wiki="testwiki", dumps=str(tmp_path / "dumps"), **run)
-    assert world.rows(tmp_path / "lake", "SELECT count(*), min(source) FROM wiki.raw") == [(4, "wikipedia")]
+    assert world.rows(tmp_path / "lake", "SELECT count(*), min(source) FROM wikipedia.raw") == [(4, "wikipedia")]
     state = feeds.wikipedia(wiki="otherwiki", dumps=str(tmp_path / "dumps"), return_state=True, **run)
     assert "otherwiki" in str(state.message)
     assert state.is_failed()

@@ -163,12 +163,12 @@ PINS = {
         "1",
         {
             "instructions": "99aa06d3014798d86001c324468d497f",
-            "instructions_refused": "710a78fb700613d33e0b5a0b0b0fc270",
+            "instructions_refused": "34ed0f542d2443a572483c021993e2f9",
         },
     ),
     "feedback": (
         "1",
-        {"feedback": "99aa06d3014798d86001c324468d497f", "feedback_refused": "0a403bb5ccadba6089d9930561dcd121"},
+        {"feedback": "99aa06d3014798d86001c324468d497f", "feedback_refused": "ba5213f46e325db3f31f1fb97b361de8"},
     ),
 }
 

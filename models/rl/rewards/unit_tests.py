@@ -18,8 +18,9 @@ from typing import Any
 from models.sandbox import Limits, Verdict, run, verify
 
 # Within a list a block stands further in than Markdown has it at the margin.
-_FENCE = re.compile(r"^ {0,8}```([^\n`]{0,40})\n", re.MULTILINE)
-_CLOSED = re.compile(r"^ {0,8}```[ \t\r]{0,40}$", re.MULTILINE)
+_FENCE = re.compile(r"^( {0,8})```([^\n`]{0,40})\n", re.MULTILINE)
+_CLOSED = re.compile(r"^( {0,11})```[ \t\r]{0,40}$", re.MULTILINE)
+_DEEPER = 3  # than where it was opened a block may be closed; else the marks are text within
 
 
 def correct(
@@ -111,8 +112,9 @@ def fenced(answer: str) -> list[str]:
     """The fenced blocks of an answer, of Python or of no named language; one that doesn't end goes to the end."""
     blocks, at = [], 0
     while opened := _FENCE.search(answer, at):
-        closed = _CLOSED.search(answer, opened.end())
-        language = opened[1].strip().lower()
+        deepest = len(opened[1]) + _DEEPER
+        closed = next((end for end in _CLOSED.finditer(answer, opened.end()) if len(end[1]) <= deepest), None)
+        language = opened[2].strip().lower()
         end = closed.start() if closed else len(answer)
         if language.partition(" ")[0] in ("", "python", "py", "python3"):
             blocks.append(answer[opened.end() : end])
