@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import world
@@ -264,7 +265,8 @@ def test_labels_survive_a_kill_of_the_server(tmp_path: Path) -> None:
         return process, told["url"], told["annotators"]["ann"].partition("#")[2]
 
     def post(url: str, key: str, path: str, body: Row) -> Row:
-        head = {"content-type": "application/json", "cookie": f"{COOKIE}={key}"}
+        name = f"{COOKIE}_{urlsplit(url).port}"  # servers of one machine share their cookies
+        head = {"content-type": "application/json", "cookie": f"{name}={key}"}
         with urllib.request.urlopen(urllib.request.Request(f"{url}/{path}", json.dumps(body).encode(), head)) as got:
             return dict(json.load(got))
 
