@@ -58,9 +58,12 @@ def test_every_program_in_a_page_is_known() -> None:
     assert len(named("headwater")) > 100
 
 
-def test_every_command_of_ours_takes_the_arguments_that_pages_give_it() -> None:
+def test_every_command_of_ours_takes_the_arguments_that_pages_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.cli import app
+    from tasks.shown import events
 
+    monkeypatch.setenv(events.LOG, "text")  # which `--log json` sets for all of a process
+    monkeypatch.setattr(events, "listen", lambda: None)
     wrong = []
     for one in named("headwater"):
         try:
