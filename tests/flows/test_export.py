@@ -142,7 +142,8 @@ def test_what_documents_say_is_no_markup_of_the_card(lake: Lake, tmp_path: Path)
     assert "\\<script\\>" in body
     assert "a\\|b" in body
     assert "\\[x\\](y)" in body
-    assert yaml.safe_load(card.split("---\n")[1])["license"] == "a|b"
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert (head["license"], head["license_name"]) == ("other", "a|b")
     assert bare_card("a\n# b").count("\n# ") == 1
 
 
