@@ -29,8 +29,8 @@ import xxhash
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_FLATTENED = re.compile(r"([a-z][a-z0-9+.-]+):/(?=[^/])", re.IGNORECASE)  # as pathlib writes an address
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,30}://", re.IGNORECASE)
+_FLATTENED = re.compile(r"\A([a-z][a-z0-9+.-]{1,30}):/(?=[^/])", re.IGNORECASE)  # as pathlib writes an address
 WIDTH = 32  # questions to a store that are under way at once
 # botocore waits up to 20 s between tries of its `standard` mode: with so many, about two minutes in all.
 TRIES = 12
