@@ -64,8 +64,8 @@ class ProjectLicences:
         side: dict[str, list[str]] = {}
         for path in sorted(path for path in files if len(path) <= LONGEST_PATH):
             folder = _folder(path)
-            if _SIDE.search(folder):
-                while _SIDE.search(folder):
+            if _is_side(folder):
+                while _is_side(folder):
                     folder = _folder(folder)
                 side.setdefault(folder, []).append(path)
             else:
@@ -77,13 +77,18 @@ class ProjectLicences:
 
     def of(self, path: str) -> Terms:
         """The terms of a file of the project: those of the nearest folder that says something, known or not."""
-        folder = _folder(path)
+        folder = _folder(path[:LONGEST_PATH])  # no folder that says something is deeper
         while True:
             if folder in self._folders:
                 return self._folders[folder]
             if not folder:
                 return self._root
             folder = _folder(folder)
+
+
+def _is_side(folder: str) -> bool:
+    """Whether a folder holds what is said of the one it lies in, by the last two names of its path."""
+    return _SIDE.search("/".join(folder.rsplit("/", 2)[-2:])) is not None
 
 
 def _folder(path: str) -> str:
