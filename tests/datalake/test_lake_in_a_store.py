@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -23,9 +24,10 @@ from datalake.lake.lake import Lake, TableRef
 from datalake.lake.leases import lease
 from datalake.lake.ledger import query
 from datalake.lake.parquet import dataset, open_parquet, read_batches, read_metadata, read_schema, read_table
-from datalake.lake.records import Manifest, StageReport, manifests, write_manifest
+from datalake.lake.records import CHECKPOINTS, Manifest, StageReport, manifests, write_manifest
 from datalake.lake.shards import ShardResult, ShardWriter, find_shard
 from datalake.lake.tags import TAGS
+from datalake.lake.upkeep.maintain import maintain
 from datalake.places import copy_of, place
 
 ROWS = pa.schema([("id", pa.int64()), ("text", pa.string())])
@@ -350,3 +352,18 @@ def test_copies_may_be_removed_at_any_time(lake: Lake) -> None:
     assert sum(batch.num_rows for batch in read_batches(path)) == 3
     assert file_digest(str(copy_of(place(path)))) == digest
     wait_until(lambda: lake.present(ref))
+
+
+def test_upkeep_of_a_lake_in_a_store_keeps_what_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"path": "folders/sft/ab", "record": "records/ab.json", "corpus": "c", "ancestors": [], "created": NOW}
+    lake.append_rows("models.checkpoints", CHECKPOINTS, [row | {"fingerprint": "ab" * 32, "stage": "sft"}], "ab" * 32)
+    folder = lake.shard_folder("ingest", "cd34")
+    (folder / "part.parquet").write_bytes(b"cut")  # never finished
+    assert maintain(lake).found == []  # it is young
+    later = time.time() + 40 * 86_400
+    monkeypatch.setattr("datalake.lake.upkeep.maintain.time.time", lambda: later)
+    assert [one.path for one in maintain(lake, apply=True).removed] == [lake.relative(folder)]
+    assert not folder.exists()
+    assert maintain(lake).found == []
+    (kept,) = lake.current_files("models.checkpoints")
+    assert read_table(kept).num_rows == 1

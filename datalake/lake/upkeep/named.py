@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from datalake.errors import first_line
 from datalake.lake.contents import Contents
 from datalake.lake.lake import FolderRef, Lake, Ref, TableRef
+from datalake.lake.parquet import read_table
 from datalake.lake.records import Manifest, StageRecord
 
 ANY = ""  # in place of a stage's name, where it isn't known
@@ -50,7 +49,7 @@ def named(lake: Lake) -> Named:
     if not whole:
         _name_all(found, lake)
     for file in lake.current_files("models.checkpoints"):  # also where their records are lost
-        for row in pq.read_table(file, columns=["fingerprint", "path"], partitioning=None).to_pylist():
+        for row in read_table(file, ["fingerprint", "path"]).to_pylist():
             found.fingerprints.add(row["fingerprint"][:16])
             found.folders.add(row["path"])
     return found
