@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar
@@ -66,13 +67,19 @@ def device_of(model: nn.Module) -> torch.device:
 
 def moved(batch: T, device: torch.device) -> T:
     """A dataclass of tensors on a device; what isn't a tensor stays."""
-    if device.type == "cpu" or not is_dataclass(batch):
+    return batch if device.type == "cpu" else each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def pinned(batch: T) -> T:
+    """A dataclass of tensors with those in memory that the device reads by itself."""
+    return each_tensor(batch, torch.Tensor.pin_memory)
+
+
+def each_tensor(batch: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
+    """A dataclass with its tensors changed; anything else stays as it is."""
+    if not is_dataclass(batch):
         return batch
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    put: dict[str, Any] = {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for name, value in values.items()
-    }
     kind: Any = type(batch)
-    moved: T = kind(**put)
-    return moved
+    made: T = kind(**{name: change(one) if isinstance(one, torch.Tensor) else one for name, one in values.items()})
+    return made

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import Tensor
-
+from models.training.device import pinned
 from models.training.loop import Batches
 
-T = TypeVar("T")
 Updates = list[Sequence[Any]]
 
 
@@ -38,12 +35,3 @@ def prefetched(batches: Batches, steps: int, pin: bool = True) -> Iterator[Batch
             return updates
 
         yield ahead
-
-
-def pinned(batch: T) -> T:
-    """A dataclass of tensors with those in memory that the device reads by itself."""
-    if not is_dataclass(batch) or isinstance(batch, type):
-        return batch
-    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    kept = {name: value.pin_memory() for name, value in tensors.items() if isinstance(value, Tensor)}
-    return replace(batch, **kept)
