@@ -51,7 +51,7 @@ def test_sorted_by_expert_is_what_the_sum_over_experts_says_gradients_too(per_to
         if say is made:
             ours = found
     for mine, theirs in zip(ours, found, strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))  # of sums of such terms
 
 
 def test_one_token_and_experts_that_nobody_chose() -> None:

@@ -77,7 +77,7 @@ def test_what_was_told_is_read_back_and_no_step_twice(name: str, tmp_path: Path)
     metrics, said = tmp_path / "metrics.jsonl", list[str]()
 
     def interrupted() -> None:
-        with tracking([name], tmp_path / "tracks", tmp_path, STAGE, said.append) as tracks:
+        with tracking({name: tmp_path / "tracks" / name}, tmp_path, STAGE, said.append) as tracks:
             for last in (2, 5):
                 metrics.write_text(rows(1, last))
                 tracks.look()
@@ -86,7 +86,7 @@ def test_what_was_told_is_read_back_and_no_step_twice(name: str, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     metrics.write_text(rows(1, 4))  # it goes on from a state before what was told last
-    with tracking([name], tmp_path / "tracks", tmp_path, STAGE, said.append) as tracks:
+    with tracking({name: tmp_path / "tracks" / name}, tmp_path, STAGE, said.append) as tracks:
         tracks.look()
         metrics.write_text(rows(1, 8))
     assert said == []
@@ -117,7 +117,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Mapping[str, fl
 def test_a_tracker_that_fails_ends_no_stage(recorded: list[Any], tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "metrics.jsonl").write_text(rows(1, 6))
-    with tracking(["kept"], tmp_path, tmp_path, STAGE, said.append) as tracks:
+    with tracking({"kept": tmp_path / "kept"}, tmp_path, STAGE, said.append) as tracks:
         tracks.look()
         tracks.look()
     assert [step for step, _ in recorded] == [1, 2, 3]
@@ -129,7 +129,7 @@ def test_a_package_that_is_missing_is_said_before_any_work(monkeypatch: pytest.M
     monkeypatch.setitem(trackers.TRACKERS, "absent", ("no_such_package", "nowhere"))
     with (
         pytest.raises(UserError, match=r"names absent, which isn't installed: pip install absent"),
-        tracking(["absent"], tmp_path, tmp_path, STAGE, print),
+        tracking({"absent": tmp_path / "absent"}, tmp_path, STAGE, print),
     ):
         raise AssertionError("it worked")
     with pytest.raises(ValueError, match="no tracker 'tensorbord': choose among mlflow, tensorboard, wandb"):
