@@ -193,7 +193,7 @@ class Ablated(NamedTuple):
     """Nothing to hand on: the comparison is in the record's report."""
 
 
-@stage(Ablated, version="1", libraries=(*LEARNING, "scipy"))
+@stage(Ablated, version="2", libraries=(*LEARNING, "scipy"))
 def ablate(
     config: AblationConfig,
     runtime: Runtime,
@@ -204,7 +204,7 @@ def ablate(
     tokenizer: FolderRef,
     repetition_seed: int,
 ) -> Produced:
-    """Train the same model on two mixtures, once for each seed, and compare them by bits per byte of the documents that
+    """Train a model on each of two mixtures, once for each seed, and compare them by bits per byte of the documents that
     both hold out: over all of them and by source.
 
     Raises UserError where no document is held out by both, or a training fails.
@@ -227,14 +227,16 @@ def ablate(
         [
             _shard(
                 f"{side} mixture, seed {seed}",
-                config.pretrain.model_copy(update={"seed": seed}),
+                pretrain.model_copy(update={"seed": seed}),
                 made,
                 versions,
                 runtime,
             )
             for seed in seeds
         ]
-        for side, (made, versions) in zip(("first", "second"), sides, strict=True)
+        for side, pretrain, (made, versions) in zip(
+            ("first", "second"), (config.pretrain, config.other), sides, strict=True
+        )
     ]
     done = _done([shard for side in shards for shard in side], runtime, "ablate")
     tables = [[read_table(done[shard.key].files[0].path) for shard in side] for side in shards]

@@ -41,10 +41,12 @@ class SweepConfig(BaseModel):
 
 
 class AblationConfig(BaseModel):
-    """The model that each mixture trains, once for each seed."""
+    """The model that each mixture trains, once for each seed: of the second one with what its own recipe says, which has
+    its phases."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig, title="Pretraining")
+    other: PretrainConfig = Field(default_factory=PretrainConfig, title="Pretraining on the second mixture")
     seeds: int = Field(5, ge=2, le=1000, title="Seeds", description="Trainings of each mixture, paired by their seed.")
     documents: int = JUDGED

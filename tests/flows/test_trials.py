@@ -123,6 +123,14 @@ def test_an_ablation_compares_two_mixtures_and_one_with_itself(recipe: dict[str,
     assert (same["difference"], same["verdict"]) == (0, "no difference")
     assert same["first"] == whole["first"]
 
+    def in_phases(plain: int) -> dict[str, Any]:
+        phases = [{"share": 1, "mixture": {"weights": {"plain": plain, "other": 1}}}]
+        return recipe | {"pretrain": MODEL | {"steps": 60, "phases": phases}}
+
+    phased = begun(in_phases(1), tmp_path / "lake")
+    ablated(phased, Untracked(in_phases(9), tmp_path / "lake", "mixture"), seeds=2)
+    assert phased.found["bits_per_byte"][0]["difference"] != 0  # each has the phases of its own recipe
+
 
 @pytest.mark.slow
 def test_an_ablation_is_a_flow_after_which_the_lake_shows_the_recipes_own_mixture(
