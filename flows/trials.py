@@ -151,7 +151,8 @@ def ablated(run: TrackedRun, other: TrackedRun, seeds: int) -> None:
         RUN_LOG.reset(token)
     inputs = {name: refs[name] for name in ("tokens", "mixture", "tokenizer")}
     inputs |= {"other_tokens": tokens, "other_mixture": mixed["mixture"]}
-    run.do(trials.ablate, AblationConfig(pretrain=_pretrain(run.recipe), other=_pretrain(other.recipe), seeds=seeds), inputs | seed)
+    config = AblationConfig(pretrain=_pretrain(run.recipe), other=_pretrain(other.recipe), seeds=seeds)
+    run.do(trials.ablate, config, inputs | seed)
 
 
 def _refs(run: TrackedRun) -> dict[str, Ref]:

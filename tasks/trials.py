@@ -204,7 +204,7 @@ def ablate(
     tokenizer: FolderRef,
     repetition_seed: int,
 ) -> Produced:
-    """Train a model on each of two mixtures, once for each seed, and compare them by bits per byte of the documents that
+    """Train a model on each of two mixtures, once for each seed, and compare them by bits per byte of documents that
     both hold out: over all of them and by source.
 
     Raises UserError where no document is held out by both, or a training fails.

@@ -41,8 +41,7 @@ class SweepConfig(BaseModel):
 
 
 class AblationConfig(BaseModel):
-    """The model that each mixture trains, once for each seed: of the second one with what its own recipe says, which has
-    its phases."""
+    """The model that each mixture trains, once for each seed; the second one's has phases of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
