@@ -35,3 +35,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if __name__ == "__main__":  # python -m headwater
+    from flows.cli import main
+
+    main()

@@ -43,6 +43,14 @@ def test_importing_it_imports_nothing_heavy_and_a_lake_no_prefect() -> None:
         face.nothing  # noqa: B018
 
 
+def test_it_is_the_command_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headwater", "tga"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert 'Did you mean "tag"?' in done.stderr
+
+
 def test_methods_give_what_commands_print(whole: Whole, headwater: Command) -> None:
     def printed(*arguments: str) -> Any:
         return headwater(*arguments, "--lake", whole.lake, "--json").json
