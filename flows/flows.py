@@ -134,6 +134,16 @@ def _to_the_log(then: Callable[[StageReport], None] | None) -> Callable[[StageRe
     return report
 
 
+def _untold(record: logging.LogRecord) -> bool:
+    """Whether a line of Prefect's tells something new: at the end of a run it repeats, with a traceback, the error that
+    the run's state and log have in one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, StageError)))
+
+
+for _name in ("prefect.engine", "prefect.flow_runs"):
+    logging.getLogger(_name).addFilter(_untold)
+
+
 def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
     """Make what a user can mend end the flow's run as failed, with that one line as its message and in its log.
 

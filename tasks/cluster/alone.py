@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datalake.errors import UserError
-from tasks.cluster.connect import connect, require
+from tasks.cluster.connect import as_raised, connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
 # So long an interrupted task may take to end its step and save its state; what takes longer is ended by force.
@@ -53,6 +53,7 @@ def cpus_of_one(ray: Any, config: RuntimeConfig) -> int:
     return max(1, min(config.workers, largest))
 
 
+@as_raised()
 def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Callable[[], None] | None = None) -> Any:
     """The result of a task, with `poll` called about once a second; where this process is interrupted, so is the task,
     or told to `end`; it has some seconds to save its state.

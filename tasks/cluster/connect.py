@@ -196,6 +196,18 @@ def _patience(ray: Any) -> Iterator[None]:
         services.get_node = ask
 
 
+@contextlib.contextmanager
+def as_raised() -> Iterator[None]:
+    """What the handler of a signal raises while Ray's core waits, as it was raised: where it isn't KeyboardInterrupt,
+    such as Prefect's of a run that is cancelled, the core hides it in a SystemError, a fault like any other."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
+
+
 def require(ray: Any) -> None:
     """Raise ClusterError where a process that Ray needs has ended, of a cluster that this process started.
 

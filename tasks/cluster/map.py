@@ -23,7 +23,7 @@ from datalake import secrets
 from datalake.errors import UserError
 from datalake.lake.shards import ShardResult, find_shard
 from datalake.places import several
-from tasks.cluster.connect import connect, require
+from tasks.cluster.connect import as_raised, connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
 Work = Callable[["Shard"], ShardResult | None]
@@ -68,10 +68,11 @@ def map_shards(
     todo = _Todo(shards, runtime.lake_root)
     inline = runtime.config.cluster == "inline"
     run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
-    for result in run:
-        if progress:
-            progress(result)
-        yield result
+    with as_raised():
+        for result in run:
+            if progress:
+                progress(result)
+            yield result
 
 
 class _Todo:

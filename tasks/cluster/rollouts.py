@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from tasks.cluster.alone import cpus_of_one
-from tasks.cluster.connect import ClusterError, connect, require
+from tasks.cluster.connect import ClusterError, as_raised, connect, require
 from tasks.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class _Engine:
         self._weights: tuple[int, Any] = (-1, None)
         self._observe: tuple[Any, Any] = (None, None)
 
+    @as_raised()
     def __call__(
         self, prompts: Sequence[list[int]], seeds: Sequence[int], observe: Observe | None = None
     ) -> list[Answer]:

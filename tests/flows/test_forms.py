@@ -6,6 +6,7 @@ Every run is seen to end. Screenshots stay in pytest's temporary folder (`browse
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from browser import Browser
 from harness import PrefectServer, up
 
+from datalake.errors import UserError
 from flows.commands.service import POOL
 from flows.service import deployments
 from flows.service.api import Api
@@ -207,3 +209,23 @@ def test_a_wrong_recipe_ends_a_run_in_one_line(prefect_server: PrefectServer, tm
         said = logs(prefect_server, {"id": str(state.state_details.flow_run_id)})
         assert len([line for line in said if words in line]) == 1
         assert not any("Traceback" in line for line in said)
+
+
+def test_the_engine_of_a_deployed_run_repeats_no_error_that_was_told(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.flow_engine import run_flow
+
+    from flows.flows import ingest
+
+    said: list[str] = []
+    log = logging.getLogger("prefect.flow_runs")
+    monkeypatch.setattr(log, "handlers", [handler := logging.Handler()])
+    monkeypatch.setattr(handler, "emit", lambda record: said.append(logging.Formatter().format(record)))
+    parameters = {"recipe": "recipes/none.yaml", "set": [], "lake": str(tmp_path / "lake")}
+    with pytest.raises(UserError):
+        run_flow(ingest, parameters=parameters, error_logger=log)  # as the process of a deployment's run does
+    assert [line for line in said if "no recipe at" in line], "its state is told"
+    assert not any("Traceback" in line for line in said)
+    log.error("another", exc_info=ValueError("new"))
+    assert "ValueError: new" in said[-1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,6 +234,43 @@ def test_alone_polls_while_it_waits(on_ray: RuntimeOf) -> None:
     polls: list[float] = []
     run_alone(time.sleep, 2.5, runtime=on_ray(), poll=lambda: polls.append(time.perf_counter()))
     assert len(polls) >= 2
+
+
+class Told(BaseException):
+    """As Prefect's of a run that is cancelled."""
+
+
+@pytest.fixture
+def soon() -> Iterator[Callable[[], None]]:
+    """Sends this process a signal that raises `Told`, in a moment."""
+
+    def tell(*_: Any) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGUSR2, tell)
+    yield threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_what_a_signal_raises_is_no_fault_of_the_work(on_ray: RuntimeOf, soon: Callable[[], None]) -> None:
+    begun: list[None] = []
+    with pytest.raises(Told):
+        run_alone(time.sleep, 60, runtime=on_ray(), poll=lambda: begun or begun.append(soon()))
+    assert begun
+    assert run_alone(abs, -1, runtime=on_ray()) == 1, "the work that was interrupted no longer holds the CPUs"
+
+
+def sleeps(shard: Shard) -> None:
+    time.sleep(shard.payload)
+
+
+def test_what_a_signal_raises_fails_no_shard(on_ray: RuntimeOf, soon: Callable[[], None]) -> None:
+    shards = [Shard("short", "a", 0.0), Shard("long", "b", 60.0)]
+    found = map_shards(sleeps, shards, on_ray())
+    assert next(found).name == "short"
+    soon()
+    with pytest.raises(Told):
+        next(found)
 
 
 def threads(shard: Shard | None = None) -> int:
