@@ -1,12 +1,13 @@
 """The guard against spikes on a run that has none: its false alarms, and what it costs.
 
     .venv/bin/headwater run recipes/demo.yaml --until mixture --lake lake
-    .venv/bin/python benchmarks/spikes.py --lake lake [--steps 10000] [--batch 16]
+    .venv/bin/python benchmarks/spikes.py --lake lake [--steps 10000] [--batch 16] [--folder build/spikes]
 
 The demo's model (recipes/demo.yaml) learns from the demo's documents for many epochs, with `spike_window: 16`; every
 update that was refused is a false alarm. Rates go from warm-up to the floor as in any run. `--batch` below the demo's
-16 rows makes steps cheaper and losses noisier, which is the harder case. Cost: the seconds within the guard, of all
-seconds of steps, in the same run. Planted documents: `pytest -m slow tests/models/test_spikes.py`.
+16 rows makes steps cheaper and losses noisier, which is the harder case. With --folder what was trained is kept there,
+and the same command goes on from it. Cost: the seconds within the guard, of all
+seconds of steps, of this process. Planted documents: `pytest -m slow tests/models/test_spikes.py`.
 
 The last line is one JSON object.
 """
@@ -14,6 +15,7 @@ The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -40,6 +42,7 @@ def main() -> dict[str, Any]:
     parser.add_argument("--lake", type=Path, default=Path("lake"))
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -62,16 +65,18 @@ def main() -> dict[str, Any]:
 
     for name in ("accept", "on_step", "saved"):
         setattr(SpikeGuard, name, timed(getattr(SpikeGuard, name)))
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+    with contextlib.ExitStack() as stack:
+        work = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         vocabulary = TokenizerConfig(vocabulary=recipe["tokenizer"]["vocabulary"])
-        words = tokenizers.train([row["text"] for row in rows], vocabulary, work / "words")
-        write_shard([(row["id"], row["text"]) for row in rows], words, work / "shards", "part-0")
+        if not (work / "run").exists():
+            words = tokenizers.train([row["text"] for row in rows], vocabulary, work / "words")
+            write_shard([(row["id"], row["text"]) for row in rows], words, work / "shards", "part-0")
         train = [(row["id"], 1) for row in rows]
         inputs = {"shards": [work / "shards"], "train": train, "heldout": [], "tokenizer": work / "words"}
+        before = max((row["step"] for row in read_metrics(work / "run" / "metrics.jsonl")), default=0)
         report = pretrain(config, **inputs, out=work / "run")
         metrics = read_metrics(work / "run" / "metrics.jsonl")
-    seconds = sum(row["tokens"] / row["tokens_per_s"] for row in metrics)
+    seconds = sum(row["tokens"] / row["tokens_per_s"] for row in metrics if row["step"] > before)
     told = {
         "steps": report["steps"],
         "epochs": report["epochs"],
