@@ -1,4 +1,4 @@
-"""Fixtures shared by the whole suite: the real samples, where they are."""
+"""Fixtures shared by the whole suite: the real samples, one Prefect server, places that machines share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 from harness import ROOT, PrefectServer, browsing, free_port
 from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from servers import S3Server
+    from stores import Postgres
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,6 +113,24 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             APILogHandler().flush()  # else the last logs find no server and say so behind pytest's summary
     finally:
         service.stop(lake)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 double with one empty bucket, which this process's environment leads to."""
+    from stores import bucket
+
+    with bucket() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    """A real PostgreSQL, which can be stopped and started again; the test skips where there is none."""
+    from stores import postgres
+
+    with postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from servers import S3Server
-from stores import BUCKET, Postgres, bucket, postgres, wait_until
+from stores import BUCKET, Postgres, wait_until
 
 from datalake.errors import LostDataError, UserError
 from datalake.files import file_digest
@@ -34,20 +33,8 @@ ROWS = pa.schema([("id", pa.int64()), ("text", pa.string())])
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with bucket() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as database:
-        yield database
-
-
 @pytest.fixture
-def lake(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+def lake(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HEADWATER_CATALOG", f"sqlite:///{tmp_path}/catalog.db")
     return Lake(f"s3://{BUCKET}/{tmp_path.name}").create()
@@ -69,10 +56,10 @@ def another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "another"))
 
 
-def test_a_shard_has_the_bytes_of_one_on_a_disk_and_its_mark_comes_last(lake: Lake, server: S3Server) -> None:
-    before = len(server.asked)
+def test_a_shard_has_the_bytes_of_one_on_a_disk_and_its_mark_comes_last(lake: Lake, s3_server: S3Server) -> None:
+    before = len(s3_server.asked)
     made = shard(lake, "ab12")
-    put = [path.rpartition("/")[2] for method, path, _ in server.asked[before:] if method == "PUT"]
+    put = [path.rpartition("/")[2] for method, path, _ in s3_server.asked[before:] if method == "PUT"]
     assert put == ["raw.parquet", "shard.json"]
     local = shard(Lake(Path(copy_of(lake.root)).parent / "local"), "ab12")
     assert [file.digest for file in made.files] == [file.digest for file in local.files]
@@ -149,7 +136,7 @@ def test_what_is_gone_or_damaged_in_the_store_is_told(
     assert "No such file" in lake.trouble(ref)
 
 
-def test_a_catalog_that_holds_another_lakes_tables_is_refused(lake: Lake, server: S3Server) -> None:
+def test_a_catalog_that_holds_another_lakes_tables_is_refused(lake: Lake, s3_server: S3Server) -> None:
     raw(lake)
     other = Lake(f"{lake.root}-other").create()
     with pytest.raises(UserError, match="of another lake"):
@@ -247,7 +234,7 @@ def test_of_two_who_take_over_an_object_one_does(lake: Lake) -> None:
 
 
 def test_what_keeps_a_lake_from_being_reached_is_one_line(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch, server: S3Server
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server
 ) -> None:
     from s3fs import S3FileSystem
 
@@ -262,10 +249,10 @@ def test_what_keeps_a_lake_from_being_reached_is_one_line(
         ("AccessDenied", "Access Denied", "correct the credentials"),
         ("RequestTimeTooSkewed", "The difference between the request time and the server's is too large.", "clock is"),
     ):
-        monkeypatch.setattr(server, "fault", ("403 Forbidden", code, message))
+        monkeypatch.setattr(s3_server, "fault", ("403 Forbidden", code, message))
         with pytest.raises(UserError, match=said):
             lake.create()
-    monkeypatch.setattr(server, "fault", None)
+    monkeypatch.setattr(s3_server, "fault", None)
     S3FileSystem.clear_instance_cache()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -277,10 +264,10 @@ def test_what_keeps_a_lake_from_being_reached_is_one_line(
     S3FileSystem.clear_instance_cache()
 
 
-def test_a_store_that_says_slow_down_for_a_while_is_asked_again(lake: Lake, server: S3Server) -> None:
-    server.slow = 3
+def test_a_store_that_says_slow_down_for_a_while_is_asked_again(lake: Lake, s3_server: S3Server) -> None:
+    s3_server.slow = 3
     made = shard(lake, "ee55")
-    assert server.slow == 0
+    assert s3_server.slow == 0
     assert find_shard(lake.shard_folder("ingest", "ee55")) is not None
     assert made.files[0].rows == 3
 

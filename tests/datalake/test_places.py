@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from servers import S3Server
-from stores import BUCKET, bucket
+from stores import BUCKET
 
 from datalake.atomic import FILES, folder_list, whole_file, whole_folder, write_atomically, write_first
 from datalake.digests import file_digest
@@ -19,14 +19,8 @@ from datalake.lake.copies import files_of_folder, near_folder, verify, workplace
 from datalake.places import copy_of, home, is_local, is_place, place, remove_folder, root_of, several, store_of
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with bucket() as server:
-        yield server
-
-
 @pytest.fixture
-def store(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prefix of its own in the bucket, on a machine that has no copies yet."""
     monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
     return place(f"s3://{BUCKET}/{tmp_path.name}")
@@ -123,7 +117,7 @@ def test_a_folder_of_a_store_is_whole_once_its_list_is_there(store: Path) -> Non
         near_folder(folder)
 
 
-def test_a_copy_is_fetched_once_and_again_where_it_isnt_what_was_written(store: Path, server: S3Server) -> None:
+def test_a_copy_is_fetched_once_and_again_where_it_isnt_what_was_written(store: Path, s3_server: S3Server) -> None:
     path, body = store / "shard" / "tokens.bin", b"tokens" * 1_000
     write_atomically(path, body)
     copy = copy_of(path)
@@ -132,7 +126,7 @@ def test_a_copy_is_fetched_once_and_again_where_it_isnt_what_was_written(store: 
     copy.unlink()
 
     def fetched() -> int:
-        return len([one for one in server.asked if one[0] == "GET" and one[1].endswith("tokens.bin")])
+        return len([one for one in s3_server.asked if one[0] == "GET" and one[1].endswith("tokens.bin")])
 
     before = fetched()
     assert verify(path, len(body), digest) == copy

@@ -4,7 +4,7 @@ command that looks at them."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import world
 from begun import Start, ended, kill_when, many_archives, state
 from harness import Command, PrefectServer
 from servers import S3Server
-from stores import BUCKET, Postgres, bucket, postgres, settings
+from stores import BUCKET, Postgres, settings
 from world import Whole
 
 from datalake.lake.lake import FolderRef, Lake, TableRef
@@ -21,20 +21,8 @@ from datalake.lake.records import StageReport
 from datalake.places import place
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with bucket() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as database:
-        yield database
-
-
 @pytest.fixture
-def shared(server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared(s3_server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prefix of its own with an empty database, as this process and what it starts reach them."""
     from sqlalchemy import create_engine, text
 
@@ -42,7 +30,7 @@ def shared(server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: py
     with create_engine(database.url, isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     monkeypatch.setenv("HEADWATER_CATALOG", database.url.replace("/postgres", f"/{name}"))
-    for variable, value in settings(server.url, tmp_path / "cache").items():
+    for variable, value in settings(s3_server.url, tmp_path / "cache").items():
         monkeypatch.setenv(variable, value)
     return place(f"s3://{BUCKET}/{name}")
 
@@ -144,7 +132,7 @@ def test_two_machines_at_once_do_the_work_once(
     assert world.parquet(shared) == world.parquet(undisturbed)
 
 
-def test_a_mistake_about_the_lake_is_one_line(headwater: Command, server: S3Server, tmp_path: Path) -> None:
+def test_a_mistake_about_the_lake_is_one_line(headwater: Command, s3_server: S3Server, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("corpus: small\nsources: [{kind: table, paths: [recipe.yaml]}]\n")
     assert "there is no bucket nowhere" in headwater("run", recipe, "--lake", "s3://nowhere/x").mistake()

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ray import cloudpickle
-from stores import BUCKET, bucket
-from stores import settings as store_settings
+from servers import S3Server
+from stores import BUCKET
 
 from datalake.dedup import decide as decide_module
 from datalake.dedup import tables as tables_module
@@ -324,14 +324,12 @@ def test_what_hangs_together_over_ranges_is_what_a_union_finds(
 
 
 def test_what_lies_between_steps_may_lie_in_a_store(
-    tmp_path: Path, inline: RuntimeOf, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inline: RuntimeOf, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = CONFIGS[1]
     files = signed(tmp_path / "in", corpus(3, 120), config, 30)
-    with bucket() as server:
-        for variable, value in store_settings(server.url, tmp_path / "cache").items():
-            monkeypatch.setenv(variable, value)
-        scratch = place(f"s3://{BUCKET}/between/scratch")
-        made = decide_over_ranges(files, [], config, 3, [(tmp_path / "out", "0" * 64)], scratch, inline(retries=0))
-        assert not scratch.exists()
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    scratch = place(f"s3://{BUCKET}/between/scratch")
+    made = decide_over_ranges(files, [], config, 3, [(tmp_path / "out", "0" * 64)], scratch, inline(retries=0))
+    assert not scratch.exists()
     assert contents(made) == contents(one_process(files, config, tmp_path / "one"))
