@@ -12,6 +12,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -159,6 +160,24 @@ class TestSeveralProcesses:
         noted = [n for path in lake.current_files("runs.notes") for n in pq.read_table(path)["n"].to_pylist()]
         assert sorted(noted) == wrote
         assert len(lake.current_files("demo.raw")) == 1, "the last commit's content, not a mixture"
+
+
+    def test_of_two_first_commits_the_later_is_the_table(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both find no table content; another's commit lands just before one's own."""
+        from pyiceberg.table import Table
+
+        land, other = Table._do_commit, Lake(lake.root)
+
+        def late(table: Table, *arguments: Any, **named: Any) -> None:
+            monkeypatch.setattr(Table, "_do_commit", land)
+            other.commit("demo.raw", SCHEMA, [shard(other, [1, 2])], "f1")
+            land(table, *arguments, **named)
+
+        lake.catalog.create_namespace("demo")
+        other.commit("demo.others", SCHEMA, [shard(other, [3])], "f0")
+        monkeypatch.setattr(Table, "_do_commit", late)
+        lake.commit("demo.raw", SCHEMA, [shard(lake, [4])], "f2")
+        assert lake.catalog.load_table("demo.raw").scan().to_arrow()["n"].to_pylist() == [4]
 
 
 HOLDER = """
