@@ -42,7 +42,7 @@ class IngestConfig(BaseModel):
     sources: list[Source]
 
 
-def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, shard: Shard) -> ShardResult:
+def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, lake: Path, shard: Shard) -> ShardResult:
     """Read one archive into raw (or conversations, preferences), refused and quarantine."""
     archive: Archive = shard.payload
     if archive.problem:
@@ -53,7 +53,7 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
     schemas = {name: schema for name, schema in TABLES.values() if name in (kept, "refused", "quarantine")}
     assert shard.folder is not None
     with (
-        using(remote, cache),
+        using(remote, home(lake) / "cache"),  # of the machine that reads it
         counted(archive) as effort,
         at_hand(archive) as here,
         ShardWriter(shard.folder, shard.name, shard.key, schemas) as out,
@@ -89,7 +89,7 @@ def _ingest_shard(sources: Sequence[Source], remote: RemoteConfig, cache: Path, 
 
 def read_archives(config: IngestConfig, runtime: Runtime, archives: list[Archive], tell: Tell | str) -> Mapped:
     """Every archive read into its tables, a shard each."""
-    work = partial(_ingest_shard, config.sources, runtime.config.remote, home(runtime.lake.root) / "cache")
+    work = partial(_ingest_shard, config.sources, runtime.config.remote, runtime.lake.root)
     return map_all(work, _shards(config, runtime, archives), runtime, tell)
 
 

@@ -48,13 +48,13 @@ def ended(run: Begun, seconds: float = 400) -> dict[str, Any]:
     return dict(json.loads(run.out.read_text()))
 
 
-def wait_for(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:
-    """Wait until the moment has come while the run goes on."""
+def wait_for(run: Begun, moment: Callable[[], bool], seconds: float = 300, every: float = 0.002) -> None:
+    """Wait until the moment has come while the run goes on; it is looked for `every` so many seconds."""
     deadline = time.monotonic() + seconds
     while not moment():
         assert run.process.poll() is None, f"ended before the moment came: {run.told()}"
         assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.002)
+        time.sleep(every)
 
 
 def kill_when(run: Begun, moment: Callable[[], bool], seconds: float = 300) -> None:

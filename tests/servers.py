@@ -195,10 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class S3Server:
-    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused; with a `fault` (status, code,
-    message) each of them is."""
+    """moto's S3 behind a door that can say SlowDown: `slow` requests are refused, and all while the file `marker` is
+    there; with a `fault` (status, code, message) each of them is."""
 
-    def __init__(self) -> None:
+    def __init__(self, marker: Path | None = None) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
@@ -213,8 +213,8 @@ class S3Server:
             range_ = environ.get("HTTP_RANGE", "")
             self.asked.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], range_))
             fault = self.fault
-            if self.slow:
-                self.slow -= 1
+            if self.slow or (marker and marker.exists()):
+                self.slow -= bool(self.slow)
                 self.refused += 1
                 fault = ("503 Slow Down", "SlowDown", "Please reduce your request rate.")
             if fault:

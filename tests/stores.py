@@ -75,6 +75,14 @@ class Postgres:
         """At once, as a crash does: every session ends."""
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
 
+    def empty(self, name: str) -> str:
+        """Where a new database of this name is."""
+        from sqlalchemy import create_engine, text
+
+        with create_engine(self.url, isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        return self.url.replace("/postgres", f"/{name}")
+
     def _run(self, name: str, *arguments: str) -> None:
         command = [*self._as, str(self._binaries / name), *arguments]
         done = subprocess.run(

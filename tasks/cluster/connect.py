@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -31,6 +32,10 @@ _TOKEN = secrets.token_hex(32)  # one a process: Ray remembers the first that it
 # A cluster without one of these does nothing any more.
 _VITAL = {"raylet": "raylet", "gcs_server": "control service (gcs_server)"}
 START_S = 60.0
+# So long the head of a cluster that was joined may be away, as where its control service is started again. After
+# another while Ray would abort this process, without a word: `require` is sooner.
+AWAY_S = 45.0
+_ABORT_S = 120
 # Below Ray's folder lie sockets, whose paths the system limits to 107 characters; so many remain for the folder's own.
 _LONGEST_FOLDER = 40
 
@@ -101,13 +106,16 @@ def connect(config: RuntimeConfig) -> Any:
 def _connect(config: RuntimeConfig) -> Any:
     local = config.cluster == "local"
     if not local:
-        for name, value in _OURS.items():
+        for name, value in (_OURS | {"RAY_gcs_rpc_server_reconnect_timeout_s": str(_ABORT_S)}).items():
             os.environ.setdefault(name, value)
     with _own_settings() if local else contextlib.nullcontext():
         import ray  # which reads some of its settings just once, now
 
     if ray.is_initialized():
         require(ray)
+        while not _head_answers(ray):  # what asks it now would wait, and not look for signals
+            time.sleep(0.5)
+            require(ray)
         return ray
     # Ray turns its token on by itself and says so on every start; the token stays on, the notice goes.
     # So does the warning that no signal is handled in a thread: they are the run's own.
@@ -132,6 +140,7 @@ def _connect(config: RuntimeConfig) -> Any:
             options |= {"runtime_env": {"py_modules": _code()}}
         if _joining_needs_token():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # joining doesn't turn the token on by itself
+    _heard.clear()
     try:
         settings = _own_settings() if local else contextlib.nullcontext()
         with settings, _patience(ray), _own_signals():
@@ -208,10 +217,14 @@ def as_raised() -> Iterator[None]:
         raise error.__cause__ from None
 
 
-def require(ray: Any) -> None:
-    """Raise ClusterError where a process that Ray needs has ended, of a cluster that this process started.
+_heard: dict[str, float] = {}  # when the head of a cluster that was joined last answered, by its address
 
-    Ray itself says so after 5 seconds and more, and then of each task as if that had failed.
+
+def require(ray: Any) -> None:
+    """Raise ClusterError where a process that Ray needs has ended: of a cluster that this process started any of them,
+    of one that it joined the head, once that hasn't answered for a while.
+
+    Ray itself says so after 5 seconds and more, and then of each task as if that had failed; of a head it never does.
     """
     node = getattr(ray._private.worker, "_global_node", None)
     if node is None:
@@ -221,6 +234,21 @@ def require(ray: Any) -> None:
             status = process.returncode
             how = f"signal {-status}" if status is not None and status < 0 else f"exit status {status}"
             raise ClusterError(f"Ray's {_VITAL[kind]} ended ({how})")
+    now, address = time.monotonic(), str(node.gcs_address)
+    if _head_answers(ray):
+        _heard[address] = now
+    elif now - _heard.setdefault(address, now) > AWAY_S:
+        raise ClusterError(f"the head of the Ray cluster at {address} has been away for {AWAY_S:g} s: start it again")
+
+
+def _head_answers(ray: Any) -> bool:
+    """Whether somebody listens where the control service is."""
+    host, _, port = str(ray._private.worker._global_node.gcs_address).rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def disconnect() -> None:

@@ -161,7 +161,6 @@ class TestSeveralProcesses:
         assert sorted(noted) == wrote
         assert len(lake.current_files("demo.raw")) == 1, "the last commit's content, not a mixture"
 
-
     def test_of_two_first_commits_the_later_is_the_table(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         """Both find no table content; another's commit lands just before one's own."""
         from pyiceberg.table import Table

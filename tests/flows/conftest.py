@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,19 @@ def headwater(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `headwater run` as a process; whatever it leaves is ended after the test."""
+    """Starts `headwater run` as a process, `within` another command where it is told; whatever it leaves is ended after
+    the test."""
     begun: list[Begun] = []
     lakes: set[Path] = set()
 
     def run(
-        recipe: dict[str, Any], lake: Path, until: str, api: str = "", cwd: Path = ROOT, **more: str | None
+        recipe: dict[str, Any],
+        lake: Path,
+        until: str,
+        api: str = "",
+        cwd: Path = ROOT,
+        within: Sequence[str] = (),
+        **more: str | None,
     ) -> Begun:
         path = tmp_path / f"recipe{len(begun)}.yaml"
         path.write_text(yaml.safe_dump(recipe))
@@ -70,9 +77,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         environment["PYTHONPATH"] = str(ROOT)
         environment |= {name: value for name, value in more.items() if value is not None}
         files = path.with_suffix(".out"), path.with_suffix(".err")
+        arguments = ["run", str(path), "--lake", str(lake), "--until", until, "--json"]
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "run", str(path), "--lake", str(lake), "--until", until, "--json"],
+                [*within, sys.executable, "-m", "flows.cli", *arguments],
                 stdout=out,
                 stderr=err,
                 cwd=cwd,

@@ -24,12 +24,8 @@ from datalake.places import place
 @pytest.fixture
 def shared(s3_server: S3Server, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prefix of its own with an empty database, as this process and what it starts reach them."""
-    from sqlalchemy import create_engine, text
-
     name = f"lake_{abs(hash(tmp_path.name))}"
-    with create_engine(database.url, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    monkeypatch.setenv("HEADWATER_CATALOG", database.url.replace("/postgres", f"/{name}"))
+    monkeypatch.setenv("HEADWATER_CATALOG", database.empty(name))
     for variable, value in settings(s3_server.url, tmp_path / "cache").items():
         monkeypatch.setenv(variable, value)
     return place(f"s3://{BUCKET}/{name}")
