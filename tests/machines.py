@@ -7,6 +7,7 @@ processes, so that it sees no others and goes as a whole. `unshare` makes them w
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import secrets
 import shutil
@@ -27,10 +28,11 @@ from harness import ROOT, free_port
 from stores import BUCKET, CREDENTIALS, wait_until
 
 from datalake.compiled import _places
+from tasks.cluster.connect import _patience
 
 PACKAGES = ("datalake", "models", "tasks", "flows")
 DISK_BYTES = 256 << 20  # of a machine's own cache
-UP_S = 120.0
+UP_S = 180.0
 
 # Its own disk at $1, with a cache at $2 of $3 bytes; nothing at the places that follow.
 _BOOT = """
@@ -44,6 +46,20 @@ for hidden; do mount -t tmpfs tmpfs "$hidden"; done
 trap "" CHLD
 echo up
 exec sleep infinity
+"""
+
+
+# Ray's own command, with the time that a node needs to come up on a busy machine. A node has none of our code.
+_RAY = f"""
+import contextlib, time
+from typing import Any
+import ray
+from ray.scripts.scripts import main
+START_S = {UP_S}
+@contextlib.contextmanager
+{inspect.getsource(_patience).removeprefix("@contextlib.contextmanager")}
+with _patience(ray):
+    main()
 """
 
 
@@ -197,7 +213,7 @@ class Cluster:
             where += ["--ray-client-server-port", str(free_port()), "--include-dashboard", "false"]
             process = machine.begin(
                 [
-                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
+                    *(sys.executable, "-c", _RAY, "start", "--block", "--disable-usage-stats"),
                     *(where if head else ["--address", self.address]),
                     *("--num-cpus", "0" if driver else "1", "--object-store-memory", str(80 << 20)),
                     *("--dashboard-agent-listen-port", str(free_port())),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError, first_line, note
-from datalake.lake.leases import database_url
+from datalake.lake.leases import database, database_url
 from datalake.places import home, is_local, place
 
 if TYPE_CHECKING:
@@ -77,6 +77,23 @@ class Tables:
                 self._catalog = self._open()
         return self._catalog
 
+    def reach(self) -> None:
+        """Make sure that the catalog which HEADWATER_CATALOG names, if it does, answers. Raises UserError else."""
+        url = os.environ.get(CATALOG)
+        if not url:
+            return
+        try:
+            if is_rest(url):
+                self._connect(url)
+                return
+            engine = database(url)
+            try:
+                engine.connect().close()
+            finally:
+                engine.dispose()
+        except Exception as error:  # of the database's own driver, of requests, or of pyiceberg
+            raise UserError(_away(error)) from None
+
     def _open(self) -> Catalog:
         elsewhere = os.environ.get(CATALOG)
         if elsewhere:
@@ -101,9 +118,7 @@ class Tables:
         options: dict[str, Any] = {"warehouse": str(self.root / "warehouse")}
         if not is_local(self.root):
             options["py-io-impl"] = "datalake.lake.store_io.StoreIO"
-        if url and url.startswith(
-            ("http://", "https://")
-        ):  # what else it wants stands in PYICEBERG_CATALOG__HEADWATER__*
+        if url and is_rest(url):  # what else it wants stands in PYICEBERG_CATALOG__HEADWATER__*
             return load_catalog(_NAME, type="rest", uri=url, **options)
         # A URL as an object, and a path as it is: nothing in a folder's name (`%20`, `#`, `?`) means anything.
         uri: Any = database_url(url) if url else URL.create("sqlite", database=str(self.file))
@@ -115,6 +130,10 @@ class Tables:
                     raise
                 time.sleep(0.2 * (attempt + 1))
         raise AssertionError
+
+    def location(self, name: str) -> str:
+        """Where a table's metadata goes; a server of Iceberg's REST would have another place of its own for it."""
+        return str(self.root / "warehouse" / name.replace(".", "/"))
 
     def holds(self, location: str) -> bool:
         """Whether a location is one within the lake."""
@@ -178,7 +197,7 @@ class Tables:
     def _fill(self, catalog: Catalog, table: TableFiles) -> None:
         """Commit a table as it is to a catalog that lacks it."""
         try:
-            found = _table(catalog, table.name, table.schema)
+            found = _table(catalog, table.name, table.schema, self.location(table.name))
             with found.transaction() as transaction:
                 if table.paths:
                     transaction.add_files(
@@ -231,25 +250,22 @@ class Tables:
     def _committed(self, table: TableFiles, work: Callable[[Table, bool], Any]) -> Any:
         """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged."""
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
-        from sqlalchemy.exc import InterfaceError, OperationalError
 
-        # Another process was first (pyiceberg says so in two ways), or SQLite was locked for longer than it waits, or
-        # the database is started again just now.
-        in_the_way = (
-            *(CommitFailedException, CommitStateUnknownException, ValidationException),
-            *(InterfaceError, OperationalError),
-        )
+        # Another process was first: pyiceberg says so in two ways.
+        in_the_way, away = (CommitFailedException, CommitStateUnknownException, ValidationException), _kinds_of_away()
         anew, local = False, is_local(self.root)
         for attempt in range(_TRIES):
             try:
-                return work(_table(self.catalog, table.name, table.schema), anew)
-            except in_the_way:
+                return work(_table(self.catalog, table.name, table.schema, self.location(table.name)), anew)
+            except (*in_the_way, *away) as error:
                 if attempt == _TRIES - 1:
+                    if isinstance(error, away):
+                        raise UserError(_away(error)) from None
                     raise
                 time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
             except Exception as error:  # metadata or manifests that are gone or cut, whatever their reader says then
-                away = not local and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-                if anew or away:  # a store that can't be asked says nothing of what it holds
+                unread = not local and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+                if anew or unread:  # a store that can't be asked says nothing of what it holds
                     raise
                 anew = True
                 self._make_anew(table.name, error)
@@ -278,6 +294,26 @@ class Tables:
         return paths if all(map(self.holds, paths)) else []
 
 
+def is_rest(url: str) -> bool:
+    """Whether a catalog's URL is one of a server of Iceberg's REST."""
+    return url.startswith(("http://", "https://"))
+
+
+def _kinds_of_away() -> tuple[type[Exception], ...]:
+    """What says that a catalog doesn't answer now: a database that is started again, or locked (SQLite) for longer than
+    one waits; a server that is gone, overloaded or ill."""
+    from pyiceberg.exceptions import ServerError, ServiceUnavailableError, TooManyRequestsError
+    from requests import ConnectionError, Timeout
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    rest = (ConnectionError, Timeout, ServerError, ServiceUnavailableError, TooManyRequestsError)
+    return (InterfaceError, OperationalError, *rest)
+
+
+def _away(error: Exception) -> str:
+    return f"the catalog doesn't answer ({first_line(error)}): start it, or correct {CATALOG}"
+
+
 def _tables_of(catalog: Catalog) -> list[tuple[str, str, str]]:
     """Namespace, name and place of the metadata of each table of a catalog in another database."""
     if not hasattr(catalog, "engine"):  # Iceberg's REST
@@ -303,7 +339,7 @@ def _planned(table: Table, snapshot: int | None) -> list[str]:
     return sorted(local_path(task.file.file_path) for task in table.scan(snapshot_id=snapshot).plan_files())
 
 
-def _table(catalog: Catalog, name: str, schema: pa.Schema) -> Table:
+def _table(catalog: Catalog, name: str, schema: pa.Schema, location: str) -> Table:
     """The table, made where it isn't there, with columns for all of the schema."""
     from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
     from sqlalchemy.exc import IntegrityError
@@ -311,7 +347,7 @@ def _table(catalog: Catalog, name: str, schema: pa.Schema) -> Table:
     with suppress(NamespaceAlreadyExistsError, IntegrityError):
         catalog.create_namespace_if_not_exists(name.split(".")[0])
     try:
-        table = catalog.create_table_if_not_exists(name, schema=schema, properties=_OURS)
+        table = catalog.create_table_if_not_exists(name, schema=schema, location=location, properties=_OURS)
     except (TableAlreadyExistsError, IntegrityError):
         table = catalog.load_table(name)
     if set(schema.names) - {field.name for field in table.schema().fields}:

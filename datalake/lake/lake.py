@@ -94,6 +94,7 @@ class Lake:
         """Make sure the lake is there and can be written. Raises UserError where it can't."""
         if not is_local(self.root):
             begin(self.root)
+            self.tables.reach()
             return self
         try:
             str(self.root).encode()
@@ -108,6 +109,7 @@ class Lake:
             raise UserError(
                 f"the lake {self.root} can't be written ({error.strerror}): choose another folder with --lake"
             ) from None
+        self.tables.reach()
         return self
 
     def require(self) -> Lake:

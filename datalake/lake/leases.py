@@ -149,7 +149,7 @@ class _SessionLock:
     look_s = 0.5
 
     def __init__(self, url: str, root: Path, name: str):
-        self._engine = _engine(url)
+        self._engine = database(url)
         self._name, self._shown = f"{root} {name}", f"{_prefix(root)}{name}"
         self._session: Any = None
 
@@ -185,7 +185,8 @@ class _SessionLock:
         self._engine.dispose()
 
 
-def _engine(url: str) -> Any:
+def database(url: str) -> Any:
+    """The database of a URL; each connection to it is one of its own."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
@@ -199,7 +200,7 @@ def _prefix(root: Path) -> str:
 def _sessions(url: str, root: Path) -> set[str]:
     from sqlalchemy import text
 
-    engine = _engine(url)
+    engine = database(url)
     try:
         with engine.connect() as session:
             found = session.execute(text(_NAMES), {"prefix": f"{_prefix(root)}%"}).scalars().all()
