@@ -51,7 +51,7 @@ def place(text: str | os.PathLike[str], tries: int = TRIES) -> Path:
     words = _FLATTENED.sub(r"\1://", str(text), count=1) if isinstance(text, PurePath) else text
     if not is_address(words):
         return Path(unquote(urlsplit(words).path) if words.lower().startswith("file://") else words)
-    from upath import UPath
+    from datalake.store_path import UPath
 
     protocol = words.partition("://")[0].lower()
     return cast(Path, UPath(words.rstrip("/"), **_options(protocol, tries)))
@@ -79,7 +79,7 @@ def is_local(path: Path) -> bool:
 
 def is_place(value: object) -> bool:
     """Whether a value is a path or an address, rather than text or anything else."""
-    return isinstance(value, PurePath) or type(value).__module__.partition(".")[0] == "upath"
+    return isinstance(value, PurePath) or any(kind.__module__.startswith("upath.") for kind in type(value).__mro__)
 
 
 def store_of(path: Path) -> Any:

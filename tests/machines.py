@@ -51,13 +51,12 @@ exec sleep infinity
 
 # Ray's own command, with the time that a node needs to come up on a busy machine. A node has none of our code.
 _RAY = f"""
+from __future__ import annotations
 import contextlib, time
-from typing import Any
 import ray
 from ray.scripts.scripts import main
 START_S = {UP_S}
-@contextlib.contextmanager
-{inspect.getsource(_patience).removeprefix("@contextlib.contextmanager")}
+{inspect.getsource(_patience)}
 with _patience(ray):
     main()
 """

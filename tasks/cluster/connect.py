@@ -18,7 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from datalake.errors import UserError
+from datalake.errors import UserError, note
+from datalake.printable import one_line
 from models.training.interrupt import SIGNALS
 from tasks.runtime import RuntimeConfig
 
@@ -117,6 +118,7 @@ def _connect(config: RuntimeConfig) -> Any:
             time.sleep(0.5)
             require(ray)
         return ray
+    ray._private.worker.print_to_stdstream = _told_by_ray  # else it prints between the lines of an answer
     # Ray turns its token on by itself and says so on every start; the token stays on, the notice goes.
     # So does the warning that no signal is handled in a thread: they are the run's own.
     for name in ("authentication.authentication_token_setup", "worker"):
@@ -154,6 +156,13 @@ def _connect(config: RuntimeConfig) -> Any:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"Ray can't be started: {words}; runtime.cluster: inline does without it") from error
     return ray
+
+
+def _told_by_ray(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Of what Ray's processes tell the driver, that a node is lost; of a task that died its shard tells."""
+    for text in data["lines"]:
+        if text.startswith("The node with node id"):
+            note(f"Ray: {one_line(text).partition('. ')[0]}")
 
 
 def _code() -> list[str]:

@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import S3Server
@@ -83,6 +84,24 @@ def test_a_file_appears_whole_or_not_at_all(anywhere: Path) -> None:
         stream.write(b"after")
     assert path.read_bytes() == b"after"
     assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
+def test_what_is_written_anew_while_it_is_read_is_read_as_it_was_or_as_it_is(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store / "metrics.jsonl"
+    write_atomically(path, b"1\n")
+    files, _ = store_of(path)
+    ask = type(files).info
+
+    def overtaken(self: Any, *arguments: Any, **named: Any) -> Any:
+        told = ask(self, *arguments, **named)
+        write_atomically(path, b"1\n2\n")
+        return told
+
+    monkeypatch.setattr(type(files), "info", overtaken)
+    assert path.read_text() in ("1\n", "1\n2\n")
+    assert path.read_bytes() in (b"1\n", b"1\n2\n")
 
 
 def test_of_those_who_write_first_one_does(anywhere: Path) -> None:

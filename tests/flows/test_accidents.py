@@ -307,10 +307,10 @@ class TestTheClusterIsAsked:
     """`require`, with a stand-in for Ray: the real one is killed in the slow tests."""
 
     @staticmethod
-    def ray(*dead: tuple[str, int]) -> Any:
+    def ray(*dead: tuple[str, int], gcs: str = "127.0.0.1:1") -> Any:
         from types import SimpleNamespace as Of
 
-        node = Of(dead_processes=lambda: [(kind, Of(returncode=status)) for kind, status in dead])
+        node = Of(dead_processes=lambda: [(kind, Of(returncode=status)) for kind, status in dead], gcs_address=gcs)
         return Of(_private=Of(worker=Of(_global_node=node)))
 
     def test_by_what_it_cannot_do_without(self) -> None:
@@ -322,6 +322,32 @@ class TestTheClusterIsAsked:
             require(self.ray(("dashboard", 1), ("raylet", -9)))
         with pytest.raises(ClusterError, match=r"control service \(gcs_server\) ended \(exit status 1\)"):
             require(self.ray(("gcs_server", 1)))
+
+    def test_by_its_head_which_may_be_away_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import socket
+
+        from tasks.cluster import connect
+
+        with socket.create_server(("127.0.0.1", 0)) as head:
+            there = self.ray(gcs=f"127.0.0.1:{head.getsockname()[1]}")
+            monkeypatch.setattr(connect, "AWAY_S", 0.0)
+            for _ in range(3):
+                connect.require(there)
+        monkeypatch.setattr(connect, "AWAY_S", 60.0)
+        connect.require(there)
+        monkeypatch.setattr(connect, "AWAY_S", 0.0)
+        with pytest.raises(connect.ClusterError, match=r"the head of the Ray cluster at 127.0.0.1:\d+ has been away"):
+            connect.require(there)
+
+    def test_and_what_its_processes_tell_is_no_part_of_an_answer(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from tasks.cluster.connect import _told_by_ray
+
+        lost = "The node with node id: ab and address: 10.0.0.2 has been marked dead. It may be that:\n\t(1) ..."
+        _told_by_ray({"lines": [lost], "pid": "raylet", "is_err": False}, False)
+        _told_by_ray({"lines": ["A worker died or was killed"], "pid": "raylet", "is_err": False}, False)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err == "headwater: Ray: The node with node id: ab and address: 10.0.0.2 has been marked dead\n"
 
 
 def test_the_loss_of_a_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
