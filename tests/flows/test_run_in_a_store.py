@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import world
 from begun import Start, ended, kill_when, many_archives, state
-from harness import Command, PrefectServer
+from harness import Command, PrefectServer, answering, free_port
+from rest_catalog import Server
 from servers import S3Server
 from stores import BUCKET, Postgres, settings
 from world import Whole
@@ -19,6 +20,8 @@ from world import Whole
 from datalake.lake.lake import FolderRef, Lake, TableRef
 from datalake.lake.records import StageReport
 from datalake.places import place
+
+STAGES = ("ingest", "curate", "deduplicate", "mixture")
 
 
 @pytest.fixture
@@ -41,12 +44,28 @@ def test_documents_in_a_store_are_those_in_a_folder_byte_for_byte(
     prefect_server: PrefectServer, whole: Whole, shared: Path
 ) -> None:
     reports = world.run(whole.recipe, shared, "mixture")
-    stages = ["ingest", "curate", "deduplicate", "mixture"]
-    assert [reports[name].state for name in stages] == ["ran"] * 4
-    assert world.parquet(shared, stages) == world.parquet(whole.lake, stages)
+    assert [reports[name].state for name in STAGES] == ["ran"] * 4
+    assert world.parquet(shared, STAGES) == world.parquet(whole.lake, STAGES)
     given = outputs(reports)
     assert given == {name: version for name, version in outputs(whole.reports).items() if name in given}
     assert set(world.states(world.run(whole.recipe, shared, "mixture")).values()) == {"cached"}
+
+
+def test_a_catalog_of_icebergs_rest_shows_the_same_tables(
+    prefect_server: PrefectServer, whole: Whole, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    lake, server = place(f"s3://{BUCKET}/rest"), Server(tmp_path)
+    with answering(server.app) as url:
+        monkeypatch.setenv("HEADWATER_CATALOG", url)
+        reports = world.run(whole.recipe, lake, "mixture")
+        assert world.parquet(lake, STAGES) == world.parquet(whole.lake, STAGES)
+        given = outputs(reports)
+        assert given == {name: version for name, version in outputs(whole.reports).items() if name in given}
+        for table in ("raw", "refused", "curation", "documents", "pairs", "duplicates", "mixture"):
+            [(count,)] = world.rows(lake, f"SELECT count(*) FROM tiny.{table}")
+            assert server.catalog.load_table(f"tiny.{table}").scan().to_arrow().num_rows == count, table
+        assert set(world.states(world.run(whole.recipe, lake, "mixture")).values()) == {"cached"}
 
 
 @pytest.mark.slow
@@ -128,8 +147,16 @@ def test_two_machines_at_once_do_the_work_once(
     assert world.parquet(shared) == world.parquet(undisturbed)
 
 
-def test_a_mistake_about_the_lake_is_one_line(headwater: Command, s3_server: S3Server, tmp_path: Path) -> None:
+def test_a_mistake_about_the_lake_is_one_line(
+    headwater: Command, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("corpus: small\nsources: [{kind: table, paths: [recipe.yaml]}]\n")
     assert "there is no bucket nowhere" in headwater("run", recipe, "--lake", "s3://nowhere/x").mistake()
     assert "no lake at s3://lake/none" in headwater("query", "SELECT 1", "--lake", f"s3://{BUCKET}/none").mistake()
+    for url in (f"http://127.0.0.1:{free_port()}", f"postgresql://lake@127.0.0.1:{free_port()}/lake"):
+        monkeypatch.setenv("HEADWATER_CATALOG", url)
+        for lake in (f"s3://{BUCKET}/down", str(tmp_path / "lake")):
+            said = headwater("run", recipe, "--lake", lake).mistake()
+            assert "the catalog doesn't answer" in said
+            assert "start it, or correct HEADWATER_CATALOG" in said
