@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from datalake.errors import LostDataError, note
 from datalake.places import copy_of, is_local, machine_folder, place, scratch, several, short, store_of
 
 SPARE_BYTES = 1 << 30  # of the disk that copies leave to others
+IDLE_S = 600.0  # a copy that was fetched or used of late isn't removed: somebody is about to open it
 EVERY_S = 2.0  # that a folder in work is looked at for what is new
 SMALL_BYTES = 64 << 20  # larger files are written to the store at the end alone
 
@@ -110,14 +112,19 @@ def _make_room(size: int) -> None:
     short = size + SPARE_BYTES - shutil.disk_usage(machine_folder()).free
     if short <= 0:
         return
-    there = [(path.stat().st_atime, path) for path in copies.rglob("*") if path.is_file()]
-    for _, path in sorted(there):
+    there = []
+    for path in copies.rglob("*"):
+        with suppress(OSError):  # gone meanwhile: others make room as well
+            status = path.stat()
+            used = max(status.st_atime, status.st_mtime)
+            if path.is_file() and str(path) not in _whole and time.time() - used > IDLE_S:
+                there.append((used, status.st_size, path))
+    for _, size, path in sorted(there):
         if short <= 0:
             return
-        if str(path) not in _whole:
-            with suppress(OSError):
-                short -= path.stat().st_size
-                path.unlink()
+        with suppress(OSError):
+            path.unlink()
+            short -= size
 
 
 # Shards and folders ---------------------------------------------------------------------------------------------------
@@ -182,7 +189,8 @@ def near_folder(folder: Path) -> Path:
     copy = copy_of(folder)
     for path in sorted(copy.rglob("*"), reverse=True):  # what the folder held before is no part of it
         if path.is_file() and path.relative_to(copy).as_posix() not in listed:
-            path.unlink(missing_ok=True)
+            if not path.match(".*.tmp"):  # what another process is fetching
+                path.unlink(missing_ok=True)
         elif path.is_dir():
             with suppress(OSError):  # one that isn't empty
                 path.rmdir()

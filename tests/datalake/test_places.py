@@ -125,6 +125,28 @@ def test_a_folder_takes_the_place_of_one_that_had_its_name(anywhere: Path) -> No
     assert not folder.exists()
 
 
+def test_a_folder_comes_whole_to_a_machine_whose_disk_has_little_room(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store / "model"
+    with whole_folder(folder) as part:
+        for number in range(20):
+            (part / f"{number}").write_bytes(bytes([number]) * 1_000)
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "another"))
+    old, fetching = copy_of(store / "old"), copy_of(folder) / ".5.1.tmp"
+    for path in (old, fetching):
+        write_atomically(path, b"x" * 1_000)
+    os.utime(old, (0, 0))
+    monkeypatch.setattr("datalake.lake.copies.SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr("datalake.lake.copies._whole", {})
+    near_folder(folder)
+    assert not old.exists()
+    assert fetching.exists()  # another process's
+    monkeypatch.setattr("datalake.lake.copies._whole", {})  # as another process knows them
+    verify(store / "model" / "7", 1_000, files_of_folder(folder)[17][1])
+    assert len([path for path in copy_of(folder).iterdir() if path != fetching]) == 20
+
+
 def test_a_folder_of_a_store_is_whole_once_its_list_is_there(store: Path) -> None:
     folder = store / "model"
     with whole_folder(folder) as part:
