@@ -165,18 +165,21 @@ class TestSeveralProcesses:
         """Both find no table content; another's commit lands just before one's own."""
         from pyiceberg.table import Table
 
-        land, other = Table._do_commit, Lake(lake.root)
+        land, other, made = Table._do_commit, Lake(lake.root), list[str]()
 
         def late(table: Table, *arguments: Any, **named: Any) -> None:
             monkeypatch.setattr(Table, "_do_commit", land)
             other.commit("demo.raw", SCHEMA, [shard(other, [1, 2])], "f1")
+            made.append(str(other.catalog.load_table("demo.raw").metadata.table_uuid))
             land(table, *arguments, **named)
 
         lake.catalog.create_namespace("demo")
         other.commit("demo.others", SCHEMA, [shard(other, [3])], "f0")
         monkeypatch.setattr(Table, "_do_commit", late)
         lake.commit("demo.raw", SCHEMA, [shard(lake, [4])], "f2")
-        assert lake.catalog.load_table("demo.raw").scan().to_arrow()["n"].to_pylist() == [4]
+        table = lake.catalog.load_table("demo.raw")
+        assert table.scan().to_arrow()["n"].to_pylist() == [4]
+        assert [str(table.metadata.table_uuid)] == made, "the table wasn't made anew"
 
 
 HOLDER = """
