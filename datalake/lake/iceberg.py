@@ -251,13 +251,15 @@ class Tables:
         """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged."""
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
 
-        # Another process was first: pyiceberg says so in two ways.
-        in_the_way, away = (CommitFailedException, CommitStateUnknownException, ValidationException), _kinds_of_away()
+        away = _kinds_of_away()
+        # Another process was first: pyiceberg says so in several ways.
+        first = (CommitFailedException, CommitStateUnknownException, ValidationException)
+        in_the_way: tuple[type[Exception], ...] = (*first, *away)
         anew, local = False, is_local(self.root)
         for attempt in range(_TRIES):
             try:
                 return work(_table(self.catalog, table.name, table.schema, self.location(table.name)), anew)
-            except (*in_the_way, *away) as error:
+            except in_the_way as error:
                 if attempt == _TRIES - 1:
                     if isinstance(error, away):
                         raise UserError(_away(error)) from None
