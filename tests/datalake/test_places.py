@@ -92,14 +92,14 @@ def test_what_is_written_anew_while_it_is_read_is_read_as_it_was_or_as_it_is(
     path = store / "metrics.jsonl"
     write_atomically(path, b"1\n")
     files, _ = store_of(path)
-    ask = type(files).info
+    ask = files.info
 
-    def overtaken(self: Any, *arguments: Any, **named: Any) -> Any:
-        told = ask(self, *arguments, **named)
+    def overtaken(*arguments: Any, **named: Any) -> Any:
+        told = ask(*arguments, **named)
         write_atomically(path, b"1\n2\n")
         return told
 
-    monkeypatch.setattr(type(files), "info", overtaken)
+    monkeypatch.setattr(files, "info", overtaken)
     assert path.read_text() in ("1\n", "1\n2\n")
     assert path.read_bytes() in (b"1\n", b"1\n2\n")
 
