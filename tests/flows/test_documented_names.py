@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from documentation import blocks, codes, links, pages
 from harness import ROOT
 from pydantic import BaseModel, ValidationError
 
+from datalake.sources import KINDS
 from datalake.text.yaml_text import read_yaml
 from flows.cli import app
 from flows.recipe import Recipe
+from flows.stages import STAGES
+from tasks.runtime import RuntimeConfig
 
 DOCS = ROOT / "docs"
 # A page of history, whose names are those of its time.
@@ -118,6 +122,19 @@ def test_every_file_of_the_project_that_a_page_names_is_there() -> None:
             if not any(ROOT.glob(f"tests/**/{name}.py")):
                 lost.append(f"{page.relative_to(ROOT)}: {name}")
     assert lost == [], "\n".join(lost)
+
+
+@pytest.mark.parametrize("folder", [DOCS, DOCS / "zh"], ids=["english", "chinese"])
+def test_pages_of_recipes_and_operations_name_all_there_is(folder: Path) -> None:
+    named = set(re.findall(r"[a-z_]+", " ".join(codes(folder / "recipes.md"))))
+    sections, runtime = set(Recipe.model_fields), set(RuntimeConfig.model_fields)
+    assert sorted((sections | runtime | set(STAGES) | set(KINDS)) - named) == []
+    deployed = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text(encoding="utf-8"))
+    begun = [trigger for entry in deployed["deployments"] for trigger in entry.get("triggers", [])]
+    names = {f"{entry['name']}/{entry['name']}" for entry in deployed["deployments"]}
+    names |= {entry["name"] for entry in (*deployed["automations"], *begun)}
+    assert sorted(names - set(codes(folder / "operations.md"))) == []
+    assert len(names) > 15
 
 
 @pytest.mark.parametrize("index", [DOCS / "index.md", DOCS / "zh" / "index.md"], ids=["english", "chinese"])
