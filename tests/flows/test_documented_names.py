@@ -124,6 +124,13 @@ def test_every_file_of_the_project_that_a_page_names_is_there() -> None:
     assert lost == [], "\n".join(lost)
 
 
+def test_every_benchmark_stands_in_their_list() -> None:
+    listed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    scripts = [path.name for path in ROOT.glob("benchmarks/[a-z]*.py")]
+    assert [name for name in scripts if f"`{name}" not in listed] == []
+    assert len(scripts) > 30
+
+
 @pytest.mark.parametrize("folder", [DOCS, DOCS / "zh"], ids=["english", "chinese"])
 def test_pages_of_recipes_and_operations_name_all_there_is(folder: Path) -> None:
     named = set(re.findall(r"[a-z_]+", " ".join(codes(folder / "recipes.md"))))
