@@ -96,10 +96,7 @@ def chosen(
         totals[sources[id]] = totals.get(sources[id], 0) + lengths[id]
     config = MixtureConfig(**shares.model_dump(), tokens=tokens)
     epochs = epochs_by_source(totals, config)
-    names = sorted({*totals, *(source for source, weight in shares.weights.items() if weight)})
-    sizes = {source: totals.get(source, 0) ** (1.0 / shares.temperature) for source in names}
-    rates = {source: shares.weights.get(source, 1.0) if shares.weights else sizes[source] for source in names}
-    asked = {source: rate / sum(rates.values()) for source, rate in rates.items()}
+    asked = shares.asked(dict.fromkeys(shares.weights, 0) | totals)
     why: dict[str, str] = {}
     for source, share in asked.items():
         if abs(epochs.get(source, 0.0) * totals.get(source, 0) - share * tokens) <= 0.01 * share * tokens:
