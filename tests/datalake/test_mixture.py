@@ -18,7 +18,7 @@ from datalake.document import Document, document_id
 from datalake.holdout import group_of, held_out, one_sided, repetitions
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source, missed_shares
-from datalake.mixture.config import MixtureConfig
+from datalake.mixture.config import MixtureConfig, Shares
 from datalake.tables import DOCUMENTS, to_table
 
 
@@ -92,6 +92,18 @@ def test_proportions_are_those_of_the_weights_as_planned_and_as_realised() -> No
     total = sum(realised.values())
     for source, weight in config.weights.items():
         assert realised[source] / total == pytest.approx(weight, abs=0.01)
+
+
+def test_what_is_asked_of_each_source_by_hand() -> None:
+    sizes = {"web": 900, "code": 100}
+    assert Shares(weights={"web": 3}).asked(sizes) == {"code": 0.25, "web": 0.75}
+    assert Shares(weights={"web": 3, "code": 0}).asked(sizes) == {"web": 1.0}
+    assert Shares(temperature=2).asked(sizes) == pytest.approx({"code": 0.25, "web": 0.75})
+    assert Shares().asked(sizes) == pytest.approx({"code": 0.1, "web": 0.9})
+    assert Shares().asked({}) == {}
+    for weight in (1e308, 5e-324, float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValidationError, match="the weight of web is"):
+            Shares(weights={"web": weight})
 
 
 def test_a_document_trains_as_often_as_the_table_says_of_what_it_stands_for() -> None:
