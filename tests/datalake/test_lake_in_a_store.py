@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from servers import S3Server
-from stores import BUCKET, Postgres, bucket, postgres, wait_until
+from stores import BUCKET, Postgres, bucket, pooler, postgres, wait_until
 
 from datalake.errors import LostDataError, UserError
 from datalake.files import file_digest
@@ -173,9 +173,22 @@ def both(lake: Lake, url: str) -> tuple[AbstractContextManager[bool], threading.
     return lease(lake.root, url, "name"), waiting, lease(lake.root, url, "name", waiting.set)
 
 
-@pytest.fixture(params=["object", "session"])
+@pytest.fixture(scope="module")
+def pooled(database: Postgres) -> Iterator[str]:
+    with pooler(database) as url:
+        yield url
+
+
+@pytest.fixture(params=["object", "transaction", "pooled"])
 def catalog(request: pytest.FixtureRequest) -> str:
-    return "" if request.param == "object" else str(request.getfixturevalue("database").url)
+    """Of a lease that is an object; that PostgreSQL holds; that it holds behind a pooler of transactions."""
+    match request.param:
+        case "object":
+            return ""
+        case "pooled":
+            return str(request.getfixturevalue("pooled"))
+        case _:
+            return str(request.getfixturevalue("database").url)
 
 
 def test_a_lease_has_one_holder_and_the_next_gets_it_when_it_is_given_back(lake: Lake, catalog: str) -> None:
@@ -188,12 +201,14 @@ def test_a_lease_has_one_holder_and_the_next_gets_it_when_it_is_given_back(lake:
 
     with first as waited, lease(lake.root, catalog, "another name"):
         assert not waited
+        assert leases.held(lake.root, catalog) == {"name", "another name"}
         thread = threading.Thread(target=take)
         thread.start()
         assert waiting.wait(60)
         assert not got
     thread.join(60)
     assert got == [True]
+    assert leases.held(lake.root, catalog) == set()
 
 
 HOLD = """
