@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError, first_line, note
 from datalake.lake.database import CATALOG, database_url, refused
-from datalake.places import home, is_local, place
+from datalake.places import home, is_local, place, relative_to
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,7 +115,7 @@ class Tables:
         """Whether a location is one within the lake."""
         if is_local(self.root):
             return self.root in Path(local_path(location)).parents
-        return location.startswith(f"{self.root}/")
+        return relative_to(self.root, location) is not None
 
     def trouble(self) -> str:
         """What is wrong with the catalog inside the lake, in words; empty where nothing is, or where there is none."""

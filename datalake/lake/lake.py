@@ -46,7 +46,7 @@ from datalake.lake.copies import digest_of, files_of_folder, shard_entries, veri
 from datalake.lake.database import database_url
 from datalake.lake.iceberg import TableFiles, Tables, snapshot_properties
 from datalake.lake.reach import begin, reach
-from datalake.places import is_local, place, remove_folder, root_of, several
+from datalake.places import is_local, place, relative_to, remove_folder, root_of, several
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,7 +132,7 @@ class Lake:
     def relative(self, path: Path) -> str:
         """A path inside the lake, relative to its root."""
         if not is_local(self.root):  # an address would look at the options of its store each time
-            return str(path).removeprefix(f"{self.root}/")
+            return relative_to(self.root, str(path)) or str(path)
         return path.relative_to(self.root).as_posix()
 
     def path(self, ref: FolderRef) -> Path:
