@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from servers import S3Server
-from stores import BUCKET, bucket
+from stores import BUCKET, bucket, wait_until
 
 from datalake.atomic import FILES, folder_list, whole_file, whole_folder, write_atomically, write_first
 from datalake.digests import file_digest
@@ -241,3 +242,23 @@ def test_one_lake_has_one_address(written: str | Path, root: str) -> None:
     assert str(found) == root
     assert relative_to(found, f"{root.rstrip('/')}/runs/x") == "runs/x"
     assert relative_to(found, f"{root.rstrip('/')}2/runs/x") is None
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+def test_a_write_that_meets_another_one_is_made_again(
+    server: S3Server, store: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(server, "fault", ("409 Conflict", code, "A conflicting conditional operation is in progress."))
+    before = len(server.asked)
+
+    def clear() -> None:
+        wait_until(lambda: len(server.asked) > before + 1)
+        server.fault = None
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    path = store / code
+    assert write_first(path, b"1")
+    thread.join()
+    assert not write_first(path, b"2")
+    assert path.read_bytes() == b"1"
