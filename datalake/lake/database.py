@@ -11,13 +11,18 @@ from functools import cache
 from datalake.errors import UserError, first_line
 
 CATALOG = "HEADWATER_CATALOG"
-_FORMS = "postgresql://USER:PASSWORD@HOST/DATABASE, sqlite:////FOLDER/catalog.db, or https://... of Iceberg's REST"
+# Without a user before the host, which would be masked.
+_FORMS = "postgresql://HOST/DATABASE (USER:PASSWORD@ before it), sqlite:////FOLDER/catalog.db, or https://... (REST)"
 # What waiting doesn't mend, as PostgreSQL, PgBouncer and SQLite say it; they have no codes for it.
 _REFUSED = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|no such (?:user|database)"
     r"|does not support SSL|certificate|invalid dsn|unable to open database file",
     re.IGNORECASE,
 )
+
+
+class AwayError(UserError):
+    """The database can't be reached just now."""
 
 
 def database_url() -> str:
@@ -74,9 +79,9 @@ def _check(url: str) -> None:
         raise UserError(f"{CATALOG}: {scheme}:// is for asynchronous programs: write {scheme.partition('+')[0]}://")
 
 
-def refused(error: BaseException) -> UserError | None:
-    """The error of a database that won't have us, however long one waits; None of one that is away or busy."""
+def unavailable(error: BaseException) -> UserError:
+    """What an error of the database means, in one line: it won't have us, however long one waits, or it is away."""
     said = first_line(error)
     if _REFUSED.search(said):
         return UserError(f"the catalog's database refuses ({said}): correct {CATALOG}, or the database")
-    return None
+    return AwayError(f"the catalog's database doesn't answer ({said}): start it, or correct {CATALOG}")

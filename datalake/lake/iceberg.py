@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError, first_line, note
-from datalake.lake.database import CATALOG, database_url, refused
+from datalake.lake.database import CATALOG, AwayError, database_url, unavailable
 from datalake.places import home, is_local, place, relative_to
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Tables:
         from pyiceberg.catalog import load_catalog
         from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy import URL
+        from sqlalchemy.exc import InterfaceError, OperationalError
 
         options: dict[str, Any] = {"warehouse": str(self.root / "warehouse")}
         if not is_local(self.root):
@@ -104,10 +105,9 @@ class Tables:
             try:
                 return SqlCatalog(_NAME, uri=uri, **options)
             except Exception as error:  # two nodes creating a shared catalog's tables at once: the second tries again
-                if refusal := refused(error):
-                    raise refusal from None
-                if attempt == 4:
-                    raise
+                why = unavailable(error) if url and isinstance(error, OperationalError | InterfaceError) else None
+                if attempt == 4 or not isinstance(why, AwayError | None):
+                    raise why or error from None
                 time.sleep(0.2 * (attempt + 1))
         raise AssertionError
 
@@ -232,18 +232,18 @@ class Tables:
         # the database is started again just now.
         in_the_way = (
             *(CommitFailedException, CommitStateUnknownException, ValidationException),
-            *(InterfaceError, OperationalError),
+            *(InterfaceError, OperationalError, AwayError),
         )
         anew, local = False, is_local(self.root)
         for attempt in range(10 if local else 30):
             try:
                 return work(_table(self.catalog, table.name, table.schema), anew)
-            except UserError:
-                raise
             except in_the_way:
                 if attempt == (9 if local else 29):
                     raise
                 time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
+            except UserError:
+                raise
             except Exception as error:  # metadata or manifests that are gone or cut, whatever their reader says then
                 away = not local and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
                 if anew or away:  # a store that can't be asked says nothing of what it holds

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datalake.atomic import write_first
-from datalake.errors import UserError, first_line, note
-from datalake.lake.database import CATALOG, is_postgres, refused
+from datalake.errors import first_line, note
+from datalake.lake.database import AwayError, is_postgres, unavailable
 from datalake.places import is_local, short, store_of
 
 BEAT_S = 15.0  # that the holder of an object writes it anew
@@ -179,11 +179,10 @@ class _TransactionLock:
                         self._session.invalidate()
                         self._session.close()
                 self._session = None
-                if refusal := refused(error):
-                    raise refusal from None
-                if time.monotonic() - away > PATIENCE_S:
-                    raise UserError(f"{_told(error)}: start it, or correct {CATALOG}") from None
-                note(f"{_told(error)}: tried again for {PATIENCE_S / 60:g} minutes")
+                why = unavailable(error)
+                if not isinstance(why, AwayError) or time.monotonic() - away > PATIENCE_S:
+                    raise why from None
+                note(f"{first_line(why).rpartition(': ')[0]}: tried again for {PATIENCE_S / 60:g} minutes")
                 time.sleep(self.look_s)
 
     def release(self) -> None:
@@ -215,10 +214,6 @@ def _sessions(url: str, root: Path) -> set[str]:
     finally:
         engine.dispose()
     return {name.removeprefix(_prefix(root)) for name in found}
-
-
-def _told(error: Exception) -> str:
-    return f"the catalog's database doesn't answer ({first_line(error)})"
 
 
 # An object in a store -------------------------------------------------------------------------------------------------

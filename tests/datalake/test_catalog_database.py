@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
 from datalake.errors import UserError
-from datalake.lake.database import CATALOG, database_url, is_postgres, refused
+from datalake.lake.database import CATALOG, AwayError, database_url, is_postgres, unavailable
+from datalake.lake.lake import Lake
+from datalake.secrets import masked
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,7 @@ def test_what_isnt_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError) as told:
         database_url()
     assert said in str(told.value)
+    assert masked(str(told.value)) == str(told.value)  # as the command line shows it
     assert "s3cret" not in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -69,4 +75,24 @@ def test_what_isnt_is_one_line_without_the_password(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_database_that_refuses_isnt_waited_for(said: str, waits: bool) -> None:
-    assert (refused(OSError(said)) is None) == waits
+    assert isinstance(unavailable(OSError(said)), AwayError) == waits
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("postgresql://lake:s3cret@127.0.0.1:1/lake", "doesn't answer"),
+        ("sqlite:////nowhere/catalog.db", "refuses"),
+        ("postgresql://lake:s3cret@x@db/lake", "can't be read"),
+    ],
+)
+def test_a_commit_without_its_database_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str, said: str
+) -> None:
+    monkeypatch.setenv(CATALOG, written)
+    monkeypatch.setattr("datalake.lake.iceberg.time.sleep", lambda _: None)
+    lake = Lake(tmp_path)
+    for use in (lambda: lake.commit("demo.raw", pa.schema([("id", pa.int64())]), [], "f" * 64), lambda: lake.catalog):
+        with pytest.raises(UserError, match=said) as told:
+            use()
+        assert "s3cret" not in str(told.value)
