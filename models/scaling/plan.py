@@ -154,8 +154,8 @@ class Planner:
 
         if gained(self._least) > -loss:
             raise UserError(
-                f"a loss of {loss:g} needs no plan: the smallest model that is planned, of {SMALLEST:,.0f} parameters, is"
-                f" expected to reach {-gained(self._least):.4g}"
+                f"a loss of {loss:g} needs no plan: the smallest model that is planned, of {SMALLEST:,.0f} parameters,"
+                f" is expected to reach {-gained(self._least):.4g}"
             )
         return self.of_flops(_solved(gained, -loss, f"a loss of {loss:g}", told=False))
 
