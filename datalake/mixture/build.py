@@ -151,8 +151,8 @@ def missed_shares(words: Mapping[str, float], config: MixtureConfig) -> list[str
     most = int(min(config.most(source) * words[source] / share for source, share in asked.items()))
     return [
         f"{source} has {seen[source] / sum(seen.values()):.1%} of the words where {share:.1%} were asked, though each"
-        f" of its {words[source]:,.0f} is seen {epochs[source]:g} times: mixture.tokens of {most} at most gives every"
-        " source its share"
+        f" of its {words[source]:,.0f} words is seen {epochs[source]:g} times: mixture.tokens of {most} at most gives"
+        " every source its share"
         for source, share in sorted(poor.items())
     ]
 

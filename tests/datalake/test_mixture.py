@@ -168,7 +168,9 @@ def test_a_share_that_can_not_be_had_is_told_with_the_length_at_which_it_can() -
     words = {"a": 100.0, "b": 1000.0, "c": 10_000.0}
     config = MixtureConfig(weights={"a": 1, "b": 1, "c": 2}, max_epochs=2)
     first, second = missed_shares(words, config)
-    assert first.startswith("a has 1.8% of the words where 25.0% were asked, though each of its 100 is seen 2 times")
+    assert first.startswith(
+        "a has 1.8% of the words where 25.0% were asked, though each of its 100 words is seen 2 times"
+    )
     assert second.startswith("b has 18.0%")
     assert "mixture.tokens of 800 at most" in first
     shorter = config.model_copy(update={"tokens": 800})
