@@ -87,8 +87,12 @@ audit: setup-dev  ## what is installed as an SBOM (sbom.json), and which of it h
 	-@$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o sbom.json $(BIN)/python && echo "sbom.json"
 	-@timeout 300 $(BIN)/pip-audit --progress-spinner off --skip-editable --timeout 15
 
-bench: setup-dev  ## the benchmarks (minutes; see docs/benchmarks.md)
-	@for script in $(filter-out benchmarks/peer_%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+# Not what has to be told a folder, a lake, another tree or a GPU, nor what others run or what writes tables of the code.
+ASKING := $(patsubst %,benchmarks/%.py,build_% dialogue_columns gpu local_lake peer_% quality serve service spikes)
+
+bench: setup-dev  ## the benchmarks that need nothing said (long; see benchmarks/README.md)
+	@for script in $(filter-out $(ASKING),$(wildcard benchmarks/[a-z]*.py)); do \
+		echo "== $$script"; $(BIN)/python $$script || echo "$$script ended with status $$?" >&2; done
 
 clean:  ## remove .venv and the caches; the lake stays
 	rm -rf $(VENV) build dist site sbom.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -40,10 +40,10 @@ from datalake.extract.html.charset import decode
 from datalake.extract.html.features import FIRST_NAMES, SECOND_NAMES, first_features, second_features
 from datalake.extract.html.forest import Forest, from_lightgbm, named, predict, scorer
 from datalake.extract.html.main_content import MODEL, Model
+from datalake.text.words import WORD
 
 FOLDS = 5
 NO_TEXT = ("pagesignal",)
-TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 ROUNDS, SECOND_ROUNDS = 100, 80
 PARAMETERS = {
     "objective": "cross_entropy",  # labels are shares
@@ -83,7 +83,7 @@ class Gold:
 
 
 def words(text: str) -> list[str]:
-    return TOKEN.findall(text.lower())
+    return WORD.findall(text.lower())
 
 
 def bag(text: str) -> collections.Counter[str]:

@@ -26,10 +26,16 @@ from urllib.parse import unquote, urlsplit
 
 import xxhash
 
+from datalake.errors import UserError
+from datalake.printable import one_line
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,30}://", re.IGNORECASE)
+_STORE = re.compile(r"\A(?:s3a?|gs|gcs|az|abfss?):", re.IGNORECASE)
+# What else a store's library reads into a name: patterns, `?versionId=`; and what no line can show.
+_MEANT = re.compile(r"[*?\[\x00-\x1f\x7f]")
 _FLATTENED = re.compile(r"\A([a-z][a-z0-9+.-]{1,30}):/(?=[^/])", re.IGNORECASE)  # as pathlib writes an address
 WIDTH = 32  # questions to a store that are under way at once
 # botocore waits up to 20 s between tries of its `standard` mode: with so many, about two minutes in all.
@@ -53,8 +59,8 @@ def place(text: str | os.PathLike[str], tries: int = TRIES) -> Path:
         return Path(unquote(urlsplit(words).path) if words.lower().startswith("file://") else words)
     from datalake.store_path import UPath
 
-    protocol = words.partition("://")[0].lower()
-    return cast(Path, UPath(words.rstrip("/"), **_options(protocol, tries)))
+    protocol, _, rest = words.partition("://")
+    return cast(Path, UPath(f"{protocol.lower()}://{rest.rstrip('/')}", **_options(protocol.lower(), tries)))
 
 
 def _options(protocol: str, tries: int) -> dict[str, Any]:
@@ -67,9 +73,26 @@ def _options(protocol: str, tries: int) -> dict[str, Any]:
 
 
 def root_of(text: str | os.PathLike[str]) -> Path:
-    """The root of a lake: its address, or the folder where it really lies, since a link to it may go away."""
+    """The root of a lake: its address, or the folder where it really lies, since a link to it may go away.
+
+    Raises UserError for an address of a store that can't be one: without a bucket, as an empty variable leaves it, or
+    with characters that stand for others, by which one lake would read, and remove, what is another's.
+    """
     found = place(text)
-    return Path(os.path.realpath(found.expanduser())) if is_local(found) else found
+    bucket = str(found).partition("://")[2]
+    if _STORE.match(str(text)) and (is_local(found) or not bucket or bucket.startswith("/")):
+        raise UserError(f"the lake {one_line(str(text))} has no bucket: write s3://bucket/prefix")
+    if is_local(found):
+        return Path(os.path.realpath(found.expanduser()))
+    if meant := _MEANT.search(bucket):
+        raise UserError(f"the lake {one_line(str(text))} has {meant[0]!r} in its address: choose another prefix")
+    return found
+
+
+def relative_to(root: Path, location: str) -> str | None:
+    """An address within a root's, relative to it; None of one elsewhere."""
+    above = f"{str(root).rstrip('/')}/"  # a bucket's own ends with one
+    return location.removeprefix(above) if location.startswith(above) else None
 
 
 def is_local(path: Path) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 COMMANDS = {
     "flows.commands.run:run": "Run a recipe, or up to a stage; what was done before is taken from the cache.",
@@ -38,11 +40,20 @@ COMMANDS = {
     "flows.commands.doctor:doctor": "What is installed, reachable and configured, and what to do about what isn't.",
 }
 
+
+def _converted(wanted: Any, tokens: Sequence[Token]) -> Any:
+    """What was given as a value of its parameter's type. A part of one is no whole number: cyclopts would round it."""
+    if wanted is int and any("." in token.value and float(token.value) % 1 for token in tokens):
+        raise ValueError
+    return convert(wanted, tokens)
+
+
 app = App(
     name="headwater",
     help="From raw Common Crawl, Wikipedia and code to an aligned chat model, in one tracked run.",
     version="0.1.0",
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(converter=_converted),
 )
 for place, summary in COMMANDS.items():
     app.command(place, help=summary)

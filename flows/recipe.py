@@ -36,7 +36,7 @@ from datalake.curate.thresholds import ThresholdsConfig
 from datalake.dedup.config import DedupConfig
 from datalake.errors import UserError
 from datalake.functions import beside
-from datalake.mixture.config import MixtureConfig
+from datalake.mixture.config import MixtureConfig, Shares
 from datalake.secrets import MASK, is_secret, masked, remember
 from datalake.sources import KINDS, Source
 from datalake.text.yaml_text import YamlError, read_yaml
@@ -220,8 +220,13 @@ class Recipe(_Methods):
     @model_validator(mode="after")
     def _weights_and_order_name_sources(self) -> Self:
         known = {source.label for source in self.sources}
+        pretrain: Any = self.method("pretrain")
+        mixtures: dict[str, Shares] = {"mixture": self.mixture}
+        for number, phase in enumerate(pretrain.phases if pretrain else ()):
+            mixtures[f"pretrain.phases.{number}.mixture"] = phase.mixture
         for where, names in (
-            ("mixture.weights", self.mixture.weights),
+            *((f"{place}.weights", shares.weights) for place, shares in mixtures.items()),
+            *((f"{place}.caps", shares.caps) for place, shares in mixtures.items()),
             ("deduplicate.sources", self.deduplicate.sources),
             ("sft.weights", self.sft.weights if self.sft else {}),  # type: ignore[attr-defined]
         ):

@@ -9,6 +9,7 @@ from typing import Any
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.parquet import read_table
 from datalake.lake.records import read_record
+from datalake.mixture.config import Shares
 from models.training.figures import table
 
 NEAR = 0.01  # of what was asked
@@ -54,13 +55,13 @@ def _of_mixture(lake: Lake, mixture: TableRef, epochs: float) -> tuple[dict[str,
     nothing."""
     record = read_record(lake, mixture.fingerprint)
     weights: Mapping[str, float] = record.payload["config"].get("weights", {}) if record else {}
+    if not weights:
+        return {}, {}
     words: dict[str, float] = {}  # by source its share of the mixture's words
     for file in lake.files(mixture):
         rows = read_table(file, ["source", "weight"])
         words |= dict(zip(rows["source"].to_pylist(), rows["weight"].to_pylist(), strict=True))
-    names = {*words, *(name for name, weight in weights.items() if weight)}
-    whole = sum(weights.get(name, 1.0) for name in names) if weights else 0.0
-    asked = {name: weights.get(name, 1.0) / whole for name in sorted(names)} if whole else {}
+    asked = Shares(weights=dict(weights)).asked(dict.fromkeys(weights, 0.0) | words)
     why = {}
     for name, share in asked.items():
         reasons = [f"shares are asked in words, of which it has {words.get(name, 0.0):.1%}"]

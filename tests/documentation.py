@@ -20,7 +20,7 @@ def pages() -> list[Path]:
     found = [
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("*/README.md"),
+        *ROOT.glob("[!.]*/README.md"),
         *ROOT.glob("deployments/**/*.md"),
     ]
     return sorted(set(found))
@@ -49,6 +49,16 @@ def commands() -> Iterator[Shown]:
             if kind in ("sh", "bash"):
                 for line in _whole_lines(body):
                     yield from _split(page, line)
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """What stands in a page's blocks of one kind, such as `yaml`."""
+    return [body for found, body in _BLOCK.findall(page.read_text(encoding="utf-8")) if found == kind]
+
+
+def codes(page: Path) -> list[str]:
+    """What stands between backticks in a page's sentences and tables."""
+    return re.findall(r"`([^`\n]+)`", _BLOCK.sub("", page.read_text(encoding="utf-8")))
 
 
 def _whole_lines(body: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -60,9 +61,9 @@ class Postgres:
             pytest.skip("no PostgreSQL server here: apt-get install postgresql")
         self._binaries, self.folder, self.port = binaries, folder, free_port()
         self.url = f"postgresql://lake@127.0.0.1:{self.port}/postgres"
-        self._as: list[str] = []
+        self.user: list[str] = []
         if os.getuid() == 0:  # it refuses to run as root
-            self._as = ["setpriv", "--reuid", "nobody", "--clear-groups"]
+            self.user = ["setpriv", "--reuid", "nobody", "--clear-groups"]
             shutil.chown(folder, "nobody")
         self._run("initdb", "-D", f"{folder}/data", "-U", "lake", "--auth", "trust", "--no-sync")
         self.start()
@@ -84,7 +85,7 @@ class Postgres:
         return self.url.replace("/postgres", f"/{name}")
 
     def _run(self, name: str, *arguments: str) -> None:
-        command = [*self._as, str(self._binaries / name), *arguments]
+        command = [*self.user, str(self._binaries / name), *arguments]
         done = subprocess.run(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
         )
@@ -121,3 +122,33 @@ def python(code: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code], env=os.environ | environment, stdout=subprocess.PIPE, text=True
     )
+
+
+@contextmanager
+def pooler(database: Postgres) -> Iterator[str]:
+    """The URL of a PgBouncer before a PostgreSQL that gives each transaction a session, for any client; skips where
+    there is none."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("no PgBouncer here: apt-get install pgbouncer")
+    port = free_port()
+    with TemporaryDirectory(prefix="pgbouncer-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        settings = Path(folder, "settings.ini")
+        settings.write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={database.port} user=lake\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n"
+            "pool_mode = transaction\n"
+        )
+        process = subprocess.Popen([*database.user, program, "-q", str(settings)])
+        try:
+            wait_until(lambda: _listens(port) or process.poll() is not None)
+            yield f"postgresql://lake@127.0.0.1:{port}/postgres"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datalake.errors import UserError, first_line, note
-from datalake.lake.leases import database, database_url
-from datalake.places import home, is_local, place
+from datalake.lake.database import CATALOG, AwayError, database_url, engine, is_rest, unavailable
+from datalake.places import home, is_local, place, relative_to
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
-CATALOG = "HEADWATER_CATALOG"
 _NAME = "headwater"  # of the catalog, in its database
 # Whoever comes second begins anew from what the first left. pyiceberg's own second try would add its files to those of
 # the first, where both found the table empty: nothing is deleted from one that is.
@@ -79,23 +78,19 @@ class Tables:
 
     def reach(self) -> None:
         """Make sure that the catalog which HEADWATER_CATALOG names, if it does, answers. Raises UserError else."""
-        url = os.environ.get(CATALOG)
+        url = database_url()
         if not url:
             return
         try:
             if is_rest(url):
                 self._connect(url)
-                return
-            engine = database(url)
-            try:
-                engine.connect().close()
-            finally:
-                engine.dispose()
+            else:
+                engine(url).connect().close()
         except Exception as error:  # of the database's own driver, of requests, or of pyiceberg
-            raise UserError(_away(error)) from None
+            raise unavailable(error) from None
 
     def _open(self) -> Catalog:
-        elsewhere = os.environ.get(CATALOG)
+        elsewhere = database_url()
         if elsewhere:
             catalog = self._connect(elsewhere)
             self._drop_foreign(catalog)
@@ -104,30 +99,32 @@ class Tables:
         if why:
             self._set_aside(why)
         fresh = not self.file.exists() or _locations(self.file) is None
-        catalog = self._connect(None)
+        catalog = self._connect("")
         if fresh:
             for table in self._everything():
                 self._fill(catalog, table)
         return catalog
 
-    def _connect(self, url: str | None) -> Catalog:
+    def _connect(self, url: str) -> Catalog:
         from pyiceberg.catalog import load_catalog
         from pyiceberg.catalog.sql import SqlCatalog
         from sqlalchemy import URL
+        from sqlalchemy.exc import InterfaceError, OperationalError
 
         options: dict[str, Any] = {"warehouse": str(self.root / "warehouse")}
         if not is_local(self.root):
             options["py-io-impl"] = "datalake.lake.store_io.StoreIO"
-        if url and is_rest(url):  # what else it wants stands in PYICEBERG_CATALOG__HEADWATER__*
+        if is_rest(url):  # what else it wants stands in PYICEBERG_CATALOG__HEADWATER__*
             return load_catalog(_NAME, type="rest", uri=url, **options)
         # A URL as an object, and a path as it is: nothing in a folder's name (`%20`, `#`, `?`) means anything.
-        uri: Any = database_url(url) if url else URL.create("sqlite", database=str(self.file))
+        uri: Any = url or URL.create("sqlite", database=str(self.file))
         for attempt in range(5):
             try:
                 return SqlCatalog(_NAME, uri=uri, **options)
-            except Exception:  # two nodes creating a shared catalog's tables at once: the second tries again
-                if attempt == 4:
-                    raise
+            except Exception as error:  # two nodes creating a shared catalog's tables at once: the second tries again
+                why = unavailable(error) if url and isinstance(error, OperationalError | InterfaceError) else None
+                if attempt == 4 or not isinstance(why, AwayError | None):
+                    raise why or error from None
                 time.sleep(0.2 * (attempt + 1))
         raise AssertionError
 
@@ -139,7 +136,7 @@ class Tables:
         """Whether a location is one within the lake."""
         if is_local(self.root):
             return self.root in Path(local_path(location)).parents
-        return location.startswith(f"{self.root}/")
+        return relative_to(self.root, location) is not None
 
     def trouble(self) -> str:
         """What is wrong with the catalog inside the lake, in words; empty where nothing is, or where there is none."""
@@ -184,7 +181,7 @@ class Tables:
                 continue  # of a lake that shares no name with this one
             if "://" in local_path(location) or not is_local(self.root) or Path(local_path(location)).is_file():
                 raise UserError(
-                    f"HEADWATER_CATALOG holds the table {namespace}.{name} of another lake ({location}):"
+                    f"{CATALOG} holds the table {namespace}.{name} of another lake ({location}):"
                     " give each lake a database of its own"
                 )
             moved.append(f"{namespace}.{name}")
@@ -254,7 +251,7 @@ class Tables:
         away = _kinds_of_away()
         # Another process was first: pyiceberg says so in several ways.
         first = (CommitFailedException, CommitStateUnknownException, ValidationException)
-        in_the_way: tuple[type[Exception], ...] = (*first, *away)
+        in_the_way: tuple[type[Exception], ...] = (*first, *away, AwayError)
         anew, local = False, is_local(self.root)
         for attempt in range(_TRIES):
             try:
@@ -262,9 +259,11 @@ class Tables:
             except in_the_way as error:
                 if attempt == _TRIES - 1:
                     if isinstance(error, away):
-                        raise UserError(_away(error)) from None
+                        raise unavailable(error) from None
                     raise
                 time.sleep(random.uniform(0.05, 0.3) * (attempt + 1))
+            except UserError:
+                raise
             except Exception as error:  # metadata or manifests that are gone or cut, whatever their reader says then
                 unread = not local and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
                 if anew or unread:  # a store that can't be asked says nothing of what it holds
@@ -288,17 +287,12 @@ class Tables:
     def planned(self, name: str, snapshot: int) -> list[str]:
         """The files of a table at a snapshot; none where the catalog doesn't know, or speaks of another place."""
         try:
-            if not os.environ.get(CATALOG) and (not self.file.exists() or self.trouble()):
+            if not database_url() and (not self.file.exists() or self.trouble()):
                 return []
             paths = _planned(self.catalog.load_table(name), snapshot)
         except Exception:  # a table or snapshot that is gone, whatever the catalog calls it
             return []
         return paths if all(map(self.holds, paths)) else []
-
-
-def is_rest(url: str) -> bool:
-    """Whether a catalog's URL is one of a server of Iceberg's REST."""
-    return url.startswith(("http://", "https://"))
 
 
 def _kinds_of_away() -> tuple[type[Exception], ...]:
@@ -310,10 +304,6 @@ def _kinds_of_away() -> tuple[type[Exception], ...]:
 
     rest = (ConnectionError, Timeout, ServerError, ServiceUnavailableError, TooManyRequestsError)
     return (InterfaceError, OperationalError, *rest)
-
-
-def _away(error: Exception) -> str:
-    return f"the catalog doesn't answer ({first_line(error)}): start it, or correct {CATALOG}"
 
 
 def _tables_of(catalog: Catalog) -> list[tuple[str, str, str]]:

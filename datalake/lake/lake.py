@@ -43,9 +43,10 @@ from datalake.lake.contents import (
     serialised,
 )
 from datalake.lake.copies import digest_of, files_of_folder, shard_entries, verify
-from datalake.lake.iceberg import CATALOG, TableFiles, Tables, snapshot_properties
+from datalake.lake.database import database_url
+from datalake.lake.iceberg import TableFiles, Tables, snapshot_properties
 from datalake.lake.reach import begin, reach
-from datalake.places import is_local, place, remove_folder, root_of, several
+from datalake.places import is_local, place, relative_to, remove_folder, root_of, several
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,7 +134,7 @@ class Lake:
     def relative(self, path: Path) -> str:
         """A path inside the lake, relative to its root."""
         if not is_local(self.root):  # an address would look at the options of its store each time
-            return str(path).removeprefix(f"{self.root}/")
+            return relative_to(self.root, str(path)) or str(path)
         return path.relative_to(self.root).as_posix()
 
     def path(self, ref: FolderRef) -> Path:
@@ -331,11 +332,11 @@ class Lake:
 
         `on_wait` is called before waiting, to tell so. It ends with its holder: see `datalake.lake.leases`.
         """
-        return leases.lease(self.root, os.environ.get(CATALOG, ""), fingerprint[:32], on_wait)
+        return leases.lease(self.root, database_url(), fingerprint[:32], on_wait)
 
     def still(self) -> AbstractContextManager[None]:
         """Hold back every stage that would begin; those that have begun go on (`running`)."""
-        return leases.still(self.root, os.environ.get(CATALOG, ""))
+        return leases.still(self.root, database_url())
 
     def running(self) -> dict[str, str]:
         """The fingerprints (their first 32 digits) whose leases are held now, each with its stage where that is known:
@@ -345,7 +346,7 @@ class Lake:
             with suppress(OSError, ValueError, KeyError):
                 told = json.loads(path.read_bytes())
                 stages[told["fingerprint"][:32]] = told["stage"]
-        return {name: stages.get(name, "") for name in leases.held(self.root, os.environ.get(CATALOG, ""))}
+        return {name: stages.get(name, "") for name in leases.held(self.root, database_url())}
 
     # What is there ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Who builds what just now: one holder a name, for every process that shares a lake. A lease ends with its holder.
 
 - A folder: a lock of the operating system on a file, as far as the file system's locks reach.
-- A store, where PostgreSQL has the catalog: a lock of a session there (`pg_try_advisory_lock`), which the server ends
-  with the connection, however that ends.
+- A store, where PostgreSQL has the catalog: a lock of a transaction there (`pg_try_advisory_xact_lock`), which the
+  server ends with the connection, however that ends. A lock of a session would do as well, but for a pooler between
+  the two (PgBouncer's transaction mode), where each transaction has another session: two hold it, and nobody frees it.
 - A store with another catalog: an object that is written only where there is none (`If-None-Match: *`), and written
   anew while its holder lives. Another takes it over, by one conditional request (`If-Match`), where it hasn't changed
   for some time by the taker's own clock: whatever the clocks of the machines say, two never hold it.
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datalake.atomic import write_first
-from datalake.errors import UserError, first_line, note
+from datalake.errors import first_line, note
+from datalake.lake.database import AwayError, engine, is_postgres, unavailable
 from datalake.places import is_local, short, store_of
 
 BEAT_S = 15.0  # that the holder of an object writes it anew
@@ -95,16 +97,11 @@ def held(root: Path, catalog: str) -> set[str]:
     return found - {STILL}
 
 
-def is_postgres(url: str) -> bool:
-    """Whether the URL of a database is one of PostgreSQL."""
-    return url.split("://")[0].split("+")[0] in ("postgresql", "postgres")
-
-
 def _lock(root: Path, catalog: str, name: str) -> Lock:
     if is_local(root):
         return _FileLock(root / "leases" / f"{name}.lock")
     if is_postgres(catalog):
-        return _SessionLock(catalog, root, name)
+        return _TransactionLock(catalog, root, name)
     return _ObjectLock(root / "leases" / f"{name}.json")
 
 
@@ -137,19 +134,26 @@ class _FileLock:
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------
 
-# So that a holder whose machine has lost its power or its network is told from one that has nothing to say.
-_ALIVE = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
-_TAKE = "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"
+# A holder whose machine has lost its power or its network is told from one that has nothing to say; one that works for
+# days isn't ended. Not every server has each of these settings.
+_STAY = """
+SELECT set_config(name, value, true)
+FROM pg_settings
+JOIN (VALUES ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'),
+             ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0')) AS wanted (name, value)
+USING (name)
+"""
+_TAKE = "SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
 # Whoever holds a lease has its lake and name as the session's own, by which others are told of it.
-_NAME = "SELECT set_config('application_name', :name, false)"
+_NAME = "SELECT set_config('application_name', :name, true)"
 _NAMES = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE :prefix"
 
 
-class _SessionLock:
+class _TransactionLock:
     look_s = 0.5
 
     def __init__(self, url: str, root: Path, name: str):
-        self._engine = database(url)
+        self._engine = engine(url)
         self._name, self._shown = f"{root} {name}", f"{_prefix(root)}{name}"
         self._session: Any = None
 
@@ -162,35 +166,31 @@ class _SessionLock:
             try:
                 if self._session is None:
                     self._session = self._engine.connect()
-                    self._session.execute(text(_ALIVE))
                 taken = bool(self._session.execute(text(_TAKE), {"name": self._name}).scalar())
                 if taken:
+                    self._session.execute(text(_STAY))
                     self._session.execute(text(_NAME), {"name": self._shown})
+                else:
+                    self._session.rollback()  # whoever waits keeps no session of a pooler
                 return taken
             except DBAPIError as error:  # it is started again, say
                 with suppress(Exception):
                     if self._session is not None:
                         self._session.invalidate()
+                        self._session.close()
                 self._session = None
-                if time.monotonic() - away > PATIENCE_S:
-                    raise UserError(f"{_told(error)}: start it, or correct HEADWATER_CATALOG") from None
-                note(f"{_told(error)}: tried again for {PATIENCE_S / 60:g} minutes")
+                why = unavailable(error)
+                if not isinstance(why, AwayError) or time.monotonic() - away > PATIENCE_S:
+                    raise why from None
+                note(f"{first_line(why).rpartition(': ')[0]}: tried again for {PATIENCE_S / 60:g} minutes")
                 time.sleep(self.look_s)
 
     def release(self) -> None:
-        with suppress(Exception):  # the session ends, and the lock with it
+        with suppress(Exception):  # the transaction ends, and the lock with it
             if self._session is not None:
                 self._session.close()
         self._session = None
         self._engine.dispose()
-
-
-def database(url: str) -> Any:
-    """The database of a URL; each connection to it is one of its own."""
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import NullPool
-
-    return create_engine(database_url(url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
 
 
 def _prefix(root: Path) -> str:
@@ -200,22 +200,13 @@ def _prefix(root: Path) -> str:
 def _sessions(url: str, root: Path) -> set[str]:
     from sqlalchemy import text
 
-    engine = database(url)
+    sessions = engine(url)
     try:
-        with engine.connect() as session:
+        with sessions.connect() as session:
             found = session.execute(text(_NAMES), {"prefix": f"{_prefix(root)}%"}).scalars().all()
     finally:
-        engine.dispose()
+        sessions.dispose()
     return {name.removeprefix(_prefix(root)) for name in found}
-
-
-def database_url(url: str) -> str:
-    """A database's URL as SQLAlchemy knows it, which has no `postgres://`."""
-    return "postgresql" + url.removeprefix("postgres") if url.startswith("postgres://") else url
-
-
-def _told(error: Exception) -> str:
-    return f"the catalog's database doesn't answer ({first_line(error)})"
 
 
 # An object in a store -------------------------------------------------------------------------------------------------

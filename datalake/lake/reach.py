@@ -49,7 +49,11 @@ def _why(root: Path, error: Exception) -> str:
         return f"reached ({said}): log in again, and set AWS_SESSION_TOKEN anew"
     if isinstance(error, PermissionError):
         return f"read and written ({said}): correct the credentials (AWS_...), or what they may do in {bucket}"
-    if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError"):
+    if kind == "ProfileNotFound":
+        return f"reached ({said}): correct AWS_PROFILE"
+    if said.startswith("Invalid endpoint"):
+        return f"reached ({said}): write AWS_ENDPOINT_URL as https://HOST, or http://HOST:PORT"
+    if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError", "SSLError"):
         return f"reached ({said}): start the store, or correct AWS_ENDPOINT_URL"
     return f"reached ({said}): try again later, or look with headwater doctor --lake {root}"
 
@@ -59,7 +63,7 @@ def reach(root: Path) -> None:
     with _told(root):
         store, key = store_of(place(str(root), TRIES) / MARK)
         try:
-            found = json.loads(store.cat_file(key))
+            data = store.cat_file(key)
         except PermissionError:
             store.cat_file(key, 0, 1)  # the size was asked for by HEAD, whose answer doesn't say why: that to GET does
             raise
@@ -67,11 +71,13 @@ def reach(root: Path) -> None:
             if "bucket" in str(error):
                 raise
             return
-        except ValueError:
-            raise UserError(f"{root / MARK} can't be read: remove it, and run a recipe again") from None
-    if int(found.get("format", 0)) > FORMAT:
+    try:
+        found = int(json.loads(data)["format"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{root / MARK} can't be read: remove it, and run a recipe again") from None
+    if found > FORMAT:
         raise UserError(
-            f"the lake {root} is of format {found['format']}, which a later Headwater made: this one knows {FORMAT};"
+            f"the lake {root} is of format {found}, which a later Headwater made: this one knows {FORMAT};"
             " install that one"
         )
 

@@ -124,9 +124,7 @@ def epochs_by_source(words: Mapping[str, float], config: MixtureConfig) -> dict[
     epochs = {source: min(1.0, config.most(source)) for source in words}
     sources = sorted(source for source, count in words.items() if count)
     total = float(config.tokens or sum(words.values()))
-    # Without weights every source's share is what it has, evened out by the temperature.
-    size = {source: float(words[source]) ** (1.0 / config.temperature) for source in sources}
-    weight = {source: config.weights.get(source, 1.0) if config.weights else size[source] for source in sources}
+    weight = config.rates({source: words[source] for source in sources})
     left, open_sources = total, list(sources)
     while open_sources:
         unit = left / sum(weight[source] for source in open_sources)
@@ -148,14 +146,13 @@ def missed_shares(words: Mapping[str, float], config: MixtureConfig) -> list[str
         return []
     epochs = epochs_by_source(words, config)
     seen = {source: epochs[source] * count for source, count in words.items()}
-    whole = sum(config.weights.get(source, 1.0) for source in words)
-    asked = {source: config.weights.get(source, 1.0) / whole for source in words}
+    asked = config.asked(words)
     poor = {source: share for source, share in asked.items() if seen[source] < 0.99 * share * sum(seen.values())}
     most = int(min(config.most(source) * words[source] / share for source, share in asked.items()))
     return [
         f"{source} has {seen[source] / sum(seen.values()):.1%} of the words where {share:.1%} were asked, though each"
-        f" of its {words[source]:,.0f} is seen {epochs[source]:g} times: mixture.tokens of {most} at most gives every"
-        " source its share"
+        f" of its {words[source]:,.0f} words is seen {epochs[source]:g} times: mixture.tokens of {most} at most gives"
+        " every source its share"
         for source, share in sorted(poor.items())
     ]
 

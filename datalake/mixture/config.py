@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from datalake.text.language_code import LanguageCode
 # what was copied a few times is worth more, what was copied a thousand times is boilerplate.
 FINEWEB2 = {1: 1.0, 2: 2.0, 3: 3.0, 5: 5.0, 100: 8.0, 1000: 1.0}
 Weights = tuple[tuple[int, float], ...]
+LIGHTEST, HEAVIEST = 1e-9, 1e9  # weights of a source: what is lighter is left out, and sums stay numbers
 
 
 class Shares(BaseModel):
@@ -51,8 +53,8 @@ class Shares(BaseModel):
     @classmethod
     def _weights_are_shares(cls, weights: dict[str, float]) -> dict[str, float]:
         for source, weight in weights.items():
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"the weight of {source} is {weight}: give a number of at least 0")
+            if weight and not LIGHTEST <= weight <= HEAVIEST:
+                raise ValueError(f"the weight of {source} is {weight}: give 0, or {LIGHTEST:g} to {HEAVIEST:g}")
         if weights and not any(weights.values()):
             raise ValueError("all weights are 0: leave weights out to take every source as it comes")
         return weights
@@ -70,6 +72,19 @@ class Shares(BaseModel):
         if self.weights and self.temperature != 1.0:
             raise ValueError("weights and temperature are two rules for shares: leave one out")
         return self
+
+    def rates(self, sizes: Mapping[str, float]) -> dict[str, float]:
+        """What is asked for each of these sources, relative to the others: its weight or, without any, its size in
+        words or tokens, evened out by the temperature."""
+        if self.weights:
+            return {source: self.weights.get(source, 1.0) for source in sizes}
+        return {source: float(size) ** (1.0 / self.temperature) for source, size in sizes.items()}
+
+    def asked(self, sizes: Mapping[str, float]) -> dict[str, float]:
+        """The share that is asked for each of these sources whose weight isn't 0; they add up to 1."""
+        rates = {source: rate for source, rate in sorted(self.rates(sizes).items()) if rate}
+        whole = sum(rates.values())
+        return {source: rate / whole for source, rate in rates.items()} if whole else {}
 
     def most(self, source: str) -> float:
         """How often a source's documents are seen at most."""

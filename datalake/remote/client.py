@@ -136,9 +136,14 @@ class Client:
         return self._patiently(address, ask)
 
     def is_folder(self, address: str) -> bool:
-        """Whether an address of a store (no HTTP) is a folder or prefix."""
+        """Whether an address of a store (no HTTP) is a folder or prefix, and no file: a store may have both under one
+        name, where an empty object stands for the folder."""
         store, path = self._store(address)
-        return bool(self._patiently(address, lambda: self._guarded(address, lambda: store.isdir(path))))
+
+        def ask() -> bool:
+            return bool(store.isdir(path)) and not (store.isfile(path) and store.size(path))
+
+        return bool(self._patiently(address, lambda: self._guarded(address, ask)))
 
     def listing(self, address: str) -> list[tuple[str, bool]]:
         """What lies directly below a folder: (address, whether it is a folder), in order.

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from datalake.lake.iceberg import CATALOG
+from datalake.errors import UserError
+from datalake.lake.database import CATALOG, database_url, is_postgres
 from datalake.places import home, is_local
 from datalake.printable import one_line, write
+from datalake.secrets import masked
 from flows.commands.common import COMMON, Common
 
 if TYPE_CHECKING:
@@ -180,7 +182,6 @@ def _lake(lake: Path) -> Iterator[Check]:
 
 def _store(lake: Path) -> Iterator[Check]:
     """A lake in a store: each thing that it rests on, as far as those before it hold."""
-    from datalake.errors import UserError
     from datalake.lake.lake import Lake
     from datalake.lake.reach import begin, holds_conditions, reach
     from datalake.lake.records import manifests
@@ -190,8 +191,7 @@ def _store(lake: Path) -> Iterator[Check]:
         try:
             look(lake)
         except UserError as error:
-            found, _, advice = str(error).rpartition(": ")
-            yield Check(name, "fail", found, advice)
+            yield _failed(name, error)
             return
         yield Check(name, "ok", str(lake))
     good = holds_conditions(lake)
@@ -209,11 +209,17 @@ def _store(lake: Path) -> Iterator[Check]:
 
 
 def _lease(lake: Lake) -> Iterator[Check]:
-    from datalake.lake.leases import is_postgres
+    try:
+        holder = "a transaction of PostgreSQL" if is_postgres(database_url()) else "an object in the store"
+        with lake.lease("doctor"):
+            yield Check("lease", "ok", f"taken and given back: {holder}")
+    except UserError as error:
+        yield _failed("lease", error)
 
-    holder = "a session of PostgreSQL" if is_postgres(os.environ.get(CATALOG, "")) else "an object in the store"
-    with lake.lease("doctor"):
-        yield Check("lease", "ok", f"taken and given back: {holder}")
+
+def _failed(name: str, error: UserError) -> Check:
+    found, _, advice = str(error).rpartition(": ")
+    return Check(name, "fail", found, advice)
 
 
 def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
@@ -232,7 +238,11 @@ def _references(lake: Lake, runs: Sequence[Manifest]) -> Iterator[Check]:
 
 
 def _catalog(lake: Lake) -> Iterator[Check]:
-    elsewhere = os.environ.get(CATALOG)
+    try:
+        elsewhere = database_url()
+    except UserError as error:
+        yield _failed("catalog", error)
+        return
     if not elsewhere and not is_local(lake.root):
         advice = f"set {CATALOG} to a database that every machine reaches, such as postgresql://user@host/lake"
         yield Check("catalog", "warn", f"this machine's own, {lake.tables.file}", advice)
@@ -252,16 +262,10 @@ def _catalog(lake: Lake) -> Iterator[Check]:
             for space in lake.catalog.list_namespaces()
             for table in lake.catalog.list_tables(space)
         ]
-        yield Check("catalog", "ok", f"{len(names)} tables{f' at {_shown(elsewhere)}' if elsewhere else ''}")
+        yield Check("catalog", "ok", f"{len(names)} tables{f' at {masked(elsewhere)}' if elsewhere else ''}")
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         yield Check("catalog", "fail", words, f"check {lake.tables.file} or HEADWATER_CATALOG; tables are safe")
-
-
-def _shown(url: str) -> str:
-    """The URL of a database without its password."""
-    head, _, rest = url.partition("://")
-    return f"{head}://{rest.rpartition('@')[2]}"
 
 
 def _digests(lake: Path) -> Iterator[Check]:

@@ -75,7 +75,7 @@ def plan(
     amounts = {**budgets, "--price": price, "--mfu": mfu, "--epochs": epochs, "--gpus": gpus}
     for name, value in amounts.items():
         if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{name} {value:g}: a number above 0 is wanted")
+            raise UserError(f"{name} {value:g}: a finite number above 0 is wanted")
     if mfu > 1:
         raise UserError(f"--mfu {mfu:g}: a share of the peak is wanted, at most 1")
     if context is not None and not 8 <= context <= 1_048_576:

@@ -7,7 +7,6 @@ seed alone, so that two models are asked the same questions.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from datalake.errors import UserError
+from datalake.text.words import WORD
 from models.evaluation.preferences import Scored
 from models.network.bitwise import Passes, possible
 from models.network.config import round_up
@@ -32,7 +32,6 @@ from models.text.rendering import UnfitError, render, writes_all
 from models.text.sampler import IGNORED, Batch
 from models.text.tokenizer import beginning, encode, end_of_turn, stop_ids, vocabulary_size
 
-WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 _WIDTH = 32  # tokens: rows are padded to a multiple
 _TARGETS = 512  # of a row, whose logits are held at once
 
@@ -191,10 +190,10 @@ def questions(conversations: Sequence[dict[str, Any]], choices: int, limit: int,
     for number in drawn(len(asked), limit, seed):
         prompt, answer = asked[number]
         draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number])))
-        known = {" ".join(WORDS.findall(other.lower())) for turns, other in asked if turns == prompt}
+        known = {" ".join(WORD.findall(other.lower())) for turns, other in asked if turns == prompt}
         wrong: list[str] = []
         for other in draw.permutation(len(asked)).tolist():
-            words = " ".join(WORDS.findall(asked[other][1].lower()))
+            words = " ".join(WORD.findall(asked[other][1].lower()))
             if words not in known:
                 known.add(words)
                 wrong.append(asked[other][1])
@@ -301,7 +300,7 @@ def written(
 
 def token_f1(answer: str, reference: str) -> float:
     """F1 of two texts as bags of words (Rajpurkar et al. 2016, SQuAD, section 6.1; words as in this house)."""
-    ours, theirs = (Counter(WORDS.findall(text.lower())) for text in (answer, reference))
+    ours, theirs = (Counter(WORD.findall(text.lower())) for text in (answer, reference))
     if not ours or not theirs:
         return float(ours == theirs)
     shared = (ours & theirs).total()

@@ -225,6 +225,7 @@ def prepare(
     from models.objectives.next_token import losses_of_tokens
     from models.objectives.pretraining import KINDS
     from models.text import tokenizer as tokenizers
+    from models.text.phases import Phases
     from models.training.device import moved
     from models.training.epochs import draw
     from models.training.loop import mean_loss, split
@@ -261,6 +262,7 @@ def prepare(
             "epochs": ended.step / sampler.steps_per_epoch,
             **_packing(config, data),
             **_seen(data, ended),
+            **({"warnings": sampler.warnings} if isinstance(sampler, Phases) and sampler.warnings else {}),
         }
         if not judged:
             return report

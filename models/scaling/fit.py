@@ -16,6 +16,7 @@ from models.scaling.laws import Chinchilla, Law
 from models.scaling.points import Floats, Points
 
 DELTA = 1e-3  # of the Huber loss, in ln L: beyond it errors count by their size and no more by its square
+FALL = 1e-6  # in ln L, which no training tells: a law whose losses differ by less over the sizes knows nothing of them
 TRIED = 8  # of the starts, those with the least loss: the others lead to the same minimum or a worse one
 ROUNDS = 100  # of the bootstrap's least squares: to 0.01 of a standard error (of Kaplan's form 0.05), measured
 _LAST = {"maxiter": 5000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9}
@@ -62,7 +63,8 @@ class Fit:
 def fit(points: Points, law: Law | None = None, resamples: int = 400, seed: int = 0) -> Fit:
     """A law (Chinchilla's unless given) fitted to trainings, with its bootstrap.
 
-    Raises UserError where they are too few for its constants.
+    Raises UserError where they are too few for its constants, or their losses don't fall with more parameters or more
+    tokens: a law then has constants, and all others would do as well.
     """
     law = law or Chinchilla()
     starts = np.array(list(law.starts(points)))
@@ -82,10 +84,25 @@ def fit(points: Points, law: Law | None = None, resamples: int = 400, seed: int 
         best = np.argsort(_huber(law, starts, x, y, z, once)[0], kind="stable")[:TRIED]
         ended = [minimize(of_one, starts[place], jac=True, method="L-BFGS-B", options=_LAST) for place in best]
         least = min(ended, key=lambda one: float(np.nan_to_num(one.fun, nan=np.inf)))
+        _falls(law, least.x, x, y)
         draws = _redrawn(law, least.x, x, y, z, weights.astype(np.float64))
     errors = np.sort(np.abs(law.log_loss(least.x[None], x, y)[0][0] - z))
     spread = float(1.4826 * np.median(errors[len(least.x) :]))  # such a fit passes through as many as it has constants
     return Fit(law, least.x, float(least.fun) * DELTA, draws, spread, *_reach(points))
+
+
+def _falls(law: Law, parameters: Floats, x: Floats, y: Floats) -> None:
+    """Raises UserError where a law's losses are the same for the least and the most parameters, or tokens."""
+    for what, values, ends in (
+        ("parameters", x, [(np.full_like(y, end), y) for end in (x.min(), x.max())]),
+        ("tokens", y, [(x, np.full_like(x, end)) for end in (y.min(), y.max())]),
+    ):
+        first, last = (law.log_loss(parameters[None], *end)[0] for end in ends)
+        if not np.max(first - last) > FALL:
+            raise UserError(
+                f"the losses don't fall with more {what}, from {np.exp(values.min()):.3g} to"
+                f" {np.exp(values.max()):.3g}: no law can be told from these trainings; train longer, or further apart"
+            )
 
 
 def fit_squares(points: Points, law: Law) -> Fit:

@@ -47,11 +47,11 @@ class Machine:
 def machine(name: str | None, count: int = 1, mfu: float = MFU) -> Machine:
     """Devices by the name of a GPU, or `cpu`: this machine's processor, as fast as it multiplies now. None: H100s that
     a plan needn't fit. Raises UserError for a name that isn't known."""
-    if (name or "").lower() == "cpu":
+    if name is not None and name.lower() == "cpu":
         import psutil
 
         return Machine("this machine", _measured(), psutil.virtual_memory().total / 1e9, 1, mfu, bfloat16=False)
-    found = gpu(name or "H100")
+    found = gpu("H100" if name is None else name)
     if found is None:
         raise UserError(f"no GPU {name!r} is known: choose one of {', '.join(GPUS)}, or cpu")
     return Machine(name or "H100", *found, count, mfu, chosen=name is not None)
@@ -152,6 +152,11 @@ class Planner:
             size, tokens = self._split(flops)
             return -self.fit.loss(size, self._worth(tokens))
 
+        if gained(self._least) > -loss:
+            raise UserError(
+                f"a loss of {loss:g} needs no plan: the smallest model that is planned, of {SMALLEST:,.0f} parameters,"
+                f" is expected to reach {-gained(self._least):.4g}"
+            )
         return self.of_flops(_solved(gained, -loss, f"a loss of {loss:g}", told=False))
 
     def _split(self, flops: float) -> tuple[float, float]:

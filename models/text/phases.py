@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
+from datalake.errors import UserError
 from datalake.mixture.build import epochs_by_source
 from datalake.mixture.config import MixtureConfig, Shares
 from models.text.sampler import Batch, Sampler
@@ -33,10 +34,10 @@ class Phase:
 
 
 class Phases:
-    """Phases one after the other, to be asked as one sampler is."""
+    """Phases one after the other, to be asked as one sampler is. `warnings`: what of the plan comes out otherwise."""
 
-    def __init__(self, phases: Sequence[Phase]):
-        self.phases = phases
+    def __init__(self, phases: Sequence[Phase], warnings: Sequence[str] = ()):
+        self.phases, self.warnings = phases, list(warnings)
         self.shards, self.batch_size = phases[0].sampler.shards, phases[0].sampler.batch_size
 
     @property
@@ -89,17 +90,15 @@ def chosen(
 ) -> tuple[list[tuple[bytes, int]], dict[str, float], dict[str, str]]:
     """How often each document (id, its length in tokens) is seen, so that together they are `tokens` of them in these
     shares of the sources, to within half a document each; the shares that were asked, which add up to 1; and why the
-    share of a source is another by more than 1%. A document is seen as often as others of its source, or once more."""
+    share of a source is another by more than 1%. A document is seen as often as others of its source, or once more.
+    Where all are too long for so few tokens it is the shortest one, of which a part is seen."""
     kept = [id for id in lengths if not shares.weights or shares.weights.get(sources[id], 1.0)]
     totals: dict[str, int] = {}
     for id in kept:
         totals[sources[id]] = totals.get(sources[id], 0) + lengths[id]
     config = MixtureConfig(**shares.model_dump(), tokens=tokens)
     epochs = epochs_by_source(totals, config)
-    names = sorted({*totals, *(source for source, weight in shares.weights.items() if weight)})
-    sizes = {source: totals.get(source, 0) ** (1.0 / shares.temperature) for source in names}
-    rates = {source: shares.weights.get(source, 1.0) if shares.weights else sizes[source] for source in names}
-    asked = {source: rate / sum(rates.values()) for source, rate in rates.items()}
+    asked = shares.asked(dict.fromkeys(shares.weights, 0) | totals)
     why: dict[str, str] = {}
     for source, share in asked.items():
         if abs(epochs.get(source, 0.0) * totals.get(source, 0) - share * tokens) <= 0.01 * share * tokens:
@@ -126,6 +125,9 @@ def chosen(
         shortest = min(unseen, key=lambda id: lengths[id], default=None)
         if shortest is not None and lengths[shortest] < 2 * left:  # nearer to the share with it than without
             times[shortest] += 1
+    if not any(times.values()) and all(epochs[source] < config.most(source) for source in totals):
+        for id in sorted(kept, key=lambda id: lengths[id])[:1]:
+            times[id] = 1
     return [(id, times[id]) for id in kept], asked, why
 
 
@@ -144,16 +146,27 @@ def phased(
     lengths = {id: int(shards.lengths[shards.number(id)]) for id in sources}
     whole = sum(share for share, _, _ in plan)
     ends = [round(steps * sum(share for share, _, _ in plan[: place + 1]) / whole) for place in range(len(plan))]
-    phases = []
-    for place, ((_, shares, length), first, end) in enumerate(zip(plan, [0, *ends], ends, strict=False)):
-        if end > first:
-            documents, asked, why = chosen(lengths, sources, shares, (end - first) * batch * context, seed, place)
-            rows, drawn = batch * context // length, seed + (place << 32)
+    phases: list[Phase] = []
+    warnings: list[str] = []
+    for place, ((share, shares, length), first, end) in enumerate(zip(plan, [0, *ends], ends, strict=False)):
+        if end == first:
+            warnings.append(f"phase {place + 1} has no step: {share / whole:.2g} of {steps} is less than half of one")
+            continue
+        budget = (end - first) * batch * context
+        documents, asked, why = chosen(lengths, sources, shares, budget, seed, place)
+        if not any(times for _, times in documents):
+            raise UserError(f"phase {place + 1} has no document: look at its mixture's weights, max_epochs and caps")
+        rows, drawn = batch * context // length, seed + (place << 32)
+        sampler = Sampler(shards, documents, drawn, length, rows, packed)
+        if packed:  # some of a row is padding: as many documents as fill the phase with it
+            budget = round(sampler.tokens_per_epoch / (sampler.windows * length) * budget)
+            documents, asked, why = chosen(lengths, sources, shares, budget, seed, place)
             sampler = Sampler(shards, documents, drawn, length, rows, packed)
-            if packed:  # some of a row is padding: as many documents as fill the phase with it
-                full = sampler.tokens_per_epoch / (sampler.windows * length)
-                budget = round(full * (end - first) * batch * context)
-                documents, asked, why = chosen(lengths, sources, shares, budget, seed, place)
-                sampler = Sampler(shards, documents, drawn, length, rows, packed)
-            phases.append(Phase(sampler, first, end - first, asked, why))
-    return Phases(phases)
+        allowed = sum(shares.most(sources[id]) * lengths[id] for id, _ in documents)
+        if allowed < budget:
+            warnings.append(
+                f"phase {place + 1} sees {budget:,} tokens of documents that max_epochs and caps allow {allowed:,.0f}"
+                f" of: it goes through them {budget / allowed:.3g} times as often; raise these, or lower its share"
+            )
+        phases.append(Phase(sampler, first, end - first, asked, why))
+    return Phases(phases, warnings)

@@ -314,8 +314,8 @@ def _train(
         },
     }
     with torch.no_grad():
-        without = [step - 1 for window in guard.windows for step in range(window.first, window.last + 1)]
-        report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path, sorted(set(without))))
+        without = [step - 1 for step in guard.left_out]
+        report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path, without))
     if prepared.figures:
         report["figures"] = [*prepared.figures, *report.get("figures", ())]
     report |= guard.report()

@@ -159,7 +159,7 @@ class SpikeGuard(Callback):
 
     def on_end(self, run: Run) -> None:
         """Raises FloatingPointError where no update was ever taken: what would be written is the model as it came."""
-        if self.events and not self.history:
+        if self.events and not self.history and self.found is None:
             last = self.events[-1]
             raise FloatingPointError(
                 f"none of {len(self.events)} updates could be taken, the last for loss {last['loss']:.4g} and gradient"
@@ -204,7 +204,12 @@ class SpikeGuard(Callback):
     @property
     def skipped(self) -> int:
         """Updates that were refused, and steps that were undone or left out."""
-        return len(self.events) + sum(window.last - window.first + 1 for window in self.windows)
+        return len(self.events) + len(self.left_out)
+
+    @property
+    def left_out(self) -> list[int]:
+        """The steps whose data are left out, each once though windows may overlap."""
+        return sorted({step for window in self.windows for step in range(window.first, window.last + 1)})
 
     def report(self) -> dict[str, Any]:
         """What to say of spikes: the steps left out, and the documents, best ranked first, of each spike."""

@@ -7,10 +7,12 @@ else printed there. Without either an event costs a comparison.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -56,9 +58,12 @@ def structured() -> bool:
 
 
 def line(fields: Mapping[str, Any]) -> str:
-    """An event as one line of JSON, its time first (UTC), without secrets."""
-    told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | masked(dict(fields))
-    return json_safe(json.dumps(told, ensure_ascii=False, default=str)) + "\n"
+    """An event as one line of JSON, its time first (UTC), without secrets. JSON has no NaN and no infinity: they are
+    null, as a loss that diverged."""
+    from datalake.lake.ledger import plain_value
+
+    told = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")} | masked(plain_value(dict(fields)))
+    return json_safe(json.dumps(told, ensure_ascii=False)) + "\n"
 
 
 class Lines:
@@ -66,18 +71,26 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._part = stream, ""
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
         """Write what is whole of it."""
-        *whole, self._part = (self._part + text).split("\n")
-        for one in whole:
-            if one.strip():
-                self._stream.write(one + "\n" if one.startswith('{"time"') else line(_said(one)))
+        with self._lock:  # of two threads at once neither loses what it says
+            *whole, self._part = (self._part + text).split("\n")
+            for one in whole:
+                if one.strip():
+                    self._stream.write(one + "\n" if _is_event(one) else line(_said(one)))
         return len(text)
 
     def flush(self) -> None:
         """Hand on what was written."""
         self._stream.flush()
+
+    def end(self) -> None:
+        """Write what lacks the end of its line, as the last words of a process may."""
+        if self._part:
+            self.write("\n")
+            self.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -94,6 +107,13 @@ class _Formatter(logging.Formatter):
         return line(fields).rstrip("\n")
 
 
+def _is_event(text: str) -> bool:
+    try:
+        return text.startswith('{"time"') and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def _said(text: str) -> dict[str, str]:
     return {"level": "info", "event": "line", **_place, "message": " ".join(text.split())}
 
@@ -103,7 +123,8 @@ def listen() -> None:
     if not structured():
         return
     if sys.stderr is not None and not isinstance(sys.stderr, Lines):
-        sys.stderr = Lines(sys.stderr)
+        sys.stderr = lines = Lines(sys.stderr)
+        atexit.register(lines.end)
     loggers = [logging.getLogger(name) for name in ("", "prefect", "prefect.flow_runs", "prefect.task_runs")]
     for handler in (handler for logger in loggers for handler in logger.handlers):
         if type(handler).__name__ == "PrefectConsoleHandler":

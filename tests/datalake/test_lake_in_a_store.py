@@ -7,18 +7,21 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from servers import S3Server
-from stores import BUCKET, Postgres, wait_until
+from stores import BUCKET, Postgres, pooler, wait_until
 
+from datalake.atomic import folder_list, whole_folder
 from datalake.errors import LostDataError, UserError
 from datalake.files import file_digest
 from datalake.lake import leases
+from datalake.lake.copies import workplace
 from datalake.lake.lake import Lake, TableRef
 from datalake.lake.leases import lease
 from datalake.lake.ledger import query
@@ -136,6 +139,69 @@ def test_what_is_gone_or_damaged_in_the_store_is_told(
     assert "No such file" in lake.trouble(ref)
 
 
+@pytest.mark.parametrize("prefix", ["", "a b/文 +%20#1;{x}", "x//y"])
+def test_a_lake_may_have_any_prefix(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """Of a bucket that holds other lakes as well, some of whose names begin alike."""
+    monkeypatch.setenv("HEADWATER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HEADWATER_CATALOG", f"sqlite:///{tmp_path}/catalog.db")
+    store = s3_server.client()
+    name = f"odd-{tmp_path.name.replace('_', '-')}"
+    for bucket_name in (name, f"{name}-2"):
+        store.create_bucket(Bucket=bucket_name)
+    lake = Lake(f"s3://{name}/{prefix}").create()
+    ref = raw(lake)
+    with lake.lease("f" * 64):
+        assert lake.running() == {"f" * 32: ""}
+    assert lake.present(ref)
+    assert lake.files(ref) == lake.current_files("demo.raw")
+    assert list(lake.damaged_files()) == []
+    assert Lake(lake.root).catalog.load_table("demo.raw").scan().to_arrow().num_rows == 3
+    inside = prefix.rstrip("/") + "/" if prefix else ""
+    keys = [one["Key"] for one in store.list_objects_v2(Bucket=name)["Contents"]]
+    assert all(key.startswith(inside) for key in keys)
+    assert f"{inside}shards/ingest/ab/ab12/shard.json" in keys
+    later = time.time() + 40 * 86_400
+    monkeypatch.setattr("datalake.lake.upkeep.maintain.time.time", lambda: later)
+    assert {one.kind for one in maintain(lake).found} == {"lists"}  # no record of this test's names it
+
+
+def test_folders_that_a_console_made_are_no_files(
+    lake: Lake, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, prefix = s3_server.client(), str(lake.root).removeprefix(f"s3://{BUCKET}/")
+    rooms = (
+        "shards/ingest/ab/ab12",
+        "contents/demo.raw",
+        "runs",
+        "records",
+        "leases",
+        "states",
+        "results",
+        "warehouse",
+    )
+    for room in (*rooms, "folders/sft/ab", "folders/sft/ab/sub"):
+        parts = room.split("/")
+        for length in range(len(parts) + 1):
+            store.put_object(Bucket=BUCKET, Key="/".join([prefix, *parts[:length], ""]), Body=b"")
+    ref = raw(lake)
+    assert lake.present(ref)
+    assert manifests(lake) == []
+    assert list(lake.damaged_files()) == []
+    folder = lake.folder("sft", "ab")
+    with whole_folder(folder) as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "weights").write_bytes(b"1")
+    store.put_object(Bucket=BUCKET, Key=f"{prefix}/folders/sft/ab/sub/", Body=b"")
+    with workplace(folder) as here:
+        assert (here / "sub" / "weights").read_bytes() == b"1"
+    assert list(folder_list(folder) or {}) == ["sub/weights"]
+    later = time.time() + 40 * 86_400
+    monkeypatch.setattr("datalake.lake.upkeep.maintain.time.time", lambda: later)
+    assert [one.path for one in maintain(lake, abandoned=True).found if one.kind != "lists"] == ["folders/sft/ab"]
+
+
 def test_a_catalog_that_holds_another_lakes_tables_is_refused(lake: Lake, s3_server: S3Server) -> None:
     raw(lake)
     other = Lake(f"{lake.root}-other").create()
@@ -160,9 +226,22 @@ def both(lake: Lake, url: str) -> tuple[AbstractContextManager[bool], threading.
     return lease(lake.root, url, "name"), waiting, lease(lake.root, url, "name", waiting.set)
 
 
-@pytest.fixture(params=["object", "session"])
+@pytest.fixture(scope="module")
+def pooled(database: Postgres) -> Iterator[str]:
+    with pooler(database) as url:
+        yield url
+
+
+@pytest.fixture(params=["object", "transaction", "pooled"])
 def catalog(request: pytest.FixtureRequest) -> str:
-    return "" if request.param == "object" else str(request.getfixturevalue("database").url)
+    """Of a lease that is an object; that PostgreSQL holds; that it holds behind a pooler of transactions."""
+    match request.param:
+        case "object":
+            return ""
+        case "pooled":
+            return str(request.getfixturevalue("pooled"))
+        case _:
+            return str(request.getfixturevalue("database").url)
 
 
 def test_a_lease_has_one_holder_and_the_next_gets_it_when_it_is_given_back(lake: Lake, catalog: str) -> None:
@@ -175,12 +254,14 @@ def test_a_lease_has_one_holder_and_the_next_gets_it_when_it_is_given_back(lake:
 
     with first as waited, lease(lake.root, catalog, "another name"):
         assert not waited
+        assert leases.held(lake.root, catalog) == {"name", "another name"}
         thread = threading.Thread(target=take)
         thread.start()
         assert waiting.wait(60)
         assert not got
     thread.join(60)
     assert got == [True]
+    assert leases.held(lake.root, catalog) == set()
 
 
 HOLD = """
@@ -262,6 +343,41 @@ def test_what_keeps_a_lake_from_being_reached_is_one_line(
     with pytest.raises(UserError, match="no credentials: set AWS_ACCESS_KEY_ID"):
         lake.create()
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "write AWS_ENDPOINT_URL as https://HOST"),
+        ("AWS_ENDPOINT_URL", "https://{host}", "correct AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "{url}/with/a/path", "there is no bucket lake"),
+        ("AWS_PROFILE", "nobody", "correct AWS_PROFILE"),
+        ("AWS_ENDPOINT_URL", "{url}/", ""),
+        ("AWS_ENDPOINT_URL", " {url}", ""),
+        ("AWS_ENDPOINT_URL_S3", "{url}", ""),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server, name: str, value: str, said: str
+) -> None:
+    from s3fs import S3FileSystem
+
+    if name != "AWS_PROFILE":
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv(name, value.format(url=s3_server.url, host=s3_server.url.removeprefix("http://")))
+    S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(UserError, match=said) if said else nullcontext():
+            lake.create()
+    finally:
+        S3FileSystem.clear_instance_cache()
+
+
+def test_a_mark_that_is_cut_is_told(lake: Lake) -> None:
+    for cut in ("", "{", "[]", "{}", '{"format": null}'):
+        (lake.root / "lake.json").write_text(cut)
+        with pytest.raises(UserError, match=r"lake\.json can't be read"):
+            lake.require()
 
 
 def test_a_store_that_says_slow_down_for_a_while_is_asked_again(lake: Lake, s3_server: S3Server) -> None:

@@ -18,7 +18,7 @@ from datalake.document import Document, document_id
 from datalake.holdout import group_of, held_out, one_sided, repetitions
 from datalake.identity import fingerprint
 from datalake.mixture.build import MIXTURE, build, epochs_by_source, missed_shares
-from datalake.mixture.config import MixtureConfig
+from datalake.mixture.config import MixtureConfig, Shares
 from datalake.tables import DOCUMENTS, to_table
 
 
@@ -94,6 +94,18 @@ def test_proportions_are_those_of_the_weights_as_planned_and_as_realised() -> No
         assert realised[source] / total == pytest.approx(weight, abs=0.01)
 
 
+def test_what_is_asked_of_each_source_by_hand() -> None:
+    sizes = {"web": 900, "code": 100}
+    assert Shares(weights={"web": 3}).asked(sizes) == {"code": 0.25, "web": 0.75}
+    assert Shares(weights={"web": 3, "code": 0}).asked(sizes) == {"web": 1.0}
+    assert Shares(temperature=2).asked(sizes) == pytest.approx({"code": 0.25, "web": 0.75})
+    assert Shares().asked(sizes) == pytest.approx({"code": 0.1, "web": 0.9})
+    assert Shares().asked({}) == {}
+    for weight in (1e308, 5e-324, float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValidationError, match="the weight of web is"):
+            Shares(weights={"web": weight})
+
+
 def test_a_document_trains_as_often_as_the_table_says_of_what_it_stands_for() -> None:
     documents = corpus({"web": 1300})
     ids = documents["id"].to_pylist()
@@ -156,7 +168,9 @@ def test_a_share_that_can_not_be_had_is_told_with_the_length_at_which_it_can() -
     words = {"a": 100.0, "b": 1000.0, "c": 10_000.0}
     config = MixtureConfig(weights={"a": 1, "b": 1, "c": 2}, max_epochs=2)
     first, second = missed_shares(words, config)
-    assert first.startswith("a has 1.8% of the words where 25.0% were asked, though each of its 100 is seen 2 times")
+    assert first.startswith(
+        "a has 1.8% of the words where 25.0% were asked, though each of its 100 words is seen 2 times"
+    )
     assert second.startswith("b has 18.0%")
     assert "mixture.tokens of 800 at most" in first
     shorter = config.model_copy(update={"tokens": 800})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,24 @@ from typing import Any
 
 import pytest
 from servers import S3Server
-from stores import BUCKET
+from stores import BUCKET, wait_until
 
 from datalake.atomic import FILES, folder_list, whole_file, whole_folder, write_atomically, write_first
 from datalake.digests import file_digest
-from datalake.errors import LostDataError
+from datalake.errors import LostDataError, UserError
 from datalake.lake.copies import files_of_folder, near_folder, verify, workplace
-from datalake.places import copy_of, home, is_local, is_place, place, remove_folder, root_of, several, store_of
+from datalake.places import (
+    copy_of,
+    home,
+    is_local,
+    is_place,
+    place,
+    relative_to,
+    remove_folder,
+    root_of,
+    several,
+    store_of,
+)
 
 
 @pytest.fixture
@@ -229,3 +241,61 @@ def test_what_belongs_to_a_lake_and_is_no_part_of_it_lies_on_this_machine(store:
     assert home(store) != home(store / "other")
     _, key = store_of(store)
     assert key == f"{BUCKET}/{tmp_path.name}"
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("s3://", "has no bucket"),  # what s3://$BUCKET is without the variable
+        ("s3:///prefix", "has no bucket"),
+        (Path("s3://"), "has no bucket"),
+        ("s3:/bucket/x", "has no bucket"),
+        ("s3:bucket/x", "has no bucket"),
+        ("s3://bucket/20??", "'\\?'"),  # a pattern: it would read, and remove, what other lakes hold
+        ("s3://bucket/a*", "'\\*'"),
+        ("s3://bucket/a[0]", "'\\['"),
+        ("s3://bucket/a?versionId=3", "'\\?'"),
+        ("s3://bucket/a\nb", r"'\\n'"),
+    ],
+)
+def test_an_address_that_can_be_no_lakes_is_told(written: str | Path, said: str) -> None:
+    with pytest.raises(UserError, match=said) as told:
+        root_of(written)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "root"),
+    [
+        ("S3://bucket/Prefix/", "s3://bucket/Prefix"),
+        (Path("s3://bucket/x"), "s3://bucket/x"),
+        ("s3://bucket", "s3://bucket/"),
+    ],
+)
+def test_one_lake_has_one_address(written: str | Path, root: str) -> None:
+    found = root_of(written)
+    assert str(found) == root
+    assert relative_to(found, f"{root.rstrip('/')}/runs/x") == "runs/x"
+    assert relative_to(found, f"{root.rstrip('/')}2/runs/x") is None
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+def test_a_write_that_meets_another_one_is_made_again(
+    s3_server: S3Server, store: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(
+        s3_server, "fault", ("409 Conflict", code, "A conflicting conditional operation is in progress.")
+    )
+    before = len(s3_server.asked)
+
+    def clear() -> None:
+        wait_until(lambda: len(s3_server.asked) > before + 1)
+        s3_server.fault = None
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    path = store / code
+    assert write_first(path, b"1")
+    thread.join()
+    assert not write_first(path, b"2")
+    assert path.read_bytes() == b"1"

@@ -668,6 +668,29 @@ def test_s3_globs_and_prefixes(store: S3Server, s3: Session) -> None:
             expand([wrong])
 
 
+def test_s3_names_are_taken_as_they_are(store: S3Server, s3: Session) -> None:
+    names = ["a b", "a+b", "a%20b", "a#b", "a?b", "a[1]", "a*b", "a;b&c='\"", "a\\b", " a ", "文", "e\u0301", "\u00e9"]
+    for name in names:
+        store.client().put_object(Bucket="crawl", Key=f"odd/{name}", Body=name.encode())
+    for marker in ("odd/", "odd/sub/", "odd/sub", "odd-2/x"):  # folders of consoles and of tools; one that begins alike
+        store.client().put_object(Bucket="crawl", Key=marker, Body=b"")
+    store.client().put_object(Bucket="crawl", Key="odd/sub/y", Body=b"sub/y")
+    for pattern in ("s3://crawl/odd", "s3://crawl/odd/"):
+        found = dict(expand([pattern]))
+        assert set(found) - {"sub"} == {*names, "sub/y"}
+        for name in [*names, "sub/y"]:
+            assert s3.client.range(found[name], 0, s3.client.facts(found[name]).size)[0] == name.encode()
+    assert [name for name, _ in expand(["s3://crawl/odd/sub"])] == ["y"]
+
+
+def test_of_an_s3_object_and_a_folder_of_one_name_the_object_is_meant(store: S3Server, s3: Session) -> None:
+    for key in ("both/x.jsonl", "both/x.jsonl/y.jsonl"):
+        store.client().put_object(Bucket="crawl", Key=key, Body=DATA)
+    assert [name for name, _ in expand(["s3://crawl/both/x.jsonl"])] == ["x.jsonl"]
+    assert [name for name, _ in expand(["s3://crawl/both/x.jsonl/"])] == ["y.jsonl"]
+    assert [name for name, _ in expand(["s3://crawl/both"])] == ["x.jsonl", "x.jsonl/y.jsonl"]
+
+
 def test_s3_versions_are_tags_and_a_listing_tells_them(store: S3Server, s3: Session, tmp_path: Path) -> None:
     forget()
     found = dict(expand(["s3://crawl/data/b/*"]))

@@ -120,11 +120,12 @@ def test_a_server_that_is_down_is_one_line(
     lake = Lake(tmp_path / "lake").create()
     lake.commit("demo.raw", ROWS, shard(lake, "aa01").files, "1" * 64)
     monkeypatch.setattr(iceberg, "_TRIES", 2)
-    for url in (f"http://127.0.0.1:{free_port()}", f"postgresql://lake@127.0.0.1:{free_port()}/lake"):
+    urls = {"server": f"http://127.0.0.1:{free_port()}", "database": f"postgresql://lake@127.0.0.1:{free_port()}/lake"}
+    for what, url in urls.items():
         monkeypatch.setenv("HEADWATER_CATALOG", url)
         for begun in (Lake(tmp_path / "lake"), Lake(f"s3://{BUCKET}/{tmp_path.name}")):
-            with pytest.raises(UserError, match=r"the catalog doesn't answer \(.+\): start it, or correct HEADWATER_C"):
+            with pytest.raises(UserError, match=rf"the catalog's {what} doesn't answer \(.+\): start it, or "):
                 begun.create()
-        with pytest.raises(UserError, match="the catalog doesn't answer") as told:
+        with pytest.raises(UserError, match=f"the catalog's {what} doesn't answer") as told:
             Lake(tmp_path / "lake").commit("demo.raw", ROWS, shard(lake, "aa02").files, "2" * 64)
         assert "\n" not in str(told.value)

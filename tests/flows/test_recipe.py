@@ -232,6 +232,13 @@ def test_an_unknown_key_near_nothing_is_answered_with_all_there_are() -> None:
             {"sources": ["tabel"]},
             "deduplicate.sources names 'tabel', which is no source: there are table",
         ),
+        ("mixture", {"caps": {"tabel": 2}}, "mixture.caps names 'tabel', which is no source: there are table"),
+        (
+            "pretrain",
+            {"phases": [{"share": 1}, {"share": 1, "mixture": {"weights": {"tabel": 1}}}]},
+            "pretrain.phases.1.mixture.weights names 'tabel', which is no source: there are table",
+        ),
+        ("mixture", {"weights": {"table": 1e308}}, "weight of table is 1e+308"),
         ("deduplicate", {"precedence": ["quality"]}, "deduplicate.precedence: nothing tells a document's quality"),
         ("deduplicate", {"bands": 10_000, "rows": 1_000}, "bands x rows is more than 65,536"),
         ("deduplicate", {"threshold": 1e-310}, "144 permutations cannot find pairs at similarity 1e-310"),

@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from toys import shard, stories, words
 
+from datalake.errors import UserError
 from datalake.mixture.config import MixtureConfig, Shares
 from models.methods.pretrain import PhaseConfig, PretrainConfig, pretrain
 from models.text.phases import Phases, chosen, phased
@@ -150,6 +151,34 @@ def test_what_a_source_cant_give_goes_to_the_others_and_is_said() -> None:
     _, asked, why = chosen(lengths, sources, Shares(weights={"small": 1, "large": 2, "other": 1}), 400, 0, 0)
     assert asked == {"large": 0.5, "other": 0.25, "small": 0.25}
     assert why["other"] == "it has no document"
+
+
+@pytest.mark.parametrize("fit", [False, True])
+def test_a_phase_of_fewer_tokens_than_any_document_has_sees_a_part_of_the_shortest(tmp_path: Path, fit: bool) -> None:
+    documents = [(bytes([n]) * 16, " ".join(text for _, text in stories(30 + n, seed=n))) for n in range(3)]
+    shards = TokenShards(shard(tmp_path / "shards", documents, words(tmp_path / "tokenizer")))
+    phases = phased(shards, dict.fromkeys(shards.ids, "web"), [(1, Shares(), 32), (1, Shares(), 32)], 4, 0, 32, 2, fit)
+    seen = dict(zip(shards.ids, phases.tokens_seen(4).tolist(), strict=True))
+    assert max(seen.values()) == sum(seen.values()) > 64
+    assert seen[min(shards.ids, key=lambda id: shards.lengths[shards.number(id)])] > 64
+    plan = [(1, Shares(), 32), (1, Shares(weights={"web": 0, "wiki": 1}), 32)]
+    with pytest.raises(UserError, match="phase 2 has no document: look at its mixture's weights"):
+        phased(shards, dict.fromkeys(shards.ids, "web"), plan, 4, 0, 32, 2, fit)
+
+
+@pytest.mark.parametrize("fit", [False, True])
+def test_what_of_a_plan_comes_out_otherwise_is_said(shards: TokenShards, fit: bool) -> None:
+    sources = dict.fromkeys(shards.ids, "web")
+    plan = [(1e-4, Shares(), 64), (1, Shares(max_epochs=0.1), 64), (1, Shares(), 64)]
+    phases = phased(shards, sources, plan, 60, 0, 64, 4, fit)
+    assert [(phase.first, phase.steps) for phase in phases.phases] == [(0, 30), (30, 30)]
+    none, often = phases.warnings
+    assert none == "phase 1 has no step: 5e-05 of 60 is less than half of one"
+    total = int(shards.lengths.sum())
+    assert f"that max_epochs and caps allow {0.1 * total:,.0f} of: it goes through them" in often
+    seen = int(often.split()[3].replace(",", ""))
+    assert phases.tokens_seen(30).sum() == pytest.approx(seen, rel=0.05)
+    assert phased(shards, sources, plan[2:], 30, 0, 64, 4, fit).warnings == []
 
 
 def test_two_rules_for_shares_or_rows_that_dont_fit_are_refused() -> None:

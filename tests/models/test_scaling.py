@@ -139,7 +139,12 @@ def test_published_rules_by_hand():
         ("parameters,tokens,loss\n1e6,1e8,nan\n", "line 2: loss is 'nan'"),
         ("parameters,tokens,loss\n1e6,1e8,inf\n", "line 2: loss is 'inf'"),
         ("parameters,tokens,loss\n-1e6,1e8,3\n", "line 2: parameters is '-1e6'"),
-        ("parameters,tokens,loss\n1e6,1e8\n", "line 2: loss is None"),
+        ("parameters,tokens,loss\n1e6,1e8\n", "line 2: loss is ''"),
+        ("parameters,tokens,loss\n1,500,300,200,3\n", "line 2: 5 values under 3 columns"),
+        ("parameters;tokens;loss\n1e6;1e8;3,1\n", "line 2: loss is '3,1'"),
+        ("parameters,tokens,loss,Loss\n1e6,1e8,3,4\n", "two columns loss"),
+        ("parameters,tokens,loss\n1e296,1e8,3\n", "parameters is '1e296', where a number from 1 to 1e+30"),
+        ("parameters,tokens,loss\n1e6,1e8,3e-300\n", "loss is '3e-300', where a number from 1e-06"),
         ("parameters,tokens,loss\n1e6,1e8,three\n", "line 2: loss is 'three'"),
         ("parameters,tokens,loss\n", "0 rows with 0 different parameters"),
         ("parameters,tokens,loss\n1e6,1e8,3\n", "1 rows with 1 different parameters"),
@@ -164,6 +169,35 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path):
     points = read_points(path)
     assert points.parameters.tolist() == [1e6, 2e6, 3e6, 4e6]
     assert points.loss[0] == 2.9
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_file_is_read_as_spreadsheets_write_it(tmp_path, delimiter):
+    path = tmp_path / "points.csv"
+    rows = [f'"a run; of mine, {n}",{n}e6,{n}E8,{3 - n / 10},' for n in range(1, 5)]
+    lines = ["Name,Parameters,TOKENS,Loss,", rows[0], "", ",,,,", *rows[1:], "   "]
+    text = "\r\n".join(line.replace(",", delimiter) for line in lines)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    points = read_points(path)
+    assert points.parameters.tolist() == [1e6, 2e6, 3e6, 4e6]
+    assert points.tokens.tolist() == [1e8, 2e8, 3e8, 4e8]
+    assert points.loss.tolist() == [2.9, 2.8, 2.7, 2.6]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=["chinchilla", "tied", "kaplan"])
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [
+        (lambda size, tokens: 3.0, "parameters"),
+        (lambda size, tokens: math.log(size * tokens), "parameters"),
+        (lambda size, tokens: 2 + 400 * size**-0.34, "tokens"),
+    ],
+)
+def test_losses_that_do_not_fall_make_no_law(law, loss, what):
+    sizes, budgets = (1e6, 4e6, 2e7), (1e8, 5e8, 2e9)
+    points = Points.of([(size, tokens, loss(size, tokens)) for size in sizes for tokens in budgets])
+    with pytest.raises(UserError, match=f"don't fall with more {what}"):
+        fit(points, law, resamples=2)
 
 
 def test_too_few_trainings_for_the_constants_are_told():

@@ -66,6 +66,11 @@ def test_a_loss_below_the_floor_is_told(loss):
         planner().of_loss(loss)
 
 
+def test_a_loss_that_the_smallest_model_reaches_is_told():
+    with pytest.raises(UserError, match="a loss of 100 needs no plan: the smallest model that is planned, of 10,000"):
+        planner().of_loss(100)
+
+
 @pytest.mark.parametrize("flops", [1e-3, 1.0, 1e10, 1e27, 1e300])
 def test_a_budget_that_makes_no_model_is_told(flops):
     with pytest.raises(UserError, match="plans are made from 3e\\+10 to 1e\\+26 FLOPs"):
@@ -118,6 +123,8 @@ def test_devices_are_known_by_the_names_that_people_write():
     assert gpu("V100") is None
     with pytest.raises(UserError, match="no GPU 'V100' is known: choose one of B200"):
         machine("V100")
+    with pytest.raises(UserError, match="no GPU '' is known"):
+        machine("")
 
 
 def test_a_processor_is_measured():

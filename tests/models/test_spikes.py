@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return world_of(tmp_path_factory.mktemp("world"))
 
 
-def trained(world: dict[str, Any], out: Path, garbled: range = range(FIRST, FIRST + 3), **more: Any) -> dict[str, Any]:
+def trained(
+    world: dict[str, Any], out: Path, garbled: Sequence[int] = range(FIRST, FIRST + 3), **more: Any
+) -> dict[str, Any]:
     """A run whose steps 31 to 33 see what no model expects."""
     plain = Sampler.batch
 
@@ -127,6 +130,33 @@ def test_states_of_what_was_undone_are_gone(world, tmp_path: Path) -> None:
         trained(world, tmp_path, on_step=cut_at(26, 2), checkpoint_every=2)
     states = [int(path.name.removeprefix("step-")) for path in (tmp_path / "state").glob("step-*")]
     assert max(states) < FIRST - BACK
+
+
+def test_a_step_that_two_returns_leave_out_counts_once(world, tmp_path: Path) -> None:
+    report = trained(world, tmp_path, garbled=[*range(FIRST, FIRST + 3), *range(FIRST + 5, FIRST + 8)])
+    assert report["left_out_steps"] == [[FIRST - BACK, FIRST + 2], [FIRST + 5 - BACK, FIRST + 7]]
+    assert report["skipped"] == FIRST + 7 - (FIRST - BACK) + 1
+    assert sum(row["skipped"] for row in read_metrics(tmp_path / "metrics.jsonl")) == report["skipped"]
+
+
+@pytest.mark.parametrize("first", [1, STEPS - 2])
+@pytest.mark.parametrize("what", ["loss", "norm"])
+def test_what_is_no_number_in_the_first_or_last_steps_is_undone(
+    world, tmp_path: Path, monkeypatch, first, what
+) -> None:
+    plain = SpikeGuard.accept
+
+    def accept(self: SpikeGuard, run: Any, loss: float, norm: float) -> bool:
+        if first <= run.state.step + 1 < first + 3:
+            loss, norm = (math.nan, norm) if what == "loss" else (loss, math.inf)
+        return plain(self, run, loss, norm)
+
+    monkeypatch.setattr(SpikeGuard, "accept", accept)
+    report = pretrain(CONFIG, **world, out=tmp_path)
+    assert report["left_out_steps"] == [[max(first - BACK, 1), first + 2]]
+    assert report["steps"] == STEPS
+    assert all(math.isfinite(loss) for *_, loss, _ in report["spikes"])
+    assert report["target_tokens"] > 0
 
 
 def test_a_run_that_never_recovers_ends(world, tmp_path: Path) -> None:

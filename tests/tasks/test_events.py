@@ -69,6 +69,36 @@ def test_every_line_on_stderr_is_an_object_without_secrets(monkeypatch: pytest.M
     assert "\x1b" not in told.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (float("nan"), None),
+        ({"loss": float("inf"), "steps": [1, float("-inf")]}, {"loss": None, "steps": [1, None]}),
+        ({(1, 2): Path("/lake")}, {"[1, 2]": "/lake"}),
+        (b"\xff", "ff"),
+        (ValueError("two\nlines"), "two\nlines"),
+        ("bytes that are no text: \udcff", "bytes that are no text: \udcff"),
+    ],
+)
+def test_whatever_is_told_is_one_line_of_json(monkeypatch: pytest.MonkeyPatch, value: object, told: object) -> None:
+    stream = json_logs(monkeypatch)
+    events.tell("step", value=value)
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    text.encode()  # a stream's encoding has no lone surrogates
+    assert json.loads(text, parse_constant=pytest.fail)["value"] == told
+
+
+def test_what_only_looks_like_an_event_and_last_words_are_objects_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = json_logs(monkeypatch)
+    print('{"time": cut', file=sys.stderr)
+    print("and no end of a line", end="", file=sys.stderr)
+    assert isinstance(sys.stderr, events.Lines)
+    sys.stderr.end()
+    sys.stderr.end()
+    assert [one["message"] for one in objects(stream)] == ['{"time": cut', "and no end of a line"]
+
+
 def test_without_the_option_lines_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = StringIO()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -125,6 +125,33 @@ def test_a_tracker_that_fails_ends_no_stage(recorded: list[Any], tmp_path: Path)
     assert said == ["kept shows no more of this stage: the disk is full"]
 
 
+def test_a_disk_that_is_full_ends_no_stage(
+    recorded: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    (tmp_path / "metrics.jsonl").write_text(rows(1, 2))
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(trackers, "write_atomically", full)
+    with tracking({"kept": tmp_path / "kept"}, tmp_path, STAGE, said.append) as tracks:
+        tracks.look()
+    assert recorded == []  # what can't be marked isn't told: it would be told twice
+    assert said == ["kept shows no more of this stage: no space left"]
+
+
+@pytest.mark.parametrize("name", sorted(TRACKERS))
+def test_names_of_metrics_that_are_those_of_files_are_taken(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(TRACKERS[name][0])
+    odd = dict.fromkeys(("reward_my rewards (1)/é#?.py:short", "..", "/a//b", "x~'\"%"), 1.0)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, **odd}) + "\n" + rows(2, 3))
+    said: list[str] = []
+    with tracking({name: tmp_path / "tracks" / name}, tmp_path, STAGE, said.append):
+        pass
+    assert said == []
+
+
 def test_a_package_that_is_missing_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(trackers.TRACKERS, "absent", ("no_such_package", "nowhere"))
     with (

@@ -6,13 +6,13 @@ that forgets them, and those of younger commits stay: another process may be abo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from datalake.errors import first_line, note
+from datalake.lake.database import database_url
 from datalake.lake.iceberg import local_path
 from datalake.lake.lake import Lake
 
@@ -34,7 +34,7 @@ class Expired(NamedTuple):
 
 def expired(lake: Lake, before: float, keep: Mapping[str, Collection[int]]) -> Iterator[Expired]:
     """Of each table what is older than a time (Unix, s), unless `keep` names it: snapshots by the tables' names."""
-    if not os.environ.get("HEADWATER_CATALOG") and not lake.tables.file.exists():
+    if not database_url() and not lake.tables.file.exists():
         return
     catalog = lake.tables.catalog
     for (namespace,) in sorted(catalog.list_namespaces()):

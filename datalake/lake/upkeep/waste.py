@@ -13,6 +13,7 @@ from typing import NamedTuple
 from datalake.lake.lake import Lake
 from datalake.lake.upkeep.expiry import expired
 from datalake.lake.upkeep.named import Named
+from datalake.places import is_local
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp|.+\.damaged")  # see `datalake.atomic` and `contents.verify`
 _ASIDE = re.compile(r"(?:catalog\.db.*|warehouse)\.aside-.+")  # see `iceberg.Tables`
@@ -137,9 +138,13 @@ def _written(name: str) -> bool:
 def _inside(folder: Path) -> list[Path]:
     """What lies in a folder, by name; nothing where there is none."""
     try:
-        return sorted(folder.iterdir())
+        found = sorted(folder.iterdir())
     except OSError:
         return []
+    if is_local(folder):
+        return found
+    # The empty object that a store's console makes for a folder is listed in it, by the folder's own name.
+    return [path for path in found if path.name != folder.name or path.exists()]
 
 
 def _old(lake: Lake, kind: str, path: Path, before: float, why: str) -> Iterator[Waste]:
@@ -153,7 +158,7 @@ def _measured(path: Path) -> tuple[float, int, int]:
     """When a thing last changed, its bytes, how many files it is."""
     changed, size, files = 0.0, 0, 0
     with suppress(OSError):
-        status = path.stat(follow_symlinks=False)
+        status = path.stat(follow_symlinks=False) if is_local(path) else path.stat()
         changed = float(status.st_mtime)
         if not path.is_dir() or path.is_symlink():
             return changed, status.st_size, 1

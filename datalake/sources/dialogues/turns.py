@@ -23,6 +23,8 @@ from typing import Any
 
 import xxhash
 
+from datalake.text.words import WORD
+
 ROLES = {
     "system": "system", "developer": "system",
     "human": "user", "user": "user", "prompter": "user",
@@ -49,7 +51,6 @@ _MEDIA_NAME = re.compile(
     r"(?:chosen_|rejected_)?(?:image|img|picture|video|audio)s?(?:_?\d+|_?(?:path|url|file|bytes)s?)?|pixel_values",
     re.I,
 )
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
 class InvalidError(ValueError):

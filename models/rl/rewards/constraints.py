@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datalake.text.language import detect
+from datalake.text.words import WORD
 from models.rl.rewards.format import json_valid
 
-_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 _ENDS = re.compile(r"[.!?](?=[\s\"'”’)]|$)|[。！？…]+")
 _BULLET = re.compile(r"^ {0,8}(?:[-*+•·]|\d{1,3}[.)、．])[ \t]*\S", re.MULTILINE)
 _BLANK = re.compile(r"\n[ \t\r]*\n")
@@ -66,13 +66,13 @@ def _within(number: int, bounds: Range) -> bool:
 
 def words(answer: str, bounds: Range) -> bool:
     """How many words; a Chinese character is one."""
-    return _within(len(_WORDS.findall(answer)), bounds)
+    return _within(len(WORD.findall(answer)), bounds)
 
 
 def sentences(answer: str, bounds: Range) -> bool:
     """How many sentences; what ends without a mark is one."""
     parts = _ENDS.split(_SHORT.sub(r"\1", answer))
-    return _within(sum(bool(_WORDS.search(part)) for part in parts), bounds)
+    return _within(sum(bool(WORD.search(part)) for part in parts), bounds)
 
 
 def paragraphs(answer: str, bounds: Range) -> bool:

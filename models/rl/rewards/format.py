@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
-_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
+from datalake.text.words import WORD
 
 
 def tags(prompt: str, answer: str, row: dict[str, Any], *, names: Sequence[str] = ("think", "answer")) -> float:
@@ -56,7 +55,7 @@ def length(
     falls in a line (soft overlong punishment: Yu et al. 2025, DAPO, arXiv 2503.14476, equation 13)."""
     if unit not in ("words", "characters"):
         raise ValueError(f"unit is {unit!r}: choose words or characters")
-    size = len(_WORDS.findall(answer)) if unit == "words" else len(answer)
+    size = len(WORD.findall(answer)) if unit == "words" else len(answer)
     if size < least:
         return 0.0
     over = max(size - most, 0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from datalake.text.words import WORD
 from models.rl.rewards.refusal import refuses
 
-_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 PHRASES = (
     r"(?:\b(?:not|never|nowhere)|n['’]t) (?:\w{1,20} ){0,3}"
     r"(?:mention|state|say|said|specif|provide|given|contain|include|indicate|tell|discuss)",
@@ -42,4 +42,4 @@ def invented(prompt: str, answer: str, row: dict[str, Any]) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return [word.casefold() for word in _WORDS.findall(text)]
+    return [word.casefold() for word in WORD.findall(text)]

@@ -4,7 +4,6 @@ Framework: BM25 and Beyond, equation 3.15) with k1 1.2 and b 0.75, over an index
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +16,9 @@ import pyarrow as pa
 from datalake.dedup.spans.cut import cut_texts, read_cuts
 from datalake.errors import UserError
 from datalake.lake.parquet import read_batches, read_table
+from datalake.text.words import WORD
 from models.rl.tools.tool import Tool, parameters
 
-_WORDS = re.compile(r"[\u3400-\u9fff]|[^\W_]+")  # a Chinese character is a word, as everywhere in this house
 _K1, _B = 1.2, 0.75
 
 
@@ -39,7 +38,7 @@ class Index:
         self.lengths = array("I")
         self._postings: defaultdict[str, tuple[array[int], array[int]]] = defaultdict(lambda: (array("I"), array("I")))
         for number, (address, text) in enumerate(documents):
-            counts = Counter(_WORDS.findall(text.lower()))
+            counts = Counter(WORD.findall(text.lower()))
             self.documents.append((address, text))
             self.lengths.append(counts.total())
             for word, count in counts.items():
@@ -51,7 +50,7 @@ class Index:
     def search(self, query: str, most: int) -> list[Found]:
         """The documents that suit the query best, best first; of equals the earlier one."""
         scores: defaultdict[int, float] = defaultdict(float)
-        for word in sorted(set(_WORDS.findall(query.lower()))):
+        for word in sorted(set(WORD.findall(query.lower()))):
             if word not in self._postings:
                 continue
             places, times = self._postings[word]
@@ -64,7 +63,7 @@ class Index:
 
     def rarest(self, query: str) -> str:
         """The word of a query that the fewest documents have; empty where none has any."""
-        words = [word for word in _WORDS.findall(query.lower()) if word in self._postings]
+        words = [word for word in WORD.findall(query.lower()) if word in self._postings]
         return min(words, key=lambda word: len(self._postings[word][0]), default="")
 
 

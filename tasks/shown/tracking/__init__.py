@@ -98,8 +98,14 @@ class Tracks:
             if not new:
                 continue
             self._last[name] = new[-1]["step"]
-            write_atomically(self._mark, json.dumps(self._last).encode())  # before: a step too few, not one twice
-            self._try(name, lambda write=write, new=new: _write(write, new))  # type: ignore[misc]
+            self._try(name, lambda write=write, new=new: self._hand_on(write, new))  # type: ignore[misc]
+
+    def _hand_on(self, write: Write, rows: Sequence[Mapping[str, Any]]) -> None:
+        write_atomically(self._mark, json.dumps(self._last).encode())  # before: a step too few, not one twice
+        for row in rows:
+            write(
+                int(row["step"]), {name: value for name, value in row.items() if name != "step" and value is not None}
+            )
 
     def _try(self, name: str, work: Callable[[], None]) -> None:
         try:
@@ -114,11 +120,6 @@ class Tracks:
             self._open.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except Exception as wrong:
             self._say(f"a tracker didn't close: {first_line(wrong)}")
-
-
-def _write(write: Write, rows: Sequence[Mapping[str, Any]]) -> None:
-    for row in rows:
-        write(int(row["step"]), {name: value for name, value in row.items() if name != "step" and value is not None})
 
 
 @contextmanager

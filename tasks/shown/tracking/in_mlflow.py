@@ -4,6 +4,7 @@ MLFLOW_TRACKING_URI."""
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def track(place: Path, tracked: Tracked) -> Iterator[Write]:
 
     def write(step: int, figures: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
-        client.log_batch(run, [Metric(name, value, now, step) for name, value in figures.items()])
+        client.log_batch(run, [Metric(_named(name), value, now, step) for name, value in figures.items()])
 
     status = "FAILED"
     try:
@@ -47,3 +48,9 @@ def track(place: Path, tracked: Tracked) -> Iterator[Write]:
         status = "FINISHED"
     finally:
         client.set_terminated(run, status)
+
+
+def _named(name: str) -> str:
+    """A metric's name as MLflow takes it, which makes files of them: that of a reward is as its file's."""
+    parts = [re.sub(r"[^\w .:-]", "_", part) for part in name.split("/")]
+    return "/".join(part for part in parts if part.strip(".")) or "_"
