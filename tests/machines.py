@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from tasks.cluster.connect import _patience
 
 PACKAGES = ("datalake", "models", "tasks", "flows")
 DISK_BYTES = 256 << 20  # of a machine's own cache
-UP_S = 180.0
+UP_S = 60.0  # for a node to come up; one that doesn't is begun anew
 
 # Its own disk at $1, with a cache at $2 of $3 bytes; nothing at the places that follow.
 _BOOT = """
@@ -194,15 +193,14 @@ class Cluster:
             self.port = free_port()
             self.nodes = [self._node(head=True)]
         self.nodes = [node for node in self.nodes if node.alive]
-        with ThreadPoolExecutor() as pool:
-            others = [pool.submit(self._node) for _ in range(3 - len(self.nodes))]
-            if self.driver is None or not self.driver.alive:
-                self.driver = pool.submit(self._node, driver=True).result()
-            self.nodes += [other.result() for other in others]
+        while len(self.nodes) < 3:  # one after the other: Ray's node gives up where its agents are slow to come
+            self.nodes.append(self._node())
+        if self.driver is None or not self.driver.alive:
+            self.driver = self._node(driver=True)
 
     def _node(self, head: bool = False, driver: bool = False) -> Machine:
         hidden = [] if driver else [*code_places(), self.inputs]
-        for _ in range(3):
+        for _ in range(5):
             machine = Machine(self.base, hidden, self.environment)
             if not driver:
                 tried = [sys.executable, "-c", "import datalake.lake"]
