@@ -150,7 +150,9 @@ def phased(
     warnings: list[str] = []
     for place, ((share, shares, length), first, end) in enumerate(zip(plan, [0, *ends], ends, strict=False)):
         if end == first:
-            warnings.append(f"phase {place + 1} has no step: {share / whole:.2g} of {steps} is less than half of one")
+            warnings.append(
+                f"phase {place + 1} has no step: its share of {steps} is {steps * share / whole:.2g} of one"
+            )
             continue
         budget = (end - first) * batch * context
         documents, asked, why = chosen(lengths, sources, shares, budget, seed, place)

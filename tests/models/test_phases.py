@@ -173,7 +173,7 @@ def test_what_of_a_plan_comes_out_otherwise_is_said(shards: TokenShards, fit: bo
     phases = phased(shards, sources, plan, 60, 0, 64, 4, fit)
     assert [(phase.first, phase.steps) for phase in phases.phases] == [(0, 30), (30, 30)]
     none, often = phases.warnings
-    assert none == "phase 1 has no step: 5e-05 of 60 is less than half of one"
+    assert none == "phase 1 has no step: its share of 60 is 0.003 of one"
     total = int(shards.lengths.sum())
     assert f"that max_epochs and caps allow {0.1 * total:,.0f} of: it goes through them" in often
     seen = int(often.split()[3].replace(",", ""))
