@@ -92,7 +92,8 @@ def recipes() -> Iterator[tuple[Path, dict[str, Any]]]:
             shown = read_yaml(body)
             shown = {"sources": shown} if isinstance(shown, list) else shown
             if set(shown) & set(Recipe.model_fields):
-                sources = [{"kind": "table", "paths": ["here"]}]
+                names = ("table", "common_crawl", "wikipedia", "code")  # that weights of a page may name
+                sources = [{"kind": "table", "name": name, "paths": [f"here/{name}"]} for name in names]
                 yield page, {"corpus": "shown", "sources": sources} | shown | {"vars": _VARIABLES}
 
 
