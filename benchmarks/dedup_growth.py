@@ -48,6 +48,8 @@ ROWS_PER_SHARD = 50_000
 SIZES, SIZE_WEIGHTS = (1, 2, 3, 4, 6, 10), (0.55, 0.22, 0.10, 0.07, 0.04, 0.02)  # of families, as in _dedup_corpus.py
 RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.08, 0.11, 0.15, 0.2, 0.3)  # shingles exchanged: Jaccard (1 - r) / (1 + r)
 
+HELD = 12 << 30  # the budget of the one process whose files those of the ranges are compared with
+
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
@@ -288,7 +290,7 @@ def main() -> None:
             over = in_a_process(over_ranges, files, given.ranges, given.threads, given.cluster, memory, place)
             kept, same = over["report"]["kept"], "not compared"
             if not given.only_ranges:
-                one = in_a_process(written, files, given.threads, 64 << 30, work / str(size) / "one")
+                one = in_a_process(written, files, given.threads, max(memory, HELD), work / str(size) / "one")
                 same = "the same files" if one == over["digests"] else "OTHER FILES"
             print(
                 f"| {size:,} | {kept:,} | {over['report']['candidates']:,} | {disk:,} MB | {over['seconds']:.1f} "

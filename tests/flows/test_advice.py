@@ -160,8 +160,9 @@ def test_every_variable_that_a_message_names_is_read_somewhere() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
     for place, text in MESSAGES:
         for name in re.findall(r"\bHEADWATER_[A-Z]+\b", text):
-            # A recipe's variables are read by their names.
-            asked = re.search(rf"(environ|getenv|env_var)[^\n]*{name}", code)
+            # A recipe's variables are read by their names, others by the constant that has their name.
+            called = "|".join([name, *re.findall(rf'^(\w+) = "{name}"', code, re.MULTILINE)])
+            asked = re.search(rf"(environ|getenv|env_var)[^\n]*\b({called})\b", code)
             assert asked or name == "HEADWATER_SAMPLES", (place, name)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from datalake.document import document_id
 from datalake.errors import UserError
+from datalake.text.words import WORD
 from models.evaluation import tasks
 from models.evaluation.config import EvaluateConfig
 from models.evaluation.evaluate import Held, evaluate
@@ -211,7 +212,7 @@ def test_questions_have_one_right_answer_and_wrong_ones_that_differ() -> None:
     assert len(made) == len(twice)
     for item, talk in zip(made, twice, strict=True):
         assert item.choices[item.right] == talk["messages"][-1]["content"]
-        normal = {" ".join(tasks.WORDS.findall(choice.lower())) for choice in item.choices}
+        normal = {" ".join(WORD.findall(choice.lower())) for choice in item.choices}
         assert len(normal) == 4
     assert "Also this stone." not in made[0].choices
     assert len({item.right for item in tasks.questions(TALKS, 4, 100, seed=1)}) > 1
