@@ -252,10 +252,16 @@ def soon() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGUSR2, before)
 
 
+def naps() -> None:
+    """Works until it is interrupted; Ray can't interrupt one long sleep."""
+    while True:
+        time.sleep(0.1)
+
+
 def test_what_a_signal_raises_is_no_fault_of_the_work(on_ray: RuntimeOf, soon: Callable[[], None]) -> None:
     begun: list[None] = []
     with pytest.raises(Told):
-        run_alone(time.sleep, 60, runtime=on_ray(), poll=lambda: begun or begun.append(soon()))
+        run_alone(naps, runtime=on_ray(), poll=lambda: begun or begun.append(soon()))
     assert begun
     assert run_alone(abs, -1, runtime=on_ray()) == 1, "the work that was interrupted no longer holds the CPUs"
 
