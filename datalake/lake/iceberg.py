@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
@@ -299,11 +300,11 @@ def _kinds_of_away() -> tuple[type[Exception], ...]:
     """What says that a catalog doesn't answer now: a database that is started again, or locked (SQLite) for longer than
     one waits; a server that is gone, overloaded or ill."""
     from pyiceberg.exceptions import ServerError, ServiceUnavailableError, TooManyRequestsError
-    from requests import ConnectionError, Timeout
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    rest = (ConnectionError, Timeout, ServerError, ServiceUnavailableError, TooManyRequestsError)
-    return (InterfaceError, OperationalError, *rest)
+    kinds = (InterfaceError, OperationalError, ServerError, ServiceUnavailableError, TooManyRequestsError)
+    requests = sys.modules.get("requests")  # is there where the catalog is Iceberg's REST, and takes long to import
+    return (*kinds, requests.ConnectionError, requests.Timeout) if requests else kinds
 
 
 def _tables_of(catalog: Catalog) -> list[tuple[str, str, str]]:
