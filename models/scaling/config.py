@@ -41,7 +41,7 @@ class SweepConfig(BaseModel):
 
 
 class AblationConfig(BaseModel):
-    """The model that each mixture trains, once for each seed; the second one's has phases of its own."""
+    """The model that each mixture trains, once for each seed, each as its own recipe says."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
