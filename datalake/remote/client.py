@@ -31,7 +31,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 import tenacity
 import urllib3
 
-from datalake.errors import UserError
+from datalake.errors import UserError, note
 from datalake.remote import inside
 from datalake.remote.address import HTTP, checksum, host, scheme, shown
 from datalake.remote.config import RemoteConfig
@@ -148,16 +148,22 @@ class Client:
     def listing(self, address: str) -> list[tuple[str, bool]]:
         """What lies directly below a folder: (address, whether it is a folder), in order.
 
-        Over HTTP that is what a page of links names; raises UserError where the server shows no such page.
+        Over HTTP that is what a page of links names; raises UserError where the server shows no such page. Of a store,
+        an object with an empty part in its name (`a//b`, `a/`), which no listing of folders reaches, is told in a note.
         """
         if scheme(address) in HTTP:
             return self._links(address)
         store, path = self._store(address)
 
+        unnamed = False
+
         def ask() -> list[tuple[str, bool]]:
+            nonlocal unnamed
             names = []
             for one in self._guarded(address, lambda: store.ls(path, detail=True)):
                 if one["name"].strip("/") == str(path).strip("/"):
+                    below = one["type"] == "directory" and one["name"].endswith("/")
+                    unnamed |= bool(below or one["size"])  # an empty object of the folder's name only marks the folder
                     continue
                 name, folder = f"{scheme(address)}://{one['name'].strip('/')}", one["type"] == "directory"
                 names.append((name, folder))
@@ -165,7 +171,11 @@ class Client:
                     self.known[name] = _facts_of_info(one)
             return sorted(names)
 
-        return self._patiently(address, ask)
+        found = self._patiently(address, ask)
+        if unnamed:
+            place = f"{shown(address).rstrip('/')}/"
+            note(f"{place}: an object with an empty part in its name ({place}/x, or {place} itself) is not read: rename it")
+        return found
 
     def _links(self, address: str) -> list[tuple[str, bool]]:
         content = self.whole(address.rstrip("/") + "/")

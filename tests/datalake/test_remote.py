@@ -683,6 +683,28 @@ def test_s3_names_are_taken_as_they_are(store: S3Server, s3: Session) -> None:
     assert [name for name, _ in expand(["s3://crawl/odd/sub"])] == ["y"]
 
 
+def test_s3_names_with_an_empty_part_are_told_and_marks_of_folders_are_not(
+    store: S3Server, s3: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = store.client()
+    for key, body in {
+        "gaps/a.jsonl": b"a",
+        "gaps//b.jsonl": b"b",
+        "gaps/c/": b"c",
+        "marked/": b"",
+        "marked/in/": b"",
+        "marked/in/d.jsonl": b"d",
+    }.items():
+        client.put_object(Bucket="crawl", Key=key, Body=body)
+    assert expand(["s3://crawl/marked/"]) == [("in/d.jsonl", "s3://crawl/marked/in/d.jsonl")]
+    assert capsys.readouterr().err == ""
+    assert expand(["s3://crawl/gaps"]) == [("a.jsonl", "s3://crawl/gaps/a.jsonl")]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("headwater: s3://crawl/gaps/: an object with an empty part in its name")
+    assert second.startswith("headwater: s3://crawl/gaps/c/: an object with an empty part in its name")
+    assert expand(["s3://crawl/gaps//b.jsonl"]) == [("b.jsonl", "s3://crawl/gaps//b.jsonl")]  # by itself it can be had
+
+
 def test_of_an_s3_object_and_a_folder_of_one_name_the_object_is_meant(store: S3Server, s3: Session) -> None:
     for key in ("both/x.jsonl", "both/x.jsonl/y.jsonl"):
         store.client().put_object(Bucket="crawl", Key=key, Body=DATA)
