@@ -149,6 +149,8 @@ class _Engine:
         found: dict[int, Answer] = {}
         try:
             for places, reference in asked:
+                while not self.ray.wait([reference], timeout=1.0)[0]:  # what waits in `get` hears of no signal
+                    require(self.ray)
                 found |= zip(places, self.ray.get(reference), strict=True)
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,21 @@ def inline(tmp_path: Path) -> RuntimeOf:
         return Runtime(RuntimeConfig(**{"workers": 1, "cluster": "inline", "retries": 1, **changes}), tmp_path, "tests")
 
     return make
+
+
+@pytest.fixture
+def told() -> Iterator[type[BaseException]]:
+    """What SIGUSR2 to this process raises, as Prefect's handler does in a run that is cancelled."""
+
+    class Told(BaseException):
+        pass
+
+    def tell(*_: Any) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGUSR2, tell)
+    yield Told
+    signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.fixture

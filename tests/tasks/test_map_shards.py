@@ -236,20 +236,10 @@ def test_alone_polls_while_it_waits(on_ray: RuntimeOf) -> None:
     assert len(polls) >= 2
 
 
-class Told(BaseException):
-    """As Prefect's of a run that is cancelled."""
-
-
 @pytest.fixture
-def soon() -> Iterator[Callable[[], None]]:
-    """Sends this process a signal that raises `Told`, in a moment."""
-
-    def tell(*_: Any) -> None:
-        raise Told
-
-    before = signal.signal(signal.SIGUSR2, tell)
-    yield threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start
-    signal.signal(signal.SIGUSR2, before)
+def soon(told: type[BaseException]) -> Callable[[], None]:
+    """Sends this process the signal that raises `told`, in a moment."""
+    return threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start
 
 
 def naps() -> None:
@@ -258,9 +248,11 @@ def naps() -> None:
         time.sleep(0.1)
 
 
-def test_what_a_signal_raises_is_no_fault_of_the_work(on_ray: RuntimeOf, soon: Callable[[], None]) -> None:
+def test_what_a_signal_raises_is_no_fault_of_the_work(
+    on_ray: RuntimeOf, told: type[BaseException], soon: Callable[[], None]
+) -> None:
     begun: list[None] = []
-    with pytest.raises(Told):
+    with pytest.raises(told):
         run_alone(naps, runtime=on_ray(), poll=lambda: begun or begun.append(soon()))
     assert begun
     assert run_alone(abs, -1, runtime=on_ray()) == 1, "the work that was interrupted no longer holds the CPUs"
@@ -270,12 +262,14 @@ def sleeps(shard: Shard) -> None:
     time.sleep(shard.payload)
 
 
-def test_what_a_signal_raises_fails_no_shard(on_ray: RuntimeOf, soon: Callable[[], None]) -> None:
+def test_what_a_signal_raises_fails_no_shard(
+    on_ray: RuntimeOf, told: type[BaseException], soon: Callable[[], None]
+) -> None:
     shards = [Shard("short", "a", 0.0), Shard("long", "b", 60.0)]
     found = map_shards(sleeps, shards, on_ray())
     assert next(found).name == "short"
     soon()
-    with pytest.raises(Told):
+    with pytest.raises(told):
         next(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,18 @@ def test_what_is_the_users_to_mend_and_deaths_without_end_are_told(pair: tuple[E
         pair[1](PROMPTS, SEEDS, refuses)
     with pytest.raises(ClusterError, match="died again and again"):
         pair[1](PROMPTS, SEEDS, kills)
+
+
+def test_what_a_signal_raises_is_no_fault_of_an_actor(pair: tuple[Engine, Any], told: type[BaseException]) -> None:
+    waiting = os.getpid()
+
+    def tells(row: int, answer: Answer) -> None:
+        if row == 0:
+            os.kill(waiting, signal.SIGUSR2)
+            time.sleep(60)  # until its actor is ended: an answer would come before what was raised
+
+    with pytest.raises(told):
+        pair[1](PROMPTS, SEEDS, tells)
 
 
 def test_a_method_learns_the_same_where_actors_answer(ray_runtime: RuntimeConfig, start: Path, tmp_path: Path) -> None:
