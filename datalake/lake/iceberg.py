@@ -234,9 +234,9 @@ class Tables:
     def append(self, table: TableFiles, once: bool = False) -> None:
         """Add files to a table; with `once` those that it doesn't hold yet."""
 
-        def work(found: Table, anew: bool) -> None:
+        def work(found: Table, again: bool) -> None:
             paths = table.paths
-            if once or anew:
+            if once or again:
                 held = set(_planned(found, None))
                 paths = [path for path in paths if path not in held]
             if paths:
@@ -246,7 +246,10 @@ class Tables:
         self._committed(table, work)
 
     def _committed(self, table: TableFiles, work: Callable[[Table, bool], Any]) -> Any:
-        """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged."""
+        """What `work` does to a table: tried again while others commit too, and on a new table where it is damaged.
+
+        It is told whether it is tried again: a commit that failed may have been made, and a new table may hold it.
+        """
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
 
         away = _kinds_of_away()
@@ -256,7 +259,8 @@ class Tables:
         anew, local = False, is_local(self.root)
         for attempt in range(_TRIES):
             try:
-                return work(_table(self.catalog, table.name, table.schema, self.location(table.name)), anew)
+                found = _table(self.catalog, table.name, table.schema, self.location(table.name))
+                return work(found, anew or attempt > 0)
             except in_the_way as error:
                 if attempt == _TRIES - 1:
                     if isinstance(error, away):

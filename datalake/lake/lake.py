@@ -314,6 +314,7 @@ class Lake:
 
         if not rows:
             return
+        _ = self.tables.catalog  # first: one that is made anew takes along what lies in the lake already
         key = fingerprint({"table": name, "owner": owner} | ({} if once else {"rows": len(rows), "at": time.time_ns()}))
         folder, short = self.shard_folder(name, key), name.split(".")[1]
         made = find_shard(folder) if once else None

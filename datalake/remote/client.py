@@ -174,7 +174,7 @@ class Client:
         found = self._patiently(address, ask)
         if unnamed:
             place = f"{shown(address).rstrip('/')}/"
-            note(f"{place}: an object with an empty part in its name ({place}/x, or {place} itself) is not read: rename it")
+            note(f"{place}: an object with an empty part in its name ({place}/x or {place}) isn't read: rename it")
         return found
 
     def _links(self, address: str) -> list[tuple[str, bool]]:

@@ -133,6 +133,31 @@ class TestCommit:
         files = lake.current_files("runs.notes")
         assert [pq.read_table(path)["n"].to_pylist() for path in files] == [[1], [1]]
 
+    def test_readers_of_iceberg_find_each_row_once_from_the_first_on(self, lake: Lake) -> None:
+        for n in (1, 2):
+            lake.append_rows("runs.notes", SCHEMA, [{"n": n, "id": b"x" * 16, "text": "t"}], "owner")
+        assert sorted(lake.catalog.load_table("runs.notes").scan().to_arrow()["n"].to_pylist()) == [1, 2]
+
+    def test_a_commit_that_was_made_though_it_failed_is_not_made_twice(
+        self, lake: Lake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from pyiceberg.catalog.sql import SqlCatalog
+        from pyiceberg.exceptions import CommitStateUnknownException
+
+        commit, failures = SqlCatalog.commit_table, []
+
+        def unanswered(self: SqlCatalog, table: Any, *arguments: Any) -> Any:
+            done = commit(self, table, *arguments)
+            if not failures and done.metadata.snapshots:
+                failures.append(table)
+                raise CommitStateUnknownException("the connection was cut before the answer")
+            return done
+
+        monkeypatch.setattr(SqlCatalog, "commit_table", unanswered)
+        lake.append_rows("runs.notes", SCHEMA, [{"n": 1, "id": b"x" * 16, "text": "t"}], "owner")
+        assert failures
+        assert lake.catalog.load_table("runs.notes").scan().to_arrow()["n"].to_pylist() == [1]
+
 
 WRITER = """
     import sys, time

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from datalake.lake.contents import Contents
 from datalake.lake.lake import RUNNING, FolderRef, Lake, Ref, TableRef
 from datalake.lake.records import CHECKPOINTS, Manifest, StageRecord, StageReport, write_manifest, write_record
 from datalake.lake.shards import ShardFile, ShardWriter, find_shard
+from datalake.lake.upkeep import expiry
 from datalake.lake.upkeep.maintain import Upkeep, maintain
 
 ROOT = Path(__file__).parents[2]
@@ -423,6 +425,30 @@ class TestSnapshots:
     def test_a_lake_without_a_catalog_has_none(self, lake: Lake) -> None:
         assert maintain(lake).found == []
         assert not (lake.root / "catalog.db").exists()
+
+
+def test_commits_beside_it_lose_nothing_and_stop_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process is first, twice."""
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.exceptions import CommitFailedException
+
+    for n in range(4):
+        lake.append_rows("runs.notes", SCHEMA, [{"n": n}], "before")
+    commit, late = SqlCatalog.commit_table, [4, 5]
+
+    def beside(self: SqlCatalog, table: Any, *arguments: Any) -> Any:
+        if not late:
+            return commit(self, table, *arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(SqlCatalog, "commit_table", commit)
+            Lake(lake.root).append_rows("runs.notes", SCHEMA, [{"n": late.pop()}], "beside")
+        raise CommitFailedException("the table has been updated by another process")
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", beside)
+    expiry.expire(lake, "runs.notes", time.time() + YEAR_S, {})
+    table = Lake(lake.root).catalog.load_table("runs.notes")
+    assert sorted(table.scan().to_arrow()["n"].to_pylist()) == list(range(6))
+    assert len(table.metadata.snapshots) == 1
 
 
 def test_the_report_of_a_training_is_called_as_methods_call_it() -> None:

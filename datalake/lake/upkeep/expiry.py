@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import tenacity
+
 from datalake.errors import first_line, note
 from datalake.lake.database import database_url
 from datalake.lake.iceberg import local_path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _LOG = "write.metadata.previous-versions-max"  # how many former metadata files a table's newest one names
 _KEPT = "10"
+_TRIES = tenacity.stop_after_attempt(20)
 
 
 class Expired(NamedTuple):
@@ -50,7 +53,22 @@ def expired(lake: Lake, before: float, keep: Mapping[str, Collection[int]]) -> I
 
 
 def expire(lake: Lake, name: str, before: float, keep: Mapping[str, Collection[int]]) -> None:
-    """Forget a table's expired snapshots in one commit, then remove the files that nothing names any more."""
+    """Forget a table's expired snapshots in one commit, then remove the files that nothing names any more.
+
+    Tried again where another process commits meanwhile.
+    """
+    from pyiceberg.exceptions import CommitFailedException
+
+    again = tenacity.retry_if_exception_type(CommitFailedException)
+    for attempt in tenacity.Retrying(retry=again, wait=tenacity.wait_random(0.05, 0.5), stop=_TRIES, reraise=True):
+        with attempt:
+            found = _forget(lake, name, before, keep)
+    for path in found.files:
+        lake.remove(lake.relative(path))
+
+
+def _forget(lake: Lake, name: str, before: float, keep: Mapping[str, Collection[int]]) -> Expired:
+    """Forget a table's expired snapshots; what of its files can go then."""
     table = lake.tables.catalog.load_table(name)
     found = _expired(lake, name, table, before, keep.get(name, ()))
     if found.snapshots:
@@ -58,8 +76,7 @@ def expire(lake: Lake, name: str, before: float, keep: Mapping[str, Collection[i
             transaction.set_properties({_LOG: _KEPT})
         table.maintenance.expire_snapshots().by_ids(found.snapshots).commit()
         found = _expired(lake, name, lake.tables.catalog.load_table(name), before, keep.get(name, ()))
-    for path in found.files:
-        lake.remove(lake.relative(path))
+    return found
 
 
 def _expired(lake: Lake, name: str, table: Table, before: float, keep: Collection[int]) -> Expired:
