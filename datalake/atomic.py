@@ -9,12 +9,9 @@ A folder can't appear at once in a store: its files come first, and last of all 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import random
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
@@ -23,7 +20,6 @@ from pathlib import Path
 from datalake.digests import folder_files
 from datalake.places import is_local, keep_copy, make_folder, scratch, several, short, store_of
 
-CONFLICTS = 8  # how often an object is written that another writes at the same moment
 FILES = ".files.json"  # in a folder of a store: size and xxh128 of each of its files, by name; written last
 
 
@@ -99,41 +95,6 @@ def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
         return
     with whole_file(path, private) as stream:
         stream.write(data)
-
-
-def write_first(path: Path, data: bytes) -> bool:
-    """Write a small file unless it is there: of several who try at once one does. Whether this one did.
-
-    In a store by a conditional request (`If-None-Match: *` on S3).
-    """
-    if is_local(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary(path)
-        part.write_bytes(data)
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            return False
-        finally:
-            part.unlink()
-        return True
-    store, key = store_of(path)
-    for attempt in range(1, CONFLICTS + 1):
-        try:
-            store.pipe_file(key, data, mode="create")
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if attempt == CONFLICTS or not _conflict(error):
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * attempt)
-    raise AssertionError
-
-
-def _conflict(error: OSError) -> bool:
-    """Whether another writes the same object at this moment, which S3 has decided for neither yet."""
-    return error.errno == errno.EBUSY or "ConditionalRequestConflict" in str(error)
 
 
 @contextmanager

@@ -220,7 +220,7 @@ class S3Server:
             if fault:
                 body = f"<Error><Code>{fault[1]}</Code><Message>{fault[2]}</Message></Error>".encode()
                 start(fault[0], [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-                return [body]
+                return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]  # which has no body, whatever its length
 
             def begin(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
                 # Objects put long ago have no checksum beside their tag.

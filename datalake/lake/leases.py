@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from datalake.atomic import write_first
+from datalake.conditional import tag, write_first, write_over
 from datalake.errors import first_line, note
 from datalake.lake.database import AwayError, engine, is_postgres, unavailable
 from datalake.places import is_local, short, store_of
@@ -223,11 +223,11 @@ class _ObjectLock:
 
     def take(self) -> bool:
         if not write_first(self._path, json.dumps(self._mine).encode()):
-            tag = _tag(self._path)
-            if tag != self._seen[0]:
-                self._seen = tag, time.monotonic()
+            found = tag(self._path)
+            if found != self._seen[0]:
+                self._seen = found, time.monotonic()
                 return False
-            if not tag or time.monotonic() - self._seen[1] <= GONE_S or not _replace(self._path, self._mine, tag):
+            if not found or time.monotonic() - self._seen[1] <= GONE_S or not self._write_over(found):
                 return False
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -245,9 +245,12 @@ class _ObjectLock:
         while not self._over.wait(BEAT_S):
             self._mine["beat"] = self._mine["beat"] + 1
             with suppress(OSError):  # a store that is away for a while: whoever waits can't ask it either
-                tag = _tag(self._path)
-                if tag and json.loads(self._path.read_bytes()).get("holder") == self._mine["holder"]:
-                    _replace(self._path, self._mine, tag)
+                found = tag(self._path)
+                if found and json.loads(self._path.read_bytes()).get("holder") == self._mine["holder"]:
+                    self._write_over(found)
+
+    def _write_over(self, seen: str) -> bool:
+        return write_over(self._path, json.dumps(self._mine).encode(), seen)
 
 
 def _objects(folder: Path) -> set[str]:
@@ -263,23 +266,3 @@ def _objects(folder: Path) -> set[str]:
         if name.endswith(".json") and (changed is None or time.time() - changed.timestamp() < LEFT_S):
             found.add(name.removesuffix(".json"))
     return found
-
-
-def _tag(path: Path) -> str:
-    """The entity tag of an object; empty where it is gone."""
-    store, key = store_of(path)
-    try:
-        about = store.info(key)
-    except FileNotFoundError:
-        return ""
-    return str(about.get("ETag") or about.get("etag") or about.get("created") or "")
-
-
-def _replace(path: Path, mine: dict[str, Any], tag: str) -> bool:
-    """Write an object in place of the one that has this tag; whether it still had it."""
-    store, key = store_of(path)
-    try:
-        store.pipe_file(key, json.dumps(mine).encode(), IfMatch=tag)
-    except (OSError, TypeError):  # another was first, or a store without such requests
-        return False
-    return True

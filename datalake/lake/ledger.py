@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from datalake.errors import LostDataError, UserError, first_line, note
 from datalake.lake.corpora import Corpus, corpora
 from datalake.lake.lake import FolderRef, Lake
-from datalake.lake.parquet import attach, distinct, literal, quoted, scan
+from datalake.lake.parquet import attach, distinct, quoted, scan, spellings
 from datalake.lake.records import METRICS
 from datalake.lake.running import running_metrics
 from datalake.lake.tokens import add_tokens_view, token_indices
@@ -90,8 +90,7 @@ def connect(
         names = ",".join(map(_name, path)).replace("'", "''")
         connection.execute(f"SET search_path = '{names}'")
     if not allow_files:
-        shards = str(lake.root / "shards")
-        connection.execute(f"SET allowed_directories = {quoted(list(dict.fromkeys([shards, literal(shards)])))}")
+        connection.execute(f"SET allowed_directories = {quoted(spellings(lake.root / 'shards'))}")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     return connection

@@ -107,6 +107,17 @@ def attach(connection: duckdb.DuckDBPyConnection, where: str | Path) -> None:
         connection.register_filesystem(store_of(place(where))[0])
 
 
+def spellings(folder: Path) -> list[str]:
+    """All that DuckDB may call a folder: a store's library writes addresses with whichever of its protocols it likes
+    best, as adlfs does `abfs://` for `az://`."""
+    names = [str(folder)]
+    if not is_local(folder):
+        store, key = store_of(folder)
+        protocols = [store.protocol] if isinstance(store.protocol, str) else store.protocol
+        names += [f"{protocol}://{key}" for protocol in protocols]
+    return list(dict.fromkeys([*names, *map(literal, names)]))
+
+
 def scan(paths: Sequence[str], by_name: bool = False) -> str:
     """SQL that reads these Parquet files, and no others, by DuckDB. It has no look at checksums: see `check`."""
     union = ", union_by_name = true" if by_name else ""

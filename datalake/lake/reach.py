@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from datalake.atomic import write_atomically, write_first
+from datalake.atomic import write_atomically
+from datalake.conditional import write_first
 from datalake.errors import UserError, first_line
 from datalake.places import place, store_of
 
@@ -21,6 +23,36 @@ MARK = "lake.json"
 TRIES = 4  # before a run has begun, a store that doesn't answer is told within seconds
 
 _EXPIRED = ("expired", "ExpiredToken")
+_NO_BUCKET = ("bucket does not exist", "NoSuchBucket", "container does not exist")
+_AWAY = (
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ConnectionError",
+    "SSLError",
+    "ServiceRequestError",
+    "ClientConnectorError",
+    "ClientConnectorDNSError",
+)
+
+
+class _Store(NamedTuple):
+    """The variables that a kind of store is reached by."""
+
+    prefix: str
+    credentials: str
+    endpoint: str
+
+
+_S3 = _Store("AWS_", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", "AWS_ENDPOINT_URL")
+_AZURE = _Store(
+    "AZURE_STORAGE_",
+    "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+)
+_GOOGLE = _Store("GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST")
+_STORES = (
+    {"s3": _S3, "s3a": _S3} | dict.fromkeys(("az", "abfs", "abfss"), _AZURE) | dict.fromkeys(("gs", "gcs"), _GOOGLE)
+)
 
 
 @contextmanager
@@ -38,23 +70,26 @@ def _told(root: Path) -> Iterator[None]:
 
 def _why(root: Path, error: Exception) -> str:
     said, kind = first_line(error), type(error).__name__
-    bucket = str(root).partition("://")[2].partition("/")[0]
-    if "bucket does not exist" in said or "NoSuchBucket" in said:
+    protocol, _, rest = str(root).partition("://")
+    bucket, store = rest.partition("/")[0], _STORES.get(protocol, _STORES["s3"])
+    if any(word in said for word in _NO_BUCKET) or isinstance(error, FileNotFoundError):
         return f"reached: there is no bucket {bucket}: make it, or correct --lake"
     if kind == "NoCredentialsError" or "credentials" in said.lower():
-        return "reached: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        return f"reached: no credentials: set {store.credentials}"
     if "request time" in said:
         return f"reached ({said}): this machine's clock is wrong: set it"
     if any(word in said for word in _EXPIRED):
         return f"reached ({said}): log in again, and set AWS_SESSION_TOKEN anew"
-    if isinstance(error, PermissionError):
-        return f"read and written ({said}): correct the credentials (AWS_...), or what they may do in {bucket}"
+    if isinstance(error, PermissionError) or kind == "ClientAuthenticationError":
+        return (
+            f"read and written ({said}): correct the credentials ({store.prefix}...), or what they may do in {bucket}"
+        )
     if kind == "ProfileNotFound":
         return f"reached ({said}): correct AWS_PROFILE"
     if said.startswith("Invalid endpoint"):
         return f"reached ({said}): write AWS_ENDPOINT_URL as https://HOST, or http://HOST:PORT"
-    if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError", "SSLError"):
-        return f"reached ({said}): start the store, or correct AWS_ENDPOINT_URL"
+    if kind in _AWAY:
+        return f"reached ({said}): start the store, or correct {store.endpoint}"
     return f"reached ({said}): try again later, or look with headwater doctor --lake {root}"
 
 
@@ -90,14 +125,3 @@ def begin(root: Path) -> None:
         probe = place(str(root), TRIES) / f".writable.{uuid.uuid4().hex}"
         write_atomically(probe, b"")
         probe.unlink()
-
-
-def holds_conditions(root: Path) -> bool:
-    """Whether the store writes an object only where there is none, as leases and `lake.json` need. Raises OSError where
-    it can't be written."""
-    probe = root / f".conditional.{uuid.uuid4().hex}"
-    try:
-        return write_first(probe, b"first") and not write_first(probe, b"second")
-    finally:
-        with suppress(OSError):
-            probe.unlink()

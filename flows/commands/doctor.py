@@ -182,8 +182,9 @@ def _lake(lake: Path) -> Iterator[Check]:
 
 def _store(lake: Path) -> Iterator[Check]:
     """A lake in a store: each thing that it rests on, as far as those before it hold."""
+    from datalake.conditional import holds_conditions
     from datalake.lake.lake import Lake
-    from datalake.lake.reach import begin, holds_conditions, reach
+    from datalake.lake.reach import begin, reach
     from datalake.lake.records import manifests
 
     opened = Lake(lake)
@@ -195,9 +196,7 @@ def _store(lake: Path) -> Iterator[Check]:
             return
         yield Check(name, "ok", str(lake))
     good = holds_conditions(lake)
-    advice = (
-        "leases and first writes need `If-None-Match: *`: let one run at a time use this lake, or take another store"
-    )
+    advice = "leases need `If-None-Match: *` and `If-Match`: let one run at a time use this lake, or take another store"
     yield Check(
         "conditional writes", "ok" if good else "fail", "hold" if good else "are ignored", "" if good else advice
     )

@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datalake.atomic import sync, write_atomically, write_first
+from datalake.atomic import sync, write_atomically
+from datalake.conditional import write_first
 from datalake.errors import UserError
 from datalake.lake.lake import Lake
 from datalake.places import is_local

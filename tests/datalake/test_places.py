@@ -14,7 +14,8 @@ import pytest
 from servers import S3Server
 from stores import BUCKET, wait_until
 
-from datalake.atomic import FILES, folder_list, whole_file, whole_folder, write_atomically, write_first
+from datalake.atomic import FILES, folder_list, whole_file, whole_folder, write_atomically
+from datalake.conditional import write_first
 from datalake.digests import file_digest
 from datalake.errors import LostDataError, UserError
 from datalake.lake.copies import files_of_folder, near_folder, verify, workplace
