@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,20 +52,21 @@ def bucket() -> Iterator[S3Server]:
 class Postgres:
     """A cluster of its own in a folder, which can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: one that others may pass through, as it may have to run as another user."""
-        binaries = next(
-            (path.parent for path in map(Path, _found("initdb")) if (path.parent / "postgres").exists()), None
-        )
-        if binaries is None:
-            pytest.skip("no PostgreSQL server here: apt-get install postgresql")
-        self._binaries, self.folder, self.port = binaries, folder, free_port()
-        self.url = f"postgresql://lake@127.0.0.1:{self.port}/postgres"
+    def __init__(self, folder: Path, user: str = "lake", password: str = "") -> None:
+        """`folder`: one that others may pass through, as it may have to run as another user. Without a password it
+        wants none."""
+        self.folder, self.port = folder, free_port()
+        self.url = f"postgresql://{user}{password and ':'}{password}@127.0.0.1:{self.port}/postgres"
         self.user: list[str] = []
         if os.getuid() == 0:  # it refuses to run as root
             self.user = ["setpriv", "--reuid", "nobody", "--clear-groups"]
             shutil.chown(folder, "nobody")
-        self._run("initdb", "-D", f"{folder}/data", "-U", "lake", "--auth", "trust", "--no-sync")
+        auth = ["--auth", "trust"]
+        if password:
+            word = folder / "password"
+            word.write_text(password)
+            auth = ["--auth", "scram-sha-256", "--pwfile", str(word)]
+        self._run("initdb", "-D", f"{folder}/data", "-U", user, "-E", "UTF8", "--no-sync", *auth)
         self.start()
 
     def start(self) -> None:
@@ -85,23 +86,27 @@ class Postgres:
         return self.url.replace("/postgres", f"/{name}")
 
     def _run(self, name: str, *arguments: str) -> None:
-        command = [*self.user, str(self._binaries / name), *arguments]
+        command = [*self.user, program(name), *arguments]
         done = subprocess.run(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
         )
         assert done.returncode == 0, done.stdout.decode()
 
 
-def _found(name: str) -> Sequence[str]:
+def program(name: str) -> str:
+    """Where a program of PostgreSQL lies, beside the server: on PATH Debian has wrappers. The test skips without."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    return [*map(str, versions), *filter(None, [shutil.which(name)])]
+    for path in [*versions, *map(Path, filter(None, [shutil.which(name)]))]:
+        if (path.parent / "postgres").exists():
+            return str(path)
+    pytest.skip("no PostgreSQL server here: apt-get install postgresql")
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(user: str = "lake", password: str = "") -> Iterator[Postgres]:
     """A PostgreSQL that ends with the block; skips where there is none."""
     with TemporaryDirectory(prefix="pg-", dir="/tmp") as folder:
-        server = Postgres(Path(folder))
+        server = Postgres(Path(folder), user, password)
         try:
             yield server
         finally:
