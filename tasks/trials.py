@@ -35,7 +35,6 @@ from tasks.stage import stage
 
 LOSSES = pa.schema([("id", ID), ("nats", pa.float64()), ("targets", pa.int64()), ("bytes", pa.int64())])
 POINTS = "points.csv"
-FASTEST = 0.02  # the highest rate: Step Law was found from 60M parameters on, and is too bold for the smallest
 
 
 def _train(shard: Shard) -> ShardResult:
@@ -185,7 +184,7 @@ def sized(config: SweepConfig, depth: int, ratio: float, vocabulary: int) -> Pre
     parameters = model.network(vocabulary).parameters
     budget = round(ratio * parameters)
     batch = max(1, round(batch_tokens(budget) / model.context))
-    rate = min(learning_rate(parameters, budget), FASTEST)
+    rate = learning_rate(parameters, budget)
     return model.model_copy(update={"tokens": budget, "batch": batch, "learning_rate": rate, "accumulation": 1})
 
 

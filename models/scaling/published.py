@@ -27,6 +27,7 @@ _COVARIANCE = (
 _OBJECTIVE, _SPREAD = 0.00101827, 0.0049
 _SIZES, _TOKENS = (5.7e7, 1.6e10), (8.2e8, 3.2e11)
 
+FASTEST = 0.02  # the highest rate: Step Law was found from 60M parameters on, and is too bold for the smallest
 REPEATED = 15.39  # Muennighoff et al. 2023 (arXiv 2305.16264), R*_D: beyond so many repetitions a token is worth little
 
 
@@ -50,6 +51,6 @@ def batch_tokens(tokens: float) -> float:
 
 
 def learning_rate(parameters: float, tokens: float) -> float:
-    """The best peak rate of AdamW (the same). Its parameters are those without the embedding; a plan has all of them,
-    which for models of a few million makes its rate the lower one."""
-    return float(1.79 * parameters**-0.713 * tokens**0.307)
+    """The best peak rate of AdamW (the same), `FASTEST` at most. Its parameters are those without the embedding; a plan
+    has all of them, which for models of a few million makes its rate the lower one."""
+    return min(float(1.79 * parameters**-0.713 * tokens**0.307), FASTEST)

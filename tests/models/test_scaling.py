@@ -126,6 +126,7 @@ def test_the_published_law_is_besiroglus():
 def test_published_rules_by_hand():
     assert batch_tokens(1e9) == pytest.approx(0.58 * 1e9**0.571)
     assert learning_rate(1e8, 1e9) == pytest.approx(1.79 * 1e8**-0.713 * 1e9**0.307)
+    assert learning_rate(2e4, 1e7) == 0.02, "the rule would say .21, far from the trainings that it was found by"
     assert worth(5e6, 1e7) == 5e6
     assert worth(4e7, 1e7) == pytest.approx(1e7 * (1 + 15.39 * (1 - math.exp(-3 / 15.39))))
 
