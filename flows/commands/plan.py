@@ -155,10 +155,16 @@ def _say(law: Fit, planner: Planner, made: Plan, fit: Path | None) -> None:
         f" Step Law; time at {machine.mfu:.0%} of the peak of {machine.count} x {machine.name}"
         f"{'' if machine.chosen else ' (--gpu names another)'}"
     )
-    beyond = made.parameters / law.sizes[1], law.sizes[0] / made.parameters
-    if max(beyond) > 1:
-        side = "largest" if beyond[0] > 1 else "smallest"
-        note(f"the model is {max(beyond):.3g} times beyond the {side} that the law was fitted to: its loss is a guess")
+    for what, value, (least, most), below, above in (
+        ("the model is", made.parameters, law.sizes, "smallest", "largest"),
+        ("the tokens are", made.tokens, law.budgets, "fewest", "most"),
+    ):
+        if not least <= value <= most:
+            times, side = (value / most, above) if value > most else (least / value, below)
+            note(f"{what} {times:.3g} times beyond the {side} that the law was fitted to: the loss is a guess")
+    built = made.network.parameters
+    if not 0.8 < built / made.parameters < 1.25:
+        note(f"the section's model has {built:,} parameters: no shape with heads of 64 is nearer")
     if made.epochs is not None and made.epochs > 1:
         note(f"the corpus is seen {made.epochs:.3g} times: the loss is what its repetitions are worth")
 

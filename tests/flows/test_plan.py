@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,21 @@ def test_laws_are_fitted_to_a_file(headwater: Command, trainings: Path) -> None:
 
 
 def test_a_plan_by_trainings_of_ones_own(headwater: Command, trainings: Path) -> None:
-    plan = headwater("plan", "--fit", trainings, "--flops", "1e17", "--json")
+    plan = headwater("plan", "--fit", trainings, "--flops", "3e16", "--json")
     size, tokens = plan.json["parameters"], plan.json["tokens"]
     assert plan.json["loss"] == pytest.approx(1.69 + 406.4 * size**-0.34 + 410.7 * tokens**-0.28, rel=1e-4)
     assert "fitted to" in plan.err
+    assert "beyond" not in plan.err
+
+
+def test_a_plan_says_where_its_law_ends_and_what_no_shape_can_be(headwater: Command, trainings: Path) -> None:
+    large = headwater("plan", "--fit", trainings, "--flops", "1e20").err
+    assert re.search(r"the model is [\d.]+ times beyond the largest that the law was fitted to", large)
+    assert re.search(r"the tokens are [\d.]+ times beyond the most that the law was fitted to", large)
+    assert "the section's model" not in large
+    small = headwater("plan", "--fit", trainings, "--flops", "5e13").err
+    assert re.search(r"the model is [\d.]+ times beyond the smallest", small)
+    assert "the section's model has 2,1" in small, "a vocabulary of 32,768 alone takes two million at a width of 64"
 
 
 @pytest.mark.parametrize(
