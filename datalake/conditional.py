@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from datalake.atomic import temporary
-from datalake.places import is_local, store_of
+from datalake.places import is_local, protocols_of, store_of
 
 CONFLICTS = 8  # how often an object is written that another writes at the same moment
 
@@ -74,41 +74,38 @@ def write_over(path: Path, data: bytes, seen: str) -> bool:
     False for a store whose conditional requests aren't known here, too.
     """
     store, key = store_of(path)
-    protocols = [store.protocol] if isinstance(store.protocol, str) else store.protocol
-    for protocol in protocols:
-        if protocol in _OVER:
-            return _OVER[protocol](store, key, data, seen)
-    return False
+    over = next((_OVER[protocol] for protocol in protocols_of(path) if protocol in _OVER), None)
+    if over is None:
+        return False
+    try:
+        over(store, key, data, seen)
+    except OSError:  # another was first
+        return False
+    return True
 
 
-def _over_s3(store: Any, key: str, data: bytes, seen: str) -> bool:
-    with suppress(OSError):
-        store.pipe_file(key, data, IfMatch=seen)
-        return True
-    return False
+def _over_s3(store: Any, key: str, data: bytes, seen: str) -> None:
+    store.pipe_file(key, data, IfMatch=seen)
 
 
-def _over_azure(store: Any, key: str, data: bytes, seen: str) -> bool:
+def _over_azure(store: Any, key: str, data: bytes, seen: str) -> None:
     from azure.core import MatchConditions
     from azure.core.exceptions import AzureError
 
-    with suppress(OSError, AzureError):
+    try:
         store.pipe_file(key, data, etag=seen, match_condition=MatchConditions.IfNotModified)
-        return True
-    return False
+    except AzureError as error:
+        raise OSError(str(error)) from error
 
 
-def _over_google(store: Any, key: str, data: bytes, seen: str) -> bool:
+def _over_google(store: Any, key: str, data: bytes, seen: str) -> None:
     """As gcsfs sends a small object, whose own method knows of no generation but none."""
     bucket, name, _ = store.split_path(key)
-    with suppress(OSError):
-        where = f"{store._location}/upload/storage/v1/b/{quote(bucket)}/o"
-        store.call("POST", where, uploadType="media", name=name, ifGenerationMatch=seen, data=data)
-        return True
-    return False
+    where = f"{store._location}/upload/storage/v1/b/{quote(bucket)}/o"
+    store.call("POST", where, uploadType="media", name=name, ifGenerationMatch=seen, data=data)
 
 
-_OVER: dict[str, Callable[[Any, str, bytes, str], bool]] = {"s3": _over_s3, "az": _over_azure, "gs": _over_google}
+_OVER: dict[str, Callable[[Any, str, bytes, str], None]] = {"s3": _over_s3, "az": _over_azure, "gs": _over_google}
 
 
 def holds_conditions(root: Path) -> bool:

@@ -110,6 +110,12 @@ def store_of(path: Path) -> Any:
     return cast(Any, path).fs, cast(Any, path).path
 
 
+def protocols_of(path: Path) -> tuple[str, ...]:
+    """All protocols that a store's library answers to, the one that it writes addresses with first."""
+    names = store_of(path)[0].protocol
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def make_folder(folder: Path) -> None:
     """Make sure that a folder is there; a store has none, and would be asked for a bucket."""
     if is_local(folder):

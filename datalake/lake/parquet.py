@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datalake.lake.copies import near
-from datalake.places import copy_of, is_local, place, several, store_of
+from datalake.places import copy_of, is_local, place, protocols_of, several, store_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,9 +112,8 @@ def spellings(folder: Path) -> list[str]:
     best, as adlfs does `abfs://` for `az://`."""
     names = [str(folder)]
     if not is_local(folder):
-        store, key = store_of(folder)
-        protocols = [store.protocol] if isinstance(store.protocol, str) else store.protocol
-        names += [f"{protocol}://{key}" for protocol in protocols]
+        key = store_of(folder)[1]
+        names += [f"{protocol}://{key}" for protocol in protocols_of(folder)]
     return list(dict.fromkeys([*names, *map(literal, names)]))
 
 
