@@ -77,7 +77,7 @@ test-all: lint  ## the same with the slow tests
 # out); PYTEST_ARGS='-n 0' for one.
 test test-all:
 	@printf '\nset-up, lint and types took %d s; now the tests\n' $$(($$(date +%s) - $(START)))
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadscope --durations=15 --durations-min=1 $(if $(filter test-all,$@),-m "slow or not slow") $(PYTEST_ARGS)
 
 docs: setup-dev  ## the documentation as a site, in site/; every link is checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site && echo "site/index.html"

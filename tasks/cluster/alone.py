@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from datalake.errors import UserError
-from tasks.cluster.connect import as_raised, connect, require
+from tasks.cluster.connect import aside, connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
 # So long an interrupted task may take to end its step and save its state; what takes longer is ended by force.
@@ -53,7 +54,6 @@ def cpus_of_one(ray: Any, config: RuntimeConfig) -> int:
     return max(1, min(config.workers, largest))
 
 
-@as_raised()
 def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Callable[[], None] | None = None) -> Any:
     """The result of a task, with `poll` called about once a second; where this process is interrupted, so is the task,
     or told to `end`; it has some seconds to save its state.
@@ -61,11 +61,11 @@ def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Cal
     Raises what the task raised, and ClusterError where Ray ends before it does.
     """
     try:
-        while not ray.wait([reference], timeout=1.0)[0]:
+        while not aside(ray.wait, [reference], timeout=1.0)[0]:
             require(ray)
             if poll:
                 poll()
-        result = ray.get(reference)
+        result = aside(ray.get, reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
@@ -78,7 +78,9 @@ def wait_for(reference: Any, ray: Any, poll: Callable[[], None] | None, end: Cal
     except BaseException:
         with contextlib.suppress(Exception):
             end() if end else ray.cancel(reference, recursive=False)  # what it waits for it needs to end its step
-            ray.wait([reference], timeout=SAVING_S)
+            deadline = time.monotonic() + SAVING_S
+            while time.monotonic() < deadline and not aside(ray.wait, [reference], timeout=1.0)[0]:
+                pass
         with contextlib.suppress(Exception):
             ray.cancel(reference, force=True)
         raise

@@ -13,15 +13,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datalake.errors import UserError, note
 from datalake.printable import one_line
 from models.training.interrupt import SIGNALS
 from tasks.runtime import RuntimeConfig
+
+T = TypeVar("T")
 
 # Ray's own settings, where this machine's cluster is meant; those of a cluster that is joined are the user's.
 _OURS = {
@@ -214,16 +217,22 @@ def _patience(ray: Any) -> Iterator[None]:
         services.get_node = ask
 
 
-@contextlib.contextmanager
-def as_raised() -> Iterator[None]:
-    """What the handler of a signal raises while Ray's core waits, as it was raised: where it isn't KeyboardInterrupt,
-    such as Prefect's of a run that is cancelled, the core hides it in a SystemError, a fault like any other."""
-    try:
-        yield
-    except SystemError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, Exception):
-            raise
-        raise error.__cause__ from None
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="waits for Ray")
+
+
+_waiting = _threads()
+
+
+def aside(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """What a call comes to that waits in Ray's core, a second at most; it is made in another thread, so that this one
+    hears of signals at once.
+
+    The core runs their handlers while it waits, but knows KeyboardInterrupt alone: what else one raises, such as
+    Prefect's for a run that is cancelled, stays pending in the interpreter while the core goes on, and comes out of it
+    as a SystemError. Other threads have no handlers to run.
+    """
+    return _waiting.submit(call, *arguments, **named).result()
 
 
 _heard: dict[str, float] = {}  # when the head of a cluster that was joined last answered, by its address
@@ -267,6 +276,9 @@ def disconnect() -> None:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return
+    global _waiting
+    _waiting.shutdown(cancel_futures=True)  # a call that was left when a signal came must not outlive Ray's core
+    _waiting = _threads()
     try:
         require(ray)
     except ClusterError:

@@ -23,7 +23,7 @@ from datalake import secrets
 from datalake.errors import UserError
 from datalake.lake.shards import ShardResult, find_shard
 from datalake.places import several
-from tasks.cluster.connect import as_raised, connect, require
+from tasks.cluster.connect import aside, connect, require
 from tasks.runtime import Runtime, RuntimeConfig
 
 Work = Callable[["Shard"], ShardResult | None]
@@ -68,11 +68,10 @@ def map_shards(
     todo = _Todo(shards, runtime.lake_root)
     inline = runtime.config.cluster == "inline"
     run = _run_inline(work, todo, runtime.config) if inline else _run_on_ray(work, todo, runtime.config, on_gpus)
-    with as_raised():
-        for result in run:
-            if progress:
-                progress(result)
-            yield result
+    for result in run:
+        if progress:
+            progress(result)
+        yield result
 
 
 class _Todo:
@@ -165,14 +164,14 @@ def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -
                 flights[task.remote(flight.shard)] = flight
             if not flights:
                 return
-            ready, rest = ray.wait(list(flights), num_returns=1, timeout=1.0)
+            ready, rest = aside(ray.wait, list(flights), num_returns=1, timeout=1.0)
             if not ready:
                 require(ray)
                 continue
-            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0] if rest else []
+            ready += aside(ray.wait, rest, num_returns=len(rest), timeout=0)[0] if rest else []
             try:
                 # One round trip for all that are there; where one of them failed, each is asked for by itself below.
-                results = ray.get(ready)
+                results = aside(ray.get, ready)
             except ray.exceptions.RayError:
                 require(ray)
             else:
@@ -183,7 +182,7 @@ def _run_on_ray(work: Work, todo: _Todo, config: RuntimeConfig, on_gpus: bool) -
             for reference in ready:
                 flight = flights.pop(reference)
                 try:
-                    yield ray.get(reference)
+                    yield aside(ray.get, reference)
                     continue
                 except ray.exceptions.RayTaskError as error:
                     if isinstance(error.cause, UserError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from datalake.errors import UserError
 from tasks.cluster.alone import cpus_of_one
-from tasks.cluster.connect import ClusterError, as_raised, connect, require
+from tasks.cluster.connect import ClusterError, aside, connect, require
 from tasks.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ class _Engine:
         self._weights: tuple[int, Any] = (-1, None)
         self._observe: tuple[Any, Any] = (None, None)
 
-    @as_raised()
     def __call__(
         self, prompts: Sequence[list[int]], seeds: Sequence[int], observe: Observe | None = None
     ) -> list[Answer]:
@@ -149,9 +148,9 @@ class _Engine:
         found: dict[int, Answer] = {}
         try:
             for places, reference in asked:
-                while not self.ray.wait([reference], timeout=1.0)[0]:  # what waits in `get` hears of no signal
+                while not aside(self.ray.wait, [reference], timeout=1.0)[0]:
                     require(self.ray)
-                found |= zip(places, self.ray.get(reference), strict=True)
+                found |= zip(places, aside(self.ray.get, reference), strict=True)
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Exception):
                 raise error.cause from None
