@@ -8,13 +8,15 @@ bytes, gone with the process). Names that would leave the archive are quarantine
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from datalake.document import Passed, Quarantined
 from datalake.formats.allowance import BOMB, Allowance, BombError, allowance_of
@@ -48,6 +50,10 @@ _OTHERS = {
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file", b"PARE": "an encrypted Parquet file",
 }  # fmt: skip
 _BINARY = {"parquet": parquet_rows, "arrow": arrow_rows}
+_PARTITION = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+_Read = TypeVar("_Read")
 
 
 class Shape(NamedTuple):
@@ -91,13 +97,30 @@ class RowFile:
         file doesn't. By a `shape` rows are found in a file that is an object, and a header is told from a row.
         """
         if self.form in _BINARY:
-            return _BINARY[self.form](self.path, self.origin, longest, self.allowance)
-        if self.form in ("csv", "tsv"):
+            rows = _BINARY[self.form](self.path, self.origin, longest, self.allowance)
+        elif self.form in ("csv", "tsv"):
             parted_by = delimiter or ("\t" if self.form == "tsv" else "")
             known = shape.is_header if shape else None
-            return csv_rows(self.chunks, self.origin, longest, parted_by, header=header, is_header=known)
-        rows = rows_of_json(self.chunks, self.origin, longest)
-        return _flat(rows, shape) if shape else rows
+            rows = csv_rows(self.chunks, self.origin, longest, parted_by, header=header, is_header=known)
+        else:
+            rows = rows_of_json(self.chunks, self.origin, longest)
+            rows = _flat(rows, shape) if shape else rows
+        return self.partitioned(rows)
+
+    def partitioned(self, rows: Iterator[_Read]) -> Iterator[_Read]:
+        """Rows of it with the columns that its folders name, but for those that a row has itself."""
+        columns = partition(self.name)
+        for row in rows:
+            if columns and isinstance(row, Row) and isinstance(row.value, dict):
+                row.value = columns | row.value
+            yield row
+
+
+def partition(name: str) -> dict[str, str]:
+    """The columns of a file of that name that stand in its folders and not in it, as Hive and Spark write tables:
+    `language=zh/year=2024/part-0.parquet`. What isn't allowed in a name is %-encoded there."""
+    found = (_PARTITION.fullmatch(folder) for folder in name.split("/")[:-1])
+    return {match[1]: unquote(match[2]) for match in found if match and match[2] not in ("", _NO_VALUE)}
 
 
 def _flat(rows: Iterator[Row | Quarantined], shape: Shape) -> Iterator[Row | Quarantined]:

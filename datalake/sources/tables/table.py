@@ -2,7 +2,8 @@
 
 A record is a row, or a text file (or a line or block of one: `text_unit`). Which columns are id, text, address,
 language, licence and time is configured (`columns`) or known by the corpus's name (`format`, see `mappings`); the rest
-of a row's plain values is kept in its attributes. A file inside an archive is called `archive/member`.
+of a row's plain values is kept in its attributes. A file inside an archive is called `archive/member`. Folders called
+`column=value` below what `paths` names are columns of the rows in them, as Hive and Spark partition tables.
 
 Memory: one row of at most 8 times `max_bytes` (at least 1 MiB); see `rows`, `csv_rows` and `parquet` for their factors.
 """
@@ -44,7 +45,7 @@ def read(archive: Archive, config: Table) -> Iterator[Entry]:
             yield file
             continue
         if file.form == "text":
-            rows = _texts(file, config, longest)
+            rows = file.partitioned(_texts(file, config, longest))
         else:
             shape = Shape(partial(_is_row, config=config), lambda names: _is_row(dict.fromkeys(names, "x"), config))
             rows = file.rows(longest, config.delimiter, config.header, shape)
