@@ -60,32 +60,6 @@ def test_all_forms_of_a_table_give_the_same_entries(tmp_path: Path, form: str) -
     assert last.uri == f"{name}#2"
 
 
-@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "json", "parquet", "csv"])
-def test_folders_of_a_partitioned_table_are_columns(tmp_path: Path, form: str) -> None:
-    """As Spark writes them: what no name may hold is encoded, nothing at all has a name of its own."""
-    folder = (
-        tmp_path / "run=9" / "t" / "language=zh" / "topic=a%2Fb c" / "none=__HIVE_DEFAULT_PARTITION__" / "n=7" / "no"
-    )
-    folder.mkdir(parents=True)
-    write(folder / f"part-0.{form}", form)
-    first, *_ = entries(tmp_path / "run=9" / "t")
-    assert isinstance(first, Document)
-    assert (first.language, first.language_score, first.attributes["topic"]) == ("zh", 1.0, "a/b c")
-    assert first.attributes["n"] == "3", "the row's own"
-    assert not {"none", "no", "run"} & first.attributes.keys(), "folders above the table are none of it"
-
-
-def test_text_files_and_members_of_archives_may_be_partitioned(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "texts.zip", "w") as archive:
-        archive.writestr("lang=yue/a.txt", "One text.")
-        archive.writestr("=x/1=2/a b=c/d.txt", "Another.")
-    one, other = sorted(entries(tmp_path, columns={"language": "lang"}), key=lambda entry: str(entry.archive))[::-1]
-    assert isinstance(one, Document)
-    assert isinstance(other, Document)
-    assert one.language == "yue"
-    assert other.attributes.keys() == {"group"}
-
-
 def test_columns_are_mapped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"key": 5, "content": "Text.", "when": "2020-01-02"}\n')

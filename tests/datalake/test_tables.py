@@ -592,3 +592,38 @@ def test_versions_and_numbers_are_no_personal_data() -> None:
 def test_an_address_that_cant_be_told_apart_is_an_error() -> None:
     with pytest.raises(UserError, match="nothing matches"):
         expand([str(TABLES / "*.none")])
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "csv"])
+def test_folders_of_a_partitioned_table_are_columns(tmp_path: Path, form: str) -> None:
+    """As Spark writes them: what no name may hold is encoded, nothing at all has a name of its own."""
+    folder = (
+        tmp_path / "run=9" / "t" / "language=zh" / "topic=a%2Fb c" / "none=__HIVE_DEFAULT_PARTITION__" / "n=7" / "no"
+    )
+    folder.mkdir(parents=True)
+    table, path = pa.table({"text": ["One small text."], "n": ["3"]}), folder / f"part-0.{form}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        path.write_text('{"text": "One small text.", "n": "3"}\n' if form == "jsonl" else "text,n\nOne small text.,3\n")
+    (found,) = entries(tmp_path / "run=9" / "t")
+    assert isinstance(found, Document)
+    assert (found.language, found.language_score, found.attributes["topic"]) == ("zh", 1.0, "a/b c")
+    assert found.attributes["n"] == "3", "the row's own"
+    assert not {"none", "no", "run"} & found.attributes.keys(), "folders above the table are none of it"
+
+
+def test_texts_dialogues_and_members_of_archives_may_be_partitioned(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "texts.zip", "w") as archive:
+        archive.writestr("=x/1=2/a b=c/d.txt", "Another.")
+        archive.writestr("lang=yue/a.txt", "One text.")
+    other, one = entries(tmp_path / "texts.zip", columns={"language": "lang"})
+    assert isinstance(one, Document)
+    assert one.language == "yue"
+    assert isinstance(other, Document)
+    assert other.attributes.keys() == {"group"}
+    (tmp_path / "talks" / "topic=birds").mkdir(parents=True)
+    (tmp_path / "talks" / "topic=birds" / "a.jsonl").write_text('{"instruction": "Who sings?", "output": "A lark."}\n')
+    (talk,) = entries(tmp_path / "talks", kind=Conversations)
+    assert isinstance(talk, Conversation)
+    assert talk.attributes["topic"] == "birds"
