@@ -77,7 +77,7 @@ def learning(name: str) -> Stage[Any, Any, Trained]:
         cut, pieces = in_pieces(report)
         if "mixture" in inputs:
             add_shares(report, runtime.lake, inputs["mixture"])
-        note = "; ".join(filter(None, (ended_early(report, steps), spiked, note, pieces)))
+        note = "; ".join(filter(None, (ended_early(report, steps), spiked, note, pieces, learned(report))))
         return trained(name, report, runtime, made.records, left_out=rows + cut, spikes=blamed, note=note)
 
     learn.__doc__ = method.prepare.__doc__
@@ -171,6 +171,12 @@ def ended_early(report: dict[str, Any], steps: int) -> str:
         return ""
     model = f"; the model is that of step {stopped['good']:,}" if stopped["good"] < stopped["step"] else ""
     return f"stopped at step {stopped['step']:,} of {steps:,} (stop_when {stopped['rule']}): {stopped['why']}{model}"
+
+
+def learned(report: dict[str, Any]) -> str:
+    """A line about tokens that adapters had to bring along; empty where there were none."""
+    tokens = report.get("learned_tokens", ())
+    return f"the base never learned {', '.join(tokens)}: their rows are trained beside the adapters" if tokens else ""
 
 
 def left_out(report: dict[str, Any], items: Sequence[dict[str, Any]], noun: str) -> tuple[list[dict[str, Any]], str]:

@@ -21,6 +21,7 @@ from models.network.config import NetworkConfig
 from models.network.experts import Mixture, SwiGLU
 from models.network.masks import Mask, attention
 from models.network.rope import rotate, rotation
+from models.network.rows import with_rows
 
 
 class KVCache:
@@ -201,7 +202,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, (..., D) -> (..., V)."""
-        return F.linear(hidden, self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight)
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        return with_rows(head, hidden, F.linear(hidden, head.weight))
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` rows of up to `capacity` tokens, on the model's device and in its dtype."""

@@ -4,6 +4,9 @@ A starts as torch's linear layers do, B at zero: an adapted model begins as its 
 change, which keep their names: a method trains, saves its state and resumes as ever. They are written in peft's format,
 or added to the weights for an ordinary folder. Experts and their router are left alone: Transformers keeps a layer's
 experts as one tensor, which adapters of peft don't fit.
+
+Embedding and head are frozen, but for the rows of tokens that the dialogues need and the base never learned (`rows.py`;
+peft's `trainable_token_indices`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,17 @@ from models.network.checkpoint import VALUE_HEAD, load_model
 from models.network.config import LoraConfig
 from models.network.experts import Mixture
 from models.network.foreign import Foreign
+from models.network.rows import merge_rows, train_rows, untrained
+
+TOKENS = ".token_adapter.trainable_tokens_delta"  # peft's name for rows, which are whole there
 
 ADAPTER = "adapter_config.json"
 
 
-def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module:
+def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0, tokens: Iterable[int] = ()) -> nn.Module:
     """Put adapters on the layers that a config names, and freeze all else but a scalar head. Returns the same model.
+
+    Of the `tokens` those that the model never learned have their rows trained as well; they are its `lora_tokens` then.
 
     Raises:
         UserError: for a name that no layer has.
@@ -53,7 +61,11 @@ def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module
         layer.lora_B = _matrix(torch.zeros(out, config.rank), layer.weight)
         layer.lora_scale = config.alpha / config.rank
         layer.register_forward_hook(_add)
-    model.lora = config  # type: ignore[assignment]
+    embedding, head = _ends(trunk)
+    unlearned = untrained((embedding if head is None else head).weight, tokens)
+    if unlearned:
+        train_rows(embedding, head, unlearned)
+    model.lora, model.lora_tokens = config, unlearned  # type: ignore[assignment]
     return model
 
 
@@ -70,7 +82,8 @@ def merged(model: nn.Module) -> nn.Module:
             del layer.lora_A, layer.lora_B, layer.lora_scale
             for key in [key for key, hook in layer._forward_hooks.items() if hook is _add]:
                 del layer._forward_hooks[key]
-    del model.lora
+        merge_rows(model)
+    del model.lora, model.lora_tokens
     return model.requires_grad_(True)
 
 
@@ -82,9 +95,18 @@ def save_adapter(model: nn.Module, folder: Path | str, base: Path | str = "") ->
     config: Any = model.lora
     prefix = "base_model.model." if isinstance(trunk, Foreign) else "base_model.model.model."
     weights: dict[str, Tensor] = {}
+    taught: dict[str, Any] = {}
     for name, weight in trunk.state_dict().items():
-        if ".lora_" in name:
+        if ".lora_" in name and not name.endswith(".lora_rows"):
             weights[prefix + name.removeprefix("inner.")] = weight.detach().contiguous().cpu()
+    embedding, head = _ends(trunk)
+    for layer in (embedding, *(() if head is None or head.weight is embedding.weight else (head,))):
+        if model.lora_tokens:
+            name = next(name for name, module in trunk.named_modules() if module is layer).removeprefix("inner.")
+            above = "base_model.model." if layer is head else prefix
+            rows = (layer.weight[layer.lora_ids] + layer.lora_rows).detach().contiguous().cpu()
+            weights[above + name + TOKENS] = rows
+            taught[name.rpartition(".")[2]] = model.lora_tokens
     layers = [(name, layer) for name, layer in trunk.named_modules() if hasattr(layer, "lora_A")]
     settings = {
         "peft_type": "LORA",
@@ -98,6 +120,8 @@ def save_adapter(model: nn.Module, folder: Path | str, base: Path | str = "") ->
         "target_modules": sorted({name.removeprefix("inner.") for name, _ in layers}),
         "inference_mode": True,
     }
+    if taught:
+        settings["trainable_token_indices"] = taught
     with whole_folder(Path(folder)) as temporary:
         save_file(weights, temporary / "adapter_model.safetensors", {"format": "pt"})
         if isinstance(model, ScalarHead):
@@ -120,6 +144,7 @@ def load_adapter(folder: Path | str) -> tuple[nn.Module, str]:
         base, config = settings["base_model_name_or_path"], LoraConfig(rank=settings["r"], alpha=settings["lora_alpha"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"the adapters in {folder} can't be read: {' '.join(str(error).split())[:200]}") from None
+    rows = {name.removesuffix(TOKENS): weights.pop(name) for name in [*weights] if name.endswith(TOKENS)}
     more = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
     other = [name for name in more if settings.get(name)] or [name for name in weights if ".lora_" not in name]
     if settings.get("peft_type") != "LORA" or other:
@@ -136,12 +161,30 @@ def load_adapter(folder: Path | str) -> tuple[nn.Module, str]:
     layers = tuple(sorted({name.split(".lora_")[0] for name in found}))
     apply_lora(model, config.model_copy(update={"targets": layers}))
     try:
+        _teach(model, rows, settings.get("trainable_token_indices") or ())
         _, unknown = model.load_state_dict(found, strict=False)
-    except RuntimeError:
-        unknown = list(found)
+    except (RuntimeError, IndexError, KeyError):
+        unknown = [*found, *rows]
     if unknown:
         raise UserError(f"the adapters in {folder} don't fit {place}: they change {unknown[0]}, which it hasn't so")
     return merged(model).eval(), str(place)
+
+
+def _teach(model: nn.Module, rows: dict[str, Tensor], ids: Any) -> None:
+    """Put rows in the place of a base's: of the embedding, or of the head as well, as peft's settings name them."""
+    embedding, head = _ends(model)
+    by_name = {name.rpartition(".")[2]: layer for name, layer in model.named_modules() if layer in (embedding, head)}
+    for name, values in rows.items():
+        layer = name.rpartition(".")[2]
+        with torch.no_grad():
+            by_name[layer].weight[ids[layer] if isinstance(ids, dict) else list(ids)] = values
+
+
+def _ends(trunk: nn.Module) -> tuple[Any, Any]:
+    """A model's embedding, and its head where that is a layer of its own."""
+    if isinstance(trunk, Foreign):
+        return trunk.inner.get_input_embeddings(), trunk.inner.get_output_embeddings()
+    return trunk.embed_tokens, trunk.lm_head
 
 
 def _add(layer: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:

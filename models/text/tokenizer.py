@@ -314,6 +314,13 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]
     return sorted(number for number in ids if number is not None)
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase, model: Any = None) -> list[int]:
+    """Ids of the special tokens that dialogues are written with: the chat template's, and what ends an answer."""
+    template = str(tokenizer.chat_template or "")
+    written = {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in template}
+    return sorted({*written, *stop_ids(tokenizer, model)})
+
+
 def ours(tokenizer: PreTrainedTokenizerBase) -> dict[str, int] | None:
     """The ids of the special tokens that dialogues are made of; None for a tokenizer that wasn't trained here."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -203,7 +203,7 @@ def _train(
     from models.network.build import recompute_activations
     from models.network.lora import apply_lora, merged, save_adapter
     from models.parallel.ranks import ALONE
-    from models.text.tokenizer import check_rows
+    from models.text.tokenizer import check_rows, control_ids
     from models.training import device as devices
     from models.training.callbacks import Checkpoints, Evaluation, Metrics, Progress
     from models.training.compilation import compiled
@@ -228,8 +228,9 @@ def _train(
         network.to(device.device)
     units = dict(prepared.units) or {method.name: prepared.model}
     if config.lora is not None:
+        written_by_dialogues = control_ids(prepared.words)
         for number, unit in enumerate(units.values()):
-            apply_lora(unit, config.lora, config.seed + number)
+            apply_lora(unit, config.lora, config.seed + number, written_by_dialogues)
     if config.activation_checkpointing:
         recompute_activations(prepared.model)
     model = ranks.spread(prepared.model, device.compute)
@@ -318,6 +319,8 @@ def _train(
         report |= prepared.finish(Ended(state.step, metrics.last, before, figures, metrics.path, without))
     if prepared.figures:
         report["figures"] = [*prepared.figures, *report.get("figures", ())]
+    if unlearned := sorted({token for unit in units.values() for token in getattr(unit, "lora_tokens", ())}):
+        report["learned_tokens"] = prepared.words.convert_ids_to_tokens(unlearned)
     report |= guard.report()
     if stopped is not None:
         report["stopped"] = stopped

@@ -17,7 +17,7 @@ from datalake.errors import UserError
 from models.methods import METHODS
 from models.network import checkpoint
 from models.network.build import ScalarHead, build_model
-from models.network.config import NetworkConfig
+from models.network.config import LoraConfig, NetworkConfig
 from models.parallel.ranks import ALONE, Ranks
 from models.text import tokenizer as text
 from models.text.shards import TokenShards
@@ -146,6 +146,31 @@ def test_ranks_that_hold_parts_go_on_from_a_state_of_one(world: Any, tmp_path: P
         close(tmp_path / "one", out)
         mine, theirs = (load_file(f / "checkpoint" / "model.safetensors") for f in (out, tmp_path / "one"))
         assert max(float((mine[key] - theirs[key]).abs().max()) for key in theirs) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["fsdp", pytest.param("data", marks=pytest.mark.slow)])
+def test_adapters_and_the_tokens_that_they_bring_along(world: Any, tmp_path: Path, kind: str) -> None:
+    """Of a base that never saw the tokens of the chat template: their rows are one."""
+    config, inputs = world["sft"]
+    config = config.model_copy(update={"lora": LoraConfig(rank=4), "learning_rate": 3e-3})
+    model, tokenizer = checkpoint.load(inputs["base"])
+    with torch.no_grad():
+        model.embed_tokens.weight[text.control_ids(tokenizer)] = 0.1  # type: ignore[index, operator]
+    inputs = inputs | {"base": checkpoint.save(model, tokenizer, tmp_path / "base")}
+    report, _ = train(Ranks(), "sft", config, inputs, tmp_path / "one")
+    assert "<|end|>" in report["learned_tokens"]
+    (told, _), _ = together(train, "sft", config, inputs, tmp_path / "two", kind=kind)
+    assert told["learned_tokens"] == report["learned_tokens"]
+    close(tmp_path / "one", tmp_path / "two")
+    out = tmp_path / "killed"
+    with pytest.raises(DiedError):
+        together(train, "sft", config, inputs, out, (signal.SIGKILL, 13), kind=kind)
+    train(Ranks(), "sft", config, inputs, out)
+    close(tmp_path / "one", out)
+    mine, theirs = (load_file(run / "checkpoint" / "model.safetensors") for run in (out, tmp_path / "one"))
+    end = text.end_of_turn(tokenizer)
+    assert torch.allclose(mine["model.embed_tokens.weight"], theirs["model.embed_tokens.weight"], atol=1e-4)
+    assert not torch.allclose(theirs["model.embed_tokens.weight"][end], torch.tensor(0.1), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,10 @@ def test_a_run_that_stopped_says_so_in_one_line() -> None:
         " the model is that of step 30"
     )
     assert "the model" not in learning.ended_early({"stopped": stopped | {"good": 46}}, 200)
+
+
+def test_tokens_that_a_base_never_learned_are_named_in_one_line() -> None:
+    assert learning.learned({}) == ""
+    assert learning.learned({"learned_tokens": ["<|user|>", "<|end|>"]}) == (
+        "the base never learned <|user|>, <|end|>: their rows are trained beside the adapters"
+    )
