@@ -23,6 +23,7 @@ from flows.service.api import Api
 CURATES = "headwater curates what has grown"
 TELLS = "headwater tells of runs that failed"
 NOTICES = "headwater notices runs whose process is gone"
+ENDS = "headwater ends runs that stay at cancelling"
 KEY = "hooks/s3cr3t-key-of-the-webhook"
 
 
@@ -247,3 +248,32 @@ def test_a_run_whose_process_and_worker_are_gone_is_noticed(tmp_path: Path) -> N
         assert Api(server.url, server.login)(f"/v2/concurrency_limits/{limit['id']}")["active_slots"] == 0
     finally:
         headwater("down", "--lake", str(lake))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cancelled_before_it_has_a_process_ends_and_holds_no_slot(
+    running: dict[str, Any], prefect_server: PrefectServer
+) -> None:
+    """After PrefectHQ/prefect#17563."""
+    found = automation(prefect_server, ENDS)
+    body = {name: found[name] for name in ("name", "description", "enabled", "trigger", "actions")}
+    hurried = body | {"trigger": found["trigger"] | {"within": 10}}
+    deployment = prefect_server.call("/deployments/name/ingest/ingest")
+    api = Api(prefect_server.url, prefect_server.login)
+
+    def slots() -> Any:
+        return api(f"/v2/concurrency_limits/{deployment['global_concurrency_limit']['id']}")["active_slots"]
+
+    pool = f"/work_pools/{deployment['work_pool_name']}"
+    prefect_server.call(f"/automations/{found['id']}", hurried, "PUT")
+    prefect_server.call(pool, {"is_paused": True}, "PATCH")  # no worker takes it
+    try:
+        run = begun(prefect_server, "ingest")
+        for kind in ("PENDING", "CANCELLING"):
+            prefect_server.call(f"/flow_runs/{run}/set_state", {"state": {"type": kind}})
+            assert (state(prefect_server, run)["type"], slots()) == (kind, 1)
+        until(lambda: state(prefect_server, run)["type"] == "CANCELLED", lambda: state(prefect_server, run))
+        assert slots() == 0
+    finally:
+        prefect_server.call(pool, {"is_paused": False}, "PATCH")
+        prefect_server.call(f"/automations/{found['id']}", body, "PUT")
