@@ -95,6 +95,12 @@ class Checkpoints(Callback):
         """The last state is on disk."""
         self._background.wait()
 
+    def close(self, run: Run) -> None:
+        """A state half written would be no state to whoever begins at once where this run ended. One that other ranks
+        write too isn't waited for: they may be what failed."""
+        if run.ranks.whole_model:
+            self._background.settle()
+
     def clear(self) -> None:
         """After the checkpoint is written no state is needed, but that of `branch`."""
         clear_states(self.folder, self.branch)

@@ -80,6 +80,9 @@ class Callback:
     def on_end(self, run: Run) -> None:
         """Once, after the last step."""
 
+    def close(self, run: Run) -> None:
+        """Once, however the run ends, also by an error: what was begun beside it is done, without a word."""
+
 
 def fit(
     model: nn.Module,
@@ -133,6 +136,8 @@ def fit(
         for callback in callbacks:
             callback.on_end(run)
     finally:
+        for callback in callbacks:
+            callback.close(run)
         interrupts.close()
         if frozen:
             gc.unfreeze()

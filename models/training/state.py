@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,11 @@ class Background:
         last, self._last = self._last, None
         if last is not None:
             last.result()
+
+    def settle(self) -> None:
+        """Until what was begun is done or has failed, which is not raised."""
+        if self._last is not None:
+            wait((self._last,))
 
 
 def _leftover(target: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from models.evaluation.heldout import token_counts, unigram_losses
 from models.methods.pretrain import PretrainConfig, pretrain
 from models.network import checkpoint
 from models.text.shards import TokenShards
-from models.training.state import load_state
+from models.training import callbacks
+from models.training.state import load_state, save_state
 
 CONFIG = PretrainConfig(
     layers=2, width=32, heads=4, kv_heads=2, context=32, steps=80, batch=8, learning_rate=1e-2, checkpoint_every=10,
@@ -131,6 +133,27 @@ def test_settings_changed_under_a_saved_state_are_refused(world, tmp_path):
         pretrain(CONFIG.model_copy(update={"checkpoint_every": 1}), **world, out=tmp_path, on_step=cut)
     with pytest.raises(UserError, match="other settings"):
         pretrain(CONFIG.model_copy(update={"learning_rate": 2e-2}), **world, out=tmp_path)
+
+
+def test_a_run_that_ends_by_an_error_leaves_its_last_state_whole(world, tmp_path, monkeypatch):
+    cut, over = threading.Event(), threading.Event()
+
+    def late(*arguments):
+        cut.wait()
+        over.wait(0.3)  # long enough that a run that doesn't wait is over before
+        return save_state(*arguments)
+
+    def on_step(row):
+        if row["step"] == 2:
+            cut.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks, "save_state", late)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(CONFIG.model_copy(update={"checkpoint_every": 1}), **world, out=tmp_path, on_step=on_step)
+    found = [path.name for path in (tmp_path / "state").glob("*")]
+    over.set()
+    assert found == ["step-000000001"]
 
 
 def test_a_document_on_both_sides_or_in_no_shard_is_refused(world, tmp_path):
