@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import tempfile
@@ -21,7 +19,6 @@ from typing import Any, TypeVar
 
 from datalake.errors import UserError, note
 from datalake.printable import one_line
-from models.training.interrupt import SIGNALS
 from tasks.runtime import RuntimeConfig
 
 T = TypeVar("T")
@@ -148,7 +145,7 @@ def _connect(config: RuntimeConfig) -> Any:
     _heard.clear()
     try:
         settings = _own_settings() if local else contextlib.nullcontext()
-        with settings, _patience(ray), _own_signals():
+        with settings, _patience(ray), _own_signals(ray):
             ray.init(**options)
     except ConnectionError as error:
         raise UserError(
@@ -174,24 +171,20 @@ def _code() -> list[str]:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Leave signals to the run: Ray handles them in Python, and in its core, where SIGTERM means a crash.
+def _own_signals(ray: Any) -> Iterator[None]:
+    """Leave signals to the run: Ray handles SIGTERM in Python, and in its core as a crash.
 
-    What the core does is undone by the system's own call, since Python's works in the main thread alone.
+    Neither handler is put there at all. Undone afterwards they would take what comes while Ray starts, of which the
+    core holds the interpreter for a second: the process would end by SIGABRT, and Ray's go on without it for a while.
+    What the core's says of a crash is lost with it; Python's fault handler, which Ray turns on, tells the rest.
     """
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    system = ctypes.CDLL(None)
-    actions = {number: ctypes.create_string_buffer(256) for number in handlers}  # a struct sigaction has some 150 bytes
-    for number, action in actions.items():
-        system.sigaction(int(number), None, action)
+    constants, utils = ray._private.ray_constants, ray._private.utils
+    before = constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler
+    constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler = True, lambda handler: None
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            with contextlib.suppress(ValueError):  # not the main thread: then Ray has put none there in Python
-                signal.signal(number, handler)
-        for number, action in actions.items():
-            system.sigaction(int(number), action, None)
+        constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER, utils.set_sigterm_handler = before
 
 
 @contextlib.contextmanager

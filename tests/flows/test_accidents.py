@@ -116,28 +116,90 @@ def test_a_signal_among_shards_costs_those_in_flight(
     assert world.parquet(lake, ["ingest"]) == world.parquet(undisturbed, ["ingest"])
 
 
+def begun(lake: Path, name: str) -> bool:
+    """Whether one of a lake's processes runs this program."""
+    return any(name in " ".join(process.cmdline()[:3]) for process in processes_of(lake))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize(
     "moment",
     [
         lambda lake: bool(processes_of(lake)),  # its own server is just being started
-        lambda lake: any("gcs_server" in " ".join(process.cmdline()[:1]) for process in processes_of(lake)),
+        lambda lake: begun(lake, "gcs_server"),
+        lambda lake: begun(lake, "default_worker.py"),  # Ray's core holds the interpreter then
     ],
-    ids=["server", "ray"],
+    ids=["server", "ray", "core"],
 )
-def test_ctrl_c_while_a_run_starts(start: Start, tmp_path: Path, moment: Any, twice: bool) -> None:
+def test_a_signal_while_a_run_starts(
+    start: Start, tmp_path: Path, moment: Any, twice: bool, number: signal.Signals
+) -> None:
+    send = os.killpg if number is signal.SIGINT else os.kill  # a terminal signals all its processes, a supervisor one
     lake = tmp_path / "lake"
     run = start(many_archives(tmp_path / "in", 2, 5), lake, "ingest")
     wait_for(run, lambda: moment(lake))
-    os.killpg(run.process.pid, signal.SIGINT)
+    send(run.process.pid, number)
     if twice:
         with contextlib.suppress(subprocess.TimeoutExpired):  # where there is little to end, the first may be enough
             run.process.wait(0.7)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.process.pid, signal.SIGINT)
-    told_once(run, 130, AGAIN)
+            send(run.process.pid, number)
+    told_once(run, 128 + number, AGAIN)
     assert processes_of(lake) == []
+
+
+@pytest.mark.slow
+def test_sigterm_to_rays_processes_too_while_its_core_starts(start: Start, tmp_path: Path) -> None:
+    """The core ends the process itself where the rest of Ray goes away under it: status 1, after a line of Ray's."""
+    recipe, lake = many_archives(tmp_path / "in", 2, 5), tmp_path / "lake"
+    run = start(recipe, lake, "ingest")
+    wait_for(run, lambda: begun(lake, "default_worker.py"))
+    os.killpg(run.process.pid, signal.SIGTERM)
+    assert run.process.wait(120) in (1, 128 + signal.SIGTERM), run.told()
+    ended(start(recipe, lake, "ingest"))
+    assert processes_of(lake) == []  # the next run ends the server that was left
+
+
+STARTING = """
+    import signal, sys, time
+    from tasks.cluster.connect import leaving
+    from tasks.runtime import RuntimeConfig
+    heard = set()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: heard.add(number))
+    config = RuntimeConfig(cluster="local", workers=1, memory_gb=1)
+    print("starting", flush=True)
+    with leaving(config, at_once=sys.argv[1] == "in a thread"):
+        from tasks.cluster.connect import connect
+        connect(config)
+        heard.clear()
+        print("there", flush=True)
+        while len(heard) < 2:
+            time.sleep(0.01)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the interpreter's end would let the system's own act
+        signal.signal(number, signal.SIG_IGN)
+    print("left", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["in a thread", "in this one"])
+def test_signals_are_the_runs_own_while_ray_starts_and_after(where: str) -> None:
+    """The core of Ray would take the first SIGTERM for a crash, and end the process by SIGABRT."""
+    command = [sys.executable, "-c", textwrap.dedent(STARTING), where]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "starting\n"
+        while process.poll() is None:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.005)
+        assert process.stdout.read() == "there\nleft\n", process.stderr.read()
+        assert process.returncode == 0
 
 
 ENDING = """
