@@ -16,7 +16,10 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+from datalake.errors import UserError
+from flows.output import note
 from flows.service.environment import end_own
+from flows.streams import unheard
 from models.training.interrupt import SIGNALS
 
 GRACE_S = 7.0
@@ -117,6 +120,36 @@ class Ending:
         with contextlib.suppress(Exception):
             end_own()
         os._exit(self.status)
+
+
+def told(status: int, failure: str) -> int:
+    """Say a failure in one line; returns the status."""
+    if failure:
+        note(failure)
+    return status
+
+
+def in_order(body: Callable[[Ending], tuple[int, str]], end: Callable[[int, str], int] = told) -> int:
+    """Call what gives a command's exit status and failure, then `end` with both, however it ended; returns the status.
+
+    Where a signal or a loss ended it, this process is left as soon as that is said. The streams may lose their readers.
+
+    Raises:
+        UserError: of `body`, unless it was ended.
+    """
+    unheard()
+    with Ending(end) as ending:
+        try:
+            status, failure = body(ending)
+        except KeyboardInterrupt:
+            status, failure = 130, AGAIN
+        except UserError:
+            if not ending.status:
+                raise
+        if ending.status:  # also where a library took the interruption for a failure of its own, or for nothing
+            end(ending.status, f"{ending.reason}; {AGAIN}")
+            ending.leave()
+        return end(status, failure)
 
 
 _current: Ending | None = None

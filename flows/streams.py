@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ class Unheard:
 
 
 def unheard() -> None:
-    """Let this process's streams lose their readers."""
+    """Let this process's streams lose their readers, and its logs what hears them, without a line about each record."""
+    logging.raiseExceptions = False  # Prefect asks it too, of records that a server which is gone doesn't get
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, Unheard):

@@ -316,7 +316,7 @@ def unfinished(lake: Path) -> dict[str, str]:
 def shard_marks(lake: Path, stage: str) -> dict[str, tuple[int, int]]:
     """Inode and time of each finished shard's mark, by its folder: unchanged marks mean shards not done again."""
     found = {}
-    for mark in sorted((lake / "shards" / stage).rglob("shard.json")):
+    for mark in sorted((lake / "shards" / stage).glob("*/*/shard.json")):
         status = mark.stat()
         found[mark.parent.name] = (status.st_ino, status.st_mtime_ns)
     return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from datalake.errors import UserError
 from flows.commands.common import COMMON, Common
 from flows.output import Console, note
+
+if TYPE_CHECKING:
+    from flows.ending import Ending
 
 
 def promote(
@@ -40,7 +43,7 @@ def promote(
     losses
         Let it be worse than the current one where that is no chance; else it is refused.
     """
-    from flows.ending import Ending
+    from flows.ending import in_order
     from flows.start import FailedRunError
     from flows.start import promote as start
 
@@ -48,17 +51,16 @@ def promote(
         raise UserError(f"--limit {limit}: a number from 1")
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     asked: dict[str, Any] = {"candidate": candidate, "tag": tag, "benchmarks": names, "limit": limit}
-    with Ending(lambda _, reason: note(reason)) as ending:
+
+    def body(ending: Ending) -> tuple[int, str]:
         try:
             answer = start(common.folder, note, ending.lose, **asked, contamination=contamination, losses=losses)
         except FailedRunError as error:
-            note(str(error))
-            return 1
-        except KeyboardInterrupt:
-            note(ending.reason or "interrupted")
-            return ending.status or 130
-    common.output.answer(answer, _draw)
-    return 0
+            return 1, str(error)
+        common.output.answer(answer, _draw)
+        return 0, ""
+
+    return in_order(body)
 
 
 def _draw(console: Console, answer: dict[str, Any]) -> None:

@@ -44,23 +44,13 @@ def run(
     until
         The last stage to run.
     """
-    from flows.ending import AGAIN, Ending
-    from flows.streams import unheard
+    from flows.ending import in_order
 
-    unheard()
     shown = _Shown(common)
     overrides = set if workers is None else (*set, f"runtime.workers={workers}")
     if dry:
         return _look(recipe, until, overrides, common)
-    with Ending(shown.end) as ending:
-        try:
-            status, failure = _run(recipe, until, overrides, shown, ending)
-        except KeyboardInterrupt:
-            status, failure = 130, AGAIN
-        if ending.status:  # also where a library took the interruption for a failure of its own, or for nothing
-            shown.end(ending.status, f"{ending.reason}; {AGAIN}")
-            ending.leave()
-        return shown.end(status, failure)
+    return in_order(lambda ending: _run(recipe, until, overrides, shown, ending), shown.end)
 
 
 def _look(path: Path, until: StageName | None, overrides: Sequence[str], common: Common) -> int:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from datalake.errors import UserError
 from datalake.printable import printable, write
 from flows.commands.common import COMMON, Common
-from flows.output import Console, note
+from flows.output import Console
+
+if TYPE_CHECKING:
+    from flows.ending import Ending
+    from tasks.log import RunLog
 
 Set = Annotated[
     tuple[str, ...], Parameter(name="--set", negative="", help="Override a value: --set deduplicate.threshold=0.7")
@@ -101,9 +105,9 @@ def _run(
     flow: str, path: Path, set: tuple[str, ...], workers: int | None, common: Common, draw: Any, **parameters: Any
 ) -> int:
     """Run one of the flows; a failed stage is one line and exit 1."""
+    from flows.ending import in_order
     from flows.recipe import load
     from flows.start import FailedRunError, find_inputs, start
-    from tasks.log import RunLog
 
     def follow(log: RunLog) -> None:
         log.on_report = lambda report: tell(report.line) if report.asked_for else None
@@ -111,18 +115,19 @@ def _run(
     def tell(text: str) -> None:
         write(printable(text), sys.stderr)
 
+    def body(ending: Ending) -> tuple[int, str]:
+        named, lose = str(path.absolute()), ending.lose
+        try:
+            found = start(recipe, named, common.folder, None, overrides, follow, tell, lose, flow, **parameters)
+        except FailedRunError as error:
+            return 1, str(error)
+        common.output.answer(found, draw)
+        return 0, ""
+
     overrides = set if workers is None else (*set, f"runtime.workers={workers}")
     recipe = load(path, overrides)
     find_inputs(recipe)
-    try:
-        found = start(
-            recipe, str(path.absolute()), common.folder, None, overrides, follow, tell, tell, flow, **parameters
-        )
-    except FailedRunError as error:
-        note(str(error))
-        return 1
-    common.output.answer(found, draw)
-    return 0
+    return in_order(body)
 
 
 def _print_sweep(console: Console, found: Mapping[str, Any]) -> None:

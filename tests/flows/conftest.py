@@ -56,8 +56,8 @@ def headwater(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts `headwater run` as a process, `within` another command where it is told; whatever it leaves is ended after
-    the test."""
+    """Starts `headwater run`, or another command over a recipe, as a process, `within` another one where it is told;
+    whatever it leaves is ended after the test."""
     begun: list[Begun] = []
     lakes: set[Path] = set()
 
@@ -68,6 +68,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         api: str = "",
         cwd: Path = ROOT,
         within: Sequence[str] = (),
+        command: Sequence[str] = (),
         **more: str | None,
     ) -> Begun:
         path = tmp_path / f"recipe{len(begun)}.yaml"
@@ -77,7 +78,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         environment["PYTHONPATH"] = str(ROOT)
         environment |= {name: value for name, value in more.items() if value is not None}
         files = path.with_suffix(".out"), path.with_suffix(".err")
-        arguments = ["run", str(path), "--lake", str(lake), "--until", until, "--json"]
+        name, *options = command or ("run", "--until", until)
+        arguments = [name, str(path), "--lake", str(lake), *options, "--json"]
         with files[0].open("wb") as out, files[1].open("wb") as err:
             process = subprocess.Popen(
                 [*within, sys.executable, "-m", "flows.cli", *arguments],

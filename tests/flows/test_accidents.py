@@ -25,6 +25,8 @@ from harness import ROOT
 from datalake.files import folder_version
 from flows.service.database import damage, set_aside_damaged
 
+SWEEP = ["sweep", "--aspect", "8", "--ratios", "0.1,0.2,0.4"]
+ABLATE = ["ablate", "--against", "pretrain.learning_rate=0.01"]
 AGAIN = "the same command goes on from what is finished"
 
 
@@ -114,6 +116,26 @@ def test_a_signal_among_shards_costs_those_in_flight(
     undisturbed = tmp_path / "undisturbed"
     world.run(recipe | {"runtime": world.inline()}, undisturbed, "ingest")
     assert world.parquet(lake, ["ingest"]) == world.parquet(undisturbed, ["ingest"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", [SWEEP, ABLATE], ids=["sweep", "ablate"])
+def test_a_signal_among_trials_costs_those_in_flight(
+    start: Start, tmp_path: Path, prefect_server: Any, number: signal.Signals, command: list[str]
+) -> None:
+    recipe, lake = many_archives(tmp_path / "in", 2, 25), tmp_path / "lake"
+    run = start(recipe, lake, "", command=command)
+    wait_for(run, lambda: len(world.shard_marks(lake, "trials")) >= 2)
+    os.killpg(run.process.pid, number)
+    told_once(run, 128 + number, AGAIN)
+    assert processes_of(lake) == []
+    before = world.shard_marks(lake, "trials")
+    found = ended(start(recipe, lake, "", prefect_server.url, command=command))
+    marks = world.shard_marks(lake, "trials")
+    assert before.items() <= marks.items()
+    assert 2 <= len(before) < len(marks) == 10
+    assert found
 
 
 def begun(lake: Path, name: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -20,7 +22,7 @@ from harness import ROOT
 from datalake.errors import UserError
 from flows.service.api import Api
 from flows.service.environment import apart, listens, pass_proxies, prepare, settings
-from flows.streams import Unheard, escape
+from flows.streams import Unheard, escape, unheard
 
 THEIRS = {
     "PREFECT_API_AUTH_STRING": "a:b",
@@ -175,6 +177,25 @@ class TestStreams:
             for _ in range(3):
                 print("lost", file=stream, flush=True)  # type: ignore[call-overload]
             assert stream.encoding == pipe.encoding
+
+    def test_logs_that_a_server_which_is_gone_does_not_get_are_lost_without_a_line(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from prefect.logging.handlers import APILogWorker
+
+        class Gone:
+            async def create_logs(self, logs: object) -> None:
+                raise ConnectionError("All connection attempts failed")
+
+        said = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        monkeypatch.setattr(sys, "stderr", said)
+        monkeypatch.setattr(logging, "raiseExceptions", True)
+        unheard()
+        worker = APILogWorker.__new__(APILogWorker)
+        worker._client = Gone()  # type: ignore[assignment]
+        asyncio.run(worker._handle_batch([{}]))
+        assert said.getvalue() == ""
 
 
 def others_project(folder: Path) -> dict[str, str]:
