@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -135,11 +136,20 @@ def _on_ray(
     config = RuntimeConfig(cluster=cluster)
     config = config if config.workers >= replicas else config.model_copy(update={"workers": replicas})
     note(f"loading {replicas} replicas")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     with leaving(config, at_once=False), deploy(build, replicas, host, port, config) as check:
         tell()
         while True:
             time.sleep(1)
             check()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End in order, as by Ctrl-C: the replicas of a cluster that was joined would outlive this process."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def loaded(chosen: Iterable[Chosen], lake: Path, slots: int, trust_remote_code: bool) -> Iterable[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import ray_head
 
 from datalake.atomic import write_atomically
 from datalake.lake.lake import FolderRef, Lake
@@ -135,3 +136,27 @@ def test_the_command_serves_until_it_is_interrupted(folder: Path, tmp_path: Path
     finally:
         running.kill()
         running.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_replicas_of_a_cluster_that_was_joined_end_with_the_command(
+    folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with ray_head() as head:
+        where = ["--port", "0", "--replicas", "2", "--cluster", f"127.0.0.1:{head.port}"]
+        command = [sys.executable, "-m", "flows.cli", "serve", str(folder), "--json", "--lake", str(tmp_path), *where]
+        environment = {name: value for name, value in os.environ.items() if name != "HEADWATER_TOKEN"}
+        running = subprocess.Popen(command, cwd=ROOT, env=environment | head.environment, stdout=subprocess.PIPE)
+        try:
+            assert running.stdout is not None
+            url = json.loads(running.stdout.readline())["url"]
+            with urllib.request.urlopen(f"{url}/v1/models", timeout=120) as models:
+                assert json.load(models)["data"][0]["id"] == "tiny"
+            running.send_signal(number)
+            assert running.wait(120) == (143 if number is signal.SIGTERM else 0)
+        finally:
+            running.kill()
+            running.wait()
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            urllib.request.urlopen(f"{url}/v1/models", timeout=120)
