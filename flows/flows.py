@@ -21,7 +21,7 @@ import tasks.apart  # noqa: F401
 from prefect import Flow, flow
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 
 from datalake.curate.metrics.user import load as load_metrics
 from datalake.errors import UserError
@@ -35,6 +35,7 @@ from flows.parameters import DEMO, LAST, NONE, LakeFolder, Overrides, RecipeOrPa
 from flows.pipeline import pipeline as stages
 from flows.recipe import Recipe
 from flows.run import Run, leave_manifest, new_run_id
+from flows.schedules import successor
 from flows.service.environment import enter
 from tasks.cluster.connect import disconnect
 from tasks.log import RunLog
@@ -147,11 +148,14 @@ for _name in ("prefect.engine", "prefect.flow_runs"):
 def in_one_line(body: Callable[P, R]) -> Callable[P, R]:
     """Make what a user can mend end the flow's run as failed, with that one line as its message and in its log.
 
-    Called as a function, the flow raises the error as ever.
+    A scheduled run that a later one makes needless is cancelled. Called as a function, the flow raises errors as ever.
     """
 
     @wraps(body)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
+        later = successor()
+        if later is not None:
+            return cast(R, Cancelled(message=f"its time has passed: {later.name} was due later and does the same work"))
         try:
             return body(*arguments, **named)
         except (UserError, StageError) as error:

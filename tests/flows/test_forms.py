@@ -162,7 +162,11 @@ def test_the_form_filled_in_runs_what_it_says(
 def test_a_schedule_added_in_the_ui_fires_and_ends(
     scheduled: str, prefect_server: PrefectServer, browser: Browser
 ) -> None:
-    run = ended(browser, prefect_server, lambda: runs(prefect_server, scheduled))
+    # Where this machine takes more than the minute to begin one, the next does its work.
+    def begun() -> list[dict[str, Any]]:
+        return [run for run in runs(prefect_server, scheduled) if run["state"]["type"] != "CANCELLED"]
+
+    run = ended(browser, prefect_server, begun)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert run["auto_scheduled"]
     assert run["name"].startswith("by_schedule ")
