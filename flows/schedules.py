@@ -21,7 +21,7 @@ from datalake.lake.records import now
 
 def successor() -> FlowRun | None:
     """The latest scheduled run of the same deployment and parameters that is due as well, where this run is a scheduled
-    one that was not begun before.
+    one that was not begun before. Of those due at one time, as by two schedules, one has none.
 
     A server that was down, a machine that slept or a run that took days leave several in line. Prefect begins all of
     them, the oldest not surely first. One that a person cancelled, or tries again, is left to that person.
@@ -32,6 +32,7 @@ def successor() -> FlowRun | None:
         return None
     if run.deployment_id is None or run.expected_start_time is None:
         return None
+    place = run.expected_start_time, run.id
     later = get_client(sync_client=True).read_flow_runs(
         flow_run_filter=FlowRunFilter(
             expected_start_time=FlowRunFilterExpectedStartTime(after_=run.expected_start_time, before_=now())
@@ -41,6 +42,7 @@ def successor() -> FlowRun | None:
     )
     for other in later:
         gone = other.state is not None and (other.state.is_cancelled() or other.state.is_cancelling())
-        if other.id != run.id and other.auto_scheduled and other.parameters == run.parameters and not gone:
+        same = other.auto_scheduled and other.parameters == run.parameters
+        if same and not gone and (other.expected_start_time, other.id) > place:
             return other
     return None

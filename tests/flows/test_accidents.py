@@ -1,6 +1,7 @@
 """Accidents of a run: it ends in order or goes on, says so in a line, and the next one gives equal tables.
 
-Runs here are processes of their own in a session of their own, as a terminal's are, and signals go to the whole group.
+Runs here are processes of their own in a session of their own, as a terminal's are. Signals go to the whole group,
+but for a supervisor's to a run that starts.
 """
 
 from __future__ import annotations

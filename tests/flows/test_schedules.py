@@ -15,7 +15,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed, Scheduled, 
 from test_automations import until
 from test_forms import recipe, runs
 
-from flows import schedules
+from flows import flows, schedules
 from flows.commands.service import POOL
 
 DEPLOYMENT, BEGAN = uuid4(), datetime(2026, 11, 30, 1, tzinfo=UTC)
@@ -31,11 +31,7 @@ def due(hours: int, state: State | None = None, **more: Any) -> FlowRun:
     [
         ({}, [], None),
         ({}, [due(2, Scheduled()), due(1, Scheduled())], 0),
-        (
-            {},
-            [due(2, Failed()), due(1, Scheduled())],
-            0,
-        ),  # begun out of order: no old one tries again
+        ({}, [due(2, Failed()), due(1, Scheduled())], 0),  # begun out of order: an old one doesn't try again
         ({}, [due(2, Cancelled()), due(1, Completed())], 1),
         ({}, [due(2, Cancelled()), due(1, Cancelling())], None),  # of people
         ({}, [due(2, Scheduled(), parameters={"lake": "another"})], None),  # of another schedule
@@ -61,8 +57,38 @@ def test_who_comes_after_a_run(
     assert all(one.after_ == BEGAN and one.before_ <= datetime.now(UTC) for one in asked)
 
 
+def test_of_two_that_are_due_at_one_time_one_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [due(0, Scheduled()), due(0, Scheduled())]
+    client = SimpleNamespace(read_flow_runs=lambda **asked: both)
+    monkeypatch.setattr(schedules, "get_client", lambda sync_client: client)
+    found = []
+    for run in both:
+        context = SimpleNamespace(flow_run=run)
+        monkeypatch.setattr(schedules, "FlowRunContext", SimpleNamespace(get=lambda context=context: context))
+        found.append(schedules.successor())
+    last = max(both, key=lambda run: run.id)
+    assert found == [None if run is last else last for run in both]
+
+
 def test_a_flow_that_is_called_has_none() -> None:
     assert schedules.successor() is None
+
+
+def test_a_run_that_has_one_is_cancelled_and_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        done.append("work")
+
+    flow: Any = flows.in_one_line(work)
+    monkeypatch.setattr(flows, "successor", lambda: due(1, name="later-run"))
+    state = flow()
+    assert state.is_cancelled()
+    assert "later-run was due later" in state.message
+    assert done == []
+    monkeypatch.setattr(flows, "successor", lambda: None)
+    flow()
+    assert done == ["work"]
 
 
 @pytest.mark.slow
